@@ -1,0 +1,338 @@
+"""The one kernel: maximise a per-sample objective inside a threat, one steepest step at a time.
+
+    z_{t+1} = P( z_t + s_t eps steepest(grad v(z_t)) )
+
+PGD, the inner loops of adversarial training, attacks on explanations and feature inversion are choices of objective;
+step sizes are choices of rule:
+
+    Constant(s)            s_t = s
+    Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
+    Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress
+
+A sample that its objective reports as done leaves the batch at once, and the next one waiting takes its place. N steps
+cost N + 1 forwards and N backwards a sample, less where it is done early.
+
+References:
+    Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
+    Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690, algorithm 1 (Auto).
+    Differs from the published code of `Auto`: the first window's rises are counted from the loss at the start, where
+    the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import check_differentiable
+from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Objective
+
+State = dict[str, Tensor]
+"""Rows of the live batch, each value (b, ...): at, t, z, value, better, best, best_value, and what the rule adds."""
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What `ascend` found, one entry a sample.
+
+    Attributes:
+        z: where the objective was done, else the best point met (the last with `keep_best=False`), (B, *D).
+        value: the objective there, (B,).
+        done: whether the objective reported done, (B,).
+        used: gradients taken, (B,) int64.
+        dead: how many of them were zero or not finite; a random direction took their place, (B,) int64.
+    """
+
+    z: Tensor
+    value: Tensor
+    done: Tensor
+    used: Tensor
+    dead: Tensor
+
+
+class Rule(Protocol):
+    """A step rule: per-row state, so that rows of different age can share a batch."""
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """State of fresh rows, beside what the kernel keeps."""
+        ...
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """The next points, from the state, the gradients and the centres; may update the rule's own state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every step has size `size` times eps."""
+
+    size: float = 0.1
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """No state."""
+        return {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        return threat.project(s["z"] + self.size * per_sample(threat.eps, x) * threat.steepest(g), x)
+
+
+@dataclass(frozen=True)
+class Decaying:
+    """Step sizes fall from `first` to `last` times eps along half a cosine."""
+
+    first: float = 1.0
+    last: float = 0.01
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """No state."""
+        return {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        wave = 1 + torch.cos(math.pi * s["t"].to(x.dtype) / max(steps, 1))
+        size = self.last + (self.first - self.last) * wave / 2
+        return threat.project(s["z"] + per_sample(size * threat.eps, x) * threat.steepest(g), x)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """APGD's rule for Linf and L2.
+
+        u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1})),   a = .75, at first 1
+
+    At a checkpoint s is halved and the row returns to its best point if the loss rose in at most `rho` of the steps
+    since the last one, or if s was not halved there and the best loss has not improved since.
+
+    Args:
+        rho: share of rising steps below which a row is said to oscillate.
+        momentum: a above.
+        first: the first step, in multiples of eps.
+        compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
+    """
+
+    rho: float = 0.75
+    momentum: float = 0.75
+    first: float = 2.0
+    compat: str = ""
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """Step size, last point and value, gradient at the best point, and the window's counters."""
+        b, like = len(z), {"dtype": z.dtype, "device": z.device}
+        count = torch.zeros(b, dtype=torch.int64, device=z.device)
+        return {
+            "s": torch.full((b,), self.first, **like),  # type: ignore[arg-type]
+            "previous": z.clone(),
+            "last_value": torch.zeros(b, **like),  # type: ignore[arg-type]
+            "best_g": torch.zeros_like(z),
+            "k": count + max(int(0.22 * steps), 1),
+            "in_window": count.clone(),
+            "rises": count.clone(),
+            "halved": torch.ones(b, dtype=torch.bool, device=z.device),
+            "best_at_check": torch.full((b,), -torch.inf, **like),  # type: ignore[arg-type]
+        }
+
+    def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
+        "Halve and return where a window has closed without progress; the gradient to go on with."
+        due = s["in_window"] == s["k"]
+        if not due.any():
+            return g
+        stuck = ~s["halved"] & (s["best_at_check"] >= s["best_value"])
+        halve = due & ((s["rises"] <= self.rho * s["k"]) | stuck)
+        s["halved"] = torch.where(due, halve, s["halved"])
+        s["best_at_check"] = torch.where(due, s["best_value"], s["best_at_check"])
+        s["s"] = torch.where(halve, s["s"] / 2, s["s"])
+        s["z"] = where_rows(halve, s["best"], s["z"])
+        g = where_rows(halve, s["best_g"], g)
+        shorter = (s["k"] - max(int(0.03 * steps), 1)).clamp_min(max(int(0.06 * steps), 1))
+        s["k"] = torch.where(due, shorter, s["k"])
+        s["in_window"] = s["in_window"].masked_fill(due, 0)
+        s["rises"] = s["rises"].masked_fill(due, 0)
+        return g
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One step with momentum, after the checkpoint if one is due."""
+        if threat.norm not in (2.0, math.inf):
+            raise ValueError(f"Auto's momentum step is made for Linf and L2, the threat is {threat}; use Decaying")
+        s["best_g"] = where_rows(s["better"], g, s["best_g"])
+        old = s["t"] > 0
+        rise = s["value"] > s["last_value"]
+        s["rises"] = s["rises"] + (old & rise)
+        s["in_window"] = s["in_window"] + old
+        first_value = torch.zeros_like(s["value"]) if self.compat == "reference" else s["value"]
+        s["last_value"] = torch.where(old, s["value"], first_value)
+        g = self._checkpoint(s, g, steps)
+        z = s["z"]
+        u = threat.project(z + per_sample(s["s"] * threat.eps, x) * threat.steepest(g), x)
+        a = per_sample(torch.where(old, self.momentum, 1.0), x)
+        step = threat.project(z + a * (u - z) + (1 - a) * (z - s["previous"]), x)
+        s["previous"] = z
+        return step
+
+
+def ascend(
+    objective: Objective,
+    x: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    rule: Rule = Constant(),  # noqa: B008  (frozen)
+    start: Tensor | None = None,
+    keep_best: bool = True,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Ascent:
+    """Maximise `objective` inside `threat` around each sample.
+
+    Args:
+        objective: `(z (b, *D), at (b,)) -> value (b,), done (b,)`; `at` are the positions in x of the live rows, so
+            closures read `y[at]`. Rows must not depend on each other.
+        x: centres, (B, *D).
+        threat: constraint set; its eps may be (B,).
+        steps: gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
+        rule: `Constant`, `Decaying`, `Auto`, or anything with their two methods.
+        start: first points, (B, *D); x where None. Used as they are: draw them from `threat.sample`.
+        keep_best: return the best point met; else the last.
+        batch: samples alive at once; all where None.
+        generator: base seed of the directions that replace zero gradients.
+
+    Returns:
+        An `Ascent`. Points are inside the threat and detached; nothing else is touched.
+
+    Raises:
+        BadInput: the objective carries no gradient to z.
+    """
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must be at least 0")
+    run = _Run(objective, x.detach(), threat, steps, rule, (x if start is None else start).detach(), keep_best)
+    run.base = rng.base_seed(generator)
+    queue = torch.arange(len(x), device=x.device).split(batch or max(len(x), 1))
+    waiting = list(queue[1:])
+    s = run.fresh(queue[0]) if len(queue) else {}
+    while s and len(s["at"]):
+        s = run.step(s)
+        room = (batch or len(x)) - len(s["at"])
+        # Refill in pieces of half a batch: single rows would cost a copy of the whole state each.
+        while waiting and room >= max((batch or 1) // 2, 1):
+            rows, rest = waiting[0][:room], waiting[0][room:]
+            waiting[:1] = [rest] if len(rest) else []
+            fresh = run.fresh(rows)
+            s = {name: torch.cat([s[name], fresh[name]]) for name in fresh} if len(s["at"]) else fresh
+            room -= len(rows)
+    return run.found
+
+
+class _Run:
+    """One ascent under way: the results so far, and one step of the live rows."""
+
+    base = 0
+
+    def __init__(
+        self, objective: Objective, x: Tensor, threat: Threat, steps: int, rule: Rule, start: Tensor, keep_best: bool
+    ) -> None:
+        self.objective, self.x, self.threat, self.steps, self.rule = objective, x, threat, steps, rule
+        self.start, self.keep_best = start, keep_best
+        n, count = len(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.found = Ascent(
+            z=start.clone(),
+            value=torch.full((n,), -torch.inf, dtype=x.dtype, device=x.device),
+            done=torch.zeros(n, dtype=torch.bool, device=x.device),
+            used=count,
+            dead=count.clone(),
+        )
+        # How many rows of each age were done on arrival: where most are, looking first saves their gradient.
+        self.seen = torch.zeros(steps + 1, device=x.device)
+        self.fell = torch.zeros(steps + 1, device=x.device)
+
+    def fresh(self, rows: Tensor) -> State:
+        """State of rows that start now."""
+        z = self.start[rows]
+        value = torch.full((len(rows),), -torch.inf, dtype=z.dtype, device=z.device)
+        s = {"at": rows, "t": torch.zeros_like(rows), "z": z, "best": z, "best_value": value, "value": value}
+        s["better"] = torch.ones_like(rows, dtype=torch.bool)
+        return s | self.rule.begin(z, self.steps)
+
+    def evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Value, done and gradient of the live rows; rows that need no gradient get none taken."""
+        z, at, t = s["z"], s["at"], s["t"]
+        look = (t >= self.steps) | (self.fell[t] > 0.4 * self.seen[t])
+        value = torch.empty(len(z), dtype=z.dtype, device=z.device)
+        done = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        need = t < self.steps
+        if look.any():
+            with torch.no_grad():
+                v, d = self.objective(z[look], at[look])
+            value[look], done[look] = v.to(z.dtype), d
+            need = need & ~done
+        g = torch.zeros_like(z)
+        if need.any():
+            whole = bool(need.all())
+            leaf = (z if whole else z[need]).detach().requires_grad_()
+            with torch.enable_grad():
+                v, d = self.objective(leaf, at if whole else at[need])
+                check_differentiable(v)
+                (part,) = torch.autograd.grad(v.sum(), leaf, allow_unused=True)
+            part = torch.zeros_like(leaf) if part is None else part
+            v = v.detach().to(z.dtype)
+            if whole:
+                value, done, g = v, d.detach(), part
+            else:
+                value[need], done[need], g[need] = v, d, part
+            self.found.used[at[need]] += 1
+        self.seen.index_add_(0, t, torch.ones_like(t, dtype=self.seen.dtype))
+        self.fell.index_add_(0, t, done.to(self.fell.dtype))
+        return value, done, g
+
+    def revive(self, g: Tensor, s: State, x: Tensor) -> Tensor:
+        """Give rows without a usable gradient a random direction, and count them."""
+        finite = torch.isfinite(flat(g)).all(1)
+        dead = ~finite | ~(flat(g) != 0).any(1)
+        if not dead.any():
+            return g
+        self.found.dead[s["at"][dead]] += 1
+        seed = rng.seeds(x[dead], self.base, stage=-1)
+        g = g.clone()
+        g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
+        return g
+
+    def mask_outward(self, g: Tensor, z: Tensor) -> Tensor:
+        """Drop coordinates that sit on the box and push out of it, so that the step's length is not wasted."""
+        box = self.threat.box
+        masked = g.masked_fill(((z <= box.low) & (g < 0)) | ((z >= box.high) & (g > 0)), 0)
+        return where_rows((flat(masked) != 0).any(1), masked, g)
+
+    def step(self, s: State) -> State:
+        """Evaluate the live rows, keep their best, let go of those that are done, move the others."""
+        value, done, g = self.evaluate(s)
+        better = (value > s["best_value"]) | (s["t"] == 0)
+        s["value"], s["better"] = value, better
+        s["best"] = where_rows(better, s["z"], s["best"])
+        s["best_value"] = torch.where(better, value, s["best_value"])
+        leave = done | (s["t"] >= self.steps)
+        if leave.any():
+            # Done rows return the point that is done; the others their best.
+            kept = done | torch.full_like(done, not self.keep_best)
+            at = s["at"][leave]
+            self.found.z[at] = where_rows(kept, s["z"], s["best"])[leave]
+            self.found.value[at] = torch.where(kept, value, s["best_value"])[leave]
+            self.found.done[at] = done[leave]
+            stay = ~leave
+            g, s = g[stay], {name: rows[stay] for name, rows in s.items()}
+        if not len(s["at"]):
+            return s
+        whole = len(s["at"]) == len(self.x)
+        x = self.x if whole else self.x[s["at"]]
+        threat = self.threat if whole else self.threat.take(s["at"])
+        g = self.revive(g, s, x)
+        if self.threat.norm != math.inf:
+            g = self.mask_outward(g, s["z"])
+        s["z"] = self.rule.move(s, g, x, threat, self.steps)
+        s["t"] = s["t"] + 1
+        return s

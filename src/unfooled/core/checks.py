@@ -1,0 +1,97 @@
+"""Bad input, named in one sentence: what is wrong, what was found, how to mend it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.modes import in_training
+from unfooled.core.threats import Box, Threat
+
+
+class BadInput(ValueError):
+    """The caller's input cannot be used; the message names the offender and the mend."""
+
+
+def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = Box(), slack: float = 1e-6) -> None:
+    """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
+
+    Raises:
+        BadInput: with the range or shape found.
+    """
+    if not isinstance(x, Tensor):
+        raise BadInput(f"x is a {type(x).__name__}; convert it to a torch tensor, (B, *D), floating point in [0, 1]")
+    if x.ndim < 2:
+        raise BadInput(f"x has shape {tuple(x.shape)}; a batch has at least two dimensions, (B, *D); try x[None]")
+    if len(x) == 0 or x[0].numel() == 0:
+        raise BadInput(f"x has shape {tuple(x.shape)}: there are no samples or no values in it")
+    if not x.is_floating_point():
+        raise BadInput(f"x has dtype {x.dtype}; convert it to floating point in [0, 1], for bytes: x.float() / 255")
+    low, high = (float(v) for v in torch.aminmax(x.detach()))
+    if not (torch.isfinite(torch.tensor([low, high])).all()):
+        bad = (~torch.isfinite(x.detach())).flatten(1).any(1).nonzero()[:, 0]
+        raise BadInput(f"x holds NaN or infinite values in {len(bad)} samples, the first is sample {int(bad[0])}")
+    if low < box.low - slack or high > box.high + slack:
+        raise BadInput(
+            f"x lies in [{low:.4g}, {high:.4g}], outside [{box.low:g}, {box.high:g}]; scale it there and give the "
+            "normalisation to the model instead: Classifier(module, mean=..., std=...), or --mean and --std"
+        )
+    if y is not None:
+        check_labels(y, len(x))
+
+
+def check_labels(y: Tensor, n: int, classes: int | None = None) -> None:
+    """Refuse labels that are not (n,) integers in [0, classes)."""
+    if not isinstance(y, Tensor) or y.shape != (n,):
+        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise BadInput(f"y is {found}; there must be one label per sample, shape ({n},)")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise BadInput(f"y has dtype {y.dtype}; labels are integers, try y.long()")
+    if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):
+        span = f"[{int(y.min())}, {int(y.max())}]"
+        known = f", the model has {classes} classes (0 to {classes - 1})" if classes is not None else ""
+        raise BadInput(f"labels lie in {span}{known}; check the class order (--labels FILE)")
+
+
+def check_logits(logits: Any, n: int) -> Tensor:
+    """Refuse outputs that are not (n, K) finite-or-not floating point logits with K >= 2."""
+    if not isinstance(logits, Tensor):
+        raise BadInput(f"the model returned a {type(logits).__name__}; it must return logits, (B, K), or hold .logits")
+    if logits.ndim != 2 or len(logits) != n:
+        raise BadInput(f"the model returned shape {tuple(logits.shape)} for {n} samples; logits are (B, K)")
+    if logits.shape[1] < 2:
+        raise BadInput("the model has one output; two classes need two logits: cat([-z, z], 1) / 2 of a single logit z")
+    if not logits.is_floating_point():
+        raise BadInput(f"the model returned dtype {logits.dtype}; logits are floating point")
+    return logits
+
+
+def check_differentiable(logits: Tensor) -> None:
+    """Refuse a model whose output does not depend on its input for autograd."""
+    if not logits.requires_grad:
+        raise BadInput(
+            "the model's output carries no gradient to its input (detach, no_grad, numpy or argmax inside?); "
+            "gradient attacks cannot judge it"
+        )
+
+
+def check_mode(model: Any) -> None:
+    """Refuse a model whose dropout or batch normalisation is in training mode."""
+    active = in_training(model)
+    if active:
+        more = f" and {len(active) - 1} more" if len(active) > 1 else ""
+        raise BadInput(f"the model is in training mode: {active[0]}{more}; call model.eval() first")
+
+
+def check_threat(x: Tensor, threat: Threat) -> None:
+    """Refuse a per-sample eps whose length is not the batch's."""
+    if isinstance(threat.eps, Tensor) and threat.eps.ndim and len(threat.eps) != len(x):
+        raise BadInput(f"eps has {len(threat.eps)} values for {len(x)} samples; give one number or one per sample")
+
+
+def check_attack(x: Tensor, y: Tensor, threat: Threat) -> None:
+    """All that an attack inside a threat requires of its inputs; the outputs are checked as they come."""
+    check_inputs(x, y, box=threat.box)
+    check_threat(x, threat)

@@ -1,0 +1,75 @@
+"""Per-sample losses that attacks maximise: (logits (B, K), y (B,)) -> (B,).
+
+    cross_entropy   -log softmax(z)_y
+    margin          max_{j != y} z_j - z_y                                  > 0 exactly where the label is lost
+    dlr             (max_{j != y} z_j - z_y) / (z_pi1 - z_pi3)              pi: logits in descending order
+    kl              KL(p || softmax(z)) for fixed probabilities p
+
+References:
+    Carlini, Wagner, Towards evaluating the robustness of neural networks, 2017, arXiv:1608.04644 (margin).
+    Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (DLR).
+    Differs: in `dlr`, a zero denominator (duplicated logits) leaves the margin undivided, so its gradient never dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def true_logit(logits: Tensor, y: Tensor) -> Tensor:
+    """z_y, (B,)."""
+    return logits.gather(1, y[:, None])[:, 0]
+
+
+def best_other(logits: Tensor, y: Tensor) -> Tensor:
+    """max_{j != y} z_j, (B,)."""
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy in nats; its float32 gradient vanishes once the margin exceeds about 16.6."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Best other logit minus the true one; positive exactly where the label is lost."""
+    return best_other(logits, y) - true_logit(logits, y)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio: the margin, invariant to scaling and shifting the logits. Needs K >= 3."""
+    if logits.shape[1] < 3:
+        raise ValueError(f"dlr needs at least 3 classes, the model has {logits.shape[1]}; use margin")
+    top = logits.topk(3, dim=1).values
+    return _ratio(margin(logits, y), top[:, 0] - top[:, 2])
+
+
+def margin_targeted(target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the loss z_t - z_y for targets t, (B,); with fewer samples, pass the rows that are left."""
+    return lambda logits, y: true_logit(logits, target) - true_logit(logits, y)
+
+
+def dlr_targeted(target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the loss (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4) / 2) for targets t, (B,). Needs K >= 4."""
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        if logits.shape[1] < 4:
+            raise ValueError(f"dlr_targeted needs at least 4 classes, the model has {logits.shape[1]}")
+        top = logits.topk(4, dim=1).values
+        gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+        return _ratio(true_logit(logits, target) - true_logit(logits, y), gap)
+
+    return loss
+
+
+def kl(probabilities: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Build the loss KL(p || softmax(z)), (B,), for fixed p, (B, K); labels are ignored."""
+    return lambda logits, _y: F.kl_div(logits.log_softmax(1), probabilities, reduction="none").sum(1)
+
+
+def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    return top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))

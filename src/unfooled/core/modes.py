@@ -1,0 +1,118 @@
+"""States a model is put into for a while, always undone: frozen, evaluating, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.types import Model
+
+
+def modules_of(model: Any) -> list[nn.Module]:
+    """The modules behind a callable: itself, what it wraps (`.model`, `.module`, `.func`), or the owner of a method."""
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+
+    def visit(item: Any) -> None:
+        if item is None or id(item) in seen:
+            return
+        seen.add(id(item))
+        if isinstance(item, nn.Module):
+            found.append(item)
+            return
+        for name in ("model", "module", "func", "__self__", "__wrapped__"):
+            visit(getattr(item, name, None))
+        for cell in getattr(item, "__closure__", None) or ():
+            try:
+                inner = cell.cell_contents
+            except ValueError:  # a cell that is still empty
+                continue
+            if isinstance(inner, nn.Module):
+                visit(inner)
+
+    visit(model)
+    return found
+
+
+def in_training(model: Any) -> list[str]:
+    """Names of the submodules in training mode whose output depends on it (dropout, batch normalisation)."""
+    kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+    return [
+        f"{name or '(root)'} ({type(module).__name__})"
+        for root in modules_of(model)
+        for name, module in root.named_modules()
+        if module.training and isinstance(module, kinds)
+    ]
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put every submodule into eval mode; each one's own mode is restored on exit."""
+    before = [(module, module.training) for root in modules_of(model) for module in root.modules()]
+    try:
+        for module, _ in before:
+            module.training = False
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """Switch off gradients of the parameters: an attack needs none, and autograd then saves less memory."""
+    before = [(p, p.requires_grad) for root in modules_of(model) for p in root.parameters()]
+    try:
+        for p, _ in before:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, wanted in before:
+            p.requires_grad_(wanted)
+
+
+class Counted:
+    """A model that counts the samples passed through it.
+
+    Attributes:
+        forwards: samples passed forwards so far.
+        backwards: samples passed backwards so far (each time a gradient reaches the logits).
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.forwards = 0
+        self.backwards = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.model(x)
+        self.forwards += len(x)
+        if isinstance(logits, Tensor) and logits.requires_grad:
+            # The hook must not hold the graph: it closes over a count alone.
+            rows = len(x)
+
+            def note(_: Tensor) -> None:
+                self.backwards += rows
+
+            logits.register_hook(note)
+        return logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
+@contextmanager
+def counted(model: Model) -> Iterator[Counted]:
+    """Yield a wrapper of `model` whose `.forwards` and `.backwards` are the samples passed so far.
+
+    Example:
+        >>> with counted(lambda x: x) as f:
+        ...     _ = f(torch.zeros(3, 2))
+        >>> f.forwards, f.backwards
+        (3, 0)
+    """
+    yield Counted(model)

@@ -1,0 +1,329 @@
+"""Threat models: the inputs an adversary may put in place of x, as a norm ball inside a box.
+
+    T(x) = { z : size(z - x) <= eps,  low <= z <= high }
+
+A threat knows five things, and the ascent kernel knows no norm:
+
+    size(delta)     (B, *D) -> (B,)     how large a change is
+    project(z, x)   the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
+    steepest(g)     argmax <g, d> over the unit ball; attains the dual norm
+    sample(x)       a random point inside
+    take(rows)      the threat of some of the samples, where eps is (B,)
+
+`eps` is a fraction of the input range (`8 / 255`), a float or one value per sample, (B,). L0's eps counts tensor
+entries, or pixels with `per="pixel"`.
+
+References:
+    Duchi et al., Efficient projections onto the l1-ball, ICML 2008 (L1).
+    Croce, Hein, Mind the box: l1-APGD, ICML 2021, arXiv:2103.01208 (the exact projection onto ball and box).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.shapes import flat, per_sample
+
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Box:
+    """The interval that every input coordinate must stay in."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def clamp(self, z: Tensor) -> Tensor:
+        """Bring z into the box, coordinate by coordinate."""
+        return z.clamp(self.low, self.high)
+
+
+UNIT = Box()
+
+
+@dataclass(frozen=True, eq=False)
+class Threat(ABC):
+    """A norm ball of radius eps around x, intersected with a box. See the module's docstring.
+
+    Args:
+        eps: radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
+        box: bounds of the inputs, the unit box unless told otherwise.
+    """
+
+    eps: float | Tensor
+    box: Box = field(default=UNIT, kw_only=True)
+    norm: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.eps, Tensor):
+            if self.eps.ndim > 1:
+                raise ValueError(f"eps has shape {tuple(self.eps.shape)}; it must be a number or one per sample, (B,)")
+            bad = bool(((self.eps < 0) | self.eps.isnan()).any())
+        else:
+            object.__setattr__(self, "eps", float(self.eps))
+            bad = not self.eps >= 0
+        if bad:
+            raise ValueError(f"eps is {self.eps}; it must be at least 0")
+
+    @abstractmethod
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each sample's change, (B, *D) -> (B,)."""
+
+    @abstractmethod
+    def project(self, z: Tensor, x: Tensor) -> Tensor:
+        """Bring z into the ball around x, then into the box."""
+
+    @abstractmethod
+    def steepest(self, g: Tensor) -> Tensor:
+        """The unit step that gains most along g; 0 where g is 0."""
+
+    @abstractmethod
+    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+        "A random change of size at most eps."
+
+    def sample(
+        self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
+    ) -> Tensor:
+        """A random point of the threat for each sample; the same for the same sample, seed, stage and draw."""
+        return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
+
+    def take(self, rows: Tensor) -> Self:
+        """The threat of the samples in `rows` (an index or a mask)."""
+        return replace(self, eps=self.eps[rows]) if isinstance(self.eps, Tensor) and self.eps.ndim else self
+
+    def scaled(self, factor: float | Tensor) -> Self:
+        """The same threat with eps times `factor`."""
+        return replace(self, eps=self.eps * factor)
+
+    def with_eps(self, eps: float | Tensor) -> Self:
+        """The same threat with another radius."""
+        return replace(self, eps=eps)
+
+    def __str__(self) -> str:
+        name = type(self).__name__.lower()
+        if isinstance(self.eps, Tensor) and self.eps.ndim:
+            return f"{name}:per-sample"
+        return f"{name}:{eps_text(float(self.eps))}"
+
+
+def eps_text(eps: float) -> str:
+    """Write a radius as people do: 0.3, 8/255, 12."""
+    short = f"{eps:.6g}"
+    of_255 = eps * 255
+    if len(short) > 5 and eps < 1 and abs(of_255 - round(of_255)) < 1e-6:
+        return f"{round(of_255)}/255"
+    return short
+
+
+@dataclass(frozen=True, eq=False)
+class Linf(Threat):
+    """Every coordinate may move by at most eps."""
+
+    norm: ClassVar[float] = math.inf
+
+    def size(self, delta: Tensor) -> Tensor:
+        """The largest change of a coordinate."""
+        return flat(delta).abs().amax(1)
+
+    def project(self, z: Tensor, x: Tensor) -> Tensor:
+        """Clamp to x +- eps, then to the box."""
+        eps = per_sample(self.eps, x)
+        return self.box.clamp(torch.maximum(torch.minimum(z, x + eps), x - eps))
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """The sign of g."""
+        return g.sign()
+
+    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+        eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
+        return eps * (2 * rng.uniform(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype) - 1)
+
+    def corner(
+        self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
+    ) -> Tensor:
+        """A random corner of the ball, x +- eps in each coordinate, then the box."""
+        u = rng.uniform(rng.seeds(x, generator, stage=stage), tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
+        eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
+        return self.project(torch.where(u < 0.5, x - eps, x + eps), x)
+
+
+@dataclass(frozen=True, eq=False)
+class L2(Threat):
+    """The Euclidean length of the change is at most eps."""
+
+    norm: ClassVar[float] = 2.0
+
+    def size(self, delta: Tensor) -> Tensor:
+        """Euclidean length."""
+        return flat(delta).norm(dim=1)
+
+    def project(self, z: Tensor, x: Tensor) -> Tensor:
+        """Shorten the change to eps, then clamp to the box."""
+        delta = z - x
+        length = per_sample(self.size(delta).clamp_min(TINY), delta)
+        shrink = (per_sample(self.eps, x) / length).clamp(max=1)
+        # The change itself where it fits: a point already inside must not move by rounding.
+        return self.box.clamp(torch.where(shrink < 1, x + delta * shrink, z))
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """The direction of g. Scaled by its largest entry first, so that tiny gradients do not underflow."""
+        peak = per_sample(flat(g).abs().amax(1), g)
+        g = g / torch.where(peak > 0, peak, torch.ones_like(peak))
+        return g / per_sample(self.size(g).clamp_min(TINY), g)
+
+    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+        shape, d = tuple(x.shape[1:]), x[0].numel()
+        radius = rng.uniform(seed ^ 1, (1,), draw=draw, dtype=torch.float64)[:, 0] ** (1 / d)
+        reach = (self.box.high - self.box.low) * math.sqrt(d)
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).clamp(max=reach)
+        return self.steepest(rng.normal(seed, shape, draw=draw, dtype=x.dtype)) * per_sample(
+            eps * radius.to(x.dtype), x
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class L1(Threat):
+    """The sum of absolute changes is at most eps.
+
+    `project` is ball then box, as for every threat; `project_l1_box` is the exact projection onto both.
+    """
+
+    norm: ClassVar[float] = 1.0
+
+    def size(self, delta: Tensor) -> Tensor:
+        """Sum of absolute values."""
+        return flat(delta).abs().sum(1)
+
+    def project(self, z: Tensor, x: Tensor) -> Tensor:
+        """Soft-threshold the change until its sum is eps, then clamp to the box."""
+        delta = flat(z - x)
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).expand(len(x))
+        size = delta.abs().sum(1)
+        over = size > eps
+        if over.any():
+            u = delta[over].abs()
+            top = u.sort(dim=1, descending=True).values
+            excess = top.cumsum(1) - eps[over, None]
+            count = torch.arange(1, u.shape[1] + 1, device=x.device, dtype=x.dtype)
+            last = (top * count > excess).sum(1, keepdim=True).clamp_min(1)
+            lam = excess.gather(1, last - 1) / last
+            delta = delta.clone()
+            delta[over] = delta[over].sign() * (u - lam).clamp_min(0)
+            z = torch.where(per_sample(over.to(x.dtype), z) > 0, x + delta.reshape(x.shape), z)
+        return self.box.clamp(z)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """The sign of g's largest entry, alone."""
+        rows = flat(g)
+        top = rows.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign()).reshape(g.shape)
+
+    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+        # Uniform in the ball: D signed exponentials over the sum of D + 1.
+        shape, d = tuple(x.shape[1:]), x[0].numel()
+        u = rng.uniform(seed, (d + 1,), draw=draw, dtype=torch.float64)
+        e = -torch.log1p(-u)
+        sign = torch.where(rng.uniform(seed ^ 1, (d,), draw=draw) < 0.5, -1.0, 1.0)
+        reach = (self.box.high - self.box.low) * d
+        eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).clamp(max=reach)
+        step = (sign * e[:, :d] / e.sum(1, keepdim=True).clamp_min(TINY)).to(x.dtype)
+        return step.reshape(len(x), *shape) * per_sample(eps, x)
+
+
+@dataclass(frozen=True, eq=False)
+class L0(Threat):
+    """At most eps entries may change, to anything in the box.
+
+    Args:
+        eps: a count, a float or (B,); 10 allows ten entries.
+        per: "entry" counts tensor entries, "pixel" counts positions over all channels (dimension 1 of (B, C, ...)).
+    """
+
+    per: str = field(default="entry", kw_only=True)
+    norm: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.per not in ("entry", "pixel"):
+            raise ValueError(f'per is {self.per!r}; it must be "entry" or "pixel"')
+
+    def _groups(self, value: Tensor) -> Tensor:
+        "Sum what counts as one: (B, *D) -> (B, groups)."
+        return flat(value.sum(1)) if self.per == "pixel" and value.ndim > 2 else flat(value)
+
+    def _keep(self, gain: Tensor, like: Tensor) -> Tensor:
+        "Mask of the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."
+        rank = gain.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        mask = rank < per_sample(self.eps, gain)
+        if self.per == "pixel" and like.ndim > 2:
+            return mask.reshape(len(like), 1, *like.shape[2:]).expand_as(like)
+        return mask.reshape(like.shape)
+
+    def size(self, delta: Tensor) -> Tensor:
+        """How many entries (or pixels) changed."""
+        return (self._groups((delta != 0).to(delta.dtype)) > 0).sum(1).to(delta.dtype)
+
+    def project(self, z: Tensor, x: Tensor) -> Tensor:
+        """Keep the eps changes that matter most for the distance to z, undo the rest; exact for ball and box."""
+        inside = self.box.clamp(z)
+        gain = self._groups((z - x).square() - (z - inside).square())
+        return torch.where(self._keep(gain, x), inside, x)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """The sign of g on the eps groups with the largest sum of |g|."""
+        return torch.where(self._keep(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
+
+    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+        shape = tuple(x.shape[1:])
+        keep = self._keep(self._groups(rng.uniform(seed, shape, draw=draw)), x)
+        value = self.box.low + (self.box.high - self.box.low) * rng.uniform(seed ^ 1, shape, draw=draw, dtype=x.dtype)
+        return torch.where(keep, value - x, torch.zeros_like(x))
+
+
+def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -> Tensor:
+    """Project exactly onto the L1 ball of radius eps around x intersected with the box.
+
+        delta_i = sign(u_i) min(c_i, max(|u_i| - lam, 0)),   u = z - x,   c_i = room to the box on u_i's side
+
+    lam is 0 if that fits, else the root of a decreasing piecewise-linear sum, found between its 2D sorted breakpoints.
+    Cost O(D log D) a sample, no loop over samples.
+
+    Args:
+        z: points, (B, *D).
+        x: centres inside the box, (B, *D).
+        eps: radius, a float or (B,).
+        box: bounds.
+
+    Returns:
+        The nearest points, (B, *D).
+    """
+    u = flat(z - x)
+    size = u.abs()
+    room = torch.where(u > 0, box.high - flat(x), flat(x) - box.low).clamp_min(0)
+    eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(len(x))[:, None]
+
+    def total(lam: Tensor) -> Tensor:
+        return torch.minimum(room, (size - lam).clamp_min(0)).sum(1, keepdim=True)
+
+    # The slope of total() changes at size (an entry starts) and at size - room (an entry reaches the box).
+    points = torch.cat([size, (size - room).clamp_min(0)], 1)
+    points, order = torch.cat([points, torch.zeros_like(eps)], 1).sort(dim=1, descending=True)
+    starts = torch.cat([torch.ones_like(size), -torch.ones_like(size), torch.zeros_like(eps)], 1).gather(1, order)
+    active = starts.cumsum(1)  # entries between start and box on the interval just below each breakpoint
+    width = points[:, :-1] - points[:, 1:]
+    sums = torch.cat([torch.zeros_like(eps), (active[:, :-1] * width).cumsum(1)], 1)  # total() at each breakpoint
+    over = sums >= eps
+    first = torch.where(over.any(1), over.to(torch.int64).argmax(1), over.shape[1] - 1)[:, None].clamp_min(1)
+    above, slope = sums.gather(1, first - 1), active.gather(1, first - 1).clamp_min(1)
+    lam = points.gather(1, first - 1) - (eps - above) / slope
+    lam = torch.where(total(torch.zeros_like(eps)) <= eps, torch.zeros_like(lam), lam.clamp_min(0))
+    delta = u.sign() * torch.minimum(room, (size - lam).clamp_min(0))
+    return box.clamp(x + delta.reshape(x.shape))
