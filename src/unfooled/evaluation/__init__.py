@@ -1,0 +1,1 @@
+"""The only judge: verification, runs that survive a kill, audits and their records."""

@@ -1,0 +1,224 @@
+"""What a run leaves behind, as pydantic records: every table and page is a pure function of them.
+
+A run folder holds
+
+    config.json          what was asked (`Config`); a second start with another configuration is refused
+    summary.json         what was found (`Summary`)
+    samples.safetensors  per-sample results and the adversarial examples: y, clean, adversarial, success, distance, x_adv
+    gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
+    chunks/              the work done so far, one file a chunk, by stage
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unfooled.core.checks import BadInput
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """Immutable, and strict about unknown fields, so that a typo in a file is found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Record):
+    """A share of n samples with its 95 % interval (Clopper-Pearson); value is None where n = 0."""
+
+    value: float | None
+    low: float
+    high: float
+    n: int
+
+
+class Mean(Record):
+    """A mean over n samples with its 95 % interval (bootstrap); all None where n = 0."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Passes(Record):
+    """Model passes per sample."""
+
+    forward: float
+    backward: float
+
+
+class CurvePoint(Record):
+    """Accuracy when an adversary may use radius eps."""
+
+    eps: float
+    accuracy: Estimate
+
+
+class Movement(Record):
+    """How far something moved between x and x_adv, on samples that were fooled and on those that were not.
+
+    Attributes:
+        name: field's name of the score, e.g. "top-k intersection".
+        explanation: the explanation that moved.
+        better: "higher" where 1 means that nothing moved, "lower" where 0 does.
+        fooled, unfooled: means over either group.
+        undefined: samples whose map was constant and has no score.
+    """
+
+    name: str
+    explanation: str
+    better: str
+    fooled: Mean
+    unfooled: Mean
+    undefined: int
+
+
+class Example(Record):
+    """One row of the gallery; pictures are rows of gallery.safetensors in the same order."""
+
+    index: int
+    label: int
+    clean: int
+    adversarial: int
+    clean_confidence: float
+    adversarial_confidence: float
+    fooled: bool
+    distance: float | None
+    psnr: float | None
+    similarity: float | None
+
+
+class Environment(Record):
+    """Where the run was made."""
+
+    unfooled: str
+    python: str
+    torch: str
+    numpy: str
+    platform: str
+    device: str
+    threads: int
+
+    @classmethod
+    def here(cls, device: str) -> Environment:
+        """Describe this process."""
+        import numpy
+        import torch
+
+        import unfooled
+
+        return cls(
+            unfooled=unfooled.__version__,
+            python=platform.python_version(),
+            torch=torch.__version__,
+            numpy=numpy.__version__,
+            platform=f"{platform.system()} {platform.machine()}",
+            device=device,
+            threads=torch.get_num_threads(),
+        )
+
+
+class Config(Record):
+    """What was asked. Two runs with equal configurations have the same verdicts; speed settings do not belong here.
+
+    Attributes:
+        model, data: the sources, as given; `fingerprint` tells their content.
+        options: all else that changes a verdict, by name.
+        fingerprint: hashes of the model's logits and of the data.
+    """
+
+    model: str
+    data: str
+    n: int
+    threat: str
+    seed: int
+    options: dict[str, Any] = Field(default_factory=dict)
+    fingerprint: dict[str, str] = Field(default_factory=dict)
+
+
+class Summary(Record):
+    """What an audit found. `passes` counts the attack (and diagnostics) over n; explanations are counted apart."""
+
+    schema_version: int = 1
+    title: str
+    model: str
+    data: str
+    n: int
+    threat: str
+    seed: int
+    clean_accuracy: Estimate
+    robust_accuracy: Estimate
+    attack_success_rate: Estimate
+    passes: Passes
+    explanation_passes: Passes
+    seconds: float
+    warnings: list[str]
+    attack: str
+    curve: list[CurvePoint]
+    curve_n: int
+    confusion: list[list[int]]
+    classes: list[str]
+    psnr: Mean
+    ssim: Mean
+    noise: Mean
+    noise_unit: str
+    movements: list[Movement]
+    explanation: str
+    gallery: list[Example]
+    limits: list[str]
+    command: str
+    created: str
+    options: dict[str, Any]
+    environment: Environment
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part.
+
+    Raises:
+        BadInput: the folder cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+            temporary = Path(f.name)
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as e:
+        raise BadInput(f"cannot write {path}: {e.strerror or e}; choose another --out or free some space") from e
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record as indented JSON, whole."""
+    write_whole(path, (record.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read a record.
+
+    Raises:
+        BadInput: the file is missing, is not JSON or holds something else.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as e:
+        raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadInput(f"{path} is not a {kind.__name__.lower()}: {where}: {first['msg']}") from e
