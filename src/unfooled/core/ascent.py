@@ -125,22 +125,22 @@ class Auto:
 
     def begin(self, z: Tensor, steps: int) -> State:
         """Step size, last point and value, gradient at the best point, and the window's counters."""
-        b, like = len(z), {"dtype": z.dtype, "device": z.device}
-        count = torch.zeros(b, dtype=torch.int64, device=z.device)
+        count = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        number = count.to(z.dtype)
         return {
-            "s": torch.full((b,), self.first, **like),  # type: ignore[arg-type]
+            "s": number + self.first,
             "previous": z.clone(),
-            "last_value": torch.zeros(b, **like),  # type: ignore[arg-type]
+            "last_value": number.clone(),
             "best_g": torch.zeros_like(z),
             "k": count + max(int(0.22 * steps), 1),
             "in_window": count.clone(),
             "rises": count.clone(),
-            "halved": torch.ones(b, dtype=torch.bool, device=z.device),
-            "best_at_check": torch.full((b,), -torch.inf, **like),  # type: ignore[arg-type]
+            "halved": torch.ones_like(count, dtype=torch.bool),
+            "best_at_check": number - torch.inf,
         }
 
     def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
-        "Halve and return where a window has closed without progress; the gradient to go on with."
+        """Halve and return where a window has closed without progress; the gradient to go on with."""
         due = s["in_window"] == s["k"]
         if not due.any():
             return g
@@ -183,7 +183,7 @@ def ascend(
     threat: Threat,
     *,
     steps: int,
-    rule: Rule = Constant(),  # noqa: B008  (frozen)
+    rule: Rule = Constant(),
     start: Tensor | None = None,
     keep_best: bool = True,
     batch: int | None = None,

@@ -23,7 +23,7 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    "Logical right shift; torch shifts int64 arithmetically."
+    """Logical right shift; torch shifts int64 arithmetically."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -66,13 +66,17 @@ def bits(seed: Tensor, size: int, *, draw: int | Tensor = 0) -> Tensor:
     return mix(start[:, None] + torch.arange(1, size + 1, device=seed.device, dtype=torch.int64) * _GOLDEN)
 
 
-def uniform(seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(
+    seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Uniform numbers in [0, 1), (B, *shape); 24 random bits each, so that they are exact in float32."""
     u = _shift(bits(seed, math.prod(shape), draw=draw), 40).to(torch.float64) * 2.0**-24
     return u.to(dtype).reshape(len(seed), *shape)
 
 
-def normal(seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(
+    seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Standard normal numbers, (B, *shape), by Box and Muller's transform."""
     size = math.prod(shape)
     u = uniform(seed, (2, size), draw=draw, dtype=torch.float64)

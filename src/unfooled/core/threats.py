@@ -87,7 +87,7 @@ class Threat(ABC):
 
     @abstractmethod
     def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
-        "A random change of size at most eps."
+        """A random change of size at most eps."""
 
     def sample(
         self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
@@ -256,11 +256,11 @@ class L0(Threat):
             raise ValueError(f'per is {self.per!r}; it must be "entry" or "pixel"')
 
     def _groups(self, value: Tensor) -> Tensor:
-        "Sum what counts as one: (B, *D) -> (B, groups)."
+        """Sum what counts as one: (B, *D) -> (B, groups)."""
         return flat(value.sum(1)) if self.per == "pixel" and value.ndim > 2 else flat(value)
 
     def _keep(self, gain: Tensor, like: Tensor) -> Tensor:
-        "Mask of the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."
+        """Mask of the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."""
         rank = gain.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         mask = rank < per_sample(self.eps, gain)
         if self.per == "pixel" and like.ndim > 2:

@@ -4,22 +4,21 @@ A run folder holds
 
     config.json          what was asked (`Config`); a second start with another configuration is refused
     summary.json         what was found (`Summary`)
-    samples.safetensors  per-sample results and the adversarial examples: y, clean, adversarial, success, distance, x_adv
+    samples.safetensors  per-sample results: y, clean, adversarial, success, distance, x_adv
     gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
     chunks/              the work done so far, one file a chunk, by stage
 """
 
 from __future__ import annotations
 
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unfooled.core.checks import BadInput
+from unfooled.core.files import write_whole
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -178,29 +177,6 @@ class Summary(Record):
     created: str
     options: dict[str, Any]
     environment: Environment
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part.
-
-    Raises:
-        BadInput: the folder cannot be written, or the disk is full.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-            temporary = Path(f.name)
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as e:
-        raise BadInput(f"cannot write {path}: {e.strerror or e}; choose another --out or free some space") from e
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: BaseModel) -> None:

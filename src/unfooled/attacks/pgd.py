@@ -1,0 +1,79 @@
+"""Projected gradient descent: maximise the loss inside the threat, one steepest step at a time.
+
+z <- P( z + s_t eps steepest(grad_z l(f(z), y)) ),   z_0 a random point of the threat
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.restarts import restarted
+from unfooled.core.ascent import Decaying, Rule, ascend
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.goals import fooling
+from unfooled.core.losses import cross_entropy
+from unfooled.core.modes import frozen
+from unfooled.core.threats import Threat
+from unfooled.core.types import Loss, Model
+
+
+def pgd(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    targeted: bool = False,
+    steps: int = 20,
+    rule: Rule = Decaying(),  # noqa: B008  (frozen)
+    loss: Loss = cross_entropy,
+    restarts: int = 1,
+    start: Tensor | None = None,
+    stop: bool = True,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Maximise the loss by projected steepest ascent.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs in the threat's box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        threat: constraint set; its eps (a fraction of the input range) may be (B,).
+        targeted: lower the loss of y instead.
+        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
+        rule: step sizes relative to eps; `Constant(.1)` for the paper's.
+        loss: per-sample loss.
+        restarts: random starts; samples already fooled are left out of the next (cost: 1 more forward each).
+        start: first points, (B, *D), instead of random ones.
+        stop: a sample leaves as soon as it is fooled; else every step is taken and the highest loss is kept.
+        batch: samples alive at once; all where None.
+        generator: base seed; the same seed and sample give the same start whatever the batch.
+
+    Returns:
+        Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
+
+    Raises:
+        BadInput: x outside the box, labels outside [0, K), shapes that do not agree; the message names the offender.
+
+    References:
+        Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083, eq. 2.1.
+        Differs from the paper: keeps the best iterate instead of the last, and decaying steps by default.
+
+    Example:
+        >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)
+        >>> pgd(model, torch.tensor([[0.3, 0.3]]), torch.tensor([0]), Linf(0.2), steps=5).shape
+        torch.Size([1, 2])
+    """
+    check_attack(x, y, threat)
+    check_mode(model)
+    if restarts > 1:
+        again = partial(pgd, targeted=targeted, steps=steps, rule=rule, loss=loss, start=start, stop=stop, batch=batch)
+        return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
+    with frozen(model):
+        z = threat.sample(x, generator) if start is None else start
+        objective = fooling(model, y, loss, targeted=targeted, stop=stop)
+        return ascend(objective, x, threat, steps=steps, rule=rule, start=z, batch=batch, generator=generator).z

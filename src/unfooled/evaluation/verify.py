@@ -1,0 +1,120 @@
+"""The only judge: is the point allowed, did the label change, how far is it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput, check_inputs
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.shapes import flat, where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is true of each proposed point, one entry a sample.
+
+    Attributes:
+        inside: within the ball and the box, up to the tolerance, (B,) bool.
+        success: the label is lost (or the target hit) by an allowed point, or was lost before, (B,) bool.
+        distance: the threat's norm of the change; 0 where already wrong, inf where there is no success, (B,).
+        queries: forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
+        undefined: the model's logits there are NaN or infinite: no decision, hence no success, (B,) bool.
+        rate: share of the draws in which the label was lost (one draw for a deterministic model), (B,).
+        prediction: the class predicted at x_adv (in the last draw), (B,) int64.
+    """
+
+    inside: Tensor
+    success: Tensor
+    distance: Tensor
+    queries: Tensor
+    undefined: Tensor
+    rate: Tensor
+    prediction: Tensor
+
+
+def on_levels(x_adv: Tensor, x: Tensor, levels: int = 256) -> Tensor:
+    """Round each coordinate of x_adv to the grid of `levels` values, towards x, so that the ball still holds."""
+    top = levels - 1
+    up = (x_adv * top - 1e-4).ceil() / top
+    down = (x_adv * top + 1e-4).floor() / top
+    return torch.where(x_adv > x, torch.maximum(down, x), torch.where(x_adv < x, torch.minimum(up, x), x))
+
+
+@torch.no_grad()
+def verify(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    threat: Threat,
+    *,
+    targeted: bool = False,
+    tol: float = 1e-6,
+    levels: int | None = None,
+    draws: int = 1,
+    batch: int = 256,
+) -> Verdict:
+    """Judge proposed points; nothing that an attack says of itself is used.
+
+    Args:
+        model: any callable to logits.
+        x: clean inputs, (B, *D).
+        y: labels, or targets when `targeted`, (B,).
+        x_adv: proposed points, (B, *D).
+        threat: what is allowed; `eps = math.inf` allows the whole box.
+        targeted: success is to hit y.
+        tol: how far the size may exceed eps and a coordinate the box (relative to eps where that is above 1).
+        levels: 256 judges the points as 8-bit images, rounded towards x.
+        draws: of a random model; success is a majority, `rate` the frequency.
+        batch: samples per forward.
+
+    Returns:
+        A `Verdict`. Cost: 2 draws forwards a sample (x and x_adv).
+
+    Raises:
+        BadInput: shapes that do not agree, inputs that are no images of the unit box.
+    """
+    check_inputs(x, y, box=threat.box)
+    if x_adv.shape != x.shape:
+        raise BadInput(f"x_adv has shape {tuple(x_adv.shape)}, x has {tuple(x.shape)}; they must agree")
+    if draws < 1:
+        raise BadInput(f"draws is {draws}; it must be at least 1")
+    finite = torch.isfinite(flat(x_adv)).all(1)
+    proposed = where_rows(finite, x_adv, x)
+    if levels is not None:
+        proposed = on_levels(proposed, x, levels)
+    eps = torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device)
+    size = threat.size(proposed - x)
+    low, high = flat(proposed).amin(1), flat(proposed).amax(1)
+    inside = finite & (size <= eps + tol * eps.clamp(min=1).nan_to_num(posinf=1))
+    inside &= (low >= threat.box.low - tol) & (high <= threat.box.high + tol)
+
+    lost = torch.zeros(len(x), device=x.device)
+    already = torch.zeros(len(x), device=x.device)
+    undefined = ~finite
+    prediction = torch.zeros_like(y)
+    for rows in torch.arange(len(x), device=x.device).split(batch):
+        for _ in range(draws):
+            clean = read_logits(model, x[rows], y[rows])
+            moved = read_logits(model, proposed[rows])
+            already[rows] += fooled(clean, y[rows], targeted=targeted)
+            lost[rows] += fooled(moved, y[rows], targeted=targeted)
+            undefined[rows] |= ~torch.isfinite(moved).all(1)
+            prediction[rows] = moved.argmax(1)
+    wrong = already * 2 > draws
+    success = wrong | (inside & (lost * 2 > draws))
+    distance = torch.where(success, size, torch.inf).masked_fill(wrong, 0)
+    return Verdict(
+        inside=inside,
+        success=success,
+        distance=distance,
+        queries=torch.full_like(y, 2 * draws),
+        undefined=undefined,
+        rate=torch.maximum(lost * inside, already) / draws,
+        prediction=prediction,
+    )
