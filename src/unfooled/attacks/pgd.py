@@ -60,7 +60,8 @@ def pgd(
         BadInput: x outside the box, labels outside [0, K), shapes that do not agree; the message names the offender.
 
     References:
-        Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083, eq. 2.1.
+        Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018,
+        arXiv:1706.06083, eq. 2.1.
         Differs from the paper: keeps the best iterate instead of the last, and decaying steps by default.
 
     Example:

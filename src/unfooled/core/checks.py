@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from unfooled.core.modes import in_training
-from unfooled.core.threats import Box, Threat
+from unfooled.core.threats import UNIT, Box, Threat
 
 
 class BadInput(ValueError):
     """The caller's input cannot be used; the message names the offender and the mend."""
 
 
-def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = Box(), slack: float = 1e-6) -> None:
+def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: float = 1e-6) -> None:
     """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
 
     Raises:

@@ -42,6 +42,7 @@ def fooling(
         model: any callable to logits.
         y: labels, or targets when `targeted`, (B,).
         loss: `(logits, y) -> (B,)`, maximised (minimised when targeted).
+        targeted: success is to hit y.
         stop: report samples as done once they are fooled.
         eot: draws of a random model whose loss is averaged; with more than one nothing is ever done, since a single
             lucky draw is no success.

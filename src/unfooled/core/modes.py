@@ -88,6 +88,7 @@ class Counted:
         self.backwards = 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Run the model and count the samples, now and when a gradient comes back."""
         logits = self.model(x)
         self.forwards += len(x)
         if isinstance(logits, Tensor) and logits.requires_grad:

@@ -1,0 +1,40 @@
+"""Shares and means with their 95 % intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from unfooled.evaluation.records import Estimate, Mean
+
+
+def share(hits: Tensor) -> Estimate:
+    """A share with its Clopper-Pearson interval, which never covers less than 95 %.
+
+    Args:
+        hits: (n,) bool, or frequencies in [0, 1] whose sum is rounded.
+
+    Returns:
+        An `Estimate`; value None, low 0 and high 1 where n = 0.
+    """
+    n = len(hits)
+    if n == 0:
+        return Estimate(value=None, low=0.0, high=1.0, n=0)
+    from scipy.stats import beta
+
+    total = float(hits.double().sum())
+    k = round(total)
+    low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(0.975, k + 1, n - k))
+    return Estimate(value=total / n, low=low, high=high, n=n)
+
+
+def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
+    """A mean with its percentile bootstrap interval; values that are not finite are left out."""
+    kept = values.detach().cpu().double().numpy()
+    kept = kept[np.isfinite(kept)]
+    if not len(kept):
+        return Mean(value=None, low=None, high=None, n=0)
+    rows = np.random.default_rng(seed).integers(len(kept), size=(draws, len(kept)))
+    low, high = np.quantile(kept[rows].mean(1), [0.025, 0.975])
+    return Mean(value=float(kept.mean()), low=float(low), high=float(high), n=len(kept))
