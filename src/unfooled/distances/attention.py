@@ -17,5 +17,5 @@ def centroid(a: Tensor) -> Tensor:
 
 
 def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
-    """Distance between the maps' centres of mass as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
+    """Distance of the centres of mass as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
     return (centroid(a) - centroid(b)).norm(dim=1) / 2**0.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_inputs
+from unfooled.core.checks import BadInput, check_attack
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
@@ -79,9 +79,10 @@ def verify(
     Raises:
         BadInput: shapes that do not agree, inputs that are no images of the unit box.
     """
-    check_inputs(x, y, box=threat.box)
-    if x_adv.shape != x.shape:
-        raise BadInput(f"x_adv has shape {tuple(x_adv.shape)}, x has {tuple(x.shape)}; they must agree")
+    check_attack(x, y, threat)
+    if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
+        found = f"shape {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else f"type {type(x_adv).__name__}"
+        raise BadInput(f"x_adv has {found}, x is a tensor of shape {tuple(x.shape)}; they must agree")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
     finite = torch.isfinite(flat(x_adv)).all(1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput, check_inputs
+from unfooled.core.classifier import Classifier
 from unfooled.core.files import write_whole
 from unfooled.core.modes import evaluating
 from unfooled.core.types import TrainingLoss
@@ -112,7 +113,7 @@ class Checkpoint:
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
         """Write the state after the epochs in `history`, whole."""
         buffer = io.BytesIO()
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+        state = {"model": _weights(model).state_dict(), "optimizer": optimizer.state_dict(), "history": history}
         torch.save({**self.about, **state, "settings": dict(self.settings)}, buffer)
         write_whole(self.path, buffer.getvalue())
 
@@ -130,7 +131,7 @@ class Checkpoint:
                     f"{self.path} was trained with {k} = {before.get(k)!r}, now it is {now.get(k)!r}; "
                     "choose another --out, or start again with --fresh"
                 )
-            model.load_state_dict(state["model"])
+            _weights(model).load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
         except BadInput:
             raise
@@ -208,6 +209,11 @@ def train(
         if checkpoint and (fabric is None or fabric.is_global_zero):
             checkpoint.save(model, optimizer, history)
         yield epoch
+
+
+def _weights(model: nn.Module) -> nn.Module:
+    """What a checkpoint holds: the network itself; its normalisation is data, kept in `about`."""
+    return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The `unfooled` command: a thin layer that parses, calls and prints."""

@@ -1,0 +1,89 @@
+"""`unfooled attack`: adversarial examples as a file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unfooled.cli import catalog, options
+
+
+def attack(
+    model: options.ModelOpt,
+    threat: options.ThreatOpt,
+    data: options.DataOpt = "digits",
+    arch: options.ArchOpt = None,
+    out: Annotated[Path, typer.Option("--out", help="An .npz that --data reads: x, y, clean_x, success.")] = Path(
+        "adversarial.npz"
+    ),
+    attack: Annotated[str, typer.Option("--attack", help=f"{', '.join(catalog.ATTACKS)}.")] = "apgd-margin",
+    steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart.")] = None,
+    restarts: Annotated[int, typer.Option("--restarts", help="Random starts.")] = 1,
+    n: options.NOpt = 1000,
+    split: options.SplitOpt = "test",
+    shuffle: options.ShuffleOpt = False,
+    mean: options.MeanOpt = None,
+    std: options.StdOpt = None,
+    size: options.SizeOpt = None,
+    labels: options.LabelsOpt = None,
+    seed: options.SeedOpt = 0,
+    device: options.DeviceOpt = "auto",
+    threads: options.ThreadsOpt = None,
+    batch: options.BatchOpt = None,
+    json: options.JsonOpt = False,
+    quiet: options.QuietOpt = False,
+) -> None:
+    """Attack a model and keep what was found, each point judged by `verify`."""
+    allowed = catalog.threat(threat)
+    where = options.machine(device, threads)
+    given = options.load(
+        model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
+        labels=labels, device=where,
+    )  # fmt: skip
+    import numpy as np
+    import torch
+
+    from unfooled.cli import show
+    from unfooled.core.files import write_whole
+    from unfooled.core.modes import counted
+    from unfooled.core.shapes import fitting_batch
+    from unfooled.evaluation import intervals
+    from unfooled.evaluation.subject import get_to_know
+    from unfooled.evaluation.verify import verify
+
+    subject = get_to_know(given.model, given.x, given.y)
+    batch = batch or fitting_batch(subject.model, given.x)
+    run, said = catalog.attack(attack, steps=steps, restarts=restarts, batch=batch)
+    x, y, found = given.x, given.y, []
+    with show.bars(quiet or json) as progress, counted(subject.model) as model_:
+        for part in progress.track(torch.arange(len(x)).split(100), description=said):
+            source = torch.Generator().manual_seed(seed)
+            found.append(run(model_, x[part], y[part], allowed, generator=source))
+    x_adv = torch.cat(found)
+    verdict = verify(subject.model, x, y, x_adv, allowed, draws=20 if subject.random else 1)
+    clean = verify(subject.model, x, y, x, allowed, draws=20 if subject.random else 1)
+    arrays = {"x": x_adv, "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})
+    write_whole(out, buffer.getvalue())
+    record: dict[str, Any] = {
+        "model": model, "data": data, "n": len(x), "threat": threat, "attack": said, "seed": seed,
+        "clean_accuracy": intervals.share(~clean.success.cpu()).model_dump(),
+        "robust_accuracy": intervals.share(~verdict.success.cpu()).model_dump(),
+        "passes": {"forward": model_.forwards / len(x), "backward": model_.backwards / len(x)},
+        "warnings": [*given.warnings, *subject.warnings],
+        "out": str(out),
+    }  # fmt: skip
+    if json:
+        import json as lib
+
+        typer.echo(lib.dumps(record, indent=2))
+    elif not quiet:
+        show.out.print(f"clean accuracy   {show.percent(intervals.share(~clean.success.cpu()))}")
+        show.out.print(f"robust accuracy  {show.percent(intervals.share(~verdict.success.cpu()))} at most")
+        show.out.print(f"{out}: {len(x)} samples", soft_wrap=True)
+        for warning in record["warnings"]:
+            show.out.print(f"[yellow]{warning}", soft_wrap=True)

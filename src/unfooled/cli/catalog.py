@@ -1,0 +1,123 @@
+"""The only table from names to functions, and from text to values. Nothing here imports torch until it is asked."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from unfooled.cli.errors import Refused
+
+if TYPE_CHECKING:
+    from unfooled.core.threats import Threat
+
+ATTACKS = {
+    "apgd-ce": ("attacks.apgd:apgd", {"loss": "cross_entropy"}),
+    "apgd-dlr": ("attacks.apgd:apgd", {"loss": "dlr"}),
+    "apgd-margin": ("attacks.apgd:apgd", {"loss": "margin"}),
+    "pgd": ("attacks.pgd:pgd", {"loss": "cross_entropy"}),
+    "pgd-margin": ("attacks.pgd:pgd", {"loss": "margin"}),
+    "fgsm": ("attacks.fgsm:fgsm", {}),
+}
+EXPLANATIONS = {
+    "saliency": "explanations.gradients:saliency",
+    "input-x-gradient": "explanations.gradients:input_x_gradient",
+    "integrated-gradients": "explanations.paths:integrated_gradients",
+    "smoothgrad": "explanations.smoothing:smooth_grad",
+    "grad-cam": "explanations.cams:grad_cam",
+}
+TRAINING = {
+    "standard": "training.standard:Standard",
+    "madry": "training.madry:Madry",
+    "trades": "training.trades:Trades",
+}
+THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
+
+
+def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """Look a name up.
+
+    Raises:
+        Refused: it is not there; the nearest names are given.
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, list(table), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise Refused(f"there is no {kind} {name!r}{hint} There are: {', '.join(table)}")
+
+
+def resolve(path: str) -> Any:
+    """Import "module:name" from inside the package."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"unfooled.{module}"), name)
+
+
+def attack(name: str, *, steps: int | None, restarts: int, batch: int | None = None) -> tuple[Any, str]:
+    """An attack with its options bound, and what the report calls it."""
+    path, options = choose(ATTACKS, name, "attack")
+    bound = {k: getattr(importlib.import_module("unfooled.core.losses"), v) for k, v in options.items()}
+    if name == "fgsm":
+        return partial(resolve(path), **bound), "FGSM"
+    steps = steps or (100 if name.startswith("apgd") else 40)
+    if steps < 1 or restarts < 1:
+        raise Refused(f"--steps is {steps} and --restarts is {restarts}; both must be at least 1")
+    said = f"{name.upper()}, {steps} steps" + (f", {restarts} restarts" if restarts > 1 else "")
+    return partial(resolve(path), steps=steps, restarts=restarts, batch=batch, **bound), said
+
+
+def number(text: str, what: str) -> float:
+    """Read "0.3" or "8/255".
+
+    Raises:
+        Refused: it is no number.
+    """
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below) if below else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise Refused(f"{what} is {text!r}; write a number such as 0.3 or 8/255") from None
+
+
+def numbers(text: str | None, what: str) -> list[float] | None:
+    """Read "0.49,0.48,0.45"."""
+    return None if text is None else [number(part, what) for part in text.split(",")]
+
+
+def threat(text: str) -> Threat:
+    """Read "linf:8/255", "l2:0.5", "l1:12", "l0:10" (entries) or "l0-pixel:10".
+
+    Raises:
+        Refused: another norm, no number, or a negative one.
+    """
+    name, colon, eps = text.lower().partition(":")
+    if not colon:
+        raise Refused(f"--threat is {text!r}; write a norm and a radius, such as linf:8/255 or l2:0.5")
+    kind = choose(THREATS, name, "norm")
+    value = number(eps, "the radius in --threat")
+    if name == "linf" and value > 1:
+        raise Refused(
+            f"--threat {text}: inputs lie in [0, 1], so a radius of {value:g} allows anything; for pixels out of 255 "
+            f"write linf:{eps}/255"
+        )
+    threats = importlib.import_module("unfooled.core.threats")
+    try:
+        return getattr(threats, kind)(value, **({"per": "pixel"} if name == "l0-pixel" else {}))
+    except ValueError as e:
+        raise Refused(f"--threat {text}: {e}") from None
+
+
+def size(text: str | None) -> tuple[int, int] | None:
+    """Read "32" or "32x48" (height x width)."""
+    if text is None:
+        return None
+    try:
+        h, _, w = text.lower().partition("x")
+        found = int(h), int(w or h)
+    except ValueError:
+        found = (0, 0)
+    if min(found) < 1:
+        raise Refused(f"--size is {text!r}; write 32 or 32x48 (height x width)")
+    return found

@@ -1,0 +1,99 @@
+"""What the command prints: progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from unfooled.evaluation.records import Estimate, Mean, Summary
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+STAGES = {"clean": "clean samples", "attack": "attack", "curve": "curve over radii", "explain": "explanations"}
+
+
+def bars(quiet: bool) -> Progress:
+    """Progress bars on stderr; hidden where nobody watches."""
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=quiet or not err.is_terminal,
+    )
+
+
+@contextmanager
+def stages(quiet: bool, prefix: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback for `Run`: one bar a stage, which shows what is left to do."""
+    with bars(quiet) as progress:
+        tasks: dict[str, TaskID] = {}
+        found: dict[str, int] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                found[stage] = done
+                if done and not quiet:
+                    err.print(f"[dim]{prefix}{STAGES.get(stage, stage)}: {done} of {total} found from an earlier start")
+                tasks[stage] = progress.add_task(prefix + STAGES.get(stage, stage), total=total - done)
+            progress.update(tasks[stage], completed=done - found[stage])
+
+        yield tell
+
+
+def percent(e: Estimate) -> str:
+    """91.2 % [89.3, 92.9]."""
+    if e.value is None:
+        return "not available"
+    return f"{100 * e.value:.1f} % [dim]\\[{100 * e.low:.1f}, {100 * e.high:.1f}][/dim]"
+
+
+def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
+    """0.42 [0.38, 0.47] unit."""
+    if m.value is None or m.low is None or m.high is None:
+        return "not available"
+    return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
+
+
+def summaries(runs: Sequence[Summary]) -> None:
+    """One column a run, one row a figure."""
+    table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for run in runs:
+        table.add_column(run.title, overflow="fold")
+    table.add_row("data, n", *(f"{r.data}, {r.n}" for r in runs))
+    table.add_row("threat", *(r.threat for r in runs))
+    table.add_row("attack", *(r.attack for r in runs))
+    table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
+    table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
+    table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
+    table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
+    for i, row in enumerate(runs[0].movements):
+        same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
+        cells = [mean(m.fooled) if m else "not available" for m in same]
+        table.add_row(f"{row.explanation}: {row.name}, fooled", *cells, style="dim" if i else "")
+    table.add_row("passes a sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
+    table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
+    out.print(table)
+    out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
+    for run in runs:
+        for warning in run.warnings:
+            out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)

@@ -1,0 +1,155 @@
+"""`unfooled train`: train, or harden, a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfooled.cli import catalog, options
+from unfooled.cli.errors import Refused
+
+if TYPE_CHECKING:
+    pass
+
+
+def train(
+    data: options.DataOpt = "digits",
+    arch: Annotated[str, typer.Option("--arch", help="Architecture to train from scratch.")] = "small-cnn",
+    model: Annotated[str | None, typer.Option("--model", help="Weights to start from, read with --arch.")] = None,
+    loss: Annotated[str, typer.Option("--loss", help=f"{', '.join(catalog.TRAINING)}.")] = "standard",
+    threat: Annotated[str | None, typer.Option("--threat", help="What madry and trades train against.")] = None,
+    attack_steps: Annotated[int | None, typer.Option("--attack-steps", help="Of the inner attack: 7, or 10.")] = None,
+    beta: Annotated[float, typer.Option("--beta", help="Of TRADES.")] = 6.0,
+    out: Annotated[Path, typer.Option("--out", help="Checkpoint; a second start continues it.")] = Path("model.pt"),
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data.")] = 20,
+    batch: Annotated[int, typer.Option("--batch", help="Samples a step.")] = 128,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled (AdamW).")] = 1e-4,
+    augment: Annotated[bool, typer.Option("--augment", help="Shift by up to an eighth and mirror.")] = False,
+    n: options.NOpt = None,
+    mean: options.MeanOpt = None,
+    std: options.StdOpt = None,
+    size: options.SizeOpt = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
+    seed: options.SeedOpt = 0,
+    device: options.DeviceOpt = "auto",
+    devices: Annotated[int, typer.Option("--devices", help="Processes, one device each.")] = 1,
+    precision: Annotated[
+        str, typer.Option("--precision", help="32-true; bf16-mixed or 16-mixed on a GPU.")
+    ] = "32-true",
+    threads: options.ThreadsOpt = None,
+    json: options.JsonOpt = False,
+    quiet: options.QuietOpt = False,
+) -> None:
+    """Train a classifier: plainly, or against an adversary (madry, trades).
+
+    For example, the hardened network of the demo:
+
+        unfooled train --data digits --loss madry --threat linf:0.15 --epochs 60 --out runs/hardened.pt
+    """
+    if epochs < 1 or batch < 2 or not lr > 0:
+        raise Refused(f"--epochs is {epochs}, --batch {batch}, --lr {lr}; they must be at least 1, at least 2, above 0")
+    objective = make_loss(loss, threat, attack_steps, beta)
+    where = options.machine(device, threads)
+    from unfooled.cli import show
+
+    settings = {
+        "data": data, "arch": arch, "loss": str(objective), "batch": batch, "epochs": epochs, "lr": lr,
+        "weight_decay": weight_decay, "augment": augment, "n": n, "seed": seed, "size": size, "start": model,
+        "mean": mean, "std": std,
+    }  # fmt: skip
+    if fresh:
+        out.unlink(missing_ok=True)
+    last = None
+    with show.bars(quiet or json) as progress:
+        task = progress.add_task(f"{loss}", total=epochs)
+        for epoch in run(objective, settings, out, where, devices=devices, precision=precision):
+            last = epoch
+            said = f"{loss}: loss {epoch.loss:.3f}"
+            said += "" if epoch.accuracy is None else f", held out {100 * epoch.accuracy:.1f} %"
+            progress.update(task, completed=epoch.index + 1, description=said)
+    record: dict[str, Any] = {"out": str(out), "epochs": epochs, "loss": loss, "threat": threat}
+    record["held_out_accuracy"] = last.accuracy if last else None
+    if json:
+        import json as lib
+
+        typer.echo(lib.dumps(record, indent=2))
+    elif not quiet:
+        done = "" if last else " (was finished already)"
+        accuracy = f", held out {100 * last.accuracy:.1f} %" if last and last.accuracy is not None else ""
+        show.out.print(f"{out}{accuracy}{done}", soft_wrap=True)
+
+
+def make_loss(name: str, threat: str | None, steps: int | None, beta: float) -> Any:
+    """A training loss from its name and the options that it takes."""
+    kind = catalog.choose(catalog.TRAINING, name, "loss")
+    if name == "standard":
+        if threat is not None:
+            raise Refused("--loss standard trains against no adversary; leave --threat out, or choose madry or trades")
+        return catalog.resolve(kind)()
+    if threat is None:
+        raise Refused(f"--loss {name} needs an adversary to train against, such as --threat linf:0.1")
+    extra: dict[str, Any] = {"beta": beta} if name == "trades" else {}
+    if steps is not None:
+        if steps < 1:
+            raise Refused(f"--attack-steps is {steps}; it must be at least 1")
+        extra["steps"] = steps
+    return catalog.resolve(kind)(catalog.threat(threat), **extra)
+
+
+def run(
+    objective: Any, settings: dict[str, Any], out: Path, device: str, *, devices: int = 1, precision: str = "32-true"
+) -> Any:
+    """Build network, data and optimiser from plain settings, and yield the epochs."""
+    import torch
+    from lightning_fabric import Fabric
+
+    from unfooled.core.classifier import Classifier
+    from unfooled.data.load import load_dataset
+    from unfooled.models.architectures import build
+    from unfooled.models.load import load_model
+    from unfooled.training.loop import Batches, Checkpoint, train
+
+    seed, arch = settings["seed"], settings["arch"]
+    sizes = {"seed": seed, "size": catalog.size(settings["size"])}
+    whole = load_dataset(settings["data"], split="train", n=settings["n"], shuffle=settings["n"] is not None, **sizes)
+    try:
+        held = load_dataset(settings["data"], split="test", n=1000, **sizes)
+        held_out = (held.x, held.y)
+    except ValueError:
+        held_out = None
+    shape = tuple(whole.x.shape[1:])
+    k = max(len(whole.classes or []), int(whole.y.max()) + 1)
+    mean, std = catalog.numbers(settings["mean"], "--mean"), catalog.numbers(settings["std"], "--std")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = (
+            load_model(settings["start"], arch, device, mean=mean, std=std)
+            if settings["start"]
+            else Classifier(build(arch, shape, k), mean=mean, std=std)
+        )
+    fabric = Fabric(accelerator=device.split(":")[0], devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    crop = max(1, min(shape[1:]) // 8) if settings["augment"] and len(shape) == 3 else 0
+    batches = Batches(
+        whole.x, whole.y, settings["batch"], seed, flip=bool(crop), crop=crop, rank=fabric.global_rank,
+        world=fabric.world_size,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"])
+    about = {
+        "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std, "classes": whole.classes,
+    }  # fmt: skip
+    return train(
+        net,
+        batches,
+        objective,
+        optimizer,
+        epochs=settings["epochs"],
+        seed=seed,
+        checkpoint=Checkpoint(out, about, settings),
+        held_out=held_out,
+        fabric=fabric,
+        clip=5.0,
+    )

@@ -1,0 +1,93 @@
+"""Getting to know a model before it is judged: what it returns, whether it repeats itself and can be attacked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_mode
+from unfooled.core.goals import read_logits
+from unfooled.core.modes import modules_of
+from unfooled.core.types import Model
+
+
+@dataclass(frozen=True)
+class LogOfProbabilities:
+    """A model that returns probabilities, read as logits: log max(p, tiny). Same decisions, usable gradients."""
+
+    model: Model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Log-probabilities, (B, K)."""
+        p = read_logits(self.model, x)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as it will be judged.
+
+    Attributes:
+        model: to attack; the given one, or its logarithm where it returns probabilities.
+        random: its output changes from call to call.
+        warnings: what was noticed, in sentences.
+        classes: how many.
+    """
+
+    model: Model
+    random: bool
+    warnings: tuple[str, ...]
+    classes: int
+
+
+def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
+    """Check a model on a few samples.
+
+    Returns:
+        A `Subject`. Cost: 3 forwards of at most 16 samples.
+
+    Raises:
+        BadInput: inputs, labels or outputs that cannot be used, a model in training mode or without a gradient.
+    """
+    check_inputs(x, y)
+    check_mode(model)
+    few = x[:16]
+    with torch.no_grad():
+        logits = read_logits(model, few)
+        again = read_logits(model, few)
+    read_logits(lambda _: logits.new_zeros(len(y), logits.shape[1]), x, y)  # every label, not the first 16 alone
+    with torch.enable_grad():
+        try:
+            check_differentiable(read_logits(model, few.detach().clone().requires_grad_()))
+        except RuntimeError as e:
+            raise BadInput(f"the model cannot be differentiated: {e}; gradient attacks cannot judge it") from e
+    warnings = []
+    random = bool((logits - again).abs().max() > 1e-4)
+    if random:
+        warnings.append(
+            "The model's output is random: gradients are averaged over 10 draws and a sample counts as fooled where "
+            "the majority of 20 fresh draws is."
+        )
+    if bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()):
+        warnings.append(
+            "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
+        )
+        model = LogOfProbabilities(model)
+    return Subject(model, random, tuple(warnings), logits.shape[1])
+
+
+def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Hashes of the parameters and of the data: a run is only continued with the same ones."""
+    weights = hashlib.sha256()
+    for module in modules_of(model):
+        for name, value in sorted(module.state_dict().items()):
+            weights.update(name.encode())
+            if isinstance(value, Tensor):
+                weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    data = hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes())
+    data.update(y.cpu().numpy().tobytes())
+    return {"model": weights.hexdigest()[:16], "data": data.hexdigest()[:16]}
