@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unfooled.attacks.restarts import restarted
 from unfooled.core.ascent import Auto, ascend
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.modes import frozen
@@ -73,8 +73,12 @@ def apgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if restarts > 1:
-        again = partial(apgd, steps=steps, loss=loss, start=start, eot=eot, batch=batch)
+    if restarts != 1:
+        if start is not None:
+            raise BadInput(
+                "start fixes the first points, so every restart would repeat one run; give start or restarts"
+            )
+        again = partial(apgd, steps=steps, loss=loss, eot=eot, batch=batch)
         return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
     with frozen(model):
         z = threat.sample(x, generator) if start is None else start

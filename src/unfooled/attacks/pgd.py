@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfooled.attacks.restarts import restarted
 from unfooled.core.ascent import Decaying, Rule, ascend
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import cross_entropy
 from unfooled.core.modes import frozen
@@ -71,8 +71,12 @@ def pgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if restarts > 1:
-        again = partial(pgd, targeted=targeted, steps=steps, rule=rule, loss=loss, start=start, stop=stop, batch=batch)
+    if restarts != 1:
+        if start is not None:
+            raise BadInput(
+                "start fixes the first points, so every restart would repeat one run; give start or restarts"
+            )
+        again = partial(pgd, steps=steps, rule=rule, loss=loss, stop=stop, batch=batch)
         return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
     with frozen(model):
         z = threat.sample(x, generator) if start is None else start

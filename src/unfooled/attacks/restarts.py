@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
+from unfooled.core.checks import check_attack
 from unfooled.core.goals import Attack, fooled, read_logits
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
@@ -36,6 +37,7 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
         targeted: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
+        check_attack(x, y, threat)
         best, left = x.clone(), torch.arange(len(x), device=x.device)
         top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         for r in range(restarts):
@@ -44,6 +46,7 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
             with torch.no_grad():
                 logits = read_logits(model, z)
                 value = margin(logits, y[left]).to(x.dtype) * (-1 if targeted else 1)
+                value = value.masked_fill(value.isnan(), -torch.inf)
             hit = fooled(logits, y[left], targeted=targeted)
             better = hit | (value > top[left]) | (r == 0)
             best[left] = where_rows(better, z, best[left])

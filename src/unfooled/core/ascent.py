@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import check_differentiable
+from unfooled.core.checks import BadInput, check_differentiable
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Objective
@@ -207,11 +207,15 @@ def ascend(
         An `Ascent`. Points are inside the threat and detached; nothing else is touched.
 
     Raises:
-        BadInput: the objective carries no gradient to z.
+        BadInput: the objective carries no gradient to z, or start is not of x's shape.
     """
     if steps < 0:
         raise ValueError(f"steps is {steps}; it must be at least 0")
-    run = _Run(objective, x.detach(), threat, steps, rule, (x if start is None else start).detach(), keep_best)
+    if start is not None and start.shape != x.shape:
+        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
+    run = _Run(
+        objective, x.detach(), threat.bounded(x), steps, rule, (x if start is None else start).detach(), keep_best
+    )
     run.base = rng.base_seed(generator)
     queue = torch.arange(len(x), device=x.device).split(batch or max(len(x), 1))
     waiting = list(queue[1:])
@@ -311,7 +315,7 @@ class _Run:
     def step(self, s: State) -> State:
         """Evaluate the live rows, keep their best, let go of those that are done, move the others."""
         value, done, g = self.evaluate(s)
-        better = (value > s["best_value"]) | (s["t"] == 0)
+        better = (value > s["best_value"]) | s["best_value"].isnan() | (s["t"] == 0)
         s["value"], s["better"] = value, better
         s["best"] = where_rows(better, s["z"], s["best"])
         s["best_value"] = torch.where(better, value, s["best_value"])

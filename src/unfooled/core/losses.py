@@ -8,7 +8,8 @@
 References:
     Carlini, Wagner, Towards evaluating the robustness of neural networks, 2017, arXiv:1608.04644 (margin).
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (DLR).
-    Differs: in `dlr`, a zero denominator (duplicated logits) leaves the margin undivided, so its gradient never dies.
+    Differs: in `dlr`, a zero denominator (three equal logits on top) leaves the margin undivided. A runner-up that is
+    always duplicated (z_pi2 = z_pi3) makes the loss -1 everywhere and its gradient 0, as in the paper: use `margin`.
 """
 
 from __future__ import annotations

@@ -107,6 +107,12 @@ class Threat(ABC):
         """The same threat with another radius."""
         return replace(self, eps=eps)
 
+    def bounded(self, x: Tensor) -> Self:
+        """The same set with eps at most the box's diameter in this norm, so that multiples of an infinite eps exist."""
+        d = x[0].numel()
+        reach = float(d) if self.norm == 0 else (self.box.high - self.box.low) * d ** (1 / self.norm)
+        return self.with_eps(self.eps.clamp(max=reach) if isinstance(self.eps, Tensor) else min(self.eps, reach))
+
     def __str__(self) -> str:
         name = type(self).__name__.lower()
         if isinstance(self.eps, Tensor) and self.eps.ndim:
@@ -118,7 +124,7 @@ def eps_text(eps: float) -> str:
     """Write a radius as people do: 0.3, 8/255, 12."""
     short = f"{eps:.6g}"
     of_255 = eps * 255
-    if len(short) > 5 and eps < 1 and abs(of_255 - round(of_255)) < 1e-6:
+    if len(short) > 5 and 0.5 < of_255 < 255 and abs(of_255 - round(of_255)) < 1e-6:
         return f"{round(of_255)}/255"
     return short
 
@@ -189,6 +195,12 @@ class L2(Threat):
         )
 
 
+def _add(x: Tensor, delta: Tensor) -> Tensor:
+    """Add, rounding towards x: a shift common to thousands of entries rounds one way, and the sum leaves the ball."""
+    z = x + delta
+    return torch.where((z - x).abs() > delta.abs(), torch.nextafter(z, x), z)
+
+
 @dataclass(frozen=True, eq=False)
 class L1(Threat):
     """The sum of absolute changes is at most eps.
@@ -211,13 +223,13 @@ class L1(Threat):
         if over.any():
             u = delta[over].abs()
             top = u.sort(dim=1, descending=True).values
-            excess = top.cumsum(1) - eps[over, None]
-            count = torch.arange(1, u.shape[1] + 1, device=x.device, dtype=x.dtype)
+            excess = top.cumsum(1, dtype=torch.float64) - eps[over, None]  # sums of thousands of terms
+            count = torch.arange(1, u.shape[1] + 1, device=x.device)
             last = (top * count > excess).sum(1, keepdim=True).clamp_min(1)
-            lam = excess.gather(1, last - 1) / last
+            lam = (excess.gather(1, last - 1) / last).to(x.dtype)
             delta = delta.clone()
             delta[over] = delta[over].sign() * (u - lam).clamp_min(0)
-            z = torch.where(per_sample(over.to(x.dtype), z) > 0, x + delta.reshape(x.shape), z)
+            z = torch.where(per_sample(over.to(x.dtype), z) > 0, _add(x, delta.reshape(x.shape)), z)
         return self.box.clamp(z)
 
     def steepest(self, g: Tensor) -> Tensor:
@@ -326,4 +338,4 @@ def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -
     lam = points.gather(1, first - 1) - (eps - above) / slope
     lam = torch.where(total(torch.zeros_like(eps)) <= eps, torch.zeros_like(lam), lam.clamp_min(0))
     delta = u.sign() * torch.minimum(room, (size - lam).clamp_min(0))
-    return box.clamp(x + delta.reshape(x.shape))
+    return box.clamp(_add(x, delta.reshape(x.shape)))
