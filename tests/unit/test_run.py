@@ -1,0 +1,166 @@
+"""Runs are cut into whole files: a kill loses one chunk, and no result depends on the cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput
+from unfooled.core.files import write_whole
+from unfooled.core.modes import Counted
+from unfooled.evaluation.records import Config, read_record, write_record
+from unfooled.evaluation.run import Run
+
+
+def config(**changes: object) -> Config:
+    return Config.model_validate({"model": "m", "data": "d", "n": 10, "threat": "linf:0.1", "seed": 0} | changes)
+
+
+def square(rows: Tensor) -> dict[str, Tensor]:
+    return {"value": rows.double() ** 2, "pair": torch.stack([rows, -rows], 1)}
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 99])
+def test_result_does_not_depend_on_the_chunk(chunk: int, tmp_path: Path) -> None:
+    got = Run(tmp_path, config(), chunk=chunk).map("s", square, 10)
+    assert torch.equal(got["value"], torch.arange(10).double() ** 2)
+    assert torch.equal(got["pair"][:, 1], -torch.arange(10))
+
+
+def test_second_start_computes_only_what_is_missing_whatever_its_chunk(tmp_path: Path) -> None:
+    Run(tmp_path, config(), chunk=4).map("s", square, 10)
+    (tmp_path / "chunks/s/4-8.safetensors").unlink()
+    seen: list[int] = []
+
+    def noted(rows: Tensor) -> dict[str, Tensor]:
+        seen.extend(rows.tolist())
+        return square(rows)
+
+    got = Run(tmp_path, config(), chunk=3).map("s", noted, 10)
+    assert seen == [4, 5, 6, 7]
+    assert torch.equal(got["value"], torch.arange(10).double() ** 2)
+
+
+def test_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
+    Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    file = tmp_path / "chunks/s/0-5.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    got = Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    assert torch.equal(got["value"], torch.arange(10).double() ** 2)
+
+
+def test_passes_of_earlier_starts_are_kept(tmp_path: Path) -> None:
+    model = Counted(lambda x: x)
+
+    def work(rows: Tensor) -> dict[str, Tensor]:
+        model(torch.zeros(len(rows), 2))
+        return {"r": rows}
+
+    Run(tmp_path, config(), chunk=5).map("s", work, 10, model=model)
+    again = Run(tmp_path, config(), chunk=5)
+    again.map("s", work, 10, model=Counted(lambda x: x))
+    assert again.passes["s"] == (10, 0)
+
+
+def test_another_configuration_is_refused_and_named(tmp_path: Path) -> None:
+    Run(tmp_path, config(options={"steps": 10}))
+    with pytest.raises(BadInput, match="steps was 10, now it is 20"):
+        Run(tmp_path, config(options={"steps": 20}))
+    with pytest.raises(BadInput, match="seed was 0, now it is 1"):
+        Run(tmp_path, config(seed=1, options={"steps": 10}))
+    Run(tmp_path, config(options={"steps": 10}))
+
+
+def test_progress_starts_with_what_was_found(tmp_path: Path) -> None:
+    Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    (tmp_path / "chunks/s/5-10.safetensors").unlink()
+    told: list[tuple[str, int, int]] = []
+    Run(tmp_path, config(), chunk=5, progress=lambda *a: told.append(a)).map("s", square, 10)
+    assert told == [("s", 5, 10), ("s", 10, 10)]
+
+
+def test_a_stage_that_returns_too_few_rows_is_a_defect() -> None:
+    with pytest.raises(RuntimeError, match="returned 1 rows"):
+        Run(None, config()).map("s", lambda rows: {"v": rows[:1]}, 10)
+
+
+def test_empty_stage() -> None:
+    assert Run(None, config()).map("s", square, 0) == {}
+
+
+KILLED = """
+    import sys, time, torch
+    from pathlib import Path
+    from unfooled.evaluation.records import Config
+    from unfooled.evaluation.run import Run
+
+    def slow(rows):
+        time.sleep(0.05)
+        return {"v": rows * 2}
+
+    config = Config(model="m", data="d", n=40, threat="linf:0.1", seed=0)
+    tell = lambda stage, done, total: print(done, flush=True)
+    Run(Path(sys.argv[1]), config, chunk=2, progress=tell).map("s", slow, 40)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_killed_run_loses_at_most_the_chunk_under_way(tmp_path: Path, sign: signal.Signals) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(textwrap.dedent(KILLED))
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, str(script), str(out)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 10:
+            pass
+        os.kill(process.pid, sign)
+        process.wait(timeout=30)
+    assert process.returncode != 0
+    files = sorted((out / "chunks/s").glob("*.safetensors"))
+    assert 5 <= len(files) < 20
+    assert not [f for f in files if f.stat().st_size == 0]
+    seen: list[int] = []
+
+    def work(rows: Tensor) -> dict[str, Tensor]:
+        seen.extend(rows.tolist())
+        return {"v": rows * 2}
+
+    settings = Config(model="m", data="d", n=40, threat="linf:0.1", seed=0)
+    got = Run(out, settings, chunk=7).map("s", work, 40)
+    assert torch.equal(got["v"], torch.arange(40) * 2)
+    assert len(seen) == 40 - 2 * len(files)
+
+
+def test_whole_file_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "f"
+    write_whole(target, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="No space left"):
+        write_whole(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["f"]
+
+
+def test_records_round_trip_and_complain(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    write_record(file, config(options={"a": [1, 2.5, None]}))
+    assert read_record(file, Config) == config(options={"a": [1, 2.5, None]})
+    file.write_text("{")
+    with pytest.raises(BadInput, match=r"config\.json is not a config"):
+        read_record(file, Config)
+    with pytest.raises(BadInput, match="cannot read"):
+        read_record(tmp_path / "absent.json", Config)
