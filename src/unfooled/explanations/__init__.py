@@ -1,0 +1,29 @@
+"""Explanations say why: one relevance per input coordinate, differentiable when asked.
+
+Each has the signature of `core.types.Explain`, `(model, x, y, *, create_graph=False) -> (B, *D)`; its other options are
+keyword-only, so `functools.partial` configures it.
+"""
+
+from unfooled.explanations.cams import CamMap, grad_cam, grad_cam_map
+from unfooled.explanations.completeness import PathAttribution, completeness_gap
+from unfooled.explanations.gradients import input_x_gradient, saliency
+from unfooled.explanations.layers import find_spatial_layer
+from unfooled.explanations.paths import integrated_gradients, integrated_gradients_with_gap
+from unfooled.explanations.smoothing import smooth_grad
+from unfooled.explanations.surgery import Smoothed, smooth_relu
+
+__all__ = [
+    "CamMap",
+    "PathAttribution",
+    "Smoothed",
+    "completeness_gap",
+    "find_spatial_layer",
+    "grad_cam",
+    "grad_cam_map",
+    "input_x_gradient",
+    "integrated_gradients",
+    "integrated_gradients_with_gap",
+    "saliency",
+    "smooth_grad",
+    "smooth_relu",
+]

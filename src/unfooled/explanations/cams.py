@@ -1,0 +1,121 @@
+"""Grad-CAM: where in the last feature maps the evidence for a class lies.
+
+    w_k  = mean_ij d s(f(x), y) / dA_k,ij         weights of the channels of a layer's output A, (B, C, h, w)
+    S_ij = relu( sum_k w_k A_k,ij )               the ReLU is optional
+
+The layer is the last one with a spatial output where none is named: see `layers`.
+
+References:
+    Selvaraju et al., Grad-CAM: visual explanations via gradient-based localization, ICCV 2017, arXiv:1610.02391.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unfooled.core.checks import BadInput, check_differentiable
+from unfooled.core.losses import true_logit
+from unfooled.core.types import Loss, Model
+from unfooled.explanations.gradients import differentiating, entry, prepared, scored
+from unfooled.explanations.layers import find_spatial_layer, output_of, recorded
+
+
+@dataclass(frozen=True, eq=False)
+class CamMap:
+    """A class activation map at the layer's own resolution.
+
+    Attributes:
+        map: (B, h, w).
+        layer: the call it was taken from.
+    """
+
+    map: Tensor
+    layer: str
+
+
+def grad_cam(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: str | None = None,
+    relu: bool = True,
+    score: Loss = true_logit,
+    create_graph: bool = False,
+) -> Tensor:
+    """Grad-CAM upsampled to the input (bilinear, half-pixel) and repeated over its channels.
+
+    Args:
+        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
+        x: images, (B, C, H, W).
+        y: the class to explain, (B,) int64.
+        layer: name of a call; found by `find_spatial_layer` where None, for 1 more forward and backward of one sample.
+        relu: keep only evidence for the class.
+        score: `(logits, y) -> (B,)`.
+        create_graph: keep the graph, so that the map can be differentiated.
+
+    Returns:
+        Relevances, (B, C, H, W), the same for each channel. Cost: 1 forward, 1 backward down to the layer.
+
+    Raises:
+        BadInput: x are no images, or the model has no such layer.
+    """
+    if x.ndim != 4:
+        raise BadInput(f"x has shape {tuple(x.shape)}; Grad-CAM explains images, (B, C, H, W)")
+    small = grad_cam_map(model, x, y, layer=layer, relu=relu, score=score, create_graph=create_graph).map
+    with differentiating():
+        large = F.interpolate(small[:, None], x.shape[2:], mode="bilinear", align_corners=False)
+        return large.expand_as(x).contiguous()
+
+
+def grad_cam_map(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    layer: str | None = None,
+    relu: bool = True,
+    score: Loss = true_logit,
+    detach_weights: bool = False,
+    create_graph: bool = False,
+) -> CamMap:
+    """Grad-CAM at the layer's own resolution. Arguments and errors as for `grad_cam`, and:
+
+    Args:
+        model: modules, or a callable that holds some.
+        x: inputs, (B, *D).
+        y: the class to explain, (B,).
+        layer: name of a call.
+        relu: keep only evidence for the class.
+        score: `(logits, y) -> (B,)`.
+        detach_weights: with `create_graph`, hold w constant: no double backward. Exact where w does not depend on x
+            (conv - GAP - linear).
+        create_graph: keep the graph.
+
+    Returns:
+        A `CamMap`.
+    """
+    with differentiating():
+        x, y = prepared(x, y)
+        layer = find_spatial_layer(model, x[:1]) if layer is None else layer
+        z = entry(x, create_graph)
+        with recorded(model, layer) as calls:
+            value = scored(model, z, y, score)
+        a = output_of(calls, layer, len(x))
+        check_differentiable(value)
+        (g,) = torch.autograd.grad(
+            value.sum(),
+            a,
+            create_graph=create_graph and not detach_weights,
+            retain_graph=create_graph,
+            allow_unused=True,
+        )
+        if g is None:
+            raise BadInput(f"layer {layer!r} does not reach the logits; choose another, or none to have it found")
+        s = (g.mean((2, 3), keepdim=True) * a).sum(1)
+        s = s.clamp_min(0) if relu else s
+        return CamMap(s if create_graph else s.detach(), layer)

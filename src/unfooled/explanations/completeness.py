@@ -1,0 +1,90 @@
+"""Completeness: an attribution along a path sums to the change of the score between the path's ends.
+
+    sum_i e_i = s(f(x), y) - s(f(r), y)
+
+References:
+    Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, ICML 2017, arXiv:1703.01365, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput, check_logits
+from unfooled.core.losses import true_logit
+from unfooled.core.shapes import chunked, flat
+from unfooled.core.types import Loss, Model
+from unfooled.explanations.gradients import differentiating, prepared, scored
+from unfooled.explanations.rows import RowBudget
+
+
+@dataclass(frozen=True, eq=False)
+class PathAttribution:
+    """An attribution and how far it is from complete.
+
+    Attributes:
+        attribution: relevances, (B, *D).
+        change: what they should sum to, s(f(x)) - s(f(r)), (B,).
+        steps: path points used for each sample, (B,) int64.
+    """
+
+    attribution: Tensor
+    change: Tensor
+    steps: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """|sum of the attribution - change|, (B,), in units of the score."""
+        return (flat(self.attribution).sum(1) - self.change).abs()
+
+    @property
+    def relative_gap(self) -> Tensor:
+        """`gap` as a fraction of |change|, (B,); 0 where both are 0."""
+        gap = self.gap
+        return torch.where(gap > 0, gap / self.change.abs(), gap)
+
+
+def score_change(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    baseline: float | Tensor = 0.0,
+    score: Loss = true_logit,
+    chunk_bytes: int | None = None,
+) -> Tensor:
+    """s(f(x), y) - s(f(r), y), (B,): what a complete attribution sums to. Cost: at most 2 forwards a sample."""
+    with differentiating(), torch.no_grad():
+        x, y = prepared(x, y)
+        rows = RowBudget(model, x, chunk_bytes).rows
+        value = chunked(lambda z, c: scored(model, z, c, score), rows)
+        shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
+        if not shared:
+            return value(x, y) - value(baselines(baseline, x), y)
+        # One baseline for all is passed once, and its logits scored for each label.
+        logits = check_logits(model(baselines(baseline, x[:1])), 1)
+        return value(x, y) - score(logits.expand(len(x), -1), y)
+
+
+def completeness_gap(
+    model: Model, x: Tensor, y: Tensor, attribution: Tensor, *, baseline: float | Tensor = 0.0, score: Loss = true_logit
+) -> Tensor:
+    """How far any attribution is from complete, as a fraction of |s(f(x)) - s(f(r))|, (B,)."""
+    steps = torch.zeros(len(x), dtype=torch.int64)
+    return PathAttribution(attribution, score_change(model, x, y, baseline=baseline, score=score), steps).relative_gap
+
+
+def baselines(baseline: float | Tensor, x: Tensor) -> Tensor:
+    """The start of each sample's path, in x's shape."""
+    r = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
+    r = r.clone() if r.is_inference() else r
+    try:
+        if r.ndim not in (0, x.ndim - 1, x.ndim):
+            raise RuntimeError
+        return r.expand_as(x)
+    except RuntimeError:
+        shape, wanted = tuple(r.shape), tuple(x.shape)
+        raise BadInput(f"baseline has shape {shape}; give a number, {wanted[1:]} or {wanted}") from None

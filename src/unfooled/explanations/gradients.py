@@ -1,0 +1,116 @@
+"""Gradients of a score: what a small change of each input coordinate does to it.
+
+    saliency            d s(f(x), y) / dx                                    signed; take |.| as a channel reduction
+    input_x_gradient    x * d s(f(x), y) / dx
+
+The score s is the logit of y unless told otherwise: `log_probability`, `lead`, or any `(logits, y) -> (B,)`.
+
+Explanations use the model in the mode it is in; put it in eval mode first, so that no row depends on the others.
+
+References:
+    Simonyan et al., Deep inside convolutional networks, ICLR 2014 workshop, arXiv:1312.6034. Differs: signed, and no
+    maximum over channels (`distances.locality.peak` is that reduction).
+    Shrikumar et al., Not just a black box, 2016, arXiv:1605.01713 (input x gradient).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels, check_logits
+from unfooled.core.losses import cross_entropy, margin, true_logit
+from unfooled.core.threats import Box
+from unfooled.core.types import Loss, Model
+
+# Explanations of points outside the unit box are well defined (baselines, noise), so only NaN and infinity are refused.
+_ANYWHERE = Box(-math.inf, math.inf)
+
+
+def log_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """The log-probability of y, log softmax(z)_y, (B,)."""
+    return -cross_entropy(logits, y)
+
+
+def lead(logits: Tensor, y: Tensor) -> Tensor:
+    """The lead of y, z_y - max_{j != y} z_j, (B,)."""
+    return -margin(logits, y)
+
+
+def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, create_graph: bool = False) -> Tensor:
+    """Gradient of the score with respect to the input.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs, (B, *D).
+        y: the class to explain, (B,) int64.
+        score: `(logits, y) -> (B,)`.
+        create_graph: keep the graph, so that the map can be differentiated with respect to x and the parameters.
+
+    Returns:
+        Signed relevances in score per unit of x, (B, *D). Cost: 1 forward, 1 backward a sample.
+
+    Raises:
+        BadInput: x, y or the model's output cannot be used; the message names the offender.
+
+    Example:
+        >>> saliency(lambda x: torch.cat([2 * x, -x], 1), torch.zeros(1, 1), torch.tensor([0]))
+        tensor([[2.]])
+    """
+    with differentiating():
+        x, y = prepared(x, y)
+        z = entry(x, create_graph)
+        return score_gradient(model, z, y, score, create_graph)
+
+
+def input_x_gradient(
+    model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, create_graph: bool = False
+) -> Tensor:
+    """Input times gradient: x * `saliency`. Arguments, cost and errors as there; in units of the score."""
+    with differentiating():
+        x, y = prepared(x, y)
+        z = entry(x, create_graph)
+        map_ = z * score_gradient(model, z, y, score, create_graph)
+        return map_ if create_graph else map_.detach()
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Record gradients whatever the caller's mode (no_grad, inference_mode)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def prepared(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Check x and y; tensors made in inference mode are copied, since autograd cannot save them."""
+    check_inputs(x, y, box=_ANYWHERE)
+    return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
+
+
+def entry(x: Tensor, create_graph: bool) -> Tensor:
+    """The point at which a gradient is taken: a copy of x, in x's graph where that has to continue, else a leaf."""
+    return x.clone() if create_graph and x.requires_grad else x.detach().clone().requires_grad_()
+
+
+def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
+    """s(f(z), y), (B,), with the model's output checked."""
+    logits = check_logits(model(z), len(z))
+    check_labels(y, len(z), logits.shape[1])
+    return score(logits, y)
+
+
+def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph: bool) -> Tensor:
+    """Return d s(f(z), y) / dz for a z that requires gradients, (B, *D)."""
+    value = scored(model, z, y, score)
+    check_differentiable(value)
+    (g,) = torch.autograd.grad(value.sum(), z, create_graph=create_graph, allow_unused=True)
+    if g is None:
+        raise BadInput(
+            "the model's output does not depend on x for autograd (detach or rounding inside?); mend it there"
+        )
+    # Where f is linear the gradient does not depend on x; it stays in x's graph, so that attacking it changes nothing.
+    return g + 0 * z if create_graph and not g.requires_grad else g

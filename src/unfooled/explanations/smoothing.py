@@ -1,0 +1,99 @@
+"""SmoothGrad: the mean of an explanation over noisy copies of the input.
+
+    e = 1/n sum_k explain(x + sigma * (max x - min x) * xi_k),    xi_k standard normal
+
+The noise belongs to the sample, so the same sample gets the same map in any batch. It comes in antithetic pairs
+(xi, -xi), whose terms linear in the noise cancel.
+
+References:
+    Smilkov et al., SmoothGrad: removing noise by adding noise, 2017, arXiv:1706.03825. Differs: antithetic pairs; any
+    explanation in place of the gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import BadInput
+from unfooled.core.shapes import flat, per_sample
+from unfooled.core.types import Explain, Model
+from unfooled.explanations.gradients import differentiating, entry, prepared, saliency
+from unfooled.explanations.rows import RowBudget
+
+
+def smooth_grad(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    explain: Explain = saliency,
+    samples: int = 25,
+    sigma: float = 0.15,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    chunk_bytes: int | None = None,
+    create_graph: bool = False,
+) -> Tensor:
+    """Average `explain` over noisy copies of each sample.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs, (B, *D).
+        y: the class to explain, (B,) int64.
+        explain: the explanation to smooth.
+        samples: noisy copies; an odd one leaves the last unpaired.
+        sigma: standard deviation of the noise as a fraction of the sample's range, max x - min x.
+        seed: one seed a sample, (B,) int64, or one for all. Where None they come from `generator` and the bytes of x,
+            so the noise changes whenever x does: attacks on the map and finite differences fix it with a number here.
+        generator: base seed; not advanced.
+        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        create_graph: keep the graph of all copies (memory grows with `samples`).
+
+    Returns:
+        Relevances, (B, *D). Cost: `samples` times that of `explain`.
+
+    Raises:
+        BadInput: an argument cannot be used.
+    """
+    if samples < 1 or not sigma >= 0:
+        raise BadInput(f"samples is {samples}, sigma is {sigma}; there must be at least 1 sample and sigma at least 0")
+    with differentiating():
+        x, y = prepared(x, y)
+        seeds = _seeds(x, seed, generator)
+        z = entry(x, create_graph)
+        if not create_graph:
+            z = z.detach()
+        reach = flat(z).amax(1) - flat(z).amin(1)
+        budget, total, low = RowBudget(model, x, chunk_bytes), [], 0
+        while low < len(x):
+            rows = slice(low, low + budget.rows)
+            low += len(z[rows])
+            width, mean, k = per_sample(sigma * reach[rows], z), torch.zeros_like(z[rows]), 0
+            while k < samples:
+                some = max(1, min(budget.rows // len(z[rows]), samples - k))
+                noise = noise_of(seeds[rows], range(k, k + some), z)
+                copies = (z[rows] + width * noise).flatten(0, 1)
+                with budget.measuring(len(copies)):
+                    part = explain(model, copies, y[rows].repeat(some), create_graph=create_graph)
+                mean = mean + part.reshape(noise.shape).sum(0) / samples
+                k += some
+            total.append(mean)
+        return torch.cat(total)
+
+
+def noise_of(seeds: Tensor, draws: range, like: Tensor) -> Tensor:
+    """The standard normal noise of some copies, (len(draws), b, *D): copy k has sign (-1)^k and draw k // 2."""
+    shape = tuple(like.shape[1:])
+    base = {d: rng.normal(seeds, shape, draw=d, dtype=like.dtype) for d in {k // 2 for k in draws}}
+    return torch.stack([-base[k // 2] if k % 2 else base[k // 2] for k in draws])
+
+
+def _seeds(x: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
+    if seed is None:
+        return rng.seeds(x, generator)
+    seeds = torch.as_tensor(seed, dtype=torch.int64, device=x.device)
+    if seeds.ndim > 1 or (seeds.ndim == 1 and len(seeds) != len(x)):
+        raise BadInput(f"seed has shape {tuple(seeds.shape)}; give one number, or one per sample, ({len(x)},)")
+    return seeds.expand(len(x))

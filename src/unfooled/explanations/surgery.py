@@ -1,0 +1,126 @@
+"""Smooth stand-ins for ReLU, so that gradients of gradients exist.
+
+    relu(t) = max(t, 0)   ->   softplus(beta t) / beta,    at most log(2) / beta above it
+
+A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no signal; the smoothed one
+has some, and the result is judged on the true model. Weights are shared. Replaced inside the model's forward pass,
+whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`. Left alone: max-pooling,
+leaky ReLU, ReLU6, GELU and all others; compiled and scripted code, where the calls cannot be seen.
+
+References:
+    Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from unfooled.core.checks import BadInput
+from unfooled.core.modes import modules_of
+from unfooled.core.types import Model
+
+_RELU = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}
+_CLAMP = {torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_}
+_CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """The model with softplus in place of ReLU, as a model of its own; `model` itself is not touched.
+
+    Args:
+        model: any callable to logits.
+        beta: sharpness, above 0; the larger, the closer to ReLU.
+    """
+
+    model: Model
+    beta: float
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise BadInput(f"beta is {self.beta}; it must be above 0")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of the smoothed model."""
+        with _Softplus(self.beta):
+            return self.model(x)
+
+
+@contextmanager
+def smooth_relu(model: Model, beta: float) -> Iterator[Smoothed]:
+    """Smooth `model` itself while the context lasts, and yield the smoothed model.
+
+    The modules behind `model` run with softplus inside and with ReLU again afterwards, also after an exception. Of
+    nested contexts the innermost holds. A plain function without modules cannot be changed from outside: call what is
+    yielded, which works for any model. To have the true and the smoothed model side by side, use
+    `Smoothed(model, beta)` without a context.
+
+    Args:
+        model: any callable to logits.
+        beta: sharpness, above 0.
+    """
+    smoothed = Smoothed(model, beta)
+    before: list[tuple[nn.Module, Any]] = []
+    try:
+        for root in modules_of(model):
+            old = root.__dict__.get("forward")
+            before.append((root, old))
+            plain = old.plain if isinstance(old, _SmoothForward) else root.forward
+            root.forward = _SmoothForward(plain, beta)
+        yield smoothed
+    finally:
+        for root, old in reversed(before):
+            if old is None:
+                del root.forward
+            else:
+                root.forward = old
+
+
+@dataclass(frozen=True, eq=False)
+class _SmoothForward:
+    """A module's forward pass with softplus."""
+
+    plain: Callable[..., Any]
+    beta: float
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _Softplus(self.beta):
+            return self.plain(*args, **kwargs)
+
+
+class _Softplus(TorchFunctionMode):
+    """Answers every call of ReLU with softplus."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not _is_relu(func, args, kwargs):
+            return func(*args, **kwargs)
+        t = args[0] if args else kwargs["input"]
+        inplace = kwargs.get("inplace", len(args) > 1 and func is F.relu and args[1]) or func.__name__.endswith("_")
+        # Softplus keeps its input for the backward pass, so an in-place one works on a copy.
+        value = F.softplus(t.clone() if inplace else t, beta=self.beta, threshold=40.0)
+        return t.copy_(value) if inplace else value
+
+
+def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call computes max(t, 0) of floating point numbers."""
+    if func in _RELU:
+        return True
+    if func not in _CLAMP and func not in _CLAMP_MIN:
+        return False
+    low = args[1] if len(args) > 1 else kwargs.get("min")
+    high = args[2] if len(args) > 2 else kwargs.get("max")
+    t = args[0] if args else kwargs["input"]
+    return high is None and not isinstance(low, Tensor) and low == 0 and t.is_floating_point()

@@ -1,0 +1,132 @@
+"""The weighted mean gradient along a path, at bounded memory, and its derivative in a second pass.
+
+    g = sum_j w_j grad s(f(z_j), y),   z_j = r + t_j (x - r),   e = (x - r) * g
+
+Pass 1 (forward) makes e without a graph. Pass 2 (backward) receives v = dL/de and, call by call, with u = v * (x - r):
+
+    h_j   = d < grad s(f(z_j)), u > / dz_j
+    dL/dx = v * g + sum_j w_j t_j h_j
+    dL/dr = -v * g + sum_j w_j (1 - t_j) h_j
+    dL/dtheta = sum_j w_j d < grad s(f(z_j)), u > / dtheta
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput
+from unfooled.core.modes import modules_of
+from unfooled.core.types import Loss, Model
+from unfooled.explanations.gradients import differentiating, score_gradient
+from unfooled.explanations.rows import RowBudget
+
+Nodes = tuple[tuple[float, ...], tuple[float, ...]]
+"""Places t_j on the unit path and their weights w_j, which sum to 1."""
+
+
+class PathIntegral:
+    """One path integral: what to integrate, where, and in how many rows a call."""
+
+    def __init__(self, model: Model, score: Loss, nodes: Nodes, chunk_bytes: int | None) -> None:
+        self.model, self.score, self.nodes, self.chunk_bytes = model, score, nodes, chunk_bytes
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters behind the model that require gradients."""
+        every = (p for root in modules_of(self.model) for p in root.parameters() if p.requires_grad)
+        return list({id(p): p for p in every}.values())  # each once, though two roots may share it
+
+    def calls(self, budget: RowBudget, size: int, graphs: int) -> Iterator[tuple[slice, slice]]:
+        """Cut samples and steps into calls: even groups of samples, as many steps of each as fit beside them."""
+        steps, low = len(self.nodes[0]), 0
+        while low < size:
+            left, fit = size - low, max(1, budget.rows // graphs)
+            group = -(-left // -(-left // fit))
+            j = 0
+            while j < steps:
+                some = max(1, min(max(1, budget.rows // graphs) // group, steps - j))
+                yield slice(low, low + group), slice(j, j + some)
+                j += some
+            low += group
+
+    def points(self, x: Tensor, r: Tensor, at: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Path points (s, b, *D) of some steps, their weights and their places, both (s, 1, ...)."""
+        t, w = (torch.tensor(v[at], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.ndim) for v in self.nodes)
+        return torch.lerp(r, x, t), w, t
+
+    def mean_gradient(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
+        """The mean gradient g, (B, *D), without a graph."""
+        budget, mean = RowBudget(self.model, x, self.chunk_bytes), torch.zeros_like(x)
+        for rows, at in self.calls(budget, len(x), 1):
+            z, w, _ = self.points(x[rows], r[rows], at)
+            leaf = z.flatten(0, 1).requires_grad_()
+            with budget.measuring(len(leaf)):
+                g = score_gradient(self.model, leaf, y[rows].repeat(len(z)), self.score, create_graph=False)
+            mean[rows] += (w * g.view_as(z)).sum(0)
+        return mean
+
+    def graph(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
+        """The mean gradient g, (B, *D), with the graph of the whole path."""
+        parts = []
+        for j in range(len(self.nodes[0])):
+            z, w, _ = self.points(x, r, slice(j, j + 1))
+            parts.append(w[0] * score_gradient(self.model, z[0], y, self.score, create_graph=True))
+        return torch.stack(parts).sum(0)
+
+
+class TwoPass(torch.autograd.Function):
+    """e of a path, with the second pass as its derivative. See the module's docstring for the symbols."""
+
+    @staticmethod
+    def forward(ctx: Any, path: PathIntegral, x: Tensor, r: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
+        """Pass 1: e, (B, *D)."""
+        with torch.enable_grad():
+            mean = path.mean_gradient(x.detach(), r.detach(), y)
+        ctx.path = path
+        ctx.save_for_backward(x, r, y, mean, *parameters)
+        return (x - r) * mean
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        """Pass 2: the gradients with respect to x, r and the parameters."""
+        if torch.is_grad_enabled():
+            raise BadInput("the gradient of this map has no graph of its own (third derivatives); use one_graph=True")
+        path: PathIntegral = ctx.path
+        x, r, y, mean, *parameters = ctx.saved_tensors
+        x, r = x.detach(), r.detach()
+        u = v * (x - r)
+        near, far, seen = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+        theta = [torch.zeros_like(p) for p in parameters]
+        budget = RowBudget(path.model, x, path.chunk_bytes)
+        with differentiating():
+            # A double backward keeps about three graphs of a forward alive.
+            for rows, at in path.calls(budget, len(x), 3):
+                z, w, t = path.points(x[rows], r[rows], at)
+                leaf = z.flatten(0, 1).requires_grad_()
+                with budget.measuring(3 * len(leaf)):
+                    g = score_gradient(path.model, leaf, y[rows].repeat(len(z)), path.score, create_graph=True)
+                g = g.view_as(z)
+                seen[rows] += (w * g.detach()).sum(0)
+                s = (w * g * u[rows]).sum()
+                h, *dtheta = torch.autograd.grad(s, [leaf, *parameters], allow_unused=True)
+                if h is not None:
+                    far[rows] += (t * h.view_as(z)).sum(0)
+                    near[rows] += ((1 - t) * h.view_as(z)).sum(0)
+                for total, part in zip(theta, dtheta, strict=True):
+                    if part is not None:
+                        total += part
+        _check_same(seen, mean)
+        return None, v * mean + far, near - v * mean, None, *theta
+
+
+def _check_same(now: Tensor, then: Tensor) -> None:
+    """The second pass must see the model that the first one saw."""
+    # Rounding that flips a ReLU stays far below a hundredth of the whole batch.
+    if bool((now - then).norm() > 1e-2 * then.norm() + 1e-30):
+        raise BadInput(
+            "the model has changed between the explanation and its gradient (dropout in training mode, new weights, "
+            "smooth_relu left?); keep it as it was, or use one_graph=True"
+        )
