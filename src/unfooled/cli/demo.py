@@ -15,8 +15,8 @@ COMMON = {
     "start": None, "mean": None, "std": None,
 }  # fmt: skip
 NETWORKS: dict[str, dict[str, Any]] = {
-    "standard": {"loss": "standard", "threat": None, "epochs": 20, "lr": 3e-3},
-    "hardened": {"loss": "madry", "threat": THREAT, "epochs": 40, "lr": 3e-3},
+    "standard": {"loss": "standard", "threat": None, "steps": None, "epochs": 15, "lr": 3e-3},
+    "hardened": {"loss": "madry", "threat": THREAT, "steps": 5, "epochs": 25, "lr": 3e-3},
 }
 
 
@@ -40,7 +40,7 @@ def demo(
     summaries, folders = [], []
     with show.bars(quiet or json) as progress:
         for name, choice in NETWORKS.items():
-            objective = train.make_loss(choice["loss"], choice["threat"], None, 6.0)
+            objective = train.make_loss(choice["loss"], choice["threat"], choice["steps"], 6.0)
             settings = COMMON | {k: choice[k] for k in ("epochs", "lr")} | {"seed": seed, "loss": str(objective)}
             task = progress.add_task(f"train {name}", total=choice["epochs"])
             for epoch in train.run(objective, settings, out / f"{name}.pt", where):

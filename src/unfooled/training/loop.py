@@ -192,7 +192,7 @@ def train(
                     _set_rate(optimizer, (index + i / len(batches)) / epochs)
                 x, y = x.to(device), y.to(device)
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    torch.manual_seed((seed * 1_000_003 + index) * 1_000_003 + i)
+                    torch.manual_seed(((seed * 1_000_003 + index) * 1_000_003 + i) & 0x7FFFFFFFFFFFFFFF)
                     value = loss(wrapped, x, y)
                 if not bool(torch.isfinite(value)):
                     raise BadInput(f"the loss is {float(value.detach())} in epoch {index}; lower the learning rate (--lr)")

@@ -1,0 +1,263 @@
+"""The audit end to end on small models: figures, records, resumption, and inputs that must be refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.conftest import linear, points, tiny_net
+from torch import Tensor, nn
+
+from unfooled.attacks import apgd, fgsm
+from unfooled.core.checks import BadInput
+from unfooled.core.classifier import Classifier
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
+from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.records import Summary, read_record
+from unfooled.evaluation.verify import verify
+
+PLAN = Plan(curve_steps=5, curve_n=12, explain_n=8, gallery=4)
+SHAPE = (1, 6, 5)
+
+
+def subject(n: int = 20, k: int = 3, shape: tuple[int, int, int] = SHAPE) -> tuple[nn.Module, Tensor, Tensor]:
+    """A net, and labels that it gets right but for every seventh."""
+    model, x = tiny_net(k, shape), points(n, shape, seed=5)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[::7] = (y[::7] + 1) % k
+    return model, x, y
+
+
+def verdicts(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "samples.safetensors")
+
+
+def test_summary_holds_the_contract_and_says_what_verify_says(tmp_path: Path) -> None:
+    model, x, y = subject()
+    threat = Linf(0.1)
+    summary = audit(model, x, y, threat, plan=PLAN, out=tmp_path)
+    assert read_record(tmp_path / "summary.json", Summary) == summary
+    for name in ("model", "data", "n", "threat", "seed", "passes", "seconds", "warnings"):
+        assert hasattr(summary, name)
+    assert summary.n == 20
+    assert summary.threat == "linf:0.1"
+    assert summary.clean_accuracy.value == pytest.approx(17 / 20)
+    kept = verdicts(tmp_path)
+    v = verify(model, x, y, kept["x_adv"], threat)
+    assert bool(v.inside.all())
+    assert summary.robust_accuracy.value == pytest.approx(1 - v.success.float().mean().item())
+    assert torch.equal(v.success, kept["success"])
+    right = kept["clean"] == y
+    assert summary.attack_success_rate.n == 17
+    assert summary.attack_success_rate.value == pytest.approx(v.success[right].float().mean().item())
+    assert sum(map(sum, summary.confusion)) == 20
+    assert summary.passes.forward > 1
+    assert summary.passes.backward > 0
+
+
+def test_curve_falls_and_agrees_with_the_verdict() -> None:
+    model, x, y = subject(12)
+    summary = audit(model, x, y, Linf(0.1), plan=PLAN)
+    values = [p.accuracy.value for p in summary.curve if p.accuracy.value is not None]
+    assert len(values) == 9
+    assert values == sorted(values, reverse=True)
+    assert values[0] == summary.clean_accuracy.value
+    at_eps = next(p for p in summary.curve if p.eps == pytest.approx(0.1))
+    assert at_eps.accuracy.value == summary.robust_accuracy.value
+
+
+def test_what_the_curve_finds_counts_against_a_weak_attack() -> None:
+    model, x, y = subject(12)
+
+    def idle(model: object, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
+        return x.clone()
+
+    summary = audit(model, x, y, Linf(0.3), plan=replace(PLAN, attack=idle, attack_name="idle"))
+    assert summary.robust_accuracy.value is not None
+    assert summary.robust_accuracy.value < 0.5
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_verdicts_do_not_depend_on_the_chunk(chunk: int, tmp_path: Path) -> None:
+    model, x, y = subject()
+    whole, parts = tmp_path / "a", tmp_path / "b"
+    one = audit(model, x, y, Linf(0.05), plan=PLAN, out=whole, chunk=20)
+    two = audit(model, x, y, Linf(0.05), plan=PLAN, out=parts, chunk=chunk, batch=3)
+    a, b = verdicts(whole), verdicts(parts)
+    assert torch.equal(a["success"], b["success"])
+    assert torch.equal(a["adversarial"], b["adversarial"])
+    assert torch.allclose(a["x_adv"], b["x_adv"], atol=1e-5)
+    assert one.robust_accuracy == two.robust_accuracy
+    assert [p.accuracy for p in one.curve] == [p.accuracy for p in two.curve]
+
+
+def test_interrupted_audit_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    model, x, y = subject()
+    whole = audit(model, x, y, Linf(0.05), plan=PLAN, chunk=4)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "attack" and done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path, chunk=4, progress=stop)
+    assert not (tmp_path / "summary.json").exists()
+    told: list[tuple[str, int, int]] = []
+    again = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path, chunk=4, progress=lambda *a: told.append(a))
+    assert told[0] == ("clean", 20, 20)
+    assert told[1] == ("attack", 8, 20)
+    assert again.robust_accuracy == whole.robust_accuracy
+    assert again.passes == whole.passes
+    assert again.movements == whole.movements
+
+
+def test_folder_of_another_model_or_data_is_refused(tmp_path: Path) -> None:
+    model, x, y = subject()
+    audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    with pytest.raises(BadInput, match="fingerprint: model"):
+        audit(tiny_net(3, SHAPE, seed=1), x, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    with pytest.raises(BadInput, match="fingerprint: data"):
+        audit(model, x * 0.9, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    with pytest.raises(BadInput, match=r"threat was 'linf:0\.05', now it is 'l2:0\.05'"):
+        audit(model, x, y, L2(0.05), plan=PLAN, out=tmp_path)
+
+
+@pytest.mark.parametrize("threat", [L2(0.5), L1(2.0), L0(4.0), L0(3.0, per="pixel")], ids=str)
+def test_every_norm(threat: Threat) -> None:
+    model, x, y = subject(8, shape=(3, 6, 5))
+    plan = replace(PLAN, attack=None if threat.norm == 2 else partial(fgsm))
+    summary = audit(model, x, y, threat, plan=plan)
+    assert summary.robust_accuracy.n == 8
+
+
+@pytest.mark.parametrize("k", [2, 3, 100])
+@pytest.mark.parametrize("shape", [(9,), (1, 4, 7), (3, 5, 5)], ids=str)
+def test_classes_and_shapes(k: int, shape: tuple[int, ...]) -> None:
+    x = points(6, shape)
+    model = linear(k, shape)
+    summary = audit(model, x, model(x).argmax(1), Linf(0.05), plan=PLAN)
+    assert summary.clean_accuracy.value == 1.0
+    assert len(summary.confusion) == k
+
+
+def test_one_sample_and_float64() -> None:
+    model, x, y = subject(1)
+    assert audit(model, x, (y + 2) % 3, Linf(0.1), plan=PLAN).n == 1
+    model, x, y = subject(4)
+    assert audit(model.double(), x.double(), y, Linf(0.1), plan=PLAN).n == 4
+
+
+def test_a_model_that_nothing_fools_is_not_called_robust() -> None:
+    x, y = points(4, (1, 4, 4)), torch.zeros(4, dtype=torch.int64)
+    summary = audit(
+        lambda x: torch.stack([x.flatten(1).sum(1) + 99, x.flatten(1).sum(1)], 1), x, y, Linf(0.1), plan=PLAN
+    )
+    assert summary.robust_accuracy.value == 1.0
+    assert summary.robust_accuracy.low < 0.5
+    assert summary.psnr.value is None
+    assert any("not proof of robustness" in line for line in summary.limits)
+
+
+def test_nothing_right_when_clean() -> None:
+    model, x, y = subject(6)
+    with torch.no_grad():
+        y = (model(x).argmax(1) + 1) % 3
+    summary = audit(model, x, y, Linf(0.1), plan=PLAN)
+    assert summary.clean_accuracy.value == 0.0
+    assert summary.attack_success_rate.value is None
+    assert summary.gallery == []
+
+
+def test_points_outside_the_threat_are_discarded_and_said() -> None:
+    model, x, y = subject()
+
+    def cheat(model: object, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
+        return 1 - x
+
+    summary = audit(model, x, y, Linf(0.001), plan=replace(PLAN, attack=cheat, attack_name="cheat"))
+    assert summary.robust_accuracy.value == summary.clean_accuracy.value
+    assert any("left the threat" in w for w in summary.warnings)
+
+
+def test_softmax_at_the_end_is_noticed_and_undone() -> None:
+    model, x, y = subject()
+    plain = audit(model, x, y, Linf(0.05), plan=PLAN)
+    wrapped = audit(nn.Sequential(model, nn.Softmax(1)), x, y, Linf(0.05), plan=PLAN)
+    assert wrapped.robust_accuracy == plain.robust_accuracy
+    assert any("probabilities" in w for w in wrapped.warnings)
+    assert not plain.warnings
+
+
+def test_random_output_is_noticed_and_judged_by_majority() -> None:
+    model, x, y = subject(6)
+    noisy = audit(lambda z: model(z) + 0.01 * torch.randn(len(z), 3), x, y, Linf(0.05), plan=replace(PLAN, curve_n=2))
+    assert any("random" in w for w in noisy.warnings)
+    assert "10 draws" in noisy.attack
+
+
+def test_outputs_that_hold_logits() -> None:
+    model, x, y = subject()
+    plain = audit(model, x, y, Linf(0.05), plan=PLAN)
+    held = audit(lambda z: SimpleNamespace(logits=model(z)), x, y, Linf(0.05), plan=PLAN)  # type: ignore[arg-type, return-value]
+    assert held.robust_accuracy == plain.robust_accuracy
+
+
+class Dropping(nn.Module):
+    """Dropout before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.fc = nn.Dropout(0.5), nn.Linear(30, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(x.flatten(1)))
+
+
+BAD = {
+    "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*--mean"),
+    "NaN pixels": (lambda m, x, y: (m, x.index_fill(0, torch.tensor([3]), torch.nan), y), "NaN or infinite values in 1 samples, the first is sample 3"),
+    "infinite pixels": (lambda m, x, y: (m, x.index_fill(0, torch.tensor([0]), torch.inf), y), "NaN or infinite"),
+    "NaN logits": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN or infinite logits for"),
+    "labels out of range": (lambda m, x, y: (m, x, y + 1), r"labels lie in \[1, 3\], the model has 3 classes"),
+    "negative labels": (lambda m, x, y: (m, x, y - 1), r"labels lie in \[-1"),
+    "empty": (lambda m, x, y: (m, x[:0], y[:0]), "no samples"),
+    "bytes": (lambda m, x, y: (m, (x * 255).byte(), y), r"float\(\) / 255"),
+    "one output": (lambda m, x, y: (lambda z: m(z)[:, :1], x, y * 0), "one output"),
+    "no gradient": (lambda m, x, y: (lambda z: m(z).detach(), x, y), "no gradient"),
+    "training mode": (lambda m, x, y: (Dropping(), x, y), r"training mode: drop \(Dropout\).*eval\(\)"),
+    "wrong shape": (lambda m, x, y: (Classifier(m, input_shape=(1, 9, 9)), x, y), "takes samples of shape"),
+    "label shape": (lambda m, x, y: (m, x, y[:5]), "one label per sample"),
+    "numpy inside": (lambda m, x, y: (lambda z: torch.from_numpy(m(z).numpy()), x, y), "differentiated|no gradient"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    change, message = BAD[name]
+    model, x, y = change(*subject())  # type: ignore[no-untyped-call]
+    with pytest.raises(BadInput, match=message) as e:
+        audit(model, x, y, Linf(0.1), plan=PLAN, out=tmp_path / "run")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    model, x, y = subject()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write"):
+        audit(model, x, y, Linf(0.1), plan=PLAN, out=tmp_path / "file" / "run")
+
+
+def test_attack_and_seed_are_what_was_asked() -> None:
+    model, x, y = subject()
+    plan = replace(PLAN, attack=partial(apgd, steps=3), attack_name="short")
+    summary = audit(model, x, y, Linf(0.01), plan=plan, seed=7)
+    assert (summary.attack, summary.seed) == ("short", 7)
+    assert summary.passes.backward <= 3
