@@ -1,0 +1,87 @@
+"""The class order that a model expects, and a source's labels in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfooled.core.checks import BadInput
+from unfooled.data.dataset import Source
+from unfooled.data.nearest import nearest
+
+Names = list[tuple[str, ...]]
+"""The names that each class goes by; the last one is shown."""
+
+
+def read_names(path: Path) -> Names:
+    """Class names from a file: one a line, a JSON list, or a JSON object `{index: name}` or `{name: index}`.
+
+    A name may itself be a list of names (ImageNet's `[id, word]`), each of which is known.
+
+    Raises:
+        BadInput: the file is missing, empty or neither, or its indices are not 0, 1, 2, ...
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the labels in {path} cannot be read: {error}") from error
+    held: Any = [line.strip() for line in text.splitlines() if line.strip()]
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            held = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"the labels in {path} are not JSON: {error}") from error
+    if isinstance(held, dict):
+        if all(isinstance(value, int) for value in held.values()):  # {name: index}, the other way round
+            held = {str(k): name for name, k in held.items()}
+        keys = sorted(held, key=lambda key: int(key) if key.isdigit() else -1)
+        if keys != [str(k) for k in range(len(keys))]:
+            raise BadInput(
+                f"the labels in {path} have the indices {', '.join(keys[:4])}, ...; they must be 0, 1, 2, ..."
+            )
+        held = [held[key] for key in keys]
+    names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in held]
+    if not names or not all(names):
+        raise BadInput(f"there are no labels in {path}; it holds one class name a line, or a JSON list")
+    return names
+
+
+def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
+    """The same source, its labels as positions in the order of `labels`.
+
+    Classes are found by name (case and underscores aside). Where a source has numbers for names and the labels do not,
+    they name its classes in order.
+
+    Raises:
+        BadInput: a class is not among the labels, or is there twice.
+    """
+    place = labels if isinstance(labels, (str, Path)) else "labels"
+    names = read_names(Path(labels)) if isinstance(labels, (str, Path)) else [(str(name),) for name in labels]
+    shown = [item[-1] for item in names]
+    known: dict[str, list[int]] = {}
+    for k, item in enumerate(names):
+        for name in {_plain(name) for name in item}:
+            known.setdefault(name, []).append(k)
+    present = [source.classes[k] for k in np.unique(source.y)]
+    lost = [name for name in present if _plain(name) not in known]
+    if lost and source.classes == [str(k) for k in range(len(source.classes))]:
+        if len(shown) < len(source.classes):
+            raise BadInput(f"{place} names {len(shown)} classes; {source.name} has {len(source.classes)}")
+        return replace(source, classes=shown)
+    if lost:
+        hint = nearest(lost[0], (name for item in names for name in item))
+        raise BadInput(f"{len(lost)} classes of {source.name} are not in {place}, the first is {lost[0]!r}{hint}")
+    twice = [name for name in present if len(known[_plain(name)]) > 1]
+    if twice:
+        raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
+    to = np.array([known.get(_plain(name), [-1])[0] for name in source.classes], np.int64)
+    return replace(source, y=to[source.y], classes=shown)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())

@@ -1,0 +1,174 @@
+"""Any of the ways in which people keep labelled data, as tensors in the unit box."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import BadInput
+from unfooled.data import arrays
+from unfooled.data.classes import in_order
+from unfooled.data.dataset import Dataset, Source, chosen
+from unfooled.data.digits import digits
+from unfooled.data.factory import from_arrays, from_callable, from_factory
+from unfooled.data.folders import folder
+from unfooled.data.idx import IMAGES, idx_file, idx_folder, images_in
+from unfooled.data.nearest import nearest
+from unfooled.data.npz import npz
+
+FOLDER = "UNFOOLED_DATA"
+"""The environment variable that names the folder of the data sets below; `../shared/data` unless set."""
+
+KNOWN: dict[str, tuple[str, str]] = {
+    "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
+    "fashion-mnist": (
+        "fashion_mnist.npz",
+        "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot",
+    ),
+    "gtsrb": ("gtsrb_subset.npz", ""),
+    "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
+}
+"""Short name -> its file in that folder, and its class names where the file has none."""
+
+
+def load_data(
+    source: str | Path | Callable[..., Any] | tuple[Any, ...] = "digits",
+    split: str = "test",
+    n: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    *,
+    size: int | tuple[int, int] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    channels: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Samples and labels, as `load_dataset` reads them.
+
+    Returns:
+        x, (N, C, H, W) or (N, D) float32 in [0, 1], and y, (N,) int64.
+
+    Example:
+        >>> x, y = load_data("digits", n=20)
+        >>> x.shape, y[:5].tolist()
+        (torch.Size([20, 1, 8, 8]), [0, 2, 4, 6, 8])
+    """
+    data = load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels)
+    return data.x, data.y
+
+
+def load_dataset(
+    source: str | Path | Callable[..., Any] | tuple[Any, ...] = "digits",
+    split: str = "test",
+    n: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    *,
+    size: int | tuple[int, int] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    channels: int | None = None,
+) -> Dataset:
+    """Read labelled samples.
+
+    Args:
+        source: one of
+            "digits", scikit-learn's, inside the package;
+            "mnist", "fashion-mnist", "gtsrb", "cifar10", from the folder that UNFOOLED_DATA names;
+            a `.npz` archive (x_test and y_test, x and y, ...), or a pack of JPEG images in one;
+            a folder of IDX files, or an IDX images file with its labels beside it;
+            a folder of images, one folder a class, perhaps under train, test, val;
+            `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` where it takes it;
+            such a function, or (x, y) itself.
+        split: "train", "test" or "val". A source without splits is read whole, with a warning.
+        n: how many samples, the first ones; None for all. A source that is sorted by class is dealt out class by class
+            in turn first (whatever n), so that the first n are balanced.
+        shuffle: permute all samples first.
+        seed: of that permutation, and of nothing else.
+        size: side, or (H, W), that images are resized to (antialiased bilinear; not cropped).
+        labels: the class order that the model expects: names, or a file with one a line, a JSON list or a JSON object
+            `{index: name}`. Classes are found by name.
+        channels: 1 or 3, to make images grey or colour.
+
+    Raises:
+        BadInput: an unknown source (the nearest are named), a split that is not there, n below 1, damaged or empty
+            files, values outside [0, 1], images of different sizes without `size`.
+    """
+    if n is not None and n < 1:
+        raise BadInput(f"n is {n}; it must be at least 1, or None for all")
+    if channels not in (None, 1, 3):
+        raise BadInput(f"channels is {channels}; it must be 1 (grey) or 3 (colour)")
+    sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
+    if sides is not None and (len(sides) != 2 or min(sides) < 1):
+        raise BadInput(f"size is {size}; it must be a side or (H, W), at least 1")
+    found = _open(source, split, sides, channels)
+    if not len(found.y):
+        raise BadInput(f"{found.name} ({found.split}) is empty")
+    stored = found.y
+    if labels is not None:
+        found = in_order(found, labels)
+    if n is not None and n > len(found.y):
+        found = found.warned(f"{n} samples were asked for; {found.name} ({found.split}) has {len(found.y)}")
+    rows = np.random.default_rng(seed).permutation(len(found.y)) if shuffle else _order(stored)
+    rows = rows[:n]
+    x = torch.from_numpy(arrays.shaped(found.read(rows), sides, channels, found.name))
+    y = torch.from_numpy(found.y[rows])
+    return Dataset(x, y, found.classes, found.name, found.split, torch.from_numpy(rows), found.warnings)
+
+
+def _order(y: np.ndarray) -> np.ndarray:
+    """The source's own order; where it is sorted by class, one of each class in turn, as they come."""
+    step = np.diff(y)
+    if not ((step >= 0).all() or (step <= 0).all()):
+        return np.arange(len(y))
+    classes, first = np.unique(y, return_index=True)
+    first = first[np.searchsorted(classes, y)]
+    return np.lexsort((first, np.arange(len(y)) - first))
+
+
+def _open(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
+    """Tell the kinds of source apart."""
+    if isinstance(source, (tuple, list)):
+        return from_arrays(source, "the data")
+    if callable(source):
+        return from_callable(source, split, getattr(source, "__name__", "the function"))
+    if not isinstance(source, (str, Path)):
+        raise BadInput(f"the data are a {type(source).__name__}; give a name, a path, a function or (x, y)")
+    name, path = str(source), Path(source)
+    if name == "digits":
+        return digits(split)
+    if name in KNOWN:
+        return _known(name, split)
+    if path.is_dir():
+        return idx_folder(path, split) if images_in(path) else folder(path, split, size=size, channels=channels)
+    if path.is_file():
+        if path.suffix == ".npz":
+            return npz(path, split)
+        if IMAGES.fullmatch(path.name) or "idx" in path.name:
+            found = idx_file(path)
+            return found if found.split == "all" else replace(found, split=chosen(split, [found.split], path))
+        raise BadInput(
+            f"{path} is no data file; known are .npz and IDX (train-images-idx3-ubyte), and folders of images"
+        )
+    if ":" in name:
+        return from_factory(name, split)
+    beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise BadInput(
+        f"there is no data {name!r}{nearest(path.name, ['digits', *KNOWN, *beside])}; give digits, {', '.join(KNOWN)}, "
+        "a path, or package.module:factory"
+    )
+
+
+def _known(name: str, split: str) -> Source:
+    """A data set by its short name."""
+    file, classes = KNOWN[name]
+    place = Path(os.environ.get(FOLDER, "../shared/data"))
+    if not (place / file).is_file():
+        raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
+    found = npz(place / file, split)
+    return replace(found, name=name, classes=[c.replace("_", " ") for c in classes.split()] or found.classes)

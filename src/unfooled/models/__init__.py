@@ -1,0 +1,10 @@
+"""Models as people keep them, and the small reference networks."""
+
+from unfooled.models.architectures import ARCHITECTURES
+from unfooled.models.cifar_resnet import CifarResnet
+from unfooled.models.lenet5 import Lenet5
+from unfooled.models.load import load_model
+from unfooled.models.small_cnn import SmallCnn
+from unfooled.models.trades_small_cnn import TradesSmallCnn
+
+__all__ = ["ARCHITECTURES", "CifarResnet", "Lenet5", "SmallCnn", "TradesSmallCnn", "load_model"]

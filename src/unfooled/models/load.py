@@ -1,0 +1,177 @@
+"""Any of the ways in which people keep a model, as a `Classifier` on the unit box."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfooled.core.checks import BadInput
+from unfooled.core.classifier import Classifier
+from unfooled.models.architectures import ARCHITECTURES, build_like, builder_of, fitting
+from unfooled.models.checkpoints import Checkpoint, read_checkpoint
+from unfooled.models.exported import from_exported
+from unfooled.models.factory import from_factory
+from unfooled.models.fitting import fit
+from unfooled.models.found import Found, Statistic
+from unfooled.models.huggingface import from_folder
+from unfooled.models.nearest import missing_file
+from unfooled.models.timm_models import from_timm
+
+__all__ = ["ARCHITECTURES", "load_model"]
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+
+
+def load_model(
+    source: str | Path | nn.Module | Callable[..., Any],
+    arch: str | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    mean: Statistic = None,
+    std: Statistic = None,
+    classes: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    num_classes: int | None = None,
+    name: str | None = None,
+    trust_pickle: bool = False,
+) -> Classifier:
+    """Load a classifier, in evaluation mode, on `device`.
+
+    Args:
+        source: one of
+            a checkpoint, `.pt`, `.pth`, `.ckpt` or `.safetensors`, whose architecture is `arch` or stated inside;
+            `package.module:factory` or `path/to/file.py:factory`, called without arguments (or a module itself);
+            an exported program, `.pt2`;
+            `timm:NAME`, with its published weights;
+            a folder of a Hugging Face image classifier;
+            a module or callable (wrapped; copied first if it trains or is elsewhere), or a `Classifier` (returned as it
+            is, whatever the other arguments).
+        arch: for a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above.
+        device: where the model shall be.
+        mean: of the training data, in fractions of the input range, one number or one a channel. This and the following
+            three win over what the source states.
+        std: likewise.
+        classes: class names in the order of the logits.
+        input_shape: one sample's shape, (C, H, W).
+        num_classes: K. Read off the weights where not given.
+        name: what reports call it; the file's name unless told.
+        trust_pickle: let a file run code when it is loaded. Only for authors whom you trust as your own shell.
+
+    Raises:
+        BadInput: what was found and how to mend it: a missing or damaged file, a pickle that would run code, an unknown
+            architecture, weights that do not fit, a factory that fails, an extra that is not installed.
+    """
+    if isinstance(source, Classifier):
+        return source
+    place = torch.device(device)
+    if isinstance(source, (str, Path)):
+        with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers, and are then replaced
+            found = _from_name(
+                str(source), arch, place, input_shape=input_shape, num_classes=num_classes, trust_pickle=trust_pickle
+            )
+    elif callable(source):
+        found = Found(_ready(source, place), getattr(source, "__name__", ""))
+    else:
+        raise BadInput(f"the model is a {type(source).__name__}; give a path, a name, a module or a callable")
+    module = found.module
+    if not isinstance(module, Classifier):
+        names = classes if classes is not None else found.classes
+        if names is not None and num_classes is not None and len(names) != num_classes:
+            raise BadInput(f"there are {len(names)} class names for {num_classes} classes")
+        module = Classifier(
+            module,
+            mean=mean if mean is not None else found.mean,
+            std=std if std is not None else found.std,
+            name=name or found.name,
+            classes=names,
+            input_shape=input_shape if input_shape is not None else found.input_shape,
+        )
+    return module.to(place).eval()
+
+
+def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Found:
+    """Tell the kinds of source apart by their names."""
+    path = Path(source)
+    kind = "folder" if path.is_dir() else path.suffix.lower()
+    checkpoint = kind in CHECKPOINTS and path.is_file()
+    if arch is not None and not checkpoint and (path.exists() or ":" in source):
+        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
+    if source.startswith("timm:"):
+        return from_timm(source.removeprefix("timm:"), num_classes=sizes["num_classes"])
+    if kind == "folder":
+        return from_folder(path)
+    if path.is_file():
+        if kind == ".pt2":
+            return from_exported(path, device, trust_pickle=trust_pickle)
+        if checkpoint:
+            return _from_checkpoint(path, arch, trust_pickle=trust_pickle, **sizes)
+        mend = f"name its factory: {source}:factory" if kind == ".py" else f"known are {', '.join(CHECKPOINTS)}, .pt2"
+        raise BadInput(f"{source} is not a model file; {mend}")
+    if ":" in source and path.suffix.lower() not in (*CHECKPOINTS, ".pt2"):
+        return Found(from_factory(source), source)
+    if source in ARCHITECTURES:
+        raise BadInput(
+            f"{source} is an architecture, which has no weights; give a checkpoint as the source and arch={source!r}"
+        )
+    raise missing_file(path, (*CHECKPOINTS, ".pt2"))
+
+
+def _from_checkpoint(
+    path: Path,
+    arch: str | None,
+    *,
+    input_shape: Sequence[int] | None,
+    num_classes: int | None,
+    trust_pickle: bool,
+) -> Found:
+    """Build what the checkpoint (or the caller) says it is, and load its weights."""
+    if arch is not None and ":" not in arch:
+        builder_of(arch)  # an unknown name is reported before a large file is read
+    held = read_checkpoint(path, trust_pickle=trust_pickle)
+    facts = held.facts
+    statistics = {key: facts.get(key) for key in ("mean", "std", "classes")}
+    shape = input_shape if input_shape is not None else facts.get("input_shape")
+    if held.module is not None:
+        return Found(held.module, path.stem, input_shape=shape, **statistics)
+    classes = num_classes if num_classes is not None else facts.get("num_classes")
+    arch = arch or _stated(path, held)
+    if arch.startswith("timm:"):
+        found = from_timm(arch.removeprefix("timm:"), held.state, num_classes=classes)
+        statistics["mean"] = statistics["mean"] or found.mean
+        statistics["std"] = statistics["std"] or found.std
+        module, shape = found.module, shape or found.input_shape
+    elif ":" in arch:
+        module = from_factory(arch)
+    else:
+        module = build_like(arch, held.state, input_shape=shape, classes=classes)
+        if shape is None and getattr(module, "fixed_size", True):
+            shape = module.input_shape
+    if not isinstance(module, nn.Module):
+        raise BadInput(f"{arch} returned a {type(module).__name__}, which has no weights to load {path} into")
+    fit(module, held.state, arch=arch, path=path)
+    return Found(module, path.stem, input_shape=shape, **statistics)
+
+
+def _stated(path: Path, held: Checkpoint) -> str:
+    """The architecture that a checkpoint states; never a factory, which would run what a file says."""
+    arch = held.facts.get("arch", "")
+    if arch in ARCHITECTURES or arch.startswith("timm:"):
+        return arch
+    fits = fitting(held.state)
+    stated = f"states the architecture {arch!r}, which is not known here" if arch else "does not say its architecture"
+    mend = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
+    raise BadInput(f"{path} {stated}; give arch: {mend}, timm:NAME or package.module:factory")
+
+
+def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Module | Callable[..., Any]:
+    """The caller's own model, or a copy where it would have to be changed: its mode and its place stay."""
+    if not isinstance(model, nn.Module):
+        return model
+    elsewhere = any(weight.device != device for weight in [*model.parameters(), *model.buffers()])
+    trains = any(module.training for module in model.modules())
+    return copy.deepcopy(model) if elsewhere or trains else model

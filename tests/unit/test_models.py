@@ -1,0 +1,156 @@
+"""The reference networks: sizes, names, independence of the batch, and that they learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from unfooled.core.checks import BadInput
+from unfooled.core.classifier import Classifier
+from unfooled.core.threats import Linf
+from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, SmallCnn, TradesSmallCnn
+from unfooled.models.architectures import build, build_like, fitting
+from unfooled.models.cifar_resnet import PadShortcut
+from unfooled.models.small_cnn import GridPool
+
+NATIVE = {"small-cnn": (1, 8, 8), "lenet5": (1, 28, 28), "trades-small-cnn": (1, 28, 28)}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_architecture_takes_its_native_and_another_shape(arch: str) -> None:
+    shape = NATIVE.get(arch, (3, 32, 32))
+    assert build(arch).eval()(torch.rand(2, *shape)).shape == (2, 10)
+    other = ARCHITECTURES[arch]((2, 20, 24), 7).eval()
+    x = torch.rand(3, 2, 20, 24)
+    logits = other(x)
+    assert logits.shape == (3, 7)
+    assert torch.allclose(logits[1:2], other(x[1:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_layers_have_names_and_each_activation_is_a_module_of_its_own(arch: str) -> None:
+    classifier = Classifier(build(arch)).eval()
+    x = torch.rand(1, *NATIVE.get(arch, (3, 32, 32)))
+    relus = [name for name, module in classifier.module.named_modules() if isinstance(module, nn.ReLU)]  # type: ignore[union-attr]
+    called: list[str] = []
+    for name in relus:
+        layer = classifier.module.get_submodule(name)  # type: ignore[union-attr]
+        layer.register_forward_hook(lambda _m, _i, _o, name=name: called.append(name))
+    classifier(x)
+    assert sorted(called) == sorted(relus)
+    assert all((classifier.features(x, name) >= 0).all() for name in relus[:2])
+
+
+# Counted by hand from the paper: 3x3 weights, two batch normalisation parameters a channel, the last layer's bias.
+@pytest.mark.parametrize(("depth", "count"), [(20, 269_722), (32, 464_154), (56, 853_018)])
+def test_cifar_resnet_has_the_papers_number_of_parameters(depth: int, count: int) -> None:
+    n, widths = (depth - 2) // 6, (16, 32, 64)
+    convolutions = 3 * 16 + sum(b * w + (2 * n - 1) * w * w for b, w in zip((16, 16, 32), widths, strict=True))
+    norms = 2 * 16 + sum(2 * 2 * n * w for w in widths)
+    assert parameters(CifarResnet(depth=depth)) == 9 * convolutions + norms + 64 * 10 + 10 == count
+    assert parameters(build(f"cifar-resnet{depth}")) == count
+
+
+def test_cifar_resnet_has_as_many_weighted_layers_as_its_depth() -> None:
+    for depth in (20, 32):
+        layers = [m for m in CifarResnet(depth=depth).modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        assert len(layers) == depth
+    with pytest.raises(BadInput, match=r"6n \+ 2.*not 21"):
+        CifarResnet(depth=21)
+
+
+def test_shortcut_takes_every_second_pixel_and_pads_both_sides() -> None:
+    x = torch.rand(2, 4, 6, 6)
+    z = PadShortcut(4, 2)(x)
+    assert z.shape == (2, 8, 3, 3)
+    assert torch.equal(z[:, 2:6], x[:, :, ::2, ::2])
+    assert not z[:, :2].any() and not z[:, 6:].any()
+
+
+@pytest.mark.parametrize("side", [4, 5, 7, 8, 14, 16, 33])
+def test_grid_pool_gives_its_grid_and_sees_every_pixel(side: int) -> None:
+    x = torch.rand(1, 1, side, side, requires_grad=True)
+    z = GridPool((4, 4))(x)
+    assert z.shape == (1, 1, 4, 4)
+    (g,) = torch.autograd.grad(z.sum(), x)
+    assert (g > 0).all()
+    if side % 4 == 0:
+        assert torch.allclose(z, nn.AdaptiveAvgPool2d(4)(x))
+
+
+@pytest.mark.parametrize("network", [SmallCnn, Lenet5, TradesSmallCnn, CifarResnet])
+def test_a_shape_that_is_no_image_is_named(network: type[nn.Module]) -> None:
+    with pytest.raises(BadInput, match=r"not \(3, 2\)"):
+        network((3, 2))
+    with pytest.raises(BadInput, match=r"at least .* not \(1, 8, 3\)"):
+        network((1, 8, 3))
+
+
+def test_sizes_are_read_off_the_weights() -> None:
+    state = SmallCnn((3, 32, 32), 43, width=8).state_dict()
+    alphabetical = {key: state[key] for key in sorted(state)}
+    like = build_like("small-cnn", alphabetical)
+    assert like.load_state_dict(state)
+    assert like(torch.rand(2, 3, 40, 32)).shape == (2, 43)
+    assert build_like("trades-small-cnn", TradesSmallCnn((3, 28, 28), 5).state_dict()).state_dict().keys()
+    assert fitting(CifarResnet(depth=32).state_dict()) == ["cifar-resnet32"]
+    assert fitting({"a": torch.zeros(1)}) == []
+
+
+def test_unknown_architecture_names_the_nearest_and_all() -> None:
+    with pytest.raises(BadInput, match="no architecture 'lenet'; did you mean lenet5") as error:
+        build("lenet")
+    assert all(name in str(error.value) for name in ARCHITECTURES)
+
+
+def digits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    x, y = load_digits(return_X_y=True)
+    x = x.astype("float32").reshape(-1, 1, 8, 8) / 16
+    parts = train_test_split(x, y, stratify=y, test_size=0.3, random_state=0)
+    return tuple(map(torch.from_numpy, parts))  # type: ignore[return-value]
+
+
+def pgd(model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: Linf, steps: int) -> torch.Tensor:
+    z = threat.sample(x)
+    for _ in range(steps):
+        z.requires_grad_()
+        (g,) = torch.autograd.grad(cross_entropy(model(z), y), z)
+        z = threat.project(z.detach() + 0.25 * float(threat.eps) * threat.steepest(g), x)
+    return z
+
+
+def train(net: SmallCnn, x: torch.Tensor, y: torch.Tensor, epochs: int, threat: Linf | None = None) -> SmallCnn:
+    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(64):
+            seen = pgd(net, x[rows], y[rows], threat, 3) if threat else x[rows]
+            optimiser.zero_grad()
+            cross_entropy(net(seen), y[rows]).backward()
+            optimiser.step()
+    return net.eval()
+
+
+def test_small_cnn_learns_the_digits_and_can_be_hardened() -> None:
+    x, x_test, y, y_test = digits()
+    threat = Linf(0.1)
+
+    def accuracy(net: nn.Module, z: torch.Tensor) -> float:
+        return float((net(z).argmax(1) == y_test).double().mean())
+
+    torch.manual_seed(0)
+    plain = train(SmallCnn(), x, y, 4)
+    assert accuracy(plain, x_test) > 0.97
+    before = accuracy(plain, pgd(plain, x_test, y_test, threat, 8))
+    hard = train(plain, x, y, 2, threat)
+    after = accuracy(hard, pgd(hard, x_test, y_test, threat, 8))
+    assert accuracy(hard, x_test) > 0.95
+    assert after > before + 0.05, (before, after)
