@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_logits
+from unfooled.core.checks import BadInput
+from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
 from unfooled.core.shapes import chunked, flat
 from unfooled.core.types import Loss, Model
@@ -65,7 +66,7 @@ def score_change(
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)
         # One baseline for all is passed once, and its logits scored for each label.
-        logits = check_logits(model(baselines(baseline, x[:1])), 1)
+        logits = read_logits(model, baselines(baseline, x[:1]))
         return value(x, y) - score(logits.expand(len(x), -1), y)
 
 

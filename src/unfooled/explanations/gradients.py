@@ -22,7 +22,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels, check_logits
+from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels
+from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin, true_logit
 from unfooled.core.threats import Box
 from unfooled.core.types import Loss, Model
@@ -98,7 +99,7 @@ def entry(x: Tensor, create_graph: bool) -> Tensor:
 
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
     """s(f(z), y), (B,), with the model's output checked."""
-    logits = check_logits(model(z), len(z))
+    logits = read_logits(model, z)
     check_labels(y, len(z), logits.shape[1])
     return score(logits, y)
 
