@@ -142,7 +142,7 @@ class Linf(Threat):
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Clamp to x +- eps, then to the box."""
         eps = per_sample(self.eps, x)
-        return self.box.clamp(torch.maximum(torch.minimum(z, x + eps), x - eps))
+        return self.box.clamp(z.clamp(x - eps, x + eps))
 
     def steepest(self, g: Tensor) -> Tensor:
         """The sign of g."""
