@@ -44,17 +44,26 @@ def root(
     """Find out what fools your classifier, see why, and train it until it no longer is."""
 
 
-def main() -> None:
-    """Run the command and leave with its code."""
-    import click
+def run(arguments: list[str]) -> int:
+    """Run the command with these arguments and return its exit code; nothing is raised."""
+    code = 0
 
     def call() -> None:
+        nonlocal code
         try:
-            app(standalone_mode=False)
-        except click.exceptions.Abort:
+            code = app(arguments, prog_name="unfooled", standalone_mode=False) or 0
+        except typer.Abort:
             raise KeyboardInterrupt from None
-        except click.UsageError as e:
+        except Exception as e:
+            # Usage errors come from typer's own copy of click in some versions, from click in others.
+            if not (hasattr(e, "show") and hasattr(e, "exit_code")):
+                raise
             e.show()
-            sys.exit(2)
+            code = e.exit_code
 
-    sys.exit(guarded(call))
+    return guarded(call) or code
+
+
+def main() -> None:
+    """Run the command line and leave with its code."""
+    sys.exit(run(sys.argv[1:]))

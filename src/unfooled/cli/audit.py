@@ -139,7 +139,7 @@ def judge(
     from unfooled.core.shapes import fitting_batch
     from unfooled.evaluation.audit import Plan, audit
 
-    if attack is None and (steps or restarts > 1):
+    if attack is None and (steps is not None or restarts != 1):
         attack = "apgd-ce" if allowed.norm >= 2 else "pgd-margin"
     options_ = {}
     if attack is not None:

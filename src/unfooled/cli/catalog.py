@@ -61,7 +61,7 @@ def attack(name: str, *, steps: int | None, restarts: int, batch: int | None = N
     bound = {k: getattr(importlib.import_module("unfooled.core.losses"), v) for k, v in options.items()}
     if name == "fgsm":
         return partial(resolve(path), **bound), "FGSM"
-    steps = steps or (100 if name.startswith("apgd") else 40)
+    steps = (100 if name.startswith("apgd") else 40) if steps is None else steps
     if steps < 1 or restarts < 1:
         raise Refused(f"--steps is {steps} and --restarts is {restarts}; both must be at least 1")
     said = f"{name.upper()}, {steps} steps" + (f", {restarts} restarts" if restarts > 1 else "")

@@ -195,7 +195,9 @@ def train(
                     torch.manual_seed(((seed * 1_000_003 + index) * 1_000_003 + i) & 0x7FFFFFFFFFFFFFFF)
                     value = loss(wrapped, x, y)
                 if not bool(torch.isfinite(value)):
-                    raise BadInput(f"the loss is {float(value.detach())} in epoch {index}; lower the learning rate (--lr)")
+                    raise BadInput(
+                        f"the loss is {float(value.detach())} in epoch {index}; lower the learning rate (--lr)"
+                    )
                 optimizer.zero_grad(set_to_none=True)
                 value.backward() if fabric is None else fabric.backward(value)
                 if clip is not None:

@@ -1,0 +1,320 @@
+"""The command line as a user meets it: exit codes, one sentence on stderr, records that other programs read.
+
+Most calls run in this process, where importing torch is paid once; what a process does is tested in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unfooled.cli import app as cli
+from unfooled.cli import catalog
+from unfooled.cli.audit import bound
+from unfooled.cli.errors import Refused
+
+NET = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10))
+    x, y = digits()
+    optimizer = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    return net.eval()
+
+def digits():
+    from unfooled.data.load import load_data
+    return load_data("digits", "train")
+
+def no_gradient():
+    net = build()
+    return lambda x: net(x).detach()
+
+def training():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)).train()
+
+def broken():
+    raise KeyError("weights")
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "nets.py").write_text(NET)
+    return folder
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call printed."""
+
+    stdout: str
+    stderr: str
+
+
+def run(home: Path, *arguments: str, code: int = 0) -> Done:
+    """Run the command in `home`, as `unfooled ARGUMENTS` would."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["unfooled", *arguments])
+        patch.setattr(sys, "path", [str(home), *sys.path])
+        patch.setenv("COLUMNS", "120")
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            got = cli.run(list(arguments))
+    assert got == code, out.getvalue() + err.getvalue()
+    return Done(out.getvalue(), err.getvalue())
+
+
+AUDIT = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "30", "--steps", "10", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def audited(home: Path) -> dict[str, Any]:
+    done = run(home, *AUDIT, "--out", "runs/a", "--json")
+    return json.loads(done.stdout)
+
+
+def test_audit_writes_the_contract(home: Path, audited: dict[str, Any]) -> None:
+    kept = json.loads((home / "runs/a/summary.json").read_text())
+    assert kept == audited
+    for name in ("model", "data", "n", "threat", "seed", "seconds", "warnings"):
+        assert name in kept
+    for name in ("clean_accuracy", "robust_accuracy"):
+        assert set(kept[name]) == {"value", "low", "high", "n"}
+    assert set(kept["passes"]) == {"forward", "backward"}
+    assert kept["clean_accuracy"]["value"] > 0.8
+    assert kept["robust_accuracy"]["value"] < kept["clean_accuracy"]["value"]
+    assert kept["command"].startswith("unfooled audit --model nets:build")
+    assert "<html" in (home / "runs/a/report.html").read_text()
+
+
+def test_second_start_finds_everything(home: Path, audited: dict[str, Any]) -> None:
+    done = run(home, *AUDIT, "--out", "runs/a")
+    assert "30 of 30 found from an earlier start" in done.stderr
+    assert "robust accuracy" in done.stdout
+    again = json.loads((home / "runs/a/summary.json").read_text())
+    assert again["robust_accuracy"] == audited["robust_accuracy"]
+    assert again["passes"] == audited["passes"]
+
+
+def test_other_configuration_is_refused(home: Path, audited: dict[str, Any]) -> None:
+    arguments = [a if a != "linf:0.1" else "linf:0.2" for a in AUDIT]
+    done = run(home, *arguments, "--out", "runs/a", code=2)
+    assert "threat was 'linf:0.1', now it is 'linf:0.2'" in done.stderr
+
+
+def test_fail_under(home: Path, audited: dict[str, Any]) -> None:
+    run(home, *AUDIT, "--out", "runs/a", "--quiet", "--fail-under", "robust_accuracy=0.0")
+    done = run(home, *AUDIT, "--out", "runs/a", "--quiet", "--fail-under", "robust_accuracy.low=0.999", code=3)
+    assert "robust_accuracy.low is 0." in done.stderr
+    assert "below 0.999" in done.stderr
+    assert done.stdout == ""
+
+
+def test_report_of_two_runs(home: Path, audited: dict[str, Any]) -> None:
+    run(home, *AUDIT, "--out", "runs/b", "--seed", "1", "--title", "second", "--quiet")
+    done = run(home, "report", "runs/a", "runs/b", "--out", "both.html")
+    assert "page: both.html" in done.stdout
+    page = (home / "both.html").read_text()
+    assert "second" in page
+    done = run(home, "report", "runs/none", code=2)
+    assert "runs/none" in done.stderr
+
+
+def test_train_then_audit_then_resume(home: Path) -> None:
+    train = (
+        "train",
+        "--data",
+        "digits",
+        "--loss",
+        "madry",
+        "--threat",
+        "linf:0.05",
+        "--attack-steps",
+        "1",
+        "--n",
+        "200",
+    )
+    done = run(home, *train, "--epochs", "2", "--out", "net.pt", "--json")
+    assert json.loads(done.stdout)["held_out_accuracy"] > 0.1
+    done = run(home, *train, "--epochs", "2", "--out", "net.pt")
+    assert "was finished already" in done.stdout
+    done = run(home, *train, "--epochs", "2", "--lr", "0.5", "--out", "net.pt", code=2)
+    assert "lr" in done.stderr
+    done = run(home, "audit", "--model", "net.pt", "--threat", "linf:0.05", "--n", "10", "--steps", "2", "--json")
+    assert json.loads(done.stdout)["n"] == 10
+
+
+def test_attack_file_is_data_again(home: Path) -> None:
+    done = run(
+        home,
+        "attack",
+        "--model",
+        "nets:build",
+        "--threat",
+        "l2:0.8",
+        "--n",
+        "20",
+        "--steps",
+        "10",
+        "--out",
+        "adv.npz",
+        "--json",
+    )
+    record = json.loads(done.stdout)
+    with np.load(home / "adv.npz") as found:
+        x, clean = torch.from_numpy(found["x"]), torch.from_numpy(found["clean_x"])
+    assert float((x - clean).flatten(1).norm(dim=1).max()) <= 0.8 + 1e-5
+    assert record["robust_accuracy"]["value"] < record["clean_accuracy"]["value"]
+    again = run(
+        home, "audit", "--model", "nets:build", "--data", "adv.npz", "--threat", "linf:0.01", "--steps", "1", "--json"
+    )
+    assert json.loads(again.stdout)["clean_accuracy"]["value"] == pytest.approx(record["robust_accuracy"]["value"])
+
+
+@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad"])
+def test_explain(home: Path, method: str) -> None:
+    run(home, "explain", "--model", "nets:build", "--method", method, "--n", "3", "--out", f"maps-{method}")
+    with np.load(home / f"maps-{method}/maps.npz") as found:
+        assert found["attribution"].shape == (3, 1, 8, 8)
+        assert float(abs(found["attribution"]).max()) > 0
+    assert (home / f"maps-{method}/maps.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_explain_grad_cam_needs_a_spatial_layer(home: Path) -> None:
+    done = run(home, "explain", "--model", "nets:build", "--method", "grad-cam", "--n", "2", "--out", "cam", code=2)
+    assert "layer" in done.stderr
+    run(home, "train", "--n", "100", "--epochs", "1", "--out", "cam.pt", "--quiet")
+    run(home, "explain", "--model", "cam.pt", "--method", "grad-cam", "--n", "2", "--out", "cam")
+
+
+def test_doctor(home: Path) -> None:
+    found = json.loads(run(home, "doctor", "--json").stdout)
+    assert found["libraries"]["torch"] == torch.__version__
+    assert "cpu" in found["devices"]
+    assert "torch" in run(home, "doctor").stdout
+
+
+def test_help_and_version_do_not_load_torch(home: Path) -> None:
+    code = "import sys; sys.argv = ['unfooled', 'audit', '--help']\nfrom unfooled.cli.app import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "--threat" in done.stdout
+    assert run(home, "--version").stdout.startswith("unfooled 0.")
+
+
+BAD = {
+    "threat without a norm": (["--threat", "0.3"], "write a norm and a radius"),
+    "unknown norm": (["--threat", "linv:0.3"], "did you mean linf"),
+    "eps of 255": (["--threat", "linf:8"], "linf:8/255"),
+    "no number": (["--threat", "linf:big"], "write a number"),
+    "negative eps": (["--threat", "l2:-1"], "at least 0"),
+    "missing model": (["--model", "absent.pt"], "absent.pt"),
+    "broken factory": (["--model", "nets:broken"], "weights"),
+    "no such factory": (["--model", "nets:biuld"], "build"),
+    "missing data": (["--data", "absent.npz"], "absent.npz"),
+    "unknown attack": (["--attack", "apgd-cw"], "apgd-ce"),
+    "no samples": (["--n", "0"], "at least 1"),
+    "wrong shape": (["--model", "nets:build", "--size", "9"], "resize them"),
+    "no gradient": (["--model", "nets:no_gradient"], "no gradient"),
+    "bad bound": (["--fail-under", "robustness=1"], "robust_accuracy.low=0.4"),
+    "bad device": (["--device", "cuda:77"], "doctor"),
+    "unwritable": (["--out", "nets.py/run"], "cannot write"),
+    "bad mean": (["--mean", "0.1,x"], "write a number"),
+    "three means for one channel": (["--mean", "0.1,0.2,0.3"], "mean has 3 values"),
+    "bad zero std": (["--std", "0"], "positive"),
+    "no steps": (["--attack", "pgd", "--steps", "0"], "at least 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
+    options, said = BAD[name]
+    base = dict(zip(AUDIT[1::2], AUDIT[2::2], strict=True)) | {"--out": "bad"}
+    base |= dict(zip(options[::2], options[1::2], strict=True))
+    done = run(home, "audit", *(part for pair in base.items() for part in pair), code=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("unfooled:")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (home / "bad/summary.json").exists()
+
+
+def test_unknown_option_and_missing_option(home: Path) -> None:
+    assert "--threat" in run(home, "audit", "--model", "nets:build", code=2).stderr
+    assert "No such option" in run(home, "audit", "--modle", "x", code=2).stderr
+
+
+def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
+    arguments = [
+        "audit",
+        "--model",
+        "nets:build",
+        "--threat",
+        "linf:0.05",
+        "--n",
+        "400",
+        "--steps",
+        "60",
+        "--chunk",
+        "10",
+    ]
+    arguments += ["--out", "runs/stopped", "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unfooled", *arguments],
+        cwd=home,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    folder = home / "runs/stopped/chunks/attack"
+    for _ in range(1200):
+        if len(list(folder.glob("*.safetensors"))) >= 2:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "the same command continues" in said
+    assert not (home / "runs/stopped/summary.json").exists()
+    kept = len(list(folder.glob("*.safetensors")))
+    assert 2 <= kept < 40
+    done = run(home, *arguments)
+    assert f"attack: {10 * kept} of 400 found" in done.stderr
+
+
+def test_parsers() -> None:
+    assert catalog.number("8/255", "x") == 8 / 255
+    assert str(catalog.threat("linf:8/255")) == "linf:8/255"
+    assert catalog.threat("l0-pixel:3").norm == 0
+    assert catalog.size("32x48") == (32, 48)
+    assert catalog.size("28") == (28, 28)
+    assert bound("robust_accuracy.low=0.4") == ("robust_accuracy", "low", 0.4)
+    assert bound("clean_accuracy=9/10") == ("clean_accuracy", "value", 0.9)
+    with pytest.raises(Refused, match="--size"):
+        catalog.size("0x3")
+
+
+def test_catalog_names_things_that_exist() -> None:
+    for path in [*catalog.EXPLANATIONS.values(), *catalog.TRAINING.values(), *(p for p, _ in catalog.ATTACKS.values())]:
+        assert callable(catalog.resolve(path))
