@@ -9,7 +9,7 @@ import typer
 
 from unfooled import __version__
 from unfooled.cli import attack, audit, demo, doctor, explain, report, train
-from unfooled.cli.errors import guarded
+from unfooled.cli.errors import INTERRUPTED, guarded
 
 app = typer.Typer(
     name="unfooled",
@@ -52,6 +52,8 @@ def run(arguments: list[str]) -> int:
         nonlocal code
         try:
             code = app(arguments, prog_name="unfooled", standalone_mode=False) or 0
+            if code == INTERRUPTED:  # some versions turn Ctrl-C into a code
+                raise KeyboardInterrupt
         except typer.Abort:
             raise KeyboardInterrupt from None
         except Exception as e:
