@@ -289,7 +289,7 @@ class _Run:
                 value, done, g = v, d.detach(), part
             else:
                 value[need], done[need], g[need] = v, d, part
-            self.found.used[at[need]] += 1
+            self.found.used[at] += need
         self.seen.index_add_(0, t, torch.ones_like(t, dtype=self.seen.dtype))
         self.fell.index_add_(0, t, done.to(self.fell.dtype))
         return value, done, g
