@@ -1,0 +1,220 @@
+"""What the reader is told is true: snippets run, commands parse, names exist, references agree."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unfooled
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return [found[2] for found in BLOCK.findall(path.read_text(encoding="utf-8")) if found[1] == language]
+
+
+WITH_PYTHON = [path for path in PAGES if blocks(path, "python")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the snippets load: the demo's two checkpoints, barely trained."""
+    from unfooled.core.threats import Linf
+    from unfooled.data import load_data
+    from unfooled.models import SmallCnn
+    from unfooled.training import Batches, Madry, Standard, train
+    from unfooled.training.loop import Checkpoint
+
+    folder = tmp_path_factory.mktemp("docs")
+    x, y = load_data("digits", "train", n=600)
+    about = {"arch": "small-cnn", "input_shape": [1, 8, 8], "num_classes": 10}
+    for name, loss in (("standard", Standard()), ("hardened", Madry(Linf(0.15), steps=2))):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = SmallCnn(width=16)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+        keep = Checkpoint(folder / "runs" / "demo" / f"{name}.pt", about)
+        for _ in train(net, Batches(x, y, 64), loss, optimizer, epochs=3, checkpoint=keep):
+            pass
+    return folder
+
+
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=name_of)
+def test_python_snippets_run(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    state = torch.get_rng_state()
+    names: dict[str, Any] = {}
+    for block in blocks(path, "python"):
+        exec(compile(block, name_of(path), "exec"), names)
+    torch.set_rng_state(state)
+
+
+def test_the_pages_that_promise_python_have_it() -> None:
+    wanted = {"README.md", "docs/getting-started.md", "docs/how-to/python.md", "docs/how-to/normalisation.md"}
+    assert wanted <= {name_of(path) for path in WITH_PYTHON}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every `unfooled ...` in a shell block or in a line of code, with the page it stands on."""
+    found = []
+    for path in PAGES:
+        text = "\n".join(blocks(path, "sh") + blocks(path, "yaml")).replace("\\\n", " ")
+        lines = [line.strip() for line in text.splitlines()]
+        prose = BLOCK.sub("", path.read_text(encoding="utf-8"))
+        lines += re.findall(r"`(unfooled [a-z]+ --[^`]+|unfooled report [^`]+)`", prose)
+        found += [(name_of(path), shlex.split(line)) for line in lines if line.startswith("unfooled ")]
+    return found
+
+
+def test_commands_parse_and_their_names_exist() -> None:
+    import typer
+
+    from unfooled.cli import audit, catalog
+    from unfooled.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    seen = commands()
+    assert len(seen) > 15
+    tables: dict[str, Any] = {
+        "attack": catalog.ATTACKS,
+        "explain": catalog.EXPLANATIONS,
+        "method": catalog.EXPLANATIONS,
+    }
+    for page, words in seen:
+        if words[1:] == ["--help"] or words[2:] == ["--help"]:
+            continue
+        context = group.commands[words[1]].make_context(words[1], words[2:])
+        given = context.params
+        if given.get("threat"):
+            catalog.threat(given["threat"])
+        for option, table in tables.items():
+            assert given.get(option) is None or given[option] in table, (page, words)
+        assert given.get("loss") is None or given["loss"] in catalog.TRAINING
+        for text in given.get("fail_under") or []:
+            audit.bound(text)
+        for option in ("mean", "std"):
+            catalog.numbers(given.get(option), option)
+
+
+def test_a_wrong_command_would_be_found() -> None:
+    import typer
+
+    from unfooled.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    with pytest.raises(Exception, match="No such option: --treat"):
+        group.commands["audit"].make_context("audit", ["--model", "a.pt", "--treat", "linf:0.1"])
+
+
+def test_the_command_line_page_lists_every_name() -> None:
+    from unfooled.cli import catalog
+    from unfooled.cli.app import app
+
+    page = (ROOT / "docs/reference/command-line.md").read_text(encoding="utf-8")
+    for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.TRAINING):
+        assert [name for name in table if f"`{name}`" not in page] == []
+    assert [c.name for c in app.registered_commands if f"`unfooled {c.name}`" not in page] == []
+    assert [name for name in catalog.THREATS if f"`{name}:" not in page] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = BLOCK.sub("", path.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "#", "docs/assets/")):
+            continue
+        file = (path.parent / target.partition("#")[0]).resolve()
+        assert file.is_file(), target
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"(\S+\.md)$", nav, re.MULTILINE)
+    there = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(there)
+
+
+def test_references_agree() -> None:
+    bib = (ROOT / "docs/bibliography.bib").read_text(encoding="utf-8")
+    page = (ROOT / "docs/bibliography.md").read_text(encoding="utf-8")
+    entries = set(re.findall(r"eprint = \{([\d.]+)\}", bib))
+    assert set(re.findall(r"arXiv:(\d{4}\.\d{4,5})\]\(https://arxiv\.org/abs/\1\)", page)) == entries
+    assert len(re.findall(r"^@", bib, re.MULTILINE)) == len(re.findall(r"^- ", page, re.MULTILINE))
+    for place in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        text = place.read_text(encoding="utf-8")
+        cited = set(re.findall(r"arXiv:(\d{4}\.\d{4,5})", text)) | set(re.findall(r"arxiv\.org/abs/([\d.]+)\b", text))
+        assert cited <= entries, f"{name_of(place)} cites what the bibliography lacks"
+
+
+@pytest.mark.parametrize("family", ["attacks", "explanations", "distances", "training"])
+def test_every_public_name_has_its_pages(family: str) -> None:
+    package = importlib.import_module(f"unfooled.{family}")
+    reference = (ROOT / f"docs/reference/{family}.md").read_text(encoding="utf-8")
+    methods = (ROOT / f"docs/methods/{family}.md").read_text(encoding="utf-8")
+    for name in package.__all__:
+        value = getattr(package, name)
+        assert re.search(rf"^::: {re.escape(value.__module__)}$", reference, re.MULTILINE), name
+        assert not inspect.isfunction(value) or re.search(rf"\b{name}\b", methods), f"{name} is not on the methods page"
+
+
+def test_reference_pages_name_modules_that_exist() -> None:
+    for path in (ROOT / "docs/reference").glob("*.md"):
+        for module in re.findall(r"^::: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            importlib.import_module(module)
+
+
+def test_decisions_are_numbered_and_listed() -> None:
+    folder = ROOT / "docs/decisions"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    records = sorted(path for path in folder.glob("*.md") if path.name != "index.md")
+    assert [path.name[:4] for path in records] == [f"{k:04}" for k in range(1, len(records) + 1)]
+    for path in records:
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(f"# {path.name[:4]} ")
+        assert f"]({path.name})" in index
+        assert [line for line in text.splitlines() if line.startswith("## ")] == [
+            "## Context",
+            "## Decision",
+            "## Consequences",
+        ]
+
+
+def test_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == unfooled.__version__
+    assert f"\nversion: {unfooled.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## [{unfooled.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert project["license"].replace("-", " ") == "Apache 2.0"
+    low, high = re.findall(r"torch>=([\d.]+),<(\d+\.\d+)", " ".join(project["dependencies"]))[0]
+    last = f"{high.partition('.')[0]}.{int(high.partition('.')[2]) - 1}"
+    assert f"PyTorch {low} to {last}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_files_and_names_in_contributing_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = {p for p in re.findall(r"`([\w./-]+\.(?:py|md|bib))`", text) if "NAME" not in p and p != "utils.py"}
+    assert len(paths) > 8
+    missing = [p for p in paths if not (ROOT / p).is_file() and not (ROOT / "src/unfooled" / p).is_file()]
+    assert missing == []
+    for module, name in re.findall(r"`(?:unfooled\.)?(core\.\w+)\.(\w+)", text):
+        assert hasattr(importlib.import_module(f"unfooled.{module}"), name), name
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in PAGES:
+        used = re.findall(r"(?:^|`)make ([a-z][a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(used) <= set(targets)

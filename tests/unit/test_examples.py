@@ -1,0 +1,113 @@
+"""Every script in examples/ runs, stays short, and prints figures that agree with each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Printed:
+    monkeypatch.chdir(tmp_path)
+    return Printed(monkeypatch, capsys)
+
+
+class Printed:
+    """Runs a script as `python examples/NAME.py --n ... --epochs ...` and returns the lines that it printed."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.patch, self.capsys = patch, capsys
+
+    def __call__(self, name: str, *more: str, n: int = 40, epochs: int = 2) -> list[str]:
+        path = ROOT / "examples" / f"{name}.py"
+        self.patch.setattr(sys, "argv", [str(path), "--n", str(n), "--epochs", str(epochs), *more])
+        runpy.run_path(str(path), run_name="__main__")
+        return self.capsys.readouterr().out.splitlines()
+
+
+def numbers(line: str) -> list[float]:
+    """The decimal fractions in a line."""
+    return [float(found) for found in re.findall(r"-?\d+\.\d+", line)]
+
+
+def test_there_are_four_or_five_and_each_is_tested() -> None:
+    names = {path.stem for path in SCRIPTS}
+    assert names == {"audit_in_python", "explain_under_attack", "harden", "own_attack", "robustness_curve"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_scripts_are_short_and_say_how_to_run_them(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 60
+    assert f"python examples/{path.name}" in text
+    assert path.name in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_audit_in_python(printed: Printed, tmp_path: Path) -> None:
+    lines = printed("audit_in_python", "--out", str(tmp_path / "run"), n=20)
+    found = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    said = {line.split()[0]: numbers(line) for line in lines if re.match(r"\w+_\w+ ", line)}
+    assert set(said) == {"clean_accuracy", "robust_accuracy", "attack_success_rate"}
+    for name, values in said.items():
+        assert values == pytest.approx([found[name][k] for k in ("value", "low", "high")], abs=6e-4)
+    assert 0 < said["robust_accuracy"][0] < said["clean_accuracy"][0]
+    curve = [numbers(line)[1] for line in lines if line.startswith("eps ")]
+    assert curve == sorted(curve, reverse=True)
+    assert curve[0] == said["clean_accuracy"][0]
+    moved = [line for line in lines if "fooled" in line and "held" in line]
+    assert len(moved) == len(found["movements"]) == 3
+    assert lines[-1] == f"page: {tmp_path / 'run' / 'report.html'}"
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8").count("A small network") >= 1
+
+
+def test_robustness_curve(printed: Printed) -> None:
+    lines = printed("robustness_curve")
+    points = [numbers(line) for line in lines if line.startswith("eps ")]
+    assert [eps for eps, _ in points] == [0, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.24]
+    accuracy = [share for _, share in points]
+    assert accuracy == sorted(accuracy, reverse=True)
+    assert accuracy[0] > 0.6
+    assert accuracy[-1] < 0.2
+    forward, backward = numbers(lines[-1])
+    assert 8 < forward < 8 * 31
+    assert backward < forward
+
+
+def test_harden(printed: Printed) -> None:
+    lines = printed("harden", epochs=1)
+    rows = {line.split()[0]: numbers(line) for line in lines[1:]}
+    assert set(rows) == {"standard", "madry", "trades"}
+    for clean, low, high, robust, robust_low, robust_high in rows.values():
+        assert low <= clean <= high
+        assert robust_low <= robust <= robust_high
+        assert robust < clean
+    assert rows["madry"][3] > rows["standard"][3]
+
+
+def test_explain_under_attack(printed: Printed) -> None:
+    lines = printed("explain_under_attack")
+    fooled, held = (int(k) for k in re.findall(r"(\d+) (?:fooled|held)", lines[0]))
+    assert 0 < fooled < 40
+    assert 0 < held < 40
+    rows = {line.split()[0]: numbers(line) for line in lines[2:6]}
+    assert set(rows) == {"saliency", "input_x_gradient", "integrated_gradients", "grad_cam"}
+    for kept_fooled, kept_held, rank_fooled, rank_held in rows.values():
+        assert min(kept_fooled, kept_held) > 0.09
+        assert max(kept_fooled, kept_held, rank_fooled, rank_held) < 1
+
+
+def test_own_attack(printed: Printed) -> None:
+    rows = [numbers(line)[-2:] for line in printed("own_attack")]
+    assert [inside for inside, _ in rows] == [1, 1, 1]
+    changed = [share for _, share in rows]
+    assert changed == sorted(changed)
+    assert changed[-1] > changed[0]
+    assert changed[-1] > 0.5
