@@ -222,7 +222,10 @@ class Dropping(nn.Module):
 
 BAD = {
     "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*--mean"),
-    "NaN pixels": (lambda m, x, y: (m, x.index_fill(0, torch.tensor([3]), torch.nan), y), "NaN or infinite values in 1 samples, the first is sample 3"),
+    "NaN pixels": (
+        lambda m, x, y: (m, x.index_fill(0, torch.tensor([3]), torch.nan), y),
+        "NaN or infinite values in 1 samples, the first is sample 3",
+    ),
     "infinite pixels": (lambda m, x, y: (m, x.index_fill(0, torch.tensor([0]), torch.inf), y), "NaN or infinite"),
     "NaN logits": (lambda m, x, y: (lambda z: m(z) * torch.nan, x, y), "NaN or infinite logits for"),
     "labels out of range": (lambda m, x, y: (m, x, y + 1), r"labels lie in \[1, 3\], the model has 3 classes"),
@@ -241,7 +244,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     change, message = BAD[name]
-    model, x, y = change(*subject())  # type: ignore[no-untyped-call]
+    model, x, y = change(*subject())
     with pytest.raises(BadInput, match=message) as e:
         audit(model, x, y, Linf(0.1), plan=PLAN, out=tmp_path / "run")
     assert "\n" not in str(e.value)
