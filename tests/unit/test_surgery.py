@@ -95,9 +95,10 @@ def test_everything_else_is_left_alone(act: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(smooth(x), true)
 
 
-def test_in_place_relu_keeps_its_effect() -> None:
+@pytest.mark.parametrize("name", [name for name in RELUS if "place" in name or name.endswith("_")])
+def test_in_place_relu_keeps_its_effect(name: str) -> None:
     def statement(t: Tensor) -> Tensor:
-        t.relu_()
+        RELUS[name](t)
         return t + 1
 
     net, x = Net(statement), numbers()

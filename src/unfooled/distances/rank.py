@@ -72,7 +72,7 @@ def either_nonzero(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Flat maps with +inf off the support, the support, and which pairs are defined."""
+    """Flat maps with +inf off the support, the support, and which pairs are finite on it."""
     check_pair(a, b)
     if support is not None and (support.shape != a.shape or support.dtype != torch.bool):
         raise BadInput(f"support is {support.dtype}, {tuple(support.shape)}; it must be bool, {tuple(a.shape)}")
@@ -80,10 +80,8 @@ def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor,
     keep = torch.ones_like(a, dtype=torch.bool) if support is None else flat(support)
     # Off the support both maps are +inf: last in either order, so those coordinates invert nothing.
     a, b = (t.masked_fill(~keep, torch.inf) for t in (a, b))
-    valid = torch.ones(len(a), dtype=torch.bool, device=a.device)
-    for t in (a, b):
-        high, low = t.masked_fill(~keep, -torch.inf).amax(1), t.amin(1)
-        valid = valid & (torch.isfinite(t) | ~keep).all(1) & (high > low)
+    # Constant maps need no care: both formulas become 0 / 0.
+    valid = ((torch.isfinite(a) & torch.isfinite(b)) | ~keep).all(1)
     return a, b, keep, valid
 
 

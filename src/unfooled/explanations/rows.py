@@ -24,7 +24,7 @@ class RowBudget:
     Args:
         model: its parameters are saved too, but not once a row.
         x: inputs, (B, *D).
-        chunk_bytes: the budget; where None 64 MiB on a CPU and 1 GiB elsewhere. Never over a quarter of what is free.
+        chunk_bytes: the budget; where None 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of what is free.
     """
 
     guess = 400  # bytes saved per byte of input: small CNNs need 100 to 400
@@ -32,7 +32,7 @@ class RowBudget:
     def __init__(self, model: Model, x: Tensor, chunk_bytes: int | None = None) -> None:
         if chunk_bytes is not None and chunk_bytes < 1:
             raise BadInput(f"chunk_bytes is {chunk_bytes}; it must be at least 1")
-        default = (1 << 26) if x.device.type == "cpu" else (1 << 30)
+        default = (1 << 26) if x.device.type == "cpu" else (1 << 32)
         self.budget = min(chunk_bytes or default, free_bytes(x.device) // 4)
         self.own = x[:1].numel() * x.element_size()
         self.row = self.guess * self.own

@@ -108,7 +108,7 @@ class _Softplus(TorchFunctionMode):
         if not _is_relu(func, args, kwargs):
             return func(*args, **kwargs)
         t = args[0] if args else kwargs["input"]
-        inplace = kwargs.get("inplace", len(args) > 1 and func is F.relu and args[1]) or func.__name__.endswith("_")
+        inplace = kwargs.get("inplace", False) or func.__name__.endswith("_")
         # Softplus keeps its input for the backward pass, so an in-place one works on a copy.
         value = F.softplus(t.clone() if inplace else t, beta=self.beta, threshold=40.0)
         return t.copy_(value) if inplace else value
