@@ -7,8 +7,9 @@ import torch
 from tests.conftest import points, tiny_net
 from torch import Tensor
 
-from unfooled.core import shapes
-from unfooled.core.shapes import chunked, fitting_batch, flat, free_bytes, per_sample, where_rows
+from unfooled.core import rows
+from unfooled.core.rows import fitting_batch
+from unfooled.core.shapes import chunked, flat, free_bytes, per_sample, where_rows
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (3, 2, 5), (2, 2, 2, 2)])
@@ -48,13 +49,13 @@ def test_chunks_of_no_size() -> None:
 def test_the_batch_that_fits_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_bytes() > 1 << 20
     net, small, large = tiny_net(), points(2, (1, 6, 5)), points(2, (1, 60, 50))
-    monkeypatch.setattr(shapes, "free_bytes", lambda device: 1_000_000)
+    monkeypatch.setattr(rows, "free_bytes", lambda device: 1_000_000)
     found = fitting_batch(net, small, ceiling=10_000)
     assert 1 < found < 10_000
-    monkeypatch.setattr(shapes, "free_bytes", lambda device: 2_000_000)
+    monkeypatch.setattr(rows, "free_bytes", lambda device: 2_000_000)
     assert abs(fitting_batch(net, small, ceiling=10_000) - 2 * found) <= 1
     assert fitting_batch(net, small, ceiling=3) == 3
     # A convolution's activations are as large as the picture: a hundred times the pixels, a hundredth of the samples.
     assert fitting_batch(net[:2], large) < fitting_batch(net[:2], small, ceiling=10_000) / 50
-    monkeypatch.setattr(shapes, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(rows, "free_bytes", lambda device: 0)
     assert fitting_batch(net, small) == 1

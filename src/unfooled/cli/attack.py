@@ -49,7 +49,7 @@ def attack(
     from unfooled.cli import show
     from unfooled.core.files import write_whole
     from unfooled.core.modes import counted
-    from unfooled.core.shapes import fitting_batch
+    from unfooled.core.rows import fitting_batch
     from unfooled.evaluation import intervals
     from unfooled.evaluation.subject import get_to_know
     from unfooled.evaluation.verify import verify

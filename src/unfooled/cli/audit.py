@@ -136,7 +136,7 @@ def judge(
 ) -> Summary:
     """Bind the names to functions and run the audit with progress bars."""
     from unfooled.cli import show
-    from unfooled.core.shapes import fitting_batch
+    from unfooled.core.rows import fitting_batch
     from unfooled.evaluation.audit import Plan, audit
 
     if attack is None and (steps is not None or restarts != 1):

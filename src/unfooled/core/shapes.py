@@ -56,30 +56,3 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 2 << 30
-
-
-def fitting_batch(model: Callable[[Tensor], Tensor], x: Tensor, *, ceiling: int = 256, share: float = 0.25) -> int:
-    """Samples per batch whose forward and backward pass fit into a share of the free memory.
-
-    Measured, not guessed: the tensors autograd saves for one sample's backward pass are counted in bytes.
-
-    Args:
-        model: any callable to logits.
-        x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
-        ceiling: never more than this; beyond it nothing gets faster on most devices.
-        share: part of the free memory that one batch may take.
-
-    Returns:
-        A batch size between 1 and `ceiling`.
-    """
-    seen: dict[int, int] = {}
-
-    def note(t: Tensor) -> Tensor:
-        seen[t.data_ptr()] = t.numel() * t.element_size()
-        return t
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        model(x[:1].detach().clone().requires_grad_())
-    # Twice: gradients flow back at the size of the activations that they replace.
-    per_item = 2 * sum(seen.values()) + 8 * x[:1].numel() * x.element_size()
-    return max(1, min(ceiling, int(share * free_bytes(x.device)) // max(per_item, 1)))

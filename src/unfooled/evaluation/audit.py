@@ -22,7 +22,8 @@ from unfooled.core import losses
 from unfooled.core.checks import BadInput, check_threat
 from unfooled.core.goals import Attack, read_logits
 from unfooled.core.modes import Counted, frozen
-from unfooled.core.shapes import chunked, fitting_batch, where_rows
+from unfooled.core.rows import fitting_batch
+from unfooled.core.shapes import chunked, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Explain, Model
 from unfooled.evaluation.movement import map_scores

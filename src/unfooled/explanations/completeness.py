@@ -16,10 +16,10 @@ from torch import Tensor
 from unfooled.core.checks import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
+from unfooled.core.rows import RowBudget
 from unfooled.core.shapes import chunked, flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, prepared, scored
-from unfooled.explanations.rows import RowBudget
 
 
 @dataclass(frozen=True, eq=False)

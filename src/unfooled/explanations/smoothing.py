@@ -17,10 +17,10 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.checks import BadInput
+from unfooled.core.rows import RowBudget
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.types import Explain, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, saliency
-from unfooled.explanations.rows import RowBudget
 
 
 def smooth_grad(

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import modules_of
+from unfooled.core.rows import RowBudget
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, score_gradient
-from unfooled.explanations.rows import RowBudget
 
 Nodes = tuple[tuple[float, ...], tuple[float, ...]]
 """Places t_j on the unit path and their weights w_j, which sum to 1."""

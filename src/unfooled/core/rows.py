@@ -62,3 +62,21 @@ class RowBudget:
         # Twice: gradients flow back at the size of the activations that they replace.
         self.row = max(1, 2 * saved // rows + 8 * self.own)
         self.measured = True
+
+
+def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, chunk_bytes: int | None = None) -> int:
+    """Samples per batch whose forward and backward pass stay near a budget of bytes.
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
+        ceiling: never more than this; beyond it nothing gets faster on most devices.
+        chunk_bytes: the budget; see `RowBudget`.
+
+    Returns:
+        A batch size between 1 and `ceiling`.
+    """
+    budget = RowBudget(model, x, chunk_bytes)
+    with torch.enable_grad(), budget.measuring(1):
+        model(x[:1].detach().clone().requires_grad_())
+    return min(ceiling, budget.rows)
