@@ -1,0 +1,119 @@
+"""Every minimal-norm attack: the nearest point of a linear model, and what all of them promise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.conftest import interior, linear, points, tiny_net
+from torch import Tensor
+
+from unfooled.attacks.bisect import bisect
+from unfooled.attacks.ddn import ddn
+from unfooled.attacks.fmn import fmn
+from unfooled.attacks.sigma_zero import sigma_zero
+from unfooled.core.checks import BadInput
+from unfooled.core.modes import counted
+from unfooled.core.nearest import NORMS
+from unfooled.core.types import Model
+from unfooled.evaluation.verify import verify
+
+Minimal = Callable[..., Tensor]
+PAIRS = [(ddn, 2.0), (sigma_zero, 0.0), *((fmn, p) for p in NORMS), *((bisect, p) for p in (2.0, math.inf))]
+IDS = [f"{attack.__name__}-{norm:g}" for attack, norm in PAIRS]
+every = pytest.mark.parametrize(("attack", "norm"), PAIRS, ids=IDS)
+SHAPE = (1, 6, 5)
+
+
+def distances(model: Model, x: Tensor, y: Tensor, z: Tensor, norm: float, *, targeted: bool = False) -> Tensor:
+    return verify(model, x, y, z, NORMS[norm](math.inf), targeted=targeted).distance
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_two_classes_linear_is_exact(attack: Minimal, norm: float, dtype: torch.dtype) -> None:
+    model, x = linear(2, SHAPE, dtype=dtype), interior(8, SHAPE, dtype=dtype)
+    y = model(x).argmax(1)
+    z = attack(model, x, y, norm, steps=200)
+    assert z.dtype == dtype
+    found = distances(model, x, y, z, norm)
+    if norm == 0:
+        assert bool((found == 1).all())
+        return
+    best = model.distance(x, y, norm)
+    assert bool((found >= best * (1 - 1e-4)).all())
+    assert bool((found <= best * 1.005).all()), found / best
+
+
+@every
+def test_at_least_as_near_as_a_random_search(attack: Minimal, norm: float) -> None:
+    model, x = tiny_net(3, SHAPE), points(10, SHAPE, seed=2)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    found = distances(model, x, y, attack(model, x, y, norm, steps=150), norm)
+    threat = NORMS[norm](math.inf)
+    nearest = torch.full_like(found, torch.inf)
+    for seed in range(300):
+        near = threat.with_eps(nearest.clamp(max=3.0)).sample(x, seed)
+        nearest = torch.minimum(nearest, distances(model, x, y, near, norm))
+    assert bool(torch.isfinite(found).all())
+    assert bool((found <= nearest + 1e-6).all())
+
+
+@every
+def test_nothing_is_touched_and_the_batch_does_not_matter(attack: Minimal, norm: float) -> None:
+    model, x = tiny_net(3, SHAPE), points(7, SHAPE, seed=4)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    kept, state = x.clone(), torch.get_rng_state()
+    whole = attack(model, x, y, norm, steps=30)
+    assert torch.equal(x, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(whole, attack(model, x, y, norm, steps=30))
+    order = torch.tensor([4, 0, 6, 2, 5, 1, 3])
+    parts = torch.cat([attack(model, x[r], y[r], norm, steps=30) for r in order.split(3)])
+    a, b = distances(model, x, y, whole, norm)[order], distances(model, x[order], y[order], parts, norm)
+    torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
+
+
+@every
+def test_targets_are_hit(attack: Minimal, norm: float) -> None:
+    model, x = linear(4, SHAPE), interior(6, SHAPE)
+    target = (model(x).argmax(1) + 1) % 4
+    z = attack(model, x, target, norm, targeted=True, steps=100)
+    assert bool(torch.isfinite(distances(model, x, target, z, norm, targeted=True)).all())
+
+
+@every
+def test_already_wrong_stays_and_failure_returns_x(attack: Minimal, norm: float) -> None:
+    model, x = tiny_net(3, SHAPE), points(4, SHAPE)
+    with torch.no_grad():
+        y = (model(x).argmax(1) + 1) % 3
+    assert bool((distances(model, x, y, attack(model, x, y, norm, steps=5), norm) == 0).all())
+
+    def sure(z: Tensor) -> Tensor:
+        s = z.flatten(1).sum(1)
+        return torch.stack([s + 99, s * 0.5], 1)
+
+    z = attack(sure, x, torch.zeros(4, dtype=torch.int64), norm, steps=5)
+    assert torch.equal(z, x)
+
+
+@every
+def test_passes_are_what_is_claimed(attack: Minimal, norm: float) -> None:
+    x = points(3, SHAPE)
+    with torch.no_grad():
+        y = tiny_net(3, SHAPE)(x).argmax(1)
+    with counted(tiny_net(3, SHAPE)) as model:
+        attack(model, x, y, norm, steps=40)
+    assert model.backwards <= 3 * 41
+    assert model.forwards <= 3 * (40 + 10 + 2 * 20 + 2)
+
+
+@pytest.mark.parametrize(("attack", "norm"), [(ddn, 1), (sigma_zero, 2), (fmn, 3), (bisect, 1)])
+def test_other_norms_are_refused(attack: Minimal, norm: float) -> None:
+    with pytest.raises(BadInput, match="this attack knows"):
+        attack(linear(2, SHAPE), interior(2, SHAPE), torch.zeros(2, dtype=torch.int64), norm)
