@@ -1,6 +1,6 @@
 """Bisection by budget attacks: the nearest adversarial example in L2 or Linf, every sample at its own radius.
 
-    eps_0 = |margin| / |grad|_dual;   fooled: eps <- s of the nearest found, s = .95;   not: eps doubled, or s half-way to 1
+    eps_0 = |margin| / |grad|_dual;   fooled: eps <- s of the nearest, s = .95;   not: eps doubled, or s half-way to 1
 
 Each round is one batch of short ascents whose eps is (B,), started from the last point on the new, smaller ball.
 """
