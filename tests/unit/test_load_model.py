@@ -42,14 +42,14 @@ def same(classifier: Classifier, net: nn.Module, x: torch.Tensor = X) -> bool:
 # Checkpoints
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".pth.tar", "", ".safetensors"])
 def test_a_bare_state_dict_needs_its_architecture_alone(tmp_path: Path, suffix: str) -> None:
     net = SmallCnn((3, 32, 32), 43, width=8).eval()
     path = tmp_path / f"signs{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(net.state_dict(), path)
     classifier = load_model(path, "small-cnn")
     assert same(classifier, net, torch.rand(2, 3, 32, 32))
-    assert classifier.name == "signs"
+    assert classifier.name.startswith("signs")
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net"])
@@ -98,11 +98,16 @@ def test_the_state_of_a_classifier_keeps_its_normalisation(tmp_path: Path) -> No
     x = torch.rand(2, 3, 8, 8)
     torch.save(whole.state_dict(), tmp_path / "bare.pt")
     assert same(load_model(tmp_path / "bare.pt", "small-cnn"), whole, x)
-    torch.save({"model": whole.state_dict(), "arch": "small-cnn"}, tmp_path / "own.pt")
+    torch.save({"model": whole.state_dict(), "arch": "small-cnn", "mean": None, "std": None}, tmp_path / "own.pt")
     assert same(load_model(tmp_path / "own.pt"), whole, x)
     plain = Classifier(SmallCnn(width=4)).eval()
     torch.save({"model": plain.state_dict(), "arch": "small-cnn"}, tmp_path / "plain.pt")
     assert not load_model(tmp_path / "plain.pt").normalises
+
+
+def test_other_pickle_protocols_load(tmp_path: Path, net: SmallCnn) -> None:
+    torch.save({"model": net.state_dict()}, tmp_path / "a.pt", pickle_protocol=3)
+    assert same(load_model(tmp_path / "a.pt", "small-cnn"), net)
 
 
 def test_counters_of_batches_may_lack(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_a_bare_pickle_is_refused_by_what_it_imports(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(text)
     with pytest.raises(BadInput, match=r"refused: .* subprocess\.getoutput"):
         load_model(tmp_path / "a.pt", "small-cnn")
-    (tmp_path / "b.pt").write_bytes(b"\x80\x02csubprocess\ngetoutput\n.")
+    (tmp_path / "b.pt").write_bytes(b"(dp0\nVa\np1\ncsubprocess\ngetoutput\np2\n(Vtouch ran\np3\ntp4\nRp5\ns.")
     with pytest.raises(BadInput, match=r"refused: .* subprocess\.getoutput"):
         load_model(tmp_path / "b.pt", "small-cnn")
 
@@ -276,9 +281,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     Path("helper.py").write_text("SIZE = 3\n")
     code = """
+        from __future__ import annotations
+        from dataclasses import dataclass
         import torch
         from torch import nn
         from helper import SIZE
+        @dataclass
+        class Settings:  # looks its own module up
+            size: int = SIZE
         class Net(nn.Linear):
             def __init__(self): super().__init__(4, SIZE)
         def build(): return Net()
@@ -347,6 +357,8 @@ def test_callables_are_wrapped_and_classifiers_returned() -> None:
     x = torch.rand(2, 4)
     assert torch.allclose(classifier(x), (x - 0.5) / 0.25 @ weight.T)
     assert load_model(classifier) is classifier
+    with pytest.raises(BadInput, match=r"a normalisation of its own; leave mean and std out"):
+        load_model(classifier, std=0.5)
     with pytest.raises(BadInput, match="the model is a int"):
         load_model(3)  # type: ignore[arg-type]
 

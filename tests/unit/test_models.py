@@ -132,7 +132,7 @@ def train(net: SmallCnn, x: torch.Tensor, y: torch.Tensor, epochs: int, threat: 
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
-            seen = pgd(net, x[rows], y[rows], threat, 3) if threat else x[rows]
+            seen = pgd(net, x[rows], y[rows], threat, 2) if threat else x[rows]
             optimiser.zero_grad()
             cross_entropy(net(seen), y[rows]).backward()
             optimiser.step()

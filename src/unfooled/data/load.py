@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,8 @@ from torch import Tensor
 from unfooled.core.checks import BadInput
 from unfooled.data import arrays
 from unfooled.data.classes import in_order
-from unfooled.data.dataset import Dataset, Source, chosen
-from unfooled.data.digits import digits
-from unfooled.data.factory import from_arrays, from_callable, from_factory
-from unfooled.data.folders import folder
-from unfooled.data.idx import IMAGES, idx_file, idx_folder, images_in
-from unfooled.data.nearest import nearest
-from unfooled.data.npz import npz
-
-FOLDER = "UNFOOLED_DATA"
-"""The environment variable that names the folder of the data sets below; `../shared/data` unless set."""
-
-KNOWN: dict[str, tuple[str, str]] = {
-    "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
-    "fashion-mnist": (
-        "fashion_mnist.npz",
-        "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle_boot",
-    ),
-    "gtsrb": ("gtsrb_subset.npz", ""),
-    "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
-}
-"""Short name -> its file in that folder, and its class names where the file has none."""
+from unfooled.data.dataset import Dataset
+from unfooled.data.sources import open_source
 
 
 def load_data(
@@ -106,7 +85,7 @@ def load_dataset(
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     if sides is not None and (len(sides) != 2 or min(sides) < 1):
         raise BadInput(f"size is {size}; it must be a side or (H, W), at least 1")
-    found = _open(source, split, sides, channels)
+    found = open_source(source, split, sides, channels)
     if not len(found.y):
         raise BadInput(f"{found.name} ({found.split}) is empty")
     stored = found.y
@@ -129,46 +108,3 @@ def _order(y: np.ndarray) -> np.ndarray:
     classes, first = np.unique(y, return_index=True)
     first = first[np.searchsorted(classes, y)]
     return np.lexsort((first, np.arange(len(y)) - first))
-
-
-def _open(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
-    """Tell the kinds of source apart."""
-    if isinstance(source, (tuple, list)):
-        return from_arrays(source, "the data")
-    if callable(source):
-        return from_callable(source, split, getattr(source, "__name__", "the function"))
-    if not isinstance(source, (str, Path)):
-        raise BadInput(f"the data are a {type(source).__name__}; give a name, a path, a function or (x, y)")
-    name, path = str(source), Path(source)
-    if name == "digits":
-        return digits(split)
-    if name in KNOWN:
-        return _known(name, split)
-    if path.is_dir():
-        return idx_folder(path, split) if images_in(path) else folder(path, split, size=size, channels=channels)
-    if path.is_file():
-        if path.suffix == ".npz":
-            return npz(path, split)
-        if IMAGES.fullmatch(path.name) or "idx" in path.name:
-            found = idx_file(path)
-            return found if found.split == "all" else replace(found, split=chosen(split, [found.split], path))
-        raise BadInput(
-            f"{path} is no data file; known are .npz and IDX (train-images-idx3-ubyte), and folders of images"
-        )
-    if ":" in name:
-        return from_factory(name, split)
-    beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise BadInput(
-        f"there is no data {name!r}{nearest(path.name, ['digits', *KNOWN, *beside])}; give digits, {', '.join(KNOWN)}, "
-        "a path, or package.module:factory"
-    )
-
-
-def _known(name: str, split: str) -> Source:
-    """A data set by its short name."""
-    file, classes = KNOWN[name]
-    place = Path(os.environ.get(FOLDER, "../shared/data"))
-    if not (place / file).is_file():
-        raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
-    found = npz(place / file, split)
-    return replace(found, name=name, classes=[c.replace("_", " ") for c in classes.split()] or found.classes)

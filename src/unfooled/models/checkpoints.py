@@ -11,20 +11,17 @@ stripped.
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickletools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput
+from unfooled.models.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -59,7 +56,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     if path.suffix == ".safetensors":
         held, facts = _read_safetensors(path)
     else:
-        held = _read_pickle(path, trust_pickle)
+        held = read_pickle(path, trust_pickle)
         facts = dict(held) if isinstance(held, Mapping) and any(key in held for key in WRAPPERS) else {}
     weights = _weights_in(held)
     if isinstance(weights, nn.Module):
@@ -69,6 +66,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
         raise BadInput(f"{path} holds no weights (it holds {kind or 'nothing'})")
     named = [key for key in weights if key not in ("mean", "std")]
     if named and all(key.startswith("module.") for key in named):  # the whole state of a `Classifier`
+        facts = {key: value for key, value in facts.items() if value is not None}
         facts = {key: weights[key] for key in ("mean", "std") if key in weights} | facts
         weights = {key: weights[key] for key in named}
     return Checkpoint(strip(weights), _parsed(facts, path))
@@ -92,65 +90,6 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             except ValueError:
                 facts[key] = header[key]
     return state, facts
-
-
-def _harmless() -> list[Any]:
-    """What training scripts put beside weights, and cannot run anything: parsed arguments, NumPy numbers."""
-    scalar = np.float64(0).__reduce__()[0]
-    return [
-        argparse.Namespace,
-        np.dtype,
-        scalar,
-        (scalar, "numpy.core.multiarray.scalar"),
-        *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
-    ]
-
-
-def _read_pickle(path: Path, trust_pickle: bool) -> Any:
-    """What `torch.save` wrote."""
-    try:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise _unreadable(path, error, trust_pickle) from error
-
-
-def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
-    """What is wrong with a file that did not load, as far as it can be told."""
-    text = str(error)
-    if "TorchScript" in text:
-        return BadInput(
-            f"{path} is a TorchScript archive; save the model with torch.export.save (.pt2), or name a factory that "
-            "loads it"
-        )
-    named = re.search(r"(?:GLOBAL|unrecognized function|[Uu]nsupported class) ([\w.]+)", text)
-    wanted = named.group(1) if named else _first_import(path)
-    if wanted and not trusted:
-        return BadInput(
-            f"{path} was refused: it is a pickle that imports and may run {wanted}; save the weights alone "
-            "(safetensors.torch.save_file(model.state_dict(), ...)), or give trust_pickle=True if you trust its author"
-        )
-    with path.open("rb") as file:
-        if file.read(24).startswith(b"version https://git-lfs"):
-            return BadInput(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
-    reason = "not a file of torch.save" if "weights_only" in text else f"{type(error).__name__}: {text[:200]}"
-    return BadInput(f"{path} ({path.stat().st_size} bytes) is cut off, damaged or no checkpoint: {reason}")
-
-
-def _first_import(path: Path) -> str:
-    """The first name that a bare pickle would import, read without running it; empty where there is none."""
-    strings: list[str] = []
-    try:
-        for code, argument, _ in pickletools.genops(path.read_bytes()):
-            if code.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if code.name == "STACK_GLOBAL":
-                return ".".join(strings[-2:])
-            if isinstance(argument, str):
-                strings.append(argument)
-    except Exception:  # not a pickle at all
-        return ""
-    return ""
 
 
 def _weights_in(held: Any) -> Mapping[str, Tensor] | nn.Module:

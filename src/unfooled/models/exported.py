@@ -6,7 +6,6 @@ groups of b, the last one filled up with zeros: a cost of ceil(B / b) calls.
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +61,7 @@ def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = Fals
         BadInput: the file is damaged, holds what could run code, or takes more than one input, or was exported in
             training mode.
     """
-    source: Any = path if trust_pickle else io.BytesIO(vetted(path))
+    source: Any = path if trust_pickle else vetted(path)
     try:
         with _quiet():
             program = torch.export.load(source)

@@ -1,15 +1,76 @@
-"""Weights into a module, or one sentence on why they do not fit."""
+"""A checkpoint's weights in the module that they belong to, or one sentence on why they do not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput
-from unfooled.models.architectures import fitting
-from unfooled.models.checkpoints import within
+from unfooled.models.architectures import ARCHITECTURES, build_like, builder_of, fitting
+from unfooled.models.checkpoints import Checkpoint, read_checkpoint, within
+from unfooled.models.factory import from_factory
+from unfooled.models.found import Found
+from unfooled.models.timm_models import from_timm
+
+
+def from_checkpoint(
+    path: Path,
+    arch: str | None,
+    *,
+    input_shape: Sequence[int] | None,
+    num_classes: int | None,
+    trust_pickle: bool,
+) -> Found:
+    """Build what the checkpoint (or the caller) says it is, and load its weights.
+
+    Args:
+        path: a checkpoint.
+        arch: a key of `ARCHITECTURES`, `timm:NAME` or a factory; None where the checkpoint states it.
+        input_shape: (C, H, W); None where the checkpoint or the weights tell.
+        num_classes: likewise.
+        trust_pickle: let the file run code.
+
+    Raises:
+        BadInput: it cannot be read, its architecture is unknown, or its weights do not fit.
+    """
+    if arch is not None and ":" not in arch:
+        builder_of(arch)  # an unknown name is reported before a large file is read
+    held = read_checkpoint(path, trust_pickle=trust_pickle)
+    facts = held.facts
+    statistics = {key: facts.get(key) for key in ("mean", "std", "classes")}
+    shape = input_shape if input_shape is not None else facts.get("input_shape")
+    if held.module is not None:
+        return Found(held.module, path.stem, input_shape=shape, **statistics)
+    classes = num_classes if num_classes is not None else facts.get("num_classes")
+    arch = arch or _stated(path, held)
+    if arch.startswith("timm:"):
+        found = from_timm(arch.removeprefix("timm:"), held.state, num_classes=classes)
+        statistics["mean"] = statistics["mean"] or found.mean
+        statistics["std"] = statistics["std"] or found.std
+        module, shape = found.module, shape or found.input_shape
+    elif ":" in arch:
+        module = from_factory(arch)
+    else:
+        module = build_like(arch, held.state, input_shape=shape, classes=classes)
+        if shape is None and getattr(module, "fixed_size", True):
+            shape = module.input_shape
+    if not isinstance(module, nn.Module):
+        raise BadInput(f"{arch} returned a {type(module).__name__}, which has no weights to load {path} into")
+    fit(module, held.state, arch=arch, path=path)
+    return Found(module, path.stem, input_shape=shape, **statistics)
+
+
+def _stated(path: Path, held: Checkpoint) -> str:
+    """The architecture that a checkpoint states; never a factory, which would run what a file says."""
+    arch = held.facts.get("arch", "")
+    if arch in ARCHITECTURES or arch.startswith("timm:"):
+        return arch
+    fits = fitting(held.state)
+    stated = f"states the architecture {arch!r}, which is not known here" if arch else "does not say its architecture"
+    mend = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
+    raise BadInput(f"{path} {stated}; give arch: {mend}, timm:NAME or package.module:factory")
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path) -> None:

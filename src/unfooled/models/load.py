@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from torch import nn
 
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
-from unfooled.models.architectures import ARCHITECTURES, build_like, builder_of, fitting
-from unfooled.models.checkpoints import Checkpoint, read_checkpoint
+from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.exported import from_exported
 from unfooled.models.factory import from_factory
-from unfooled.models.fitting import fit
+from unfooled.models.fitting import from_checkpoint
 from unfooled.models.found import Found, Statistic
 from unfooled.models.huggingface import from_folder
 from unfooled.models.nearest import missing_file
@@ -24,7 +24,7 @@ from unfooled.models.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
 
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 
 
 def load_model(
@@ -50,7 +50,7 @@ def load_model(
             `timm:NAME`, with its published weights;
             a folder of a Hugging Face image classifier;
             a module or callable (wrapped; copied first if it trains or is elsewhere), or a `Classifier` (returned as it
-            is, whatever the other arguments).
+            is).
         arch: for a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above.
         device: where the model shall be.
         mean: of the training data, in fractions of the input range, one number or one a channel. This and the following
@@ -67,7 +67,7 @@ def load_model(
             architecture, weights that do not fit, a factory that fails, an extra that is not installed.
     """
     if isinstance(source, Classifier):
-        return source
+        return _unchanged(source, mean, std)
     place = torch.device(device)
     if isinstance(source, (str, Path)):
         with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers, and are then replaced
@@ -78,38 +78,33 @@ def load_model(
         found = Found(_ready(source, place), getattr(source, "__name__", ""))
     else:
         raise BadInput(f"the model is a {type(source).__name__}; give a path, a name, a module or a callable")
-    module = found.module
-    if not isinstance(module, Classifier):
-        names = classes if classes is not None else found.classes
-        if names is not None and num_classes is not None and len(names) != num_classes:
-            raise BadInput(f"there are {len(names)} class names for {num_classes} classes")
-        module = Classifier(
-            module,
-            mean=mean if mean is not None else found.mean,
-            std=std if std is not None else found.std,
-            name=name or found.name,
-            classes=names,
-            input_shape=input_shape if input_shape is not None else found.input_shape,
-        )
-    return module.to(place).eval()
+    if isinstance(found.module, Classifier):
+        return _unchanged(found.module, mean, std).to(place).eval()
+    facts: dict[str, Any] = {"mean": mean, "std": std, "classes": classes, "input_shape": input_shape, "name": name}
+    found = replace(found, **{key: value for key, value in facts.items() if value is not None})
+    if found.classes is not None and num_classes is not None and len(found.classes) != num_classes:
+        raise BadInput(f"there are {len(found.classes)} class names for {num_classes} classes")
+    told: dict[str, Any] = {key: getattr(found, key) for key in facts}
+    return Classifier(found.module, **told).to(place).eval()
 
 
 def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Found:
     """Tell the kinds of source apart by their names."""
     path = Path(source)
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    checkpoint = kind in CHECKPOINTS and path.is_file()
+    known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # arch says that it is one
+    checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
         raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
     if source.startswith("timm:"):
-        return from_timm(source.removeprefix("timm:"), num_classes=sizes["num_classes"])
+        return from_timm(source.removeprefix("timm:"))
     if kind == "folder":
         return from_folder(path)
     if path.is_file():
         if kind == ".pt2":
             return from_exported(path, device, trust_pickle=trust_pickle)
         if checkpoint:
-            return _from_checkpoint(path, arch, trust_pickle=trust_pickle, **sizes)
+            return from_checkpoint(path, arch, trust_pickle=trust_pickle, **sizes)
         mend = f"name its factory: {source}:factory" if kind == ".py" else f"known are {', '.join(CHECKPOINTS)}, .pt2"
         raise BadInput(f"{source} is not a model file; {mend}")
     if ":" in source and path.suffix.lower() not in (*CHECKPOINTS, ".pt2"):
@@ -121,57 +116,18 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
     raise missing_file(path, (*CHECKPOINTS, ".pt2"))
 
 
-def _from_checkpoint(
-    path: Path,
-    arch: str | None,
-    *,
-    input_shape: Sequence[int] | None,
-    num_classes: int | None,
-    trust_pickle: bool,
-) -> Found:
-    """Build what the checkpoint (or the caller) says it is, and load its weights."""
-    if arch is not None and ":" not in arch:
-        builder_of(arch)  # an unknown name is reported before a large file is read
-    held = read_checkpoint(path, trust_pickle=trust_pickle)
-    facts = held.facts
-    statistics = {key: facts.get(key) for key in ("mean", "std", "classes")}
-    shape = input_shape if input_shape is not None else facts.get("input_shape")
-    if held.module is not None:
-        return Found(held.module, path.stem, input_shape=shape, **statistics)
-    classes = num_classes if num_classes is not None else facts.get("num_classes")
-    arch = arch or _stated(path, held)
-    if arch.startswith("timm:"):
-        found = from_timm(arch.removeprefix("timm:"), held.state, num_classes=classes)
-        statistics["mean"] = statistics["mean"] or found.mean
-        statistics["std"] = statistics["std"] or found.std
-        module, shape = found.module, shape or found.input_shape
-    elif ":" in arch:
-        module = from_factory(arch)
-    else:
-        module = build_like(arch, held.state, input_shape=shape, classes=classes)
-        if shape is None and getattr(module, "fixed_size", True):
-            shape = module.input_shape
-    if not isinstance(module, nn.Module):
-        raise BadInput(f"{arch} returned a {type(module).__name__}, which has no weights to load {path} into")
-    fit(module, held.state, arch=arch, path=path)
-    return Found(module, path.stem, input_shape=shape, **statistics)
-
-
-def _stated(path: Path, held: Checkpoint) -> str:
-    """The architecture that a checkpoint states; never a factory, which would run what a file says."""
-    arch = held.facts.get("arch", "")
-    if arch in ARCHITECTURES or arch.startswith("timm:"):
-        return arch
-    fits = fitting(held.state)
-    stated = f"states the architecture {arch!r}, which is not known here" if arch else "does not say its architecture"
-    mend = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
-    raise BadInput(f"{path} {stated}; give arch: {mend}, timm:NAME or package.module:factory")
-
-
 def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Module | Callable[..., Any]:
     """The caller's own model, or a copy where it would have to be changed: its mode and its place stay."""
     if not isinstance(model, nn.Module):
         return model
-    elsewhere = any(weight.device != device for weight in [*model.parameters(), *model.buffers()])
+    there = (device.type, device.index or 0)
+    elsewhere = any((w.device.type, w.device.index or 0) != there for w in [*model.parameters(), *model.buffers()])
     trains = any(module.training for module in model.modules())
     return copy.deepcopy(model) if elsewhere or trains else model
+
+
+def _unchanged(model: Classifier, mean: Statistic, std: Statistic) -> Classifier:
+    """A classifier as it is; a second normalisation would be lost without a word."""
+    if mean is not None or std is not None:
+        raise BadInput(f"{model.name} is a Classifier with a normalisation of its own; leave mean and std out")
+    return model

@@ -30,7 +30,7 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
     Args:
         name: of the model, as in `timm.list_models()`, tag included.
         state: weights that shall be loaded next; the number of classes is read off them. Then nothing is fetched.
-        num_classes: K, where known.
+        num_classes: K of that state, where known.
 
     Raises:
         BadInput: timm is not installed, has no such model, or its weights are neither here nor to be had.

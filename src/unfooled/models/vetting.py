@@ -42,7 +42,7 @@ PYTREES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "
 EMPTIED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": ""}  # notes, and the guards' source
 
 
-def vetted(path: Path) -> bytes:
+def vetted(path: Path) -> io.BytesIO:
     """The archive at `path`, checked and written anew.
 
     Raises:
@@ -69,7 +69,8 @@ def vetted(path: Path) -> bytes:
                 ) from None
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise BadInput(f"{path} is damaged or no exported program: {name}: {error}") from error
-    return out.getvalue()
+    out.seek(0)
+    return out
 
 
 class _RefusedError(Exception):
