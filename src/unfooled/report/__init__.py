@@ -1,0 +1,5 @@
+"""Reports: one self-contained HTML page from the run folder of an audit, or from several."""
+
+from unfooled.report.page import render
+
+__all__ = ["render"]

@@ -1,0 +1,118 @@
+"""Run folders as the page needs them: the summary, and the pictures as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from unfooled.core.checks import BadInput
+from unfooled.evaluation.records import Summary, read_record
+
+Array = npt.NDArray[np.floating]
+
+PICTURES = ("x", "x_adv", "before", "after")
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One audited model.
+
+    Attributes:
+        place: its position on the page, from 0; it chooses the run's letter, colour and marker.
+        name: what the page calls it where there are several: its title, or its model where titles are shared.
+        folder: name of the run folder.
+        summary: what was found.
+        pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is.
+    """
+
+    place: int
+    name: str
+    folder: str
+    summary: Summary
+    pictures: dict[str, Array]
+
+    @property
+    def letter(self) -> str:
+        """Its short name on the page: A, B, ..., Z, AA, AB, ..."""
+        return letter(self.place)
+
+    @property
+    def noun(self) -> str:
+        """What a sample is: image where its shape is an image's, else sample."""
+        x = self.pictures.get("x")
+        return "image" if x is not None and x.ndim in (3, 4) else "sample"
+
+
+def letter(position: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    head, tail = divmod(position, 26)
+    return (letter(head - 1) if head else "") + chr(ord("A") + tail)
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """All tensors of a safetensors file as float32 arrays."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+def _pictures(path: Path, rows: int) -> dict[str, Array]:
+    """The gallery's arrays, checked against the number of rows in the summary."""
+    found = _load(path)
+    missing = [name for name in PICTURES if name not in found]
+    if missing:
+        raise BadInput(f"{path} holds no {missing[0]}; run the audit again")
+    pictures = {name: found[name] for name in PICTURES}
+    for name, value in pictures.items():
+        if value.ndim < 2 or len(value) != rows or value[0].size == 0:
+            shape = tuple(value.shape)
+            raise BadInput(
+                f"{name} in {path} has shape {shape}, the summary lists {rows} examples; run the audit again"
+            )
+    for a, b in (("x", "x_adv"), ("before", "after")):
+        if pictures[a].shape != pictures[b].shape:
+            shapes = f"{tuple(pictures[a].shape)} and {tuple(pictures[b].shape)}"
+            raise BadInput(f"{a} and {b} in {path} have shapes {shapes}; they must agree, run the audit again")
+    return pictures
+
+
+def read_run(folder: Path, place: int = 0) -> Run:
+    """Read one run folder.
+
+    Raises:
+        BadInput: no such folder, no summary in it (the audit has not finished), or a file that is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a run folder; give the --out folder of an audit")
+    path = folder / "summary.json"
+    if not path.exists():
+        raise BadInput(f"{folder} has no summary.json: its audit has not finished; start it again to resume it")
+    summary = read_record(path, Summary)
+    if summary.schema_version != SCHEMA:
+        raise BadInput(
+            f"{path} has schema version {summary.schema_version}, this version of unfooled reads {SCHEMA}; "
+            "render it with the version that wrote it"
+        )
+    pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
+    return Run(place, summary.title, folder.resolve().name, summary, pictures)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders in the order given; the first is A."""
+    if not folders:
+        raise BadInput("there is no run to report on; give at least one run folder")
+    runs = [read_run(folder, k) for k, folder in enumerate(folders)]
+    if len({run.name for run in runs}) < len(runs):
+        runs = [replace(run, name=run.summary.model) for run in runs]
+    return runs

@@ -1,0 +1,37 @@
+"""The page's colours, light and dark. Text keeps a contrast of 4.5:1 or more on every ground it stands on."""
+
+from __future__ import annotations
+
+# name -> (light, dark). The runs' colours s0 to s3 are after Okabe and Ito, told apart by colour-blind readers; each
+# run has a letter and a marker besides, and blue against orange for held and fooled comes with hatching and words.
+TOKENS: dict[str, tuple[str, str]] = {
+    "paper": ("#fbfaf7", "#121518"),
+    "card": ("#ffffff", "#1a1e22"),
+    "code": ("#f3f1eb", "#0c0f11"),
+    "ink": ("#1c2126", "#e9e6df"),
+    "muted": ("#59616b", "#a4abb3"),
+    "rule": ("#e2ded5", "#2e343a"),
+    "strong": ("#8a8f96", "#6b737b"),
+    "accent": ("#0a5a87", "#7cc0ec"),
+    "accent-soft": ("#d5e6f0", "#1b3a4c"),
+    "bad": ("#a63f00", "#f29a63"),
+    "bad-soft": ("#fbe7da", "#3d2413"),
+    "warn": ("#5c4300", "#f3dfa0"),
+    "warn-soft": ("#fff3cf", "#332c10"),
+    "heat-on": ("#a9cfe6", "#1f4d69"),
+    "heat-off": ("#f6b184", "#84431a"),
+    "held": ("#0072b2", "#5db4ea"),
+    "fooled": ("#c45500", "#f08a45"),
+    "idle": ("#a3a8ae", "#5d656d"),
+    "s0": ("#0072b2", "#5db4ea"),
+    "s1": ("#9b3d84", "#e08cc6"),
+    "s2": ("#007a5a", "#3fc79b"),
+    "s3": ("#8a6100", "#e3b341"),
+}
+
+
+def variables() -> str:
+    """The colours as CSS variables: light for old browsers, either theme where `light-dark()` is known."""
+    light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())
+    both = "".join(f"--{name}:light-dark({pair[0]},{pair[1]});" for name, pair in TOKENS.items())
+    return f":root{{{light}}}\n@supports (color:light-dark(#000,#fff)){{:root{{{both}}}}}\n"

@@ -1,0 +1,153 @@
+"""Numbers and verdicts as a reader expects them: a value that is missing says so, a minus is a minus."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from unfooled.evaluation.records import Estimate, Mean, Summary
+
+NA = "not available"
+MINUS = "\u2212"
+THIN = "\u202f"  # narrow space that does not break, between a number and its unit
+EPS = "\u03b5"
+
+
+def finite(*values: float | None) -> bool:
+    """Whether all of the values are there and finite."""
+    return all(v is not None and math.isfinite(v) for v in values)
+
+
+def plural(n: int, noun: str) -> str:
+    """Count a noun: 1 image, 1,000 images."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def decimals(value: float, digits: int = 3) -> int:
+    """Decimal places that show `digits` significant digits, from 0 to 6."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def number(value: float | None, places: int | None = None) -> str:
+    """Three significant digits, or `places` decimals."""
+    if value is None or math.isnan(value):
+        return NA
+    if math.isinf(value):
+        return "infinite" if value > 0 else f"{MINUS}infinite"
+    places = decimals(value) if places is None else places
+    text = f"{abs(value):,.{places}f}"
+    return f"{MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def signed(value: float, places: int) -> str:
+    """A number with its sign, for differences."""
+    text = number(value, places)
+    return text if text.startswith(MINUS) or not value else f"+{text}"
+
+
+def _places(n: int) -> int:
+    return 2 if n >= 10_000 else 1
+
+
+def percent(value: float | None, n: int = 0) -> str:
+    """A share in percent; two decimals from ten thousand samples on."""
+    return f"{number(value * 100, _places(n))}{THIN}%" if value is not None and finite(value) else NA
+
+
+def between(low: float | None, high: float | None, places: int, unit: str = "") -> str:
+    """An interval, "90.0 to 93.4 %"; empty where there is none."""
+    if low is None or high is None or not finite(low, high):
+        return ""
+    return f"{number(low, places)} to {number(high, places)}{THIN + unit if unit else ''}"
+
+
+def estimate_interval(e: Estimate) -> str:
+    """The 95 % interval of a share, in percent; empty where nothing was measured."""
+    return between(e.low * 100, e.high * 100, _places(e.n), "%") if finite(e.value) else ""
+
+
+def mean(m: Mean) -> str:
+    """A mean, to three significant digits."""
+    return number(m.value)
+
+
+def mean_interval(m: Mean) -> str:
+    """The 95 % interval of a mean, with the decimals of the mean."""
+    return between(m.low, m.high, decimals(m.value)) if m.value is not None and finite(m.value) else ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    if not finite(seconds):
+        return NA
+    if seconds < 60:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def date(created: str) -> str:
+    """An ISO time as "2026-05-03 14:22 UTC"; anything else as it is."""
+    try:
+        when = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.tzinfo else f"{when:%Y-%m-%d %H:%M}"
+
+
+def parse_threat(threat: str) -> tuple[str, float | None]:
+    """Split "linf:8/255" into its norm and its radius; the radius is None where it is no number."""
+    norm, _, eps = threat.partition(":")
+    top, _, bottom = eps.partition("/")
+    try:
+        return norm, float(top) / (float(bottom) if bottom else 1.0)
+    except (ValueError, ZeroDivisionError):
+        return norm, None
+
+
+def may(threat: str, noun: str) -> str:
+    """What the adversary may do, as a clause after "an adversary who may"."""
+    norm, radius = parse_threat(threat)
+    eps = threat.partition(":")[2]
+    of = "pixel" if noun == "image" else "value"
+    article = "an" if noun[0] in "aeiou" else "a"
+    if radius is None:
+        return f"act within the threat {threat}"
+    return {
+        "linf": f"change every {of} by up to {eps} of its range",
+        "l2": f"move {article} {noun} by a Euclidean length of up to {eps}",
+        "l1": f"change the values of {article} {noun} by up to {eps} in total",
+        "l0": f"replace up to {eps} of the {of}s of {article} {noun}",
+    }.get(norm, f"act within the threat {threat}")
+
+
+def counts(s: Summary) -> tuple[int, int, int] | None:
+    """How many samples (held, were fooled, were wrong before the attack); None where nothing was judged."""
+    clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
+    if clean is None or robust is None or not finite(clean, robust) or not s.n:
+        return None
+    right, held = round(clean * s.n), round(robust * s.n)
+    return held, max(0, right - held), s.n - right
+
+
+def verdict(s: Summary, noun: str) -> tuple[str, str]:
+    """The verdict in one sentence, and what it does not say in another."""
+    found = counts(s)
+    if found is None:
+        return "Nothing was judged, so there is no verdict.", ""
+    held, fooled, wrong = found
+    right = s.n - wrong
+    if right == 0:
+        return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
+    verb = "is" if right == 1 else "are"
+    share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
+    opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
+    sentence = f"{opening}; an adversary who may {may(s.threat, noun)} fools {share} of those."
+    if held == 0:
+        return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
+    bound = percent(s.robust_accuracy.value, s.n)
+    return sentence, (
+        f"An attack that failed is no proof of robustness: {bound} is an upper bound, a stronger attack may lower it."
+    )

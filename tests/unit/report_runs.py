@@ -1,0 +1,182 @@
+"""For the tests of the report: fabricated run folders (plausible numbers, random pictures, nothing was attacked), and a
+reader that takes a page apart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from unfooled.evaluation.records import (
+    CurvePoint,
+    Environment,
+    Estimate,
+    Example,
+    Mean,
+    Movement,
+    Passes,
+    Summary,
+    write_record,
+)
+
+NOTHING = Mean(value=None, low=None, high=None, n=0)
+
+
+def estimate(k: int, n: int) -> Estimate:
+    if n == 0:
+        return Estimate(value=None, low=0.0, high=1.0, n=0)
+    p = k / n
+    reach = 1.96 * (p * (1 - p) / n) ** 0.5 + 1 / n
+    return Estimate(value=p, low=max(0.0, p - reach), high=min(1.0, p + reach), n=n)
+
+
+def mean(value: float, n: int = 76) -> Mean:
+    return Mean(value=value, low=value * 0.97, high=value * 1.04, n=n)
+
+
+def confusion(classes: int, n: int) -> list[list[int]]:
+    g = torch.Generator().manual_seed(classes)
+    counts = torch.poisson(torch.full((classes, classes), 0.25 * n / classes**2), generator=g)
+    counts += torch.diag(torch.full((classes,), 0.75 * n / classes).floor())
+    return [[int(c) for c in row] for row in counts.tolist()]
+
+
+def example(k: int, classes: int, fooled: bool) -> Example:
+    label = k % classes
+    return Example(
+        index=17 * k,
+        label=label,
+        clean=label,
+        adversarial=(label + 1) % classes if fooled else label,
+        clean_confidence=0.99 - 0.01 * k,
+        adversarial_confidence=0.8,
+        fooled=fooled,
+        distance=0.3,
+        psnr=19.5 + k,
+        similarity=0.2 + 0.03 * k,
+    )
+
+
+def summary(*, classes: int = 10, examples: int = 12, n: int = 1000, **changes: Any) -> Summary:
+    eps = changes.get("eps", (0.0, 0.1, 0.2, 0.3, 0.4))
+    right, held = round(0.994 * n), round(0.918 * n)
+    found: dict[str, Any] = {
+        "title": "A fabricated audit",
+        "model": "models/made-up.pt",
+        "data": "data/noise.npz",
+        "n": n,
+        "threat": "linf:0.3",
+        "seed": 0,
+        "clean_accuracy": estimate(right, n),
+        "robust_accuracy": estimate(held, n),
+        "attack_success_rate": estimate(right - held, right),
+        "passes": Passes(forward=41.2, backward=38.7),
+        "explanation_passes": Passes(forward=2.0, backward=2.0),
+        "seconds": 83.4,
+        "warnings": [],
+        "attack": "cascade of two attacks, 20 steps",
+        "curve": [CurvePoint(eps=e, accuracy=estimate(round(198 * 0.8**k), 200)) for k, e in enumerate(eps)],
+        "curve_n": 200,
+        "confusion": confusion(classes, n),
+        "classes": [f"class {k}" for k in range(classes)],
+        "psnr": mean(19.8),
+        "ssim": mean(0.82),
+        "noise": mean(0.118),
+        "noise_unit": "of the range",
+        "movements": [
+            Movement(name="top-k intersection", explanation="gradients", better="higher",
+                     fooled=mean(0.31), unfooled=mean(0.52, 918), undefined=3),
+            Movement(name="centre shift", explanation="gradients", better="lower",
+                     fooled=mean(4.2), unfooled=NOTHING, undefined=0),
+        ],
+        "explanation": "gradients",
+        "gallery": [example(k, classes, k % 4 != 3) for k in range(examples)],
+        "limits": ["Robust accuracy is an upper bound; compare with AutoAttack, arXiv:2003.01690.", "One threat only."],
+        "command": "unfooled audit models/made-up.pt --data data/noise.npz --threat linf:0.3",
+        "created": "2026-05-03T14:22:05+00:00",
+        "options": {"steps": 20, "losses": ["cross_entropy", "margin"]},
+        "environment": Environment.here("cpu"),
+    }  # fmt: skip
+    changes.pop("eps", None)
+    return Summary(**(found | changes))
+
+
+def fabricate(
+    folder: Path, *, shape: tuple[int, ...] = (1, 28, 28), signed: bool = True, seed: int = 0, **changes: Any
+) -> Summary:
+    """Write a run folder; `changes` are fields of the summary, or classes, examples, n, eps."""
+    found = summary(**changes)
+    write_record(folder / "summary.json", found)
+    g = torch.Generator().manual_seed(seed)
+    size = (len(found.gallery), *shape)
+    x = torch.rand(size, generator=g)
+    x_adv = (x + 0.03 * torch.randn(size, generator=g).sign()).clamp(0, 1)
+    before, after = (torch.randn(size, generator=g) for _ in range(2))
+    if not signed:
+        before, after = before.abs(), after.abs()
+    if found.gallery:
+        tensors = {"x": x, "x_adv": x_adv, "before": before, "after": after}
+        save_file(tensors, str(folder / "gallery.safetensors"))
+    return found
+
+
+VOID = {"br", "img", "input", "link", "meta"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: elements with their attributes and text, in document order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.inside: dict[str, list[str]] = {}
+        self.open: list[tuple[str, str]] = []
+        self.feed(self.source)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        assert len(found) == len(attrs), f"twice the same attribute: {tag} {attrs}"
+        self.elements.append((tag, found))
+        if tag not in VOID:
+            self.open.append((tag, found.get("id", "")))
+            self.inside.setdefault(tag, []).append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"closed but not open: {tag}"
+        assert self.open.pop()[0] == tag, f"closed out of order: {tag}"
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        for tag in {tag for tag, _ in self.open}:
+            self.inside[tag][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    def records(self) -> list[Summary]:
+        text = re.search(r'<script type="application/json" id="records">(.*?)</script>', self.source, re.DOTALL)
+        assert text is not None
+        return [Summary.model_validate(one) for one in json.loads(text.group(1))]
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"[ \n]+", " ", " ".join(self.texts))
+
+    def pictures(self) -> list[Image.Image]:
+        sources = [image["src"].split(",", 1)[1] for image in self.all("img")]
+        return [Image.open(io.BytesIO(base64.b64decode(source))) for source in sources]
