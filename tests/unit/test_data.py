@@ -517,7 +517,7 @@ def test_factories(own: Path, place: str) -> None:
         ("own_data:breaks", "own_data:breaks raised RuntimeError: the disk is on the moon"),
         ("own_data:one", "own_data:one is a Tensor; data are .x, y."),
         ("own_data:short", "has 3 samples and 1 labels"),
-        ("own_data:piar", "has no function 'piar'; did you mean pair"),
+        ("own_data:piar", "has no 'piar'; did you mean pair"),
         ("own_dta:pair", "importing own_dta failed with ModuleNotFoundError"),
         ("none.py:pair", "there is no file none.py"),
         ("own_data.py", "is no data file"),

@@ -32,7 +32,8 @@ DataOpt = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, mnist, an .npz, IDX files, an image folder, or package.module:factory.",
+        help="digits, mnist, fashion-mnist, gtsrb, cifar10, an .npz, IDX files, an image folder, or "
+        "package.module:factory.",
         rich_help_panel=SOURCE,
     ),
 ]

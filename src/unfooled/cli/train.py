@@ -117,7 +117,8 @@ def run(
     whole = load_dataset(settings["data"], split="train", n=settings["n"], shuffle=settings["n"] is not None, **sizes)
     try:
         held = load_dataset(settings["data"], split="test", n=1000, **sizes)
-        held_out = (held.x, held.y)
+        # A source without splits is read whole both times; what was trained on is not held out.
+        held_out = None if held.split == "all" else (held.x, held.y)
     except ValueError:
         held_out = None
     shape = tuple(whole.x.shape[1:])

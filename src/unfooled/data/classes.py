@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from unfooled.core.checks import BadInput
+from unfooled.core.names import nearest
 from unfooled.data.dataset import Source
-from unfooled.data.nearest import nearest
 
 Names = list[tuple[str, ...]]
 """The names that each class goes by; the last one is shown."""

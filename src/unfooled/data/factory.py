@@ -1,53 +1,17 @@
-"""Data that the user's own code makes: `package.module:factory`, `path/to/file.py:factory`, returning (x, y).
-
-The code runs: it is the user's own. It sees the current directory (and the file's own) among the importable ones.
-"""
+"""Data that the user's own code makes: `package.module:factory`, `path/to/file.py:factory`, returning (x, y)."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from unfooled.core.checks import BadInput
+from unfooled.core.user_code import named
 from unfooled.data import arrays
 from unfooled.data.dataset import Source, split_named, unsplit
-from unfooled.data.nearest import nearest
-
-
-@contextmanager
-def importable(*folders: Path) -> Iterator[None]:
-    """Put folders first among the importable ones, for a while."""
-    before = list(sys.path)
-    sys.path[:0] = [str(folder) for folder in folders]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-
-
-def _module_of(place: str) -> ModuleType:
-    """Import a dotted name, or a file by its path."""
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    path = Path(place).resolve()
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def from_factory(source: str, split: str) -> Source:
@@ -56,20 +20,9 @@ def from_factory(source: str, split: str) -> Source:
     Raises:
         BadInput: the place or the name does not exist, its code fails, or it returns no (x, y).
     """
-    place, _, attribute = source.rpartition(":")
-    if place.endswith(".py") and not Path(place).is_file():
-        raise BadInput(f"{source}: there is no file {place}")
-    folders = [Path.cwd(), Path(place).resolve().parent] if place.endswith(".py") else [Path.cwd()]
-    with importable(*folders):
-        try:
-            module = _module_of(place)
-        except Exception as error:
-            raise BadInput(f"{source}: importing {place} failed with {type(error).__name__}: {error}") from error
-        factory = getattr(module, attribute, None)
+    with named(source) as factory:
         if not callable(factory):
-            names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            hint = nearest(attribute, names) or f"; it has {', '.join(names[:8]) or 'none'}"
-            raise BadInput(f"{source}: {place} has no function {attribute!r}{hint}")
+            raise BadInput(f"{source} is a {type(factory).__name__}; name a function that returns (x, y)")
         return from_callable(factory, split, source)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.checks import BadInput
+from unfooled.core.names import nearest
 from unfooled.data.dataset import Source, chosen
 from unfooled.data.digits import digits
 from unfooled.data.factory import from_arrays, from_callable, from_factory
 from unfooled.data.folders import folder
 from unfooled.data.idx import IMAGES, idx_file, idx_folder, images_in
-from unfooled.data.nearest import nearest
 from unfooled.data.npz import npz
 
 FOLDER = "UNFOOLED_DATA"

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput
+from unfooled.core.names import nearest
 from unfooled.models.checkpoints import within
 from unfooled.models.cifar_resnet import CifarResnet
 from unfooled.models.lenet5 import Lenet5
-from unfooled.models.nearest import nearest
 from unfooled.models.small_cnn import SmallCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 

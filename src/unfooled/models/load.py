@@ -13,13 +13,13 @@ from torch import nn
 
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
+from unfooled.core.names import missing_file
 from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.exported import from_exported
 from unfooled.models.factory import from_factory
 from unfooled.models.fitting import from_checkpoint
 from unfooled.models.found import Found, Statistic
 from unfooled.models.huggingface import from_folder
-from unfooled.models.nearest import missing_file
 from unfooled.models.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from unfooled.core.checks import BadInput
+from unfooled.core.names import nearest
 from unfooled.models.found import Found
-from unfooled.models.nearest import nearest
 
 
 def _timm() -> Any:

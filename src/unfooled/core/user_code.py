@@ -1,0 +1,68 @@
+"""Things that the user's own code holds: `package.module:name`, `path/to/file.py:name`.
+
+The code runs: it is the user's own. It sees the current directory (and the file's own) among the importable ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from unfooled.core.checks import BadInput
+from unfooled.core.names import nearest
+
+
+@contextmanager
+def importable(*folders: Path) -> Iterator[None]:
+    """Put folders first among the importable ones, for a while."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder) for folder in folders]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _module_of(place: str) -> ModuleType:
+    """Import a dotted name, or a file by its path."""
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place).resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def named(source: str) -> Iterator[Any]:
+    """Import `place:name` and yield what it names, while its folder is importable.
+
+    Raises:
+        BadInput: the place or the name does not exist, or its code fails; with the original error.
+    """
+    place, _, attribute = source.rpartition(":")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise BadInput(f"{source}: there is no file {place}")
+    folders = [Path.cwd(), Path(place).resolve().parent] if place.endswith(".py") else [Path.cwd()]
+    with importable(*folders):
+        try:
+            module = _module_of(place)
+        except Exception as error:
+            raise BadInput(f"{source}: importing {place} failed with {type(error).__name__}: {error}") from error
+        if not hasattr(module, attribute):
+            names = [name for name in vars(module) if not name.startswith("_")]
+            hint = nearest(attribute, names) or f"; it has {', '.join(names[:8]) or 'no public names'}"
+            raise BadInput(f"{source}: {place} has no {attribute!r}{hint}")
+        yield getattr(module, attribute)
