@@ -52,7 +52,7 @@ def test_scripts_are_short_and_say_how_to_run_them(path: Path) -> None:
 
 
 def test_audit_in_python(printed: Printed, tmp_path: Path) -> None:
-    lines = printed("audit_in_python", "--out", str(tmp_path / "run"), n=20)
+    lines = printed("audit_in_python", "--out", str(tmp_path / "run"), n=20, epochs=1)
     found = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     said = {line.split()[0]: numbers(line) for line in lines if re.match(r"\w+_\w+ ", line)}
     assert set(said) == {"clean_accuracy", "robust_accuracy", "attack_success_rate"}
