@@ -69,9 +69,20 @@ def test_project_lands_inside_and_stays(kind: type[Threat], case: Case) -> None:
 @given(case=cases())
 def test_project_keeps_what_is_inside(kind: type[Threat], case: Case) -> None:
     threat = case.threat(kind)
-    inner = case.x + 0.9 * (threat.sample(case.x, 3) - case.x)
+    delta, eps = flat(case.other - case.x), torch.as_tensor(threat.eps)[:, None]
+    if kind is L0:
+        delta = delta * (torch.arange(delta.shape[1]) < eps)
+    else:
+        delta = delta * (0.99 * eps / threat.size(delta)[:, None])
+    inner = case.box.clamp(case.x + delta.reshape(case.x.shape))
     assert torch.equal(threat.project(inner, case.x), inner)
     assert torch.equal(threat.project(case.x, case.x), case.x)
+
+
+@every_kind
+def test_what_fits_does_not_move_by_a_bit(kind: type[Threat]) -> None:
+    x, z = torch.ones(50, 6), points(50, (6,)) * 1e-3  # x + (z - x) is not z in floating point
+    assert torch.equal(kind(6).project(z, x), z)
 
 
 @pytest.mark.parametrize("kind", [Linf, L2, L1])
@@ -178,6 +189,9 @@ def test_samples_are_uniform_in_the_ball(kind: type[Threat]) -> None:
     assert ((delta > 0).double().mean(0) - 0.5).abs().max() < 0.03
     axes = delta.abs().argmax(1).bincount() / 4000
     assert (axes - 1 / 3).abs().max() < 0.03
+    size = kind(eps).size(delta)
+    together = torch.corrcoef(torch.cat([size[None], (delta.abs() / size[:, None]).T]))
+    assert together[0, 1:].abs().max() < 0.05, "how far says nothing of where to"
 
 
 def test_corners_are_corners() -> None:

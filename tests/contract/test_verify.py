@@ -120,10 +120,14 @@ def test_logits_that_are_no_decision(value: float) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_points_that_are_no_points(value: float) -> None:
+    def strict(x: Tensor) -> Tensor:
+        assert torch.isfinite(x).all(), "the model is not asked about them"
+        return model(x)
+
     x, y = X.repeat(2, 1), Y.repeat(2)
     proposed = x + 0.02
     proposed[0, 1] = value
-    verdict = verify(model, x, y, proposed, Linf(0.1))
+    verdict = verify(strict, x, y, proposed, Linf(0.1))
     assert verdict.inside.tolist() == [False, True]
     assert verdict.success.tolist() == [False, True]
     assert verdict.undefined.tolist() == [True, False]

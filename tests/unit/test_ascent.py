@@ -125,6 +125,21 @@ def test_the_best_point_is_kept_or_the_last() -> None:
         torch.testing.assert_close(found.value, torch.full((2,), script[index], dtype=x.dtype), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_the_point_that_is_done_is_returned_even_if_another_was_better(keep_best: bool) -> None:
+    x = interior(2, (3,), dtype=torch.float64)
+    script, visited = [5.0, 1.0], []
+
+    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        visited.append(z.detach().clone())
+        return 1e-6 * flat(z).sum(1) + script[len(visited) - 1], torch.full_like(at, len(visited) > 1) > 0
+
+    found = ascend(objective, x, Linf(0.1), steps=5, keep_best=keep_best)
+    assert found.done.all()
+    assert torch.equal(found.z, visited[1])
+    torch.testing.assert_close(found.value, torch.ones(2, dtype=x.dtype), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.3)])
 def test_a_zero_gradient_gives_way_to_a_random_direction(threat: Threat) -> None:
     x = points(5, (2, 3), dtype=torch.float64)

@@ -57,5 +57,12 @@ def test_the_batch_that_fits_follows_the_memory(monkeypatch: pytest.MonkeyPatch)
     assert fitting_batch(net, small, ceiling=3) == 3
     # A convolution's activations are as large as the picture: a hundred times the pixels, a hundredth of the samples.
     assert fitting_batch(net[:2], large) < fitting_batch(net[:2], small, ceiling=10_000) / 50
+
+    def deep(x: Tensor) -> Tensor:  # each exponential keeps its result for the way back
+        for _ in range(20):
+            x = x.exp()
+        return x.flatten(1)
+
+    assert fitting_batch(deep, small) < fitting_batch(lambda x: x.exp().flatten(1), small, ceiling=10_000) / 3
     monkeypatch.setattr(rows, "free_bytes", lambda device: 0)
     assert fitting_batch(net, small) == 1
