@@ -149,6 +149,14 @@ def test_killed_and_resumed_training_ends_with_the_same_weights(tmp_path: Path) 
     assert torch.equal(next(other.parameters()), next(whole.parameters()))
 
 
+def test_colour_networks_come_back_in_rows() -> None:
+    model = tiny_net(3, (3, 6, 6))
+    x = points(8, (3, 6, 6))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in train(model, Batches(x, torch.arange(8) % 3, 4), Standard(), optimizer, epochs=1):
+        assert all(p.is_contiguous() for p in model.parameters())
+
+
 def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     model, path = fresh(), tmp_path / "c.pt"
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -100,7 +100,12 @@ def audit(
         from unfooled.cli import show
 
         show.err.print(f"[dim]classes, in order: {class_list(given.classes)}", soft_wrap=True)
-    about = {"model": model, "data": data, "title": title or Path(model).stem, "command": command()}
+    about = {
+        "model": model,
+        "data": data,
+        "title": title or (model if ":" in model else Path(model).stem),
+        "command": command(),
+    }
     summary = judge(
         given, allowed, out=out, about=about, attack=attack, steps=steps, restarts=restarts, explain=explain, seed=seed,
         batch=batch, chunk=chunk, quiet=quiet or json, threat=threat,

@@ -25,7 +25,7 @@ def demo(
     n: Annotated[int | None, typer.Option("--n", help="Test samples; all 540 if not given.")] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "cpu",
-    threads: options.ThreadsOpt = None,
+    threads: options.ThreadsOpt = 1,  # tensors of 64 pixels are slower on more
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:

@@ -21,8 +21,17 @@ from rich.table import Table
 if TYPE_CHECKING:
     from unfooled.evaluation.records import Estimate, Mean, Summary
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class Terminal(Console):
+    """A console whose reader may go away (`| head`) without that being an error."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command."""
+        raise BrokenPipeError
+
+
+out = Terminal(highlight=False)
+err = Terminal(stderr=True, highlight=False)
 
 STAGES = {"clean": "clean samples", "attack": "attack", "curve": "curve over radii", "explain": "explanations"}
 

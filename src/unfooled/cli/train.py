@@ -45,9 +45,9 @@ def train(
 ) -> None:
     """Train a classifier: plainly, or against an adversary (madry, trades).
 
-    For example, the hardened network of the demo:
+    For example, a hardened network for the digits:
 
-        unfooled train --data digits --loss madry --threat linf:0.15 --epochs 60 --out runs/hardened.pt
+        unfooled train --data digits --loss madry --threat linf:0.15 --epochs 25 --out runs/hardened.pt
     """
     if epochs < 1 or batch < 2 or not lr > 0:
         raise Refused(f"--epochs is {epochs}, --batch {batch}, --lr {lr}; they must be at least 1, at least 2, above 0")

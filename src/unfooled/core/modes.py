@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ def modules_of(model: Any) -> list[nn.Module]:
             return
         for name in ("model", "module", "func", "__self__", "__wrapped__"):
             visit(getattr(item, name, None))
+        if isinstance(item, partial):
+            for part in (*item.args, *item.keywords.values()):
+                if isinstance(part, nn.Module):
+                    visit(part)
         for cell in getattr(item, "__closure__", None) or ():
             try:
                 inner = cell.cell_contents

@@ -114,7 +114,7 @@ class Threat(ABC):
         return self.with_eps(self.eps.clamp(max=reach) if isinstance(self.eps, Tensor) else min(self.eps, reach))
 
     def __str__(self) -> str:
-        name = type(self).__name__.lower()
+        name = type(self).__name__.lower() + ("-pixel" if getattr(self, "per", "") == "pixel" else "")
         if isinstance(self.eps, Tensor) and self.eps.ndim:
             return f"{name}:per-sample"
         return f"{name}:{eps_text(float(self.eps))}"

@@ -9,7 +9,7 @@ Maps are reduced over channels first, by a reduction that is named: relevance ha
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (top-k intersection).
-    Boreiko et al., LENS, 2023, arXiv:2312.10534 (locality; its published code reduces by `abs_sum`).
+    Kamath et al., LENS, 2023, arXiv:2312.10534 (locality; its published code reduces by `abs_sum`).
 """
 
 from __future__ import annotations

@@ -239,6 +239,7 @@ def audit(
     plan, about = plan or Plan(), dict(about or {})
     subject = get_to_know(model, x, y)
     check_threat(x, threat)
+    threat = threat.bounded(x) if torch.as_tensor(threat.eps).isinf().any() else threat
     attack_name = plan.resolved(threat, random=subject.random)[1]
     recorded = dict(options or {}) | {
         "attack": attack_name,

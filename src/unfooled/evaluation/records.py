@@ -87,8 +87,8 @@ class Example(Record):
     label: int
     clean: int
     adversarial: int
-    clean_confidence: float
-    adversarial_confidence: float
+    clean_confidence: float | None
+    adversarial_confidence: float | None
     fooled: bool
     distance: float | None
     psnr: float | None
@@ -144,7 +144,11 @@ class Config(Record):
 
 
 class Summary(Record):
-    """What an audit found. `passes` counts the attack (and diagnostics) over n; explanations are counted apart."""
+    """What an audit found. `passes` counts the attack (and diagnostics) over n; explanations are counted apart.
+
+    `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and
+    `confusion_entries` holds (true, under attack, count) where the count is not 0.
+    """
 
     schema_version: int = 1
     title: str
@@ -164,6 +168,7 @@ class Summary(Record):
     curve: list[CurvePoint]
     curve_n: int
     confusion: list[list[int]]
+    confusion_entries: list[tuple[int, int, int]] = []
     classes: list[str]
     psnr: Mean
     ssim: Mean

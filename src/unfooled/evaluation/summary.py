@@ -29,6 +29,10 @@ LIMITS = (
 )
 
 
+MANY = 100
+"""Classes above which confusions are kept as entries."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The stages' results, one entry a sample; `hit` is (curve_n, radii), `right` says who was right when clean."""
@@ -88,12 +92,13 @@ def summarise(
         attack=config.options["attack"],
         curve=_curve(found, threat),
         curve_n=len(found.hit),
-        confusion=_confusion(y, found.attack["prediction"], len(classes)),
+        confusion=_confusion(y, found.attack["prediction"], len(classes)) if len(classes) <= MANY else [],
+        confusion_entries=_entries(y, found.attack["prediction"]) if len(classes) > MANY else [],
         classes=classes,
         psnr=intervals.mean(_psnr(delta), seed=config.seed),
         ssim=intervals.mean(found.explain["ssim"][fooled[:few]], seed=config.seed),
         noise=intervals.mean(delta.square().mean(1).sqrt() * 255, seed=config.seed),
-        noise_unit="root mean square change, in 1/255 of the range",
+        noise_unit="/255 RMS",
         movements=movements(found.explain, fooled[:few], right[:few], config.options["explanation"], config.seed),
         explanation=config.options["explanation"],
         gallery=_gallery(found, y, config.options["gallery"]),
@@ -126,6 +131,12 @@ def _confusion(y: Tensor, prediction: Tensor, k: int) -> list[list[int]]:
     return torch.bincount(y * k + prediction, minlength=k * k)[: k * k].reshape(k, k).tolist()
 
 
+def _entries(y: Tensor, prediction: Tensor) -> list[tuple[int, int, int]]:
+    """The counts that are not 0, for so many classes that a table of them would be mostly empty."""
+    pairs, counts = torch.stack([y, prediction], 1).unique(dim=0, return_counts=True)
+    return [(int(t), int(p), int(c)) for (t, p), c in zip(pairs, counts, strict=True)]
+
+
 def worst_first(found: Found, count: int) -> Tensor:
     """Samples for the gallery: fooled with the highest confidence first, then those that held out with the least."""
     few = len(found.explain["top_k"])
@@ -147,8 +158,8 @@ def _gallery(found: Found, y: Tensor, count: int) -> list[Example]:
             label=int(y[i]),
             clean=int(clean["prediction"][i]),
             adversarial=int(attack["prediction"][i]),
-            clean_confidence=float(clean["confidence"][i]),
-            adversarial_confidence=float(attack["confidence"][i]),
+            clean_confidence=number(clean["confidence"][i]),
+            adversarial_confidence=number(attack["confidence"][i]),
             fooled=bool(found.fooled[i]),
             distance=number(attack["distance"][i]),
             psnr=number(found.explain["psnr"][i]),

@@ -47,9 +47,18 @@ def class_name(classes: Sequence[str], k: int) -> str:
     return classes[k] if 0 <= k < len(classes) and classes[k] else str(k)
 
 
+def _table(s: Summary) -> list[list[int]]:
+    """The table that the entries stand for."""
+    size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
+    table = [[0] * size for _ in range(size)]
+    for t, p, count in s.confusion_entries:
+        table[t][p] = count
+    return table
+
+
 def confusion(s: Summary) -> Confusion | None:
     """Arrange the counts, rows true, columns as classified under attack; None where there are none."""
-    matrix = s.confusion
+    matrix = s.confusion or _table(s)
     total = sum(map(sum, matrix))
     if not total:
         return None

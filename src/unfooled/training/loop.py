@@ -182,11 +182,10 @@ def train(
     for group in optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     wrapped, stepper = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
-    if batches.x.ndim == 4 and batches.x.shape[1] > 1:
-        wrapped.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    colour = batches.x.ndim == 4 and batches.x.shape[1] > 1
     for index in range(len(history), epochs):
         started, losses, seen = time.perf_counter(), 0.0, 0
-        with _training(model):
+        with _training(model, channels_last=colour):
             for i, (x, y) in enumerate(batches(index)):
                 if schedule:
                     _set_rate(optimizer, (index + i / len(batches)) / epochs)
@@ -219,12 +218,17 @@ def _weights(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
+def _training(model: nn.Module, *, channels_last: bool) -> Iterator[None]:
+    """Training mode, and the memory format that convolutions of colour images are faster in; undone on exit."""
     before = [(module, module.training) for module in model.modules()]
     model.train()
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         yield
     finally:
+        if channels_last:  # other programs, safetensors among them, want rows in order
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module, training in before:
             module.training = training
 

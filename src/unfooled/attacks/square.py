@@ -1,0 +1,203 @@
+"""Square attack: random search with square-shaped changes; needs scores, no gradient.
+
+    Linf   start with vertical stripes x +- eps; then set one random window to x +- eps, channel by channel
+    L2     start with a grid of bumps of length eps; then move length from one window into another, as a new bump
+
+The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries (of
+10,000; scaled to the number asked for). A change is kept where the loss rises.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.goals import fooling
+from unfooled.core.losses import margin
+from unfooled.core.shapes import per_sample, where_rows
+from unfooled.core.threats import L2, TINY, Linf, Threat
+from unfooled.core.types import Loss, Model
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def side_share(query: int, queries: int, p: float) -> float:
+    """Share of the pixels that a window covers at a query."""
+    scaled = int(query / queries * 10_000)
+    return p / 2 ** sum(scaled > bound for bound in HALVINGS)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """View any (B, *D) as (B, C, H, W): vectors as one row, (B, H, W) as one channel."""
+    if x.ndim == 4:
+        return x
+    return x.reshape(len(x), 1, -1, x.shape[-1]) if x.ndim > 2 else x[:, None, None, :]
+
+
+@torch.no_grad()
+def square(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    targeted: bool = False,
+    steps: int = 5000,
+    p: float = 0.8,
+    loss: Loss = margin,
+    start: Tensor | None = None,
+    first_query: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Search at random with square-shaped changes.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K); no gradient is asked of it.
+        x: inputs in the threat's box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        threat: `Linf` or `L2`; its eps may be (B,).
+        targeted: lower the loss of y instead.
+        steps: queries (cost: steps forwards a sample, less once fooled).
+        p: share of the pixels that the first windows cover.
+        loss: per-sample loss.
+        start: points to start from, such as a gradient attack's best; instead of stripes or bumps.
+        first_query: where on the schedule of p to enter, for a warm start.
+        generator: base seed.
+
+    Returns:
+        Points inside the threat, (B, *D). Success is not implied: see `verify`.
+
+    Raises:
+        BadInput: a threat other than Linf and L2, or inputs that cannot be used.
+
+    References:
+        Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search, ECCV
+        2020, arXiv:1912.00049.
+        Differs from the published code: every sample draws its own windows (there, one window serves the whole batch),
+        and vectors are searched as one row of pixels.
+    """
+    check_attack(x, y, threat)
+    check_mode(model)
+    if not isinstance(threat, (Linf, L2)):
+        raise BadInput(f"square knows Linf and L2, the threat is {threat}")
+    if steps < 1:
+        raise BadInput(f"steps is {steps}; it must be at least 1")
+    objective = fooling(model, y, loss, targeted=targeted)
+    seed = rng.seeds(x, generator, stage=17)
+    propose = _Linf(threat) if isinstance(threat, Linf) else _L2(threat)
+    z = start if start is not None else propose.first(x, seed)
+    at = torch.arange(len(x), device=x.device)
+    best = threat.project(z, x)
+    value, done = objective(best, at)
+    out = best.clone()
+    for query in range(1, steps):
+        if bool(done.any()):
+            out[at[done]] = best[done]
+            at, best, value, seed = at[~done], best[~done], value[~done], seed[~done]
+        if not len(at):
+            break
+        share = side_share(query + first_query, steps + first_query, p)
+        near = threat.take(at)
+        z = near.project(propose.at(at).change(x[at], best, seed, query, share), x[at])
+        new, done = objective(z, at)
+        better = (new > value) | done
+        best, value = where_rows(better, z, best), torch.where(better, new, value)
+    out[at] = best
+    return out
+
+
+def _windows(x: Tensor, seed: Tensor, draw: int, share: float) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    """One window a sample: its mask (B, 1, H, W), its top and left, and its height and width."""
+    h, w = x.shape[2:]
+    height = min(h, max(1, round(math.sqrt(share * h * w))))
+    width = min(w, max(1, round(share * h * w / height)))
+    u = rng.uniform(seed, (2,), draw=draw, dtype=torch.float64)
+    top, left = (u[:, 0] * (h - height + 1)).long(), (u[:, 1] * (w - width + 1)).long()
+    row, column = torch.arange(h, device=x.device), torch.arange(w, device=x.device)
+    in_rows = (row >= top[:, None]) & (row < top[:, None] + height)
+    in_columns = (column >= left[:, None]) & (column < left[:, None] + width)
+    return (in_rows[:, None, :, None] & in_columns[:, None, None, :]), top, left, height, width
+
+
+class _Linf:
+    """Stripes first, then one window of +-eps, channel by channel."""
+
+    def __init__(self, threat: Threat) -> None:
+        self.threat = threat
+
+    def at(self, rows: Tensor) -> _Linf:
+        return type(self)(self.threat.take(rows))
+
+    def first(self, x: Tensor, seed: Tensor) -> Tensor:
+        image = as_images(x)
+        b, c, _, w = image.shape
+        sign = torch.where(rng.uniform(seed, (c, 1, w), draw=0) < 0.5, -1.0, 1.0).to(x.dtype).reshape(b, c, 1, w)
+        return (image + per_sample(self.threat.eps, image) * sign).reshape(x.shape)
+
+    def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
+        image, z = as_images(x), as_images(best)
+        mask, *_ = _windows(image, seed, 2 * query, share)
+        u = rng.uniform(seed, (image.shape[1],), draw=2 * query + 1)
+        sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
+        return torch.where(mask, image + per_sample(self.threat.eps, image) * sign, z).reshape(x.shape)
+
+
+class _L2(_Linf):
+    """A grid of bumps first, then the length of one window, and what is left of eps, moves into a bump elsewhere."""
+
+    def first(self, x: Tensor, seed: Tensor) -> Tensor:
+        image = as_images(x)
+        _, c, h, w = image.shape
+        tile = max(1, min(h, w) // 5)
+        delta = torch.zeros_like(image)
+        for i, top in enumerate(range(0, h - tile + 1, tile)):
+            for j, left in enumerate(range(0, w - tile + 1, tile)):
+                u = rng.uniform(seed, (c,), draw=1 + i * w + j)
+                sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
+                delta[:, :, top : top + tile, left : left + tile] = _bump(tile, tile, x) * sign
+        return (image + L2(1.0).steepest(delta) * per_sample(self.threat.eps, image)).reshape(x.shape)
+
+    def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
+        image, delta = as_images(x), as_images(best) - as_images(x)
+        into, top, left, height, width = _windows(image, seed, 3 * query, share)
+        away, *_ = _windows(image, seed, 3 * query + 1, share)
+        b, c = image.shape[:2]
+        eps = torch.as_tensor(self.threat.eps, dtype=x.dtype, device=x.device).expand(b)
+        left_over = (eps.square() - delta.flatten(1).square().sum(1)).clamp_min(0) / c
+        taken = torch.where(into | away, delta, torch.zeros_like(delta)).flatten(2).square().sum(2)
+        u = rng.uniform(seed, (c,), draw=3 * query + 2)
+        sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
+        bump = torch.zeros_like(delta)
+        rows = top[:, None] + torch.arange(height, device=x.device)
+        columns = left[:, None] + torch.arange(width, device=x.device)
+        shape = _bump(height, width, x) * sign
+        where = torch.arange(b, device=x.device)[:, None, None]
+        bump[where, :, rows[:, :, None], columns[:, None, :]] = shape.movedim(1, -1)
+        old = torch.where(into, delta, torch.zeros_like(delta))
+        old = old / old.flatten(2).norm(dim=2).clamp_min(TINY)[:, :, None, None]
+        mixed = torch.where(into, bump + old, torch.zeros_like(delta))
+        mixed = mixed / mixed.flatten(2).norm(dim=2).clamp_min(TINY)[:, :, None, None]
+        mixed = mixed * (taken + left_over[:, None]).sqrt()[:, :, None, None]
+        moved = torch.where(into, mixed, torch.where(away, torch.zeros_like(delta), delta))
+        return (image + moved).reshape(x.shape)
+
+
+def _bump(height: int, width: int, like: Tensor) -> Tensor:
+    """Concentric rectangles whose weights fall with 1/m^2, the lower half of opposite sign; length 1."""
+
+    def hill(h: int, w: int) -> Tensor:
+        out = torch.zeros(h, w, dtype=like.dtype, device=like.device)
+        for m in range((min(h, w) + 1) // 2):
+            out[m : h - m, m : w - m] += 1.0 / (m + 1) ** 2
+        return out
+
+    if height < 2:
+        shape = hill(height, width)
+    else:
+        half = height // 2
+        shape = torch.cat([hill(half, width), -hill(height - half, width)])
+    return shape / shape.norm()
