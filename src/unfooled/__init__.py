@@ -25,6 +25,10 @@ _NAMES = {
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
     "audit": "evaluation.audit",
+    "cascade": "evaluation.cascade",
+    "QUICK": "evaluation.cascade",
+    "NORMAL": "evaluation.cascade",
+    "THOROUGH": "evaluation.cascade",
 }
 _PACKAGES = ("attacks", "core", "data", "distances", "evaluation", "explanations", "models", "report", "training")
 
@@ -54,5 +58,6 @@ if TYPE_CHECKING:
     from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
     from unfooled.data.load import load_data
     from unfooled.evaluation.audit import audit
+    from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
     from unfooled.evaluation.verify import Verdict, verify
     from unfooled.models.load import load_model

@@ -1,0 +1,151 @@
+"""The cascade: stronger than its parts, and its verdicts are the samples' own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import interior, linear, points, tiny_net
+from torch import Tensor, nn
+
+from unfooled.attacks import apgd
+from unfooled.core.checks import BadInput
+from unfooled.core.modes import counted
+from unfooled.core.threats import L1, L2, Linf, Threat
+from unfooled.evaluation.cascade import (
+    NORMAL,
+    QUICK,
+    THOROUGH,
+    Ascents,
+    Bursts,
+    Effort,
+    Point,
+    Searches,
+    Waves,
+    cascade,
+    targets,
+)
+from unfooled.evaluation.records import Config
+from unfooled.evaluation.run import Run
+from unfooled.evaluation.verify import verify
+
+SHAPE = (1, 6, 5)
+THREATS = [Linf(0.03), L2(0.15)]
+# Every kind of stage, each short.
+SMALL = Effort("small", (Ascents(5), Ascents(10), Bursts(2, 5), Searches(20, 0.5), Waves(5, 0.5)))
+both = pytest.mark.parametrize("threat", THREATS, ids=str)
+
+
+def subject(n: int = 16, k: int = 4) -> tuple[nn.Module, Tensor, Tensor]:
+    model, x = tiny_net(k, SHAPE), points(n, SHAPE, seed=8)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[0] = (y[0] + 1) % k
+    return model, x, y
+
+
+@both
+def test_inside_untouched_repeatable(threat: Threat) -> None:
+    model, x, y = subject()
+    kept, state = x.clone(), torch.get_rng_state()
+    z = cascade(model, x, y, threat, effort=SMALL)
+    assert bool(verify(model, x, y, z, threat).inside.all())
+    assert torch.equal(x, kept)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(z, cascade(model, x, y, threat, effort=SMALL))
+    assert torch.equal(z[0], x[0])  # wrong already
+
+
+@both
+def test_verdicts_do_not_depend_on_batch_order_or_chunks(threat: Threat) -> None:
+    model, x, y = subject()
+    whole = verify(model, x, y, cascade(model, x, y, threat, effort=SMALL), threat).success
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    mixed = cascade(model, x[order], y[order], threat, batch=3, effort=SMALL)
+    assert torch.equal(whole[order], verify(model, x[order], y[order], mixed, threat).success)
+    config = Config(model="", data="", n=16, threat="", seed=0)
+    parts = cascade(model, x, y, threat, effort=SMALL, run=Run(None, config, chunk=5))
+    assert torch.equal(whole, verify(model, x, y, parts, threat).success)
+
+
+@both
+def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None:
+    model, x, y = subject(40)
+    log: list[Point] = []
+    with counted(model) as seen:
+        z = cascade(seen, x, y, threat, log=log, batch=40)
+    left = 1 - verify(model, x, y, z, threat).success.double().mean().item()
+    alone = 1 - verify(model, x, y, apgd(model, x, y, threat, steps=40), threat).success.double().mean().item()
+    assert left <= alone
+    assert log[-1].accuracy == pytest.approx(left)
+    accuracies = [point.accuracy for point in log]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert log[-1].forward * 40 == pytest.approx(seen.forwards)
+    assert log[-1].backward * 40 == pytest.approx(seen.backwards)
+
+
+@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("kind", [Linf, L2])
+def test_linear_optimum(k: int, kind: type[Threat]) -> None:
+    model, x = linear(k, SHAPE), interior(12, SHAPE)
+    y = model(x).argmax(1)
+    best = model.distance(x, y, kind.norm)
+    below, above = kind(best * 0.97), kind(best * 1.05)
+    assert not verify(model, x, y, cascade(model, x, y, below, effort=SMALL), below).success.any()
+    assert verify(model, x, y, cascade(model, x, y, above), above).success.all()
+
+
+def test_effort_buys_passes() -> None:
+    model, x, y = subject(6)
+    spent = []
+    for effort in (QUICK, NORMAL):
+        with counted(model) as seen:
+            cascade(seen, x, y, Linf(1e-4), effort=effort)
+        spent.append(seen.forwards + seen.backwards)
+    assert spent[0] < spent[1] < 700 * 6
+    assert spent[0] <= 130 * 6
+
+
+@pytest.mark.slow
+def test_thorough_costs_less_than_autoattack() -> None:
+    model, x, y = subject(6)
+    with counted(model) as seen:
+        cascade(seen, x, y, Linf(1e-4), effort=THOROUGH)
+    assert 1000 * 5 < seen.forwards + seen.backwards < 8935 * 6
+
+
+def test_targets_are_the_nearest_boundaries() -> None:
+    model, x = linear(6, SHAPE), interior(8, SHAPE)
+    y = model(x).argmax(1)
+    for norm in (2.0, math.inf):
+        found = targets(model, x, y, norm, 2, batch=3)
+        assert found.shape == (8, 2)
+        assert torch.equal(found[:, 0], model.nearest(x, y, norm))
+
+
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    model, x, y = subject(20)
+    config = Config(model="m", data="d", n=20, threat="linf:0.02", seed=0)
+    whole = cascade(model, x, y, Linf(0.02), effort=SMALL)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage.endswith("targets") and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cascade(model, x, y, Linf(0.02), effort=SMALL, run=Run(tmp_path, config, chunk=6, progress=stop))
+    with counted(model) as seen:
+        again = cascade(seen, x, y, Linf(0.02), effort=SMALL, run=Run(tmp_path, config, chunk=6))
+    with counted(model) as fresh:
+        cascade(fresh, x, y, Linf(0.02), effort=SMALL)
+    assert seen.forwards < fresh.forwards
+    assert torch.equal(verify(model, x, y, again, Linf(0.02)).success, verify(model, x, y, whole, Linf(0.02)).success)
+
+
+def test_other_norms_are_refused() -> None:
+    model, x, y = subject(2)
+    with pytest.raises(BadInput, match="knows Linf and L2"):
+        cascade(model, x, y, L1(1.0))
