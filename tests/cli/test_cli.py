@@ -264,6 +264,15 @@ def test_unknown_option_and_missing_option(home: Path) -> None:
     assert "No such option" in run(home, "audit", "--modle", "x", code=2).stderr
 
 
+# Children of a background shell ignore Ctrl-C; this one must not.
+LISTENING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from unfooled.cli.app import main
+main()
+"""
+
+
 def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     arguments = [
         "audit",
@@ -280,7 +289,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     ]
     arguments += ["--out", "runs/stopped", "--threads", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unfooled", *arguments],
+        [sys.executable, "-c", LISTENING, *arguments],
         cwd=home,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -97,10 +97,12 @@ def test_empty_stage() -> None:
 
 
 KILLED = """
-    import sys, time, torch
+    import signal, sys, time, torch
     from pathlib import Path
     from unfooled.evaluation.records import Config
     from unfooled.evaluation.run import Run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in children of a background shell
 
     def slow(rows):
         time.sleep(0.05)
