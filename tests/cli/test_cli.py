@@ -164,6 +164,18 @@ def test_train_then_audit_then_resume(home: Path) -> None:
     assert json.loads(done.stdout)["n"] == 10
 
 
+def test_attack_does_not_write_over_another(home: Path) -> None:
+    base = ("attack", "--model", "nets:build", "--n", "4", "--steps", "2", "--quiet")
+    run(home, *base, "--threat", "linf:0.1", "--out", "one")
+    run(home, *base, "--threat", "linf:0.1", "--out", "one.npz")
+    done = run(home, *base, "--threat", "linf:0.2", "--out", "one", code=2)
+    assert "threat was 'linf:0.1', now it is 'linf:0.2'" in done.stderr
+    (home / "two.npz").write_text("mine")
+    done = run(home, *base, "--threat", "linf:0.2", "--out", "two.npz", code=2)
+    assert "no result of this command" in done.stderr
+    assert (home / "two.npz").read_text() == "mine"
+
+
 def test_attack_file_is_data_again(home: Path) -> None:
     done = run(
         home,
@@ -238,6 +250,10 @@ BAD = {
     "wrong shape": (["--model", "nets:build", "--size", "9"], "resize them"),
     "no gradient": (["--model", "nets:no_gradient"], "no gradient"),
     "bad bound": (["--fail-under", "robustness=1"], "robust_accuracy.low=0.4"),
+    "bound of nan": (["--fail-under", "robust_accuracy=nan"], "0.4 for 40 %"),
+    "bound in per cent": (["--fail-under", "robust_accuracy=40"], "0.4 for 40 %"),
+    "no batch": (["--batch", "0"], "--batch is 0"),
+    "negative seed": (["--seed", "-1"], "--seed is -1"),
     "bad device": (["--device", "cuda:77"], "doctor"),
     "unwritable": (["--out", "nets.py/run"], "cannot write"),
     "bad mean": (["--mean", "0.1,x"], "write a number"),

@@ -285,7 +285,7 @@ def test_fgsm_takes_its_step_even_where_that_overshoots() -> None:
 
 def test_apgd_refuses_the_norms_it_has_no_step_for() -> None:
     net, x, y, _ = setting(L1)
-    with pytest.raises(ValueError, match="use Decaying"):
+    with pytest.raises(BadInput, match="apgd knows Linf and L2"):
         apgd(net, x, y, L1(0.5), steps=2)
 
 

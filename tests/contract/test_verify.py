@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tests.conftest import interior, points, source
+from tests.conftest import interior, linear, points, source
 from torch import Tensor
 
 from unfooled.core.checks import BadInput
@@ -237,3 +237,20 @@ def test_bad_input_is_named(fault: str) -> None:
 def test_no_draws_is_no_judgement() -> None:
     with pytest.raises(BadInput, match="draws is 0; it must be at least 1"):
         verify(model, X, Y, X, Linf(0.1), draws=0)
+
+
+def test_a_model_in_training_mode_is_refused_and_left_alone() -> None:
+    norm = torch.nn.BatchNorm1d(30)
+    model = torch.nn.Sequential(torch.nn.Flatten(), norm, torch.nn.Linear(30, 3)).train()
+    x = points(4, (1, 6, 5))
+    assert norm.running_mean is not None
+    before = norm.running_mean.clone()
+    with pytest.raises(BadInput, match="training mode"):
+        verify(model, x, torch.zeros(4, dtype=torch.int64), x, Linf(1.0))
+    assert torch.equal(norm.running_mean, before)
+
+
+def test_a_number_is_no_threat() -> None:
+    x = points(2, (1, 6, 5))
+    with pytest.raises(BadInput, match=r"threat is a float; write Linf"):
+        verify(linear(3, (1, 6, 5)), x, torch.zeros(2, dtype=torch.int64), x, 0.1)  # type: ignore[arg-type]

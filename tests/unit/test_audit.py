@@ -148,6 +148,16 @@ def test_classes_and_shapes(k: int, shape: tuple[int, ...]) -> None:
     assert (sum(c for _, _, c in summary.confusion_entries) == 6) == (k > 100)
 
 
+@pytest.mark.parametrize(("n", "k"), [(6, 2), (1, 3), (6, 100)])
+def test_tables_leave_a_run_folder_and_a_page(n: int, k: int, tmp_path: Path) -> None:
+    from unfooled.report import render
+
+    x = points(n, (5,))
+    model = linear(k, (5,))
+    audit(model, x, model(x).argmax(1), Linf(0.05), plan=PLAN, out=tmp_path / "run")
+    assert "<html" in render([tmp_path / "run"], tmp_path / "page.html").read_text()
+
+
 def test_one_sample_and_float64() -> None:
     model, x, y = subject(1)
     assert audit(model, x, (y + 2) % 3, Linf(0.1), plan=PLAN).n == 1

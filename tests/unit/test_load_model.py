@@ -511,7 +511,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, BaseException], No
 )
 def test_a_missing_timm_is_named(absent: Callable[[str, BaseException], None], error: BaseException) -> None:
     absent("timm", error)
-    with pytest.raises(BadInput, match=rf"need the timm extra \(pip install 'unfooled\[timm\]'\).*{error}"):
+    with pytest.raises(BadInput, match=rf"need the timm extra \(pip install -e '\.\[timm\]'\).*{error}"):
         load_model("timm:resnet18")
 
 
@@ -525,7 +525,7 @@ def hf_folder(folder: Path, **config: Any) -> Path:
 
 def test_a_missing_transformers_is_named(tmp_path: Path, absent: Callable[[str, BaseException], None]) -> None:
     absent("transformers", ImportError("No module named 'transformers'"))
-    with pytest.raises(BadInput, match=r"needs the hf extra \(pip install 'unfooled\[hf\]'\)"):
+    with pytest.raises(BadInput, match=r"needs the hf extra \(pip install -e '\.\[hf\]'\)"):
         load_model(hf_folder(tmp_path / "a"))
     (tmp_path / "a" / "model.safetensors").unlink()
     with pytest.raises(BadInput, match=r"has a config\.json but no weights"):

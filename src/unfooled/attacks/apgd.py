@@ -7,6 +7,7 @@ s starts at 2 eps and is halved, from the best point, at checkpoints that show n
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -57,8 +58,7 @@ def apgd(
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
-        ValueError: a threat other than Linf or L2.
+        BadInput: a threat other than Linf or L2, or inputs, labels or outputs that cannot be used.
 
     References:
         Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks,
@@ -73,6 +73,8 @@ def apgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
+    if threat.norm not in (2.0, math.inf):
+        raise BadInput(f"apgd knows Linf and L2, the threat is {threat}; use pgd")
     if restarts != 1:
         if start is not None:
             raise BadInput(

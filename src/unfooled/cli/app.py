@@ -63,7 +63,10 @@ def run(arguments: list[str]) -> int:
             e.show()
             code = e.exit_code
 
-    return guarded(call) or code
+    keeps = arguments[:1] in (["demo"], ["train"]) or (
+        arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
+    )
+    return guarded(call, keeps=keeps) or code
 
 
 def main() -> None:

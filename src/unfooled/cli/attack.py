@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json as lib
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from unfooled.cli import catalog, options
+from unfooled.cli.errors import Refused
 
 
 def attack(
@@ -38,7 +41,8 @@ def attack(
 ) -> None:
     """Attack a model and keep what was found, each point judged by `verify`."""
     allowed = catalog.threat(threat)
-    where = options.machine(device, threads)
+    catalog.attack(attack, steps=steps, restarts=restarts)
+    where = options.machine(device, threads, seed=seed, batch=batch)
     given = options.load(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,
@@ -54,6 +58,12 @@ def attack(
     from unfooled.evaluation.subject import get_to_know
     from unfooled.evaluation.verify import verify
 
+    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    asked = {
+        "model": model, "data": data, "n": len(given.x), "threat": threat, "attack": attack, "steps": steps,
+        "restarts": restarts, "seed": seed, **{k: v for k, v in given.options.items() if v is not None},
+    }  # fmt: skip
+    refuse_other(out, asked)
     subject = get_to_know(given.model, given.x, given.y)
     batch = batch or fitting_batch(subject.model, given.x)
     run, said = catalog.attack(attack, steps=steps, restarts=restarts, batch=batch)
@@ -67,7 +77,8 @@ def attack(
     clean = verify(subject.model, x, y, x, allowed, draws=20 if subject.random else 1)
     arrays = {"x": x_adv, "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})
+    kept = {k: v.cpu().numpy() for k, v in arrays.items()}
+    np.savez_compressed(buffer, asked=np.array(lib.dumps(asked)), **kept)
     write_whole(out, buffer.getvalue())
     record: dict[str, Any] = {
         "model": model, "data": data, "n": len(x), "threat": threat, "attack": said, "seed": seed,
@@ -78,8 +89,6 @@ def attack(
         "out": str(out),
     }  # fmt: skip
     if json:
-        import json as lib
-
         typer.echo(lib.dumps(record, indent=2))
     elif not quiet:
         show.out.print(f"clean accuracy   {show.percent(intervals.share(~clean.success.cpu()))}")
@@ -87,3 +96,26 @@ def attack(
         show.out.print(f"{out}: {len(x)} samples", soft_wrap=True)
         for warning in record["warnings"]:
             show.out.print(f"[yellow]{warning}", soft_wrap=True)
+
+
+def refuse_other(out: Path, asked: dict[str, Any]) -> None:
+    """Refuse to write over the result of another question.
+
+    Raises:
+        Refused: names what differs, or says that the file is none of ours.
+    """
+    if not out.exists():
+        return
+    import numpy as np
+
+    try:
+        with np.load(out, allow_pickle=False) as found:
+            before = lib.loads(str(found["asked"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        raise Refused(f"{out} exists and is no result of this command; choose another --out") from None
+    changed = [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]
+    if changed:
+        k = changed[0]
+        raise Refused(
+            f"{out} holds another attack: {k} was {before.get(k)!r}, now it is {asked.get(k)!r}; choose another --out"
+        )

@@ -28,7 +28,10 @@ def bound(text: str) -> tuple[str, str, float]:
             f"--fail-under is {text!r}; write {' or '.join(BOUNDED)}, with .low for the interval's end, as in "
             "robust_accuracy.low=0.4"
         )
-    return figure, field, catalog.number(value, f"the bound on {name}")
+    least = catalog.number(value, f"the bound on {name}")
+    if not 0 <= least <= 1:
+        raise Refused(f"--fail-under {text}: the bound lies in [0, 1]; write 0.4 for 40 %")
+    return figure, field, least
 
 
 def check_bounds(summary: Summary, asked: list[str]) -> None:
@@ -91,7 +94,9 @@ def audit(
     catalog.choose(catalog.EXPLANATIONS, explain, "explanation")
     for text in fail_under or []:
         bound(text)
-    where = options.machine(device, threads)
+    if attack is not None or steps is not None or restarts != 1:
+        catalog.attack(attack or "apgd-ce", steps=steps, restarts=restarts)
+    where = options.machine(device, threads, seed=seed, batch=batch)
     given = options.load(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,

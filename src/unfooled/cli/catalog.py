@@ -45,8 +45,8 @@ def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, list(table), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise Refused(f"there is no {kind} {name!r}{hint} There are: {', '.join(table)}")
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise Refused(f"there is no {kind} {name!r}; {hint}there are {', '.join(table)}")
 
 
 def resolve(path: str) -> Any:

@@ -33,7 +33,7 @@ def demo(
 
     The data are the 8 x 8 scans that come with scikit-learn; nothing is downloaded.
     """
-    where = options.machine(device, threads)
+    where = options.machine(device, threads, seed=seed)
     from unfooled.cli import audit, show, train
     from unfooled.report import render
 
@@ -53,6 +53,8 @@ def demo(
             std=None, size=None, labels=None, device=where,
         )  # fmt: skip
         command = f"unfooled audit --model {weights} --data digits --threat {THREAT} --seed {seed} --out {out / name}"
+        command += "" if n is None else f" --n {n}"
+        command += "" if device == "cpu" else f" --device {device}"
         about = {"model": str(weights), "data": "digits", "title": name, "prefix": f"{name}: ", "command": command}
         folders.append(out / name)
         summaries.append(

@@ -21,13 +21,17 @@ class Below(Exception):
     """A figure is under the bound that `--fail-under` asks for."""
 
 
-def guarded(call: Callable[[], object]) -> int:
-    """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks."""
+def guarded(call: Callable[[], object], *, keeps: bool = True) -> int:
+    """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks.
+
+    `keeps` says whether finished work lies on disk when the command is interrupted.
+    """
     try:
         call()
         return 0
     except KeyboardInterrupt:
-        return _say("interrupted; finished chunks are kept, the same command continues", INTERRUPTED)
+        kept = "finished work is kept, the same command continues" if keeps else "nothing was kept"
+        return _say(f"interrupted; {kept}", INTERRUPTED)
     except Below as e:
         return _say(str(e), BELOW)
     except MemoryError:

@@ -39,7 +39,7 @@ def explain(
     """Explain what the model says of each sample: relevance of every input value."""
     path = catalog.choose(catalog.EXPLANATIONS, method, "explanation")
     catalog.choose({"label": 0, "prediction": 0}, of, "choice for --of")
-    where = options.machine(device, threads)
+    where = options.machine(device, threads, seed=seed)
     given = options.load(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,

@@ -75,14 +75,18 @@ class Inputs:
     options: dict[str, Any]
 
 
-def machine(device: str, threads: int | None) -> str:
-    """Set the number of threads and say which device to use.
+def machine(device: str, threads: int | None, *, seed: int = 0, batch: int | None = None) -> str:
+    """Check what every command takes, set the number of threads and say which device to use.
 
     Raises:
-        Refused: there is no such device, or no thread.
+        Refused: there is no such device, no thread, no batch, or a seed that no generator takes.
     """
     import torch
 
+    if batch is not None and batch < 1:
+        raise Refused(f"--batch is {batch}; it must be at least 1")
+    if not 0 <= seed < 2**63:
+        raise Refused(f"--seed is {seed}; it must be at least 0 and below 2^63")
     if threads is not None:
         if threads < 1:
             raise Refused(f"--threads is {threads}; it must be at least 1")

@@ -52,7 +52,7 @@ def train(
     if epochs < 1 or batch < 2 or not lr > 0:
         raise Refused(f"--epochs is {epochs}, --batch {batch}, --lr {lr}; they must be at least 1, at least 2, above 0")
     objective = make_loss(loss, threat, attack_steps, beta)
-    where = options.machine(device, threads)
+    where = options.machine(device, threads, seed=seed)
     from unfooled.cli import show
 
     settings = {

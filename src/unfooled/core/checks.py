@@ -86,12 +86,14 @@ def check_mode(model: Any) -> None:
 
 
 def check_threat(x: Tensor, threat: Threat) -> None:
-    """Refuse a per-sample eps whose length is not the batch's."""
+    """Refuse what is no threat, and a per-sample eps whose length is not the batch's."""
+    if not isinstance(threat, Threat):
+        raise BadInput(f"threat is a {type(threat).__name__}; write Linf(8 / 255), L2(0.5), L1(12) or L0(10)")
     if isinstance(threat.eps, Tensor) and threat.eps.ndim and len(threat.eps) != len(x):
         raise BadInput(f"eps has {len(threat.eps)} values for {len(x)} samples; give one number or one per sample")
 
 
 def check_attack(x: Tensor, y: Tensor, threat: Threat) -> None:
     """All that an attack inside a threat requires of its inputs; the outputs are checked as they come."""
-    check_inputs(x, y, box=threat.box)
+    check_inputs(x, y, box=getattr(threat, "box", UNIT))
     check_threat(x, threat)

@@ -35,7 +35,9 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
             raise BadInput(f"{name} holds NaN or infinite values")
         if x.size and (x.min() < 0 or x.max() > 1):
             raise BadInput(
-                f"{name} lies in [{x.min():.4g}, {x.max():.4g}]; scale it to [0, 1] (normalisation is the model's part)"
+                f"{name} lies in [{x.min():.4g}, {x.max():.4g}]; scale it to [0, 1] "
+                "(bytes: divide by 255 or save uint8); if it was normalised, undo that and tell the model instead: "
+                "--mean and --std, or Classifier(module, mean=..., std=...)"
             )
         scale = np.float32(1)
     else:

@@ -92,7 +92,8 @@ class Run:
         for a, b in list(self._missing(sorted(parts), n)):
             started = time.perf_counter()
             before = (model.forwards, model.backwards) if model else (0, 0)
-            result = {k: v.detach().cpu().contiguous() for k, v in fn(torch.arange(a, b)).items()}
+            # Clones: a stage may return one tensor under two names, which the file format refuses.
+            result = {k: v.detach().cpu().contiguous().clone() for k, v in fn(torch.arange(a, b)).items()}
             for name, value in result.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {stage} returned {len(value)} rows of {name} for {b - a}")

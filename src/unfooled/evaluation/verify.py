@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_attack
+from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
@@ -80,6 +80,7 @@ def verify(
         BadInput: shapes that do not agree, inputs that are no images of the unit box.
     """
     check_attack(x, y, threat)
+    check_mode(model)
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
         found = f"shape {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else f"type {type(x_adv).__name__}"
         raise BadInput(f"x_adv has {found}, x is a tensor of shape {tuple(x.shape)}; they must agree")

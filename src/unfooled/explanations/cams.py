@@ -100,7 +100,7 @@ def grad_cam_map(
         A `CamMap`.
     """
     with differentiating():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y, create_graph=create_graph)
         layer = find_spatial_layer(model, x[:1]) if layer is None else layer
         z = entry(x, create_graph)
         with recorded(model, layer) as calls:

@@ -59,7 +59,7 @@ def score_change(
 ) -> Tensor:
     """s(f(x), y) - s(f(r), y), (B,): what a complete attribution sums to. Cost: at most 2 forwards a sample."""
     with differentiating(), torch.no_grad():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y)
         rows = RowBudget(model, x, chunk_bytes).rows
         value = chunked(lambda z, c: scored(model, z, c, score), rows)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim

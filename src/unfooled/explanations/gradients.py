@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels
+from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels, check_mode
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin, true_logit
 from unfooled.core.threats import Box
@@ -63,7 +63,7 @@ def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, cr
         tensor([[2.]])
     """
     with differentiating():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y, create_graph=create_graph)
         z = entry(x, create_graph)
         return score_gradient(model, z, y, score, create_graph)
 
@@ -73,7 +73,7 @@ def input_x_gradient(
 ) -> Tensor:
     """Input times gradient: x * `saliency`. Arguments, cost and errors as there; in units of the score."""
     with differentiating():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y, create_graph=create_graph)
         z = entry(x, create_graph)
         map_ = z * score_gradient(model, z, y, score, create_graph)
         return map_ if create_graph else map_.detach()
@@ -86,8 +86,14 @@ def differentiating() -> Iterator[None]:
         yield
 
 
-def prepared(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Check x and y; tensors made in inference mode are copied, since autograd cannot save them."""
+def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Check model, x and y; tensors made in inference mode are copied, since autograd cannot save them.
+
+    A model in training mode is refused, since its answer depends on the batch and the call would change its statistics;
+    not with `create_graph`, where a training loss explains the model that it trains.
+    """
+    if not create_graph:
+        check_mode(model)
     check_inputs(x, y, box=_ANYWHERE)
     return (x.clone() if x.is_inference() else x), (y.clone() if y.is_inference() else y)
 

@@ -94,7 +94,7 @@ def integrated_gradients(
         tensor([[0.5000, 0.5000]])
     """
     with differentiating():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y, create_graph=create_graph)
         path = PathIntegral(model, score, _nodes(rule, steps), chunk_bytes)
         r = baselines(baseline, x)
         if not create_graph:

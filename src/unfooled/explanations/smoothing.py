@@ -60,7 +60,7 @@ def smooth_grad(
     if samples < 1 or not sigma >= 0:
         raise BadInput(f"samples is {samples}, sigma is {sigma}; there must be at least 1 sample and sigma at least 0")
     with differentiating():
-        x, y = prepared(x, y)
+        x, y = prepared(model, x, y, create_graph=create_graph)
         seeds = _seeds(x, seed, generator)
         z = entry(x, create_graph)
         if not create_graph:

@@ -44,7 +44,7 @@ def from_folder(folder: Path) -> Found:
         import transformers
     except (ImportError, RuntimeError, OSError) as error:
         raise BadInput(
-            f"{folder} is a Hugging Face model; it needs the hf extra (pip install 'unfooled[hf]'); importing "
+            f"{folder} is a Hugging Face model; it needs the hf extra (pip install -e '.[hf]'); importing "
             f"transformers failed: {error}"
         ) from error
     try:

@@ -18,7 +18,7 @@ def _timm() -> Any:
         import timm
     except (ImportError, RuntimeError, OSError) as error:  # torchvision of another build fails in all three ways
         raise BadInput(
-            "timm: models need the timm extra (pip install 'unfooled[timm]') and the torchvision that belongs to your "
+            "timm: models need the timm extra (pip install -e '.[timm]') and the torchvision that belongs to your "
             f"torch; importing timm failed: {error}"
         ) from error
     return timm
