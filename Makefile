@@ -39,6 +39,7 @@ check: .venv/.installed-dev .venv/.installed-docs  ## format, lint, types, docum
 
 bench: .venv/.installed-dev  ## measure against peers; JSON into benchmarks/results
 	$(BIN)/python -m pip install --quiet "foolbox>=3.3.4" "captum>=0.7"
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks adv-lib  # they ask for torchvision, which these attacks do not use
 	$(BIN)/python benchmarks/attacks_vs_peers.py --out benchmarks/results/attacks_vs_peers.json
 	$(BIN)/python benchmarks/explanations_vs_captum.py --out benchmarks/results/explanations_vs_captum.json
 

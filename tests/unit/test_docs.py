@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import unfooled
+from unfooled.evaluation.records import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -218,3 +219,27 @@ def test_files_and_names_in_contributing_exist() -> None:
     for page in PAGES:
         used = re.findall(r"(?:^|`)make ([a-z][a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert set(used) <= set(targets)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+def test_the_demo_s_figures_are_those_of_its_records(page: str) -> None:
+    """Every cell of the table stands in the record of a run, kept in benchmarks/results."""
+    runs = [
+        Summary.model_validate_json((ROOT / f"benchmarks/results/demo-{name}.json").read_text(encoding="utf-8"))
+        for name in ("standard", "hardened")
+    ]
+    table = {}
+    for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and " %" in cells[1]:
+            table[cells[0]] = cells[1:]
+    names = {
+        "clean accuracy": "clean_accuracy",
+        "robust accuracy, at most": "robust_accuracy",
+        "attack success rate": "attack_success_rate",
+    }
+    assert {"clean accuracy", "robust accuracy, at most"} <= set(table) <= set(names)
+    for label, cells in table.items():
+        for cell, run in zip(cells, runs, strict=True):
+            e = getattr(run, names[label])
+            assert cell == f"{100 * e.value:.1f} % [{100 * e.low:.1f}, {100 * e.high:.1f}]"
