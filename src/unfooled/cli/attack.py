@@ -6,12 +6,15 @@ import io
 import json as lib
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unfooled.cli import catalog, options
 from unfooled.cli.errors import Refused
+
+if TYPE_CHECKING:
+    from unfooled.core.threats import Threat
 
 
 def attack(
@@ -47,6 +50,30 @@ def attack(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,
     )  # fmt: skip
+    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    asked = {
+        "model": model, "data": data, "n": len(given.x), "threat": threat, "attack": attack, "steps": steps,
+        "restarts": restarts, "seed": seed, **{k: v for k, v in given.options.items() if v is not None},
+    }  # fmt: skip
+    refuse_other(out, asked)
+    record = search(given, allowed, asked, out, batch=batch, quiet=quiet or json)
+    if json:
+        typer.echo(lib.dumps(record, indent=2))
+    elif not quiet:
+        from unfooled.cli import show
+        from unfooled.evaluation.records import Estimate
+
+        show.out.print(f"clean accuracy   {show.percent(Estimate(**record['clean_accuracy']))}")
+        show.out.print(f"robust accuracy  {show.percent(Estimate(**record['robust_accuracy']))} at most")
+        show.out.print(f"{out}: {record['n']} samples", soft_wrap=True)
+        for warning in record["warnings"]:
+            show.out.print(f"[yellow]{warning}", soft_wrap=True)
+
+
+def search(
+    given: options.Inputs, allowed: Threat, asked: dict[str, Any], out: Path, *, batch: int | None, quiet: bool
+) -> dict[str, Any]:
+    """Attack chunk by chunk, judge, write the file, and return what is to be told."""
     import numpy as np
     import torch
 
@@ -58,44 +85,31 @@ def attack(
     from unfooled.evaluation.subject import get_to_know
     from unfooled.evaluation.verify import verify
 
-    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
-    asked = {
-        "model": model, "data": data, "n": len(given.x), "threat": threat, "attack": attack, "steps": steps,
-        "restarts": restarts, "seed": seed, **{k: v for k, v in given.options.items() if v is not None},
-    }  # fmt: skip
-    refuse_other(out, asked)
-    subject = get_to_know(given.model, given.x, given.y)
-    batch = batch or fitting_batch(subject.model, given.x)
-    run, said = catalog.attack(attack, steps=steps, restarts=restarts, batch=batch)
     x, y, found = given.x, given.y, []
-    with show.bars(quiet or json) as progress, counted(subject.model) as model_:
+    subject = get_to_know(given.model, x, y)
+    batch = batch or fitting_batch(subject.model, x)
+    run, said = catalog.attack(asked["attack"], steps=asked["steps"], restarts=asked["restarts"], batch=batch)
+    with show.bars(quiet) as progress, counted(subject.model) as model:
         for part in progress.track(torch.arange(len(x)).split(100), description=said):
-            source = torch.Generator().manual_seed(seed)
-            found.append(run(model_, x[part], y[part], allowed, generator=source))
-    x_adv = torch.cat(found)
-    verdict = verify(subject.model, x, y, x_adv, allowed, draws=20 if subject.random else 1)
-    clean = verify(subject.model, x, y, x, allowed, draws=20 if subject.random else 1)
+            source = torch.Generator().manual_seed(asked["seed"])
+            found.append(run(model, x[part], y[part], allowed, generator=source))
+    x_adv, draws = torch.cat(found), 20 if subject.random else 1
+    verdict = verify(subject.model, x, y, x_adv, allowed, draws=draws)
+    clean = verify(subject.model, x, y, x, allowed, draws=draws)
     arrays = {"x": x_adv, "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
-    buffer = io.BytesIO()
     kept = {k: v.cpu().numpy() for k, v in arrays.items()}
+    buffer = io.BytesIO()
     np.savez_compressed(buffer, asked=np.array(lib.dumps(asked)), **kept)
     write_whole(out, buffer.getvalue())
-    record: dict[str, Any] = {
-        "model": model, "data": data, "n": len(x), "threat": threat, "attack": said, "seed": seed,
+    return {
+        **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
+        "attack": said,
         "clean_accuracy": intervals.share(~clean.success.cpu()).model_dump(),
         "robust_accuracy": intervals.share(~verdict.success.cpu()).model_dump(),
-        "passes": {"forward": model_.forwards / len(x), "backward": model_.backwards / len(x)},
+        "passes": {"forward": model.forwards / len(x), "backward": model.backwards / len(x)},
         "warnings": [*given.warnings, *subject.warnings],
         "out": str(out),
-    }  # fmt: skip
-    if json:
-        typer.echo(lib.dumps(record, indent=2))
-    elif not quiet:
-        show.out.print(f"clean accuracy   {show.percent(intervals.share(~clean.success.cpu()))}")
-        show.out.print(f"robust accuracy  {show.percent(intervals.share(~verdict.success.cpu()))} at most")
-        show.out.print(f"{out}: {len(x)} samples", soft_wrap=True)
-        for warning in record["warnings"]:
-            show.out.print(f"[yellow]{warning}", soft_wrap=True)
+    }
 
 
 def refuse_other(out: Path, asked: dict[str, Any]) -> None:
