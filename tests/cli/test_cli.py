@@ -164,6 +164,13 @@ def test_train_then_audit_then_resume(home: Path) -> None:
     assert json.loads(done.stdout)["n"] == 10
 
 
+def test_fewer_samples_than_asked_for_is_said_to_those_who_asked(home: Path) -> None:
+    base = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--steps", "1", "--json")
+    assert json.loads(run(home, *base).stdout)["warnings"] == []
+    said = json.loads(run(home, *base, "--n", "5000").stdout)["warnings"]
+    assert said == ["5000 samples were asked for; digits (test) has 540"]
+
+
 def test_attack_does_not_write_over_another(home: Path) -> None:
     base = ("attack", "--model", "nets:build", "--n", "4", "--steps", "2", "--quiet")
     run(home, *base, "--threat", "linf:0.1", "--out", "one")

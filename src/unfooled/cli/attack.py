@@ -28,7 +28,7 @@ def attack(
     attack: Annotated[str, typer.Option("--attack", help=f"{', '.join(catalog.ATTACKS)}.")] = "apgd-margin",
     steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart.")] = None,
     restarts: Annotated[int, typer.Option("--restarts", help="Random starts.")] = 1,
-    n: options.NOpt = 1000,
+    n: options.NOpt = options.MOST,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
     mean: options.MeanOpt = None,

@@ -54,7 +54,7 @@ def audit(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; a second start continues it.")] = None,
-    n: options.NOpt = 1000,
+    n: options.NOpt = options.MOST,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
     mean: options.MeanOpt = None,

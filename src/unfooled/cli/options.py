@@ -14,6 +14,9 @@ from unfooled.cli.errors import Refused
 if TYPE_CHECKING:
     from unfooled.core.classifier import Classifier
 
+MOST = 1000
+"""Samples that are used where no number is asked for."""
+
 SOURCE = "Inputs"
 SPEED = "Machine"
 OUTPUT = "Output"
@@ -144,4 +147,6 @@ def load(
     classes = found.classes or net.classes or [str(k) for k in range(logits.shape[1])]
     classes = [*classes, *(str(k) for k in range(len(classes), logits.shape[1]))]
     options = {"split": split, "shuffle": shuffle, "arch": arch, "mean": mean, "std": std, "size": size}
-    return Inputs(net, x, y, classes, tuple(found.warnings), options)
+    # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
+    warnings = [w for w in found.warnings if n != MOST or "samples were asked for" not in w]
+    return Inputs(net, x, y, classes, tuple(warnings), options)
