@@ -18,6 +18,7 @@ from unfooled.core.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.records import Summary, read_record
+from unfooled.evaluation.subject import get_to_know
 from unfooled.evaluation.verify import verify
 
 PLAN = Plan(curve_steps=5, curve_n=12, explain_n=8, gallery=4)
@@ -71,6 +72,15 @@ def test_curve_falls_and_agrees_with_the_verdict() -> None:
     assert values[0] == summary.clean_accuracy.value
     at_eps = next(p for p in summary.curve if p.eps == pytest.approx(0.1))
     assert at_eps.accuracy.value == summary.robust_accuracy.value
+
+
+def test_what_the_attack_finds_counts_on_a_weak_curve() -> None:
+    model, x, y = subject(12)
+    summary = audit(model, x, y, Linf(0.1), plan=replace(PLAN, curve_steps=0))
+    at_eps = next(p for p in summary.curve if p.eps == pytest.approx(0.1))
+    assert at_eps.accuracy.value == summary.robust_accuracy.value
+    beyond = [p.accuracy.value for p in summary.curve if p.eps > 0.1 and p.accuracy.value is not None]
+    assert all(value <= summary.robust_accuracy.value for value in beyond)  # type: ignore[operator]
 
 
 def test_what_the_curve_finds_counts_against_a_weak_attack() -> None:
@@ -203,6 +213,8 @@ def test_softmax_at_the_end_is_noticed_and_undone() -> None:
     wrapped = audit(nn.Sequential(model, nn.Softmax(1)), x, y, Linf(0.05), plan=PLAN)
     assert wrapped.robust_accuracy == plain.robust_accuracy
     assert any("probabilities" in w for w in wrapped.warnings)
+    attacked = get_to_know(nn.Sequential(model, nn.Softmax(1)), x, y).model(x)
+    assert torch.allclose(attacked, model(x).log_softmax(1), atol=1e-4)
     assert not plain.warnings
 
 

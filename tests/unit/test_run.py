@@ -57,6 +57,15 @@ def test_damaged_chunk_is_computed_again(tmp_path: Path) -> None:
     assert torch.equal(got["value"], torch.arange(10).double() ** 2)
 
 
+def test_chunks_that_overlap_or_reach_too_far_are_left_out(tmp_path: Path) -> None:
+    Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    folder = tmp_path / "chunks/s"
+    (folder / "2-7.safetensors").write_bytes((folder / "0-5.safetensors").read_bytes())
+    (folder / "10-15.safetensors").write_bytes((folder / "0-5.safetensors").read_bytes())
+    got = Run(tmp_path, config(), chunk=5).map("s", square, 10)
+    assert torch.equal(got["value"], torch.arange(10).double() ** 2)
+
+
 def test_passes_of_earlier_starts_are_kept(tmp_path: Path) -> None:
     model = Counted(lambda x: x)
 

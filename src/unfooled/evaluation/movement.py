@@ -44,7 +44,7 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         found = grad_cam_map(model, x, y)
         shift = centroid_shift(found.map, grad_cam_map(model, z, y, layer=found.layer).map)
     except BadInput:  # no layer with a height and a width
-        shift = nothing.clone()
+        shift = nothing
     return {
         "before": before,
         "after": after,
