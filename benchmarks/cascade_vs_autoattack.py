@@ -1,0 +1,227 @@
+"""The cascade against AutoAttack-standard on the first 1,000 MNIST test images, Linf, eps .3.
+
+    python benchmarks/cascade_vs_autoattack.py peer trades          AutoAttack, kept chunk by chunk; resumes
+    python benchmarks/cascade_vs_autoattack.py ours trades          three seeds of `normal`, and `thorough`
+    python benchmarks/cascade_vs_autoattack.py time trades          both on the same 200 images, in one run
+    python benchmarks/cascade_vs_autoattack.py table                what is in the results, as a table
+
+AutoAttack runs from its own source (github.com/fra31/auto-attack), which must be on the path given by --peer-path;
+it runs as shipped, version "standard", on chunks of 200 images, one stage after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import unfooled as uf
+from unfooled.core.files import write_whole
+from unfooled.core.modes import Counted
+from unfooled.data import load_dataset
+from unfooled.evaluation.cascade import Point
+from unfooled.evaluation.intervals import share
+from unfooled.evaluation.records import Environment
+
+RESULTS = Path(__file__).parent / "results"
+EPS, N, CHUNK, TIMED = 0.3, 1000, 200, 200
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def network(name: str) -> nn.Module:
+    """One of the three networks, in eval mode."""
+    folder = Path(os.environ.get("UNFOOLED_DATA", "../shared/data")) / "models"
+    files = {
+        "trades": (folder / "mnist_trades_smallcnn.pt", "trades-small-cnn"),
+        "lenet5": (folder / "mnist_lenet5_clntrained.pt", "lenet5"),
+        "pgd-at": (Path("runs/pgd-at-mnist.pt"), "small-cnn"),
+    }
+    path, arch = files[name]
+    return uf.load_model(str(path), arch=arch, input_shape=(1, 28, 28), num_classes=10)
+
+
+def images() -> tuple[Tensor, Tensor]:
+    """The first thousand test images and their labels."""
+    data = load_dataset("mnist", split="test")
+    return data.x[:N], data.y[:N]
+
+
+def autoattack(model: nn.Module, x: Tensor, y: Tensor, path: str) -> dict[str, Any]:
+    """AutoAttack-standard on one chunk: who stands after each stage, passes and seconds."""
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    from autoattack import AutoAttack  # type: ignore[import-not-found]
+
+    counted = Counted(model)
+    survivors, spent = {}, {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = AutoAttack(counted, norm="Linf", eps=EPS, seed=0, version="standard", device="cpu", verbose=False)
+        standing = torch.ones(len(x), dtype=torch.bool)
+        for stage in STAGES:
+            judge.attacks_to_run = [stage]
+            wall, cpu, before = time.perf_counter(), time.process_time(), (counted.forwards, counted.backwards)
+            rows = standing.nonzero()[:, 0]
+            if len(rows):
+                z = judge.run_standard_evaluation(x[rows], y[rows], bs=CHUNK)
+                verdict = uf.verify(model, x[rows], y[rows], z, uf.Linf(EPS), tol=1e-5)
+                standing[rows] &= ~verdict.success
+            spent[stage] = {
+                "seconds": time.perf_counter() - wall,
+                "cpu": time.process_time() - cpu,
+                "forwards": counted.forwards - before[0],
+                "backwards": counted.backwards - before[1],
+            }
+            survivors[stage] = standing.clone()
+    return {"survivors": survivors, "spent": spent}
+
+
+def peer(name: str, path: str) -> None:
+    """AutoAttack over all chunks; finished ones are found again."""
+    model, (x, y) = network(name), images()
+    folder = Path("runs") / f"autoattack-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, N, CHUNK):
+        file = folder / f"{start}.pt"
+        if not file.exists():
+            buffer = io.BytesIO()
+            torch.save(autoattack(model, x[start : start + CHUNK], y[start : start + CHUNK], path), buffer)
+            write_whole(file, buffer.getvalue())
+            print(name, start, flush=True)
+        parts.append(torch.load(file, weights_only=True))
+    alive = {stage: torch.cat([p["survivors"][stage] for p in parts]) for stage in STAGES}
+    total = {k: sum(p["spent"][s][k] for p in parts for s in STAGES) for k in ("seconds", "cpu", "forwards", "backwards")}
+    record(
+        name,
+        "autoattack",
+        {
+            "version": "standard, seed 0, chunks of 200",
+            "robust_accuracy": {stage: share(alive[stage]).model_dump() for stage in STAGES},
+            "forwards": total["forwards"] / N,
+            "backwards": total["backwards"] / N,
+            "cpu_seconds": total["cpu"],
+            "survivors": np.packbits(alive["square"].numpy()).tobytes().hex(),
+        },
+    )
+
+
+def attacked(model: nn.Module, x: Tensor, y: Tensor, effort: uf.evaluation.cascade.Effort, seed: int) -> dict[str, Any]:
+    """One run of the cascade, judged by `verify`."""
+    log: list[Point] = []
+    counted = Counted(model)
+    wall, cpu = time.perf_counter(), time.process_time()
+    z = uf.cascade(counted, x, y, uf.Linf(EPS), effort=effort, seed=seed, log=log)
+    seconds, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    standing = ~uf.verify(model, x, y, z, uf.Linf(EPS)).success
+    return {
+        "seed": seed,
+        "robust_accuracy": share(standing).model_dump(),
+        "forwards": counted.forwards / len(x),
+        "backwards": counted.backwards / len(x),
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "survivors": np.packbits(standing.numpy()).tobytes().hex(),
+        "curve": [[p.stage, round(p.forward + p.backward, 2), round(p.accuracy, 5)] for p in log],
+    }
+
+
+def ours(name: str, efforts: list[str], seeds: int) -> None:
+    """The cascade with every seed."""
+    model, (x, y) = network(name), images()
+    for effort in efforts:
+        rows = [attacked(model, x, y, getattr(uf, effort.upper()), seed) for seed in range(seeds)]
+        for row in rows:
+            print(name, effort, row["seed"], row["robust_accuracy"]["value"], row["forwards"], row["backwards"], flush=True)
+        record(name, effort, rows)
+
+
+def timed(name: str, path: str) -> None:
+    """Both on the same images, in one process: ours, AutoAttack, ours again."""
+    model, (x, y) = network(name), images()
+    x, y = x[:TIMED], y[:TIMED]
+    before = [attacked(model, x, y, uf.NORMAL, seed) for seed in (0, 1)]
+    peer = autoattack(model, x, y, path)
+    after = [attacked(model, x, y, uf.NORMAL, seed) for seed in (2,)]
+    seconds = {k: sum(s[k] for s in peer["spent"].values()) for k in ("seconds", "cpu")}
+    own = {k: float(np.median([r[k] for r in before + after])) for k in ("seconds", "cpu_seconds")}
+    record(
+        name,
+        "timed",
+        {
+            "n": TIMED,
+            "threads": torch.get_num_threads(),
+            "load": list(os.getloadavg()),
+            "autoattack": seconds | {"robust_accuracy": float(peer["survivors"]["square"].double().mean())},
+            "ours": own | {"robust_accuracy": [r["robust_accuracy"]["value"] for r in before + after]},
+            "wall_ratio": seconds["seconds"] / own["seconds"],
+            "cpu_ratio": seconds["cpu"] / own["cpu_seconds"],
+        },
+    )
+
+
+def record(name: str, key: str, value: Any) -> None:
+    """Add to the network's result file."""
+    file = RESULTS / f"cascade-vs-autoattack-{name}.json"
+    whole = json.loads(file.read_text()) if file.exists() else {}
+    whole |= {"n": N, "eps": EPS, "environment": Environment.here("cpu").model_dump()}
+    whole[key] = value
+    whole.setdefault("commands", {})[key] = "python benchmarks/cascade_vs_autoattack.py " + " ".join(
+        a for a in sys.argv[1:] if not a.startswith(("/", "--peer-path"))
+    )
+    write_whole(file, json.dumps(whole, indent=1).encode())
+
+
+def table() -> None:
+    """Print what was found."""
+    for file in sorted(RESULTS.glob("cascade-vs-autoattack-*.json")):
+        whole = json.loads(file.read_text())
+        peer = whole.get("autoattack")
+        if peer:
+            cost = peer["forwards"] + peer["backwards"]
+            left = " ".join(f"{k} {v['value']:.3f}" for k, v in peer["robust_accuracy"].items())
+            print(f"{file.stem}: AutoAttack {left}, {peer['forwards']:.0f} F + {peer['backwards']:.0f} B")
+            for effort in ("quick", "normal", "thorough"):
+                for row in whole.get(effort, []):
+                    own = row["forwards"] + row["backwards"]
+                    print(
+                        f"  {effort} seed {row['seed']}: {row['robust_accuracy']['value']:.3f}, {row['forwards']:.1f} F "
+                        f"+ {row['backwards']:.1f} B, 1/{cost / own:.1f} of the passes"
+                    )
+        if "timed" in whole:
+            print("  time:", {k: round(v, 1) for k, v in whole["timed"].items() if k.endswith("ratio")})
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("peer", "ours", "time", "table"))
+    parser.add_argument("network", nargs="?", choices=("trades", "pgd-at", "lenet5"))
+    parser.add_argument("--effort", nargs="+", default=["normal"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--peer-path", default="../auto-attack")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    match options.part:
+        case "peer":
+            peer(options.network, options.peer_path)
+        case "ours":
+            ours(options.network, options.effort, options.seeds)
+        case "time":
+            timed(options.network, options.peer_path)
+        case "table":
+            table()
+
+
+if __name__ == "__main__":
+    main()
