@@ -1,16 +1,18 @@
 """The training loop, as a generator: one record an epoch, and the caller decides what to do with it.
 
 Every step seeds torch's global generator from (seed, epoch, step) and restores it afterwards, so a run that was killed
-and resumed ends with the same weights as one that was not, and the caller's own random numbers are left alone.
+and resumed ends with the same weights as one that was not, and the caller's own random numbers are left alone. A loss
+may follow the progress, ask for each batch several times and keep a memory: see `unfooled.training.progress`.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from unfooled.core.classifier import Classifier
 from unfooled.core.files import write_whole
 from unfooled.core.modes import evaluating
 from unfooled.core.types import TrainingLoss
+from unfooled.training.monitor import Monitor
+from unfooled.training.progress import Memory, loss_at, memory_of, replays_of
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,11 @@ class Epoch:
         index: counted from 0.
         epochs: how many there will be.
         loss: mean over the samples.
-        seconds: of training, without the caller's own work.
-        accuracy: on the clean held-out samples, where some were given.
+        seconds: of training, without the monitor's and the caller's own work.
+        accuracy: on the clean held-out samples, where some were given; of the weights as they are when this is yielded.
+        fgsm: the accuracy under one step on the monitor's samples, where one was given.
+        pgd: likewise under several.
+        stopped: why training ended here, one sentence; None where it goes on, or ended as planned.
     """
 
     index: int
@@ -41,6 +48,9 @@ class Epoch:
     loss: float
     seconds: float
     accuracy: float | None = None
+    fgsm: float | None = None
+    pgd: float | None = None
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,15 +120,29 @@ class Checkpoint:
     about: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]) -> None:
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: list[dict[str, Any]],
+        memory: Memory | None = None,
+    ) -> None:
         """Write the state after the epochs in `history`, whole."""
         buffer = io.BytesIO()
         state = {"model": _weights(model).state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+        if memory is not None:
+            state["memory"] = memory.state()
         torch.save({**self.about, **state, "settings": dict(self.settings)}, buffer)
         write_whole(self.path, buffer.getvalue())
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> list[dict[str, Any]]:
-        """Restore model and optimiser; the epochs already trained, or an empty list where there is no file."""
+    def load(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        memory: Memory | None = None,
+    ) -> list[dict[str, Any]]:
+        """Restore model, optimiser and memory; the epochs already trained, an empty list where there is no file."""
         if not self.path.exists():
             return []
         try:
@@ -133,6 +157,8 @@ class Checkpoint:
                 )
             _weights(model).load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
+            if memory is not None:
+                memory.restore(state.get("memory", {}))
         except BadInput:
             raise
         except Exception as e:
@@ -153,13 +179,14 @@ def train(
     held_out: tuple[Tensor, Tensor] | None = None,
     fabric: Any = None,
     clip: float | None = None,
+    monitor: Monitor | None = None,
 ) -> Iterator[Epoch]:
     """Train, yielding after every epoch.
 
     Args:
         model: a module from unit-box inputs to logits; trained in place, in training mode meanwhile.
         batches: the samples.
-        loss: `(model, x, y) -> scalar`.
+        loss: `(model, x, y) -> scalar`; its memory, where it has one, is emptied first.
         optimizer: over the model's parameters; its learning rate is the peak of the schedule.
         epochs: how many in all, resumed ones included.
         seed: of everything random but the order of the samples.
@@ -169,47 +196,95 @@ def train(
         fabric: a `lightning_fabric.Fabric` for devices, processes and mixed precision; one process on the model's
             device where None.
         clip: largest norm of the gradient.
+        monitor: looks for catastrophic overfitting after every epoch. Where it finds it, the weights from before that
+            epoch are restored (not in the first epoch, which has none worth restoring) and training ends.
 
     Yields:
         One `Epoch` each; epochs restored from a checkpoint are not yielded again.
 
     Raises:
-        BadInput: samples that cannot be used, a loss that is not finite, or a checkpoint made with other settings.
+        BadInput: samples that cannot be used, a loss that is not finite, a checkpoint made with other settings, or warm
+            starts with augmentation or several processes.
     """
     check_inputs(batches.x, batches.y)
     device = next(model.parameters()).device if fabric is None else fabric.device
-    history = checkpoint.load(model, optimizer, device) if checkpoint else []
+    memory = _emptied(memory_of(loss), batches)
+    history = checkpoint.load(model, optimizer, device, memory) if checkpoint else []
+    if history and history[-1].get("stopped"):
+        return
     for group in optimizer.param_groups:
         group.setdefault("peak", group["lr"])
     wrapped, stepper = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
     colour = batches.x.ndim == 4 and batches.x.shape[1] > 1
     for index in range(len(history), epochs):
         started, losses, seen = time.perf_counter(), 0.0, 0
+        good = {k: v.clone() for k, v in model.state_dict().items()} if monitor else None
         with _training(model, channels_last=colour):
             for i, (x, y) in enumerate(batches(index)):
                 if schedule:
                     _set_rate(optimizer, (index + i / len(batches)) / epochs)
                 x, y = x.to(device), y.to(device)
-                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    torch.manual_seed(((seed * 1_000_003 + index) * 1_000_003 + i) & 0x7FFFFFFFFFFFFFFF)
-                    value = loss(wrapped, x, y)
-                if not bool(torch.isfinite(value)):
-                    raise BadInput(
-                        f"the loss is {float(value.detach())} in epoch {index}; lower the learning rate (--lr)"
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                value.backward() if fabric is None else fabric.backward(value)
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip)
-                stepper.step()
-                losses, seen = losses + float(value.detach()) * len(x), seen + len(x)
+                now = loss_at(loss, index + (i + 1) / len(batches))
+                for replay in range(replays_of(loss)):
+                    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                        torch.manual_seed(_seed(seed, index, i, replay))
+                        value = now(wrapped, x, y)
+                    number = float(value.detach())
+                    if not math.isfinite(number):
+                        raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate (--lr)")
+                    optimizer.zero_grad(set_to_none=True)
+                    value.backward() if fabric is None else fabric.backward(value)
+                    if clip is not None:
+                        nn.utils.clip_grad_norm_(model.parameters(), clip)
+                    stepper.step()
+                    losses, seen = losses + number * len(x), seen + len(x)
         seconds = time.perf_counter() - started
+        looked, stopped = _look(monitor, model, history, device, fabric)
+        if stopped and index and good is not None:
+            model.load_state_dict(good)
         accuracy = _accuracy(model, *held_out, device) if held_out else None
-        epoch = Epoch(index, epochs, losses / max(seen, 1), seconds, accuracy)
-        history.append({"loss": epoch.loss, "seconds": seconds, "accuracy": accuracy})
+        epoch = Epoch(index, epochs, losses / max(seen, 1), seconds, accuracy, *looked, stopped)
+        history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
-            checkpoint.save(model, optimizer, history)
+            over = stopped or index + 1 == epochs  # nothing will go on from here
+            checkpoint.save(model, optimizer, history, None if over else memory)
         yield epoch
+        if stopped:
+            return
+
+
+def _seed(seed: int, epoch: int, step: int, replay: int) -> int:
+    """The seed of a step; replays of a batch draw anew."""
+    first = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return (first + replay * 0x632BE59BD9B4E019) & 0x7FFFFFFFFFFFFFFF
+
+
+def _emptied(memory: Memory | None, batches: Batches) -> Memory | None:
+    """The memory, as every run begins with it; refuse what would make it forget, or a resumed run another one."""
+    if memory is None:
+        return None
+    if batches.world > 1:
+        raise BadInput("this loss keeps perturbations, which several processes do not share; use one (--devices 1)")
+    if memory.by_sample and (batches.flip or batches.crop):
+        raise BadInput(
+            "warm starts know a sample by its bytes, which augmentation changes; leave it out or use random starts"
+        )
+    memory.restore({})
+    return memory
+
+
+def _look(
+    monitor: Monitor | None, model: nn.Module, history: list[dict[str, Any]], device: torch.device, fabric: Any
+) -> tuple[tuple[float | None, float | None], str | None]:
+    """What the monitor saw, and its sentence where training must end; the first process decides for all."""
+    if monitor is None:
+        return (None, None), None
+    now = monitor.look(model, device)
+    stopped = monitor.judge(now, [(h["fgsm"], h["pgd"]) for h in history if h.get("pgd") is not None])
+    if stopped:
+        end = "training stopped, with the weights from before this epoch" if history else "training stopped"
+        stopped = f"{stopped}; {end}"
+    return now, stopped if fabric is None else fabric.broadcast(stopped)
 
 
 def _weights(model: nn.Module) -> nn.Module:

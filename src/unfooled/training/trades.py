@@ -5,7 +5,7 @@ min_theta  mean CE(f(x), y) + beta max_{z in T(x)} KL(p(x) || p(z)),   p = softm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import kl
 from unfooled.core.modes import evaluating
 from unfooled.core.threats import Threat
-from unfooled.training.inner import worst_points
+from unfooled.training.inner import remembering, worst_points
+from unfooled.training.memory import Starts
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Trades:
         beta: 1 / lambda of the paper, which uses 1 and 6.
         steps: of the inner attack.
         rule: its step sizes, relative to eps.
+        start: "random", or "warm": see `Madry`.
+        remove: a sample whose prediction at x is beaten by this much in logits leaves the attack; costs less. None
+            keeps every sample to the end.
+        memory: where warm starts are kept; a new one unless given.
 
     References:
         Zhang et al., Theoretically principled trade-off between robustness and accuracy, ICML 2019, arXiv:1901.08573.
@@ -40,6 +45,12 @@ class Trades:
     beta: float = 6.0
     steps: int = 10
     rule: Rule = Constant(0.25)  # noqa: RUF009  (frozen)
+    start: str = "random"
+    remove: float | None = None
+    memory: Starts | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", remembering(self.start, self.memory))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
@@ -51,7 +62,10 @@ class Trades:
 
         # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
         rows = torch.arange(len(x), device=x.device)
-        z = worst_points(model, x, rows, self.threat, loss=divergence, steps=self.steps, rule=self.rule)
+        z = worst_points(
+            model, x, rows, self.threat, loss=divergence, steps=self.steps, rule=self.rule, memory=self.memory,
+            remove=self.remove, labels=fixed.argmax(1),
+        )  # fmt: skip
         clean = model(x)
         apart = F.kl_div(model(z).log_softmax(1), clean.softmax(1), reduction="batchmean")
         return F.cross_entropy(clean, y) + self.beta * apart

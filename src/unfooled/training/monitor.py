@@ -1,0 +1,69 @@
+"""Catastrophic overfitting, seen as it happens: one step is resisted, ten are not.
+
+    collapse  <=>  r <= fall r*  and  (s - r) >= (s* - r*) + gap,      or  s - r >= wide
+
+s and r are the accuracies under FGSM and under PGD with `steps` steps at the end of the epoch, s* and r* those of the
+earlier epoch with the largest r. The first clause is a fall of the robust accuracy that FGSM does not see (where both
+fall together the gap stays: a bad epoch, no collapse); the second needs no earlier epoch.
+
+References:
+    Wong, Rice, Kolter, Fast is better than free: revisiting adversarial training, ICLR 2020, arXiv:2001.03994,
+    section 5.4.
+    Differs from the paper: the paper compares the PGD accuracy on training batches alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks import fgsm, pgd
+from unfooled.core.modes import evaluating
+from unfooled.core.threats import Threat
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """What `train` looks at after every epoch. Cost: steps + 5 forwards, steps + 1 backwards, less where fooled.
+
+    Args:
+        threat: the whole one, whatever part of it a `Ramp` allows.
+        x: samples that are not trained on, (N, *D); 256 are enough.
+        y: their labels, (N,).
+        steps: of PGD.
+        fall: share of the best PGD accuracy at which it is said to have collapsed.
+        gap: by how much FGSM's lead over PGD must have grown at the same time.
+        wide: a lead that is a collapse by itself.
+    """
+
+    threat: Threat
+    x: Tensor
+    y: Tensor
+    steps: int = 10
+    fall: float = 0.5
+    gap: float = 0.2
+    wide: float = 0.5
+
+    def look(self, model: nn.Module, device: torch.device) -> tuple[float, float]:
+        """The accuracies under FGSM and under PGD."""
+        x, y = self.x.to(device), self.y.to(device)
+        with evaluating(model):
+            points = fgsm(model, x, y, self.threat), pgd(model, x, y, self.threat, steps=self.steps)
+            with torch.no_grad():
+                right = [float((model(z).argmax(1) == y).double().mean()) for z in points]
+        return right[0], right[1]
+
+    def judge(self, now: tuple[float, float], before: Sequence[tuple[float, float]]) -> str | None:
+        """One sentence if the epoch with accuracies `now`, (FGSM, PGD), collapsed after those `before`; else None."""
+        s, r = now
+        best_s, best_r = max(before, key=lambda pair: pair[1], default=now)
+        fell = r <= self.fall * best_r and (s - r) >= (best_s - best_r) + self.gap
+        if not fell and s - r < self.wide:
+            return None
+        best = f" (at best {100 * best_r:.0f} %)" if before else ""
+        return (
+            f"catastrophic overfitting: {100 * s:.0f} % resist one step and {100 * r:.0f} % resist {self.steps}{best}"
+        )

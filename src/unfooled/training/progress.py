@@ -1,0 +1,95 @@
+"""What a training loss may have beside its call, so that the loop can tell it how far training is.
+
+A loss is `(model, x, y) -> scalar`. Three attributes are optional, and the loop looks for nothing else:
+
+    at(epoch) -> TrainingLoss   the loss to use at this moment, `epoch` counted in fractions
+    replays: int                steps the loop takes on each batch (1)
+    memory: Memory | None       what the loss keeps from step to step; the loop empties, saves and restores it
+
+Progress comes from the loop and not from a counter inside the loss, so a resumed run is bit for bit the whole one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from unfooled.core.threats import Threat
+from unfooled.core.types import TrainingLoss
+
+
+class Memory(Protocol):
+    """What a loss keeps from step to step, in a form that a checkpoint can hold."""
+
+    by_sample: bool
+    """Whether samples are known by their bytes, which augmentation changes."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as tensors."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` returned; an empty mapping empties the memory."""
+        ...
+
+
+def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
+    """The loss to use at this moment: itself, unless it follows the progress."""
+    follow = getattr(loss, "at", None)
+    return loss if follow is None else follow(epoch)
+
+
+def replays_of(loss: TrainingLoss) -> int:
+    """Steps that the loop takes on each batch."""
+    return int(getattr(loss, "replays", 1))
+
+
+def memory_of(loss: TrainingLoss) -> Memory | None:
+    """What the loss keeps from step to step."""
+    return getattr(loss, "memory", None)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A loss whose threat grows: eps_t = eps min(1, t / epochs), t the epochs done when the step is over.
+
+    A network with random weights that meets a large threat at once can stay at the loss of guessing, log K. Outside of
+    `train`, and after `epochs`, it is the loss itself.
+
+    Args:
+        loss: a dataclass with a `threat`, such as `Madry`.
+        epochs: how long eps grows, above 0; may be a fraction.
+    """
+
+    loss: Any
+    epochs: float
+
+    def __post_init__(self) -> None:
+        if not self.epochs > 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be above 0")
+        if not isinstance(getattr(self.loss, "threat", None), Threat):
+            raise ValueError(f"{self.loss} has no threat that could grow; use it without Ramp")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch under the whole threat, a scalar."""
+        value: Tensor = self.loss(model, x, y)
+        return value
+
+    def at(self, epoch: float) -> TrainingLoss:
+        """The loss under the part of the threat that this moment allows."""
+        share = min(1.0, epoch / self.epochs)
+        now: TrainingLoss = self.loss if share >= 1 else replace(self.loss, threat=self.loss.threat.scaled(share))
+        return now
+
+    @property
+    def replays(self) -> int:
+        """Those of the loss."""
+        return replays_of(self.loss)
+
+    @property
+    def memory(self) -> Memory | None:
+        """That of the loss: every moment shares it."""
+        return memory_of(self.loss)
