@@ -1,0 +1,211 @@
+"""HopSkipJump: walk along the decision boundary towards x, in L2 or Linf, from labels alone.
+
+    v = mean_b (phi_b - mean phi) u_b,   phi_b = +1 where clip(z + delta u_b) is adversarial, else -1
+    z <- bisect( x, clip(z + xi v) ),    xi = size(z - x) / sqrt(t), halved until adversarial
+
+At the boundary, the side on which random steps land tells its normal. The first point is noise that is adversarial.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import BadInput
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.nearest import Nearest, check_minimal, unbounded
+from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.threats import TINY, Threat
+from unfooled.core.types import Model
+
+NOISES = 60  # random images tried as a first point, at most
+HALVINGS = 10  # of a jump that has landed on the wrong side
+RESERVE = 4  # queries kept for the jump, beside those of the bisection
+LEAST = 8  # probes, below which a normal is not worth estimating
+ROWS = 1024  # samples a call of the model
+
+
+@torch.no_grad()
+def hop_skip_jump(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    norm: float,
+    *,
+    targeted: bool = False,
+    steps: int = 2000,
+    probes: int = 30,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Walk along the boundary; only the class with the largest output is looked at.
+
+    Args:
+        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        norm: 2 or math.inf.
+        targeted: hit y instead of leaving it; give a `start` of that class where noise is not.
+        steps: queries (cost: at most steps forwards a sample, 1 where it is fooled already).
+        probes: random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
+        start: adversarial points to start from, such as another attack's; noise where they are not adversarial.
+        generator: base seed of the noise.
+
+    Returns:
+        Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
+
+    Raises:
+        BadInput: another norm, or inputs that cannot be used.
+
+    References:
+        Chen, Jordan, Wainwright, HopSkipJumpAttack: a query-efficient decision-based attack, IEEE S&P 2020,
+        arXiv:1904.02144.
+        Differs from the published code: fewer probes at first, first points also from coarse and two-valued noise, and
+        every sample has its own noise and budget.
+    """
+    check_minimal(model, x, y, steps)
+    threat = unbounded(norm, (2, math.inf))
+    if start is not None and start.shape != x.shape:
+        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
+    walk = _Walk(model, x, y, threat, steps, targeted=targeted, seed=rng.seeds(x, generator, stage=53))
+    live = walk.begin(start)
+    t = 0
+    while len(live):
+        t += 1
+        live = walk.hop(live, t, round(probes * math.sqrt(t)))
+    return walk.best.z
+
+
+class _Walk:
+    """Every sample's point on the boundary, and the queries that it has left."""
+
+    def __init__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, steps: int, *, targeted: bool, seed: Tensor
+    ) -> None:
+        self.model, self.x, self.y, self.threat, self.targeted, self.seed = model, x, y, threat, targeted, seed
+        self.best, self.z = Nearest(x, threat), x.clone()
+        self.halvings = math.ceil(math.log2(8 * x[0].numel()))
+        self.left = torch.full((len(x),), steps, dtype=torch.int64, device=x.device)
+
+    def ask(self, z: Tensor, at: Tensor) -> Tensor:
+        """Whether the points are adversarial for the samples `at`, which may repeat; counted."""
+        parts = zip(z.split(ROWS), at.split(ROWS), strict=True)
+        hit = [
+            fooled(read_logits(self.model, points, self.y[rows]), self.y[rows], targeted=self.targeted)
+            for points, rows in parts
+        ]
+        self.left.index_add_(0, at, torch.full_like(at, -1))
+        return torch.cat(hit)
+
+    def see(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
+        """Keep what is adversarial and nearer than the sample's best."""
+        size = self.threat.size(z - self.x[at])
+        nearer = hit & (size < self.best.distance[at])
+        self.best.z[at[nearer]], self.best.distance[at[nearer]] = z[nearer], size[nearer]
+
+    def begin(self, start: Tensor | None) -> Tensor:
+        """Find first points and bring them to the boundary; the samples that have one and queries left."""
+        every = torch.arange(len(self.x), device=self.x.device)
+        right = ~self.ask(self.x, every)  # where it is fooled already, x is the answer
+        far, found = self.x.clone(), ~right
+        if start is not None:
+            look = every[right & (self.left > 0)]
+            hit = self.ask(start[look], look)
+            far[look] = where_rows(hit, start[look], far[look])
+            found[look] |= hit
+        for draw in range(NOISES):
+            look = every[~found & (self.left > 0)]
+            if not len(look):
+                break
+            z = _noise(self.x[look], self.seed[look], draw)
+            hit = self.ask(z, look)
+            far[look[hit]], found[look] = z[hit], hit
+        live = every[right & found]
+        self.see(far[live], torch.ones_like(live) > 0, live)
+        self.z[live] = self.to_boundary(far[live], live)
+        return self.able(live)
+
+    def between(self, far: Tensor, share: Tensor, at: Tensor) -> Tensor:
+        """The point between x and `far` whose size is a share of far's: on the segment, or in Linf by clipping."""
+        x = self.x[at]
+        if self.threat.norm == 2:
+            return x + per_sample(share, x) * (far - x)
+        radius = per_sample(share * self.threat.size(far - x), x)
+        return torch.maximum(torch.minimum(far, x + radius), x - radius)
+
+    def to_boundary(self, far: Tensor, at: Tensor) -> Tensor:
+        """Bisect from adversarial points towards x, as far as the queries last; the adversarial ends."""
+        low, high, near = torch.zeros(len(at)).to(far), torch.ones(len(at)).to(far), far.clone()
+        for _ in range(self.halvings):
+            on = self.left[at] > 0
+            if not bool(on.any()):
+                break
+            middle = (low + high) / 2
+            z = self.between(far[on], middle[on], at[on])
+            hit = torch.zeros_like(on)
+            hit[on] = self.ask(z, at[on])
+            self.see(z, hit[on], at[on])
+            near[hit] = z[hit[on]]
+            low, high = torch.where(on & ~hit, middle, low), torch.where(hit, middle, high)
+        return near
+
+    def hop(self, at: Tensor, t: int, probes: int) -> Tensor:
+        """One estimate, one jump, one bisection; the samples that can afford another."""
+        v = self.normal(at, t, probes)
+        z, x = self.z[at], self.x[at]
+        step, far = self.threat.size(z - x) / math.sqrt(t), z.clone()
+        jumped = torch.zeros_like(at) > 0
+        for _ in range(HALVINGS):
+            look = (~jumped & (self.left[at] > 0)).nonzero()[:, 0]
+            if not len(look):
+                break
+            further = self.threat.box.clamp(z[look] + per_sample(step[look], x) * v[look])
+            hit = self.ask(further, at[look])
+            self.see(further, hit, at[look])
+            far[look[hit]], jumped[look[hit]] = further[hit], True
+            step = step / 2
+        self.z[at] = self.to_boundary(far, at)
+        return self.able(at)
+
+    def normal(self, at: Tensor, t: int, probes: int) -> Tensor:
+        """The direction into the adversarial side, as the steepest one of the norm."""
+        x, z = self.x[at], self.z[at]
+        d = x[0].numel()
+        # Probes reach over the boundary by delta / sqrt(d), several times what the bisection leaves open.
+        delta = 0.5 * flat(z - x).norm(dim=1) / math.sqrt(d)
+        allowed = (self.left[at] - self.halvings - RESERVE).clamp(max=probes)
+        sums = torch.zeros(2, len(at), d).to(x)  # of phi u and of u
+        phis, count = torch.zeros(len(at)).to(x), allowed.to(x.dtype)
+        group = max(1, ROWS // len(at))
+        for first in range(0, probes, group):
+            draw = torch.arange(first, min(first + group, probes), device=x.device)
+            row = torch.arange(len(at), device=x.device).repeat_interleave(len(draw))
+            draw = draw.repeat(len(at))
+            row, draw = row[draw < allowed[row]], draw[draw < allowed[row]]
+            if not len(row):
+                break
+            u = flat(rng.normal(self.seed[at[row]], tuple(x.shape[1:]), draw=(t << 20) + draw, dtype=x.dtype))
+            u = u / u.norm(dim=1, keepdim=True).clamp_min(TINY)
+            probe = self.threat.box.clamp(z[row] + (delta[row, None] * u).reshape(-1, *x.shape[1:]))
+            phi = 2 * self.ask(probe, at[row]).to(x.dtype) - 1
+            u = flat(probe - z[row]) / delta[row, None].clamp_min(TINY)  # what the box has left of it
+            sums[0].index_add_(0, row, phi[:, None] * u)
+            sums[1].index_add_(0, row, u)
+            phis.index_add_(0, row, phi)
+        mean = (phis / count)[:, None]
+        v = torch.where(mean.abs() < 1, sums[0] - mean * sums[1], sums[0])
+        return self.threat.steepest(v.reshape(x.shape))
+
+    def able(self, at: Tensor) -> Tensor:
+        """The samples whose queries last for an estimate that is worth one."""
+        return at[self.left[at] >= self.halvings + RESERVE + LEAST]
+
+
+def _noise(x: Tensor, seed: Tensor, draw: int) -> Tensor:
+    """Random inputs: every other one of the box's two ends alone, every other pair in stripes as wide as a row."""
+    shape = tuple(x.shape[1:])
+    u = rng.uniform(seed, shape if draw % 4 < 2 else (*shape[:-1], 1), draw=draw, dtype=x.dtype).expand_as(x)
+    return u.round() if draw % 2 else u.clone()

@@ -1,0 +1,146 @@
+"""RayS: the nearest adversarial example in Linf along rays of signs, from labels alone.
+
+    r(d) = min { r : f(clip(x + r d)) is adversarial },   d in {-1, +1}^D
+    flip the signs of one block of d; keep them flipped where r falls
+
+Blocks are the whole input, its halves, quarters, ... single coordinates, then the same again in a random order. One
+query at the best radius tells whether a flip is worth a search.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import BadInput
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.nearest import check_minimal, unbounded
+from unfooled.core.shapes import flat
+from unfooled.core.types import Model
+
+SLACK = 0.01  # relative width to which a radius is searched
+
+
+@torch.no_grad()
+def rays(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    norm: float = math.inf,
+    *,
+    targeted: bool = False,
+    steps: int = 1000,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Search along rays of signs; only the class with the largest output is looked at.
+
+    Args:
+        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        norm: math.inf.
+        targeted: hit y instead of leaving it; give a `start` of that class, few rays meet one.
+        steps: queries (cost: steps forwards a sample, 1 where it is fooled already).
+        start: points whose signs around x are the first ray; brighter everywhere where None.
+        generator: base seed of the orders of coordinates.
+
+    Returns:
+        Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
+
+    Raises:
+        BadInput: another norm, or inputs that cannot be used.
+
+    References:
+        Chen, Gu, RayS: a ray searching method for hard-label adversarial attack, KDD 2020, arXiv:2006.12792.
+        Differs from the published code: a flip must gain a share of the radius that shrinks with the block, and the
+        radius is searched from the best one downwards in doubling steps before it is bisected; after single coordinates
+        the blocks start again in random orders; every sample keeps its own place, so that none waits for another.
+    """
+    check_minimal(model, x, y, steps)
+    unbounded(norm, (math.inf,))
+    if start is not None and start.shape != x.shape:
+        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
+    out = x.clone()
+    live = ~fooled(read_logits(model, x, y), y, targeted=targeted)
+    if not bool(live.any()):
+        return out
+    search = _Search(x[live], None if start is None else start[live], rng.seeds(x[live], generator, stage=47))
+    label = y[live]
+    for _ in range(steps - 1):
+        z = search.propose()
+        search.answer(fooled(read_logits(model, z, label), label, targeted=targeted), z)
+    out[live] = search.best
+    return out
+
+
+class _Search:
+    """The rays of a batch: each sample is either checking a flip at its best radius or searching a radius."""
+
+    def __init__(self, x: Tensor, start: Tensor | None, seed: Tensor) -> None:
+        b, self.size = len(x), x[0].numel()
+        self.x, self.seed, self.best = x, seed, x.clone()
+        self.d = torch.ones_like(flat(x)) if start is None else torch.where(flat(start) < flat(x), -1.0, 1.0).to(x)
+        self.rank = torch.arange(self.size, device=x.device).repeat(b, 1)
+        zero = torch.zeros(b, dtype=torch.int64, device=x.device)
+        self.round, self.level, self.block = zero.clone(), zero - 1, zero.clone()  # level -1: the first ray as it is
+        self.radius = torch.full((b,), torch.inf, dtype=x.dtype, device=x.device)
+        self.searching = zero > 0
+        self.low, self.high = torch.zeros_like(self.radius), torch.ones_like(self.radius)
+        self.gallop = torch.zeros_like(self.radius)  # relative step of the search downwards; 0 once it bisects
+
+    def _blocks(self) -> Tensor:
+        """How many blocks a sample's level has, (b,)."""
+        return (1 << self.level.clamp_min(0)).clamp(max=self.size)
+
+    def _ray(self) -> Tensor:
+        """The signs with the block of each sample flipped, (b, D)."""
+        mine = (self.rank * self._blocks()[:, None]) // self.size == self.block[:, None]
+        return torch.where(mine & (self.level >= 0)[:, None], -self.d, self.d)
+
+    def _least(self) -> Tensor:
+        """The relative gain that a flip must bring: a part of what the block's share of the signs could."""
+        return 0.25 / self._blocks().to(self.radius.dtype)
+
+    def propose(self) -> Tensor:
+        """The next query of every sample."""
+        check = torch.where(self.radius.isinf(), torch.ones_like(self.radius), self.radius * (1 - self._least()))
+        down = torch.where(self.gallop > 0, self.high * (1 - self.gallop), (self.low + self.high) / 2)
+        self.asked = torch.where(self.searching, down, check)
+        return (self.x + (self.asked[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
+
+    def answer(self, hit: Tensor, z: Tensor) -> None:
+        """Take in the decisions at the proposed points."""
+        rows = hit.reshape(-1, *[1] * (self.x.ndim - 1))
+        self.best = torch.where(rows, z, self.best)
+        begin, search = hit & ~self.searching, self.searching
+        refused = ~hit & ~self.searching
+        first = self.radius.isinf()
+        self.high = torch.where(hit, self.asked, self.high)
+        self.low = torch.where(begin, torch.zeros_like(self.low), torch.where(search & ~hit, self.asked, self.low))
+        # From a best radius in doubling steps; the first radius of all is bisected at once.
+        step = torch.where(begin & ~first, self._least(), self.gallop * 2)
+        self.gallop = torch.where(hit & ~(begin & first) & (step < 0.5), step, torch.zeros_like(step))
+        self.radius = torch.where(hit, self.asked, self.radius)
+        self.searching = begin | search
+        width = torch.minimum(self._least(), torch.full_like(self.low, SLACK))
+        ended = self.searching & (self.gallop == 0) & (self.high - self.low <= width * self.high)
+        if bool(ended.any()):
+            self.d = torch.where(ended[:, None], self._ray(), self.d)
+        self.searching &= ~ended
+        self._advance(refused | ended)
+
+    def _advance(self, rows: Tensor) -> None:
+        """Go to the next block, level or round."""
+        self.block = torch.where(rows, self.block + 1, self.block)
+        over = rows & ((self.level < 0) | (self.block >= self._blocks()))
+        again = over & (self._blocks() >= self.size) & (self.level >= 0)
+        self.block = self.block.masked_fill(over, 0)
+        self.level = torch.where(over, self.level + 1, self.level).masked_fill(again, 0)
+        self.round = self.round + again
+        if bool(again.any()):
+            order = rng.bits(self.seed[again], self.size, draw=self.round[again]).argsort(dim=1)
+            self.rank[again] = order.argsort(dim=1)
