@@ -1,16 +1,41 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
 Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fmn`, `sigma_zero`.
+Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
+`Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 """
 
+from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
+from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.pgd import pgd
+from unfooled.attacks.rays import rays
 from unfooled.attacks.restarts import restarted
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
+from unfooled.attacks.surrogate import distil, transfer
 
-__all__ = ["apgd", "bisect", "ddn", "fgsm", "fmn", "pgd", "restarted", "sigma_zero", "square"]
+__all__ = [
+    "Averaged",
+    "Estimated",
+    "Jittered",
+    "StraightThrough",
+    "apgd",
+    "bisect",
+    "bpda",
+    "ddn",
+    "distil",
+    "fgsm",
+    "fmn",
+    "hop_skip_jump",
+    "pgd",
+    "rays",
+    "restarted",
+    "sigma_zero",
+    "square",
+    "transfer",
+]
