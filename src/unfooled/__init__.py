@@ -26,6 +26,7 @@ _NAMES = {
     "Verdict": "evaluation.verify",
     "audit": "evaluation.audit",
     "cascade": "evaluation.cascade",
+    "standard": "evaluation.standard",
     "QUICK": "evaluation.cascade",
     "NORMAL": "evaluation.cascade",
     "THOROUGH": "evaluation.cascade",
@@ -59,5 +60,6 @@ if TYPE_CHECKING:
     from unfooled.data.load import load_data
     from unfooled.evaluation.audit import audit
     from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
+    from unfooled.evaluation.standard import standard
     from unfooled.evaluation.verify import Verdict, verify
     from unfooled.models.load import load_model

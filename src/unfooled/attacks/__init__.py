@@ -1,6 +1,6 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fmn`, `sigma_zero`.
+Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 """
@@ -9,6 +9,7 @@ from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThr
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
+from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
@@ -28,6 +29,7 @@ __all__ = [
     "bisect",
     "bpda",
     "ddn",
+    "fab",
     "distil",
     "fgsm",
     "fmn",

@@ -18,7 +18,7 @@ from unfooled.core import rng
 from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
-from unfooled.core.shapes import per_sample, where_rows
+from unfooled.core.shapes import per_sample
 from unfooled.core.threats import L2, TINY, Linf, Threat
 from unfooled.core.types import Loss, Model
 
@@ -51,6 +51,7 @@ def square(
     loss: Loss = margin,
     start: Tensor | None = None,
     first_query: int = 0,
+    schedule: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Search at random with square-shaped changes.
@@ -61,11 +62,13 @@ def square(
         y: labels, or targets when `targeted`, (B,) int64.
         threat: `Linf` or `L2`; its eps may be (B,).
         targeted: lower the loss of y instead.
-        steps: queries (cost: steps forwards a sample, less once fooled).
+        steps: queries (cost: steps forwards a sample, less once fooled, and none for a window that holds the proposed
+            values already).
         p: share of the pixels that the first windows cover.
         loss: per-sample loss.
         start: points to start from, such as a gradient attack's best; instead of stripes or bumps.
         first_query: where on the schedule of p to enter, for a warm start.
+        schedule: queries over which p falls, where the search ends before; first_query + steps where None.
         generator: base seed.
 
     Returns:
@@ -100,12 +103,14 @@ def square(
             at, best, value, seed = at[~done], best[~done], value[~done], seed[~done]
         if not len(at):
             break
-        share = side_share(query + first_query, steps + first_query, p)
+        share = side_share(query + first_query, schedule or steps + first_query, p)
         near = threat.take(at)
         z = near.project(propose.at(at).change(x[at], best, seed, query, share), x[at])
-        new, done = objective(z, at)
-        better = (new > value) | done
-        best, value = where_rows(better, z, best), torch.where(better, new, value)
+        moved, done = (z != best).flatten(1).any(1).nonzero()[:, 0], torch.zeros_like(at, dtype=torch.bool)
+        if len(moved):
+            new, done[moved] = objective(z[moved], at[moved])
+            rise = (new > value[moved]) | done[moved]
+            best[moved[rise]], value[moved[rise]] = z[moved[rise]], new[rise]
     out[at] = best
     return out
 

@@ -1,0 +1,263 @@
+"""FAB: walk along the linearised boundary, always drawn back towards x.
+
+    d_t, d_0 <- to the plane v(z) + <g, . - z> = 0 inside the box, from z and from x
+    alpha    <- min(|d_t| / (|d_t| + |d_0|), .1)
+    z        <- box((1 - alpha)(z + 1.05 d_t) + alpha (x + 1.05 d_0));   z <- x + .9 (z - x) where adversarial
+
+v is the margin towards a class, g its gradient. Both projections are exact, for every sample at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import BadInput, check_differentiable
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.losses import margin, margin_targeted, true_logit
+from unfooled.core.modes import frozen
+from unfooled.core.nearest import Nearest, check_minimal, decided, unbounded
+from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.threats import TINY, UNIT, Box
+from unfooled.core.types import Model
+
+DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
+Linearise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(leaf (b, *D), its logits (b, K), rows (b,)) -> margin (b,) and gradient (b, *D) of the boundary to walk on."""
+
+
+def fab(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    norm: float,
+    *,
+    targeted: bool = False,
+    targets: int | Tensor | None = None,
+    steps: int = 100,
+    eps: float | Tensor | None = None,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Find near adversarial examples in L1, L2 or Linf.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        norm: 1, 2 or math.inf.
+        targeted: hit y instead of leaving it.
+        targets: FAB-T, which leaves y through one boundary: a class for each sample, (B,), or the number of likeliest
+            classes to try one after the other. None takes the nearest of all boundaries at each step.
+        steps: steps for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for each step that
+            ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
+        eps: a sample leaves at its first adversarial point this near, a float or (B,), and nobody is pulled back at the
+            end; None looks for the nearest.
+        start: points to start from, such as another attack's; x where None.
+        generator: base seed of the direction where the gradient is zero.
+
+    Returns:
+        Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
+
+    Raises:
+        BadInput: another norm, targets that are no classes, or inputs that cannot be used.
+
+    References:
+        Croce, Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020,
+        arXiv:1907.02044.
+        Differs from the published code: the forward that judges a step serves the next one too, the weights get no
+        gradient, samples leave once they are within `eps`, a zero gradient is replaced by a random one, and the end is
+        pulled back towards x. `targeted` (to hit a class, through the boundary of the likeliest other) is added.
+    """
+    check_minimal(model, x, y, steps)
+    threat = unbounded(norm, (1, 2, math.inf))
+    if targeted and targets is not None:
+        raise BadInput("targeted hits y, targets are classes to leave y for; give one of them")
+    best = Nearest(x, threat)
+    with frozen(model):
+        with torch.no_grad():
+            logits = read_logits(model, x, y)
+        best.see(x, fooled(logits, y, targeted=targeted))
+        near = torch.as_tensor(0.0 if eps is None else eps, dtype=x.dtype, device=x.device).expand(len(x))
+        goals = [None] if targets is None else _goals(logits, y, targets)
+        for goal in goals:
+            rows = (best.distance > near).nonzero()[:, 0]
+            if goal is not None:
+                rows = rows[goal[rows] != y[rows]]
+            walk = _Walk(model, best, y, near, _boundary(y, goal, float(norm), targeted=targeted), targeted, generator)
+            walk.run(rows, (x if start is None else start)[rows], steps)
+        return best.z if eps is not None else best.pull_back(model, y, targeted=targeted)
+
+
+def _goals(logits: Tensor, y: Tensor, targets: int | Tensor) -> list[Tensor | None]:
+    """Classes to walk to, one (B,) after the other."""
+    k = logits.shape[1]
+    if isinstance(targets, Tensor):
+        if (
+            targets.shape != y.shape
+            or targets.dtype != torch.int64
+            or int(targets.min()) < 0
+            or int(targets.max()) >= k
+        ):
+            raise BadInput(f"targets must be classes from 0 to {k - 1}, int64, one for each of the {len(y)} samples")
+        return [targets]
+    if targets < 1:
+        raise BadInput(f"targets is {targets}; it must be at least 1")
+    order = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return [order[:, j] for j in range(min(targets, k - 1))]
+
+
+def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) -> Linearise:
+    """The boundary to walk on: towards the goal, else the nearest one by linear estimate; when targeted, into y."""
+
+    def single(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        loss = margin if goal is None else margin_targeted(goal[rows])
+        value = loss(logits, y[rows])
+        (g,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), g
+
+    def nearest(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        label, count = y[rows], logits.shape[1] - 1
+        others = logits.detach().scatter(1, label[:, None], torch.inf).argsort(dim=1, descending=True)[:, 1:]
+        reach = torch.full_like(label, torch.inf, dtype=leaf.dtype)
+        value, g = torch.zeros_like(reach), torch.zeros_like(leaf)
+        for j in range(count):
+            gap = true_logit(logits, others[:, j]) - true_logit(logits, label)
+            (part,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=j + 1 < count)
+            far = gap.detach().abs() / flat(part.nan_to_num()).norm(p=DUAL[norm], dim=1).clamp_min(TINY)
+            nearer = far < reach
+            reach, value = torch.where(nearer, far, reach), torch.where(nearer, gap.detach(), value)
+            g = where_rows(nearer, part, g)
+        return value, g
+
+    return single if goal is not None or targeted else nearest
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """One walk of the rows that have nothing near enough yet."""
+
+    model: Model
+    best: Nearest
+    y: Tensor
+    near: Tensor
+    linearise: Linearise
+    targeted: bool
+    generator: torch.Generator | None
+
+    def run(self, at: Tensor, z: Tensor, steps: int) -> None:
+        """Take `steps` steps from z with the rows `at`; what is found goes into `best`."""
+        before = torch.zeros_like(at, dtype=torch.bool)
+        for t in range(steps + 1):
+            # Where the last step ended adversarial, this one will too: looking first saves the gradient there.
+            look, hit = before | (t == steps), torch.zeros_like(before)
+            if look.any():
+                with torch.no_grad():
+                    hit[look] = self.note(z[look], at[look], read_logits(self.model, z[look]))
+            stay = self.open(at)
+            at, z, look, hit = at[stay], z[stay], look[stay], hit[stay]
+            if t == steps or not len(at):
+                return
+            z = where_rows(hit, self.back(z, at), z)
+            value, g, new = self.tangent(z, at)
+            new &= ~look
+            if new.any():
+                z = where_rows(new, self.back(z, at), z)
+                value[new], g[new], _ = self.tangent(z[new], at[new])
+            stay = self.open(at)
+            at, z, before = at[stay], z[stay], (hit | new)[stay]
+            z = self.step(z, self.best.x[at], value[stay], self.revived(g[stay], at, t))
+
+    def open(self, at: Tensor) -> Tensor:
+        """Rows whose nearest point is not near enough."""
+        return self.best.distance[at] > self.near[at]
+
+    def note(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
+        """Keep what is adversarial and nearer; whether it is adversarial, (b,)."""
+        hit = decided(logits, self.y[at], targeted=self.targeted)
+        size = self.best.threat.size(z - self.best.x[at])
+        nearer = hit & (size < self.best.distance[at])
+        self.best.z[at[nearer]], self.best.distance[at[nearer]] = z[nearer], size[nearer]
+        return hit
+
+    def back(self, z: Tensor, at: Tensor) -> Tensor:
+        """A tenth of the way towards x."""
+        x = self.best.x[at]
+        return x + 0.9 * (z - x)
+
+    def tangent(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Margin, gradient and whether the point is adversarial. Cost: 1 forward, 1 backward a boundary."""
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = read_logits(self.model, leaf)
+            check_differentiable(logits)
+            value, g = self.linearise(leaf, logits, at)
+        return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.note(z, at, logits.detach())
+
+    def revived(self, g: Tensor, at: Tensor, t: int) -> Tensor:
+        """A random direction where the gradient is zero."""
+        dead = ~(flat(g) != 0).any(1)
+        if not dead.any():
+            return g
+        seeds = rng.seeds(self.best.x[at], self.generator)
+        return where_rows(dead, rng.normal(seeds, tuple(g.shape[1:]), draw=t, dtype=g.dtype), g)
+
+    def step(self, z: Tensor, x: Tensor, value: Tensor, g: Tensor) -> Tensor:
+        """Towards the plane from z, and a little from x."""
+        threat = self.best.threat
+        d, d0 = (to_plane(p, v, g, threat.norm) for p, v in ((z, value), (x, value + flat(g * (x - z)).sum(1))))
+        size, size0 = (threat.size(change).clamp_min(1e-8) for change in (d, d0))
+        alpha = per_sample((size / (size + size0)).clamp(max=0.1), z)
+        return UNIT.clamp((1 - alpha) * (z + 1.05 * d) + alpha * (x + 1.05 * d0))
+
+
+def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) -> Tensor:
+    """The smallest change d of t inside the box with value + <g, d> = 0; as near to it as the box allows.
+
+        Linf  |d_i| = min(r_i, lam)      L2  |d_i| = min(r_i, lam |g_i|)      L1  |d_i| = r_i, largest |g_i| first
+
+    r_i is the room to the box on the side where the value shrinks. In Linf and L2 lam is the root of an increasing,
+    concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few whatever the dimension.
+
+    Args:
+        t: points in the box, (B, *D).
+        value: the linear function at t, (B,).
+        g: its gradient, (B, *D).
+        norm: 1, 2 or math.inf.
+        box: bounds.
+
+    Returns:
+        Changes, (B, *D).
+    """
+    down = flat(g) * -per_sample(value.sign(), flat(g))
+    gain, point = down.abs(), flat(t)
+    peak = gain.amax(1, keepdim=True).clamp_min(torch.finfo(t.dtype).tiny)
+    gain, want = gain / peak, value.abs()[:, None] / peak
+    room = torch.where(down > 0, box.high - point, point - box.low).clamp_min(0)
+    room = torch.where(down == 0, torch.zeros_like(room), room)
+    worth = gain * room
+    if norm == 1:
+        order = gain.argsort(dim=1, descending=True)
+        sorted_worth = worth.gather(1, order)
+        left = (want - (sorted_worth.cumsum(1) - sorted_worth)).clamp_min(0)
+        spent = torch.zeros_like(worth).scatter(1, order, torch.minimum(sorted_worth, left))
+        length = torch.where(spent < worth, spent / gain.clamp_min(TINY), room)
+        return (down.sign() * length).reshape(t.shape)
+    speed = gain if norm == 2 else torch.ones_like(gain)
+    slope, limit = gain * speed, room / speed.clamp_min(TINY)
+    full = (worth.sum(1, keepdim=True) <= want) | (room == 0)
+    lam = torch.zeros_like(want)
+    while True:
+        free = slope.masked_fill(full, 0).sum(1, keepdim=True)
+        spent = torch.where(full, worth, 0.0).sum(1, keepdim=True)
+        lam = torch.where(free > 0, (want - spent).clamp_min(0) / free, lam)
+        more = ~full & (limit <= lam)
+        if not more.any():
+            break
+        full |= more
+    return (down.sign() * torch.where(full, room, torch.minimum(lam * speed, room))).reshape(t.shape)
