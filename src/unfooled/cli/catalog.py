@@ -21,6 +21,12 @@ ATTACKS = {
     "pgd-margin": ("attacks.pgd:pgd", {"loss": "margin"}),
     "fgsm": ("attacks.fgsm:fgsm", {}),
 }
+EFFORTS = {
+    "quick": "evaluation.cascade:QUICK",
+    "normal": "evaluation.cascade:NORMAL",
+    "thorough": "evaluation.cascade:THOROUGH",
+    "autoattack": "evaluation.standard:standard",
+}
 EXPLANATIONS = {
     "saliency": "explanations.gradients:saliency",
     "input-x-gradient": "explanations.gradients:input_x_gradient",
@@ -32,7 +38,22 @@ TRAINING = {
     "standard": "training.standard:Standard",
     "madry": "training.madry:Madry",
     "trades": "training.trades:Trades",
+    "fast": "training.fast:Fast",
+    "n-fgsm": "training.fast:n_fgsm",
+    "free": "training.free:Free",
 }
+STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "broken-defences": (
+        "studies.broken_defences:study",
+        "Thirty-two broken defences and nine honest networks: does an audit tell them apart?",
+        {
+            "small": "digits, 100 images a case; some 5 minutes on 2 cores",
+            "medium": "MNIST, 200 images a case; an hour on 2 cores",
+            "full": "MNIST, 1000 images a case; some hours",
+        },
+    ),
+}
+"""Name -> function, what it asks, and what each scale costs."""
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
 
 

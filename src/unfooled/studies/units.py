@@ -1,0 +1,87 @@
+"""Work that survives a kill, cut into units that are no rows of one tensor: one whole JSON file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import BaseModel
+
+from unfooled.core.checks import BadInput
+from unfooled.evaluation.records import Config, read_record, write_record
+from unfooled.evaluation.run import Progress, Run
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Units:
+    """A study's folder, or its work in memory where `path` is None.
+
+    Args:
+        path: the folder; created if need be.
+        config: what was asked; a folder that holds another configuration is refused.
+        progress: told what is done, `(stage, units done, units in all)`.
+
+    Raises:
+        BadInput: the folder holds other work, or cannot be written.
+    """
+
+    path: Path | None
+    config: Config
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        Run(self.path, self.config)
+
+    def map(self, stage: str, kind: type[R], names: Sequence[str], compute: Callable[[str], R]) -> list[R]:
+        """Compute every unit that is not there yet, in order, keeping each.
+
+        Args:
+            stage: what progress calls the work, also its folder's name.
+            kind: the record that a unit is kept as.
+            names: of the units, unique; file names.
+            compute: `(name) -> record`. Runs with torch's global generator seeded by the name and restored afterwards,
+                so that a resumed study finds what one that was not interrupted does.
+
+        Returns:
+            The records of all units, in the order of `names`.
+        """
+        found = {name: record for name in names if (record := self._found(stage, name, kind)) is not None}
+        if self.progress:
+            self.progress(stage, len(found), len(names))
+        for name in names:
+            if name in found:
+                continue
+            with torch.random.fork_rng():
+                torch.manual_seed(_number(name))
+                found[name] = compute(name)
+            if self.path is not None:
+                write_record(self._file(stage, name), found[name])
+            if self.progress:
+                self.progress(stage, len(found), len(names))
+        return [found[name] for name in names]
+
+    def _file(self, stage: str, name: str) -> Path:
+        assert self.path is not None
+        return self.path / "units" / stage / f"{name}.json"
+
+    def _found(self, stage: str, name: str, kind: type[R]) -> R | None:
+        """What an earlier start left; a damaged file counts as none."""
+        if self.path is None or not self._file(stage, name).exists():
+            return None
+        try:
+            return read_record(self._file(stage, name), kind)
+        except BadInput:
+            return None
+
+
+def _number(name: str) -> int:
+    """A seed from a name, the same in every process."""
+    value = 0
+    for byte in name.encode():
+        value = (value * 257 + byte) % (2**61 - 1)
+    return value
