@@ -16,7 +16,7 @@ from unfooled.core.checks import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.shapes import flat
-from unfooled.core.threats import L1, L2, Box, Linf, Threat
+from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
 
 NET = tiny_net(3, (1, 6, 5), dtype=torch.float64)
 
@@ -245,10 +245,27 @@ def test_auto_needs_few_steps_to_an_optimum_that_constant_steps_miss() -> None:
     assert auto < constant / 10
 
 
-def test_auto_is_made_for_linf_and_l2() -> None:
+def test_auto_has_no_step_for_l0() -> None:
     x = interior(2, (3,))
-    with pytest.raises(ValueError, match=r"the threat is l1:0\.5; use Decaying"):
-        ascend(lambda z, at: (flat(z).sum(1), no_end(at)), x, L1(0.5), steps=1, rule=Auto())
+    with pytest.raises(ValueError, match=r"the threat is l0:2; use Decaying"):
+        ascend(lambda z, at: (flat(z).sum(1), no_end(at)), x, L0(2), steps=1, rule=Auto())
+
+
+def test_auto_in_l1_spreads_its_first_step_over_a_fifth_of_the_entries() -> None:
+    x = torch.full((1, 20), 0.5, dtype=torch.float64)
+    slope = torch.linspace(1, 2, 20, dtype=x.dtype)
+    visited: list[Tensor] = []
+
+    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        visited.append(z.detach().clone())
+        return (z * slope).sum(1), no_end(at)
+
+    ascend(objective, x, L1(0.4), steps=50, rule=Auto())
+    expected = torch.zeros(20, dtype=x.dtype)
+    expected[-4:] = 0.1
+    torch.testing.assert_close(visited[1][0] - x[0], expected)
+    # Two steps make a window: of 4 changed entries 4 / 1.5 move on, and so on to the one that counts most.
+    torch.testing.assert_close(visited[-1][0] - x[0], torch.cat([torch.zeros(19), torch.tensor([0.4])]).to(x.dtype))
 
 
 @pytest.mark.parametrize("threat", [L2(0.5, box=Box(0, 1)), L1(0.5)], ids=["L2", "L1"])

@@ -2,7 +2,10 @@
 
     u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1}))
 
-s starts at 2 eps and is halved, from the best point, at checkpoints that show no progress (`core.ascent.Auto`).
+s starts at 2 eps and is halved, from the best point, at checkpoints that show no progress (`core.ascent.Auto`). In L1
+the steps are sparse, and the radius shrinks:
+
+    3 eps for 30 % of the steps, 2 eps for 30 %, eps for the rest, each from the last one's best point, projected
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.restarts import restarted
-from unfooled.core.ascent import Auto, ascend
+from unfooled.core.ascent import Ascent, Auto, ascend
 from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.modes import frozen
-from unfooled.core.threats import Threat
-from unfooled.core.types import Loss, Model
+from unfooled.core.threats import Threat, project_l1_box
+from unfooled.core.types import Loss, Model, Objective
 
 
 def apgd(
@@ -38,15 +41,16 @@ def apgd(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Attack with APGD in Linf or L2.
+    """Attack with APGD in Linf, L2 or L1.
 
     Args:
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs in the threat's box, (B, *D).
         y: labels, or targets when `targeted`, (B,) int64.
-        threat: `Linf` or `L2`; its eps (a fraction of the input range) may be (B,).
+        threat: `Linf`, `L2` or `L1`; its eps (a fraction of the input range) may be (B,).
         targeted: lower the loss of y instead.
-        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
+        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled;
+            in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
         restarts: random starts; samples already fooled are left out of the next (cost: 1 more forward each).
         start: first points, (B, *D), instead of random ones.
@@ -58,13 +62,16 @@ def apgd(
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
 
     Raises:
-        BadInput: a threat other than Linf or L2, or inputs, labels or outputs that cannot be used.
+        BadInput: an L0 threat, or inputs, labels or outputs that cannot be used.
 
     References:
         Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks,
         ICML 2020, arXiv:2003.01690.
-        Differs from the published code: finished samples leave the batch, no gradient is taken after the last step, the
-        default loss is the margin, and the random start is uniform in the ball instead of on its surface.
+        Croce, Hein, Mind the box: l1-APGD for sparse adversarial attacks on image classifiers, ICML 2021,
+        arXiv:2103.01208 (L1).
+        Differs from the published code: finished samples leave the batch (in L1 from the larger balls too, once fooled
+        inside eps), no gradient is taken after the last step, the default loss is the margin, and the random start is
+        uniform in the ball instead of on its surface.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)
@@ -73,8 +80,8 @@ def apgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if threat.norm not in (2.0, math.inf):
-        raise BadInput(f"apgd knows Linf and L2, the threat is {threat}; use pgd")
+    if threat.norm not in (1.0, 2.0, math.inf):
+        raise BadInput(f"apgd knows Linf, L2 and L1, the threat is {threat}; use pgd")
     if restarts != 1:
         if start is not None:
             raise BadInput(
@@ -82,7 +89,51 @@ def apgd(
             )
         again = partial(apgd, steps=steps, loss=loss, eot=eot, batch=batch)
         return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
+    if start is not None and start.shape != x.shape:
+        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     with frozen(model):
-        z = threat.sample(x, generator) if start is None else start
         objective = fooling(model, y, loss, targeted=targeted, eot=eot)
+        if threat.norm == 1.0:
+            return _shrinking(objective, x, threat.bounded(x), steps, start, batch, generator)
+        z = threat.sample(x, generator) if start is None else start
         return ascend(objective, x, threat, steps=steps, rule=Auto(), start=z, batch=batch, generator=generator).z
+
+
+def _shrinking(
+    objective: Objective,
+    x: Tensor,
+    threat: Threat,
+    steps: int,
+    start: Tensor | None,
+    batch: int | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """APGD in L1: from a ball three times as large down to the threat's own."""
+    if steps < 0:
+        raise ValueError(f"steps is {steps}; it must be at least 0")
+    x = x.detach()
+    turns = [(3.0, int(0.3 * steps)), (2.0, int(0.3 * steps))]
+    turns = [(f, n) for f, n in turns if n] + [(1.0, steps - sum(n for _, n in turns))]
+    z = threat.scaled(turns[0][0]).sample(x, generator) if start is None else start
+    left = torch.arange(len(x), device=x.device)
+    for factor, turn in turns:
+        own = threat.take(left)
+        ball = own.scaled(factor)
+
+        def within(
+            u: Tensor, at: Tensor, left: Tensor = left, own: Threat = own, last: bool = factor == 1
+        ) -> tuple[Tensor, Tensor]:
+            rows = left[at]
+            value, done = objective(u, rows)
+            return value, done if last else done & (own.size(u.detach() - x[rows]) <= own.take(at).eps)
+
+        first = project_l1_box(z[left], x[left], ball.eps, ball.box)
+        rule = Auto(share=0.2 if factor == turns[0][0] and start is None else None)
+        found: Ascent = ascend(
+            within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator
+        )
+        z = z.index_copy(0, left, found.z)
+        left = left[~found.done]
+        if not len(left):
+            break
+    return z

@@ -7,7 +7,7 @@ step sizes are choices of rule:
 
     Constant(s)            s_t = s
     Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
-    Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress
+    Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress; sparse steps in L1
 
 A sample that its objective reports as done leaves the batch at once, and the next one waiting takes its place. N steps
 cost N + 1 forwards and N backwards a sample, less where it is done early.
@@ -15,8 +15,11 @@ cost N + 1 forwards and N backwards a sample, less where it is done early.
 References:
     Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690, algorithm 1 (Auto).
+    Croce, Hein, Mind the box: l1-APGD, ICML 2021, arXiv:2103.01208, algorithm 2 (Auto in L1).
     Differs from the published code of `Auto`: the first window's rises are counted from the loss at the start, where
-    the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity.
+    the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity. In L1 the
+    number q D of entries is rounded down, so that a single one can be left, and entries that stand on the box and push
+    out of it take no part in a step.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.checks import BadInput, check_differentiable
 from unfooled.core.shapes import flat, per_sample, where_rows
-from unfooled.core.threats import Threat
+from unfooled.core.threats import Threat, project_l1_box
 from unfooled.core.types import Objective
 
 State = dict[str, Tensor]
@@ -104,23 +107,32 @@ class Decaying:
 
 @dataclass(frozen=True)
 class Auto:
-    """APGD's rule for Linf and L2.
+    """APGD's rule for Linf, L2 and L1.
 
         u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1})),   a = .75, at first 1
 
     At a checkpoint s is halved and the row returns to its best point if the loss rose in at most `rho` of the steps
     since the last one, or if s was not halved there and the best loss has not improved since.
 
+    In L1 a step spreads over the q D largest entries of the gradient, has no momentum, and P is exact for ball and box:
+
+        z_{t+1} = P(z_t + s sign(g_q) / n(g_q)),   n = number of entries that are not 0,   at first s = eps, q = .2
+
+    Every .04 N steps q becomes n(best - x) / (1.5 D). Where that number fell by more than a twentieth, s returns to eps
+    and the row to its best point; else s is divided by 1.5, down to eps / 10.
+
     Args:
         rho: share of rising steps below which a row is said to oscillate.
         momentum: a above.
-        first: the first step, in multiples of eps.
+        first: the first step, in multiples of eps; half of it in L1.
+        share: q at first, in L1; where None from the entries in which the start differs from x.
         compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
     """
 
     rho: float = 0.75
     momentum: float = 0.75
     first: float = 2.0
+    share: float | None = 0.2
     compat: str = ""
 
     def begin(self, z: Tensor, steps: int) -> State:
@@ -137,6 +149,8 @@ class Auto:
             "rises": count.clone(),
             "halved": torch.ones_like(count, dtype=torch.bool),
             "best_at_check": number - torch.inf,
+            "q": number + (self.share or 0.0),
+            "support": number + z[0].numel() if len(z) else number,
         }
 
     def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
@@ -159,8 +173,10 @@ class Auto:
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """One step with momentum, after the checkpoint if one is due."""
-        if threat.norm not in (2.0, math.inf):
-            raise ValueError(f"Auto's momentum step is made for Linf and L2, the threat is {threat}; use Decaying")
+        if threat.norm not in (1.0, 2.0, math.inf):
+            raise ValueError(f"Auto is made for Linf, L2 and L1, the threat is {threat}; use Decaying")
+        if threat.norm == 1.0:
+            return self._sparse(s, g, x, threat, steps)
         s["best_g"] = where_rows(s["better"], g, s["best_g"])
         old = s["t"] > 0
         rise = s["value"] > s["last_value"]
@@ -175,6 +191,33 @@ class Auto:
         step = threat.project(z + a * (u - z) + (1 - a) * (z - s["previous"]), x)
         s["previous"] = z
         return step
+
+    def _sparse(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One step in L1, over the share q of the entries, after the checkpoint if one is due."""
+        d, old, top = x[0].numel(), s["t"] > 0, self.first / 2
+        s["best_g"] = where_rows(s["better"], g, s["best_g"])
+        s["in_window"] = s["in_window"] + old
+        support = (flat(s["best"] - x) != 0).sum(1).to(x.dtype)
+        if self.share is None:
+            s["q"] = torch.where(old, s["q"], support / (1.5 * d))
+            s["support"] = torch.where(old, s["support"], support)
+        s["s"] = torch.where(old, s["s"], top)
+        due = s["in_window"] == max(int(0.04 * steps), 1)
+        if due.any():
+            sparser = due & (support < 0.95 * s["support"])
+            smaller = (s["s"] / 1.5).clamp_min(top / 10)
+            s["s"] = torch.where(sparser, top, torch.where(due, smaller, s["s"]))
+            s["z"], g = where_rows(sparser, s["best"], s["z"]), where_rows(sparser, s["best_g"], g)
+            s["q"] = torch.where(due, support / (1.5 * d), s["q"])
+            s["support"] = torch.where(due, support, s["support"])
+            s["in_window"] = s["in_window"].masked_fill(due, 0)
+        size = flat(g).abs()
+        count = (s["q"] * d + 1e-3).to(torch.int64).clamp(1, d)  # 1e-3: n / 1.5 may be whole
+        least = size.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
+        sign = torch.where(size >= least, flat(g).sign(), torch.zeros_like(size))
+        sign = sign / sign.abs().sum(1, keepdim=True).clamp_min(1)
+        far = s["z"] + per_sample(s["s"] * threat.eps, x) * sign.reshape(x.shape)
+        return project_l1_box(far, x, threat.eps, threat.box)
 
 
 def ascend(
