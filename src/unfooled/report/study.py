@@ -115,7 +115,7 @@ def compose_study(found: dict[str, Any]) -> str:
     }
     try:
         return _environment().get_template("study.html.j2").render(context)
-    except UndefinedError as e:
+    except (UndefinedError, TypeError, AttributeError) as e:
         raise BadInput(f"the study's summary is incomplete: {e}; run the study again") from e
 
 

@@ -134,8 +134,8 @@ def _scaled(base: nn.Module) -> Model:
 
 
 def _jittered(base: nn.Module) -> Model:
-    """The mean of ten noisy answers: a gradient that holds for a distance."""
-    return lambda x: torch.stack([base(x + 0.05 * torch.randn_like(x)) for _ in range(10)]).mean(0)
+    """The mean of five noisy answers: a gradient that holds for a distance."""
+    return lambda x: torch.stack([base(x + 0.05 * torch.randn_like(x)) for _ in range(5)]).mean(0)
 
 
 def _soft_thermometer(base: nn.Module) -> Model:
@@ -409,7 +409,7 @@ def study(
             return row.model_copy(update=done | {"seconds": round(time.perf_counter() - started, 3)})
 
         names = [f"seed-{seed}/{key}" for key in known]
-        stage = "defences" if len(seeds) == 1 else f"defences, seed {seed}"
+        stage = "defences" if len(seeds) == 1 else f"defences-seed-{seed}"
         rows += units.map(stage, Row, names, compute)
     summary = summarise(rows, cases, scale=scale, seeds=seeds, command=command)
     if out is not None:

@@ -154,7 +154,7 @@ RECIPES: dict[str, Recipe] = {
     "standard": Recipe(_plain),
     "thermometer": Recipe(lambda arch, s, k: Around(arch((LEVELS * s[0], *s[1:]), k), before=thermometer)),
     "distilled": Recipe(_plain, lambda eps, nets: Distilled(nets["standard"])),
-    "k-winners": Recipe(partial(_activation, Winners)),
+    "k-winners": Recipe(partial(_activation, Winners), epochs=1.5),
     "step": Recipe(partial(_activation, partial(Step, through=True)), epochs=2),
     "clamped": Recipe(lambda arch, s, k: Around(arch(s, k), before=ramp)),
     "fgsm": Recipe(_plain, lambda eps, nets: Fgsm(Linf(eps))),

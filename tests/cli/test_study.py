@@ -1,0 +1,109 @@
+"""`unfooled study`: what it lists, what it refuses, and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unfooled.cli import app as cli
+from unfooled.cli import catalog
+from unfooled.models import SmallCnn
+from unfooled.studies import broken_defences as suite
+
+
+def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """Run the command in `home`; what it printed on stdout and on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["unfooled", *arguments])
+        patch.setenv("COLUMNS", "120")
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            got = cli.run(list(arguments))
+    assert got == code, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cases of tiny networks, and a judge that takes no time."""
+    few = [case for case in suite.CASES if case.number in (4, 39)]
+    scale = replace(suite.SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
+    monkeypatch.setitem(suite.SCALES, "small", scale)
+
+    def judge(case: suite.Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Row:
+        return suite.Row(
+            seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=0.0,
+            verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(suite, "audited", judge)
+    monkeypatch.setattr(suite, "study", partial(suite.study, cases=few))
+
+
+def test_list_says_what_there_is(tmp_path: Path) -> None:
+    out, _ = run(tmp_path, "study", "--list")
+    for name, (path, asks, costs) in catalog.STUDIES.items():
+        assert name in out
+        assert asks in out
+        assert set(costs) == {"small", "medium", "full"}
+        assert all(cost in out for cost in costs.values())
+        assert callable(catalog.resolve(path))
+    out, _ = run(tmp_path, "study", "--list", "--json")
+    assert set(json.loads(out)) == set(catalog.STUDIES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["study"], "which study? There are broken-defences"),
+        (["study", "broken-defenses"], "no study 'broken-defenses'; did you mean broken-defences?"),
+        (["study", "broken-defences", "--scale", "smal"], "no scale 'smal'; did you mean small?"),
+        (["study", "broken-defences", "--seeds", "0"], "--seeds is 0"),
+        (["study", "broken-defences", "--threads", "0"], "--threads is 0"),
+    ],
+)
+def test_refusals(tmp_path: Path, arguments: list[str], said: str) -> None:
+    out, err = run(tmp_path, *arguments, code=2)
+    assert said in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_leaves_its_folder_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["study", "broken-defences", "--out", "runs/s", "--seeds", "2"]
+    out, _ = run(tmp_path, *arguments)
+    assert "diagnostics take at most" in " ".join(out.split())
+    assert "page: runs/s/report.html" in out
+    assert "zero backward" in (tmp_path / "runs/s/report.html").read_text()
+    kept = json.loads((tmp_path / "runs/s/summary.json").read_text())
+    assert set(kept) >= {"study", "scale", "seeds", "seconds", "environment", "tables", "claims"}
+    assert (kept["study"], kept["scale"], kept["seeds"]) == ("broken-defences", "small", [0, 1])
+    assert kept["command"] == "unfooled study broken-defences --out runs/s --seeds 2"
+    assert all(set(c) == {"claim", "source", "verdict", "value", "low", "high", "n"} for c in kept["claims"])
+
+    out, err = run(tmp_path, *arguments, "--json")
+    again = json.loads(out)
+    assert again["tables"] == kept["tables"]
+    assert again["seconds"] == kept["seconds"]
+    assert err == ""
+    _, err = run(tmp_path, *arguments)
+    assert "2 of 2 found from an earlier start" in err
+    out, _ = run(tmp_path, *arguments, "--quiet")
+    assert out == ""
+    _, err = run(tmp_path, "study", "broken-defences", "--out", "runs/s", code=2)
+    assert "runs/s holds another run: options: seeds was [0, 1], now it is [0]" in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_folder_has_a_name_of_its_own(tmp_path: Path) -> None:
+    run(tmp_path, "study", "broken-defences", "--quiet", "--seed", "5")
+    assert json.loads((tmp_path / "runs/broken-defences-small/summary.json").read_text())["seeds"] == [5]
