@@ -40,7 +40,7 @@ def numbers(line: str) -> list[float]:
 
 def test_there_are_four_or_five_and_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
-    assert names == {"audit_in_python", "explain_under_attack", "harden", "own_attack", "robustness_curve"}
+    assert names == {"adaptive_attack", "audit_in_python", "explain_under_attack", "harden", "own_attack", "robustness_curve"}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
@@ -111,3 +111,11 @@ def test_own_attack(printed: Printed) -> None:
     assert changed == sorted(changed)
     assert changed[-1] > changed[0]
     assert changed[-1] > 0.5
+
+
+def test_adaptive_attack(printed: Printed) -> None:
+    rows = {line.split("  ")[0]: numbers(line) for line in printed("adaptive_attack", epochs=4)}
+    assert len(rows) == 5
+    plain, through, estimated, twin, labels = (value[-1] for value in rows.values())
+    assert min(through, estimated, twin) < plain - 0.1
+    assert max(through, estimated, twin, labels) <= plain
