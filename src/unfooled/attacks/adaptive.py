@@ -57,7 +57,7 @@ class _Pulled(torch.autograd.Function):
 
 
 def _pulled(x: Tensor, model: Model, pull: Pull) -> Tensor:
-    logits: Tensor = _Pulled.apply(x, model, pull)  # type: ignore[no-untyped-call]
+    logits: Tensor = _Pulled.apply(x, model, pull)
     return logits
 
 

@@ -111,8 +111,8 @@ class _Walk:
         every = torch.arange(len(self.x), device=self.x.device)
         right = ~self.ask(self.x, every)  # where it is fooled already, x is the answer
         far, found = self.x.clone(), ~right
-        if start is not None:
-            look = every[right & (self.left > 0)]
+        look = every[right & (self.left > 0)]
+        if start is not None and len(look):
             hit = self.ask(start[look], look)
             far[look] = where_rows(hit, start[look], far[look])
             found[look] |= hit
@@ -124,6 +124,8 @@ class _Walk:
             hit = self.ask(z, look)
             far[look[hit]], found[look] = z[hit], hit
         live = every[right & found]
+        if not len(live):
+            return live
         self.see(far[live], torch.ones_like(live) > 0, live)
         self.z[live] = self.to_boundary(far[live], live)
         return self.able(live)
