@@ -19,9 +19,23 @@ def train(
     arch: Annotated[str, typer.Option("--arch", help="Architecture to train from scratch.")] = "small-cnn",
     model: Annotated[str | None, typer.Option("--model", help="Weights to start from, read with --arch.")] = None,
     loss: Annotated[str, typer.Option("--loss", help=f"{', '.join(catalog.TRAINING)}.")] = "standard",
-    threat: Annotated[str | None, typer.Option("--threat", help="What madry and trades train against.")] = None,
+    threat: Annotated[str | None, typer.Option("--threat", help="What the network is hardened against.")] = None,
     attack_steps: Annotated[int | None, typer.Option("--attack-steps", help="Of the inner attack: 7, or 10.")] = None,
     beta: Annotated[float, typer.Option("--beta", help="Of TRADES.")] = 6.0,
+    ramp: Annotated[
+        float | None, typer.Option("--ramp", help="Epochs in which eps grows from 0; a fifth of them if not given.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", help="Of the inner attack (madry, trades): random or warm.")
+    ] = None,
+    remove: Annotated[
+        float | None, typer.Option("--remove", help="Margin in logits at which a sample leaves it (madry, trades).")
+    ] = None,
+    replays: Annotated[int | None, typer.Option("--replays", help="Steps on each batch (free): 4.")] = None,
+    align: Annotated[float | None, typer.Option("--align", help="Weight of GradAlign (fast, n-fgsm): 0.")] = None,
+    watch: Annotated[
+        int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
+    ] = 256,
     out: Annotated[Path, typer.Option("--out", help="Checkpoint; a second start continues it.")] = Path("model.pt"),
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data.")] = 20,
     batch: Annotated[int, typer.Option("--batch", help="Samples a step.")] = 128,
@@ -43,7 +57,7 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, or against an adversary (madry, trades).
+    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free).
 
     For example, a hardened network for the digits:
 
@@ -51,14 +65,21 @@ def train(
     """
     if epochs < 1 or batch < 2 or not lr > 0:
         raise Refused(f"--epochs is {epochs}, --batch {batch}, --lr {lr}; they must be at least 1, at least 2, above 0")
-    objective = make_loss(loss, threat, attack_steps, beta)
+    if watch < 0:
+        raise Refused(f"--watch is {watch}; it must be at least 0")
+    objective = make_loss(
+        loss, threat, attack_steps, beta, ramp=epochs / 5 if ramp is None else ramp, start=start, remove=remove,
+        replays=replays, align=align,
+    )  # fmt: skip
+    if start == "warm" and (augment or devices > 1):
+        raise Refused("--start warm knows a sample by its bytes, in one process; leave out --augment and --devices")
     where = options.machine(device, threads, seed=seed)
     from unfooled.cli import show
 
     settings = {
         "data": data, "arch": arch, "loss": str(objective), "batch": batch, "epochs": epochs, "lr": lr,
         "weight_decay": weight_decay, "augment": augment, "n": n, "seed": seed, "size": size, "start": model,
-        "mean": mean, "std": std,
+        "mean": mean, "std": std, "watch": watch if threat else 0,
     }  # fmt: skip
     if fresh:
         out.unlink(missing_ok=True)
@@ -69,9 +90,13 @@ def train(
             last = epoch
             said = f"{loss}: loss {epoch.loss:.3f}"
             said += "" if epoch.accuracy is None else f", held out {100 * epoch.accuracy:.1f} %"
+            said += "" if epoch.pgd is None else f", under attack {100 * epoch.pgd:.1f} %"
             progress.update(task, completed=epoch.index + 1, description=said)
     record: dict[str, Any] = {"out": str(out), "epochs": epochs, "loss": loss, "threat": threat}
     record["held_out_accuracy"] = last.accuracy if last else None
+    record["stopped"] = last.stopped if last else None
+    if last and last.stopped and not json:
+        show.err.print(last.stopped, soft_wrap=True)
     if json:
         import json as lib
 
@@ -82,21 +107,43 @@ def train(
         show.out.print(f"{out}{accuracy}{done}", soft_wrap=True)
 
 
-def make_loss(name: str, threat: str | None, steps: int | None, beta: float) -> Any:
-    """A training loss from its name and the options that it takes."""
+TAKES = {
+    "madry": ("steps", "start", "remove"),
+    "trades": ("steps", "start", "remove"),
+    "fast": ("align",),
+    "n-fgsm": ("align",),
+    "free": ("replays",),
+}
+
+
+def make_loss(
+    name: str, threat: str | None, steps: int | None, beta: float, *, ramp: float = 0.0, **options: Any
+) -> Any:
+    """A training loss from its name and the options that it takes; those that are None keep their defaults."""
     kind = catalog.choose(catalog.TRAINING, name, "loss")
+    given = {option: value for option, value in {"steps": steps, **options}.items() if value is not None}
+    takes = TAKES.get(name, ())
+    for option in given:
+        if option not in takes:
+            spelled = "--attack-steps" if option == "steps" else f"--{option}"
+            others = ", ".join(loss for loss, known in TAKES.items() if option in known)
+            raise Refused(f"--loss {name} takes no {spelled}; leave it out, or choose {others}")
     if name == "standard":
         if threat is not None:
             raise Refused("--loss standard trains against no adversary; leave --threat out, or choose madry or trades")
         return catalog.resolve(kind)()
     if threat is None:
         raise Refused(f"--loss {name} needs an adversary to train against, such as --threat linf:0.1")
+    if given.get("steps", 1) < 1:
+        raise Refused(f"--attack-steps is {given['steps']}; it must be at least 1")
+    if ramp < 0:
+        raise Refused(f"--ramp is {ramp:g}; it must be at least 0")
     extra: dict[str, Any] = {"beta": beta} if name == "trades" else {}
-    if steps is not None:
-        if steps < 1:
-            raise Refused(f"--attack-steps is {steps}; it must be at least 1")
-        extra["steps"] = steps
-    return catalog.resolve(kind)(catalog.threat(threat), **extra)
+    try:
+        objective = catalog.resolve(kind)(catalog.threat(threat), **given, **extra)
+    except ValueError as e:
+        raise Refused(f"--loss {name}: {e}") from None
+    return catalog.resolve("training.progress:Ramp")(objective, ramp) if ramp else objective
 
 
 def run(
@@ -111,6 +158,7 @@ def run(
     from unfooled.models.architectures import build
     from unfooled.models.load import load_model
     from unfooled.training.loop import Batches, Checkpoint, train
+    from unfooled.training.monitor import Monitor
 
     seed, arch = settings["seed"], settings["arch"]
     sizes = {"seed": seed, "size": catalog.size(settings["size"])}
@@ -142,6 +190,13 @@ def run(
     about = {
         "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std, "classes": whole.classes,
     }  # fmt: skip
+    monitor = None
+    if settings.get("watch"):
+        # Without a part of their own, the samples trained on: a collapse shows there too.
+        x, y = held_out or (whole.x, whole.y)
+        # Spread over the file, which may be in the order of the classes.
+        rows = torch.linspace(0, len(x) - 1, min(settings["watch"], len(x))).long()
+        monitor = Monitor(getattr(objective, "loss", objective).threat, x[rows], y[rows])
     return train(
         net,
         batches,
@@ -153,4 +208,5 @@ def run(
         held_out=held_out,
         fabric=fabric,
         clip=5.0,
+        monitor=monitor,
     )
