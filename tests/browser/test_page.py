@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.report_runs import fabricate
+from tests.unit.report_runs import fabricate, judged
 
 from unfooled.report import render
 
@@ -68,10 +68,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     fabricate(folder / "a", warnings=["Gradients vanish."], model=LONG, command=f"unfooled audit {LONG}", title=LONG)
     fabricate(folder / "b", seed=1, model="second.pt", threat="l2:0.5", noise_unit="of the range of the inputs")
     fabricate(folder / "c", shape=(30,), classes=30, examples=2)
+    fabricate(folder / "d", examples=2, title="d", **judged("OVERSTATED", because=LONG))
+    fabricate(folder / "e", examples=2, title="e", **judged("NOT EVALUABLE", threat="linf:8/255"))
     return {
         "one": render([folder / "a"], folder / "one.html"),
         "two": render([folder / "a", folder / "b"], folder / "two.html"),
         "bars": render([folder / "c"], folder / "bars.html"),
+        "doubted": render([folder / "d"], folder / "doubted.html"),
+        "void": render([folder / "e", folder / "d", folder / "a"], folder / "void.html"),
     }
 
 

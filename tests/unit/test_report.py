@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.report_runs import NOTHING, Page, estimate, fabricate
+from tests.unit.report_runs import NOTHING, Page, estimate, fabricate, judged
 
 from unfooled.core.checks import BadInput
 from unfooled.evaluation.records import CurvePoint, Estimate, Passes, Summary, write_record
@@ -41,6 +41,15 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Summary, Path]:
 
 
 @pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[Summary], Path]:
+    """Two runs with all that an audit can find."""
+    folder = tmp_path_factory.mktemp("full")
+    a = fabricate(folder / "a", model="first.pt", **judged("SOUND"))
+    b = fabricate(folder / "b", seed=1, model="second.pt", warnings=["One."], **judged("OVERSTATED"))
+    return Page(render([folder / "a", folder / "b"], folder / "page.html")), [a, b], folder
+
+
+@pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[Summary], Path]:
     folder = tmp_path_factory.mktemp("two")
     a = fabricate(folder / "a", model="first.pt")
@@ -52,10 +61,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[Summary], 
 
 
 def test_records_come_back_equal(
-    one: tuple[Page, Summary, Path], two: tuple[Page, list[Summary], Path], tmp_path: Path
+    one: tuple[Page, Summary, Path], two: tuple[Page, list[Summary], Path], full: tuple[Page, list[Summary], Path]
 ) -> None:
     assert one[0].records() == [one[1]]
     assert two[0].records() == two[1]
+    assert full[0].records() == full[1]
 
 
 def test_same_folder_same_page(one: tuple[Page, Summary, Path], tmp_path: Path) -> None:
@@ -113,8 +123,8 @@ def test_untrusted_text_stays_text(tmp_path: Path) -> None:
     assert not set("<>&") & set(embedded)
 
 
-def test_no_request_leaves_the_page(two: tuple[Page, list[Summary], Path]) -> None:
-    found = two[0]
+def test_no_request_leaves_the_page(full: tuple[Page, list[Summary], Path]) -> None:
+    found = full[0]
     for tag, attrs in found.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
             assert attrs.get(name, "#").startswith(("#", "data:")), (tag, name, attrs[name][:80])
@@ -133,7 +143,7 @@ def test_no_request_leaves_the_page(two: tuple[Page, list[Summary], Path]) -> No
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 128, 128), (3, 300, 200)])
 def test_page_is_small(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    found = page(tmp_path, shape=shape, classes=100)
+    found = page(tmp_path, shape=shape, **judged("EXTENDED", classes=100))
     assert len(found.source.encode()) < 3_000_000
     assert len(found.all("img")) == 60
     pixelated = [image.get("class") == "pixelated" for image in found.all("img")]
@@ -161,7 +171,7 @@ def test_many_large_pictures_are_reduced_before_they_are_left_out(
 # Readable by everyone
 
 
-@pytest.mark.parametrize("which", ["one", "two"])
+@pytest.mark.parametrize("which", ["one", "two", "full"])
 def test_structure(which: str, request: pytest.FixtureRequest) -> None:
     found = request.getfixturevalue(which)[0]
     assert found.all("html")[0]["lang"] == "en"
@@ -188,10 +198,13 @@ def test_structure(which: str, request: pytest.FixtureRequest) -> None:
     assert all(a.get("role") == "img" or a.get("aria-hidden") == "true" for a in found.all("svg"))
     assert len(found.inside["desc"]) == len(charts)
     order = [a["id"] for a in found.all("section")]
-    expected = ["verdict", "warnings", "comparison", "curve", "confusion", "movement", "gallery", "limits"]
-    assert order == [s for s in [*expected, "environment"] if s not in ("warnings", "comparison") or s in order]
-    assert ("warnings" in order) == (which == "one")
-    assert ("comparison" in order) == (which == "two")
+    expected = ["verdict", "warnings", "comparison", "checks", "passes", "nearest", "curve", "confusion", "movement"]
+    absent = {
+        "one": ("comparison", "checks", "passes", "nearest"),
+        "two": ("warnings", "checks", "passes", "nearest"),
+        "full": (),
+    }[which]
+    assert order == [s for s in [*expected, "gallery", "limits", "environment"] if s not in absent]
 
 
 def contrast(a: str, b: str) -> float:
@@ -207,7 +220,8 @@ def contrast(a: str, b: str) -> float:
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_contrast(theme: int) -> None:
     text = [("warn", "warn-soft"), ("bad", "bad-soft"), ("ink", "bad-soft"), ("ink", "accent-soft"), ("ink", "code")]
-    text += [(a, b) for a in ("ink", "muted", "accent", "bad") for b in ("paper", "card")]
+    text += [(a, b) for a in ("ink", "muted", "accent", "bad", "void") for b in ("paper", "card")]
+    text += [("void", "void-soft")]
     text += [("ink", "heat-on"), ("ink", "heat-off"), ("paper", "accent"), ("paper", "ink")]
     text += [("card", f"s{k}") for k in range(4)]
     for a, b in text:
@@ -288,7 +302,7 @@ def test_comparison_lines(two: tuple[Page, list[Summary], Path]) -> None:
     assert same is not None
     assert (same.text, same.clear) == ("0.0 points", False)
     assert lines["centre shift, gradients, fooled"].values == ["4.20", "4.20"]
-    assert lines["Passes per sample"].changes == [None]
+    assert lines["Passes per sample, attack"].changes == [None]
     assert [letter(k) for k in (0, 25, 26, 52)] == ["A", "Z", "AA", "BA"]
 
 

@@ -17,7 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unfooled.evaluation.records import Estimate, Mean, Movement, Summary
+from unfooled.report.nearness import NORMS, median
 from unfooled.report.runs import Run
+from unfooled.report.trust import doubted, tone
 from unfooled.report.words import MINUS, between, decimals, finite, mean, number, percent, signed
 
 Measured = Estimate | Mean
@@ -25,7 +27,10 @@ Measured = Estimate | Mean
 
 @dataclass(frozen=True)
 class Change:
-    """A difference against the first run; `clear` where its interval leaves out 0."""
+    """A difference against the first run; `clear` where its interval leaves out 0.
+
+    Where a run does not believe its figure there is no difference to speak of: `text` says so and `interval` is empty.
+    """
 
     text: str
     interval: str
@@ -72,6 +77,28 @@ def _line(name: str, found: Sequence[Measured | None]) -> Line:
     return Line(name, [_show(m) if m is not None else MINUS for m in found], changes)
 
 
+def _figure(name: str, runs: Sequence[Run], found: Sequence[Measured | None], bound: str = "at most") -> Line:
+    """A row of figures that follow from how strong the attack was: no more is claimed than each run believes."""
+    line = _line(name, found)
+    tones = [tone(r.summary) for r in runs]
+    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
+    values = [
+        shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
+        for how, value, m in zip(tones, line.values, found, strict=True)
+    ]
+    changes: list[Change | None] = []
+    for r, change in zip(runs[1:], line.changes, strict=True):
+        doubtful = next((one for one in (r, runs[0]) if doubted(one.summary)), None)
+        if change is not None and doubtful is not None:
+            change = Change(f"no claim, {doubtful.letter} is {doubtful.summary.verdict}", "", False)
+        changes.append(change)
+    return Line(name, values, changes)
+
+
+def _nearest(s: Summary, norm: str) -> Mean | None:
+    return next((median(record) for record in s.nearest if record.norm == norm), None)
+
+
 def _movement(s: Summary, like: Movement) -> Mean | None:
     return next((m.fooled for m in s.movements if (m.name, m.explanation) == (like.name, like.explanation)), None)
 
@@ -79,11 +106,19 @@ def _movement(s: Summary, like: Movement) -> Mean | None:
 def compare(runs: Sequence[Run]) -> list[Line]:
     """The comparison table, measures in the order of the page."""
     s = [r.summary for r in runs]
-    lines = [
-        _line("Robust accuracy (upper bound)", [r.robust_accuracy for r in s]),
+    lines = (
+        [Line("Verdict", [r.verdict or MINUS for r in s], [None] * (len(s) - 1))] if any(r.verdict for r in s) else []
+    )
+    lines.append(_figure("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in s]))
+    if any(r.robust_accuracy_8bit for r in s):
+        lines.append(_figure("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in s]))
+    lines += [
         _line("Clean accuracy", [r.clean_accuracy for r in s]),
-        _line("Attack success rate", [r.attack_success_rate for r in s]),
+        _figure("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
     ]
+    for norm in dict.fromkeys(record.norm for r in s for record in r.nearest):
+        found = [_nearest(r, norm) for r in s]
+        lines.append(_figure(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, found))
     units = {r.noise_unit for r in s}
     if len(units) == 1:
         lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in s]))
@@ -93,8 +128,11 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     ]
     moved = {(m.name, m.explanation): m for r in s for m in r.movements}
     lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in s]) for m in moved.values()]
-    totals = [number(r.passes.forward + r.passes.backward) for r in s]
-    return [*lines, Line("Passes per sample", totals, [None] * (len(s) - 1))]
+    spent = [("Passes per sample, attack", [r.passes for r in s])]
+    if any(r.diagnostics for r in s):
+        spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in s]))
+    none: list[Change | None] = [None] * (len(s) - 1)
+    return [*lines, *(Line(name, [number(p.forward + p.backward) for p in of], none) for name, of in spent)]
 
 
 ASKED: dict[str, Callable[[Summary], object]] = {

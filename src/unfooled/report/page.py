@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unfooled import __version__
 from unfooled.core.files import write_whole
 from unfooled.evaluation.records import Summary
-from unfooled.report import words
+from unfooled.report import effort, nearness, trust, words
 from unfooled.report.compare import compare, unlike
 from unfooled.report.confusion import confusion
 from unfooled.report.curves import Figure, drawable, figure
@@ -33,6 +33,7 @@ LARGEST = 2_900_000  # characters of a page; what the words leave is for the pic
 TEXT = 150_000  # room for the text, the style and the tables
 LEAST = 200_000  # for the pictures, however long the records are
 SIZES = (("wide", 720, 340, 8), ("narrow", 340, 280, 4))
+HALVES = (("wide", 430, 270, 5), ("narrow", 340, 270, 5))  # two beside each other
 
 
 def embed(summaries: Sequence[Summary]) -> str:
@@ -61,6 +62,21 @@ def curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [group for group in found if group["table"]]
 
 
+def progress(runs: Sequence[Run]) -> dict[str, Any]:
+    """Accuracy against passes: the drawings, and the stages of each run that kept them."""
+    drawn = [(name, effort.progress(runs, width=w, height=h, ticks=7)) for name, w, h, _ in SIZES]
+    kept = [(run, effort.steps(run.summary), effort.flatness(run.summary, run.noun)) for run in runs]
+    return {"figures": [(n, one) for n, one in drawn if one is not None], "runs": [one for one in kept if one[1]]}
+
+
+def nearest(runs: Sequence[Run]) -> dict[str, Any]:
+    """The nearest adversarial examples by norm, and by class for each run."""
+    norms = {record.norm for run in runs for record in run.summary.nearest}
+    found = [(run, nearness.classes(run)) for run in runs]
+    sizes = SIZES if len(norms) == 1 else HALVES
+    return {"groups": nearness.groups(runs, sizes), "classes": [(r, c) for r, c in found if c is not None]}
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -75,6 +91,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["w"] = words
+    environment.globals["trust"] = trust
+    environment.globals["effort"] = effort
     environment.filters["eps"] = eps_text
     return environment
 
@@ -107,6 +125,9 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         "many": len(runs) > 1,
         "galleries": galleries(runs, max(LEAST, LARGEST - TEXT - len(records))),
         "confusions": [confusion(run.summary) for run in runs],
+        "progress": progress(runs),
+        "nearest": nearest(runs),
+        "checked": any(run.summary.diagnostics for run in runs),
         "curves": curves(runs),
         "undrawn": [run.letter for run in runs if not drawable(run.summary.curve)],
         "lines": compare(runs) if len(runs) > 1 else [],

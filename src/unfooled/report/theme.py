@@ -16,6 +16,8 @@ TOKENS: dict[str, tuple[str, str]] = {
     "accent-soft": ("#d5e6f0", "#1b3a4c"),
     "bad": ("#a63f00", "#f29a63"),
     "bad-soft": ("#fbe7da", "#3d2413"),
+    "void": ("#9f1239", "#ff9db0"),
+    "void-soft": ("#fce4ea", "#42141f"),
     "warn": ("#5c4300", "#f3dfa0"),
     "warn-soft": ("#fff3cf", "#332c10"),
     "heat-on": ("#a9cfe6", "#1f4d69"),

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from unfooled.evaluation.records import Estimate, Mean, Summary
+from unfooled.report.trust import tone
 
 NA = "not available"
 MINUS = "\u2212"
@@ -88,6 +89,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
+def limit(value: float | None, threshold: float | None) -> str:
+    """The figure that decides a check, and where it fires; empty where there is none."""
+    if value is None or not finite(value):
+        return ""
+    text = f"{value:.3g}".replace("-", MINUS)
+    return f"{text}, limit {threshold:.3g}" if threshold is not None and finite(threshold) else text
+
+
 def date(created: str) -> str:
     """An ISO time as "2026-05-03 14:22 UTC"; anything else as it is."""
     try:
@@ -133,21 +142,32 @@ def counts(s: Summary) -> tuple[int, int, int] | None:
 
 
 def verdict(s: Summary, noun: str) -> tuple[str, str]:
-    """The verdict in one sentence, and what it does not say in another."""
-    found = counts(s)
+    """What was found in one sentence, and what that does not say in another; the checks' verdict decides the tone."""
+    found, how = counts(s), tone(s)
     if found is None:
         return "Nothing was judged, so there is no verdict.", ""
     held, fooled, wrong = found
     right = s.n - wrong
+    bound = percent(s.robust_accuracy.value, s.n)
+    if how == "void":
+        return "There is no robust accuracy to report.", (
+            f"The attack left {held:,} of {plural(s.n, noun)} standing. That count is struck: a check found that it "
+            "does not mean what it seems to mean. Mend what is named above, and audit again."
+        )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
     verb = "is" if right == 1 else "are"
     share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
+    least = "at least " if how == "overstated" and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
-    sentence = f"{opening}; an adversary who may {may(s.threat, noun)} fools {share} of those."
+    sentence = f"{opening}; an adversary who may {may(s.threat, noun)} fools {least}{share} of those."
     if held == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
-    bound = percent(s.robust_accuracy.value, s.n)
+    if how == "overstated":
+        return sentence, (
+            f"{bound} is not this model\u2019s robust accuracy: it is what an attack that the checks call too weak has "
+            "left. Do not quote it."
+        )
     return sentence, (
         f"An attack that failed is no proof of robustness: {bound} is an upper bound, a stronger attack may lower it."
     )

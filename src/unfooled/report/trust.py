@@ -1,0 +1,78 @@
+"""What the audit's checks say of its figure: how the page may show it, and the checks in the order of their weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unfooled.evaluation.records import Finding, Summary
+
+# What the checks look at; the documentation of the diagnostics says when each fires.
+TITLES = {
+    "D1": "mode and types",
+    "D2": "preprocessing",
+    "D3": "form of the outputs",
+    "D4": "steady answers",
+    "D5": "jumps of the loss",
+    "D6": "vanishing gradients",
+    "D7": "gradients that lie",
+    "D8": "missing gradients",
+    "D9": "rough loss",
+    "D10": "same answer twice",
+    "D11": "more steps",
+    "D12": "more restarts",
+    "D13": "one step, or noise",
+    "D14": "search without gradients",
+    "D15": "points made on a twin",
+    "D16": "random points",
+    "D17": "nearest points",
+    "D18": "anything allowed",
+    "D19": "saturated loss",
+    "D20": "memory of queries",
+    "D21": "few or tied logits",
+    "D22": "refusals",
+    "D23": "8-bit images",
+    "D24": "certificates",
+}
+TONES = {"SOUND": "sound", "EXTENDED": "extended", "OVERSTATED": "overstated", "NOT EVALUABLE": "void"}
+
+
+def tone(s: Summary) -> str:
+    """How the figures are shown: sound, extended, overstated or void; empty for a run that made no checks.
+
+    A verdict that this version does not know is shown as the run trusts it.
+    """
+    if not s.verdict:
+        return ""
+    return TONES.get(s.verdict, "sound" if s.trusted else "overstated")
+
+
+def doubted(s: Summary) -> bool:
+    """Whether the run itself does not believe its robust accuracy."""
+    return tone(s) in ("overstated", "void")
+
+
+def doubt(s: Summary) -> str:
+    """What the verdict means for figures that follow from the attack, in a sentence; empty where it is trusted."""
+    return {
+        "overstated": "The attack was not strong enough for this model: what follows from it is probably too high.",
+        "void": "No figure can be believed: what follows is kept for the search of the cause only.",
+    }.get(tone(s), "")
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The findings of a run, those that fired apart."""
+
+    fired: list[Finding]
+    quiet: list[Finding]
+
+    @property
+    def total(self) -> int:
+        """All checks."""
+        return len(self.fired) + len(self.quiet)
+
+
+def checks(findings: Sequence[Finding]) -> Checks:
+    """Findings that fired, and those that did not."""
+    return Checks([f for f in findings if f.fired], [f for f in findings if not f.fired])
