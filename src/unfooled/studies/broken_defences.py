@@ -147,8 +147,8 @@ def _leaky_clamp(base: nn.Module) -> Model:
     assert isinstance(base, d.Around)
 
     def before(x: Tensor) -> Tensor:
-        hard, line = d.ramp(x), (x - 0.1) * 5
-        return hard.detach() + 0.2 * (line - line.detach())
+        hard, line = d.ramp(x), 2 * x
+        return hard.detach() + line - line.detach()
 
     return d.Around(base.base, before=before)
 
