@@ -100,7 +100,9 @@ def peer(name: str, path: str) -> None:
             print(name, start, flush=True)
         parts.append(torch.load(file, weights_only=True))
     alive = {stage: torch.cat([p["survivors"][stage] for p in parts]) for stage in STAGES}
-    total = {k: sum(p["spent"][s][k] for p in parts for s in STAGES) for k in ("seconds", "cpu", "forwards", "backwards")}
+    total = {
+        k: sum(p["spent"][s][k] for p in parts for s in STAGES) for k in ("seconds", "cpu", "forwards", "backwards")
+    }
     record(
         name,
         "autoattack",
@@ -141,7 +143,15 @@ def ours(name: str, efforts: list[str], seeds: int) -> None:
     for effort in efforts:
         rows = [attacked(model, x, y, getattr(uf, effort.upper()), seed) for seed in range(seeds)]
         for row in rows:
-            print(name, effort, row["seed"], row["robust_accuracy"]["value"], row["forwards"], row["backwards"], flush=True)
+            print(
+                name,
+                effort,
+                row["seed"],
+                row["robust_accuracy"]["value"],
+                row["forwards"],
+                row["backwards"],
+                flush=True,
+            )
         record(name, effort, rows)
 
 

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from unfooled.core.threats import Linf
 from unfooled.data import load_dataset
@@ -19,6 +20,19 @@ from unfooled.training import Madry
 from unfooled.training.loop import Batches, Checkpoint, train
 
 EPOCHS, EPS, WIDTH, STEPS, SEED = 6, 0.3, 16, 7, 0
+RAMP = 2  # epochs in which eps grows from 0: at .3 from the start the loss stays at log 10
+
+
+class Ramped:
+    """PGD adversarial training whose eps grows step by step."""
+
+    def __init__(self, done: int, steps: int) -> None:
+        self.done, self.steps = done, steps
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch."""
+        self.done += 1
+        return Madry(Linf(EPS * min(1.0, self.done / self.steps)), steps=STEPS)(model, x, y)
 
 
 def main() -> None:
@@ -31,13 +45,15 @@ def main() -> None:
     torch.manual_seed(SEED)
     data, held = load_dataset("mnist", split="train"), load_dataset("mnist", split="test")
     model = SmallCnn((1, 28, 28), 10, width=WIDTH)
-    settings = {"epochs": EPOCHS, "eps": EPS, "steps": STEPS, "seed": SEED}
+    settings = {"epochs": EPOCHS, "eps": EPS, "steps": STEPS, "ramp": RAMP, "seed": SEED}
     about = {"arch": "small-cnn", "input_shape": [1, 28, 28], "num_classes": 10}
+    batches = Batches(data.x, data.y, 128, SEED)
+    done = len(torch.load(options.out, weights_only=True)["history"]) if options.out.exists() else 0
     for epoch in train(
         model,
-        Batches(data.x, data.y, 128, SEED),
-        Madry(Linf(EPS), steps=STEPS),
-        torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4),
+        batches,
+        Ramped(done * len(batches), RAMP * len(batches)),
+        torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4),
         epochs=EPOCHS,
         seed=SEED,
         checkpoint=Checkpoint(options.out, about, settings),

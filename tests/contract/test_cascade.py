@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from unfooled.attacks import apgd
 from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
-from unfooled.core.threats import L1, L2, Linf, Threat
+from unfooled.core.modes import Counted, counted
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.cascade import (
     NORMAL,
     QUICK,
     THOROUGH,
     Ascents,
     Bursts,
+    Cascade,
     Effort,
     Point,
     Searches,
@@ -32,7 +33,7 @@ from unfooled.evaluation.run import Run
 from unfooled.evaluation.verify import verify
 
 SHAPE = (1, 6, 5)
-THREATS = [Linf(0.03), L2(0.15)]
+THREATS = [Linf(0.03), L2(0.15), L1(0.5), L0(2.0)]
 # Every kind of stage, each short.
 SMALL = Effort("small", (Ascents(5), Ascents(10), Bursts(2, 5), Searches(20, 0.5), Waves(5, 0.5)))
 both = pytest.mark.parametrize("threat", THREATS, ids=str)
@@ -88,7 +89,7 @@ def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None
 
 
 @pytest.mark.parametrize("k", [2, 3, 10])
-@pytest.mark.parametrize("kind", [Linf, L2])
+@pytest.mark.parametrize("kind", [Linf, L2, L1])
 def test_linear_optimum(k: int, kind: type[Threat]) -> None:
     model, x = linear(k, SHAPE), interior(12, SHAPE)
     y = model(x).argmax(1)
@@ -145,7 +146,46 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     assert torch.equal(verify(model, x, y, again, Linf(0.02)).success, verify(model, x, y, whole, Linf(0.02)).success)
 
 
-def test_other_norms_are_refused() -> None:
-    model, x, y = subject(2)
-    with pytest.raises(BadInput, match="knows Linf and L2"):
-        cascade(model, x, y, L1(1.0))
+def test_certified_samples_are_left_alone_and_draws_refused() -> None:
+    model, x, y = subject(12)
+    z = cascade(model, x, y, Linf(0.2), effort=SMALL, certify=lambda x, y, threat: torch.arange(len(x)) % 2 == 0)
+    assert torch.equal(z[2::2], x[2::2])
+    assert bool(verify(model, x, y, z, Linf(0.2)).success[1::2].any())
+    with pytest.raises(BadInput, match="draws is 0"):
+        cascade(model, x, y, Linf(0.2), draws=0)
+
+
+def test_a_random_model_is_not_fooled_by_one_lucky_draw() -> None:
+    """Averaged gradients, and three draws of four: what the cascade calls fooled is so on fresh draws."""
+    model, x, y = subject(24)
+
+    def noisy(z: Tensor) -> Tensor:
+        return model(z) + 0.3 * torch.randn(len(z), 4)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        one = verify(noisy, x, y, cascade(noisy, x, y, Linf(0.05), effort=SMALL), Linf(0.05), draws=40).rate
+        ten = verify(noisy, x, y, cascade(noisy, x, y, Linf(0.05), effort=SMALL, draws=10), Linf(0.05), draws=40).rate
+    assert ten.mean() > one.mean() + 0.05
+
+
+def test_waves_learn_from_successes() -> None:
+    model, x, y = subject(60)
+    effort = Effort("waves", (Waves(3), Waves(3), Waves(3)))
+    config = Config(model="", data="", n=60, threat="", seed=0)
+    work = Cascade(Counted(model), x, y, Linf(0.03), 0, 60, model, run=Run(None, config, chunk=60))
+    work.begin()
+    work.perform(effort.stages)
+    assert work.learned is not None
+    assert len(work.learned) == sum(point.closed for point in work.log[1:])
+    first = Waves(3).directions(work, torch.arange(60), 7)
+    work.learned = None
+    assert not torch.equal(first, Waves(3).directions(work, torch.arange(60), 7))
+
+
+def test_waves_stop_after_two_that_closed_nothing() -> None:
+    x = points(4, SHAPE)
+    model = linear(3, SHAPE)
+    log: list[Point] = []
+    cascade(model, x, model(x).argmax(1), Linf(1e-7), effort=Effort("waves", (Waves(1),) * 5), log=log)
+    assert len([p for p in log if p.stage.endswith("odi")]) == 2

@@ -12,16 +12,18 @@ import torch
 from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
-from unfooled.attacks import apgd, fgsm
+from unfooled.attacks import apgd
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.cascade import Ascents, Bursts, Effort, Searches
 from unfooled.evaluation.records import Summary, read_record
 from unfooled.evaluation.subject import get_to_know
 from unfooled.evaluation.verify import verify
 
-PLAN = Plan(curve_steps=5, curve_n=12, explain_n=8, gallery=4)
+SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
+PLAN = Plan(effort=SHORT, nearest_budget=100, nearest_n=12, explain_n=8, gallery=4, floor=3000)
 SHAPE = (1, 6, 5)
 
 
@@ -76,7 +78,7 @@ def test_curve_falls_and_agrees_with_the_verdict() -> None:
 
 def test_what_the_attack_finds_counts_on_a_weak_curve() -> None:
     model, x, y = subject(12)
-    summary = audit(model, x, y, Linf(0.1), plan=replace(PLAN, curve_steps=0))
+    summary = audit(model, x, y, Linf(0.1), plan=replace(PLAN, nearest_budget=100))
     at_eps = next(p for p in summary.curve if p.eps == pytest.approx(0.1))
     assert at_eps.accuracy.value == summary.robust_accuracy.value
     beyond = [p.accuracy.value for p in summary.curve if p.eps > 0.1 and p.accuracy.value is not None]
@@ -113,7 +115,7 @@ def test_interrupted_audit_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     whole = audit(model, x, y, Linf(0.05), plan=PLAN, chunk=4)
 
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "attack" and done == 8:
+        if stage == "cascade-0-apgd" and done == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -122,7 +124,7 @@ def test_interrupted_audit_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     again = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path, chunk=4, progress=lambda *a: told.append(a))
     assert told[0] == ("clean", 20, 20)
-    assert told[1] == ("attack", 8, 20)
+    assert next(t for t in told if t[0] == "cascade-0-apgd")[1] == 8
     assert again.robust_accuracy == whole.robust_accuracy
     assert again.passes == whole.passes
     assert again.movements == whole.movements
@@ -142,8 +144,7 @@ def test_folder_of_another_model_or_data_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threat", [L2(0.5), L1(2.0), L0(4.0), L0(3.0, per="pixel")], ids=str)
 def test_every_norm(threat: Threat) -> None:
     model, x, y = subject(8, shape=(3, 6, 5))
-    plan = replace(PLAN, attack=None if threat.norm == 2 else partial(fgsm))
-    summary = audit(model, x, y, threat, plan=plan)
+    summary = audit(model, x, y, threat, plan=PLAN)
     assert summary.robust_accuracy.n == 8
 
 
@@ -220,9 +221,9 @@ def test_softmax_at_the_end_is_noticed_and_undone() -> None:
 
 def test_random_output_is_noticed_and_judged_by_majority() -> None:
     model, x, y = subject(6)
-    noisy = audit(lambda z: model(z) + 0.01 * torch.randn(len(z), 3), x, y, Linf(0.05), plan=replace(PLAN, curve_n=2))
+    noisy = audit(lambda z: model(z) + 0.01 * torch.randn(len(z), 3), x, y, Linf(0.05), plan=replace(PLAN, nearest_n=2))
     assert any("random" in w for w in noisy.warnings)
-    assert "10 draws" in noisy.attack
+    assert any(f.id == "D4" and f.fired for f in noisy.diagnostics)
 
 
 def test_outputs_that_hold_logits() -> None:
@@ -256,11 +257,9 @@ BAD = {
     "empty": (lambda m, x, y: (m, x[:0], y[:0]), "no samples"),
     "bytes": (lambda m, x, y: (m, (x * 255).byte(), y), r"float\(\) / 255"),
     "one output": (lambda m, x, y: (lambda z: m(z)[:, :1], x, y * 0), "one output"),
-    "no gradient": (lambda m, x, y: (lambda z: m(z).detach(), x, y), "no gradient"),
     "training mode": (lambda m, x, y: (Dropping(), x, y), r"training mode: drop \(Dropout\).*eval\(\)"),
     "wrong shape": (lambda m, x, y: (Classifier(m, input_shape=(1, 9, 9)), x, y), "takes samples of shape"),
     "label shape": (lambda m, x, y: (m, x, y[:5]), "one label per sample"),
-    "numpy inside": (lambda m, x, y: (lambda z: torch.from_numpy(m(z).numpy()), x, y), "differentiated|no gradient"),
 }  # fmt: skip
 
 
@@ -287,3 +286,76 @@ def test_attack_and_seed_are_what_was_asked() -> None:
     summary = audit(model, x, y, Linf(0.01), plan=plan, seed=7)
     assert (summary.attack, summary.seed) == ("short", 7)
     assert summary.passes.backward <= 3
+
+
+def test_a_model_without_a_gradient_is_judged_and_not_believed() -> None:
+    model, x, y = subject()
+    plain = audit(model, x, y, Linf(0.1), plan=PLAN)
+    hidden = audit(lambda z: torch.from_numpy(model(z).detach().numpy().copy()), x, y, Linf(0.1), plan=PLAN)
+    assert {"D8"} <= {f.id for f in hidden.diagnostics if f.fired}
+    assert hidden.robust_accuracy.value is not None
+    assert plain.robust_accuracy.value is not None
+    assert hidden.robust_accuracy.value <= 0.05 or not hidden.trusted
+    assert not any(f.fired for f in plain.diagnostics if f.id == "D8")
+
+
+def test_diagnostics_are_in_the_summary(tmp_path: Path) -> None:
+    import json
+
+    model, x, y = subject()
+    audit(model, x, y, Linf(0.1), plan=PLAN, out=tmp_path)
+    kept = json.loads((tmp_path / "summary.json").read_text())
+    assert kept["trusted"] is (kept["verdict"] in ("SOUND", "EXTENDED"))
+    assert {"id", "fired", "detail", "action"} <= set(kept["diagnostics"][0])
+    assert [f["id"] for f in kept["diagnostics"]] == [f"D{i}" for i in range(1, 25)]
+    assert kept["because"]
+    assert kept["progress"][-1]["accuracy"] >= kept["robust_accuracy"]["value"]
+    assert kept["diagnostic_passes"]["forward"] * 20 + kept["diagnostic_passes"]["backward"] * 20 <= 3000
+    assert kept["nearest"][0]["norm"] == "linf"
+
+
+def test_nearest_points_in_every_norm() -> None:
+    model, x, y = subject(10)
+    norms = (0.0, 1.0, 2.0, float("inf"))
+    summary = audit(model, x, y, Linf(0.1), plan=replace(PLAN, norms=norms, nearest_budget=100))
+    assert [k.norm for k in summary.nearest] == ["l0", "l1", "l2", "linf"]
+    medians = [k.quartiles[1] for k in summary.nearest]
+    assert all(m is not None and m > 0 for m in medians)
+    assert medians[1] >= medians[2] >= medians[3]  # type: ignore[operator]
+    assert len(summary.nearest[0].classes) == 3
+
+
+def test_eps_beyond_the_box_is_refused() -> None:
+    model, x, y = subject(4)
+    with pytest.raises(BadInput, match="8 / 255 for pixels out of 255"):
+        audit(model, x, y, Linf(8.0), plan=PLAN)
+
+
+def test_a_certified_sample_that_falls_stops_the_verdict() -> None:
+    model, x, y = subject()
+    summary = audit(
+        model, x, y, Linf(0.3), plan=replace(PLAN, certify=lambda x, y, threat: torch.ones(len(x), dtype=torch.bool))
+    )
+    assert summary.verdict == "NOT EVALUABLE"
+    assert not summary.trusted
+    assert any(f.id == "D24" and f.fired for f in summary.diagnostics)
+
+
+def test_eight_bit_figure_is_given_for_eight_bit_images() -> None:
+    model, x, _ = subject()
+    x = (x * 255).round() / 255
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    summary = audit(model, x, y, Linf(0.05), plan=PLAN)
+    assert summary.robust_accuracy_8bit is not None
+    assert summary.robust_accuracy_8bit.value >= summary.robust_accuracy.value  # type: ignore[operator]
+
+
+def test_a_random_model_keeps_the_mean_of_frequencies() -> None:
+    model, x, y = subject(12)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        summary = audit(lambda z: model(z) + 0.5 * torch.randn(len(z), 3), x, y, Linf(0.05), plan=PLAN)
+    assert summary.robust_accuracy.value is not None
+    assert (summary.robust_accuracy.value * 12 * 20) % 20 > 0  # no whole number of samples
+    assert summary.robust_accuracy.low < summary.robust_accuracy.value < summary.robust_accuracy.high

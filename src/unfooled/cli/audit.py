@@ -15,6 +15,7 @@ from unfooled.cli.errors import Below, Refused
 if TYPE_CHECKING:
     from unfooled.evaluation.records import Summary
 
+NEAREST = {"quick": 200, "normal": 400, "thorough": 1000}  # passes a sample for its nearest adversarial example
 BOUNDED = ("robust_accuracy", "clean_accuracy")
 
 
@@ -61,8 +62,12 @@ def audit(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    effort: Annotated[str, typer.Option("--effort", help=f"Of the cascade: {', '.join(catalog.EFFORTS)}.")] = "normal",
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Nearest adversarial examples in L0, L1, L2 and Linf.")
+    ] = False,
     attack: Annotated[
-        str | None, typer.Option("--attack", help=f"{', '.join(catalog.ATTACKS)}; APGD-CE where it applies.")
+        str | None, typer.Option("--attack", help=f"One attack instead: {', '.join(catalog.ATTACKS)}.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart; 100 for APGD.")] = None,
     restarts: Annotated[int, typer.Option("--restarts", help="Random starts.")] = 1,
@@ -84,7 +89,7 @@ def audit(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Measure clean and robust accuracy, the curve over radii, and whether the model's reasons survive.
+    """Measure clean and robust accuracy, whether the figure can be believed, and whether the model's reasons survive.
 
     Writes a run folder that can be continued after a kill, and its page. For example:
 
@@ -92,8 +97,11 @@ def audit(
     """
     allowed = catalog.threat(threat)
     catalog.choose(catalog.EXPLANATIONS, explain, "explanation")
+    catalog.choose(catalog.EFFORTS, effort, "effort")
     for text in fail_under or []:
         bound(text)
+    if attack is not None and effort != "normal":
+        raise Refused(f"--effort {effort} is of the cascade, --attack {attack} runs instead of it; give one of them")
     if attack is not None or steps is not None or restarts != 1:
         catalog.attack(attack or "apgd-ce", steps=steps, restarts=restarts)
     where = options.machine(device, threads, seed=seed, batch=batch)
@@ -113,7 +121,7 @@ def audit(
     }
     summary = judge(
         given, allowed, out=out, about=about, attack=attack, steps=steps, restarts=restarts, explain=explain, seed=seed,
-        batch=batch, chunk=chunk, quiet=quiet or json, threat=threat,
+        batch=batch, chunk=chunk, quiet=quiet or json, effort=effort, envelope=envelope,
     )  # fmt: skip
     if out is not None:
         from unfooled.report import render
@@ -142,7 +150,8 @@ def judge(
     batch: int | None = None,
     chunk: int = 100,
     quiet: bool = False,
-    threat: str = "",
+    effort: str = "normal",
+    envelope: bool = False,
 ) -> Summary:
     """Bind the names to functions and run the audit with progress bars."""
     from unfooled.cli import show
@@ -151,11 +160,17 @@ def judge(
 
     if attack is None and (steps is not None or restarts != 1):
         attack = "apgd-ce" if allowed.norm >= 2 else "pgd-margin"
-    options_ = {}
+    options_: dict[str, Any] = {}
     if attack is not None:
         batch = batch or fitting_batch(given.model, given.x)
         bound_attack, said = catalog.attack(attack, steps=steps, restarts=restarts, batch=batch)
         options_ = {"attack": bound_attack, "attack_name": said}
+    elif effort == "autoattack":
+        options_ = {"whole": catalog.resolve(catalog.EFFORTS[effort]), "attack_name": "AutoAttack-standard"}
+    else:
+        options_ = {"effort": catalog.resolve(catalog.EFFORTS[effort])}
+    options_["nearest_budget"] = 1000 if envelope else NEAREST.get(effort, 400)
+    options_["norms"] = (0.0, 1.0, 2.0, float("inf")) if envelope else None
     explanation = catalog.resolve(catalog.EXPLANATIONS[explain])
     plan = Plan(explain=explanation, explain_name=explain.replace("-", " "), **options_)
     with show.stages(quiet, prefix=about.get("prefix", "")) as progress:

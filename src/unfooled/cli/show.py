@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,7 +34,19 @@ class Terminal(Console):
 out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
 
-STAGES = {"clean": "clean samples", "attack": "attack", "curve": "curve over radii", "explain": "explanations"}
+STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain": "explanations"}
+KINDS = {
+    "cascade": "attack", "standard": "AutoAttack", "nearest": "nearest points in", "diagnostics": "can it be believed:",
+}  # fmt: skip
+
+
+def called(stage: str) -> str:
+    """What a stage is called on the terminal."""
+    kind, _, rest = stage.partition("-")
+    return STAGES.get(stage) or f"{KINDS.get(kind, kind)} {rest.replace('-', ' ')}".strip()
+
+
+COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
 
 
 def bars(quiet: bool) -> Progress:
@@ -61,8 +74,8 @@ def stages(quiet: bool, prefix: str = "") -> Iterator[Callable[[str, int, int], 
             if stage not in tasks:
                 found[stage] = done
                 if done and not quiet:
-                    err.print(f"[dim]{prefix}{STAGES.get(stage, stage)}: {done} of {total} found from an earlier start")
-                tasks[stage] = progress.add_task(prefix + STAGES.get(stage, stage), total=total - done)
+                    err.print(f"[dim]{prefix}{called(stage)}: {done} of {total} found from an earlier start")
+                tasks[stage] = progress.add_task(prefix + called(stage), total=total - done)
             progress.update(tasks[stage], completed=done - found[stage])
 
         yield tell
@@ -93,6 +106,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("attack", *(r.attack for r in runs))
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
+    table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
@@ -104,5 +118,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     out.print(table)
     out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
     for run in runs:
+        if run.verdict not in ("SOUND", ""):
+            out.print(f"[{COLOURS[run.verdict]}]{run.title}: {run.verdict}. {escape(run.because)}", soft_wrap=True)
         for warning in run.warnings:
             out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)

@@ -10,6 +10,8 @@ References:
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (APGD; the peer to beat).
     Tashiro, Song, Ermon, Diversity can be transferred: output diversification, NeurIPS 2020, arXiv:2003.06878 (ODI).
     Melamed, Yehudai, Shamir, MALT powers up adversarial attacks, 2024, arXiv:2407.02240 (order of the targets).
+    Liu et al., Practical evaluation of adversarial robustness via adaptive auto attack, CVPR 2022, arXiv:2203.05154
+    (directions learned from earlier successes).
     Andriushchenko et al., Square attack, ECCV 2020, arXiv:1912.00049.
 """
 
@@ -22,56 +24,34 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unfooled.attacks.square import square
-from unfooled.core import losses, rng
-from unfooled.core.ascent import Auto, Decaying, ascend
+from unfooled.attacks.adaptive import Averaged
 from unfooled.core.checks import BadInput, check_attack, check_mode
-from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.modes import Counted, frozen
 from unfooled.core.rows import fitting_batch
-from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import L2, TINY, Linf, Threat
+from unfooled.core.shapes import where_rows
+from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.records import Config
 from unfooled.evaluation.run import Rows, Run
+from unfooled.evaluation.stages import Ascents, Bursts, Frontier, Searches, Sparse, Stage, Waves, targets
 
-DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
+__all__ = [
+    "NORMAL",
+    "QUICK",
+    "THOROUGH",
+    "Ascents",
+    "Bursts",
+    "Cascade",
+    "Effort",
+    "Point",
+    "Searches",
+    "Waves",
+    "cascade",
+    "targets",
+]
 
-
-@dataclass(frozen=True)
-class Ascents:
-    """Margin APGD from a fresh random start, on every survivor."""
-
-    steps: int
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Bursts:
-    """APGD towards single classes, the one with the nearest linearised boundary first, each from the best point."""
-
-    targets: int
-    steps: int
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Searches:
-    """Square attack from the best point, entering its schedule where the windows are small."""
-
-    queries: int
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Waves:
-    """Output diversification: a few full steps along random logits, then margin steps that decay."""
-
-    steps: int = 25
-    share: float = 1.0
-
-
-Stage = Ascents | Bursts | Searches | Waves
+Certify = Callable[[Tensor, Tensor, Threat], Tensor]
+"""`(x, y, threat) -> (B,) bool`: where it is proven that nothing in the threat changes the label y."""
 
 
 @dataclass(frozen=True)
@@ -115,203 +95,124 @@ THOROUGH = Effort(
         *(Searches(2000, 0.2) for _ in range(4)),
     ),
 )
+EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
+PATIENCE = 2  # waves in a row that close nothing, after which no further one is run
 
 
 @dataclass(frozen=True)
 class Point:
-    """A step of the curve: passes a sample so far, and the accuracy that is left."""
+    """A step of the curve: passes a sample so far, and the accuracy that is left; what the stage itself did."""
 
     stage: str
     forward: float
     backward: float
     accuracy: float
+    taken: int = 0
+    closed: int = 0
 
 
 @dataclass
-class Cascade:
-    """One cascade under way: the best points so far, and the stages that improve them."""
+class Cascade(Frontier):
+    """One cascade under way: the frontier, and the stages that move it, kept chunk by chunk."""
 
     model: Counted
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    seed: int
-    batch: int
-    run: Run
-    log: list[Point] = field(default_factory=list)
+    run: Run = field(kw_only=True)
+    certify: Certify | None = field(default=None, kw_only=True)
+    prefix: str = field(default="cascade", kw_only=True)
+    log: list[Point] = field(default_factory=list, kw_only=True)
+    certified: Tensor = field(init=False)
+    aside: tuple[int, int] = field(init=False, default=(0, 0))  # passes of diagnostics that are kept in no chunk
 
-    def __post_init__(self) -> None:
-        self.best = self.x.clone()
-        self.margin = torch.full((len(self.x),), -torch.inf, dtype=self.x.dtype, device=self.x.device)
-        self.fooled = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
-        self.keys = rng.sample_keys(self.x)
-
-    def survivors(self, share: float) -> Tensor:
-        """Those that nothing has fooled, in the order of their hashes; the share with the smallest margins lost by."""
-        rows = (~self.fooled).nonzero()[:, 0]
-        rows = rows[self.keys[rows].argsort()]
-        if share < 1 and len(rows):
-            count = max(1, math.ceil(share * len(rows)))
-            rows = rows[self.margin[rows].argsort(descending=True, stable=True)[:count]]
-        return rows
-
-    def stage(self, name: str, share: float, attack: Callable[[Tensor, Tensor, Threat, Tensor], Tensor]) -> None:
-        """Attack the survivors chunk by chunk, then keep what is better; a point counts by the model's own word."""
-        rows = self.survivors(share)
+    def stage(self, name: str, stage: Stage, draw: int) -> Point:
+        """Attack the survivors chunk by chunk, then keep what is better."""
+        rows = self.survivors(stage.share, stage.most)
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
-            z = attack(self.x[at], self.y[at], self.threat.take(at), at)
-            with torch.no_grad():
-                logits = torch.cat([read_logits(self.model, part) for part in z.split(self.batch)])
-            return {"z": z, "margin": losses.margin(logits, self.y[at]), "fooled": fooled(logits, self.y[at])}
+            z = stage.propose(self, at, draw)
+            margin, hit = self.look(z, self.y[at])
+            return {"z": z, "margin": margin, "fooled": hit}
 
-        found = self.run.map(f"cascade-{name}", work, len(rows), model=self.model)
+        found = self.run.map(f"{self.prefix}-{name}", work, len(rows), model=self.model)
+        closed = 0
         if found:
             device = self.x.device
             value, z, hit = (found[k].to(device) for k in ("margin", "z", "fooled"))
             value = value.to(self.margin.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
             better = hit | (value > self.margin[rows]) | self.margin[rows].isinf()
+            closed = int(hit.sum())
+            if isinstance(stage, Waves) and closed:
+                new = stage.directions(self, rows[hit], draw)
+                self.learned = new if self.learned is None else torch.cat([self.learned, new])
             self.best[rows] = where_rows(better, z, self.best[rows])
             self.margin[rows] = torch.where(better, value, self.margin[rows])
             self.fooled[rows] |= hit
-        spent = [self.run.passes[k] for k in self.run.passes if k.startswith("cascade-")]
-        n = len(self.x)
-        left = 1 - float(self.fooled.double().mean())
-        self.log.append(Point(name, sum(f for f, _ in spent) / n, sum(b for _, b in spent) / n, left))
+        return self.note(name, len(rows), closed)
 
-    def ascents(self, name: str, stage: Ascents, draw: int) -> None:
-        """Margin APGD from a random corner (Linf) or point."""
+    def note(self, name: str, taken: int, closed: int) -> Point:
+        """Write the curve's next point."""
+        spent = [self.run.passes[k] for k in self.run.passes if k.startswith(f"{self.prefix}-")]
+        n = max(len(self.x), 1)
+        left = 1 - float(self.fooled.double().mean()) if len(self.x) else 0.0
+        point = Point(name, sum(f for f, _ in spent) / n, sum(b for _, b in spent) / n, left, taken, closed)
+        self.log.append(point)
+        return point
 
-        def attack(x: Tensor, y: Tensor, threat: Threat, at: Tensor) -> Tensor:
-            start = threat.corner if isinstance(threat, Linf) else threat.sample
-            z = start(x, self.seed, draw=draw)
-            objective = fooling(self.model, y, losses.margin)
-            return ascend(objective, x, threat, steps=stage.steps, rule=Auto(), start=z, batch=self.batch).z
+    def adopt(self, z: Tensor) -> None:
+        """Take over the points of another attack. Cost: 1 F a survivor and draw."""
+        rows = self.survivors()
+        found = self.run.map(
+            f"{self.prefix}-adopt", lambda at: dict(zip(("margin", "fooled"), self.look(z[rows[at]], self.y[rows[at]]))),
+            len(rows), model=self.model,
+        )  # fmt: skip
+        if len(rows):
+            self.best[rows], self.margin[rows] = z[rows], found["margin"].to(self.margin)
+            self.fooled[rows] |= found["fooled"].to(self.fooled)
+        self.note("adopt", len(rows), 0)
 
-        self.stage(name, stage.share, attack)
-
-    def bursts(self, name: str, stage: Bursts) -> None:
-        """One target after the other; what is fooled leaves between them."""
-
-        def attack(x: Tensor, y: Tensor, threat: Threat, at: Tensor) -> Tensor:
-            best = self.best[at]
-            order = targets(self.model, best, y, threat.norm, stage.targets, self.batch)
-            top = self.margin[at].clone()
-            open_ = torch.ones_like(y, dtype=torch.bool)
-            for k in range(order.shape[1]):
-                rows = open_.nonzero()[:, 0]
-                if not len(rows):
-                    break
-                label, goal = y[rows], order[rows, k]
-
-                def towards(
-                    z: Tensor, live: Tensor, label: Tensor = label, goal: Tensor = goal
-                ) -> tuple[Tensor, Tensor]:
-                    logits = read_logits(self.model, z)
-                    value = losses.margin_targeted(goal[live])(logits, label[live])
-                    return value, fooled(logits.detach(), label[live])
-
-                found = ascend(
-                    towards, x[rows], threat.take(rows), steps=stage.steps, rule=Auto(), start=best[rows],
-                    batch=self.batch,
-                )  # fmt: skip
-                better = found.done | (found.value > top[rows])
-                best[rows] = where_rows(better, found.z, best[rows])
-                top[rows] = torch.where(better, found.value, top[rows])
-                open_[rows] = ~found.done
-            return best
-
-        self.stage(name, stage.share, attack)
-
-    def searches(self, name: str, stage: Searches, draw: int) -> None:
-        """Random search from the best point."""
-
-        def attack(x: Tensor, y: Tensor, threat: Threat, at: Tensor) -> Tensor:
-            source = torch.Generator().manual_seed((self.seed * 1009 + draw) & 0x7FFFFFFF)
-            found = [
-                square(
-                    self.model, a, b, threat.take(i), steps=stage.queries, start=s, first_query=200, generator=source
-                )
-                for a, b, s, i in zip(
-                    x.split(self.batch), y.split(self.batch), self.best[at].split(self.batch),
-                    torch.arange(len(x), device=x.device).split(self.batch), strict=True,
-                )
-            ]  # fmt: skip
-            return torch.cat(found)
-
-        self.stage(name, stage.share, attack)
-
-    def waves(self, name: str, stage: Waves, draw: int) -> None:
-        """Seven steps of length eps along random logits, then decaying steps on the margin."""
-
-        def attack(x: Tensor, y: Tensor, threat: Threat, at: Tensor) -> Tensor:
-            seeds = rng.seeds(x, self.seed, stage=100 + draw)
-
-            def diverse(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-                logits = read_logits(self.model, z)
-                w = 2 * rng.uniform(seeds[live], (logits.shape[1],), dtype=z.dtype) - 1
-                return (w * logits).sum(1), fooled(logits.detach(), y[live])
-
-            start = ascend(
-                diverse, x, threat, steps=7, rule=Decaying(1.0, 1.0), start=threat.sample(x, self.seed, draw=draw),
-                keep_best=False, batch=self.batch,
-            ).z  # fmt: skip
-            objective = fooling(self.model, y, losses.margin)
-            return ascend(objective, x, threat, steps=stage.steps, rule=Decaying(), start=start, batch=self.batch).z
-
-        self.stage(name, stage.share, attack)
-
-    def perform(self, stages: Sequence[Stage]) -> None:
-        """Every stage in turn, until nobody is left."""
-        clean = self.run.map("cascade-clean", self._clean, len(self.x), model=self.model)
+    def begin(self) -> None:
+        """Look at the clean samples; leave those alone that are wrong, or certified."""
+        clean = self.run.map(f"{self.prefix}-clean", self._clean, len(self.x), model=self.model)
         self.fooled = clean["fooled"].to(self.x.device)
         self.margin = clean["margin"].to(self.x.device, self.x.dtype)
-        self.log.append(Point("clean", 1.0, 0.0, 1 - float(self.fooled.double().mean())))
-        for i, stage in enumerate(stages):
-            if bool(self.fooled.all()):
+        self.certified = clean["certified"].to(self.x.device) & ~self.fooled
+        self.note("clean", len(self.x), int(self.fooled.sum()))
+
+    def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
+        """As `Frontier.survivors`, without what is certified."""
+        whole, self.fooled = self.fooled, self.fooled | self.certified
+        rows = super().survivors(share, most)
+        self.fooled = whole
+        return rows
+
+    def perform(self, stages: Sequence[Stage], *, first: int = 0) -> None:
+        """Every stage in turn, until nobody is left."""
+        empty_waves = 0
+        for i, stage in enumerate(stages, first):
+            if bool((self.fooled | self.certified).all()):
                 break
-            match stage:
-                case Ascents():
-                    self.ascents(f"{i}-apgd", stage, i)
-                case Bursts():
-                    self.bursts(f"{i}-targets", stage)
-                case Searches():
-                    if isinstance(self.threat, (Linf, L2)) and self.x.ndim > 2:
-                        self.searches(f"{i}-square", stage, i)
-                case Waves():
-                    self.waves(f"{i}-odi", stage, i)
+            if isinstance(stage, Waves) and empty_waves >= PATIENCE:
+                continue
+            point = self.stage(f"{i}-{stage.name}", stage, i)
+            if isinstance(stage, Waves):
+                empty_waves = 0 if point.closed else empty_waves + 1
 
     def _clean(self, rows: Tensor) -> Rows:
-        with torch.no_grad():
-            logits = torch.cat([read_logits(self.model, self.x[r], self.y[r]) for r in rows.split(self.batch)])
-        y = self.y[rows]
-        return {"margin": losses.margin(logits, y), "fooled": fooled(logits, y)}
+        x, y = self.x[rows], self.y[rows]
+        margin, hit = self.look(x, y)
+        proven = torch.zeros_like(hit)
+        if self.certify is not None:
+            proven = self.certify(x, y, self.threat.take(rows.to(x.device))).to(hit)
+        return {"margin": margin, "fooled": hit, "certified": proven}
 
 
-def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
-    """The classes with the nearest linearised boundary at z, nearest first, (B, count).
-
-        score_c = (z_y - z_c) / |grad (z_y - z_c)|_dual         over the 12 best classes where there are more
-
-    Cost: 1 forward, and 1 backward a class scored.
-    """
-    found = []
-    for part, label in zip(z.split(batch), y.split(batch), strict=True):
-        leaf = part.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = read_logits(model, leaf)
-            k = logits.shape[1]
-            others = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
-            scores = []
-            for j in range(others.shape[1]):
-                gap = losses.true_logit(logits, label) - losses.true_logit(logits, others[:, j])
-                (g,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=j + 1 < others.shape[1])
-                length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
-                scores.append(gap.detach() / length)
-        order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        found.append(others.gather(1, order))
-    return torch.cat(found)
+def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
+    """The stages that a threat allows: L0 has sparse attacks instead of random search."""
+    if threat.norm != 0:
+        return tuple(stages)
+    kept = [s for s in stages if not isinstance(s, Searches)]
+    most = max((s.steps for s in stages if isinstance(s, Ascents)), default=20)
+    return (*kept, Sparse(2 * most))
 
 
 def cascade(
@@ -322,6 +223,8 @@ def cascade(
     *,
     effort: Effort = NORMAL,
     seed: int = 0,
+    draws: int = 1,
+    certify: Certify | None = None,
     log: list[Point] | None = None,
     batch: int | None = None,
     run: Run | None = None,
@@ -332,9 +235,11 @@ def cascade(
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs in the threat's box, (B, *D).
         y: labels, (B,) int64.
-        threat: `Linf` or `L2`; its eps may be (B,).
+        threat: what is allowed; its eps may be (B,).
         effort: `QUICK`, `NORMAL` or `THOROUGH`, or stages of one's own.
         seed: of every random start.
+        draws: of a random model, averaged at every gradient; the cost is multiplied by it.
+        certify: tells which samples are proven robust; they are not attacked.
         log: receives a `Point` after each stage: passes a sample and the accuracy left.
         batch: samples alive at once; from the free memory where None.
         run: where finished chunks are kept; in memory where None.
@@ -344,19 +249,22 @@ def cascade(
         point with the largest margin elsewhere. Success is for `verify` to say.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: inputs that cannot be used.
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if not isinstance(threat, (Linf, L2)):
-        raise BadInput(f"the cascade knows Linf and L2, the threat is {threat}")
+    if draws < 1:
+        raise BadInput(f"draws is {draws}; it must be at least 1")
     config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
     counted = Counted(model)
+    attacked: Model = counted if draws == 1 else Averaged(counted, draws)
     work = Cascade(
-        counted, x, y, threat, seed, batch or fitting_batch(model, x), run or Run(None, config, chunk=max(len(x), 1))
-    )
+        counted, x, y, threat, seed, batch or fitting_batch(model, x), attacked, draws,
+        run=run or Run(None, config, chunk=max(len(x), 1)), certify=certify,
+    )  # fmt: skip
     with frozen(model):
-        work.perform(effort.stages)
+        work.begin()
+        work.perform(fitted(effort.stages, threat))
     if log is not None:
         log.extend(work.log)
     return work.best

@@ -95,6 +95,56 @@ class Example(Record):
     similarity: float | None
 
 
+class Finding(Record):
+    """One check of the verdict.
+
+    Attributes:
+        id: D1 to D25, as in the documentation of the diagnostics.
+        fired: whether something was found.
+        detail: what was seen, in words.
+        action: what was done about it; empty where nothing fired.
+        value, threshold: the figure that decides, where there is one.
+    """
+
+    id: str
+    fired: bool
+    detail: str
+    action: str
+    value: float | None = None
+    threshold: float | None = None
+
+
+class Progress(Record):
+    """The attack after one of its stages: passes a sample so far, and the accuracy that is left."""
+
+    stage: str
+    forward: float
+    backward: float
+    accuracy: float
+    taken: int
+    closed: int
+
+
+class Nearness(Record):
+    """How near the nearest adversarial examples are, in one norm.
+
+    Attributes:
+        norm: "l0", "l1", "l2" or "linf".
+        n: samples looked at; those that are wrong when clean count with distance 0.
+        reached: share for which an adversarial example was found at all.
+        quartiles: 25, 50 and 75 % of the distances; None where that share was not reached.
+        classes: the median by true class, in the order of the classes; None where there is no sample or no median.
+        curve: (distance, share of samples that are right up to it), at most 64 points.
+    """
+
+    norm: str
+    n: int
+    reached: Estimate
+    quartiles: tuple[float | None, float | None, float | None]
+    classes: list[float | None]
+    curve: list[tuple[float, float]]
+
+
 class Environment(Record):
     """Where the run was made."""
 
@@ -144,7 +194,11 @@ class Config(Record):
 
 
 class Summary(Record):
-    """What an audit found. `passes` counts the attack (and diagnostics) over n; explanations are counted apart.
+    """What an audit found. `passes` counts the attack over n; diagnostics and explanations are counted apart.
+
+    `verdict` is SOUND (nothing speaks against the figure), EXTENDED (something did; the attack went on until nothing
+    did), OVERSTATED (the true figure is probably lower) or NOT EVALUABLE; `trusted` is true for the first two, and
+    `because` says why in words. `robust_accuracy_8bit` is judged on images rounded to 8 bits, where the clean ones are.
 
     `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and
     `confusion_entries` holds (true, under attack, count) where the count is not 0.
@@ -159,6 +213,15 @@ class Summary(Record):
     seed: int
     clean_accuracy: Estimate
     robust_accuracy: Estimate
+    robust_accuracy_8bit: Estimate | None = None
+    verdict: str = ""
+    trusted: bool = False
+    because: str = ""
+    diagnostics: list[Finding] = []
+    diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
+    effort: str = ""
+    progress: list[Progress] = []
+    nearest: list[Nearness] = []
     attack_success_rate: Estimate
     passes: Passes
     explanation_passes: Passes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,22 @@ from unfooled.core.files import write_whole
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.evaluation import intervals
+from unfooled.evaluation.cascade import Point
 from unfooled.evaluation.movement import movements
-from unfooled.evaluation.records import Config, CurvePoint, Environment, Example, Passes, Summary, write_record
+from unfooled.evaluation.probes import finding
+from unfooled.evaluation.records import (
+    Config,
+    CurvePoint,
+    Environment,
+    Estimate,
+    Example,
+    Finding,
+    Nearness,
+    Passes,
+    Progress,
+    Summary,
+    write_record,
+)
 from unfooled.evaluation.run import Rows, Run
 
 LIMITS = (
@@ -33,21 +48,65 @@ MANY = 100
 """Classes above which confusions are kept as entries."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
-    """The stages' results, one entry a sample; `hit` is (curve_n, radii), `right` says who was right when clean."""
+    """What an audit's stages found, one entry a sample.
+
+    Attributes:
+        clean, attack, explain: rows of those stages.
+        nearest: norm -> distances of the first samples' nearest adversarial examples.
+        distance: the nearest of all that was found in the threat's norm, for the same samples.
+        right: who was right when clean.
+        radii: of the curve, in multiples of eps.
+        random: robust accuracy is a mean of frequencies.
+        findings, verdict, because: of the diagnostics.
+        progress: the attack's stages; aside: passes (F, B) of diagnostics that no stage counts.
+    """
 
     clean: Rows
     attack: Rows
-    hit: Tensor
+    nearest: dict[float, Tensor]
+    distance: Tensor
     explain: Rows
     right: Tensor
     radii: tuple[float, ...]
+    random: bool = False
+    findings: list[Finding] = field(default_factory=list)
+    verdict: str = ""
+    because: str = ""
+    progress: list[Point] = field(default_factory=list)
+    aside: tuple[int, int] = (0, 0)
 
     @property
     def fooled(self) -> Tensor:
         """Right when clean, and lost to an allowed point."""
         return self.right & self.attack["success"]
+
+    @property
+    def robust_share(self) -> float:
+        """Robust accuracy as a number."""
+        if not len(self.right):
+            return 0.0
+        kept = 1 - self.attack["rate"].double() if self.random else (self.right & ~self.fooled).double()
+        return float(kept.mean())
+
+    @property
+    def robust(self) -> Estimate:
+        """Robust accuracy with its interval; a random model's is the mean of what each sample keeps over the draws."""
+        if not self.random:
+            return intervals.share(self.right & ~self.fooled)
+        kept = intervals.mean(1 - self.attack["rate"].double())
+        return Estimate(value=kept.value, low=kept.low or 0.0, high=1.0 if kept.high is None else kept.high, n=kept.n)
+
+    def rounded(self) -> Finding:
+        """D23: points stay inside; rounding them to 8 bits must not change the figure much."""
+        if "success_8bit" not in self.attack:
+            return finding("D23", False, "the clean samples are no 8-bit images")
+        apart = float((self.attack["success"] & ~self.attack["success_8bit"] & self.right).double().mean())
+        return finding(
+            "D23", apart > 0.01, f"rounding the points to 8 bits would rescue {apart:.1%} of the samples",
+            "both figures are given", apart, 0.01,
+        )  # fmt: skip
 
 
 def summarise(
@@ -74,7 +133,8 @@ def summarise(
     if outside:
         warnings = [*warnings, f"The attack left the threat on {outside} samples; these points were discarded."]
     explain = run.passes.get("explain", (0, 0))
-    spent = [run.passes.get(stage, (0, 0)) for stage in ("clean", "attack")]
+    spent = [v for k, v in run.passes.items() if k.startswith(("cascade-", "standard-")) or k == "clean"]
+    checks = [v for k, v in run.passes.items() if k.startswith("diagnostics-")] + [found.aside]
     return Summary(
         title=about.get("title", config.model),
         model=config.model,
@@ -83,7 +143,16 @@ def summarise(
         threat=config.threat,
         seed=config.seed,
         clean_accuracy=intervals.share(right),
-        robust_accuracy=intervals.share(right & ~fooled),
+        robust_accuracy=found.robust,
+        robust_accuracy_8bit=_at_8_bits(found),
+        verdict=found.verdict,
+        trusted=found.verdict in ("SOUND", "EXTENDED"),
+        because=found.because,
+        diagnostics=found.findings,
+        diagnostic_passes=Passes(forward=sum(f for f, _ in checks) / n, backward=sum(b for _, b in checks) / n),
+        effort=config.options.get("effort", ""),
+        progress=[Progress(**vars(point)) for point in found.progress],
+        nearest=[_nearness(norm, d, y, len(classes)) for norm, d in found.nearest.items()],
         attack_success_rate=intervals.share(fooled[right]),
         passes=Passes(forward=sum(f for f, _ in spent) / n, backward=sum(b for _, b in spent) / n),
         explanation_passes=Passes(forward=explain[0] / max(few, 1), backward=explain[1] / max(few, 1)),
@@ -91,7 +160,7 @@ def summarise(
         warnings=warnings,
         attack=config.options["attack"],
         curve=_curve(found, threat),
-        curve_n=len(found.hit),
+        curve_n=len(found.distance),
         confusion=_confusion(y, found.attack["prediction"], len(classes)) if len(classes) <= MANY else [],
         confusion_entries=_entries(y, found.attack["prediction"]) if len(classes) > MANY else [],
         classes=classes,
@@ -115,15 +184,48 @@ def _psnr(delta: Tensor) -> Tensor:
     return -10 * delta.square().mean(1).log10()
 
 
+def _at_8_bits(found: Found) -> Estimate | None:
+    """Robust accuracy of the points rounded to 8 bits, where that means something."""
+    if "success_8bit" not in found.attack or found.random:
+        return None
+    return intervals.share(found.right & ~found.attack["success_8bit"])
+
+
 def _curve(found: Found, threat: Threat) -> list[CurvePoint]:
-    """Accuracy at every radius; at the audit's own, everything that was found counts."""
-    k = len(found.hit)
-    eps = torch.as_tensor(threat.eps).double().mean().item()
-    points = [CurvePoint(eps=0.0, accuracy=intervals.share(found.right[:k]))]
-    for radius, hit in zip(found.radii, found.hit.T, strict=True):
-        lost = hit | found.fooled[:k] if radius >= 1 else hit
-        points.append(CurvePoint(eps=radius * eps, accuracy=intervals.share(found.right[:k] & ~lost)))
+    """Accuracy at every radius: the share whose nearest adversarial example, of all that were found, is farther."""
+    k = len(found.distance)
+    each = torch.as_tensor(threat.eps, dtype=torch.float64).expand(len(found.right))[:k].cpu()
+    right, fooled, distance = found.right[:k], found.fooled[:k], found.distance.double()
+    points = [CurvePoint(eps=0.0, accuracy=intervals.share(right))]
+    for radius in found.radii:
+        lost = distance <= radius * each * (1 + 1e-6)
+        lost = lost | fooled if radius >= 1 else lost
+        eps = float(each.mean()) if k else float(torch.as_tensor(threat.eps).double().mean())
+        points.append(CurvePoint(eps=radius * eps, accuracy=intervals.share(right & ~lost)))
     return points
+
+
+def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
+    """How near the nearest adversarial examples are, over all and by class."""
+    distance = distance.double()
+    label = y[: len(distance)]
+
+    def at(values: Tensor, q: float) -> float | None:
+        if not len(values):
+            return None
+        found = float(values.sort().values[min(len(values) - 1, math.ceil(q * len(values)) - 1 if q else 0)])
+        return found if math.isfinite(found) else None
+
+    finite = distance[torch.isfinite(distance)].sort().values
+    levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
+    return Nearness(
+        norm="linf" if math.isinf(norm) else f"l{norm:g}",
+        n=len(distance),
+        reached=intervals.share(torch.isfinite(distance)),
+        quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
+        classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MANY else [],
+        curve=[(float(d), float((distance > d).double().mean())) for d in levels],
+    )
 
 
 def _confusion(y: Tensor, prediction: Tensor, k: int) -> list[list[int]]:

@@ -1,0 +1,192 @@
+"""Every check fires on a model made for it and is quiet on an honest one; the verdict follows from the findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.conftest import linear, points, tiny_net
+from torch import Tensor, nn
+
+from unfooled.attacks import apgd
+from unfooled.core.modes import counted
+from unfooled.core.threats import Linf
+from unfooled.evaluation.diagnostics import FLOOR, conclude, diagnose, fired, merged
+from unfooled.evaluation.probes import before, finding
+from unfooled.evaluation.records import Finding
+
+SHAPE = (1, 6, 5)
+EPS = Linf(0.1)
+
+
+def subject(n: int = 40, k: int = 5) -> tuple[nn.Module, Tensor, Tensor]:
+    model, x = tiny_net(k, SHAPE), points(n, SHAPE, seed=8)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    return model, x, y
+
+
+def ids(findings: list[Finding]) -> set[str]:
+    return {f.id for f in findings if f.fired}
+
+
+class SignFlip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, z: Tensor) -> Tensor:
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx: object, g: Tensor) -> Tensor:  # type: ignore[override]
+        return -g
+
+
+class Remembering(nn.Module):
+    """Answers otherwise once it has seen 300 inputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.seen = model, 0
+
+    def forward(self, z: Tensor) -> Tensor:
+        self.seen += len(z)
+        return self.model(z) + (self.seen > 400) * torch.arange(5.0)
+
+
+def noise_of(z: Tensor) -> Tensor:
+    """Noise that is a function of the bytes of the input."""
+    return torch.sin(1e7 * z.detach().flatten(1).sum(1, keepdim=True) * torch.arange(1, 6))
+
+
+def nan_off_grid(z: Tensor) -> Tensor:
+    return torch.where((z[:, :1, 0, 0] * 255 % 1).abs() < 1e-4, 0.0, torch.nan)
+
+
+PLANTED: dict[str, tuple[set[str], Callable[[nn.Module], Callable[[Tensor], Tensor]]]] = {
+    "probabilities": ({"D3"}, lambda m: lambda z: m(z).softmax(1)),
+    "labels": ({"D3"}, lambda m: lambda z: torch.nn.functional.one_hot(m(z).argmax(1), 5) + 0 * m(z)),
+    "random": ({"D4"}, lambda m: lambda z: m(z) + 0.1 * torch.randn(len(z), 5)),
+    "rows depend on each other": ({"D4"}, lambda m: lambda z: m(z) - m(z).mean(0)),
+    "noise of the input": ({"D5"}, lambda m: lambda z: m(z) + noise_of(z)),
+    "rounded input": ({"D6"}, lambda m: lambda z: m((z * 7).round() / 7)),
+    "gradient times 0": ({"D6"}, lambda m: lambda z: m(z.detach()) + 0 * z.sum()),
+    "flipped backward": ({"D7"}, lambda m: lambda z: m(SignFlip.apply(z))),  # type: ignore[no-untyped-call]
+    "detached": ({"D8"}, lambda m: lambda z: m(z).detach()),
+    "numpy": ({"D8"}, lambda m: lambda z: m(torch.from_numpy(z.detach().numpy().copy()))),
+    "rough": ({"D9"}, lambda m: lambda z: m(z) + 3 * torch.sin(400 * z.flatten(1)[:, :5])),
+    "large logits": ({"D19"}, lambda m: lambda z: 1e4 * m(z)),
+    "a tie behind the top": ({"D21"}, lambda m: lambda z: torch.cat([m(z), m(z).topk(2, dim=1).values[:, 1:]], 1)),
+    "memory": ({"D20"}, lambda m: Remembering(m)),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_probe_fires_on_what_it_is_for(name: str) -> None:
+    model, x, y = subject()
+    expected, plant = PLANTED[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        planted = plant(model)
+        with torch.no_grad():
+            label = planted(x).argmax(1)
+        if name == "memory":
+            planted.seen = 0  # type: ignore[attr-defined]
+        assert expected <= ids(before(planted, x, label, EPS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["net", "linear", "steep"])
+def test_probes_are_quiet_on_honest_models(kind: str, seed: int) -> None:
+    x = points(40, SHAPE, seed=seed)
+    model = linear(5, SHAPE, seed=seed) if kind == "linear" else tiny_net(5, SHAPE, seed=seed)
+    honest = (lambda z: 20 * model(z)) if kind == "steep" else model
+    with torch.no_grad():
+        y = honest(x).argmax(1)
+    assert not ids(before(honest, x, y, EPS)) - {"D19"}
+
+
+def test_a_missing_normalisation_is_noticed() -> None:
+    model, x, _ = subject(100)
+    with torch.no_grad():
+        y = model((x - 0.5) / 0.5).argmax(1)
+    found = before(model, x, y, EPS)
+    assert fired(found, "D2")
+    assert "mean .5, std .5" in next(f.detail for f in found if f.id == "D2")
+    with torch.no_grad():
+        assert not fired(before(model, x, model(x).argmax(1), EPS), "D2")
+
+
+def test_refusals_are_seen() -> None:
+    model, x, y = subject()
+    x = (x * 255).round() / 255
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    assert fired(before(lambda z: model(z) + nan_off_grid(z), x, y, EPS), "D22")
+    assert not fired(before(model, x, y, EPS), "D22")
+
+
+def test_an_attack_that_did_nothing_is_found_out_and_one_that_worked_is_not() -> None:
+    model, x, y = subject()
+    lazy = diagnose(model, x, y, EPS, x)
+    assert "D13" in ids(lazy)
+    whole = diagnose(model, x, y, EPS, apgd(model, x, y, EPS, steps=100))
+    assert not ids(whole) & {"D11", "D12", "D13", "D14", "D15", "D16", "D18"}
+
+
+def test_a_gradient_free_search_beats_a_false_gradient() -> None:
+    model, x, y = subject()
+    flipped = PLANTED["flipped backward"][1](model)
+    found = diagnose(flipped, x, y, EPS, apgd(flipped, x, y, EPS, steps=40))
+    assert "D7" in ids(found)
+
+
+@pytest.mark.parametrize("n", [20, pytest.param(120, marks=pytest.mark.slow)])
+def test_diagnostics_stay_inside_their_budget(n: int) -> None:
+    """On a model that nothing fools, where every check runs to its end."""
+    x = points(n, SHAPE, seed=1)
+    base = tiny_net(5, SHAPE)
+
+    def firm(z: Tensor) -> Tensor:
+        return base(z) + 50 * torch.nn.functional.one_hot(torch.zeros(len(z), dtype=torch.int64), 5)
+
+    y = torch.zeros(n, dtype=torch.int64)
+    with counted(firm) as seen:
+        diagnose(seen, x, y, EPS, x)
+    assert 1000 < seen.forwards + seen.backwards <= FLOOR
+    if n > 100:
+        with counted(firm) as more:
+            diagnose(more, x, y, EPS, x, spent=400_000)
+        assert seen.forwards < more.forwards + more.backwards <= 40_000
+
+
+def test_merged_keeps_what_fired() -> None:
+    found = merged([finding("D14", False, "a"), finding("D9", True, "b"), finding("D9", False, "c")])
+    assert [(f.id, f.fired) for f in found] == [("D9", True), ("D14", False)]
+
+
+VERDICTS = [
+    ([], [], 0.9, False, "SOUND"),
+    (["D3", "D19", "D21", "D23"], [], 0.9, False, "SOUND"),
+    (["D14"], [], 0.9, True, "EXTENDED"),
+    (["D14"], ["D14"], 0.9, True, "OVERSTATED"),
+    (["D14"], [], 0.9, False, "OVERSTATED"),
+    (["D6"], [], 0.9, True, "OVERSTATED"),
+    (["D6"], [], 0.02, True, "EXTENDED"),
+    (["D15"], [], 0.9, True, "EXTENDED"),
+    (["D2"], [], 0.9, False, "NOT EVALUABLE"),
+    (["D2", "D6"], ["D14"], 0.0, True, "NOT EVALUABLE"),
+]
+
+
+@pytest.mark.parametrize(("first", "again", "robust", "extended", "verdict"), VERDICTS)
+def test_the_verdict_follows(first: list[str], again: list[str], robust: float, extended: bool, verdict: str) -> None:
+    found, because = conclude(
+        [finding(id, True, f"detail of {id}", "action") for id in first],
+        [finding(id, True, "still", "action") for id in again],
+        robust,
+        extended=extended,
+    )
+    assert found == verdict
+    assert because.endswith(".")
+    if verdict == "NOT EVALUABLE":
+        assert "detail of D2" in because
