@@ -27,6 +27,7 @@ _NAMES = {
     "audit": "evaluation.audit",
     "cascade": "evaluation.cascade",
     "standard": "evaluation.standard",
+    "envelope": "evaluation.envelope",
     "QUICK": "evaluation.cascade",
     "NORMAL": "evaluation.cascade",
     "THOROUGH": "evaluation.cascade",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from unfooled.data.load import load_data
     from unfooled.evaluation.audit import audit
     from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
+    from unfooled.evaluation.envelope import envelope
     from unfooled.evaluation.standard import standard
     from unfooled.evaluation.verify import Verdict, verify
     from unfooled.models.load import load_model

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.conftest import interior, linear, points, tiny_net
+from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
 from unfooled.attacks.fmn import fmn
+from unfooled.attacks.pdpgd import pdpgd, proximal
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import counted
@@ -21,7 +22,13 @@ from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 
 Minimal = Callable[..., Tensor]
-PAIRS = [(ddn, 2.0), (sigma_zero, 0.0), *((fmn, p) for p in NORMS), *((bisect, p) for p in (2.0, math.inf))]
+PAIRS = [
+    (ddn, 2.0),
+    (sigma_zero, 0.0),
+    *((fmn, p) for p in NORMS),
+    *((bisect, p) for p in (1.0, 2.0, math.inf)),
+    *((pdpgd, p) for p in (1.0, 2.0, math.inf)),
+]
 IDS = [f"{attack.__name__}-{norm:g}" for attack, norm in PAIRS]
 every = pytest.mark.parametrize(("attack", "norm"), PAIRS, ids=IDS)
 SHAPE = (1, 6, 5)
@@ -44,7 +51,8 @@ def test_two_classes_linear_is_exact(attack: Minimal, norm: float, dtype: torch.
         return
     best = model.distance(x, y, norm)
     assert bool((found >= best * (1 - 1e-4)).all())
-    assert bool((found <= best * 1.005).all()), found / best
+    # pdpgd swings about the boundary: its last per cents are left to an attack that starts from its result.
+    assert bool((found <= best * (1.04 if attack is pdpgd else 1.005)).all()), found / best
 
 
 @every
@@ -113,7 +121,38 @@ def test_passes_are_what_is_claimed(attack: Minimal, norm: float) -> None:
     assert model.forwards <= 3 * (40 + 10 + 2 * 20 + 2)
 
 
-@pytest.mark.parametrize(("attack", "norm"), [(ddn, 1), (sigma_zero, 2), (fmn, 3), (bisect, 1)])
+@pytest.mark.parametrize(("attack", "norm"), [(ddn, 1), (sigma_zero, 2), (fmn, 3), (bisect, 0), (pdpgd, 0)])
 def test_other_norms_are_refused(attack: Minimal, norm: float) -> None:
     with pytest.raises(BadInput, match="this attack knows"):
         attack(linear(2, SHAPE), interior(2, SHAPE), torch.zeros(2, dtype=torch.int64), norm)
+
+
+@pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
+def test_proximal_steps_are_minima(norm: float) -> None:
+    u = torch.randn(6, 9, generator=source(0), dtype=torch.float64)
+    h = 0.1 + 3 * torch.rand(6, 9, generator=source(1), dtype=torch.float64)
+    c = torch.tensor([0.0, 0.01, 0.3, 1.0, 3.0, 60.0], dtype=u.dtype)
+
+    def cost(d: Tensor) -> Tensor:
+        return (h * (d - u).square() / 2).sum(1) + c * d.norm(p=norm, dim=1)
+
+    d = proximal(u, h, c, norm)
+    assert torch.equal(d[0], u[0]) or norm == 2
+    torch.testing.assert_close(d[0], u[0])
+    assert not d[5].any()
+    for seed in range(40):
+        for size in (1.0, 1e-2, 1e-4):
+            step = size * torch.randn(6, 9, generator=source(seed), dtype=u.dtype)
+            assert bool((cost(d + step) >= cost(d) - 1e-12).all())
+            assert bool((cost(d * (1 + step[:, :1])) >= cost(d) - 1e-12).all())
+
+
+@pytest.mark.parametrize(("attack", "norm"), [(a, p) for a, p in PAIRS if a is not ddn], ids=IDS[1:])
+def test_a_start_is_never_lost(attack: Minimal, norm: float) -> None:
+    model, x = tiny_net(3, SHAPE), points(8, SHAPE, seed=2)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    start = attack(model, x, y, norm, steps=60)
+    before = distances(model, x, y, start, norm)
+    after = distances(model, x, y, attack(model, x, y, norm, steps=8, start=start), norm)
+    assert bool((after <= before * (1 + 1e-6)).all())

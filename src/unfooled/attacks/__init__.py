@@ -1,6 +1,7 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `sigma_zero`.
+Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`,
+`sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 """
@@ -13,6 +14,7 @@ from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
+from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.rays import rays
 from unfooled.attacks.restarts import restarted
@@ -29,11 +31,12 @@ __all__ = [
     "bisect",
     "bpda",
     "ddn",
-    "fab",
     "distil",
+    "fab",
     "fgsm",
     "fmn",
     "hop_skip_jump",
+    "pdpgd",
     "pgd",
     "rays",
     "restarted",
