@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,8 @@ def test_passes_never_fall_and_accuracy_never_rises() -> None:
     found = steps(summary(progress=odd))
     assert [(s.passes, s.accuracy.value) for s in found] == [(1, 0.9), (199, 0.5), (199, 0.5)]
     assert [s.taken for s in found] == [None, None, 500]
+    late = Progress(stage="460-D14-square", forward=300, backward=0, accuracy=0.4, taken=9, closed=0)
+    assert steps(summary(progress=[late]))[0].name == "Square, D14"
 
 
 def test_too_few_stages_are_a_table(tmp_path: Path) -> None:
@@ -372,6 +375,17 @@ def test_outliers_do_not_squeeze_the_curve() -> None:
     far = record([0.01 * k for k in range(1, 100)] + [50.0], 100)
     (group,) = groups([run(nearest=[far])], [("wide", 430, 270, 5)])
     assert group.plots[0][1].traces[0].dots[1].x > 130
+
+
+def test_counts_are_whole_and_their_quartiles_stand_on_the_steps() -> None:
+    counts = record([1.0] * 10 + [2.0] * 30 + [3.0] * 40 + [4.0] * 20, 100).model_copy(update={"norm": "l0"})
+    (group,) = groups([run(nearest=[counts])], [("wide", 430, 270, 5)])
+    assert group.rows[0].texts == ("2", "3", "3")
+    (trace,) = group.plots[0][1].traces
+    corners = [tuple(map(float, pair.split(","))) for pair in trace.line.split()]
+    assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(corners))
+    for dot in trace.dots:
+        assert any(a[0] == b[0] == dot.x and a[1] <= dot.y <= b[1] for a, b in pairwise(corners))
 
 
 # Several runs

@@ -43,6 +43,7 @@ NAMES = {
     "attack": "the attack",
     "decision": "labels alone",
     "fab-t": "FAB-T",
+    "longer": "APGD, longer",
     "odi": "ODI wave",
     "square": "Square",
     "targets": "single classes",
@@ -89,11 +90,12 @@ def steps(s: Summary) -> list[Step]:
             if passes < last.passes:
                 passes, forward, backward = last.passes, last.forward, last.backward
         kept = p.taken > 0
-        name = re.sub(r"^\d+-", "", p.stage)
+        check, name = re.fullmatch(r"(?:\d+-)?(?:(D\d+)-)?(.*)", p.stage, re.DOTALL).groups()  # type: ignore[union-attr]
+        named = NAMES.get(name, name) + (f", {check}" if check else "")
         left = share_of(round(accuracy * s.n), s.n).model_copy(update={"value": accuracy})
         found.append(
             Step(
-                len(found), NAMES.get(name, name), passes, forward, backward, left, p.taken if kept else None,
+                len(found), named, passes, forward, backward, left, p.taken if kept else None,
                 p.closed if kept else None,
             )
         )  # fmt: skip

@@ -63,10 +63,12 @@ class Classes:
     missing: int
 
 
-def far(distance: float | None, of_255: bool) -> str:
+def far(distance: float | None, norm: str, of_255: bool) -> str:
     """A distance as the threat's radius is written; "not reached" where there is none."""
     if distance is None or not finite(distance):
         return "not reached"
+    if norm == "l0":
+        return f"{distance:,.6g}"
     return f"{number(255 * distance)}/255" if of_255 and distance else number(distance)
 
 
@@ -98,10 +100,10 @@ def median(record: Nearness) -> Mean:
 def near(run: Run, record: Nearness) -> Near:
     """A run in one norm, in words."""
     middle, pixels = median(record), of_255(run, record.norm)
-    low, high = (far(v, pixels) for v in (middle.low, middle.high))
+    low, high = (far(v, record.norm, pixels) for v in (middle.low, middle.high))
     interval = f"{low} to {high}" if middle.high is not None else f"{low} or more"
-    q = record.quartiles
-    return Near(run, record, middle, (far(q[0], pixels), far(q[1], pixels), far(q[2], pixels)), interval)
+    first, second, third = (far(q, record.norm, pixels) for q in record.quartiles)
+    return Near(run, record, middle, (first, second, third), interval)
 
 
 def audited(run: Run, norm: str) -> float | None:
@@ -138,11 +140,14 @@ def plot(rows: Sequence[Near], norm: str, *, width: int, height: int, ticks: int
         if not curve:
             continue
         inside = [(d, a) for d, a in curve if d <= end]
-        ends = [*inside, (end, inside[-1][1])]
-        spans = [share_of(round(a * row.record.n), row.record.n) for _, a in ends]
-        upper = [f"{px(d)},{py(e.high)}" for (d, _), e in zip(ends, spans, strict=True)]
-        lower = [f"{px(d)},{py(e.low)}" for (d, _), e in zip(ends, spans, strict=True)]
-        line = " ".join(f"{px(d)},{py(a)}" for d, a in ends)
+        stairs = [(0.0, inside[0][1])]
+        for d, a in inside:
+            stairs += [(d, stairs[-1][1]), (d, a)]
+        stairs.append((end, inside[-1][1]))
+        spans = [share_of(round(a * row.record.n), row.record.n) for _, a in stairs]
+        upper = [f"{px(d)},{py(e.high)}" for (d, _), e in zip(stairs, spans, strict=True)]
+        lower = [f"{px(d)},{py(e.low)}" for (d, _), e in zip(stairs, spans, strict=True)]
+        line = " ".join(f"{px(d)},{py(a)}" for d, a in stairs)
         quarters = zip(row.record.quartiles, row.texts, ("first quartile", "median", "third quartile"), strict=True)
         dots = [
             Dot(px(d), py(1 - 0.25 * k), f"{row.run.letter}: {name} {text}")
@@ -206,7 +211,7 @@ def classes(run: Run) -> Classes | None:
     largest = max((v for v in first if v is not None and finite(v)), default=0.0)
     rows = []
     for c in kept[:SHOWN]:
-        texts = [far(r.classes[c] if c < len(r.classes) else None, of_255(run, r.norm)) for r in records]
+        texts = [far(r.classes[c] if c < len(r.classes) else None, r.norm, of_255(run, r.norm)) for r in records]
         length = at(c, first)
         rows.append(
             (class_name(run.summary.classes, c), texts, length / largest if finite(length) and largest else None)

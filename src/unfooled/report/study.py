@@ -19,7 +19,7 @@ from unfooled.report.page import TEMPLATES, _environment, _script
 from unfooled.report.theme import variables
 
 PNG = b"\x89PNG\r\n\x1a\n"
-LONG = 48  # characters of text from which a column is wide
+LONG = 40  # characters of text from which a column is wide
 NEEDED = (
     "study", "title", "scale", "seeds", "seconds", "environment", "tables", "claims", "notes", "pictures", "command",
     "created",
