@@ -480,19 +480,19 @@ def summarise(
             **({"seed": r.seed} if len(seeds) > 1 else {}),
             "name": r.name,
             "hides": case[r.number].hides,
-            "eps": r.eps,
-            "n": r.n,
             "clean accuracy": r.clean,
             "robust accuracy": r.robust,
             "truth": r.truth,
             "verdict": r.verdict or None,
             "findings": ", ".join(r.findings),
-            "said": " ".join(r.said),
+            "passed": r.passed,
             "passes a sample": round(r.passes / r.n, 1),
             "diagnostics' passes a sample": None
             if r.diagnostic_passes is None
             else round(r.diagnostic_passes / r.n, 1),
-            "passed": r.passed,
+            "eps": r.eps,
+            "n": r.n,
+            "said": " ".join(r.said),
         }
 
     tables = {title: [line(r) for r in rows if r.kind == kind] for kind, title in TABLES.items()}
