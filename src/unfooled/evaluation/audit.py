@@ -144,6 +144,8 @@ class _Audit:
         with frozen(self.counted):
             findings = before(self.counted, self.x, self.y, self.threat, seed=self.seed)
         self.aside = self.counted.forwards - passed[0], self.counted.backwards - passed[1]
+        if self.subject.probabilities:  # the probes saw their logarithm
+            findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
         for f in findings:
             if f.fired and f.id == "D20":
                 raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")

@@ -34,12 +34,14 @@ class Subject:
     Attributes:
         model: to attack; the given one, or its logarithm where it returns probabilities.
         random: its output changes from call to call.
+        probabilities: it returns them instead of logits.
         warnings: what was noticed, in sentences.
         classes: how many.
     """
 
     model: Model
     random: bool
+    probabilities: bool
     warnings: tuple[str, ...]
     classes: int
 
@@ -67,12 +69,13 @@ def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws a sample."
         )
-    if bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all()):
+    probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    if probabilities:
         warnings.append(
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         model = LogOfProbabilities(model)
-    return Subject(model, random, tuple(warnings), logits.shape[1])
+    return Subject(model, random, probabilities, tuple(warnings), logits.shape[1])
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
