@@ -60,7 +60,7 @@ def autoattack(model: nn.Module, x: Tensor, y: Tensor, path: str) -> dict[str, A
     """AutoAttack-standard on one chunk: who stands after each stage, passes and seconds."""
     if path not in sys.path:
         sys.path.insert(0, path)
-    from autoattack import AutoAttack  # type: ignore[import-not-found]
+    from autoattack import AutoAttack
 
     counted = Counted(model)
     survivors, spent = {}, {}
@@ -206,8 +206,8 @@ def table() -> None:
                 for row in whole.get(effort, []):
                     own = row["forwards"] + row["backwards"]
                     print(
-                        f"  {effort} seed {row['seed']}: {row['robust_accuracy']['value']:.3f}, {row['forwards']:.1f} F "
-                        f"+ {row['backwards']:.1f} B, 1/{cost / own:.1f} of the passes"
+                        f"  {effort} seed {row['seed']}: {row['robust_accuracy']['value']:.3f}, "
+                        f"{row['forwards']:.1f} F + {row['backwards']:.1f} B, 1/{cost / own:.1f} of the passes"
                     )
         for row in whole.get("timed", []):
             print(f"  images {row['images']}: wall / {row['wall_ratio']:.1f}, processor time / {row['cpu_ratio']:.1f}")

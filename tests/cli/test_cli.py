@@ -255,7 +255,6 @@ BAD = {
     "unknown attack": (["--attack", "apgd-cw"], "apgd-ce"),
     "no samples": (["--n", "0"], "at least 1"),
     "wrong shape": (["--model", "nets:build", "--size", "9"], "resize them"),
-    "no gradient": (["--model", "nets:no_gradient"], "no gradient"),
     "bad bound": (["--fail-under", "robustness=1"], "robust_accuracy.low=0.4"),
     "bound of nan": (["--fail-under", "robust_accuracy=nan"], "0.4 for 40 %"),
     "bound in per cent": (["--fail-under", "robust_accuracy=40"], "0.4 for 40 %"),
@@ -296,6 +295,32 @@ main()
 """
 
 
+def test_a_model_without_a_gradient_is_judged_and_not_believed(home: Path) -> None:
+    done = run(home, "audit", "--model", "nets:no_gradient", *AUDIT[3:], "--out", "hidden")
+    kept = json.loads((home / "hidden/summary.json").read_text())
+    assert kept["trusted"] is False
+    assert "OVERSTATED" in done.stdout
+    assert any(f["id"] == "D8" and f["fired"] for f in kept["diagnostics"])
+
+
+@pytest.mark.parametrize("effort", ["quick", "autoattack"])
+def test_efforts_and_envelope(home: Path, effort: str) -> None:
+    done = run(
+        home, "audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "4", "--effort", effort, "--envelope",
+        "--out", f"effort-{effort}",
+    )  # fmt: skip
+    kept = json.loads((home / f"effort-{effort}/summary.json").read_text())
+    assert [k["norm"] for k in kept["nearest"]] == ["l0", "l1", "l2", "linf"]
+    assert ("AutoAttack-standard" if effort == "autoattack" else "cascade, quick") in done.stdout
+    assert kept["progress"][0]["stage"] == "clean"
+
+
+def test_effort_and_attack_exclude_each_other(home: Path) -> None:
+    said = run(home, *AUDIT, "--effort", "quick", "--attack", "pgd", code=2).stderr
+    assert "give one of them" in said
+    assert "did you mean thorough" in run(home, *AUDIT, "--effort", "thoroug", code=2).stderr
+
+
 def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     arguments = [
         "audit",
@@ -318,7 +343,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    folder = home / "runs/stopped/chunks/attack"
+    folder = home / "runs/stopped/chunks/cascade-0-attack"
     for _ in range(1200):
         if len(list(folder.glob("*.safetensors"))) >= 2:
             break
@@ -332,7 +357,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     kept = len(list(folder.glob("*.safetensors")))
     assert 2 <= kept < 40
     done = run(home, *arguments)
-    assert f"attack: {10 * kept} of 400 found" in done.stderr
+    assert f"attack, stage 1: attack: {10 * kept} of " in done.stderr
 
 
 def test_parsers() -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from unfooled.attacks.square import HALVINGS, side_share, square
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import counted
-from unfooled.core.threats import L1, L2, Linf, Threat
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 
-THREATS = [Linf(0.08), L2(0.4)]
+THREATS = [Linf(0.08), L2(0.4), L1(1.5)]
 SHAPES = [(1, 6, 5), (3, 8, 8), (12,), (4, 6)]
 both = pytest.mark.parametrize("threat", THREATS, ids=str)
 
@@ -95,8 +95,8 @@ def test_schedule_halves_where_the_paper_says() -> None:
 
 def test_what_it_does_not_know_is_refused() -> None:
     model, x = linear(2, (1, 4, 4)), interior(2, (1, 4, 4))
-    with pytest.raises(BadInput, match="knows Linf and L2"):
-        square(model, x, model(x).argmax(1), L1(1.0))
+    with pytest.raises(BadInput, match="knows Linf, L2 and L1"):
+        square(model, x, model(x).argmax(1), L0(1.0))
     with pytest.raises(BadInput, match="at least 1"):
         square(model, x, model(x).argmax(1), Linf(0.1), steps=0)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import counted
-from unfooled.core.threats import L1, L2, Box, Linf, Threat
+from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
 from unfooled.evaluation import standard as module
 from unfooled.evaluation.cascade import Point
 from unfooled.evaluation.records import Config
@@ -25,7 +25,7 @@ from unfooled.evaluation.verify import verify
 
 SHAPE = (1, 6, 5)
 STAGES = ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
-both = pytest.mark.parametrize("threat", [Linf(0.03), L2(0.15)], ids=str)
+both = pytest.mark.parametrize("threat", [Linf(0.03), L2(0.15), L1(0.5)], ids=str)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_verdicts_do_not_depend_on_batch_order_or_chunks(threat: Threat) -> None
     assert torch.equal(whole[3:4], verify(model, x[3:4], y[3:4], one, threat).success)
 
 
-@pytest.mark.parametrize("k", [4, 10])
-@pytest.mark.parametrize("kind", [Linf, L2])
+# In L1 the published ensemble tries five targets, and the nearest of ten classes need not be among them.
+@pytest.mark.parametrize(("kind", "k"), [(Linf, 4), (Linf, 10), (L2, 4), (L2, 10), (L1, 4)])
 @pytest.mark.usefixtures("short")
 def test_linear_optimum(k: int, kind: type[Threat]) -> None:
     model, x = linear(k, SHAPE), interior(12, SHAPE)
@@ -136,8 +136,8 @@ def test_what_cannot_run_is_named() -> None:
     with pytest.raises(BadInput, match="apgd-t cannot run: its loss needs at least 4 classes, the model has 3"):
         standard(model, x, y, Linf(0.1))
     model, x, y = subject(2)
-    with pytest.raises(BadInput, match="knows Linf and L2"):
-        standard(model, x, y, L1(1.0))
+    with pytest.raises(BadInput, match="knows Linf, L2 and L1"):
+        standard(model, x, y, L0(1.0))
     with pytest.raises(BadInput, match="works in the unit box"):
         standard(model, x, y, Linf(0.1, box=Box(-1.0, 2.0)))
 

@@ -61,8 +61,9 @@ def test_what_passes(number: int, changes: dict[str, Any], passed: bool) -> None
     assert passes_suite(row(number, **changes), CASES[number - 1]) is passed
 
 
-def test_a_refusal_is_a_flag_but_a_crash_is_none() -> None:
-    assert flagged(row(5, robust=None, verdict="REFUSED", findings=[]), CASES[4])
+def test_a_refusal_is_a_flag_only_where_one_is_due_and_a_crash_is_none() -> None:
+    assert flagged(row(28, robust=None, verdict="REFUSED", findings=[]), CASES[27])
+    assert not flagged(row(5, robust=None, verdict="REFUSED", findings=[]), CASES[4])
     assert not flagged(row(12, robust=None, verdict="CRASHED", findings=[]), CASES[11])
 
 

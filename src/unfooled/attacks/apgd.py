@@ -94,21 +94,21 @@ def apgd(
     with frozen(model):
         objective = fooling(model, y, loss, targeted=targeted, eot=eot)
         if threat.norm == 1.0:
-            return _shrinking(objective, x, threat.bounded(x), steps, start, batch, generator)
+            return shrinking(objective, x, threat.bounded(x), steps, start, batch, generator)
         z = threat.sample(x, generator) if start is None else start
         return ascend(objective, x, threat, steps=steps, rule=Auto(), start=z, batch=batch, generator=generator).z
 
 
-def _shrinking(
+def shrinking(
     objective: Objective,
     x: Tensor,
     threat: Threat,
     steps: int,
-    start: Tensor | None,
-    batch: int | None,
-    generator: torch.Generator | None,
+    start: Tensor | None = None,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """APGD in L1: from a ball three times as large down to the threat's own."""
+    """APGD in L1 on any objective: from a ball three times as large down to the threat's own, (B, *D)."""
     if steps < 0:
         raise ValueError(f"steps is {steps}; it must be at least 0")
     x = x.detach()

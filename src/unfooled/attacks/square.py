@@ -1,7 +1,7 @@
 """Square attack: random search with square-shaped changes; needs scores, no gradient.
 
     Linf   start with vertical stripes x +- eps; then set one random window to x +- eps, channel by channel
-    L2     start with a grid of bumps of length eps; then move length from one window into another, as a new bump
+    L2, L1 start with a grid of bumps of length eps; then move length from one window into another, as a new bump
 
 The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries (of
 10,000; scaled to the number asked for). A change is kept where the loss rises.
@@ -19,7 +19,7 @@ from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.shapes import per_sample
-from unfooled.core.threats import L2, TINY, Linf, Threat
+from unfooled.core.threats import L1, L2, TINY, Linf, Threat
 from unfooled.core.types import Loss, Model
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -60,7 +60,7 @@ def square(
         model: any callable to logits, (B, *D) -> (B, K); no gradient is asked of it.
         x: inputs in the threat's box, (B, *D).
         y: labels, or targets when `targeted`, (B,) int64.
-        threat: `Linf` or `L2`; its eps may be (B,).
+        threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         targeted: lower the loss of y instead.
         steps: queries (cost: steps forwards a sample, less once fooled, and none for a window that holds the proposed
             values already).
@@ -75,7 +75,7 @@ def square(
         Points inside the threat, (B, *D). Success is not implied: see `verify`.
 
     Raises:
-        BadInput: a threat other than Linf and L2, or inputs that cannot be used.
+        BadInput: an L0 threat, or inputs that cannot be used.
 
     References:
         Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search, ECCV
@@ -85,13 +85,13 @@ def square(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if not isinstance(threat, (Linf, L2)):
-        raise BadInput(f"square knows Linf and L2, the threat is {threat}")
+    if not isinstance(threat, (Linf, L2, L1)):
+        raise BadInput(f"square knows Linf, L2 and L1, the threat is {threat}")
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     objective = fooling(model, y, loss, targeted=targeted)
     seed = rng.seeds(x, generator, stage=17)
-    propose = _Linf(threat) if isinstance(threat, Linf) else _L2(threat)
+    propose = _Linf(threat) if isinstance(threat, Linf) else _Bumps(threat)
     z = start if start is not None else propose.first(x, seed)
     at = torch.arange(len(x), device=x.device)
     best = threat.project(z, x)
@@ -151,8 +151,12 @@ class _Linf:
         return torch.where(mask, image + per_sample(self.threat.eps, image) * sign, z).reshape(x.shape)
 
 
-class _L2(_Linf):
+class _Bumps(_Linf):
     """A grid of bumps first, then the length of one window, and what is left of eps, moves into a bump elsewhere."""
+
+    def length(self, delta: Tensor, dims: int) -> Tensor:
+        """The norm's sum over all but the first dimensions: of squares in L2, of absolute values in L1."""
+        return delta.flatten(dims).abs().pow(self.threat.norm).sum(dims)
 
     def first(self, x: Tensor, seed: Tensor) -> Tensor:
         image = as_images(x)
@@ -163,41 +167,44 @@ class _L2(_Linf):
             for j, left in enumerate(range(0, w - tile + 1, tile)):
                 u = rng.uniform(seed, (c,), draw=1 + i * w + j)
                 sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
-                delta[:, :, top : top + tile, left : left + tile] = _bump(tile, tile, x) * sign
-        return (image + L2(1.0).steepest(delta) * per_sample(self.threat.eps, image)).reshape(x.shape)
+                delta[:, :, top : top + tile, left : left + tile] = _bump(tile, tile, x, self.threat.norm) * sign
+        unit = delta / per_sample(self.threat.size(delta).clamp_min(TINY), delta)
+        return (image + unit * per_sample(self.threat.eps, image)).reshape(x.shape)
 
     def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
         image, delta = as_images(x), as_images(best) - as_images(x)
         into, top, left, height, width = _windows(image, seed, 3 * query, share)
         away, *_ = _windows(image, seed, 3 * query + 1, share)
         b, c = image.shape[:2]
+        p = self.threat.norm
         eps = torch.as_tensor(self.threat.eps, dtype=x.dtype, device=x.device).expand(b)
-        left_over = (eps.square() - delta.flatten(1).square().sum(1)).clamp_min(0) / c
-        taken = torch.where(into | away, delta, torch.zeros_like(delta)).flatten(2).square().sum(2)
+        left_over = (eps.pow(p) - self.length(delta, 1)).clamp_min(0) / c
+        taken = self.length(torch.where(into | away, delta, torch.zeros_like(delta)), 2)
         u = rng.uniform(seed, (c,), draw=3 * query + 2)
         sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
         bump = torch.zeros_like(delta)
         rows = top[:, None] + torch.arange(height, device=x.device)
         columns = left[:, None] + torch.arange(width, device=x.device)
-        shape = _bump(height, width, x) * sign
+        shape = _bump(height, width, x, p) * sign
         where = torch.arange(b, device=x.device)[:, None, None]
         bump[where, :, rows[:, :, None], columns[:, None, :]] = shape.movedim(1, -1)
         old = torch.where(into, delta, torch.zeros_like(delta))
-        old = old / old.flatten(2).norm(dim=2).clamp_min(TINY)[:, :, None, None]
+        old = old / self.length(old, 2).pow(1 / p).clamp_min(TINY)[:, :, None, None]
         mixed = torch.where(into, bump + old, torch.zeros_like(delta))
-        mixed = mixed / mixed.flatten(2).norm(dim=2).clamp_min(TINY)[:, :, None, None]
-        mixed = mixed * (taken + left_over[:, None]).sqrt()[:, :, None, None]
+        mixed = mixed / self.length(mixed, 2).pow(1 / p).clamp_min(TINY)[:, :, None, None]
+        mixed = mixed * (taken + left_over[:, None]).pow(1 / p)[:, :, None, None]
         moved = torch.where(into, mixed, torch.where(away, torch.zeros_like(delta), delta))
         return (image + moved).reshape(x.shape)
 
 
-def _bump(height: int, width: int, like: Tensor) -> Tensor:
-    """Concentric rectangles whose weights fall with 1/m^2, the lower half of opposite sign; length 1."""
+def _bump(height: int, width: int, like: Tensor, p: float) -> Tensor:
+    """Concentric rectangles whose weights fall with 1/m^2 (1/m^4 in L1), the lower half of opposite sign; length 1."""
+    power = 4 if p == 1 else 2
 
     def hill(h: int, w: int) -> Tensor:
         out = torch.zeros(h, w, dtype=like.dtype, device=like.device)
         for m in range((min(h, w) + 1) // 2):
-            out[m : h - m, m : w - m] += 1.0 / (m + 1) ** 2
+            out[m : h - m, m : w - m] += 1.0 / (m + 1) ** power
         return out
 
     if height < 2:
@@ -205,4 +212,4 @@ def _bump(height: int, width: int, like: Tensor) -> Tensor:
     else:
         half = height // 2
         shape = torch.cat([hill(half, width), -hill(height - half, width)])
-    return shape / shape.norm()
+    return shape / shape.norm(p=p)

@@ -35,15 +35,24 @@ out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
 
 STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain": "explanations"}
-KINDS = {
-    "cascade": "attack", "standard": "AutoAttack", "nearest": "nearest points in", "diagnostics": "can it be believed:",
-}  # fmt: skip
 
 
 def called(stage: str) -> str:
     """What a stage is called on the terminal."""
     kind, _, rest = stage.partition("-")
-    return STAGES.get(stage) or f"{KINDS.get(kind, kind)} {rest.replace('-', ' ')}".strip()
+    head, _, tail = rest.partition("-")
+    match kind:
+        case "cascade" if head.isdigit():
+            return f"attack, stage {int(head) + 1}: {tail}"
+        case "cascade":
+            return f"attack, {rest}"
+        case "standard":
+            return f"AutoAttack, {rest}"
+        case "nearest":
+            return f"nearest points in {rest}"
+        case "diagnostics":
+            return f"check {head}: {tail.partition('-')[2]}"
+    return STAGES.get(stage, stage)
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}

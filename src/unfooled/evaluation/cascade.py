@@ -17,7 +17,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -161,10 +160,13 @@ class Cascade(Frontier):
     def adopt(self, z: Tensor) -> None:
         """Take over the points of another attack. Cost: 1 F a survivor and draw."""
         rows = self.survivors()
-        found = self.run.map(
-            f"{self.prefix}-adopt", lambda at: dict(zip(("margin", "fooled"), self.look(z[rows[at]], self.y[rows[at]]))),
-            len(rows), model=self.model,
-        )  # fmt: skip
+
+        def work(positions: Tensor) -> Rows:
+            at = rows[positions.to(rows.device)]
+            margin, hit = self.look(z[at], self.y[at])
+            return {"margin": margin, "fooled": hit}
+
+        found = self.run.map(f"{self.prefix}-adopt", work, len(rows), model=self.model)
         if len(rows):
             self.best[rows], self.margin[rows] = z[rows], found["margin"].to(self.margin)
             self.fooled[rows] |= found["fooled"].to(self.fooled)

@@ -17,9 +17,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ from unfooled.core.modes import Counted, frozen
 from unfooled.core.rows import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.cascade import NORMAL, Cascade, fitted
+from unfooled.evaluation.cascade import Cascade, fitted
 from unfooled.evaluation.probes import before, dead, finding
 from unfooled.evaluation.records import Config, Finding
 from unfooled.evaluation.run import Run
@@ -165,7 +164,7 @@ def after(work: Cascade, gradients: Gradients, *, budget: int) -> list[Finding]:
     n, findings = len(work.x), []
     alive = work.survivors()
     if not len(alive):
-        return [finding(id, False, "nobody is left to fool") for id in (*SAID, "D18")]
+        return [finding(key, False, "nobody is left to fool") for key in (*SAID, "D18")]
     prefix, work.prefix = work.prefix, "diagnostics"
     log, work.log = work.log, []
     try:
@@ -174,15 +173,15 @@ def after(work: Cascade, gradients: Gradients, *, budget: int) -> list[Finding]:
         steps = trials(max(0.02, spare / 14_000))
         if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
             steps.append(("D15", Proposals(gradients.transferred, most=max(8, spare // 200))))
-        for i, (id, stage) in enumerate(steps, 200):
+        for i, (key, stage) in enumerate(steps, 200):
             if len(work.survivors()):
-                point = work.stage(f"{id}-{i}-{stage.name}", stage, i)
-                closed[id] += point.closed
-                tried[id] = max(tried[id], point.taken)
-        for id, (what, action) in SAID.items():
-            share = closed[id] / n
-            said = f"{what} fooled {closed[id]} of {tried[id]} survivors" if tried[id] else f"{what}: not tried"
-            findings.append(finding(id, share > YIELD, said, action, share, YIELD))
+                point = work.stage(f"{key}-{i}-{stage.name}", stage, i)
+                closed[key] += point.closed
+                tried[key] = max(tried[key], point.taken)
+        for key, (what, action) in SAID.items():
+            share = closed[key] / n
+            said = f"{what} fooled {closed[key]} of {tried[key]} survivors" if tried[key] else f"{what}: not tried"
+            findings.append(finding(key, share > YIELD, said, action, share, YIELD))
         passed = work.model.forwards, work.model.backwards
         ends = alive[:16]
         if work.draws == 1 and not fired(gradients.findings, "D6", "D8"):
@@ -217,8 +216,8 @@ def _whole_box(work: Cascade) -> Finding:
         work.threat = whole
     held = int((~work.look(z, work.y[rows])[1]).sum())
     return finding(
-        "D18", held > max(1, 0.1 * len(rows)), f"{held} of {len(rows)} samples withstand an adversary who may change anything",
-        "gradients are not trusted: attacks follow that need none", held / len(rows), 0.1,
+        "D18", held > max(1, 0.1 * len(rows)), f"{held} of {len(rows)} samples withstand an adversary who may change "
+        "anything", "gradients are not trusted: attacks follow that need none", held / len(rows), 0.1,
     )  # fmt: skip
 
 
@@ -292,16 +291,16 @@ def _while_it_pays(work: Cascade, stages: Sequence[Stage], first: int) -> None:
 def _look_again(work: Cascade, draw: int) -> list[Finding]:
     """D11 and D14 once more, on fresh draws."""
     found = []
-    for id, stage in (
+    for key, stage in (
         ("D11", Ascents(80, most=32, fresh=False, name="longer")),
         ("D14", Searches(300, most=48, cold=True)),
     ):
         closed = 0
         if len(work.survivors()):
-            closed = work.stage(f"{draw}-{id}-{stage.name}", stage, draw).closed
+            closed = work.stage(f"{draw}-{key}-{stage.name}", stage, draw).closed
         share = closed / max(len(work.x), 1)
         found.append(
-            finding(id, share > YIELD, f"afterwards {SAID[id][0]} fooled {closed} more", SAID[id][1], share, YIELD)
+            finding(key, share > YIELD, f"afterwards {SAID[key][0]} fooled {closed} more", SAID[key][1], share, YIELD)
         )
     return found
 
@@ -320,16 +319,16 @@ def conclude(
     stop, masking = of_kind(findings, "stop"), of_kind(findings, "masking")
     words = {f.id: f.detail for f in findings if f.fired}
     if stop:
-        return "NOT EVALUABLE", "No figure can be believed: " + "; ".join(f"{id}, {words[id]}" for id in stop) + "."
+        return "NOT EVALUABLE", "No figure can be believed: " + "; ".join(f"{key}, {words[key]}" for key in stop) + "."
     if robust <= LOW:
         if masking:
             return "EXTENDED", f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
         return "SOUND", "Hardly a sample withstood; a stronger attack could not say much else."
-    hidden = [id for id in masking if id in ("D5", "D6", "D7", "D8")]
+    hidden = [key for key in masking if key in ("D5", "D6", "D7", "D8")]
     if hidden:
         return "OVERSTATED", (
-            f"The model's gradients cannot be used ({', '.join(f'{id}: {words[id]}' for id in hidden)}); the figure is what "
-            "stand-in gradients, random search and labels alone left, so the true one is probably lower."
+            f"The model's gradients cannot be used ({', '.join(f'{key}: {words[key]}' for key in hidden)}); the figure is "
+            "what stand-in gradients, random search and labels alone left, so the true one is probably lower."
         )
     if fired(again):
         return "OVERSTATED", "Attacks still find more: " + "; ".join(f.detail for f in again if f.fired) + "."
@@ -339,7 +338,7 @@ def conclude(
             "the engine went on until nothing more was found" if extended else "the attack asked for was not extended"
         )
         verdict = "EXTENDED" if extended else "OVERSTATED"
-        return verdict, f"{'; '.join(f'{id}: {words[id]}' for id in late)}; {went}."
+        return verdict, f"{'; '.join(f'{key}: {words[key]}' for key in late)}; {went}."
     return "SOUND", "No check speaks against the figure."
 
 
@@ -349,7 +348,9 @@ def judged(work: Cascade, success: Tensor, prediction: Tensor, undefined: Tensor
 
     Args:
         work: the attack, done.
-        success, prediction, undefined: of the verdict, (n,) each.
+        success: of the verdict, (n,) bool.
+        prediction: at the points, (n,).
+        undefined: where there is no finite answer, (n,) bool.
         right: right when clean, (n,).
     """
     n = max(len(right), 1)
@@ -357,8 +358,8 @@ def judged(work: Cascade, success: Tensor, prediction: Tensor, undefined: Tensor
     lost = int((claimed & ~success).sum())
     random = work.draws > 1
     d10 = finding(
-        "D10", lost / n > (0.05 if random else YIELD), f"{lost} of {int(claimed.sum())} points that fooled the model when found "
-        "do not fool it when judged", "no verdict: the model does not give the same answer twice", lost / n, YIELD,
+        "D10", lost / n > (0.05 if random else YIELD), f"{lost} of {int(claimed.sum())} points that fooled the model when "
+        "found do not fool it when judged", "no verdict: the model does not give the same answer twice", lost / n, YIELD,
     )  # fmt: skip
     share = float((undefined & right).double().mean())
     nan = finding(
@@ -397,7 +398,8 @@ def diagnose(
 
     Args:
         model: any callable to logits.
-        x, y: clean samples and labels.
+        x: clean samples, (B, *D).
+        y: labels, (B,).
         threat: what was allowed.
         result: the attack's points, (B, *D).
         budget: share of the attack's passes that the checks may take, or 20,000 passes if that is more.

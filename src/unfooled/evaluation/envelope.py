@@ -88,7 +88,7 @@ def envelope(
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)
-        >>> near = envelope(model, torch.tensor([[0.2, 0.4]]), torch.tensor([1]), (2, math.inf), budget=200)
+        >>> near = envelope(model, torch.tensor([[0.2, 0.4]]), torch.tensor([0]), (2, math.inf), budget=200)
         >>> {p: round(float((z - torch.tensor([[0.2, 0.4]])).norm(p=p)), 2) for p, z in near.items()}
         {2: 0.07, inf: 0.05}
     """

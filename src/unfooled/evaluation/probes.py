@@ -28,12 +28,12 @@ NORMALISATIONS = {
 
 
 def finding(
-    id: str, fired: bool, detail: str, action: str = "", value: float | None = None, threshold: float | None = None
+    key: str, fired: bool, detail: str, action: str = "", value: float | None = None, threshold: float | None = None
 ) -> Finding:
     """A finding; an action belongs only to one that fired."""
     number = value if value is not None and math.isfinite(value) else None
     return Finding(
-        id=id, fired=bool(fired), detail=detail, action=action if fired else "", value=number, threshold=threshold
+        id=key, fired=bool(fired), detail=detail, action=action if fired else "", value=number, threshold=threshold
     )
 
 
@@ -103,7 +103,7 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
     random = apart[0] > scale
     what = "the same input gives other outputs" if random else "outputs change with the rest of the batch"
     d4 = finding(
-        "D4", max(apart) > scale, f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
+        "D4", max(apart) > float(scale), f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
         f"{apart[2]:.2g} in another order" + (f": {what}" if max(apart) > scale else ""),
         "gradients are averaged over draws; fresh draws decide" if random else "no verdict: rows depend on each other",
         max(apart), float(scale),
@@ -113,7 +113,7 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
 
 def dead(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Finding, Finding]:
     """D6: gradients that vanish under the margin; D8: that do not exist; D19's part: under the cross-entropy alone."""
-    value, g, why = gradient(model, z, y, losses.margin)
+    _, g, why = gradient(model, z, y, losses.margin)
     d8 = finding(
         "D8", g is None, why or "the backward pass returns a gradient", "gradients of a distilled twin are used"
     )
@@ -129,8 +129,8 @@ def dead(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Findi
         "gradients of a distilled twin, random search, labels alone", share, 0.05,
     )  # fmt: skip
     d19 = finding(
-        "D19", alone > 0.05, f"the cross-entropy's gradient vanishes on {alone:.0%} of {len(z)} points where the margin's "
-        "does not", "the margin is attacked", alone, 0.05,
+        "D19", alone > 0.05, f"the cross-entropy's gradient vanishes on {alone:.0%} of {len(z)} points where the "
+        "margin's does not", "the margin is attacked", alone, 0.05,
     )  # fmt: skip
     return d6, d8, d19
 
@@ -147,8 +147,8 @@ def jumps(model: Model, z: Tensor, y: Tensor, seed: int) -> Finding:
     jumped = change > torch.maximum(10 * said, 1e-3 * (1 + logits.abs().amax(1)))
     share = float(jumped.double().mean())
     return finding(
-        "D5", share > 0.05, f"a change of 1e-6 moves the loss far more than its gradient says on {share:.0%} of {len(z)} "
-        "points", "gradients are averaged over jittered inputs; random search, labels alone", share, 0.05,
+        "D5", share > 0.05, f"a change of 1e-6 moves the loss far more than its gradient says on {share:.0%} of "
+        f"{len(z)} points", "gradients are averaged over jittered inputs; random search, labels alone", share, 0.05,
     )  # fmt: skip
 
 
@@ -225,8 +225,8 @@ def ties(model: Model, x: Tensor) -> Finding:
     second = float(((top[:, 1] - top[:, 2]).abs() <= 1e-6).double().mean())
     tied = gap < 1e-6 or second > 0.5
     return finding(
-        "D21", tied, f"the second and third logit are equal on {second:.0%} of the samples", "the margin is attacked", gap,
-        1e-6,
+        "D21", tied, f"the second and third logit are equal on {second:.0%} of the samples", "the margin is attacked",
+        gap, 1e-6,
     )  # fmt: skip
 
 
@@ -245,7 +245,8 @@ def before(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0)
 
     Args:
         model: any callable to logits.
-        x, y: clean samples; the first 100 and fewer are used.
+        x: clean samples, (B, *D); the first 100 and fewer are used.
+        y: labels, (B,).
         threat: what will be allowed.
         seed: of the probes.
 

@@ -1,7 +1,7 @@
 """The stages of the cascade: each proposes better points for the samples that nothing has fooled yet.
 
-A stage is a frozen dataclass with a name, a `share` (the part of the survivors it takes, smallest margins first), `most`
-(how many at most) and `propose`. It reads the frontier, the best points so far; what it proposes is judged and kept by
+A stage is a frozen dataclass with a name, a `share` (the part of the survivors it takes, smallest margins first),
+`most` (how many at most) and `propose`. It reads the frontier, the best points so far; what it proposes is judged and kept by
 the cascade.
 """
 
@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unfooled.attacks.apgd import apgd
+from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.rays import rays
@@ -118,8 +118,8 @@ class Stage(Protocol):
 def _ascend(f: Frontier, objective: Objective, at: Tensor, start: Tensor, steps: int) -> Tensor:
     """The best step rule of the norm, from `start`."""
     x, threat = f.x[at], f.threat.take(at)
-    if threat.norm == 1:  # three phases of shrinking radius belong to it
-        return apgd(f.attacked, x, f.y[at], threat, steps=steps, loss=losses.margin, start=start, batch=f.batch)
+    if threat.norm == 1:
+        return shrinking(objective, x, threat, steps, start, f.batch)
     rule = Auto() if threat.norm in (2.0, math.inf) else Decaying()
     return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=f.batch).z
 
@@ -145,7 +145,10 @@ class Ascents:
 
 @dataclass(frozen=True)
 class Bursts:
-    """APGD towards single classes, the one with the nearest linearised boundary first, each from the best point."""
+    """APGD towards single classes, each from the best point; the one whose linearised boundary is nearest to x first.
+
+    Nearest to x, not to the best point: there the class that the ascents already went for comes out first.
+    """
 
     targets: int
     steps: int
@@ -157,9 +160,9 @@ class Bursts:
         """Cost: 1 F and a B a class to order them, steps + 1 F and steps B a target."""
         x, y, best = f.x[at], f.y[at], f.best[at]
         threat = f.threat.take(at)
-        order = targets(f.attacked, best, y, threat.norm, self.targets, f.batch)
+        order = targets(f.attacked, x, y, threat.norm, self.targets, f.batch)
         top, open_ = f.margin[at].clone(), torch.ones_like(y, dtype=torch.bool)
-        rule = Auto() if threat.norm in (2.0, math.inf) else Decaying()
+        rule = Auto() if threat.norm != 0 else Decaying()
         for k in range(order.shape[1]):
             rows = open_.nonzero()[:, 0]
             if not len(rows):
@@ -192,15 +195,12 @@ class Searches:
     name: str = "square"
 
     def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: queries F. Without change where the norm has no such search."""
-        if not isinstance(f.threat, (Linf, L2)):
-            return f.best[at]
+        """Cost: queries F."""
         source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        warm = {} if self.cold else {"first_query": 200}
         found = [
             square(
                 f.model if f.draws == 1 else f.attacked, f.x[rows], f.y[rows], f.threat.take(rows), steps=self.queries,
-                start=None if self.cold else f.best[rows], generator=source, **warm,
+                start=None if self.cold else f.best[rows], first_query=0 if self.cold else 200, generator=source,
             )
             for rows in at.split(f.batch)
         ]  # fmt: skip
@@ -248,6 +248,8 @@ class Waves:
             diverse, x, threat, steps=7, rule=Constant(1.0), start=threat.sample(x, f.seed, draw=draw),
             keep_best=False, batch=f.batch,
         ).z  # fmt: skip
+        if threat.norm == 1:
+            return _ascend(f, f.objective(y), at, start, self.steps)
         rule = Decaying()
         return ascend(f.objective(y), x, threat, steps=self.steps, rule=rule, start=start, batch=f.batch).z
 

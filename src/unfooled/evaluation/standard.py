@@ -19,28 +19,32 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from unfooled.attacks.apgd import apgd, shrinking
 from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
-from unfooled.core.ascent import Auto, ascend
+from unfooled.core.ascent import Ascent, Auto, ascend
 from unfooled.core.checks import BadInput, check_attack, check_mode
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.modes import Counted, frozen
 from unfooled.core.rows import fitting_batch
 from unfooled.core.shapes import flat, per_sample, where_rows
-from unfooled.core.threats import L2, TINY, UNIT, Linf, Threat
-from unfooled.core.types import Model
+from unfooled.core.threats import TINY, UNIT, Linf, Threat
+from unfooled.core.types import Model, Objective
 from unfooled.evaluation.cascade import Point
 from unfooled.evaluation.records import Config
 from unfooled.evaluation.run import Rows, Run
 
 STEPS, TARGETS, QUERIES, SCHEDULE = 100, 9, 5000, 10_000
+RESTARTS_L1, TARGETS_L1 = 5, 5  # of APGD and APGD-T in L1, as published
 AUTOATTACK = "autoattack"  # what records and the command line call this effort
 
 
@@ -61,7 +65,7 @@ def standard(
         model: any callable to logits, (B, *D) -> (B, K), K >= 4. Not modified.
         x: inputs in the unit box, (B, *D).
         y: labels, (B,) int64.
-        threat: `Linf` or `L2`; its eps may be (B,).
+        threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         seed: of everything random.
         log: receives a `Point` after each attack: passes a sample and the accuracy left.
         batch: samples alive at once; from the free memory where None.
@@ -76,8 +80,8 @@ def standard(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if not isinstance(threat, (Linf, L2)):
-        raise BadInput(f"standard knows Linf and L2, the threat is {threat}; use cascade")
+    if threat.norm not in (1.0, 2.0, math.inf):
+        raise BadInput(f"standard knows Linf, L2 and L1, the threat is {threat}; use cascade")
     if threat.box != UNIT:
         raise BadInput(f"standard works in the unit box, the threat's is {threat.box}; use cascade")
     config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
@@ -166,16 +170,24 @@ class _Standard:
 
     def apgd_ce(self, at: Tensor) -> Tensor:
         """APGD on the cross-entropy."""
-        x, threat = self.x[at], self.threat.take(at)
-        objective = fooling(self.model, self.y[at], losses.cross_entropy)
-        start = self.start(x, threat, 0)
-        return ascend(objective, x, threat, steps=STEPS, rule=Auto(), start=start, batch=self.batch).z
+        x, y, threat = self.x[at], self.y[at], self.threat.take(at)
+        if threat.norm == 1:
+            source = torch.Generator().manual_seed(self.seed)
+            found = partial(apgd, steps=STEPS, loss=losses.cross_entropy, restarts=RESTARTS_L1, batch=self.batch)
+            return found(self.model, x, y, threat, generator=source)
+        objective = fooling(self.model, y, losses.cross_entropy)
+        return self.ascended(objective, x, threat, 0).z
+
+    def ascended(self, objective: Objective, x: Tensor, threat: Threat, draw: int) -> Ascent:
+        """APGD from a random start in Linf and L2."""
+        start = self.start(x, threat, draw)
+        return ascend(objective, x, threat, steps=STEPS, rule=Auto(), start=start, batch=self.batch)
 
     def apgd_t(self, at: Tensor) -> Tensor:
         """APGD on the targeted DLR, one class after the other."""
         z = self.x[at]
         open_ = torch.arange(len(at), device=at.device)
-        for k in range(self.order.shape[1]):
+        for k in range(self.order.shape[1] if self.threat.norm != 1 else min(TARGETS_L1, self.order.shape[1])):
             rows = at[open_]
             x, threat, label, goal = self.x[rows], self.threat.take(rows), self.y[rows], self.order[rows, k]
 
@@ -183,10 +195,15 @@ class _Standard:
                 logits = read_logits(self.model, p)
                 return losses.dlr_targeted(goal[live])(logits, label[live]), fooled(logits.detach(), label[live])
 
-            start = self.start(x, threat, 1 + k)
-            found = ascend(towards, x, threat, steps=STEPS, rule=Auto(), start=start, batch=self.batch)
-            z[open_[found.done]] = found.z[found.done]
-            open_ = open_[~found.done]
+            if threat.norm == 1:
+                source = torch.Generator().manual_seed((self.seed * 1009 + 1 + k) & 0x7FFFFFFF)
+                p = shrinking(towards, x, threat, STEPS, None, self.batch, source)
+                done = fooled(self.look(p), label)
+            else:
+                found = self.ascended(towards, x, threat, 1 + k)
+                p, done = found.z, found.done
+            z[open_[done]] = p[done]
+            open_ = open_[~done]
             if not len(open_):
                 break
         return z

@@ -338,7 +338,7 @@ def audited(
 
 def flagged(row: Row, case: Case) -> bool:
     """Whether a reader was warned: something fired, or the verdict says that the figure is not to be trusted."""
-    if row.verdict in ("OVERSTATED", "NOT EVALUABLE", "REFUSED"):
+    if row.verdict in ("OVERSTATED", "NOT EVALUABLE") or (row.verdict == "REFUSED" and case.kind == "refused"):
         return True
     return row.robust is not None and (bool(row.findings) or case.quiet)
 
@@ -442,8 +442,8 @@ def claims(rows: Sequence[Row], cases: Sequence[Case]) -> list[Claim]:
         ),
         _claim(
             "The robust accuracy given is at most 5 % wherever the truth is.",
-            [corrected(r) or r.verdict in ("OVERSTATED", "NOT EVALUABLE") for r in zero],
-            lambda v: v >= 0.95,
+            [corrected(r) for r in zero],
+            lambda v: v == 1,
         ),
         _claim(
             "What cannot be judged is refused with a reason.",
