@@ -1,9 +1,9 @@
 """The main job: how accurate is the model, how much of that survives an adversary, and can that figure be believed?
 
 Stages, each kept chunk by chunk (see `Run`): `clean` (predictions), `cascade-*` (the attack, on all that are right
-when clean), `nearest-*` (a subset: the nearest adversarial examples, hence every radius), `diagnostics-*` (other attacks on
-those who are left), more of the cascade where a check asks for it, `judge` (what is true of the points found),
-`explain` (a subset: maps before and after).
+when clean), `nearest-*` (a subset: the nearest adversarial examples, hence every radius), `diagnostics-*` (other
+attacks on those who are left), more of the cascade where a check asks for it, `judge` (what is true of the points
+found), `explain` (a subset: maps before and after).
 """
 
 from __future__ import annotations

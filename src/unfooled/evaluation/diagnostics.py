@@ -326,9 +326,10 @@ def conclude(
         return "SOUND", "Hardly a sample withstood; a stronger attack could not say much else."
     hidden = [key for key in masking if key in ("D5", "D6", "D7", "D8")]
     if hidden:
+        seen = ", ".join(f"{key}: {words[key]}" for key in hidden)
         return "OVERSTATED", (
-            f"The model's gradients cannot be used ({', '.join(f'{key}: {words[key]}' for key in hidden)}); the figure is "
-            "what stand-in gradients, random search and labels alone left, so the true one is probably lower."
+            f"The model's gradients cannot be used ({seen}); the figure is what stand-in gradients, random search and "
+            "labels alone left, so the true one is probably lower."
         )
     if fired(again):
         return "OVERSTATED", "Attacks still find more: " + "; ".join(f.detail for f in again if f.fired) + "."
@@ -358,8 +359,9 @@ def judged(work: Cascade, success: Tensor, prediction: Tensor, undefined: Tensor
     lost = int((claimed & ~success).sum())
     random = work.draws > 1
     d10 = finding(
-        "D10", lost / n > (0.05 if random else YIELD), f"{lost} of {int(claimed.sum())} points that fooled the model when "
-        "found do not fool it when judged", "no verdict: the model does not give the same answer twice", lost / n, YIELD,
+        "D10", lost / n > (0.05 if random else YIELD), f"{lost} of {int(claimed.sum())} points that fooled the model "
+        "when found do not fool it when judged", "no verdict: the model does not give the same answer twice", lost / n,
+        0.05 if random else YIELD,
     )  # fmt: skip
     share = float((undefined & right).double().mean())
     nan = finding(

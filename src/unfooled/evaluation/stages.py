@@ -1,8 +1,8 @@
 """The stages of the cascade: each proposes better points for the samples that nothing has fooled yet.
 
 A stage is a frozen dataclass with a name, a `share` (the part of the survivors it takes, smallest margins first),
-`most` (how many at most) and `propose`. It reads the frontier, the best points so far; what it proposes is judged and kept by
-the cascade.
+`most` (how many at most) and `propose`. It reads the frontier, the best points so far; what it proposes is judged and
+kept by the cascade.
 """
 
 from __future__ import annotations
