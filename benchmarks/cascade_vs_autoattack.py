@@ -30,7 +30,7 @@ from unfooled.core.files import write_whole
 from unfooled.core.modes import Counted
 from unfooled.data import load_dataset
 from unfooled.evaluation.cascade import Point
-from unfooled.evaluation.intervals import share
+from unfooled.evaluation.intervals import mcnemar, share
 from unfooled.evaluation.records import Environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -193,6 +193,11 @@ def record(name: str, key: str, value: Any) -> None:
     write_whole(file, json.dumps(whole, indent=1).encode())
 
 
+def standing(survivors: str) -> Tensor:
+    """Who withstood, (N,) bool."""
+    return torch.from_numpy(np.unpackbits(np.frombuffer(bytes.fromhex(survivors), np.uint8))[:N].astype(bool))
+
+
 def table() -> None:
     """Print what was found."""
     for file in sorted(RESULTS.glob("cascade-vs-autoattack-*.json")):
@@ -202,12 +207,16 @@ def table() -> None:
             cost = peer["forwards"] + peer["backwards"]
             left = " ".join(f"{k} {v['value']:.3f}" for k, v in peer["robust_accuracy"].items())
             print(f"{file.stem}: AutoAttack {left}, {peer['forwards']:.0f} F + {peer['backwards']:.0f} B")
+            theirs = ~standing(peer["survivors"])
             for effort in ("quick", "normal", "thorough"):
                 for row in whole.get(effort, []):
+                    fooled = ~standing(row["survivors"])
                     own = row["forwards"] + row["backwards"]
                     print(
                         f"  {effort} seed {row['seed']}: {row['robust_accuracy']['value']:.3f}, "
-                        f"{row['forwards']:.1f} F + {row['backwards']:.1f} B, 1/{cost / own:.1f} of the passes"
+                        f"{row['forwards']:.1f} F + {row['backwards']:.1f} B, 1/{cost / own:.1f} of the passes; only "
+                        f"ours {int((fooled & ~theirs).sum())}, only AutoAttack {int((theirs & ~fooled).sum())}, "
+                        f"McNemar p {mcnemar(fooled, theirs):.2f}"
                     )
         for row in whole.get("timed", []):
             print(f"  images {row['images']}: wall / {row['wall_ratio']:.1f}, processor time / {row['cpu_ratio']:.1f}")

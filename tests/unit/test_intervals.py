@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest
 
 from unfooled.evaluation import intervals
+from unfooled.evaluation.intervals import mcnemar
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (7, 7), (3, 10), (918, 1000)])
@@ -36,3 +37,13 @@ def test_mean_covers_and_leaves_out_what_is_not_finite() -> None:
     m = intervals.mean(torch.tensor([1.0, torch.nan, torch.inf, 3.0]))
     assert (m.value, m.n) == (2.0, 2)
     assert intervals.mean(torch.tensor([torch.nan])).value is None
+
+
+def test_mcnemar_counts_only_where_they_differ() -> None:
+    a = torch.tensor([True] * 8 + [False] * 92)
+    b = torch.tensor([False] * 6 + [True] * 2 + [False] * 92)
+    assert mcnemar(a, a) == 1.0
+    assert mcnemar(a, b) == pytest.approx(2 * 0.5**6)
+    assert mcnemar(a[:8], b[:8]) == mcnemar(a, b) == mcnemar(b, a)
+    with pytest.raises(ValueError, match="the same images"):
+        mcnemar(a, b[:5])

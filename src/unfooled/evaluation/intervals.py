@@ -38,3 +38,27 @@ def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
     rows = np.random.default_rng(seed).integers(len(kept), size=(draws, len(kept)))
     low, high = np.quantile(kept[rows].mean(1), [0.025, 0.975])
     return Mean(value=float(kept.mean()), low=float(low), high=float(high), n=len(kept))
+
+
+def mcnemar(a: Tensor, b: Tensor) -> float:
+    """The exact two-sided p-value that two attacks fool the same images equally often.
+
+    Args:
+        a: whom the first fooled, (n,) bool.
+        b: whom the second fooled, on the same images, (n,) bool.
+
+    Returns:
+        McNemar's p; 1 where they agree on every image. Only the images on which they differ count.
+
+    References:
+        McNemar, Note on the sampling error of the difference between correlated proportions or percentages,
+        Psychometrika 1947.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a has shape {tuple(a.shape)}, b has {tuple(b.shape)}; they must be the same images")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue)
