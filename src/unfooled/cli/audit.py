@@ -100,8 +100,11 @@ def audit(
     catalog.choose(catalog.EFFORTS, effort, "effort")
     for text in fail_under or []:
         bound(text)
-    if attack is not None and effort != "normal":
-        raise Refused(f"--effort {effort} is of the cascade, --attack {attack} runs instead of it; give one of them")
+    single = [f"--attack {attack}"] if attack is not None else []
+    single += [f"--steps {steps}"] if steps is not None else []
+    single += [f"--restarts {restarts}"] if restarts != 1 else []
+    if single and effort != "normal":
+        raise Refused(f"--effort {effort} is of the cascade, {single[0]} asks for one attack instead; give one of them")
     if attack is not None or steps is not None or restarts != 1:
         catalog.attack(attack or "apgd-ce", steps=steps, restarts=restarts)
     where = options.machine(device, threads, seed=seed, batch=batch)

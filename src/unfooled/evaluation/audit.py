@@ -104,6 +104,12 @@ class Plan:
         return self.attack is None and self.whole is None
 
 
+def told(stage: Stage) -> str:
+    """A stage in words that are the same in every process: its type and what of it is text or a number."""
+    parts = (f"{k}={v}" for k, v in vars(stage).items() if isinstance(v, (int, float, str)))
+    return f"{type(stage).__name__}({', '.join(parts)})"
+
+
 @dataclass
 class _Audit:
     """One audit under way."""
@@ -142,7 +148,9 @@ class _Audit:
         """What the model answers before it is attacked; refuses one that remembers queries."""
         passed = self.counted.forwards, self.counted.backwards
         with frozen(self.counted):
-            findings = before(self.counted, self.x, self.y, self.threat, seed=self.seed)
+            findings = self.run.once(
+                "probes", Finding, lambda: before(self.counted, self.x, self.y, self.threat, seed=self.seed)
+            )
         self.aside = self.counted.forwards - passed[0], self.counted.backwards - passed[1]
         if self.subject.probabilities:  # the probes saw their logarithm
             findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
@@ -199,13 +207,17 @@ class _Audit:
             found[norm] = self.run.map(name, near, k, model=self.counted)
         return found
 
+    def eps(self) -> Tensor:
+        """Every sample's, (n,), on the CPU."""
+        return torch.as_tensor(self.threat.eps, dtype=self.x.dtype).expand(len(self.x)).cpu()
+
     def missed(self, work: Cascade, near: dict[float, Rows]) -> Finding:
         """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are kept."""
         own = near.get(self.threat.norm)
         k = min(len(self.x), self.plan.nearest_n)
-        if own is None or not k:
-            return finding("D17", False, "the nearest points are in other norms")
-        eps = torch.as_tensor(self.threat.eps, dtype=self.x.dtype, device=self.x.device).expand(len(self.x))[:k]
+        if not own:
+            return finding("D17", False, "no nearest points in the threat's norm")
+        eps = self.eps()[:k].to(self.x.device)
         inside = (own["distance"].to(eps) <= eps) & ~work.fooled[:k]
         rows = inside.nonzero()[:, 0]
         work.best[rows] = own["z"].to(self.x.device)[rows]
@@ -234,14 +246,25 @@ class _Audit:
                 work.perform(self.plan.stages(self.threat))
             else:
                 z = self.plan.whole(
-                    work.attacked, self.x, self.y, self.threat, seed=self.seed, log=work.log, batch=self.batch, run=run
+                    gradients.averaged,
+                    self.x,
+                    self.y,
+                    self.threat,
+                    seed=self.seed,
+                    log=work.log,
+                    batch=self.batch,
+                    run=run,
                 )
                 work.adopt(z)
             spent = sum(f + b for name, (f, b) in run.passes.items() if name.startswith(ATTACKS))
+            alone = work.best.clone(), work.margin.clone(), work.fooled.clone()
             near = self.nearest(work, gradients)
             findings.append(self.missed(work, near))
-            late = after(work, gradients, budget=max(spent // 10, self.plan.floor))
-            findings += late
+            work.note("nearest points", len(next(iter(near.values()), {}).get("distance", ())), 0)
+            findings += after(work, gradients, budget=max(spent // 10, self.plan.floor))
+            if self.plan.whole is not None:  # its figure is its own; what others found only speaks against it
+                work.best, work.margin, work.fooled = alone
+            work.note("checks", 0, 0)
             again: list[Finding] = []
             may = self.plan.own and bool(of_kind(findings, "masking") or of_kind(findings, "extend"))
             if may:
@@ -249,12 +272,12 @@ class _Audit:
         attack = self.judge(work)
         findings += judged(work, attack["success"], attack["prediction"], attack["undefined"], right)
         explain = self.explanations(attack["x_adv"], gradients)
-        own = near.get(self.threat.norm)
-        nearest = own["distance"] if own is not None else torch.full((min(n, self.plan.nearest_n),), torch.inf)
+        own = near.get(self.threat.norm, {})
+        nearest = own.get("distance", torch.full((min(n, self.plan.nearest_n),), torch.inf))
         found = Found(
             clean=clean,
             attack=attack,
-            nearest={norm: rows["distance"] for norm, rows in near.items()},
+            nearest={norm: rows["distance"] for norm, rows in near.items() if rows},
             distance=torch.minimum(nearest, attack["distance"][: len(nearest)]),
             explain=explain,
             right=right,
@@ -264,7 +287,7 @@ class _Audit:
         found.verdict, found.because = conclude(findings, again, found.robust_share, extended=may)
         found.findings = merged([self.mode(), *findings, found.rounded()])
         found.progress = work.log
-        found.aside = (self.aside[0] + work.aside[0], self.aside[1] + work.aside[1])
+        found.aside = (self.aside[0] + work.aside[0] + gradients.spent[0], self.aside[1] + work.aside[1])
         return found
 
     def mode(self) -> Finding:
@@ -327,6 +350,9 @@ def audit(
         BadInput: inputs, labels, model or folder that cannot be used, in one sentence.
     """
     plan, about = plan or Plan(), dict(about or {})
+    for name, number in (("nearest_n", plan.nearest_n), ("explain_n", plan.explain_n)):
+        if number < 1:
+            raise BadInput(f"the plan's {name} is {number}; it must be at least 1")
     subject = get_to_know(model, x, y)
     check_threat(x, threat)
     if threat.norm == math.inf and bool(torch.isfinite(torch.as_tensor(threat.eps)).all()):
@@ -340,6 +366,8 @@ def audit(
     recorded = dict(options or {}) | {
         "attack": plan.name,
         "effort": plan.effort.name if plan.own else "",
+        "stages": [told(stage) for stage in plan.stages(threat)] if plan.own else [],
+        "certify": plan.certify is not None,
         "explanation": plan.explain_name,
         "radii": list(plan.radii),
         "norms": [str(norm) for norm in plan.norms or ()],

@@ -50,6 +50,11 @@ YIELD = 0.002  # share of all samples that a further attack may fool without a w
 LOW = 0.05  # robust accuracy below which nothing is left to overstate
 
 
+def kind_of(finding: Finding) -> str:
+    """Its kind: that of its id, or `stop` where its action says so, as when rows of a batch depend on each other."""
+    return "stop" if finding.action.startswith("no verdict") else KINDS[finding.id]
+
+
 def fired(findings: Iterable[Finding], *ids: str) -> bool:
     """Whether any of `ids` (any at all where none is given) fired."""
     return any(f.fired and (not ids or f.id in ids) for f in findings)
@@ -66,7 +71,7 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
 
 def of_kind(findings: Iterable[Finding], kind: str) -> list[str]:
     """The ids that fired and are of that kind."""
-    return list(dict.fromkeys(f.id for f in findings if f.fired and KINDS.get(f.id) == kind))
+    return list(dict.fromkeys(f.id for f in findings if f.fired and kind_of(f) == kind))
 
 
 @dataclass
@@ -77,6 +82,7 @@ class Gradients:
         model: the judge's, counted.
         findings: of the probes.
         draws: of a random model.
+        spent: forwards that the twin's training took, and no backwards; ask for the twin outside of a counted stage.
     """
 
     model: Model
@@ -85,14 +91,17 @@ class Gradients:
     findings: Sequence[Finding]
     draws: int = 1
     seed: int = 0
+    spent: tuple[int, int] = (0, 0)
     _twin: nn.Module | None = field(default=None, repr=False)
 
     @property
     def twin(self) -> nn.Module:
         """A network that learned the model's answers on at most 200 samples and around them."""
         if self._twin is None:
+            passed = getattr(self.model, "forwards", 0)
             few = torch.arange(min(len(self.x), 200), device=self.x.device)
             self._twin = distil(self.averaged, self.x[few], self.threat.take(few), seed=self.seed).requires_grad_(False)
+            self.spent = getattr(self.model, "forwards", 0) - passed, 0
         return self._twin
 
     @property
@@ -172,6 +181,7 @@ def after(work: Cascade, gradients: Gradients, *, budget: int) -> list[Finding]:
         closed, tried = dict.fromkeys(SAID, 0), dict.fromkeys(SAID, 0)
         steps = trials(max(0.02, spare / 14_000))
         if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
+            _ = gradients.twin  # outside of the stages, which count their own passes
             steps.append(("D15", Proposals(gradients.transferred, most=max(8, spare // 200))))
         for i, (key, stage) in enumerate(steps, 200):
             if len(work.survivors()):
@@ -252,7 +262,6 @@ def extend(work: Cascade, gradients: Gradients, findings: list[Finding], stages:
     Returns:
         What still fires afterwards.
     """
-    n = len(work.x)
     again: list[Finding] = []
     masked = of_kind(findings, "masking")
     for round_ in range(2):
@@ -264,6 +273,7 @@ def extend(work: Cascade, gradients: Gradients, findings: list[Finding], stages:
         again = _look_again(work, 300 + 50 * round_ + 40)
         masked = ["D14"] if fired(again, "D14") and round_ else []
     if masked and len(work.survivors()):
+        _ = gradients.twin
         own = work.attacked
         work.attacked = gradients.through_twin
         _while_it_pays(work, [Proposals(gradients.transferred), Ascents(60)], 400)
@@ -272,8 +282,6 @@ def extend(work: Cascade, gradients: Gradients, findings: list[Finding], stages:
         _while_it_pays(work, search, 420)
         _while_it_pays(work, [Decisions(1000)], 440)
         again = _look_again(work, 460)
-        if not n:
-            return again
     return again
 
 
@@ -340,6 +348,9 @@ def conclude(
         )
         verdict = "EXTENDED" if extended else "OVERSTATED"
         return verdict, f"{'; '.join(f'{key}: {words[key]}' for key in late)}; {went}."
+    mended = of_kind(findings, "mend")
+    if mended:
+        return "SOUND", f"What the checks found was mended ({', '.join(mended)}); none speaks against the figure."
     return "SOUND", "No check speaks against the figure."
 
 
@@ -410,14 +421,15 @@ def diagnose(
         batch: samples alive at once.
 
     Returns:
-        Findings D2 to D24 that apply. `audit` runs the same checks, acts on them and gives the verdict.
+        Findings D2 to D9, D11 to D16 and D18 to D22. `audit` adds those that need its own run, acts on all of them and
+        gives the verdict.
 
     Raises:
         BadInput: inputs that cannot be used.
     """
     counted = Counted(model)
     findings = before(counted, x, y, threat, seed=seed)
-    draws = 10 if fired(findings, "D4") else 1
+    draws = 10 if any(f.id == "D4" and f.fired and kind_of(f) == "mend" for f in findings) else 1
     gradients = Gradients(counted, x, threat, findings, draws, seed)
     config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
     work = Cascade(

@@ -194,7 +194,8 @@ class Config(Record):
 
 
 class Summary(Record):
-    """What an audit found. `passes` counts the attack over n; diagnostics and explanations are counted apart.
+    """What an audit found. `passes` counts the attack over n; diagnostics, nearest points (over n,
+    too) and explanations are counted apart.
 
     `verdict` is SOUND (nothing speaks against the figure), EXTENDED (something did; the attack went on until nothing
     did), OVERSTATED (the true figure is probably lower) or NOT EVALUABLE; `trusted` is true for the first two, and
@@ -219,6 +220,7 @@ class Summary(Record):
     because: str = ""
     diagnostics: list[Finding] = []
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
+    nearest_passes: Passes = Passes(forward=0.0, backward=0.0)
     effort: str = ""
     progress: list[Progress] = []
     nearest: list[Nearness] = []

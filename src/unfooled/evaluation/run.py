@@ -7,6 +7,7 @@ look at several samples are made between stages, on the whole result, so no verd
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from torch import Tensor
 from unfooled.core.checks import BadInput
 from unfooled.core.files import write_whole
 from unfooled.core.modes import Counted
-from unfooled.evaluation.records import Config, read_record, write_record
+from unfooled.evaluation.records import Config, R, read_record, write_record
 
 Rows = dict[str, Tensor]
 """Results by name, each with one entry a row."""
@@ -110,6 +111,17 @@ class Run:
         self.seconds[stage] = float(cost[2])
         names = [k for k in ordered[0] if k != "_cost"] if ordered else []
         return {k: torch.cat([p[k] for p in ordered]) for k in names}
+
+    def once(self, name: str, kind: type[R], fn: Callable[[], list[R]]) -> list[R]:
+        """Compute a few records, or find those of an earlier start: what a run decided once it does not decide again."""
+        if self.path is None:
+            return fn()
+        file = self.path / "chunks" / f"{name}.json"
+        if file.exists():
+            return [kind.model_validate(row) for row in json.loads(file.read_text())]
+        found = fn()
+        write_whole(file, json.dumps([row.model_dump() for row in found]).encode())
+        return found
 
     def _keep(self, stage: str, a: int, b: int, result: Rows) -> None:
         if self.path is not None:

@@ -81,9 +81,11 @@ def standard(
     check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"standard knows Linf, L2 and L1, the threat is {threat}; use cascade")
+        raise BadInput(f"standard knows Linf, L2 and L1, the threat is {threat}; use the cascade (--effort normal)")
     if threat.box != UNIT:
-        raise BadInput(f"standard works in the unit box, the threat's is {threat.box}; use cascade")
+        raise BadInput(
+            f"standard works in the unit box, the threat's is {threat.box}; use the cascade (--effort normal)"
+        )
     config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
     kept = run or Run(None, config, chunk=max(len(x), 1))
     work = _Standard(Counted(model), x, y, threat.bounded(x), seed, batch or fitting_batch(model, x), kept)
@@ -154,7 +156,9 @@ class _Standard:
             logits = torch.cat([read_logits(self.model, self.x[r], self.y[r]) for r in rows.split(self.batch)])
         y, k = self.y[rows], logits.shape[1]
         if k < 4:
-            raise BadInput(f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use cascade")
+            raise BadInput(
+                f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade (--effort normal)"
+            )
         order = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         return {"fooled": fooled(logits, y), "order": order[:, : min(TARGETS, k - 1)]}
 

@@ -134,6 +134,7 @@ def summarise(
         warnings = [*warnings, f"The attack left the threat on {outside} samples; these points were discarded."]
     explain = run.passes.get("explain", (0, 0))
     spent = [v for k, v in run.passes.items() if k.startswith(("cascade-", "standard-")) or k == "clean"]
+    near = [v for k, v in run.passes.items() if k.startswith("nearest-")]
     checks = [v for k, v in run.passes.items() if k.startswith("diagnostics-")] + [found.aside]
     return Summary(
         title=about.get("title", config.model),
@@ -150,6 +151,7 @@ def summarise(
         because=found.because,
         diagnostics=found.findings,
         diagnostic_passes=Passes(forward=sum(f for f, _ in checks) / n, backward=sum(b for _, b in checks) / n),
+        nearest_passes=Passes(forward=sum(f for f, _ in near) / n, backward=sum(b for _, b in near) / n),
         effort=config.options.get("effort", ""),
         progress=[Progress(**vars(point)) for point in found.progress],
         nearest=[_nearness(norm, d, y, len(classes)) for norm, d in found.nearest.items()],

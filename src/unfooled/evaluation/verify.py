@@ -117,6 +117,6 @@ def verify(
         distance=distance,
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined,
-        rate=torch.maximum(lost * inside, already) / draws,
+        rate=torch.where(inside, lost, already) / draws,
         prediction=prediction,
     )
