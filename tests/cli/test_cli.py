@@ -316,9 +316,10 @@ def test_efforts_and_envelope(home: Path, effort: str) -> None:
 
 
 def test_effort_and_attack_exclude_each_other(home: Path) -> None:
-    said = run(home, *AUDIT, "--effort", "quick", "--attack", "pgd", code=2).stderr
-    assert "give one of them" in said
-    assert "did you mean thorough" in run(home, *AUDIT, "--effort", "thoroug", code=2).stderr
+    for one in (["--attack", "pgd"], ["--steps", "3"], ["--restarts", "2"]):
+        base = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "5")
+        assert "give one of them" in run(home, *base, "--effort", "quick", *one, code=2).stderr
+    assert "did you mean thorough" in run(home, *AUDIT[:5], "--effort", "thoroug", code=2).stderr
 
 
 def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:

@@ -359,3 +359,46 @@ def test_a_random_model_keeps_the_mean_of_frequencies() -> None:
     assert summary.robust_accuracy.value is not None
     assert (summary.robust_accuracy.value * 12 * 20) % 20 > 0  # no whole number of samples
     assert summary.robust_accuracy.low < summary.robust_accuracy.value < summary.robust_accuracy.high
+
+
+def test_rows_that_depend_on_each_other_are_not_believed() -> None:
+    model, x, y = subject()
+    summary = audit(lambda z: model(z) + 0.01 * model(z).mean(0), x, y, Linf(0.05), plan=PLAN)
+    assert (summary.verdict, summary.trusted) == ("NOT EVALUABLE", False)
+    assert "D4" in summary.because
+
+
+def test_other_stages_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    model, x, y = subject(6)
+    audit(model, x, y, Linf(0.05), plan=replace(PLAN, effort=Effort("mine", (Ascents(1),))), out=tmp_path)
+    with pytest.raises(BadInput, match="stages"):
+        audit(model, x, y, Linf(0.05), plan=replace(PLAN, effort=Effort("mine", (Ascents(50),))), out=tmp_path)
+
+
+def test_probes_are_kept_and_nearest_passes_counted(tmp_path: Path) -> None:
+    model, x, y = subject(8)
+    first = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    again = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
+    assert again.diagnostics == first.diagnostics
+    assert (tmp_path / "chunks/probes.json").exists()
+    assert 10 < first.nearest_passes.forward + first.nearest_passes.backward <= 100
+    assert first.progress[-1].accuracy == first.robust_accuracy.value
+
+
+@pytest.mark.parametrize("name", ["nearest_n", "explain_n"])
+def test_sizes_of_a_plan_are_checked(name: str) -> None:
+    model, x, y = subject(2)
+    with pytest.raises(BadInput, match=f"{name} is 0"):
+        audit(model, x, y, Linf(0.05), plan=replace(PLAN, **{name: 0}))  # type: ignore[arg-type]
+
+
+def test_the_published_ensemble_keeps_its_own_figure() -> None:
+    """What the checks fool besides does not enter the figure of `whole`."""
+    model, x, y = subject(12)
+
+    def idle(model: object, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
+        return x.clone()
+
+    summary = audit(model, x, y, Linf(0.3), plan=replace(PLAN, whole=idle, attack_name="idle"))
+    assert summary.robust_accuracy.value == summary.clean_accuracy.value
+    assert not summary.trusted

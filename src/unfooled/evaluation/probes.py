@@ -96,9 +96,9 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
     coarse = values <= 32 and values < logits.numel()
     parts = [p for p, on in [("NaN or infinite", odd), ("probabilities", summed), (f"{values} values", coarse)] if on]
     d3 = finding(
-        "D3", bool(parts), f"outputs of {len(few)} samples are {', '.join(parts) or 'ordinary logits'}",
-        "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked", float(values),
-        32,
+        "D3", bool(parts), f"outputs of {len(few)} samples are {', '.join(parts) or 'plain logits'}",
+        "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked",
+        float(values), 32,
     )  # fmt: skip
     random = apart[0] > scale
     what = "the same input gives other outputs" if random else "outputs change with the rest of the batch"

@@ -113,7 +113,7 @@ class Run:
         return {k: torch.cat([p[k] for p in ordered]) for k in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]]) -> list[R]:
-        """Compute a few records, or find those of an earlier start: what a run decided once it does not decide again."""
+        """Compute a few records, or find those of an earlier start: what was decided once is not decided again."""
         if self.path is None:
             return fn()
         file = self.path / "chunks" / f"{name}.json"

@@ -157,7 +157,8 @@ class _Standard:
         y, k = self.y[rows], logits.shape[1]
         if k < 4:
             raise BadInput(
-                f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade (--effort normal)"
+                f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade "
+                "(--effort normal)"
             )
         order = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         return {"fooled": fooled(logits, y), "order": order[:, : min(TARGETS, k - 1)]}
