@@ -105,6 +105,8 @@ THOROUGH = Effort(
     ),
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
+FAR = 0.05  # share that must fall among those farther from the boundary for a stage to take more than its share
+ENOUGH = 15  # samples in that half, below which a share says nothing
 PATIENCE = 2  # waves in a row that close nothing, after which no further one is run
 
 
@@ -133,8 +135,30 @@ class Cascade(Frontier):
     aside: tuple[int, int] = field(init=False, default=(0, 0))  # passes of diagnostics that are kept in no chunk
 
     def stage(self, name: str, stage: Stage, draw: int) -> Point:
-        """Attack the survivors chunk by chunk, then keep what is better."""
-        rows = self.survivors(stage.share, stage.most)
+        """Attack the survivors, or the part of them that the stage takes; then the next part, where that pays.
+
+        It pays where of the half of a part that stood farther from the boundary at least `FAR` fell: then margins say
+        little on this model, and those behind may fall as well. Halves of fewer than `ENOUGH` samples tell nothing.
+        """
+        order = self.survivors()
+        size = len(self.survivors(stage.share, stage.most))
+        if size < len(order):
+            order = order[self.margin[order].argsort(descending=True, stable=True)]
+        if stage.most is not None:
+            order = order[:size]
+        point, start = self.note(name, 0, 0, keep=False), 0
+        while start < len(order):
+            rows = order[start : start + size]
+            part = name if not start else f"{name}-{start // size}"
+            point, hit = self.part(part, stage, draw, rows)
+            start += size
+            half = hit[len(hit) // 2 :]
+            if len(half) < ENOUGH or float(half.double().mean()) < FAR:
+                break
+        return point
+
+    def part(self, name: str, stage: Stage, draw: int, rows: Tensor) -> tuple[Point, Tensor]:
+        """Attack some samples chunk by chunk, then keep what is better; who fell, in the order of `rows`."""
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
@@ -143,28 +167,29 @@ class Cascade(Frontier):
             return {"z": z, "margin": margin, "fooled": hit}
 
         found = self.run.map(f"{self.prefix}-{name}", work, len(rows), model=self.model)
-        closed = 0
+        closed, fell = 0, torch.zeros(len(rows), dtype=torch.bool)
         if found:
             device = self.x.device
             value, z, hit = (found[k].to(device) for k in ("margin", "z", "fooled"))
             value = value.to(self.margin.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
             better = hit | (value > self.margin[rows]) | self.margin[rows].isinf()
-            closed = int(hit.sum())
+            closed, fell = int(hit.sum()), hit.cpu()
             if isinstance(stage, Waves) and closed:
                 new = stage.directions(self, rows[hit], draw)
                 self.learned = new if self.learned is None else torch.cat([self.learned, new])
             self.best[rows] = where_rows(better, z, self.best[rows])
             self.margin[rows] = torch.where(better, value, self.margin[rows])
             self.fooled[rows] |= hit
-        return self.note(name, len(rows), closed)
+        return self.note(name, len(rows), closed), fell
 
-    def note(self, name: str, taken: int, closed: int) -> Point:
+    def note(self, name: str, taken: int, closed: int, *, keep: bool = True) -> Point:
         """Write the curve's next point."""
         spent = [self.run.passes[k] for k in self.run.passes if k.startswith(f"{self.prefix}-")]
         n = max(len(self.x), 1)
         left = 1 - float(self.fooled.double().mean()) if len(self.x) else 0.0
         point = Point(name, sum(f for f, _ in spent) / n, sum(b for _, b in spent) / n, left, taken, closed)
-        self.log.append(point)
+        if keep:
+            self.log.append(point)
         return point
 
     def adopt(self, z: Tensor) -> None:
