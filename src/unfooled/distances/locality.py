@@ -47,6 +47,16 @@ def signed(a: Tensor) -> Tensor:
     return _channels(a).sum(1)
 
 
+def as_maps(attribution: Tensor) -> Tensor:
+    """Reduce relevances of any input to maps, (B, *D) -> (B, H, W).
+
+    Images by `abs_sum`; other inputs by absolute value, a single row where they have one dimension. Differentiable.
+    """
+    if attribution.ndim == 4:
+        return abs_sum(attribution)
+    return attribution.abs().reshape(len(attribution), -1, attribution.shape[-1])
+
+
 def top_k_mask(a: Tensor, k: int) -> Tensor:
     """The k largest entries of each map, ties to the lower flat index.
 

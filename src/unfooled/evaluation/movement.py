@@ -8,7 +8,7 @@ from torch import Tensor
 from unfooled.core.checks import BadInput
 from unfooled.core.types import Explain, Model
 from unfooled.distances.attention import centroid_shift
-from unfooled.distances.locality import abs_sum, top_k_intersection
+from unfooled.distances.locality import as_maps, top_k_intersection
 from unfooled.distances.quality import psnr, ssim
 from unfooled.distances.rank import spearman
 from unfooled.evaluation import intervals
@@ -17,13 +17,6 @@ from unfooled.explanations.cams import grad_cam_map
 
 TOP = 0.1
 """Share of the pixels that counts as the top of a map."""
-
-
-def as_maps(attribution: Tensor) -> Tensor:
-    """Reduce (B, *D) to (B, H, W): absolute values summed over channels; 1-D inputs become one row."""
-    if attribution.ndim == 4:
-        return abs_sum(attribution)
-    return attribution.abs().reshape(len(attribution), -1, attribution.shape[-1])
 
 
 def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) -> dict[str, Tensor]:
