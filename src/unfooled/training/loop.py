@@ -65,6 +65,8 @@ class Batches:
         flip: mirror each image left to right with probability 1/2.
         crop: shift each image by up to this many pixels, edges filled with zeros.
         rank, world: with several processes, this one takes every `world`-th batch slice, from `rank`.
+        steps: batches an epoch, so that sets of different size get equal training; all of them where None, or where
+            there are fewer.
     """
 
     x: Tensor
@@ -75,15 +77,17 @@ class Batches:
     crop: int = 0
     rank: int = 0
     world: int = 1
+    steps: int | None = None
 
     def __len__(self) -> int:
-        return max(1, -(-len(self.x) // self.size))
+        every = max(1, -(-len(self.x) // self.size))
+        return every if self.steps is None else min(every, self.steps)
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
         source = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) & 0x7FFFFFFFFFFFFFFF)
         order = torch.randperm(len(self.x), generator=source)
-        for rows in order.split(self.size):
+        for rows in order.split(self.size)[: self.steps]:
             # Augment before sharding, so that a sample looks the same whatever the number of processes.
             x = self._augment(self.x[rows.to(self.x.device)], source)
             x, y = x[self.rank :: self.world], self.y[rows.to(self.y.device)][self.rank :: self.world]

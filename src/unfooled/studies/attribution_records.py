@@ -1,0 +1,99 @@
+"""What the attribution-robustness study keeps: a trained network, and its scores sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from unfooled.evaluation.records import Estimate, Record
+from unfooled.studies.attribution_networks import Task
+from unfooled.studies.records import Picture
+
+
+class Network(Record):
+    """One trained network.
+
+    Attributes:
+        clean: accuracy on all test samples; robust: on the first so many of them, under the cascade.
+        correct: which of the first test samples it classifies rightly, as "1" and "0".
+        loss: what it was trained with; seconds: of training, this start's alone.
+    """
+
+    data: str
+    arm: str
+    seed: int
+    clean: Estimate
+    robust: Estimate
+    correct: str
+    loss: str
+    seconds: float
+
+
+class Scores(Record):
+    """One network's explanations at one radius, sample by sample; None where undefined.
+
+    Attributes:
+        indices: of the test samples.
+        status: attacked, failed, undefined or skipped.
+        values: how -> score -> one value a sample.
+        zero_share: of the clean map's top k, one value a sample.
+        output_change: |f_y(x') - f_y(x)| at the attack's point.
+        gap: median relative completeness gap of the clean maps, where the explanation is a path's.
+        n_random: points that the best of N is chosen from.
+        forwards, backwards, explanations: a sample, of the attack; attack_seconds: of all samples.
+    """
+
+    data: str
+    arm: str
+    seed: int
+    look: str
+    eps: float
+    n_random: int
+    indices: list[int]
+    status: list[str]
+    values: dict[str, dict[str, list[float | None]]]
+    zero_share: list[float | None]
+    output_change: list[float | None]
+    gap: float | None = None
+    forwards: float
+    backwards: float
+    explanations: float
+    attack_seconds: float
+    seconds: float
+    picture: Picture | None = None
+
+
+def listed(values: Tensor) -> list[float | None]:
+    """Numbers as JSON holds them: five digits, None for NaN."""
+    return [round(v, 5) if np.isfinite(v) else None for v in values.double().tolist()]
+
+
+def array(values: Sequence[float | None]) -> np.ndarray:
+    """The reverse: None as NaN."""
+    return np.array([np.nan if v is None else v for v in values], dtype=float)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All that was measured at one data set's whole radius for one explanation, by network and seed."""
+
+    task: Task
+    look: str
+    rows: dict[tuple[str, int], Scores]
+
+    def together(self, arm: str, how: str, score: str, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """One network's values over the seeds, one image after the other; NaN where undefined."""
+        parts = [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
+        return np.concatenate([array(r.values[how][score]) for r in parts]) if parts else np.empty(0)
+
+    def seeds(self, arm: str) -> list[int]:
+        """Seeds on which a network was trained."""
+        return sorted(seed for name, seed in self.rows if name == arm)
+
+    @property
+    def arms(self) -> list[str]:
+        """Every network, in the order in which they were trained."""
+        return list(dict.fromkeys(name for name, _ in self.rows))

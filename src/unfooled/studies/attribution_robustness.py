@@ -1,0 +1,490 @@
+"""Do the reasons survive? Attribution robustness of networks trained for it, under scores corrected for chance.
+
+For each data set and seed every network is trained; the first test images that all of them classify rightly are
+explained by each, and attacked; beside the attack stand the best of as many random points as it took explanations, and
+a single random point. Judged on the true network and the true explanation.
+
+What is asked of the sources, in figures that are fixed here:
+
+    looks    share of the attack's drop that one random point reaches, (1 - mean random) / (1 - mean attack)
+    mends    that share is smaller under a score with locality or diversity than under top-k
+    gains    mean score of a network under attack minus the plain network's
+
+References:
+    Kamath, Mittal, Kumar, Balasubramanian, Rethinking robustness of model attributions, AAAI 2024, arXiv:2312.10534.
+    Chen et al., Robust attribution regularization, NeurIPS 2019, arXiv:1905.09957.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks import kendall_surrogate, out_of_lens
+from unfooled.attacks.explanation_objectives import MapObjective
+from unfooled.core.checks import BadInput
+from unfooled.core.types import Explain
+from unfooled.distances import (
+    as_maps,
+    chance,
+    corrected,
+    diverse_intersection,
+    either_nonzero,
+    kendall,
+    lens_kendall,
+    lens_recall,
+    top_k_intersection,
+    zero_share,
+)
+from unfooled.evaluation import intervals
+from unfooled.evaluation.cascade import cascade
+from unfooled.evaluation.explanation import STATUSES, ExplanationVerdict, explanation_robustness, judge_explanation
+from unfooled.evaluation.records import Config, Environment, write_record
+from unfooled.evaluation.run import Progress
+from unfooled.evaluation.verify import verify
+from unfooled.explanations import integrated_gradients, integrated_gradients_with_gap, saliency
+from unfooled.studies.attribution_networks import SCALES, Bench, Scale, Task
+from unfooled.studies.attribution_pictures import bars, curves, gallery
+from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
+from unfooled.studies.records import Claim, Outcome, Picture, StudySummary
+from unfooled.studies.units import Units
+
+NAME, TITLE = "attribution-robustness", "Do the reasons survive?"
+LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:1905.09957"
+PLAIN = "natural"
+HOW = ("attack", "best of N", "random")
+LOOKS = 0.5
+"""From this share of the attack's drop on, a random point looks like a strong attack."""
+ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
+"""What a network may lose in clean accuracy, and must gain in Kendall's tau or in corrected LENS, to count as robust."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """An explanation, how it is attacked and how it is judged.
+
+    Attributes:
+        name: what tables call it.
+        judged: the true explanation.
+        attacked: the one that is differentiated and that ranks candidates; cheaper, where it may be.
+        restarts: of each objective.
+        count: of objectives.
+    """
+
+    name: str
+    judged: Explain
+    attacked: Explain
+    restarts: int
+    count: int
+
+    def objectives(self, task: Task) -> tuple[MapObjective, ...]:
+        """What the attack maximises, one after the other."""
+        return (out_of_lens(task.ks[-1], task.ws[0]), kendall_surrogate())[: self.count]
+
+
+LOOKS_AT = {
+    "saliency": Look("saliency", saliency, saliency, 2, 2),
+    "integrated gradients": Look(
+        "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8), 1, 1
+    ),
+}
+
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def scores_of(task: Task) -> dict[str, Score]:
+    """The scores of a data set's maps, (clean, now) -> (B,), by name."""
+
+    def raised(score: Score, level: Callable[[Tensor], Tensor]) -> Score:
+        return lambda a, b: corrected(score(a, b), level(a))
+
+    found: dict[str, Score] = {}
+    for k in task.ks:
+        found[f"top-{k}"] = top = partial(top_k_intersection, k=k)
+        found[f"top-{k}, corrected"] = raised(top, partial(chance, k=k, w=0))
+        for w in task.ws:
+            for diverse in (False, True):
+                name = f"LENS {w}@{k}" + ("-div" if diverse else "")
+                found[name] = lens = partial(lens_recall, k=k, w=w, diverse=diverse)
+                found[f"{name}, corrected"] = raised(lens, partial(chance, k=k, w=w, diverse=diverse))
+            found[f"top-{k}-div {w}"] = partial(diverse_intersection, k=k, w=w)
+    found["tau"] = kendall
+    found["tau, support"] = lambda a, b: kendall(a, b, support=either_nonzero(a, b))
+    for w in task.ws:
+        found[f"LENS-Kendall {w}"] = partial(lens_kendall, w=w)
+    return found
+
+
+def main_lens(task: Task) -> str:
+    """The score that gains are judged by: LENS at the largest k and the smallest w."""
+    return f"LENS {task.ws[0]}@{task.ks[-1]}"
+
+
+def study(
+    scale: str,
+    *,
+    out: Path | None = None,
+    seeds: Sequence[int] = (0,),
+    data: Sequence[str] | None = None,
+    size: Scale | None = None,
+    progress: Progress | None = None,
+    command: str = "",
+) -> StudySummary:
+    """Train every network, attack its explanations, and compare.
+
+    Seeds are independent of each other: a folder may be given more of them later, and two starts may work on different
+    ones at the same time.
+
+    Args:
+        scale: "small" (digits), "medium" (MNIST; two cores) or "full" (MNIST, Fashion-MNIST and GTSRB, from the folder
+            that UNFOOLED_DATA names, at published sizes; a GPU).
+        out: the study's folder; a second start continues it.
+        seeds: of weights, training and attacks; arms marked "once" are trained for seed 0 alone.
+        data: data sets to look at; all of the scale's where None.
+        size: other sizes than the scale's.
+        progress: told what is done.
+        command: what reproduces it.
+
+    Returns:
+        The `StudySummary`, also written to `out/summary.json`.
+
+    Raises:
+        BadInput: no such scale or data set, data that are not there, or a folder that holds other work.
+    """
+    if size is None and scale not in SCALES:
+        raise BadInput(f"there is no scale {scale!r}; there are {', '.join(SCALES)}")
+    size = size or SCALES[scale]
+    known = {task.source: task for task in size.tasks}
+    for name in data or ():
+        if name not in known:
+            raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
+    tasks = [known[name] for name in data or known]
+    config = Config(
+        model=f"study {NAME}", data="the scale's", n=size.n, threat="each data set's", seed=0,
+        options={"scale": scale, "size": size.told()},
+    )  # fmt: skip
+    units = Units(out, config, progress)
+    networks: list[Network] = []
+    rows: list[Scores] = []
+    for task in tasks:
+        for seed in seeds:
+            found = _one(task, seed, size, units, out)
+            networks += found[0]
+            rows += found[1]
+    summary = summarise(networks, rows, tasks, scale=scale, seeds=seeds, command=command)
+    if out is not None:
+        write_record(out / "summary.json", summary)
+    return summary
+
+
+def _one(
+    task: Task, seed: int, size: Scale, units: Units, out: Path | None
+) -> tuple[list[Network], list[Scores]]:
+    """One data set and seed: train all, agree on the images, attack each."""
+    arms = [arm for arm in size.arms if not arm.once or seed == 0]
+    folder = None if out is None else out / "networks" / f"{task.source}-{seed}"
+    bench = Bench(task, arms, seed, train_n=size.train_n, folder=folder)
+    pool = min(size.pool, len(bench.test[0]))
+
+    def trained(name: str) -> Network:
+        started = time.perf_counter()
+        arm = next(arm for arm in arms if name == _unit(task, seed, arm.name))
+        net = bench.network(arm.name)
+        seconds = time.perf_counter() - started
+        x, y = bench.test
+        with torch.inference_mode():
+            right = torch.cat([net(part).argmax(1) for part in x.split(500)]) == y
+        few = slice(0, min(size.robust_n, len(x)))
+        z = cascade(net, x[few], y[few], task.threat, seed=seed)
+        kept = ~verify(net, x[few], y[few], z, task.threat).success
+        return Network(
+            data=task.source, arm=arm.name, seed=seed, clean=intervals.share(right), robust=intervals.share(kept),
+            correct="".join(str(int(r)) for r in right[:pool]), loss=str(arm.loss(task.threat)), seconds=seconds,
+        )  # fmt: skip
+
+    stage = f"{task.source}, seed {seed}"
+    networks = units.map(f"{stage}: networks", Network, [_unit(task, seed, arm.name) for arm in arms], trained)
+    common = torch.tensor([all(n.correct[i] == "1" for n in networks) for i in range(pool)]).nonzero()[:, 0]
+    jobs = {
+        _unit(task, seed, f"{arm.name}-{name}-{share:g}"): (arm.name, LOOKS_AT[name], n, share)
+        for arm in arms
+        for name, share, n in size.looks
+        if n
+    }
+
+    def attacked(unit: str) -> Scores:
+        arm, look, n, share = jobs[unit]
+        return measure(bench.network(arm), bench, common[:n], look, share * task.eps, size, arm)
+
+    return networks, units.map(f"{stage}: explanations", Scores, list(jobs), attacked)
+
+
+def _unit(task: Task, seed: int, name: str) -> str:
+    return f"{task.source}-{seed}-" + "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float, size: Scale, arm: str) -> Scores:
+    """Attack one network's explanations at one radius, and judge.
+
+    Candidates are ranked by three scores; each other score is taken at the point that the one of its kind chose.
+    """
+    started, task = time.perf_counter(), bench.task
+    x, y = bench.test[0][rows], bench.test[1][rows]
+    threat = task.threat.with_eps(eps)
+    k, every = task.ks[-1], scores_of(task)
+    ranked = {name: every[name] for name in (f"top-{k}", main_lens(task), "tau")}
+    found = explanation_robustness(
+        model, x, y, threat, look.attacked, scores=ranked, objectives=look.objectives(task), steps=size.attack_steps,
+        restarts=look.restarts, generator=torch.Generator().manual_seed(bench.seed),
+    )  # fmt: skip
+    clean = as_maps(look.judged(model, x, y))
+    values: dict[str, dict[str, list[float | None]]] = {}
+    judged = {}
+    for how, way in zip(HOW, (found.attack, found.best_of_n, found.random), strict=True):
+        values[how] = {}
+        for by in ranked:
+            kind = {name: score for name, score in every.items() if _kind(name) == _kind(by)}
+            judged[how, by] = judge_explanation(
+                model, x, y, way.x_adv[by], threat, look.judged, kind, clean=clean
+            )
+            values[how] |= {name: listed(v) for name, v in judged[how, by].scores.items()}
+    worst = judged["attack", main_lens(task)]
+    gap = None
+    if look.name == "integrated gradients":
+        gap = float(integrated_gradients_with_gap(model, x, y, steps=50).relative_gap.median())
+    return Scores(
+        data=task.source, arm=arm, seed=bench.seed, look=look.name, eps=eps, n_random=found.n, indices=rows.tolist(),
+        status=[STATUSES[code] for code in worst.status.tolist()], values=values,
+        zero_share=listed(zero_share(clean, k=k)), output_change=listed(worst.output_change), gap=gap,
+        forwards=found.attack.forwards / len(x), backwards=found.attack.backwards / len(x),
+        explanations=found.attack.explanations / len(x), attack_seconds=round(found.attack.seconds, 3),
+        seconds=round(time.perf_counter() - started, 3),
+        picture=_worst(model, bench, rows, found.attack.x_adv[main_lens(task)], look, worst, arm),
+    )  # fmt: skip
+
+
+def _kind(score: str) -> str:
+    """Which of the three rankings a score goes with."""
+    return "tau" if "tau" in score or "Kendall" in score else "LENS" if score.startswith("LENS") else "top"
+
+
+def _worst(
+    model: nn.Module, bench: Bench, rows: Tensor, z: Tensor, look: Look, verdict: ExplanationVerdict, arm: str
+) -> Picture | None:
+    """The eight images whose corrected LENS fell most."""
+    score = verdict.scores[f"{main_lens(bench.task)}, corrected"].nan_to_num(nan=torch.inf)
+    order = score.argsort(stable=True)[: min(8, int(score.isfinite().sum()))]
+    if not len(order):
+        return None
+    x, y = bench.test[0][rows][order], bench.test[1][rows][order]
+    before, after = look.judged(model, x, y), look.judged(model, z[order], y)
+    says = [f"{bench.classes[int(k)]}: {float(s):.2f}" for k, s in zip(y, score[order], strict=True)]
+    title = f"{bench.task.source}, {arm}: the worst cases of {look.name}, corrected {main_lens(bench.task)}"
+    return gallery(x, z[order], before, after, says, bench.task.ks[-1], title)
+
+
+Figures = tuple[float, float, float, int]
+"""Value, ends of its 95 % interval, n."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""A score under a weak and under a strong perturbation, of the same images."""
+
+
+def _share(pair: Pair, at: np.ndarray) -> np.ndarray:
+    """(1 - mean weak) / (1 - mean strong) over the images `at`, (..., n)."""
+    return (1 - pair[0][at].mean(-1)) / np.maximum(1 - pair[1][at].mean(-1), 1e-9)
+
+
+def drop_share(pair: Pair) -> Figures:
+    """The weak perturbation's share of the strong one's drop, with a bootstrap interval over images."""
+    good = np.isfinite(pair[0]) & np.isfinite(pair[1])
+    kept, n = (pair[0][good], pair[1][good]), int(good.sum())
+    if not n:
+        return np.nan, np.nan, np.nan, 0
+    low, high = np.quantile(_share(kept, _draws(n)), [0.025, 0.975])
+    return float(_share(kept, np.arange(n))), float(low), float(high), n
+
+
+def share_gap(first: Pair, second: Pair) -> Figures:
+    """The first pair's `drop_share` minus the second's, paired over the same images."""
+    good = np.logical_and.reduce([np.isfinite(v) for v in (*first, *second)])
+    n = int(good.sum())
+    if not n:
+        return np.nan, np.nan, np.nan, 0
+    a, b = ((pair[0][good], pair[1][good]) for pair in (first, second))
+    low, high = np.quantile(_share(a, _draws(n)) - _share(b, _draws(n)), [0.025, 0.975])
+    return float(_share(a, np.arange(n)) - _share(b, np.arange(n))), float(low), float(high), n
+
+
+def paired(a: np.ndarray, b: np.ndarray) -> Figures:
+    """Mean of a - b over the images where both are defined, with a bootstrap interval."""
+    gap = (a - b)[np.isfinite(a) & np.isfinite(b)]
+    if not len(gap):
+        return np.nan, np.nan, np.nan, 0
+    low, high = np.quantile(gap[_draws(len(gap))].mean(1), [0.025, 0.975])
+    return float(gap.mean()), float(low), float(high), len(gap)
+
+
+def _draws(n: int) -> np.ndarray:
+    """The same 2000 samples with replacement for every figure over n images."""
+    return np.random.default_rng(0).integers(n, size=(2000, n))
+
+
+def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
+    """A claim that a figure is at least `bound`: it holds or fails where the whole interval says so."""
+    value, low, high, n = figures
+    if not n or not np.isfinite(value):
+        return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
+    verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
+    return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)
+
+
+def claims_of_noise(pool: Pool) -> list[Claim]:
+    """Does a random point look like a strong attack on the plain network, and do locality and diversity mend it?"""
+    task, where = pool.task, f"{pool.task.source}, {pool.look}"
+    k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
+
+    def pair(score: str) -> Pair:
+        return pool.together(PLAIN, "random", score), pool.together(PLAIN, "attack", score)
+
+    top, raised = pair(f"top-{k}"), pair(f"{lens}, corrected")
+    found = [
+        claim(
+            f"{where}: under top-{k} one random point looks like a strong attack; share of the attack's drop that it "
+            f"reaches, at least {LOOKS:g}.", LENS, drop_share(top), LOOKS,
+        ),
+    ]  # fmt: skip
+    for what, score in (
+        (f"locality (LENS, w = {w}, raw)", lens),
+        (f"locality (LENS, w = {w}, corrected)", f"{lens}, corrected"),
+        ("diversity (diverse top-k)", f"top-{k}-div {w}"),
+        ("both (diverse LENS, corrected)", f"{lens}-div, corrected"),
+    ):
+        says = f"{where}: {what} mends this; how much smaller that share is."
+        found.append(claim(says, LENS, share_gap(top, pair(score)), 0.0))
+    for what, a, b in (
+        ("raw", lens, f"top-{k}"),
+        ("corrected for chance, both", f"{lens}, corrected", f"top-{k}, corrected"),
+    ):
+        says = f"{where}: a random point leaves more of the reason under LENS than under top-{k}, {what}; difference."
+        figures = paired(pool.together(PLAIN, "random", a), pool.together(PLAIN, "random", b))
+        found.append(claim(says, LENS, figures, 0.0))
+    says = f"{where}: the attack goes below the best of as many random points, in corrected LENS; difference."
+    figures = paired(pool.together(PLAIN, "best of N", f"{lens}, corrected"), raised[1])
+    return [*found, claim(says, "unfooled", figures, 0.0)]
+
+
+def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
+    """What each network gains over the plain one under attack, on the seeds that both have."""
+    task, where = pool.task, f"{pool.task.source}, {pool.look}"
+    clean = {(n.arm, n.seed): n.clean.value or 0.0 for n in networks if n.data == task.source}
+    found = []
+    for arm in pool.arms:
+        seeds = [s for s in pool.seeds(arm) if s in pool.seeds(PLAIN)]
+        if arm == PLAIN or not seeds:
+            continue
+        lost = float(np.mean([clean[PLAIN, s] - clean[arm, s] for s in seeds]))
+        for score, bound in (("tau", TAU), (f"{main_lens(task)}, corrected", CORRECTED)):
+            gain = paired(pool.together(arm, "attack", score, seeds), pool.together(PLAIN, "attack", score, seeds))
+            says = (
+                f"{where}: {arm} gains at least {bound:g} in {score} under attack over {PLAIN}, for at most "
+                f"{100 * ACCURACY:.0f} points of accuracy (it lost {100 * lost:.1f})."
+            )
+            one = claim(says, RAR, gain, bound)
+            found.append(one if lost <= ACCURACY or one.value is None else one.model_copy(update={"verdict": "fails"}))
+    return found
+
+
+def text(values: np.ndarray, seed: int = 0) -> str:
+    """0.41 [0.38, 0.44], of the values that are defined."""
+    m = intervals.mean(torch.from_numpy(values), seed=seed)
+    return "" if m.value is None else f"{m.value:.2f} [{m.low:.2f}, {m.high:.2f}]"
+
+
+def shown(task: Task) -> list[tuple[str, str]]:
+    """The scores of the pictures, with their titles."""
+    k, lens = task.ks[-1], main_lens(task)
+    return [(f"top-{k}", f"top-{k}"), (f"{lens}, corrected", f"{lens}, corrected"), ("tau", "Kendall's tau")]
+
+
+def lines(pool: Pool, how: str) -> list[dict[str, Any]]:
+    """A table: one row a network and seed, what each score says under the attack or a baseline."""
+    task = pool.task
+    k, lens = task.ks[-1], main_lens(task)
+    shown = {
+        f"top-{k}": f"top-{k}", lens: f"{lens} raw", f"{lens}, corrected": f"{lens} corrected",
+        f"{lens}-div, corrected": f"{lens}-div corrected", "tau": "tau", "tau, support": "tau, support",
+        f"LENS-Kendall {task.ws[0]}": f"LENS-tau {task.ws[0]}",
+    }  # fmt: skip
+    found = []
+    for (arm, seed), row in pool.rows.items():
+        count = {s: row.status.count(s) for s in ("attacked", "failed", "undefined", "skipped")}
+        line: dict[str, Any] = {"network": arm, "seed": seed}
+        line |= {title: text(array(row.values[how][score])) for score, title in shown.items()}
+        if how == "attack":
+            line |= {"n": count["attacked"], "failed": count["failed"], "undefined": count["undefined"]}
+            line["change of the logit"] = text(array(row.output_change))
+            line["zero share"] = text(array(row.zero_share))
+            line["attack, seconds an image"] = round(row.attack_seconds / max(len(row.indices), 1), 3)
+        found.append(line)
+    return found
+
+
+def summarise(
+    networks: Sequence[Network], rows: Sequence[Scores], tasks: Sequence[Task], *, scale: str, seeds: Sequence[int],
+    command: str,
+) -> StudySummary:  # fmt: skip
+    """Tables, claims and pictures from the units alone."""
+    tables: dict[str, list[dict[str, Any]]] = {
+        "Networks": [
+            {
+                "data": n.data, "network": n.arm, "seed": n.seed, "clean accuracy": n.clean.value, "of": n.clean.n,
+                "robust accuracy": n.robust.value, "lowest": n.robust.low, "highest": n.robust.high,
+                "of these": n.robust.n, "seconds of training": round(n.seconds, 1), "loss": n.loss,
+            }
+            for n in networks
+        ]
+    }  # fmt: skip
+    asked: list[Claim] = []
+    pictures: list[Picture] = []
+    for task in tasks:
+        for look in LOOKS_AT:
+            whole = {(r.arm, r.seed): r for r in rows if r.data == task.source and r.look == look and r.eps == task.eps}
+            if not whole:
+                continue
+            pool = Pool(task, look, whole)
+            for how in HOW:
+                tables[f"{task.source}, {look}, eps {task.eps:g}: {how}"] = lines(pool, how)
+            asked += claims_of_noise(pool) + claims_of_training(pool, networks)
+            drawn = shown(task)
+            pictures.append(bars(pool, drawn))
+            against = curves(task, rows, drawn[:3], look)
+            pictures += [] if against is None else [against]
+            pictures += [r.picture for (_, seed), r in whole.items() if r.picture is not None and seed == seeds[0]]
+    return StudySummary(
+        study=NAME, title=TITLE, scale=scale, seeds=list(seeds),
+        seconds=round(sum(r.seconds for r in rows) + sum(n.seconds for n in networks), 1),
+        environment=Environment.here("cpu"), tables=tables, claims=asked, notes=list(NOTES), pictures=pictures,
+        command=command, created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+NOTES = (
+    "A score is 1 where nothing moved. Corrected, 0 is what an unrelated map of scattered pixels scores; raw LENS has "
+    "another floor for every map, so raw values of two networks cannot be compared.",
+    "Means are over the images whose explanation was attacked; an attack that found nothing is counted as failed and is "
+    "never a 1. All networks of a seed are judged on the same images, the first that all of them classify rightly.",
+    "Intervals are bootstraps over images, those of differences paired by image. Images of several seeds are pooled; the "
+    "spread between seeds is to be read off the rows, and three seeds carry no interval.",
+    "Networks, budgets and steps are smaller than published: no row here reproduces a row of the sources' tables.",
+)
