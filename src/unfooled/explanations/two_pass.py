@@ -69,11 +69,15 @@ class PathIntegral:
         return mean
 
     def graph(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
-        """The mean gradient g, (B, *D), with the graph of the whole path."""
-        parts = []
-        for j in range(len(self.nodes[0])):
-            z, w, _ = self.points(x, r, slice(j, j + 1))
-            parts.append(w[0] * score_gradient(self.model, z[0], y, self.score, create_graph=True))
+        """The mean gradient g, (B, *D), with the graph of the whole path; small batches take several steps a call."""
+        budget, parts, j = RowBudget(self.model, x, self.chunk_bytes), [], 0
+        while j < len(self.nodes[0]):
+            some = max(1, min(budget.rows // len(x), len(self.nodes[0]) - j))
+            z, w, _ = self.points(x, r, slice(j, j + some))
+            points = z.flatten(0, 1)
+            g = score_gradient(self.model, points, y.repeat(len(z)), self.score, create_graph=True)
+            parts.append((w * g.view_as(z)).sum(0))
+            j += some
         return torch.stack(parts).sum(0)
 
 

@@ -1,6 +1,8 @@
-"""The inner maximisation that adversarial training losses share."""
+"""The inner maximisation that adversarial training losses share, and the network as their regularisers see it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,8 @@ from unfooled.core.ascent import Rule, ascend
 from unfooled.core.losses import margin
 from unfooled.core.modes import evaluating, frozen
 from unfooled.core.threats import Threat
-from unfooled.core.types import Loss
+from unfooled.core.types import BudgetAttack, Loss, Model
+from unfooled.explanations import Smoothed
 from unfooled.training.memory import Starts
 
 
@@ -63,6 +66,34 @@ def worst_points(
     if memory is not None:
         memory.keep(x, z)
     return z
+
+
+def proposed(attack: BudgetAttack, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """Points that an attack proposes, with the model in eval mode and new starts in every step of training."""
+    source = torch.Generator().manual_seed(int(torch.randint(1 << 62, ())))
+    with evaluating(model), frozen(model):
+        return attack(model, x, y, threat, generator=source).detach()
+
+
+@dataclass(frozen=True, eq=False)
+class InEval:
+    """A model that is in eval mode whenever it is called, also when a backward pass calls it again later.
+
+    Explanations are each sample's own: batch statistics and dropout would make them depend on the other rows.
+    """
+
+    model: nn.Module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits in eval mode; each submodule's own mode is restored."""
+        with evaluating(self.model):
+            logits: Tensor = self.model(x)
+            return logits
+
+
+def smoothed(model: Model, beta: float | None) -> Model:
+    """The model with softplus(beta t) / beta for ReLU; itself where beta is None."""
+    return model if beta is None else Smoothed(model, beta)
 
 
 def remembering(start: str, memory: Starts | None) -> Starts | None:

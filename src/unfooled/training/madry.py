@@ -55,9 +55,16 @@ class Madry:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
-        z = worst_points(
+        return self.outer(model, x, y, self.inner(model, x, y))
+
+    def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The points trained on, (B, *D)."""
+        return worst_points(
             model, x, y, self.threat, loss=cross_entropy, steps=self.steps, rule=self.rule, memory=self.memory,
             remove=self.remove,
         )  # fmt: skip
+
+    def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The loss with these points, a scalar."""
         loss = F.cross_entropy(model(z), y)
         return loss if not self.clean else (1 - self.clean) * loss + self.clean * F.cross_entropy(model(x), y)

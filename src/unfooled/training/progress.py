@@ -1,10 +1,11 @@
 """What a training loss may have beside its call, so that the loop can tell it how far training is.
 
-A loss is `(model, x, y) -> scalar`. Three attributes are optional, and the loop looks for nothing else:
+A loss is `(model, x, y) -> scalar`. Four attributes are optional, and the loop looks for nothing else:
 
     at(epoch) -> TrainingLoss   the loss to use at this moment, `epoch` counted in fractions
     replays: int                steps the loop takes on each batch (1)
     memory: Memory | None       what the loss keeps from step to step; the loop empties, saves and restores it
+    base: TrainingLoss          a loss inside this one (a dataclass then), whose three attributes it shares
 
 Progress comes from the loop and not from a counter inside the loss, so a resumed run is bit for bit the whole one.
 """
@@ -38,18 +39,46 @@ class Memory(Protocol):
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
     """The loss to use at this moment: itself, unless it follows the progress."""
-    follow = getattr(loss, "at", None)
-    return loss if follow is None else follow(epoch)
+    follow, base = getattr(loss, "at", None), base_of(loss)
+    if follow is not None or base is None:
+        return loss if follow is None else follow(epoch)
+    now = loss_at(base, epoch)
+    return loss if now is base else replace(loss, base=now)  # type: ignore[type-var]
 
 
 def replays_of(loss: TrainingLoss) -> int:
     """Steps that the loop takes on each batch."""
-    return int(getattr(loss, "replays", 1))
+    base = base_of(loss)
+    return int(getattr(loss, "replays", 1)) if base is None else replays_of(base)
 
 
 def memory_of(loss: TrainingLoss) -> Memory | None:
     """What the loss keeps from step to step."""
-    return getattr(loss, "memory", None)
+    base = base_of(loss)
+    return getattr(loss, "memory", None) if base is None else memory_of(base)
+
+
+def base_of(loss: TrainingLoss) -> TrainingLoss | None:
+    """The loss inside this one."""
+    return getattr(loss, "base", None)
+
+
+def threat_of(loss: TrainingLoss) -> Threat | None:
+    """What the loss trains against: its own threat, or that of a loss inside it."""
+    found = getattr(loss, "threat", None)
+    inside = getattr(loss, "loss", None) or base_of(loss)
+    return found if isinstance(found, Threat) else None if inside is None else threat_of(inside)
+
+
+def with_part(loss: Any, share: float) -> Any:
+    """The loss with its threat, and that of the loss inside it, `share` times as large."""
+    changed: dict[str, Any] = {}
+    if isinstance(getattr(loss, "threat", None), Threat):
+        changed["threat"] = loss.threat.scaled(share)
+    base = base_of(loss)
+    if base is not None and threat_of(base) is not None:
+        changed["base"] = with_part(base, share)
+    return replace(loss, **changed)
 
 
 @dataclass(frozen=True)
@@ -60,7 +89,7 @@ class Ramp:
     `train`, and after `epochs`, it is the loss itself.
 
     Args:
-        loss: a dataclass with a `threat`, such as `Madry`.
+        loss: a dataclass with a `threat`, such as `Madry`, or with a `base` that has one: all of them grow.
         epochs: how long eps grows, above 0; may be a fraction.
     """
 
@@ -70,7 +99,7 @@ class Ramp:
     def __post_init__(self) -> None:
         if not self.epochs > 0:
             raise ValueError(f"epochs is {self.epochs}; it must be above 0")
-        if not isinstance(getattr(self.loss, "threat", None), Threat):
+        if threat_of(self.loss) is None:
             raise ValueError(f"{self.loss} has no threat that could grow; use it without Ramp")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +110,7 @@ class Ramp:
     def at(self, epoch: float) -> TrainingLoss:
         """The loss under the part of the threat that this moment allows."""
         share = min(1.0, epoch / self.epochs)
-        now: TrainingLoss = self.loss if share >= 1 else replace(self.loss, threat=self.loss.threat.scaled(share))
+        now: TrainingLoss = self.loss if share >= 1 else with_part(self.loss, share)
         return now
 
     @property

@@ -54,6 +54,10 @@ class Trades:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
+        return self.outer(model, x, y, self.inner(model, x, y))
+
+    def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The points trained on, (B, *D)."""
         with evaluating(model), torch.no_grad():
             fixed = model(x).softmax(1)
 
@@ -62,10 +66,13 @@ class Trades:
 
         # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
         rows = torch.arange(len(x), device=x.device)
-        z = worst_points(
+        return worst_points(
             model, x, rows, self.threat, loss=divergence, steps=self.steps, rule=self.rule, memory=self.memory,
             remove=self.remove, labels=fixed.argmax(1),
         )  # fmt: skip
+
+    def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The loss with these points, a scalar."""
         clean = model(x)
         apart = F.kl_div(model(z).log_softmax(1), clean.softmax(1), reduction="batchmean")
         return F.cross_entropy(clean, y) + self.beta * apart
