@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,9 @@ def study(
     known: Annotated[bool, typer.Option("--list", help="Say what there is and what it costs.")] = False,
     seed: options.SeedOpt = 0,
     seeds: Annotated[int, typer.Option("--seeds", help="How many seeds, from --seed on.")] = 1,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="One of the scale's data sets, where it has several; repeatable.")
+    ] = None,
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
@@ -49,10 +53,14 @@ def study(
     from unfooled.cli import audit, show
     from unfooled.report.study import render_study
 
-    folder = out or Path("runs") / f"{name}-{scale}"
+    folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
+    more: dict[str, Any] = {"data": data} if data else {}
+    for option in more:
+        if option not in inspect.signature(compute).parameters:
+            raise Refused(f"the study {name} takes no --{option}; leave it out")
     with show.stages(quiet or json) as progress:
-        found = catalog.resolve(path)(
-            scale, out=folder, seeds=range(seed, seed + seeds), progress=progress, command=audit.command()
+        found = compute(
+            scale, out=folder, seeds=range(seed, seed + seeds), progress=progress, command=audit.command(), **more
         )
     page = render_study(folder)
     if json:
