@@ -4,12 +4,25 @@ Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`,
 `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
+
+Attacks on the reason instead of the label: `attack_explanation` with its objectives (`out_of_lens`, `cosine`, ...), the
+search `square_explain`, and the baselines `random_point`, `best_of_random`, `random_walk`.
 """
 
 from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
+from unfooled.attacks.explanation import Differences, attack_explanation
+from unfooled.attacks.explanation_noise import best_of_random, random_point, random_walk, square_explain
+from unfooled.attacks.explanation_objectives import (
+    cosine,
+    into,
+    kendall_surrogate,
+    mass_center,
+    out_of_lens,
+    out_of_top_k,
+)
 from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
@@ -24,23 +37,35 @@ from unfooled.attacks.surrogate import distil, transfer
 
 __all__ = [
     "Averaged",
+    "Differences",
     "Estimated",
     "Jittered",
     "StraightThrough",
     "apgd",
+    "attack_explanation",
+    "best_of_random",
     "bisect",
     "bpda",
+    "cosine",
     "ddn",
     "distil",
     "fab",
     "fgsm",
     "fmn",
     "hop_skip_jump",
+    "into",
+    "kendall_surrogate",
+    "mass_center",
+    "out_of_lens",
+    "out_of_top_k",
     "pdpgd",
     "pgd",
+    "random_point",
+    "random_walk",
     "rays",
     "restarted",
     "sigma_zero",
     "square",
+    "square_explain",
     "transfer",
 ]

@@ -56,7 +56,8 @@ class _Pulled(torch.autograd.Function):
         return ctx.pull(x, g), None, None
 
 
-def _pulled(x: Tensor, model: Model, pull: Pull) -> Tensor:
+def pulled(x: Tensor, model: Model, pull: Pull) -> Tensor:
+    """The values of `model` at x, (B, K), whose gradient is what `pull` says."""
     logits: Tensor = _Pulled.apply(x, model, pull)
     return logits
 
@@ -205,7 +206,7 @@ class Jittered:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits at x, (B, K)."""
-        return _pulled(x, self.model, self._pull)
+        return pulled(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
         key, total = rng.seeds(x, self.seed, stage=31), torch.zeros_like(x)
@@ -258,22 +259,57 @@ class Estimated:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits at x, (B, K)."""
-        return _pulled(x, self.model, self._pull)
+        return pulled(x, self.model, self._pull)
 
-    @torch.no_grad()
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
-        key, total = rng.seeds(x, self.seed, stage=37), torch.zeros_like(flat(x))
-        centre = flat(x.clamp(self.box.low + self.sigma, self.box.high - self.sigma))
-        sample = torch.arange(len(x), device=x.device)
-        for pairs in range(0, len(x) * self.draws, max(self.rows // 2, 1)):
-            pair = torch.arange(pairs, min(pairs + max(self.rows // 2, 1), len(x) * self.draws), device=x.device)
-            at, draw = sample[pair // self.draws], pair % self.draws
-            u = _signs(key[at], centre.shape[1], draw).to(x.dtype)
-            ends = torch.cat([centre[at] + self.sigma * u, centre[at] - self.sigma * u])
-            up, down = logits_of(self.model(ends.reshape(-1, *x.shape[1:]))).chunk(2)
-            slope = ((up - down).to(g.dtype) * g[at]).sum(1) / (2 * self.sigma)
-            total.index_add_(0, at, slope[:, None].to(x.dtype) * u)
-        return (total / self.draws).reshape(x.shape)
+        key = rng.seeds(x, self.seed, stage=37)
+
+        def values(z: Tensor, _at: Tensor) -> Tensor:
+            return logits_of(self.model(z))
+
+        return estimated_gradient(values, x, g, key, draws=self.draws, sigma=self.sigma, rows=self.rows, box=self.box)
+
+
+@torch.no_grad()
+def estimated_gradient(
+    values: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    g: Tensor,
+    key: Tensor,
+    *,
+    draws: int,
+    sigma: float,
+    rows: int,
+    box: Box,
+) -> Tensor:
+    """The gradient of <values, g> at x by differences along orthogonal random signs; see `Estimated`.
+
+    Args:
+        values: `(points (n, *D), at (n,) positions in x) -> (n, K)`.
+        x: where, (B, *D).
+        g: gradient at the values, (B, K).
+        key: seeds of the signs, one a sample, (B,).
+        draws: pairs of points a sample.
+        sigma: half the step.
+        rows: points per call of `values`.
+        box: bounds of the inputs.
+
+    Returns:
+        The estimate, (B, *D).
+    """
+    total = torch.zeros_like(flat(x))
+    centre = flat(x.clamp(box.low + sigma, box.high - sigma))
+    sample = torch.arange(len(x), device=x.device)
+    some = max(rows // 2, 1)
+    for pairs in range(0, len(x) * draws, some):
+        pair = torch.arange(pairs, min(pairs + some, len(x) * draws), device=x.device)
+        at, draw = sample[pair // draws], pair % draws
+        u = _signs(key[at], centre.shape[1], draw).to(x.dtype)
+        ends = torch.cat([centre[at] + sigma * u, centre[at] - sigma * u])
+        up, down = values(ends.reshape(-1, *x.shape[1:]), torch.cat([at, at])).chunk(2)
+        slope = ((up - down).to(g.dtype) * g[at]).sum(1) / (2 * sigma)
+        total.index_add_(0, at, slope[:, None].to(x.dtype) * u)
+    return (total / draws).reshape(x.shape)
 
 
 def _signs(key: Tensor, size: int, draw: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.shapes import per_sample
 from unfooled.core.threats import L1, L2, TINY, Linf, Threat
-from unfooled.core.types import Loss, Model
+from unfooled.core.types import Loss, Model, Objective
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -85,12 +85,49 @@ def square(
     """
     check_attack(x, y, threat)
     check_mode(model)
+    return square_search(
+        fooling(model, y, loss, targeted=targeted),
+        x,
+        threat,
+        rng.seeds(x, generator, stage=17),
+        steps=steps,
+        p=p,
+        start=start,
+        first_query=first_query,
+        schedule=schedule,
+    )
+
+
+@torch.no_grad()
+def square_search(
+    objective: Objective,
+    x: Tensor,
+    threat: Threat,
+    seed: Tensor,
+    *,
+    steps: int,
+    p: float = 0.8,
+    start: Tensor | None = None,
+    first_query: int = 0,
+    schedule: int | None = None,
+) -> Tensor:
+    """Maximise any objective by changes of windows: what `square` does, (B, *D).
+
+    Args:
+        objective: `(z, at) -> value, done`, as for `ascend`; no gradient is asked of it.
+        x: centres, (B, *D).
+        threat: `Linf`, `L2` or `L1`.
+        seed: one a sample, (B,).
+        steps: evaluations of the objective a sample.
+        p: share of the pixels that the first windows cover.
+        start: points to start from; stripes or bumps where None.
+        first_query: where on the schedule of p to enter.
+        schedule: queries over which p falls; first_query + steps where None.
+    """
     if not isinstance(threat, (Linf, L2, L1)):
         raise BadInput(f"square knows Linf, L2 and L1, the threat is {threat}")
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
-    objective = fooling(model, y, loss, targeted=targeted)
-    seed = rng.seeds(x, generator, stage=17)
     propose = _Linf(threat) if isinstance(threat, Linf) else _Bumps(threat)
     z = start if start is not None else propose.first(x, seed)
     at = torch.arange(len(x), device=x.device)
