@@ -1,7 +1,7 @@
 """The data sets and networks of the attribution-robustness study.
 
-Published settings (Chen et al. 2019, their code): MNIST and Fashion-MNIST two 5x5 convolutions of 32 and 64 and a hidden
-layer of 1024, 25,000 steps of 50 plainly and 100,000 adversarially; GTSRB a residual network, 70,000 steps of 64. An
+Published settings (Chen et al. 2019, their code): MNIST and Fashion-MNIST two 5x5 convolutions of 32 and 64 and a
+hidden layer of 1024, 25,000 steps of 50 plainly and 100,000 adversarially; GTSRB a residual network, 70,000 steps of 64. An
 IG-NORM step of MNIST is 450 double backward passes a sample. What fits two cores is smaller, and each scale says so.
 """
 
@@ -20,7 +20,7 @@ from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
 from unfooled.explanations.paths import integrated_gradients
-from unfooled.training import Batches, Igr, IgNorm, IgSumNorm, InputGradient, Madry, Ramp, Standard, train
+from unfooled.training import Batches, IgNorm, Igr, IgSumNorm, InputGradient, Madry, Ramp, Standard, train
 from unfooled.training.loop import Checkpoint
 
 
@@ -221,7 +221,7 @@ class Bench:
         epochs = -(-steps // len(batches))
         loss = arm.loss(task.threat)
         if arm.ramp:
-            loss = Ramp(loss, arm.ramp * epochs)  # type: ignore[arg-type]
+            loss = Ramp(loss, arm.ramp * epochs)
         settings = {"arm": str(arm.name), "loss": str(loss), "seed": self.seed, "steps": steps, "n": len(x)}
         file = "".join(c if c.isalnum() or c == "-" else "_" for c in arm.name)
         about = {"input_shape": list(x.shape[1:]), "num_classes": int(y.max()) + 1}

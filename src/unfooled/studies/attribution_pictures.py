@@ -103,8 +103,8 @@ def curves(task: Task, rows: Sequence[Scores], scores: Sequence[tuple[str, str]]
                 axis.set_xlabel("eps", fontsize=8)
     axes[0, 0].legend(fontsize=7, frameon=False)
     caption = (
-        f"{task.source}, {look}: mean score against the radius, bands are 95 % intervals over images. The dotted line is "
-        "what an unrelated map scores where the score is corrected."
+        f"{task.source}, {look}: mean score against the radius, bands are 95 % intervals over images. The dotted line "
+        "is what an unrelated map scores where the score is corrected."
     )
     return picture(found, f"{task.source}: {look} against the radius", caption)
 

@@ -65,7 +65,7 @@ HOW = ("attack", "best of N", "random")
 LOOKS = 0.5
 """From this share of the attack's drop on, a random point looks like a strong attack."""
 ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
-"""What a network may lose in clean accuracy, and must gain in Kendall's tau or in corrected LENS, to count as robust."""
+"""What a network may lose in clean accuracy, and must gain in Kendall's tau or in corrected LENS."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,7 @@ def study(
     return summary
 
 
-def _one(
-    task: Task, seed: int, size: Scale, units: Units, out: Path | None
-) -> tuple[list[Network], list[Scores]]:
+def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None) -> tuple[list[Network], list[Scores]]:
     """One data set and seed: train all, agree on the images, attack each."""
     arms = [arm for arm in size.arms if not arm.once or seed == 0]
     folder = None if out is None else out / "networks" / f"{task.source}-{seed}"
@@ -254,9 +252,7 @@ def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float
         values[how] = {}
         for by in ranked:
             kind = {name: score for name, score in every.items() if _kind(name) == _kind(by)}
-            judged[how, by] = judge_explanation(
-                model, x, y, way.x_adv[by], threat, look.judged, kind, clean=clean
-            )
+            judged[how, by] = judge_explanation(model, x, y, way.x_adv[by], threat, look.judged, kind, clean=clean)
             values[how] |= {name: listed(v) for name, v in judged[how, by].scores.items()}
     worst = judged["attack", main_lens(task)]
     gap = None
@@ -482,9 +478,9 @@ def summarise(
 NOTES = (
     "A score is 1 where nothing moved. Corrected, 0 is what an unrelated map of scattered pixels scores; raw LENS has "
     "another floor for every map, so raw values of two networks cannot be compared.",
-    "Means are over the images whose explanation was attacked; an attack that found nothing is counted as failed and is "
-    "never a 1. All networks of a seed are judged on the same images, the first that all of them classify rightly.",
-    "Intervals are bootstraps over images, those of differences paired by image. Images of several seeds are pooled; the "
-    "spread between seeds is to be read off the rows, and three seeds carry no interval.",
+    "Means are over the images whose explanation was attacked; an attack that found nothing is counted as failed and "
+    "is never a 1. All networks of a seed are judged on the same images, the first that all of them classify rightly.",
+    "Intervals are bootstraps over images, those of differences paired by image. Images of several seeds are pooled; "
+    "the spread between seeds is to be read off the rows, and three seeds carry no interval.",
     "Networks, budgets and steps are smaller than published: no row here reproduces a row of the sources' tables.",
 )
