@@ -118,8 +118,8 @@ def draw(a: Tensor, b: Tensor, found: Survival) -> list[dict[str, str]]:
     figure.savefig(buffer, format="png", metadata={"Software": None})
     caption = (
         f"The two worst pairs, the median and the best by corrected LENS-recall at k = {k}, w = {w}, or all where "
-        "there are few. Left and middle: the maps, each on its own scale. Right: their top k pixels; black were kept, green "
-        "moved into the window of a clean one, orange moved farther, light blue were lost."
+        "there are few. Left and middle: the maps, each on its own scale. Right: their top k pixels; black were kept, "
+        "green moved into the window of a clean one, orange moved farther, light blue were lost."
     )
     png = base64.b64encode(buffer.getvalue()).decode()
     return [{"title": "Where the top pixels went", "caption": caption, "png": png}]
