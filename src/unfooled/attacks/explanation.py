@@ -31,7 +31,7 @@ from unfooled.attacks.explanation_candidates import (
     Reduce,
     takes_create_graph,
 )
-from unfooled.attacks.explanation_objectives import MapObjective, normalised, out_of_lens
+from unfooled.attacks.explanation_objectives import MapObjective, normalised
 from unfooled.core import rng
 from unfooled.core.ascent import Decaying, Rule, ascend
 from unfooled.core.checks import BadInput
@@ -74,7 +74,7 @@ def attack_explanation(
     threat: Threat,
     explain: Explanation,
     *,
-    objective: MapObjective = out_of_lens(),  # noqa: B008  (frozen)
+    objective: MapObjective,
     steps: int = 50,
     rule: Rule = Decaying(),  # noqa: B008  (frozen)
     hold: float = 10.0,
@@ -122,8 +122,7 @@ def attack_explanation(
         BadInput: an argument cannot be used; the message names the offender.
 
     Example:
-        >>> from unfooled.explanations import saliency
-        >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
+                >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
         >>> x, y = torch.tensor([[0.5, 0.4, 0.3]]), torch.tensor([0])
         >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
         >>> saliency(model, x, y).argmax(1), saliency(model, z, y).argmax(1)

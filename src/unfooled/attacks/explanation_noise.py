@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.explanation_candidates import Candidates, Explanation, Observe, Reduce
-from unfooled.attacks.explanation_objectives import MapObjective, out_of_lens
+from unfooled.attacks.explanation_objectives import MapObjective
 from unfooled.attacks.square import square_search
 from unfooled.core import rng
 from unfooled.core.checks import BadInput, check_threat
@@ -49,7 +49,7 @@ def best_of_random(
     threat: Threat,
     explain: Explanation,
     *,
-    objective: MapObjective | None = out_of_lens(),  # noqa: B008  (frozen)
+    objective: MapObjective | None,
     n: int = 100,
     reduce: Reduce = as_maps,
     observe: Observe | None = None,
@@ -97,7 +97,7 @@ def random_walk(
     threat: Threat,
     explain: Explanation,
     *,
-    objective: MapObjective | None = out_of_lens(),  # noqa: B008  (frozen)
+    objective: MapObjective | None,
     steps: int = 100,
     step: float = 1 / 30,
     reduce: Reduce = as_maps,
@@ -148,7 +148,7 @@ def square_explain(
     threat: Threat,
     explain: Explanation,
     *,
-    objective: MapObjective = out_of_lens(),  # noqa: B008  (frozen)
+    objective: MapObjective,
     steps: int = 500,
     p: float = 0.3,
     reduce: Reduce = as_maps,

@@ -70,12 +70,12 @@ class _Outside:
         return lambda maps, at: -(mask[at] * maps).sum((1, 2))
 
 
-def out_of_top_k(k: int = 100) -> MapObjective:
+def out_of_top_k(k: int) -> MapObjective:
     """Push mass out of the k pixels that were most relevant."""
     return _Outside(k, 0)
 
 
-def out_of_lens(k: int = 100, w: int = 1) -> MapObjective:
+def out_of_lens(k: int, w: int = 1) -> MapObjective:
     """Push mass out of the neighbourhood, w pixels wide, of the k pixels that were most relevant."""
     if w < 0:
         raise BadInput(f"w is {w}; a neighbourhood has width 0 or more")
