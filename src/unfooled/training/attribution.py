@@ -7,7 +7,7 @@
 
 l is the cross-entropy and the path leads from the sample to the adversarial point: another object than the logit's
 integrated gradients from a baseline, by which networks are judged. Since sum_i IG^l_i = l(x') - l(x), the sum in place
-of the norm, with lambda = 1, is the loss of `Madry`. To first order |IG^l|_1 in a Linf ball is eps |grad_x l|_1, that is
+of the norm, with lambda = 1, is the loss of `Madry`. To first order |IG^l|_1 in a Linf ball is eps |grad_x l|_1:
 `InputGradient(norm=1)`. The loss has curvature through the softmax, so ReLU need not be smoothed.
 
 At x' = x the norm has no gradient: the inner ascent starts at a random point. It differentiates gradients, which costs
@@ -40,7 +40,7 @@ from unfooled.explanations import integrated_gradients
 from unfooled.explanations.paths import Rule as Nodes
 from unfooled.explanations.paths import gauss_legendre
 from unfooled.training.grouped import grouped_mean
-from unfooled.training.inner import InEval, proposed
+from unfooled.training.inner import InEval, at_least, proposed
 from unfooled.training.standard import Standard
 
 
@@ -72,10 +72,14 @@ class IgNorm:
     inner_path: int = 5
     steps: int = 7
     inner: BudgetAttack | None = None
-    base: TrainingLoss = field(default=Standard(), kw_only=True)  # noqa: RUF009  (frozen)
-    rule: Rule = field(default=Constant(0.25), kw_only=True)  # noqa: RUF009  (frozen)
+    base: TrainingLoss = field(default=Standard(), kw_only=True)
+    rule: Rule = field(default=Constant(0.25), kw_only=True)
     nodes: Nodes = field(default=gauss_legendre, kw_only=True)
     chunk_bytes: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, steps=self.steps)
+        at_least(1, path=self.path, inner_path=self.inner_path)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
@@ -93,7 +97,7 @@ class IgNorm:
 class IgSumNorm:
     """The largest sum, inside the threat, of the loss and beta times the norm of its path integral.
 
-    Cost: as `IgNorm` with 1 forward, 1 backward at x' for a base, and steps + 1 forwards, steps backwards in the ascent.
+    Cost: as `IgNorm`, with 1 forward and backward at x' for a base, and as many in each step of the ascent.
 
     Args:
         threat: what the adversary may do.
@@ -113,12 +117,17 @@ class IgSumNorm:
     inner_path: int = 5
     steps: int = 7
     inner: BudgetAttack | None = None
-    rule: Rule = field(default=Constant(0.25), kw_only=True)  # noqa: RUF009  (frozen)
+    rule: Rule = field(default=Constant(0.25), kw_only=True)
     nodes: Nodes = field(default=gauss_legendre, kw_only=True)
     chunk_bytes: int | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, steps=self.steps)
+        at_least(1, path=self.path, inner_path=self.inner_path)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
+
         def total(z: Tensor, labels: Tensor, size: Tensor) -> Tensor:
             return cross_entropy(model(z).to(z.dtype), labels) + self.weight * size
 

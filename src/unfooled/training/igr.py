@@ -19,7 +19,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import BudgetAttack, Explain, TrainingLoss
 from unfooled.training.grouped import grouped_mean
-from unfooled.training.inner import InEval, proposed, smoothed, worst_points
+from unfooled.training.inner import InEval, at_least, proposed, smoothed, worst_points
 from unfooled.training.madry import Madry
 
 
@@ -38,7 +38,7 @@ class Igr:
         base: the loss that is regularised: `Madry(threat)`, `Trades(threat)` or any other.
         weight: lambda.
         inner: an attack that finds x', `(model, x, y, threat, *, generator) -> x'`, such as `partial(pgd, steps=7)`.
-            None: the base loss's own points where it has some, seven steps of PGD on the cross-entropy where it has not.
+            None: the base loss's own points where it has some, else those of seven steps of PGD on the cross-entropy.
         beta: explain the network with softplus(beta t) / beta for ReLU. A ReLU network's logit has gradients that do
             not change as units switch, so its biases get no gradient from this loss. None keeps ReLU.
 
@@ -55,6 +55,9 @@ class Igr:
     weight: float = 1.0
     inner: BudgetAttack | None = None
     beta: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""

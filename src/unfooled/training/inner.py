@@ -96,6 +96,13 @@ def smoothed(model: Model, beta: float | None) -> Model:
     return model if beta is None else Smoothed(model, beta)
 
 
+def at_least(least: float, **options: float) -> None:
+    """Refuse options that are smaller, or not a number."""
+    for name, value in options.items():
+        if not value >= least:
+            raise ValueError(f"{name} is {value}; it must be at least {least:g}")
+
+
 def remembering(start: str, memory: Starts | None) -> Starts | None:
     """The memory that a loss with these options has: none for random starts, a new one unless it has one already."""
     if start not in ("random", "warm"):

@@ -15,7 +15,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import TrainingLoss
 from unfooled.explanations import saliency
 from unfooled.training.grouped import grouped_mean
-from unfooled.training.inner import InEval
+from unfooled.training.inner import InEval, at_least
 from unfooled.training.standard import Standard
 
 
@@ -39,13 +39,12 @@ class InputGradient:
 
     weight: float = 1.0
     norm: float = 2.0
-    base: TrainingLoss = field(default=Standard(), kw_only=True)  # noqa: RUF009  (frozen)
+    base: TrainingLoss = field(default=Standard(), kw_only=True)
 
     def __post_init__(self) -> None:
         if not 1 <= self.norm < float("inf"):
             raise ValueError(f"norm is {self.norm}; it must be at least 1 and finite")
-        if not self.weight >= 0:
-            raise ValueError(f"weight is {self.weight}; it must be at least 0")
+        at_least(0, weight=self.weight)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""

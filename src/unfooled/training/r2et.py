@@ -23,7 +23,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import TrainingLoss
 from unfooled.explanations import saliency
 from unfooled.training.grouped import grouped_mean
-from unfooled.training.inner import InEval, smoothed
+from unfooled.training.inner import InEval, at_least, smoothed
 from unfooled.training.standard import Standard
 
 
@@ -59,13 +59,15 @@ class R2et:
     scaled: bool = field(default=False, kw_only=True)
     step: float = field(default=0.01, kw_only=True)
     beta: float | None = field(default=None, kw_only=True)
-    base: TrainingLoss = field(default=Standard(), kw_only=True)  # noqa: RUF009  (frozen)
+    base: TrainingLoss = field(default=Standard(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.form not in ("difference", "exp"):
             raise ValueError(f'form is {self.form!r}; it must be "difference" or "exp"')
-        if self.k < 1 or self.pairs < 1 or not self.step > 0:
-            raise ValueError(f"k is {self.k}, pairs is {self.pairs}, step is {self.step}; they must be above 0")
+        at_least(1, k=self.k, pairs=self.pairs)
+        at_least(0, weight=self.weight, curvature=self.curvature)
+        if not self.step > 0:
+            raise ValueError(f"step is {self.step}; it must be above 0")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
