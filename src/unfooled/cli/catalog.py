@@ -57,7 +57,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
-            "medium": "MNIST, 200 images; a seed takes about an hour on 2 cores, the first one half an hour more",
+            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 200 images; hours for each on 2 cores",
             "full": "MNIST, Fashion-MNIST, GTSRB at published sizes; days on a GPU",
         },
     ),
