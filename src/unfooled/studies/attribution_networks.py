@@ -155,7 +155,8 @@ PUBLISHED = partial(two_convolutions, width=32, hidden=1024)
 SCALES = {
     "small": Scale(
         (Task("digits", 0.15, (6,), (1,), 300, batch=64, lr=5e-3),), _arms(ig=0.2),
-        (("saliency", 0.5, 20, True), ("saliency", 1.0, 40, False), ("integrated gradients", 1.0, 20, True)), None, 540, 200,
+        (("saliency", 0.5, 20, True), ("saliency", 1.0, 40, False), ("integrated gradients", 1.0, 20, True)),
+        None, 540, 200,
     ),
     "medium": Scale(
         (
