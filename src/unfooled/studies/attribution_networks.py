@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from unfooled.attacks.pgd import pgd
+from unfooled.core.ascent import Constant
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
-from unfooled.explanations.paths import integrated_gradients
+from unfooled.explanations.gradients import saliency
 from unfooled.training import Batches, IgNorm, Igr, IgSumNorm, InputGradient, Madry, Ramp, Standard, train
 from unfooled.training.loop import Checkpoint
 
@@ -134,12 +136,13 @@ class Scale:
 
 def _arms(*, ig: float, path: int = 8, inner_path: int = 4) -> tuple[Arm, ...]:
     """The networks of every scale; `ig` is the share of the steps that the IG-* arms go on for from PGD's weights."""
-    igr = partial(integrated_gradients, steps=8)
+    # A ReLU network's saliency does not change as units switch; softplus gives it a gradient that training can follow.
+    near = partial(pgd, steps=3, rule=Constant(0.5))
     return (
         Arm("natural", lambda threat: Standard()),
         Arm("PGD", lambda threat: Madry(threat, steps=7), share=1.5, ramp=0.4),
-        Arm("input gradient", lambda threat: InputGradient(weight=1.0)),
-        Arm("IGR", lambda threat: Igr(threat, igr, Standard(), weight=1.0), ramp=0.4),
+        Arm("input gradient", lambda threat: InputGradient(weight=10.0)),
+        Arm("IGR", lambda threat: Igr(threat, saliency, Standard(), inner=near, beta=10.0), ramp=0.3),
         Arm(
             "IG-NORM", lambda threat: IgNorm(threat, path=path, inner_path=inner_path), share=ig, lr=0.5, start="PGD",
             once=True,
