@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unfooled import __version__
-from unfooled.cli import attack, audit, demo, doctor, explain, report, study, train
+from unfooled.cli import attack, audit, demo, doctor, explain, lens, report, study, train
 from unfooled.cli.errors import INTERRUPTED, guarded
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command(name="audit")(audit.audit)
 app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
 app.command(name="explain")(explain.explain)
+app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.command(name="report")(report.report)
 app.command(name="study")(study.study)
 app.command(name="doctor")(doctor.doctor)

@@ -210,8 +210,7 @@ def _kth_largest(rows: Tensor, k: int) -> Tensor:
         size = rows.shape[1] // fold
         blocks = rows[:, : fold * size].reshape(len(rows), fold, size)  # a block is a column: far apart in the map
         best = blocks.amax(1).topk(k, dim=1, sorted=False).indices
-        inside = blocks.gather(2, best[:, None].expand(-1, fold, -1)).flatten(1)
-        rows = torch.cat([inside, rows[:, fold * size :]], 1)
+        rows = torch.cat([*(part.gather(1, best) for part in blocks.unbind(1)), rows[:, fold * size :]], 1)
     return rows.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
 
 

@@ -1,0 +1,203 @@
+"""`unfooled lens`: did maps that were stored elsewhere survive a perturbation?"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from unfooled.cli import catalog, options
+from unfooled.cli.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unfooled.evaluation.locality import Survival
+    from unfooled.evaluation.records import Mean
+
+REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
+LISTS = ("--k", "--w")
+BATCH = 32
+
+
+class ListCommand(TyperCommand):
+    """Takes several numbers after one option, `--w 1 2 3`, as `--w 1,2,3`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the numbers, then parse as usual."""
+        return super().parse_args(ctx, joined(args))
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """Join the numbers that follow --k and --w by commas; anything else ends the list."""
+    found: list[str] = []
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        number = re.fullmatch(r"\d+(,\d+)*,?", word) is not None
+        if number and len(found) > 1 and found[-2] in LISTS and found[-1] not in LISTS:
+            found[-1] = f"{found[-1].rstrip(',')},{word}"
+        else:
+            found += [option, value] if equals and option in LISTS else [word]
+    return found
+
+
+def lens(
+    clean: Annotated[str, typer.Argument(help="Maps before, .npy, .npz or .safetensors; file.npz:name for one array.")],
+    perturbed: Annotated[str, typer.Argument(help="Maps after, in the same order.")],
+    k: Annotated[list[str], typer.Option("--k", help="How many top pixels: 100, or several: --k 50 100.")],
+    w: Annotated[
+        list[str] | None, typer.Option("--w", help="Reach of the window, or several: --w 1 2 3; 1 if not given.")
+    ] = None,
+    diverse: Annotated[bool, typer.Option("--diverse", help="Score the diverse top k too.")] = False,
+    reduce: Annotated[
+        str | None, typer.Option("--reduce", help=f"Of channels: {', '.join(REDUCTIONS)}; abs-sum if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
+    seed: options.SeedOpt = 0,
+    device: options.DeviceOpt = "auto",
+    threads: options.ThreadsOpt = None,
+    batch: options.BatchOpt = None,
+    json: options.JsonOpt = False,
+    quiet: options.QuietOpt = False,
+) -> None:
+    """Score how much of a set of relevance maps survived, with the level of chance beside every score.
+
+    For example:
+
+        unfooled lens clean.npy perturbed.npy --k 1000 --w 1 2 3
+    """
+    ks, ws = numbers(k, "--k"), numbers(w or ["1"], "--w")
+    how = REDUCTIONS[catalog.choose({name: name for name in REDUCTIONS}, reduce, "reduction")] if reduce else None
+    where = options.machine(device, threads, seed=seed, batch=batch)
+    from unfooled.cli import audit, show
+    from unfooled.core.files import write_whole
+    from unfooled.evaluation.locality import score_maps
+    from unfooled.evaluation.records import Environment
+    from unfooled.report.lens import compose_lens, draw, warnings
+
+    start = time.perf_counter()
+    a, b, used = pair(clean, perturbed, how)
+    a, b = a.to(where), b.to(where)
+    with show.stages(quiet or json) as progress:
+        found = score_maps(a, b, k=ks, w=ws, diverse=diverse, seed=seed, batch=batch or BATCH, progress=progress)
+    said = warnings(found)
+    if used is None and bool(((a < 0).any() | (b < 0).any()).item()):
+        said.append("The maps hold negative values and are ranked with their sign; save their absolute values if that "
+                    "is not meant.")  # fmt: skip
+    record: dict[str, Any] = {
+        "clean": clean, "perturbed": perturbed, "reduce": used, "found": found.model_dump(mode="json"),
+        "warnings": said, "seconds": time.perf_counter() - start, "command": audit.command(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": Environment.here(where).model_dump(mode="json"),
+    }  # fmt: skip
+    if out is not None:
+        import json as lib
+
+        full = record | {"pictures": draw(a, b, found)}
+        write_whole(out / "lens.json", lib.dumps(full, indent=1).encode())
+        write_whole(out / "report.html", compose_lens(full).encode("utf-8", "replace"))
+    if json:
+        import json as lib
+
+        typer.echo(lib.dumps(record, indent=2))
+    elif not quiet:
+        tell(found, said)
+        if out is not None:
+            show.out.print(f"page: {out / 'report.html'}", soft_wrap=True)
+
+
+def numbers(given: list[str], option: str) -> list[int]:
+    """Whole numbers from "1", "1,2" and repeated options, each once, in the order given."""
+    words = [word for text in given for word in text.split(",") if word.strip()]
+    if not words or not all(re.fullmatch(r"\s*\d+\s*", word) for word in words):
+        raise Refused(f"{option} is {' '.join(given)!r}; give whole numbers, {option} 1 2 3 or {option} 1,2,3")
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def pair(clean: str, perturbed: str, how: str | None) -> tuple[Tensor, Tensor, str | None]:
+    """Both files as maps, (N, H, W), and the reduction that was used, None where there were no channels."""
+    import torch
+
+    from unfooled import distances
+    from unfooled.data.maps import read_maps
+
+    a, b = read_maps(clean), read_maps(perturbed)
+    if a.shape != b.shape:
+        raise Refused(
+            f"{clean} holds maps of shape {tuple(a.shape)}, {perturbed} of {tuple(b.shape)}; pairs need one shape"
+        )
+    kind = torch.promote_types(a.dtype, b.dtype)
+    a, b = a.to(kind), b.to(kind)
+    if a.ndim == 4:
+        reduce = getattr(distances, how or "abs_sum")
+        return reduce(a), reduce(b), (how or "abs_sum")
+    if how is not None:
+        raise Refused(
+            f"--reduce is for channels, (N, C, H, W), but {clean} has shape {tuple(a.shape)}, which is read as N maps; "
+            "save one image of C channels as a[None]"
+        )
+    return a, b, None
+
+
+def tell(found: Survival, said: list[str]) -> None:
+    """One table for every k and w, one of rank correlations, and the warnings."""
+    from rich.table import Table
+
+    from unfooled.cli import show
+
+    for block in found.blocks:
+        table = Table(
+            title=f"k = {block.k}, w = {block.w}   {found.n} pairs of {found.shape[0]} x {found.shape[1]}, "
+            f"{found.undefined} undefined",
+            title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0),
+        )  # fmt: skip
+        for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "shift p", "p < .05"):
+            table.add_column(heading)
+        for s in block.scores:
+            colour = "yellow" if s.says_nothing else ""
+            level = figure(s.chance.value) + (" says nothing" if s.says_nothing else "")
+            table.add_row(
+                s.score, s.neutral, show.mean(s.raw), f"[{colour}]{level}" if colour else level,
+                show.mean(s.corrected), str(s.raw.n), figure(s.p, 3), percent(s.surprising),
+            )  # fmt: skip
+        show.out.print(table)
+        show.out.print(
+            f"[dim]zeros among the top k: {percent(block.zeros_clean.value)} clean, "
+            f"{percent(block.zeros_perturbed.value)} perturbed"
+            f"{diverse_counts(block.found_clean, block.found_perturbed)}\n"
+        )
+    ranks = Table(title="Rank correlations", title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for heading in ("correlation", "mean", "n", "undefined"):
+        ranks.add_column(heading)
+    for one in found.ranks:
+        ranks.add_row(one.name, show.mean(one.value), str(one.value.n), str(one.undefined))
+    show.out.print(ranks)
+    show.out.print(
+        "[dim]95 % bootstrap intervals in brackets; corrected = (raw - chance) / (1 - chance). The paper's LENS-recall "
+        "dilates the clean set, its LENS-prec the perturbed one.",
+        soft_wrap=True,
+    )
+    for text in said:
+        show.out.print(f"[yellow]{text}", soft_wrap=True)
+
+
+def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
+    """How many diverse pixels the maps have on average."""
+    if clean is None or perturbed is None:
+        return ""
+    return f"; diverse pixels found: {figure(clean.value, 0)} clean, {figure(perturbed.value, 0)} perturbed"
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """A number, or that there is none."""
+    return "not available" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share in percent."""
+    return "not available" if value is None else f"{100 * value:.0f} %"
