@@ -177,7 +177,7 @@ class _Climb:
     ) -> None:
         self.found, self.rows, self.steps, self.every, self.t = found, rows, steps, every, 0
         self.hold, self.kappa, self.differences, self.generator = hold, kappa, differences, generator
-        self.models: list[Model] = [Smoothed(found.model, beta) for beta in betas] or [found.model]
+        self.models: list[Model] = [Smoothed(found.model, beta, pools=True) for beta in betas] or [found.model]
 
     def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """All rows start together and none is ever done, so that each call is a step of every row."""
