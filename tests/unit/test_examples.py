@@ -38,13 +38,14 @@ def numbers(line: str) -> list[float]:
     return [float(found) for found in re.findall(r"-?\d+\.\d+", line)]
 
 
-def test_there_are_six_and_each_is_tested() -> None:
+def test_there_are_seven_and_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
     assert names == {
         "adaptive_attack",
         "audit_in_python",
         "explain_under_attack",
         "harden",
+        "harden_explanations",
         "own_attack",
         "robustness_curve",
     }
@@ -109,6 +110,14 @@ def test_explain_under_attack(printed: Printed) -> None:
     for kept_fooled, kept_held, rank_fooled, rank_held in rows.values():
         assert min(kept_fooled, kept_held) > 0.09
         assert max(kept_fooled, kept_held, rank_fooled, rank_held) < 1
+
+
+def test_harden_explanations(printed: Printed) -> None:
+    lines = printed("harden_explanations", epochs=4)
+    rows = {line.split()[0]: numbers(line) for line in lines[1:]}
+    assert set(rows) == {"standard", "input-gradient", "madry", "igr"}
+    assert all(clean > 0.6 and -1 < tau < 1 and 0 < top < 1 for clean, tau, top in rows.values())
+    assert rows["igr"][1] > rows["standard"][1]
 
 
 def test_own_attack(printed: Printed) -> None:

@@ -41,6 +41,11 @@ TRAINING = {
     "fast": "training.fast:Fast",
     "n-fgsm": "training.fast:n_fgsm",
     "free": "training.free:Free",
+    "ig-norm": "training.attribution:IgNorm",
+    "ig-sum-norm": "training.attribution:IgSumNorm",
+    "igr": "training.igr:Igr",
+    "r2et": "training.r2et:R2et",
+    "input-gradient": "training.input_gradient:InputGradient",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (
