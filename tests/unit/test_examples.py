@@ -46,6 +46,7 @@ def test_there_are_seven_and_each_is_tested() -> None:
         "explain_under_attack",
         "harden",
         "harden_explanations",
+        "lens_scores",
         "own_attack",
         "robustness_curve",
     }
@@ -118,6 +119,18 @@ def test_harden_explanations(printed: Printed) -> None:
     assert set(rows) == {"standard", "input-gradient", "madry", "igr"}
     assert all(clean > 0.6 and -1 < tau < 1 and 0 < top < 1 for clean, tau, top in rows.values())
     assert rows["igr"][1] > rows["standard"][1]
+def test_lens_scores(printed: Printed) -> None:
+    rows: dict[str, list[list[float]]] = {}
+    for line in printed("lens_scores")[1:-1]:
+        rows.setdefault(line[:20].strip(), []).append(numbers(line))
+    assert set(rows) == {"attack on the label", "random signs", "another image"}
+    for found in rows.values():
+        assert len(found) == 3
+        raw, level = ([row[i] for row in found] for i in (0, 1))
+        assert raw == sorted(raw)
+        assert level == sorted(level)
+    for other in ("attack on the label", "random signs"):
+        assert rows[other][1][2] > rows["another image"][1][2] + 0.1
 
 
 def test_own_attack(printed: Printed) -> None:
