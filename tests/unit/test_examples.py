@@ -38,7 +38,7 @@ def numbers(line: str) -> list[float]:
     return [float(found) for found in re.findall(r"-?\d+\.\d+", line)]
 
 
-def test_there_are_seven_and_each_is_tested() -> None:
+def test_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
     assert names == {
         "adaptive_attack",
@@ -119,6 +119,8 @@ def test_harden_explanations(printed: Printed) -> None:
     assert set(rows) == {"standard", "input-gradient", "madry", "igr"}
     assert all(clean > 0.6 and -1 < tau < 1 and 0 < top < 1 for clean, tau, top in rows.values())
     assert rows["igr"][1] > rows["standard"][1]
+
+
 def test_lens_scores(printed: Printed) -> None:
     rows: dict[str, list[list[float]]] = {}
     for line in printed("lens_scores")[1:-1]:
