@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import linear, points, source, tiny_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.conftest import linear, points, source, tiny_net
 from unfooled.attacks import (
     Differences,
     attack_explanation,

@@ -31,7 +31,7 @@ ARMS = (
     Arm("on from PGD", lambda threat: Standard(), share=0.5, start="PGD", once=True),
 )
 TINY = Scale(
-    (TASK,), ARMS, (("saliency", 0.5, 3, True), ("saliency", 1.0, 5, False), ("integrated gradients", 1.0, 2, True)),
+    (TASK,), ARMS, (("saliency", 0.5, 3, 0), ("saliency", 1.0, 5, 4), ("integrated gradients", 1.0, 2, 0)),
     300, 200, 20, attack_steps=2,
 )  # fmt: skip
 SCORES = list(study.scores_of(TASK))

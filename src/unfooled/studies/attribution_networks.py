@@ -100,7 +100,7 @@ class Scale:
     Attributes:
         tasks: data sets.
         arms: networks.
-        looks: (explanation, share of eps, images, for the first seed alone).
+        looks: (explanation, share of eps, images for seed 0, images for each other seed).
         train_n: training samples; all where None.
         pool: test images from which those that every network classifies rightly are taken.
         robust_n: images of the cascade.
@@ -109,7 +109,7 @@ class Scale:
 
     tasks: tuple[Task, ...]
     arms: tuple[Arm, ...]
-    looks: tuple[tuple[str, float, int, bool], ...]
+    looks: tuple[tuple[str, float, int, int], ...]
     train_n: int | None
     pool: int
     robust_n: int
@@ -158,7 +158,7 @@ PUBLISHED = partial(two_convolutions, width=32, hidden=1024)
 SCALES = {
     "small": Scale(
         (Task("digits", 0.15, (6,), (1,), 300, batch=64, lr=5e-3),), _arms(ig=0.2),
-        (("saliency", 0.5, 20, True), ("saliency", 1.0, 40, False), ("integrated gradients", 1.0, 20, True)),
+        (("saliency", 0.5, 20, 0), ("saliency", 1.0, 40, 40), ("integrated gradients", 1.0, 20, 0)),
         None, 540, 200,
     ),
     "medium": Scale(
@@ -169,8 +169,8 @@ SCALES = {
         ),
         _arms(ig=400 / 1500),
         (
-            ("saliency", 0.25, 32, True), ("saliency", 0.5, 32, True), ("saliency", 1.0, 200, False),
-            ("integrated gradients", 1.0, 64, True),
+            ("saliency", 0.25, 32, 0), ("saliency", 0.5, 32, 0), ("saliency", 1.0, 200, 100),
+            ("integrated gradients", 1.0, 32, 0),
         ),
         None, 1000, 500,
     ),
@@ -182,8 +182,8 @@ SCALES = {
         ),
         _arms(ig=1.0, path=50, inner_path=10),
         (
-            ("saliency", 0.125, 200, False), ("saliency", 0.25, 200, False), ("saliency", 0.5, 200, False),
-            ("saliency", 1.0, 1000, False), ("integrated gradients", 1.0, 1000, False),
+            ("saliency", 0.125, 200, 200), ("saliency", 0.25, 200, 200), ("saliency", 0.5, 200, 200),
+            ("saliency", 1.0, 1000, 1000), ("integrated gradients", 1.0, 1000, 1000),
         ),
         None, 10_000, 1000,
     ),

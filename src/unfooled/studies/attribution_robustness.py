@@ -216,8 +216,8 @@ def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None) -> 
     jobs = {
         _unit(task, seed, f"{arm.name}-{name}-{share:g}"): (arm.name, LOOKS_AT[name], n, share)
         for arm in arms
-        for name, share, n, once in size.looks
-        if not once or seed == 0
+        for name, share, first, later in size.looks
+        if (n := later if seed else first)
     }
 
     def attacked(unit: str) -> Scores:
