@@ -1,12 +1,13 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`,
-`sigma_zero`.
+Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`,
+`pdpgd`, `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 """
 
 from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
@@ -27,6 +28,7 @@ __all__ = [
     "Estimated",
     "Jittered",
     "StraightThrough",
+    "alma",
     "apgd",
     "bisect",
     "bpda",
