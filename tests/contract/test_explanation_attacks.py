@@ -38,6 +38,7 @@ from unfooled.evaluation.explanation import (
     SKIPPED,
     STATUSES,
     UNDEFINED,
+    Score,
     explanation_robustness,
     judge_explanation,
 )
@@ -53,7 +54,7 @@ EXPLANATIONS: dict[str, Explanation] = {
 }
 by_name = pytest.mark.parametrize("explain", EXPLANATIONS.values(), ids=EXPLANATIONS.keys())
 K = 10
-SCORES = {"top": partial(top_k_intersection, k=K), "tau": kendall}
+SCORES: dict[str, Score] = {"top": partial(top_k_intersection, k=K), "tau": kendall}
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +263,7 @@ def test_batch_normalisation_in_eval_mode() -> None:
     with pytest.raises(BadInput, match="training mode"):
         attack_explanation(net, x, torch.zeros(6, dtype=torch.int64), Linf(0.1), saliency, objective=cosine())
     net.eval()
-    y, before = net(x).argmax(1), net[1].running_mean.clone()  # type: ignore[union-attr,operator]
+    y, before = net(x).argmax(1), net[1].running_mean.clone()  # type: ignore[operator]
     for explain in (saliency, partial(integrated_gradients, steps=3)):
         z = attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine(), steps=5)
         assert (z != x).flatten(1).any(1).all()
@@ -365,7 +366,7 @@ def test_the_map_of_a_linear_model_cannot_be_moved() -> None:
         assert verdict.scores["top"].isnan().all()
 
 
-SCORES_OF_SMALL = {"top": partial(top_k_intersection, k=4)}
+SCORES_OF_SMALL: dict[str, Score] = {"top": partial(top_k_intersection, k=4)}
 
 
 def test_every_status_by_hand(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
@@ -426,7 +427,7 @@ def test_robustness_is_the_worst_case_of_every_score(digits: tuple[nn.Module, Te
         "steps": 8,
         "restarts": 1,
     }
-    run = partial(explanation_robustness, net, threat=Linf(0.2), explain=saliency, **options)
+    run: Callable[..., Any] = partial(explanation_robustness, net, threat=Linf(0.2), explain=saliency, **options)
     found = run(x, y)
     assert found.n == 2 * budget_of(steps=8, restarts=1)
     clean = net(x).argmax(1) == y
@@ -466,7 +467,7 @@ def test_bad_input_is_named() -> None:
     net = tiny_net()
     x = points(3, (1, 6, 5))
     y = net(x).argmax(1)
-    run = partial(attack_explanation, net, x, y, Linf(0.1), saliency, objective=cosine())
+    run: Callable[..., Any] = partial(attack_explanation, net, x, y, Linf(0.1), saliency, objective=cosine())
     for options, message in (
         ({"steps": 0}, "steps is 0"),
         ({"hold": -1.0}, "hold is -1"),
@@ -476,7 +477,7 @@ def test_bad_input_is_named() -> None:
         ({"reduce": lambda e: e}, r"reduce returned shape \(3, 1, 6, 5\)"),
     ):
         with pytest.raises(BadInput, match=message):
-            run(**options)  # type: ignore[arg-type]
+            run(**options)
     with pytest.raises(BadInput, match="labels lie in"):
         attack_explanation(net, x, y + 3, Linf(0.1), saliency, objective=cosine())
     with pytest.raises(BadInput, match="outside"):
