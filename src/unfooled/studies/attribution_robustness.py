@@ -92,7 +92,7 @@ class Look:
 
 
 LOOKS_AT = {
-    "saliency": Look("saliency", saliency, saliency, 2, 2),
+    "saliency": Look("saliency", saliency, saliency, 1, 2),
     "integrated gradients": Look(
         "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8), 1, 1
     ),
