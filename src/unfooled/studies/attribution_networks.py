@@ -167,7 +167,7 @@ SCALES = {
             Task("fashion-mnist", 0.1, (50, 100), (1,), 1500),
             Task("gtsrb", 8 / 255, (50, 100), (1, 2), 1500),
         ),
-        _arms(ig=400 / 1500),
+        _arms(ig=200 / 1500),
         (
             ("saliency", 0.25, 32, 0), ("saliency", 0.5, 32, 0), ("saliency", 1.0, 200, 100),
             ("integrated gradients", 1.0, 32, 0),
