@@ -1,8 +1,8 @@
 """Do the reasons survive? Attribution robustness of networks trained for it, under scores corrected for chance.
 
 For each data set and seed every network is trained; the first test images that all of them classify rightly are
-explained by each, and attacked; beside the attack stand the best of as many random points as it took explanations, a single
-random point, and the map of another image. Judged on the true network and the true explanation.
+explained by each, and attacked; beside the attack stand the best of as many random points as it took explanations, a
+single random point, and the map of another image. Judged on the true network and the true explanation.
 
 What is asked of the sources, in figures that are fixed here:
 
