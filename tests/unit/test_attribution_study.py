@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unfooled.attacks import pgd
 from unfooled.core.checks import BadInput
 from unfooled.evaluation import intervals
 from unfooled.evaluation.records import read_record
@@ -35,6 +36,16 @@ TINY = Scale(
     300, 200, 20, attack_steps=2,
 )  # fmt: skip
 SCORES = list(study.scores_of(TASK))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps in place of the cascade, which has tests of its own."""
+
+    def few(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int) -> torch.Tensor:
+        return pgd(model, x, y, threat, steps=2, generator=torch.Generator().manual_seed(seed))
+
+    monkeypatch.setattr(study, "cascade", few)
 
 
 def made(arm: str, how: dict[str, float], *, seed: int = 0, n: int = 40, noise: float = 0.01) -> Scores:
@@ -112,6 +123,7 @@ def test_what_is_undefined_counts_nowhere() -> None:
     assert listed(torch.tensor([0.1234567, torch.nan])) == [0.12346, None]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
     assert read_record(tmp_path / "summary.json", StudySummary) == first
@@ -138,6 +150,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         study.study("tiny", out=tmp_path, size=replace(TINY, attack_steps=3))
 
 
+@pytest.mark.usefixtures("quick")
 def test_all_networks_of_a_seed_see_the_same_images(tmp_path: Path) -> None:
     study.study("tiny", out=tmp_path, seeds=(1,), size=TINY)
     rows = [read_record(p, Scores) for p in (tmp_path / "units").rglob("*saliency-1.json")]
