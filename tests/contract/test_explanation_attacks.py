@@ -252,6 +252,18 @@ def test_observers_see_allowed_points_alone(digits: tuple[nn.Module, Tensor, Ten
     assert looked > 50
 
 
+def test_where_nothing_is_right_nothing_is_done() -> None:
+    net, x = tiny_net(), points(4, (1, 6, 5))
+    y = (net(x).argmax(1) + 1) % 3
+    for attack in (attack_explanation, best_of_random, random_walk, square_explain):
+        assert torch.equal(attack(net, x, y, Linf(0.1), saliency, objective=cosine()), x)
+    found = explanation_robustness(
+        net, x, y, Linf(0.1), saliency, scores=SCORES_OF_SMALL, objectives=[cosine()], steps=2
+    )
+    assert found.attack.counts["top"]["skipped"] == 4
+    assert found.best_of_n.scores["top"].isnan().all()
+
+
 def test_batch_normalisation_in_eval_mode() -> None:
     torch_layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)]
     with torch.random.fork_rng():
