@@ -252,6 +252,28 @@ def test_observers_see_allowed_points_alone(digits: tuple[nn.Module, Tensor, Ten
     assert looked > 50
 
 
+def test_vectors() -> None:
+    net = tiny_net()[3]
+
+    def model(x: Tensor) -> Tensor:
+        return net(x.repeat(1, 20).square())
+
+    x = points(5, (6,))
+    y = model(x).argmax(1)
+    options: dict[str, Any] = {"objective": out_of_top_k(2)}
+    for run in (
+        partial(attack_explanation, steps=4, **options),
+        partial(attack_explanation, steps=4, differences=Differences(draws=4), **options),
+        partial(best_of_random, n=4, **options),
+        partial(random_walk, steps=4, **options),
+        partial(square_explain, steps=20, **options),
+    ):
+        z = run(model, x, y, Linf(0.1), saliency)
+        assert z.shape == x.shape
+        assert (z != x).any()
+        assert (gain(out_of_top_k(2), saliency, model, x, y, z)[(z != x).any(1)] > 0).all()
+
+
 def test_where_nothing_is_right_nothing_is_done() -> None:
     net, x = tiny_net(), points(4, (1, 6, 5))
     y = (net(x).argmax(1) + 1) % 3
