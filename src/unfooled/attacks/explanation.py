@@ -122,6 +122,8 @@ def attack_explanation(
         BadInput: an argument cannot be used; the message names the offender.
 
     Example:
+        >>> from unfooled.attacks import out_of_top_k
+        >>> from unfooled.explanations import saliency
                 >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
         >>> x, y = torch.tensor([[0.5, 0.4, 0.3]]), torch.tensor([0])
         >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
@@ -140,7 +142,7 @@ def attack_explanation(
             differences = Differences()
         for r in range(restarts):
             start = threat.sample(x, generator, draw=r, stage=43)
-            for rows in found.live.split(batch):
+            for rows in found.groups(batch):
                 climb = _Climb(found, rows, steps, every, hold, kappa, tuple(betas), differences, generator)
                 ascend(
                     climb,
@@ -186,7 +188,7 @@ class _Climb:
         open_end = torch.zeros_like(at, dtype=torch.bool)
         if t == self.steps:
             self.found.offer(z, rows)
-            return torch.zeros_like(z[:, 0].flatten(1)[:, 0]), open_end
+            return z.new_zeros(len(z)), open_end
         if self.differences is not None:
             return self._by_differences(z, rows, t), open_end
         logits = read_logits(self.found.model, z)
