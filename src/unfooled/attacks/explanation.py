@@ -31,6 +31,7 @@ from unfooled.attacks.explanation_candidates import (
     Reduce,
     takes_create_graph,
 )
+from unfooled.attacks.explanation_noise import random_point
 from unfooled.attacks.explanation_objectives import MapObjective, normalised
 from unfooled.core import rng
 from unfooled.core.ascent import Decaying, Rule, ascend
@@ -104,7 +105,7 @@ def attack_explanation(
         hold: weight of the term that holds the label, per unit of the logits.
         kappa: lead, in logits, below which that term sets in.
         betas: sharpness of softplus in equal shares of the steps; none, (), attacks the true network's own curvature.
-        restarts: random starts inside the threat, at least 1.
+        restarts: random starts, corners for `Linf`, at least 1.
         every: steps between looks at the true explanation; the start and the end are always looked at.
         differences: attack by differences instead of gradients.
         reduce: relevances (B, *D) -> maps (B, H, W).
@@ -141,7 +142,7 @@ def attack_explanation(
         if differences is None and not differentiable(model, x, y, explain):
             differences = Differences()
         for r in range(restarts):
-            start = threat.sample(x, generator, draw=r, stage=43)
+            start = random_point(x, threat, draw=r, generator=generator)
             for rows in found.groups(batch):
                 climb = _Climb(found, rows, steps, every, hold, kappa, tuple(betas), differences, generator)
                 ascend(

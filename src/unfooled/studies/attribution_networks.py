@@ -169,7 +169,7 @@ SCALES = {
         ),
         _arms(ig=200 / 1500),
         (
-            ("saliency", 0.25, 32, 0), ("saliency", 0.5, 32, 0), ("saliency", 1.0, 200, 100),
+            ("saliency", 0.25, 24, 0), ("saliency", 0.5, 24, 0), ("saliency", 1.0, 200, 64),
             ("integrated gradients", 1.0, 32, 0),
         ),
         None, 1000, 500,

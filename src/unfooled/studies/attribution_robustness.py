@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks import kendall_surrogate, out_of_lens
+from unfooled.attacks import kendall_surrogate, out_of_lens, out_of_top_k
 from unfooled.attacks.explanation_objectives import MapObjective
 from unfooled.core.checks import BadInput
 from unfooled.core.types import Explain
@@ -90,13 +90,14 @@ class Look:
 
     def objectives(self, task: Task) -> tuple[MapObjective, ...]:
         """What the attack maximises, one after the other."""
-        return (out_of_lens(task.ks[-1], task.ws[0]), kendall_surrogate())[: self.count]
+        k = task.ks[-1]
+        return (out_of_top_k(k), out_of_lens(k, task.ws[0]), kendall_surrogate())[: self.count]
 
 
 LOOKS_AT = {
-    "saliency": Look("saliency", saliency, saliency, 1, 2),
+    "saliency": Look("saliency", saliency, saliency, 1, 3),
     "integrated gradients": Look(
-        "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8), 1, 1
+        "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8), 1, 2
     ),
 }
 
