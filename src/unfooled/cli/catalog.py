@@ -34,6 +34,8 @@ EXPLANATIONS = {
     "smoothgrad": "explanations.smoothing:smooth_grad",
     "grad-cam": "explanations.cams:grad_cam",
 }
+REASONS = {**EXPLANATIONS, "none": ""}
+"""What an audit may attack the explanation of."""
 TRAINING = {
     "standard": "training.standard:Standard",
     "madry": "training.madry:Madry",
