@@ -36,6 +36,14 @@ EXPLANATIONS = {
 }
 REASONS = {**EXPLANATIONS, "none": ""}
 """What an audit may attack the explanation of."""
+OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lens": ("attacks:out_of_lens", ("k", "w")),
+    "top-k": ("attacks:out_of_top_k", ("k",)),
+    "mass-center": ("attacks:mass_center", ()),
+    "cosine": ("attacks:cosine", ()),
+    "kendall": ("attacks:kendall_surrogate", ()),
+}
+"""What an attack on an explanation maximises, and which of k and w it takes."""
 TRAINING = {
     "standard": "training.standard:Standard",
     "madry": "training.madry:Madry",
