@@ -89,7 +89,9 @@ def explain(
     moved = explain_attack.search(given, target, method_, how, seed=seed) if how is not None else None
     if moved is not None:
         arrays |= {"x_adv": moved.x_adv, "attribution_adv": moved.attribution, **moved.arrays}
-    plain = {name: v.cpu().numpy() if isinstance(v, torch.Tensor) else np.array(v) for name, v in arrays.items()}
+    plain: dict[str, Any] = {
+        name: v.cpu().numpy() if isinstance(v, torch.Tensor) else np.array(v) for name, v in arrays.items()
+    }
     np.savez_compressed(buffer, **plain)
     write_whole(out / "maps.npz", buffer.getvalue())
     files = [out / "maps.npz"]
