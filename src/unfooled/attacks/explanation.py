@@ -140,7 +140,7 @@ def attack_explanation(
             differences = Differences()
         for r in range(restarts):
             start = threat.sample(x, generator, draw=r, stage=43)
-            for rows in found.live.split(batch):
+            for rows in found.parts(batch):
                 climb = _Climb(found, rows, steps, every, hold, kappa, tuple(betas), differences, generator)
                 ascend(
                     climb,

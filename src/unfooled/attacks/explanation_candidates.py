@@ -84,6 +84,10 @@ class Candidates:
             # What rounding alone could gain is no gain.
             self.top = start + 1e-6 * (1 + start.abs())
 
+    def parts(self, batch: int) -> list[Tensor]:
+        """The positions that can be attacked, at most `batch` at a time; no part where there is none."""
+        return [rows for rows in self.live.split(batch) if len(rows)]
+
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
         """Whether the label of each sample holds, (b,) bool; logits that are NaN or infinite hold none."""
         return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
