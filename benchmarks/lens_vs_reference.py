@@ -9,8 +9,9 @@ It scores one pair after another, so it is timed on `--loop` of the pairs. Figur
 pair, medians over rounds in which the two take turns; ratios are medians of the ratios within a round.
 
 Maps: `scattered` (uniform noise), `smooth` (noise averaged over 9 x 9 pixels), `sparse` (noise, nine in ten pixels
-zero); the perturbed map is .7 of the clean one and .3 of another. `plain` is the three plain scores in three calls of
-ours, which choose the sets anew each time; the published algorithm is given its sets once.
+zero); the perturbed map is .7 of the clean one and .3 of another. `windows` is the dilation of one set alone. `plain`
+is the three plain scores where each side chooses its sets once; `plain, three calls` calls our three functions, which
+choose them anew each time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import unfooled
-from unfooled.distances import diverse_intersection, lens_precision, lens_recall, top_k_intersection
+from unfooled.distances import (
+    dilate,
+    diverse_intersection,
+    lens_precision,
+    lens_recall,
+    top_k_intersection,
+    top_k_mask,
+)
 
 Indices = NDArray[np.int64]
 Map = NDArray[np.float32]
@@ -123,16 +131,24 @@ def maps(kind: str, n: int, side: int, generator: torch.Generator) -> tuple[Tens
     return (a * (gaps < 0.1), b * (gaps < 0.1)) if kind == "sparse" else (a, b)
 
 
+def once(a: Tensor, b: Tensor, k: int, w: int) -> Tensor:
+    s, t = top_k_mask(a, k), top_k_mask(b, k)
+    hits = (s & t, dilate(s, w) & t, s & dilate(t, w))
+    return torch.stack([h.flatten(1).sum(1, dtype=torch.int32) / k for h in hits])
+
+
 def our_plain(a: Tensor, b: Tensor, k: int, w: int) -> Tensor:
     return torch.stack([top_k_intersection(a, b, k=k), lens_recall(a, b, k=k, w=w), lens_precision(a, b, k=k, w=w)])
 
 
-def cases(k: int, w: int, candidates: int) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
+def cases(k: int, w: int, candidates: int, side: int) -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
     """Ours on a batch, the published algorithm on a pair."""
     return {
+        "windows": (lambda a, b: dilate(a, w), lambda a, b: windows(a, (side, side), w)),
         "top_k": (partial(top_k_intersection, k=k), partial(top_k, k=k)),
         "recall": (partial(lens_recall, k=k, w=w), partial(recall, k=k, w=w)),
-        "plain": (partial(our_plain, k=k, w=w), partial(plain, k=k, w=w)),
+        "plain": (partial(once, k=k, w=w), partial(plain, k=k, w=w)),
+        "plain, three calls": (partial(our_plain, k=k, w=w), partial(plain, k=k, w=w)),
         "diverse": (
             partial(diverse_intersection, k=k, w=w),
             partial(only_diverse, k=k, w=w, candidates=candidates),
@@ -140,12 +156,14 @@ def cases(k: int, w: int, candidates: int) -> dict[str, tuple[Callable[..., Any]
     }
 
 
-def measure(ours: Callable[..., Any], theirs: Callable[..., Any], a: Tensor, b: Tensor, args: Any) -> dict[str, Any]:
+def measure(
+    ours: Callable[..., Any], theirs: Callable[..., Any], batch: tuple[Tensor, Tensor], pairs: list[Any], rounds: int
+) -> dict[str, Any]:
     """Milliseconds a pair and their ratio."""
-    pairs = list(zip(a[: args.loop].numpy(), b[: args.loop].numpy(), strict=True))
+    a, b = batch
     ours(a, b), theirs(*pairs[0])
     times = []
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         begin = time.process_time()
         ours(a, b)
         between = time.process_time()
@@ -177,10 +195,16 @@ def main() -> None:
         a, b = maps(kind, args.batch, args.side, torch.Generator().manual_seed(0))
         for w in (1, 2, 3):
             candidates = CANDIDATES[w] if kind == "scattered" else args.side**2
-            for score, (ours, theirs) in cases(args.k, w, candidates).items():
+            for score, (ours, theirs) in cases(args.k, w, candidates, args.side).items():
                 if score == "top_k" and w > 1:
                     continue
-                row = {"maps": kind, "w": w, "score": score} | measure(ours, theirs, a, b, args)
+                if score == "windows":
+                    pair = top_k_mask(a, args.k), top_k_mask(b, args.k)
+                    pairs = [(top(m, args.k), None) for m in a[: args.loop].numpy()]
+                else:
+                    pair = a, b
+                    pairs = list(zip(a[: args.loop].numpy(), b[: args.loop].numpy(), strict=True))
+                row = {"maps": kind, "w": w, "score": score} | measure(ours, theirs, pair, pairs, args.rounds)
                 print(*list(row.values())[:-1], flush=True)
                 rows.append(row)
     record = {

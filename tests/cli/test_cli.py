@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from unfooled.cli import app as cli
 from unfooled.cli import catalog
 from unfooled.cli.audit import bound
 from unfooled.cli.errors import Refused
+from unfooled.cli.losses import make_loss
+from unfooled.training import Ramp
 
 NET = """
 import torch
@@ -453,3 +456,96 @@ def test_audit_attacks_the_explanation_that_is_asked_for(home: Path) -> None:
     assert json.loads(run(home, *common, "--reasons", "none").stdout)["reasons"] is None
     assert "did you mean saliency" in run(home, *common, "--reasons", "salience", code=2).stderr
     assert "--reasons none" in run(home, *common, "--reasons-n", "0", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (
+            "--loss ig-norm --threat linf:0.1 --path 6 --attack-steps 3 --weight 2",
+            "weight=2.0, path=6, inner_path=3, steps=3, inner=None",
+        ),
+        ("--loss ig-norm --threat linf:0.1 --base madry", "base=Madry(threat=Linf(eps=0.1"),
+        ("--loss ig-sum-norm --threat linf:0.1 --inner pgd --attack-steps 5", "inner=pgd(steps=5, stop=False)"),
+        (
+            "--loss igr --threat linf:0.1 --attack-steps 4",
+            "explain=integrated_gradients(steps=8, one_graph=True), base=Madry(",
+        ),
+        ("--loss igr --threat linf:0.1 --attack-steps 4", "steps=4, rule"),
+        (
+            "--loss igr --threat linf:0.1 --base trades --beta 3 --explain saliency --smooth 10",
+            "explain=saliency, base=Trades(",
+        ),
+        ("--loss igr --threat linf:0.1 --base trades --beta 3 --explain saliency --smooth 10", "inner=None, beta=10.0"),
+        ("--loss igr --threat linf:0.1 --base standard --attack-steps 3", "inner=pgd(steps=3, stop=False)"),
+        ("--loss r2et --k 50 --weight 0.1", "R2et(k=50, pairs=10, weight=0.1"),
+        ("--loss input-gradient", "InputGradient(weight=1.0, norm=2.0, base=Standard("),
+        ("--loss input-gradient --base madry --threat l2:0.5", "base=Madry(threat=L2(eps=0.5"),
+    ],
+)  # fmt: skip
+def test_attributional_losses_from_the_command_line(words: str, text: str) -> None:
+    loss = parsed(words)
+    assert text in str(loss)
+    assert isinstance(loss, Ramp) is ("--threat" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--loss ig-norm", "--loss ig-norm needs an adversary"),
+        (
+            "--loss input-gradient --threat linf:0.1",
+            "--loss input-gradient with --base standard trains against no adversary; leave --threat out, or "
+            "choose --base madry or trades",
+        ),
+        ("--loss r2et --attack-steps 3", "leave --attack-steps out"),
+        ("--loss r2et --base madry", "--loss r2et needs an adversary"),
+        (
+            "--loss madry --threat linf:0.1 --weight 1",
+            "takes no --weight; leave it out, or choose ig-norm, ig-sum-norm, igr, r2et, input-gradient",
+        ),
+        ("--loss igr --threat linf:0.1 --base fast", "there is no choice for --base 'fast'"),
+        ("--loss igr --threat linf:0.1 --explain saliency --path 4", "--explain saliency has no path"),
+        ("--loss igr --threat linf:0.1 --explain salience", "did you mean saliency"),
+        ("--loss ig-norm --threat linf:0.1 --inner fgsm", "there is no choice for --inner"),
+        ("--loss ig-norm --threat linf:0.1 --path 0", "--loss ig-norm: path is 0"),
+        ("--loss igr --threat linf:0.1 --weight -1", "--loss igr: weight is -1"),
+        (
+            "--loss standard --threat linf:0.1",
+            "--loss standard trains against no adversary; leave --threat out, or choose madry or trades",
+        ),
+    ],
+)  # fmt: skip
+def test_attributional_losses_refuse_what_does_not_fit(words: str, said: str) -> None:
+    with pytest.raises(Refused, match=re.escape(said)):
+        parsed(words)
+
+
+def parsed(words: str) -> Any:
+    """The loss that `unfooled train` would use."""
+    import typer
+
+    from unfooled.cli.app import app
+
+    command: Any = typer.main.get_command(app)
+    given = command.commands["train"].make_context("train", words.split()).params
+    options = ("weight", "base", "path", "inner", "explain", "smooth", "k")
+    return make_loss(
+        given["loss"], given["threat"], given["attack_steps"], given["beta"], ramp=2.0, **{o: given[o] for o in options}
+    )
+
+
+def test_attributional_training_runs_and_resumes(home: Path) -> None:
+    base = ("train", "--n", "64", "--batch", "32", "--watch", "32", "--epochs", "1", "--arch", "small-cnn")
+    for loss, *more in (
+        ("ig-norm", "--threat", "linf:0.05", "--path", "2", "--attack-steps", "1"),
+        ("igr", "--threat", "linf:0.05", "--path", "2", "--attack-steps", "1"),
+        ("r2et", "--k", "10"),
+    ):
+        words = (*base, "--loss", loss, *more, "--out", f"{loss}.pt")
+        done = json.loads(run(home, *words, "--json").stdout)
+        assert done["loss"] == loss
+        assert done["held_out_accuracy"] is not None
+        assert "was finished already" in run(home, *words).stdout
+    said = run(home, *base, "--loss", "r2et", "--k", "12", "--out", "r2et.pt", code=2).stderr
+    assert 'was trained with loss = "R2et(k=10, ' in said

@@ -20,6 +20,7 @@ from unfooled.distances import (
     abs_sum,
     chance,
     corrected,
+    diverse_top_k,
     kendall,
     lens_precision,
     lens_recall,

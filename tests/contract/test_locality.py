@@ -280,3 +280,25 @@ def test_large_maps_and_many_zeros_stay_quick() -> None:
     want = a.flatten(1).sort(dim=1, descending=True).values[:, 999]
     torch.testing.assert_close(a.where(top_k_mask(a, 1000), torch.inf).amin((1, 2)), want)
     assert distances.lens_recall(a, a, k=1000, w=3, diverse=True).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 11])
+@pytest.mark.parametrize("levels", [0, 3, 40])
+def test_the_top_is_found_in_every_corner_of_a_map(k: int, levels: int) -> None:
+    """A prime number of entries does not fall into blocks: the rest is searched too."""
+    a = maps(6, (1, 101), levels=levels)
+    for tail in (a, a + torch.arange(101) // 98, a - torch.arange(101)):  # the best last, and first
+        order = tail.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :k]
+        want = torch.zeros(6, 101, dtype=torch.bool).scatter_(1, order, True)
+        assert torch.equal(top_k_mask(tail, k).flatten(1), want)
+
+
+def test_diverse_pixels_of_low_rank_are_reached() -> None:
+    """Blocks of one window each, every pixel of a block better than the next block: the best is its middle."""
+    w, blocks = 2, 8
+    rows = torch.arange(blocks * (2 * w + 1))
+    number = rows[:, None] // 5 * blocks + rows // 5
+    middle = (rows[:, None] % 5 == w) & (rows % 5 == w)
+    a = (middle * 0.5 - number + 0.1 * maps(1, (40, 40))[0])[None]
+    mask = diverse_top_k(a, 50, w)
+    assert torch.equal(mask[0], middle & (number < 50))

@@ -418,7 +418,7 @@ def test_options_stand_in_the_text_and_memory_does_not() -> None:
     ],
 )
 def test_the_command_line_builds_them(name: str, options: dict[str, Any], text: str) -> None:
-    from unfooled.cli.train import make_loss
+    from unfooled.cli.losses import make_loss
 
     loss = make_loss(name, "linf:0.1", None, 6.0, **options)
     assert text in str(loss)
@@ -439,7 +439,7 @@ def test_the_command_line_builds_them(name: str, options: dict[str, Any], text: 
 )
 def test_the_command_line_refuses_what_a_loss_does_not_take(name: str, options: dict[str, Any], said: str) -> None:
     from unfooled.cli.errors import Refused
-    from unfooled.cli.train import make_loss
+    from unfooled.cli.losses import make_loss
 
     with pytest.raises(Refused, match=said):
         make_loss(name, "linf:0.1", None, 6.0, **options)

@@ -192,3 +192,34 @@ def test_beta_must_be_positive(beta: float) -> None:
     net = Net(nn.ReLU())
     with pytest.raises(BadInput, match="beta is"), smooth_relu(net, beta):
         pass
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        lambda t: F.max_pool2d(t, (2, 3), stride=(1, 2)),
+        lambda t: F.max_pool2d(t, 2, stride=1, dilation=2),
+    ],
+    ids=["plain", "padded", "oblong", "dilated"],
+)
+def test_pools_are_smoothed_where_asked(pool: Callable[[Tensor], Tensor]) -> None:
+    x = torch.rand(2, 3, 7, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(Smoothed(pool, BETA)(x), pool(x))
+    gap = pool(x) - Smoothed(pool, 1e5, pools=True)(x)
+    assert gap.abs().max() < 1e-4
+    below = pool(x) - Smoothed(pool, BETA, pools=True)(x)
+    assert below.min() >= 0
+    assert below.max() <= torch.tensor(9.0).log() / BETA
+    leaf = x.clone().requires_grad_()
+    assert torch.autograd.gradgradcheck(Smoothed(pool, BETA, pools=True), leaf)
+    assert torch.autograd.gradcheck(Smoothed(pool, BETA, pools=True), leaf)
+    # One number in the window: nothing to smooth; indices belong to the true maximum.
+    torch.testing.assert_close(Smoothed(nn.MaxPool2d(1), BETA, pools=True)(x), x)
+    value, place = Smoothed(nn.MaxPool2d(2, return_indices=True), BETA, pools=True)(x)
+    assert torch.equal(value, F.max_pool2d(x, 2))
+    assert place.dtype == torch.int64
+    assert torch.equal(
+        Smoothed(nn.MaxPool2d(2, ceil_mode=True), BETA, pools=True)(x), F.max_pool2d(x, 2, ceil_mode=True)
+    )

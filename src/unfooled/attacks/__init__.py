@@ -1,7 +1,7 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`,
-`sigma_zero`.
+Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`,
+`pdpgd`, `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 
@@ -10,6 +10,7 @@ search `square_explain`, and the baselines `random_point`, `best_of_random`, `ra
 """
 
 from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
@@ -41,6 +42,7 @@ __all__ = [
     "Estimated",
     "Jittered",
     "StraightThrough",
+    "alma",
     "apgd",
     "attack_explanation",
     "best_of_random",

@@ -122,6 +122,8 @@ def attack_explanation(
         BadInput: an argument cannot be used; the message names the offender.
 
     Example:
+        >>> from unfooled.attacks import out_of_top_k
+        >>> from unfooled.explanations import saliency
                 >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
         >>> x, y = torch.tensor([[0.5, 0.4, 0.3]]), torch.tensor([0])
         >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
@@ -140,7 +142,7 @@ def attack_explanation(
             differences = Differences()
         for r in range(restarts):
             start = threat.sample(x, generator, draw=r, stage=43)
-            for rows in found.parts(batch):
+            for rows in found.groups(batch):
                 climb = _Climb(found, rows, steps, every, hold, kappa, tuple(betas), differences, generator)
                 ascend(
                     climb,
@@ -177,7 +179,7 @@ class _Climb:
     ) -> None:
         self.found, self.rows, self.steps, self.every, self.t = found, rows, steps, every, 0
         self.hold, self.kappa, self.differences, self.generator = hold, kappa, differences, generator
-        self.models: list[Model] = [Smoothed(found.model, beta) for beta in betas] or [found.model]
+        self.models: list[Model] = [Smoothed(found.model, beta, pools=True) for beta in betas] or [found.model]
 
     def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """All rows start together and none is ever done, so that each call is a step of every row."""
@@ -186,7 +188,7 @@ class _Climb:
         open_end = torch.zeros_like(at, dtype=torch.bool)
         if t == self.steps:
             self.found.offer(z, rows)
-            return torch.zeros_like(z[:, 0].flatten(1)[:, 0]), open_end
+            return z.new_zeros(len(z)), open_end
         if self.differences is not None:
             return self._by_differences(z, rows, t), open_end
         logits = read_logits(self.found.model, z)

@@ -84,9 +84,9 @@ class Candidates:
             # What rounding alone could gain is no gain.
             self.top = start + 1e-6 * (1 + start.abs())
 
-    def parts(self, batch: int) -> list[Tensor]:
-        """The positions that can be attacked, at most `batch` at a time; no part where there is none."""
-        return [rows for rows in self.live.split(batch) if len(rows)]
+    def groups(self, batch: int) -> tuple[Tensor, ...]:
+        """The samples that can be attacked, `batch` at a time."""
+        return self.live.split(batch) if len(self.live) else ()
 
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
         """Whether the label of each sample holds, (b,) bool; logits that are NaN or infinite hold none."""

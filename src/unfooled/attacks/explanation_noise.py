@@ -83,7 +83,7 @@ def best_of_random(
     with frozen(model):
         batch = batch or fitting_batch(model, x)
         found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.parts(batch):
+        for rows in found.groups(batch):
             near = threat.take(rows)
             for draw in range(n):
                 found.offer(random_point(x[rows], near, draw=draw, generator=generator), rows)
@@ -131,7 +131,7 @@ def random_walk(
     with frozen(model):
         batch = batch or fitting_batch(model, x)
         found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.parts(batch):
+        for rows in found.groups(batch):
             near, seed = threat.take(rows).bounded(x), rng.seeds(x[rows], generator, stage=59)
             z = x[rows]
             for draw in range(steps):
@@ -183,7 +183,7 @@ def square_explain(
     with frozen(model):
         batch = batch or fitting_batch(model, x)
         found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.parts(batch):
+        for rows in found.groups(batch):
 
             def value(z: Tensor, at: Tensor, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
                 return found.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)

@@ -36,7 +36,7 @@ from unfooled.core import rng
 from unfooled.core.checks import BadInput
 from unfooled.core.shapes import flat, per_sample
 from unfooled.distances.attention import centroid
-from unfooled.distances.locality import top_k_mask
+from unfooled.distances.locality import dilate, top_k_mask
 
 MapValue = Callable[[Tensor, Tensor], Tensor]
 """(maps (b, H, W), at (b,) int64 positions in the clean maps) -> (b,); larger is a stronger attack."""
@@ -64,9 +64,7 @@ class _Outside:
     w: int
 
     def __call__(self, clean: Tensor) -> MapValue:
-        mask = top_k_mask(clean, self.k).to(clean.dtype)
-        if self.w:
-            mask = F.max_pool2d(mask[:, None], 2 * self.w + 1, 1, self.w)[:, 0]
+        mask = dilate(top_k_mask(clean, self.k), self.w).to(clean.dtype)
         return lambda maps, at: -(mask[at] * maps).sum((1, 2))
 
 

@@ -51,6 +51,11 @@ TRAINING = {
     "fast": "training.fast:Fast",
     "n-fgsm": "training.fast:n_fgsm",
     "free": "training.free:Free",
+    "ig-norm": "training.attribution:IgNorm",
+    "ig-sum-norm": "training.attribution:IgSumNorm",
+    "igr": "training.igr:Igr",
+    "r2et": "training.r2et:R2et",
+    "input-gradient": "training.input_gradient:InputGradient",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (
@@ -67,7 +72,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
-            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 200 images; hours for each on 2 cores",
+            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 200 images; some two hours for each on 2 cores",
             "full": "MNIST, Fashion-MNIST, GTSRB at published sizes; days on a GPU",
         },
     ),

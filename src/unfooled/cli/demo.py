@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unfooled.cli import catalog, options
+from unfooled.cli.losses import make_loss
 
 THREAT = "linf:0.15"
 COMMON = {
@@ -40,7 +41,7 @@ def demo(
     summaries, folders = [], []
     with show.bars(quiet or json) as progress:
         for name, choice in NETWORKS.items():
-            objective = train.make_loss(choice["loss"], choice["threat"], choice["steps"], 6.0)
+            objective = make_loss(choice["loss"], choice["threat"], choice["steps"], 6.0)
             settings = COMMON | {k: choice[k] for k in ("epochs", "lr")} | {"seed": seed, "loss": str(objective)}
             task = progress.add_task(f"train {name}", total=choice["epochs"])
             for epoch in train.run(objective, settings, out / f"{name}.pt", where):

@@ -9,6 +9,7 @@ import typer
 
 from unfooled.cli import catalog, options
 from unfooled.cli.errors import Refused
+from unfooled.cli.losses import BASES, make_loss
 
 if TYPE_CHECKING:
     pass
@@ -33,6 +34,25 @@ def train(
     ] = None,
     replays: Annotated[int | None, typer.Option("--replays", help="Steps on each batch (free): 4.")] = None,
     align: Annotated[float | None, typer.Option("--align", help="Weight of GradAlign (fast, n-fgsm): 0.")] = None,
+    weight: Annotated[
+        float | None, typer.Option("--weight", help="Of the regulariser (ig-norm, ig-sum-norm, igr, r2et, ...).")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help=f"What is regularised: {', '.join(BASES)}; igr: madry, else standard.")
+    ] = None,
+    path: Annotated[
+        int | None, typer.Option("--path", help="Nodes of the path integral: 10 (ig-norm, ig-sum-norm), 8 (igr).")
+    ] = None,
+    inner: Annotated[
+        str | None, typer.Option("--inner", help="What finds the points of ig-norm, ig-sum-norm: ascent, or pgd.")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", help="What igr keeps together: integrated-gradients, saliency, ...")
+    ] = None,
+    smooth: Annotated[
+        float | None, typer.Option("--smooth", help="Sharpness of softplus for ReLU in explanations (igr, r2et).")
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Rank that r2et defends: 100.")] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -57,7 +77,7 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free).
+    """Train a classifier: plainly, against an adversary, or so that its reasons stay (ig-norm, igr, r2et, ...).
 
     For example, a hardened network for the digits:
 
@@ -69,7 +89,8 @@ def train(
         raise Refused(f"--watch is {watch}; it must be at least 0")
     objective = make_loss(
         loss, threat, attack_steps, beta, ramp=epochs / 5 if ramp is None else ramp, start=start, remove=remove,
-        replays=replays, align=align,
+        replays=replays, align=align, weight=weight, base=base, path=path, inner=inner, explain=explain, smooth=smooth,
+        k=k,
     )  # fmt: skip
     if start == "warm" and (augment or devices > 1):
         raise Refused("--start warm knows a sample by its bytes, in one process; leave out --augment and --devices")
@@ -107,45 +128,6 @@ def train(
         show.out.print(f"{out}{accuracy}{done}", soft_wrap=True)
 
 
-TAKES = {
-    "madry": ("steps", "start", "remove"),
-    "trades": ("steps", "start", "remove"),
-    "fast": ("align",),
-    "n-fgsm": ("align",),
-    "free": ("replays",),
-}
-
-
-def make_loss(
-    name: str, threat: str | None, steps: int | None, beta: float, *, ramp: float = 0.0, **options: Any
-) -> Any:
-    """A training loss from its name and the options that it takes; those that are None keep their defaults."""
-    kind = catalog.choose(catalog.TRAINING, name, "loss")
-    given = {option: value for option, value in {"steps": steps, **options}.items() if value is not None}
-    takes = TAKES.get(name, ())
-    for option in given:
-        if option not in takes:
-            spelled = "--attack-steps" if option == "steps" else f"--{option}"
-            others = ", ".join(loss for loss, known in TAKES.items() if option in known)
-            raise Refused(f"--loss {name} takes no {spelled}; leave it out, or choose {others}")
-    if name == "standard":
-        if threat is not None:
-            raise Refused("--loss standard trains against no adversary; leave --threat out, or choose madry or trades")
-        return catalog.resolve(kind)()
-    if threat is None:
-        raise Refused(f"--loss {name} needs an adversary to train against, such as --threat linf:0.1")
-    if given.get("steps", 1) < 1:
-        raise Refused(f"--attack-steps is {given['steps']}; it must be at least 1")
-    if ramp < 0:
-        raise Refused(f"--ramp is {ramp:g}; it must be at least 0")
-    extra: dict[str, Any] = {"beta": beta} if name == "trades" else {}
-    try:
-        objective = catalog.resolve(kind)(catalog.threat(threat), **given, **extra)
-    except ValueError as e:
-        raise Refused(f"--loss {name}: {e}") from None
-    return catalog.resolve("training.progress:Ramp")(objective, ramp) if ramp else objective
-
-
 def run(
     objective: Any, settings: dict[str, Any], out: Path, device: str, *, devices: int = 1, precision: str = "32-true"
 ) -> Any:
@@ -159,6 +141,7 @@ def run(
     from unfooled.models.load import load_model
     from unfooled.training.loop import Batches, Checkpoint, train
     from unfooled.training.monitor import Monitor
+    from unfooled.training.progress import threat_of
 
     seed, arch = settings["seed"], settings["arch"]
     sizes = {"seed": seed, "size": catalog.size(settings["size"])}
@@ -191,12 +174,13 @@ def run(
         "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std, "classes": whole.classes,
     }  # fmt: skip
     monitor = None
-    if settings.get("watch"):
+    against = threat_of(objective)
+    if settings.get("watch") and against is not None:
         # Without a part of their own, the samples trained on: a collapse shows there too.
         x, y = held_out or (whole.x, whole.y)
         # Spread over the file, which may be in the order of the classes.
         rows = torch.linspace(0, len(x) - 1, min(settings["watch"], len(x))).long()
-        monitor = Monitor(getattr(objective, "loss", objective).threat, x[rows], y[rows])
+        monitor = Monitor(against, x[rows], y[rows])
     return train(
         net,
         batches,

@@ -1,22 +1,24 @@
 """The nearest adversarial example that a budget of passes finds, in several norms.
 
-    explore with two attacks from x  ->  the nearer point of each sample  ->  refine with a third from there
+    explore with some attacks from x  ->  the nearest point of each sample  ->  refine with others from there
 
-The points of several attacks are far apart where the loss has many local minima, and close together where it has few:
-exploring twice costs little in the second case and pays in the first.
+The points of several attacks, or of one at several scales, are far apart where the loss has many local minima, and
+close together where it has few: exploring again costs little in the second case, and pays more than further steps in
+the first.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from unfooled.attacks.alma import alma
 from unfooled.attacks.bisect import bisect
-from unfooled.attacks.ddn import ddn
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.sigma_zero import sigma_zero
@@ -32,17 +34,35 @@ Minimal = Callable[..., Tensor]
 END = 10  # forwards that each attack takes to walk back towards x
 
 
-def _pdpgd_l1(model: Model, x: Tensor, y: Tensor, norm: float, **options: Any) -> Tensor:
-    """PDPGD in L1, whatever the norm is: sparse points are near in L2 too, and found by other paths."""
-    return pdpgd(model, x, y, 1, **options)
+def _sparse(model: Model, x: Tensor, y: Tensor, norm: float, **options: Any) -> Tensor:
+    """ALMA in L1 with wide steps, whatever the norm is: sparse points are near in L2 too, and found by other paths."""
+    return alma(model, x, y, 1, first=2.0, **options)
 
 
-# (share of the budget, attack): the last one starts from the nearest point of those before it.
-PLANS: dict[float, tuple[tuple[float, Minimal], ...]] = {
-    0.0: ((0.6, sigma_zero), (0.4, sigma_zero)),
-    1.0: ((0.7, pdpgd), (0.3, fmn)),
-    2.0: ((0.2, ddn), (0.55, _pdpgd_l1), (0.25, fmn)),
-    math.inf: ((0.75, bisect), (0.25, fmn)),
+class Part(NamedTuple):
+    """One attack of a plan.
+
+    Attributes:
+        share: of the budget.
+        attack: what is run.
+        onward: from the nearest point found before it, instead of from x.
+    """
+
+    share: float
+    attack: Minimal
+    onward: bool = False
+
+
+PLANS: dict[float, tuple[Part, ...]] = {
+    0.0: (Part(0.6, sigma_zero), Part(0.4, sigma_zero, True)),
+    1.0: (Part(0.31, alma), Part(0.31, _sparse), Part(0.22, pdpgd, True), Part(0.16, fmn, True)),
+    2.0: (
+        Part(0.26, partial(alma, first=0.5)),
+        Part(0.25, partial(alma, first=1.0)),
+        Part(0.25, _sparse),
+        Part(0.24, fmn, True),
+    ),
+    math.inf: (Part(0.75, bisect), Part(0.25, fmn, True)),
 }
 
 
@@ -60,8 +80,8 @@ def envelope(
     """Find near adversarial examples with the attacks that measure best together, norm by norm.
 
         L0     sigma_zero, sigma_zero from there
-        L1     pdpgd, fmn from there
-        L2     ddn, pdpgd in L1; fmn from the nearer point
+        L1     alma with two sizes of steps; pdpgd, then fmn, each from the nearest point
+        L2     alma with two sizes of steps, and in L1; fmn from the nearest point
         Linf   bisect, fmn from there
 
     Args:
@@ -120,9 +140,9 @@ def _nearest(
     """Run a norm's plan on samples that are classified as y (or not yet as the target)."""
     threat, plan = unbounded(norm), PLANS[float(norm)]
     best, distance = x, torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-    for i, (share, attack) in enumerate(plan):
-        start = best if i and i == len(plan) - 1 else None
-        steps = (int(share * budget) - END - 4) // 2
+    for share, attack, onward in plan:
+        start = best if onward else None
+        steps = max(1, (int(share * budget) - END - 4) // 2)  # the smallest budget leaves a small share none
         z = attack(model, x, y, norm, targeted=targeted, steps=steps, start=start, generator=generator)
         size = threat.size(z - x)
         nearer = (size > 0) & (size < distance)

@@ -4,8 +4,14 @@
 
 A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no signal; the smoothed one
 has some, and the result is judged on the true model. Weights are shared. Replaced inside the model's forward pass,
-whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`. Left alone: max-pooling,
-leaky ReLU, ReLU6, GELU and all others; compiled and scripted code, where the calls cannot be seen.
+whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`.
+
+With `pools` also two-dimensional max-pooling, whose switches hide as much of a map's change as those of ReLU:
+
+    max_{i <= n} t_i   ->   log(1/n sum_i exp(beta t_i)) / beta,    at most log(n) / beta below it
+
+Left alone: other pooling, leaky ReLU, ReLU6, GELU and all others; compiled and scripted code, where the calls cannot be
+seen.
 
 References:
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983.
@@ -13,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +39,9 @@ _CLAMP = {torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tens
 _CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
 
 
+_POOL = {F.max_pool2d, torch.max_pool2d}
+
+
 @dataclass(frozen=True, eq=False)
 class Smoothed:
     """The model with softplus in place of ReLU, as a model of its own; `model` itself is not touched.
@@ -39,10 +49,12 @@ class Smoothed:
     Args:
         model: any callable to logits.
         beta: sharpness, above 0; the larger, the closer to ReLU.
+        pools: smooth max-pooling too.
     """
 
     model: Model
     beta: float
+    pools: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -50,7 +62,7 @@ class Smoothed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of the smoothed model."""
-        with _Softplus(self.beta):
+        with _Softplus(self.beta, self.pools):
             return self.model(x)
 
 
@@ -97,14 +109,16 @@ class _SmoothForward:
 
 
 class _Softplus(TorchFunctionMode):
-    """Answers every call of ReLU with softplus."""
+    """Answers every call of ReLU with softplus, and where asked those of max-pooling with a mean of exponentials."""
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float, pools: bool = False) -> None:
         super().__init__()
-        self.beta = beta
+        self.beta, self.pools = beta, pools
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.pools and func in _POOL:
+            return _soft_pool(func, self.beta, *args, **kwargs)
         if not _is_relu(func, args, kwargs):
             return func(*args, **kwargs)
         t = args[0] if args else kwargs["input"]
@@ -124,3 +138,32 @@ def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     high = args[2] if len(args) > 2 else kwargs.get("max")
     t = args[0] if args else kwargs["input"]
     return high is None and not isinstance(low, Tensor) and low == 0 and t.is_floating_point()
+
+
+def _soft_pool(
+    func: Any,
+    beta: float,
+    input: Tensor,  # noqa: A002  (torch's name)
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Max-pooling by exponentials; the true one where indices or cut windows are asked for."""
+    size, step, pad, spread = (_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    if ceil_mode or return_indices:
+        return func(input, size, step, pad, spread, ceil_mode=ceil_mode, return_indices=return_indices)
+    t = F.pad(input, (pad[1], pad[1], pad[0], pad[0]), value=-torch.inf) if any(pad) else input
+    high, wide = ((t.shape[d - 2] - spread[d] * (size[d] - 1) - 1) // step[d] + 1 for d in (0, 1))
+    windows = [
+        t[..., i : i + step[0] * (high - 1) + 1 : step[0], j : j + step[1] * (wide - 1) + 1 : step[1]]
+        for i in range(0, spread[0] * size[0], spread[0])
+        for j in range(0, spread[1] * size[1], spread[1])
+    ]
+    return ((beta * torch.stack(windows)).logsumexp(0) - math.log(len(windows))) / beta
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from unfooled.attacks.pgd import pgd
+from unfooled.core.ascent import Constant
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
-from unfooled.explanations.paths import integrated_gradients
+from unfooled.explanations.gradients import saliency
 from unfooled.training import Batches, IgNorm, Igr, IgSumNorm, InputGradient, Madry, Ramp, Standard, train
 from unfooled.training.loop import Checkpoint
 
@@ -98,7 +100,7 @@ class Scale:
     Attributes:
         tasks: data sets.
         arms: networks.
-        looks: (explanation, share of eps, images, for the first seed alone).
+        looks: (explanation, share of eps, images for seed 0, images for each other seed).
         train_n: training samples; all where None.
         pool: test images from which those that every network classifies rightly are taken.
         robust_n: images of the cascade.
@@ -107,7 +109,7 @@ class Scale:
 
     tasks: tuple[Task, ...]
     arms: tuple[Arm, ...]
-    looks: tuple[tuple[str, float, int, bool], ...]
+    looks: tuple[tuple[str, float, int, int], ...]
     train_n: int | None
     pool: int
     robust_n: int
@@ -134,12 +136,13 @@ class Scale:
 
 def _arms(*, ig: float, path: int = 8, inner_path: int = 4) -> tuple[Arm, ...]:
     """The networks of every scale; `ig` is the share of the steps that the IG-* arms go on for from PGD's weights."""
-    igr = partial(integrated_gradients, steps=8)
+    # A ReLU network's saliency does not change as units switch; softplus gives it a gradient that training can follow.
+    near = partial(pgd, steps=3, rule=Constant(0.5))
     return (
         Arm("natural", lambda threat: Standard()),
         Arm("PGD", lambda threat: Madry(threat, steps=7), share=1.5, ramp=0.4),
-        Arm("input gradient", lambda threat: InputGradient(weight=1.0)),
-        Arm("IGR", lambda threat: Igr(threat, igr, Standard(), weight=1.0), ramp=0.4),
+        Arm("input gradient", lambda threat: InputGradient(weight=10.0)),
+        Arm("IGR", lambda threat: Igr(threat, saliency, Standard(), inner=near, beta=10.0), ramp=0.3),
         Arm(
             "IG-NORM", lambda threat: IgNorm(threat, path=path, inner_path=inner_path), share=ig, lr=0.5, start="PGD",
             once=True,
@@ -155,7 +158,7 @@ PUBLISHED = partial(two_convolutions, width=32, hidden=1024)
 SCALES = {
     "small": Scale(
         (Task("digits", 0.15, (6,), (1,), 300, batch=64, lr=5e-3),), _arms(ig=0.2),
-        (("saliency", 0.5, 20, True), ("saliency", 1.0, 40, False), ("integrated gradients", 1.0, 20, True)),
+        (("saliency", 0.5, 20, 0), ("saliency", 1.0, 40, 40), ("integrated gradients", 1.0, 20, 0)),
         None, 540, 200,
     ),
     "medium": Scale(
@@ -164,10 +167,10 @@ SCALES = {
             Task("fashion-mnist", 0.1, (50, 100), (1,), 1500),
             Task("gtsrb", 8 / 255, (50, 100), (1, 2), 1500),
         ),
-        _arms(ig=400 / 1500),
+        _arms(ig=200 / 1500),
         (
-            ("saliency", 0.25, 32, True), ("saliency", 0.5, 32, True), ("saliency", 1.0, 200, False),
-            ("integrated gradients", 1.0, 64, True),
+            ("saliency", 0.25, 32, 0), ("saliency", 0.5, 32, 0), ("saliency", 1.0, 200, 100),
+            ("integrated gradients", 1.0, 32, 0),
         ),
         None, 1000, 500,
     ),
@@ -179,8 +182,8 @@ SCALES = {
         ),
         _arms(ig=1.0, path=50, inner_path=10),
         (
-            ("saliency", 0.125, 200, False), ("saliency", 0.25, 200, False), ("saliency", 0.5, 200, False),
-            ("saliency", 1.0, 1000, False), ("integrated gradients", 1.0, 1000, False),
+            ("saliency", 0.125, 200, 200), ("saliency", 0.25, 200, 200), ("saliency", 0.5, 200, 200),
+            ("saliency", 1.0, 1000, 1000), ("integrated gradients", 1.0, 1000, 1000),
         ),
         None, 10_000, 1000,
     ),

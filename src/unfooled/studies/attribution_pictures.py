@@ -17,8 +17,13 @@ from unfooled.studies.attribution_networks import Task
 from unfooled.studies.attribution_records import Pool, Scores, array
 from unfooled.studies.records import Picture
 
-STYLES = {"attack": ("#b2182b", "o"), "best of N": ("#2166ac", "s"), "random": ("#7f7f7f", "^")}
-"""Colour and marker of each perturbation; told apart without colour, too."""
+STYLES = {
+    "attack": ("#b2182b", "o"),
+    "best of N": ("#2166ac", "s"),
+    "random": ("#7f7f7f", "^"),
+    "another image": ("#1b7837", "D"),
+}
+"""Colour and marker of each perturbation and of the level of unrelated images; told apart without colour, too."""
 
 
 def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -48,7 +53,7 @@ def bars(pool: Pool, scores: Sequence[tuple[str, str]]) -> Picture:
                 m = intervals.mean(torch.from_numpy(pool.together(arm, how, score)))
                 if m.value is None or m.low is None or m.high is None:
                     continue
-                place = y + 0.22 * (1 - j)
+                place = y + 0.2 * (1.5 - j)
                 axis.plot([m.low, m.high], [place, place], color=colour, lw=1.2)
                 axis.plot(m.value, place, marker, color=colour, ms=5, label=how if y == at[0] else None)
                 for seed in pool.seeds(arm):

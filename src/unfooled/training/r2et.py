@@ -47,7 +47,7 @@ class R2et:
         base: the loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
-        Chen et al., R2ET: training for stable explanation for free, NeurIPS 2024, arXiv:2212.14106.
+        Chen et al., Training for stable explanation for free, NeurIPS 2024, arXiv:2212.14106.
         Differs from the paper: any base loss, the map scaled on request, the curvature term in the Euclidean norm.
     """
 
