@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.report_runs import fabricate, judged
+from tests.unit.report_runs import fabricate, judged, reasons
 
 from unfooled.report import render
 
@@ -66,9 +66,16 @@ def browse(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     fabricate(folder / "a", warnings=["Gradients vanish."], model=LONG, command=f"unfooled audit {LONG}", title=LONG)
-    fabricate(folder / "b", seed=1, model="second.pt", threat="l2:0.5", noise_unit="of the range of the inputs")
+    fabricate(
+        folder / "b",
+        seed=1,
+        model="second.pt",
+        reasons=reasons(),
+        threat="l2:0.5",
+        noise_unit="of the range of the inputs",
+    )
     fabricate(folder / "c", shape=(30,), classes=30, examples=2)
-    fabricate(folder / "d", examples=2, title="d", **judged("OVERSTATED", because=LONG))
+    fabricate(folder / "d", examples=2, title="d", reasons=reasons(attack=0.4), **judged("OVERSTATED", because=LONG))
     fabricate(folder / "e", examples=2, title="e", **judged("NOT EVALUABLE", threat="linf:8/255"))
     return {
         "one": render([folder / "a"], folder / "one.html"),

@@ -381,6 +381,83 @@ def test_catalog_names_things_that_exist() -> None:
         assert callable(catalog.resolve(path))
 
 
+ATTACKED = ("explain", "--model", "nets:build", "--method", "saliency", "--threat", "linf:0.1", "--steps", "3")
+
+
+def test_explain_under_attack(home: Path) -> None:
+    done = run(home, *ATTACKED, "--restarts", "1", "--k", "5", "--w", "1", "--n", "4", "--out", "moved", "--json")
+    record = json.loads(done.stdout)["attack"]
+    assert (record["objective"], record["k"], record["random_points"]) == ("lens", 5, 3 * 3 + 1 + 1)
+    with np.load(home / "moved/maps.npz") as found:
+        assert float(abs(found["x_adv"] - found["x"]).max()) <= 0.1 + 1e-6
+        assert found["attribution_adv"].shape == found["attribution"].shape == (4, 1, 8, 8)
+        raw, level = found["lens_attack"], found["lens_chance"]
+        assert found["lens_attack_corrected"] == pytest.approx((raw - level) / (1 - level), nan_ok=True)
+        assert found["top_k_chance"] == pytest.approx(5 / 64)
+        status = found["status"].tolist()
+        kept = [s["lens"]["attack"] for s in record["samples"]]
+        assert [None if np.isnan(v) else pytest.approx(v, abs=1e-5) for v in raw.tolist()] == kept
+    assert sum(record["counts"]["attack"].values()) == 4
+    assert [s["status"] for s in record["samples"]] == status
+    assert (home / "moved/maps.png").read_bytes()[:4] == b"\x89PNG"
+    told = run(home, *ATTACKED, "--attack", "kendall", "--n", "2", "--out", "moved").stdout
+    assert "corrected" in told
+    assert "A failed attack is no robustness" in told
+
+
+def test_explain_one_image_and_a_folder_without_labels(home: Path) -> None:
+    from PIL import Image
+
+    from unfooled.data.load import load_data
+
+    (home / "loose").mkdir()
+    x, _ = load_data("digits", n=2)
+    for i, image in enumerate(x):
+        Image.fromarray((image[0] * 255).round().byte().numpy()).save(home / f"loose/{i}.png")
+    (home / "names.txt").write_text("\n".join(f"digit {k}" for k in range(10)))
+    for data, n in (("loose", 2), ("loose/1.png", 1)):
+        done = run(home, *ATTACKED, "--data", data, "--labels", "names.txt", "--out", "loose-out", "--json")
+        record = json.loads(done.stdout)
+        assert (record["n"], record["of"]) == (n, "prediction")
+        assert record["attack"]["counts"]["attack"]["skipped"] == 0
+        with np.load(home / "loose-out/maps.npz") as found:
+            assert found["y"].tolist() == found["prediction"].tolist()
+            assert found["x"][-1] == pytest.approx(x[1].numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--attack", "lens"], "give --threat"),
+        (["--k", "5"], "--k is of the attack"),
+        (["--threat", "linf:0.1", "--attack", "lense"], "did you mean lens"),
+        (["--threat", "linf:0.1", "--steps", "0"], "--steps is 0"),
+        (["--threat", "linf:0.1", "--w", "-1"], "--w is -1"),
+        (["--threat", "linf:0.1", "--k", "64"], "--k is 64, a map has 64 pixels"),
+        (["--threat", "lonf:0.1"], "linf"),
+        (["--data", "missing.png"], "missing.png"),
+    ],
+)
+def test_explain_refuses(home: Path, more: list[str], says: str) -> None:
+    done = run(home, "explain", "--model", "nets:build", "--method", "saliency", "--n", "2", *more, code=2)
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_audit_attacks_the_explanation_that_is_asked_for(home: Path) -> None:
+    common = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "20", "--steps", "2", "--json")
+    out = ("--out", "reasons")
+    done = run(home, *common, *out, "--reasons", "input-x-gradient", "--reasons-n", "3")
+    found = json.loads(done.stdout)["reasons"]
+    assert (found["explanation"], found["n"]) == ("input x gradient", 3)
+    assert "Do the reasons survive?" in (home / "reasons/report.html").read_text(encoding="utf-8")
+    changed = run(home, *common, *out, "--reasons", "none", code=2).stderr
+    assert "options: reasons was" in changed
+    assert json.loads(run(home, *common, "--reasons", "none").stdout)["reasons"] is None
+    assert "did you mean saliency" in run(home, *common, "--reasons", "salience", code=2).stderr
+    assert "--reasons none" in run(home, *common, "--reasons-n", "0", code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -27,6 +27,9 @@ from unfooled.evaluation.records import (
     Nearness,
     Passes,
     Progress,
+    ReasonExample,
+    ReasonPoint,
+    Reasons,
     Summary,
     write_record,
 )
@@ -184,6 +187,33 @@ def judged(verdict: str, *, n: int = 1000, held: int = 601, classes: int = 10, *
     } | changes  # fmt: skip
 
 
+def reasons(*, n: int = 32, eps: float = 0.3, attack: float = 0.9, cases: int = 3, **changes: Any) -> Reasons:
+    """An attack on explanations that leaves less the farther it goes; `attack` is how much of 1 it takes at eps."""
+    curve = []
+    for share in (0.25, 0.5, 1.0):
+        for how, weight in (("attack", attack), ("best of N", 0.5), ("random", 0.15)):
+            left = round(1 - weight * share, 4)
+            curve.append(ReasonPoint(
+                eps=share * eps, share=share, how=how, lens=mean(left, n - 3), lens_raw=mean(0.6 + 0.4 * left, n - 3),
+                top_k=mean(0.1 + 0.7 * left, n - 3), kendall=mean(left / 2, n - 3), attacked=n - 3, failed=2,
+                undefined=1, skipped=0,
+            ))  # fmt: skip
+    first, label = round(0.4 * (n - 1)), round(0.25 * (n - 1))
+    gallery = [
+        ReasonExample(index=11 * k, label=k, how="best of N" if k == 1 else "attack", lens=-0.1 + 0.1 * k, lens_raw=0.5,
+                      chance=0.41, top_k=0.08, output_change=1.7, moved_at=0.25)
+        for k in range(cases)
+    ]  # fmt: skip
+    found: dict[str, Any] = {
+        "explanation": "saliency", "by": "gradients", "n": n, "k": 78, "w": 1, "pixels": 784, "steps": 20,
+        "restarts": 1, "random_points": 65, "curve": curve, "chance": mean(0.41, n - 1),
+        "reason_first": estimate(first, n - 1), "label_first": estimate(label, n - 1),
+        "neither": estimate(n - 1 - first - label, n - 1), "passes": Passes(forward=801.0, backward=412.5),
+        "gallery": gallery,
+    }  # fmt: skip
+    return Reasons(**(found | changes))
+
+
 def fabricate(
     folder: Path, *, shape: tuple[int, ...] = (1, 28, 28), signed: bool = True, seed: int = 0, **changes: Any
 ) -> Summary:
@@ -200,6 +230,10 @@ def fabricate(
     if found.gallery:
         tensors = {"x": x, "x_adv": x_adv, "before": before, "after": after}
         save_file(tensors, str(folder / "gallery.safetensors"))
+    if found.reasons is not None and found.reasons.gallery:
+        size = (len(found.reasons.gallery), *shape)
+        tensors = {name: torch.rand(size, generator=g) for name in ("x", "x_adv", "before", "after")}
+        save_file(tensors, str(folder / "reasons.safetensors"))
     return found
 
 

@@ -23,7 +23,9 @@ from unfooled.evaluation.subject import get_to_know
 from unfooled.evaluation.verify import verify
 
 SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
-PLAN = Plan(effort=SHORT, nearest_budget=100, nearest_n=12, explain_n=8, gallery=4, floor=3000)
+PLAN = Plan(
+    effort=SHORT, nearest_budget=100, nearest_n=12, explain_n=8, gallery=4, floor=3000, reasons_n=4, reasons_steps=3
+)
 SHAPE = (1, 6, 5)
 
 

@@ -93,7 +93,7 @@ def test_commands_parse_and_their_names_exist() -> None:
     seen = commands()
     assert len(seen) > 15
     tables: dict[str, Any] = {
-        "attack": catalog.ATTACKS,
+        "reasons": catalog.REASONS,
         "explain": catalog.EXPLANATIONS,
         "method": catalog.EXPLANATIONS,
     }
@@ -104,7 +104,8 @@ def test_commands_parse_and_their_names_exist() -> None:
         given = context.params
         if given.get("threat"):
             catalog.threat(given["threat"])
-        for option, table in tables.items():
+        kinds = catalog.OBJECTIVES if words[1] == "explain" else catalog.ATTACKS
+        for option, table in {**tables, "attack": kinds}.items():
             assert given.get(option) is None or given[option] in table, (page, words)
         assert given.get("loss") is None or given["loss"] in catalog.TRAINING
         for text in given.get("fail_under") or []:
@@ -128,7 +129,7 @@ def test_the_command_line_page_lists_every_name() -> None:
     from unfooled.cli.app import app
 
     page = (ROOT / "docs/reference/command-line.md").read_text(encoding="utf-8")
-    for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.TRAINING):
+    for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.OBJECTIVES, catalog.TRAINING):
         assert [name for name in table if f"`{name}`" not in page] == []
     assert [c.name for c in app.registered_commands if f"`unfooled {c.name}`" not in page] == []
     assert [name for name in catalog.THREATS if f"`{name}:" not in page] == []

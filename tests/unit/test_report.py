@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.report_runs import NOTHING, Page, estimate, fabricate, judged
+from tests.unit.report_runs import NOTHING, Page, estimate, fabricate, judged, reasons
 
 from unfooled.core.checks import BadInput
 from unfooled.evaluation.records import CurvePoint, Estimate, Passes, Summary, write_record
@@ -44,7 +44,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Summary, Path]:
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, list[Summary], Path]:
     """Two runs with all that an audit can find."""
     folder = tmp_path_factory.mktemp("full")
-    a = fabricate(folder / "a", model="first.pt", **judged("SOUND"))
+    a = fabricate(folder / "a", model="first.pt", reasons=reasons(), **judged("SOUND"))
     b = fabricate(folder / "b", seed=1, model="second.pt", warnings=["One."], **judged("OVERSTATED"))
     return Page(render([folder / "a", folder / "b"], folder / "page.html")), [a, b], folder
 

@@ -74,6 +74,11 @@ def audit(
     explain: Annotated[
         str, typer.Option("--explain", help=f"{', '.join(catalog.EXPLANATIONS)}.")
     ] = "integrated-gradients",
+    reasons: Annotated[
+        str,
+        typer.Option("--reasons", help=f"Explanation that is attacked, label kept: {', '.join(catalog.REASONS)}."),
+    ] = "saliency",
+    reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
     title: Annotated[str | None, typer.Option("--title", help="What the report calls this run.")] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -97,6 +102,9 @@ def audit(
     """
     allowed = catalog.threat(threat)
     catalog.choose(catalog.EXPLANATIONS, explain, "explanation")
+    catalog.choose(catalog.REASONS, reasons, "explanation to attack")
+    if reasons_n < 1:
+        raise Refused(f"--reasons-n is {reasons_n}; it must be at least 1, or leave the attack out: --reasons none")
     catalog.choose(catalog.EFFORTS, effort, "effort")
     for text in fail_under or []:
         bound(text)
@@ -125,6 +133,7 @@ def audit(
     summary = judge(
         given, allowed, out=out, about=about, attack=attack, steps=steps, restarts=restarts, explain=explain, seed=seed,
         batch=batch, chunk=chunk, quiet=quiet or json, effort=effort, envelope=envelope,
+        reasons=reasons, reasons_n=reasons_n,
     )  # fmt: skip
     if out is not None:
         from unfooled.report import render
@@ -155,6 +164,8 @@ def judge(
     quiet: bool = False,
     effort: str = "normal",
     envelope: bool = False,
+    reasons: str = "saliency",
+    reasons_n: int = 32,
 ) -> Summary:
     """Bind the names to functions and run the audit with progress bars."""
     from unfooled.cli import show
@@ -175,6 +186,8 @@ def judge(
     options_["nearest_budget"] = 1000 if envelope else NEAREST.get(effort, 400)
     options_["norms"] = (0.0, 1.0, 2.0, float("inf")) if envelope else None
     explanation = catalog.resolve(catalog.EXPLANATIONS[explain])
+    options_["reasons"] = None if reasons == "none" else catalog.resolve(catalog.REASONS[reasons])
+    options_ |= {"reasons_name": reasons.replace("-", " "), "reasons_n": reasons_n}
     plan = Plan(explain=explanation, explain_name=explain.replace("-", " "), **options_)
     with show.stages(quiet, prefix=about.get("prefix", "")) as progress:
         return audit(

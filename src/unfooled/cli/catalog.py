@@ -34,6 +34,16 @@ EXPLANATIONS = {
     "smoothgrad": "explanations.smoothing:smooth_grad",
     "grad-cam": "explanations.cams:grad_cam",
 }
+REASONS = {**EXPLANATIONS, "none": ""}
+"""What an audit may attack the explanation of."""
+OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lens": ("attacks:out_of_lens", ("k", "w")),
+    "top-k": ("attacks:out_of_top_k", ("k",)),
+    "mass-center": ("attacks:mass_center", ()),
+    "cosine": ("attacks:cosine", ()),
+    "kendall": ("attacks:kendall_surrogate", ()),
+}
+"""What an attack on an explanation maximises, and which of k and w it takes."""
 TRAINING = {
     "standard": "training.standard:Standard",
     "madry": "training.madry:Madry",

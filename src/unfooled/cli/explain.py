@@ -1,4 +1,4 @@
-"""`unfooled explain`: maps of why, as arrays and as a picture."""
+"""`unfooled explain`: maps of why, as arrays and as a picture; with --threat also what an adversary makes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfooled.cli import catalog, options
+from unfooled.cli import catalog, explain_attack, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,17 @@ def explain(
     ] = "integrated-gradients",
     of: Annotated[str, typer.Option("--of", help="Which class: the label, or the prediction.")] = "label",
     out: Annotated[Path, typer.Option("--out", help="Folder for maps.npz and maps.png.")] = Path("explanations"),
+    threat: Annotated[
+        str | None, typer.Option("--threat", help="Attack the maps, label kept: linf:8/255, l2:0.5, ...")
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option("--attack", help=f"What that maximises: {', '.join(catalog.OBJECTIVES)}; lens if not given."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Of the attack: 50.")] = None,
+    restarts: Annotated[int | None, typer.Option("--restarts", help="Of the attack: 2.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Pixels that are the top; a tenth of all if not given.")] = None,
+    w: Annotated[int | None, typer.Option("--w", help="Reach of LENS in pixels: 1.")] = None,
     n: options.NOpt = 8,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -36,11 +47,22 @@ def explain(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Explain what the model says of each sample: relevance of every input value."""
+    """Explain what the model says of each sample: relevance of every input value.
+
+    --data may also be one image, or a folder of images without labels; then predictions are explained. With --threat
+    the maps are attacked, the label kept, and scored beside chance:
+
+        unfooled explain --model net.pt --data picture.png --method saliency --threat linf:4/255
+    """
     path = catalog.choose(catalog.EXPLANATIONS, method, "explanation")
     catalog.choose({"label": 0, "prediction": 0}, of, "choice for --of")
+    how = explain_attack.asked(attack, threat, steps, restarts, k, w)
     where = options.machine(device, threads, seed=seed)
-    given = options.load(
+    given = options.load_loose(
+        model=model, arch=arch, data=data, n=n, mean=mean, std=std, size=size, labels=labels, device=where
+    )
+    of = "prediction" if given is not None else of
+    given = given or options.load(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,
     )  # fmt: skip
@@ -63,47 +85,73 @@ def explain(
             maps.append(method_(given.model, x, y))
     attribution = torch.cat(maps)
     buffer = io.BytesIO()
-    arrays = {"x": given.x, "y": given.y, "prediction": prediction, "attribution": attribution}
-    np.savez_compressed(buffer, **{k: v.cpu().numpy() for k, v in arrays.items()})
+    arrays: dict[str, Any] = {"x": given.x, "y": given.y, "prediction": prediction, "attribution": attribution}
+    moved = explain_attack.search(given, target, method_, how, seed=seed) if how is not None else None
+    if moved is not None:
+        arrays |= {"x_adv": moved.x_adv, "attribution_adv": moved.attribution, **moved.arrays}
+    plain: dict[str, Any] = {
+        name: v.cpu().numpy() if isinstance(v, torch.Tensor) else np.array(v) for name, v in arrays.items()
+    }
+    np.savez_compressed(buffer, **plain)
     write_whole(out / "maps.npz", buffer.getvalue())
     files = [out / "maps.npz"]
     if given.x.ndim == 4:
-        write_whole(out / "maps.png", picture(given, attribution, target, prediction, method))
+        write_whole(out / "maps.png", picture(given, attribution, target, prediction, method, moved))
         files.append(out / "maps.png")
     record: dict[str, Any] = {"model": model, "data": data, "n": len(given.x), "method": method, "of": of}
     record["files"] = [str(f) for f in files]
+    if moved is not None:
+        record["attack"] = moved.record
     if json:
         import json as lib
 
         typer.echo(lib.dumps(record, indent=2))
     elif not quiet:
+        if moved is not None:
+            explain_attack.tell(moved.record)
         for f in files:
             show.out.print(str(f), soft_wrap=True)
 
 
-def picture(given: options.Inputs, attribution: Tensor, target: Tensor, prediction: Tensor, method: str) -> bytes:
-    """Input above, map below; symmetric scale, red for and blue against the class explained."""
+def picture(
+    given: options.Inputs,
+    attribution: Tensor,
+    target: Tensor,
+    prediction: Tensor,
+    method: str,
+    moved: explain_attack.Moved | None = None,
+) -> bytes:
+    """Inputs above, maps below, clean and under attack; red speaks for, blue against the class explained."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     k = min(len(given.x), 16)
-    figure = Figure(figsize=(1.5 * k + 0.3, 3.6), layout="constrained")
+    inputs, maps = [given.x], [attribution]
+    if moved is not None:
+        inputs, maps = [*inputs, moved.x_adv], [*maps, moved.attribution]
+    figure = Figure(figsize=(max(1.5 * k + 0.3, 3.0), 0.6 + 1.5 * (len(inputs) + len(maps))), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, k, squeeze=False)
+    axes = figure.subplots(len(inputs) + len(maps), k, squeeze=False)
     for i in range(k):
-        image = given.x[i].cpu().movedim(0, -1).numpy()
-        shown = image if image.shape[-1] == 3 else image.mean(-1)
-        axes[0, i].imshow(shown, cmap="gray", vmin=0, vmax=1)
-        relevance = attribution[i].sum(0).cpu().numpy()
-        top = float(abs(relevance).max()) or 1.0
-        axes[1, i].imshow(relevance, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
+        for axis, x in zip(axes[:, i], inputs, strict=False):
+            image = x[i].cpu().movedim(0, -1).numpy()
+            axis.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
+        relevance = [m[i].sum(0).cpu().numpy() for m in maps]
+        top = max(float(abs(r).max()) for r in relevance) or 1.0
+        for axis, r in zip(axes[len(inputs) :, i], relevance, strict=True):
+            axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
         name, said = given.classes[int(target[i])], given.classes[int(prediction[i])]
         axes[0, i].set_title(f"says {said}", fontsize=9)
-        axes[1, i].set_title(f"why {name}", fontsize=9)
+        axes[len(inputs), i].set_title(f"why {name}", fontsize=9)
+        if moved is not None:
+            sample = moved.record["samples"][i]
+            axes[1, i].set_title(sample["status"], fontsize=9)
+            lens = sample["lens"]["attack_corrected"]
+            axes[3, i].set_title("attacked" if lens is None else f"LENS {lens:.2f}", fontsize=9)
         for axis in axes[:, i]:
             axis.set_axis_off()
-    figure.suptitle(f"{method}: red speaks for the class, blue against it", fontsize=10)
+    figure.suptitle(f"{method}: red speaks for the class, blue against it", fontsize=10 if k > 1 else 7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

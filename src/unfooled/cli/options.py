@@ -104,11 +104,45 @@ def machine(device: str, threads: int | None, *, seed: int = 0, batch: int | Non
     return device
 
 
-def load(
+def load_loose(
     *,
     model: str,
     arch: str | None,
     data: str,
+    n: int | None,
+    mean: str | None,
+    std: str | None,
+    size: str | None,
+    labels: Path | None,
+    device: str,
+) -> Inputs | None:
+    """A model, and images without labels, which then are the model's predictions; None where the data are none."""
+    import torch
+
+    from unfooled.core.goals import read_logits
+    from unfooled.data.classes import read_names
+    from unfooled.data.folders import decode, loose
+
+    files = loose(Path(data))
+    if not files:
+        return None
+    x = decode(files[:n], catalog.size(size), None)
+    given = load(
+        model=model, arch=arch, data=(x, [0] * len(x)), split="all", n=None, shuffle=False, seed=0, mean=mean,
+        std=std, size=None, labels=None, device=device,
+    )  # fmt: skip
+    with torch.no_grad():
+        logits = torch.cat([read_logits(given.model, part) for part in given.x.split(256)])
+    names = [item[-1] for item in read_names(labels)] if labels is not None else given.model.classes or []
+    names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
+    return Inputs(given.model, given.x, logits.argmax(1), names, (), given.options)
+
+
+def load(
+    *,
+    model: str,
+    arch: str | None,
+    data: Any,
     split: str,
     n: int | None,
     shuffle: bool,
@@ -138,9 +172,10 @@ def load(
     except BadInput:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as e:
+        source = data if isinstance(data, str) else "these images"
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise Refused(
-            f"{model} does not accept samples of shape {tuple(x.shape[1:])} from {data} ({reason}); "
+            f"{model} does not accept samples of shape {tuple(x.shape[1:])} from {source} ({reason}); "
             "resize them (--size) or choose another model"
         ) from e
     check_labels(y, len(x), logits.shape[1])

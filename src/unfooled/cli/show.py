@@ -50,6 +50,8 @@ def called(stage: str) -> str:
             return f"AutoAttack, {rest}"
         case "nearest":
             return f"nearest points in {rest}"
+        case "reasons":
+            return f"reasons under attack, {rest} eps"
         case "diagnostics":
             return f"check {head}: {tail.partition('-')[2]}"
     return STAGES.get(stage, stage)
@@ -104,6 +106,12 @@ def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
     return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
 
 
+def first(run: Summary) -> str:
+    """Share of the samples whose reason moved before the label."""
+    found = run.reasons.reason_first if run.reasons is not None else None
+    return percent(found) if found is not None else "not available"
+
+
 def summaries(runs: Sequence[Summary]) -> None:
     """One column a run, one row a figure."""
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
@@ -122,6 +130,14 @@ def summaries(runs: Sequence[Summary]) -> None:
         same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
         cells = [mean(m.fooled) if m else "not available" for m in same]
         table.add_row(f"{row.explanation}: {row.name}, fooled", *cells, style="dim" if i else "")
+    if any(r.reasons is not None and not r.reasons.skipped for r in runs):
+        points = [r.reasons.at_eps() if r.reasons is not None else None for r in runs]
+        names = " / ".join(dict.fromkeys(r.reasons.explanation for r in runs if r.reasons is not None))
+        table.add_row(
+            f"{names}: corrected LENS under attack",
+            *(mean(p.lens) if p is not None else "not available" for p in points),
+        )
+        table.add_row("reason moved before the label", *(first(r) for r in runs), style="dim")
     table.add_row("passes a sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)

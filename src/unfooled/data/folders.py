@@ -62,6 +62,15 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings))
 
 
+def loose(path: Path) -> list[Path]:
+    """Images without a label: the file itself, or a folder's own images where no folders stand beside them."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    if not path.is_dir() or _folders(path):
+        return []
+    return _images(path)
+
+
 def _opened(path: Path, size: tuple[int, int] | None, channels: int | None) -> Any:
     """One image as (H, W) or (H, W, 3), float32 in [0, 1]."""
     from PIL import Image

@@ -3,7 +3,8 @@
 Stages, each kept chunk by chunk (see `Run`): `clean` (predictions), `cascade-*` (the attack, on all that are right
 when clean), `nearest-*` (a subset: the nearest adversarial examples, hence every radius), `diagnostics-*` (other
 attacks on those who are left), more of the cascade where a check asks for it, `judge` (what is true of the points
-found), `explain` (a subset: maps before and after).
+found), `explain` (a subset: maps before and after), `reasons-*` (a subset: attacks that move the explanation and keep
+the label, by radius).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unfooled.attacks.explanation_candidates import takes_create_graph
 from unfooled.core.checks import BadInput, check_threat
 from unfooled.core.goals import Attack, read_logits
 from unfooled.core.modes import Counted, frozen
@@ -41,12 +43,14 @@ from unfooled.evaluation.diagnostics import (
 from unfooled.evaluation.envelope import envelope
 from unfooled.evaluation.movement import map_scores
 from unfooled.evaluation.probes import before, finding
+from unfooled.evaluation.reasons import Attacked, Way, attack_reasons, shrunk, way_of
 from unfooled.evaluation.records import Config, Finding, Summary
 from unfooled.evaluation.run import Progress, Rows, Run
 from unfooled.evaluation.stages import Given, Stage
 from unfooled.evaluation.subject import Subject, fingerprint, get_to_know
 from unfooled.evaluation.summary import Found, keep, summarise
 from unfooled.evaluation.verify import verify
+from unfooled.explanations.gradients import saliency
 from unfooled.explanations.paths import integrated_gradients
 
 DRAWS = 20  # fresh ones of a random model, whose majority decides
@@ -72,6 +76,12 @@ class Plan:
         explain_name: what the report calls it.
         gallery: pictures on the page.
         floor: passes that the diagnostics may take, or a tenth of the attack's if that is more.
+        reasons: an explanation that is attacked in its own right, label kept; None for none. Saliency by default, as
+            the cheapest.
+        reasons_name: what the report calls it.
+        reasons_n: the first so many samples that are right when clean are attacked so.
+        reasons_radii: in multiples of eps.
+        reasons_steps, reasons_restarts: of that attack, which has one objective: mass out of the LENS neighbourhood.
     """
 
     effort: Effort = NORMAL
@@ -88,6 +98,12 @@ class Plan:
     explain_name: str = "integrated gradients"
     gallery: int = 12
     floor: int = FLOOR
+    reasons: Explain | None = saliency
+    reasons_name: str = "saliency"
+    reasons_n: int = 32
+    reasons_radii: Sequence[float] = (0.25, 0.5, 1.0)
+    reasons_steps: int = 20
+    reasons_restarts: int = 1
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """What is run against the survivors."""
@@ -272,6 +288,7 @@ class _Audit:
         attack = self.judge(work)
         findings += judged(work, attack["success"], attack["prediction"], attack["undefined"], right)
         explain = self.explanations(attack["x_adv"], gradients)
+        reasons = self.reasons(right, gradients)
         own = near.get(self.threat.norm, {})
         nearest = own.get("distance", torch.full((min(n, self.plan.nearest_n),), torch.inf))
         found = Found(
@@ -280,6 +297,7 @@ class _Audit:
             nearest={norm: rows["distance"] for norm, rows in near.items() if rows},
             distance=torch.minimum(nearest, attack["distance"][: len(nearest)]),
             explain=explain,
+            reasons=reasons,
             right=right,
             radii=tuple(sorted(self.plan.radii)),
             random=self.subject.random,
@@ -304,6 +322,40 @@ class _Audit:
             return map_scores(model, self.x[at], self.y[at], x_adv[rows].to(self.x.device), self.plan.explain)
 
         return self.run.map("explain", explain, min(len(self.x), self.plan.explain_n), model=self.counted)
+
+    def reasons(self, right: Tensor, gradients: Gradients) -> Attacked | None:
+        """Attack the explanations of the first samples that are right, radius by radius; say why where that is moot."""
+        plan, explain = self.plan, self.plan.reasons
+        if explain is None:
+            return None
+        samples = right.nonzero()[:, 0][: plan.reasons_n]
+        if self.subject.random:
+            return Attacked(Way("", "the model is random: its reasons move from one call to the next"), samples)
+        if not len(samples):
+            return Attacked(Way(""), samples)
+        if fired(gradients.findings, "D6", "D8") and takes_create_graph(explain):
+            return Attacked(Way("", "the model has no gradients that could be explained (checks D6, D8)"), samples)
+        at = samples.to(self.x.device)
+        x, y, threat = self.x[at], self.y[at], self.threat.take(at)
+        way = way_of(self.counted, x, y, explain)
+        if not way.by:
+            return Attacked(way, samples)
+        radii = tuple(sorted(plan.reasons_radii))
+        found, names = [], [f"reasons-{share:g}" for share in radii]
+        for name, share in zip(names, radii, strict=True):
+
+            def attack(rows: Tensor, share: float = share) -> Rows:
+                rows = rows.to(x.device)
+                return attack_reasons(
+                    self.counted, x[rows], y[rows], shrunk(threat.take(rows), share), explain, way,
+                    steps=plan.reasons_steps, restarts=plan.reasons_restarts, seed=self.seed,
+                    batch=max(1, self.batch // 3), pictures=share == radii[-1],
+                )  # fmt: skip
+
+            found.append(self.run.map(name, attack, len(samples), model=self.counted))
+        spent = [self.run.passes[name] for name in names]
+        passes = sum(f for f, _ in spent), sum(b for _, b in spent)
+        return Attacked(way, samples, radii, tuple(found), passes, plan.reasons_steps, plan.reasons_restarts)
 
 
 def audit(
@@ -344,15 +396,18 @@ def audit(
     Returns:
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
         for the attack, 400 for the nearest points of the first 200, and for the diagnostics a tenth of the attack's, or
-        20,000 in all if that is more; what they ask for comes on top.
+        20,000 in all if that is more; what they ask for comes on top. The attack on saliency maps takes some 1100
+        passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
 
     Raises:
         BadInput: inputs, labels, model or folder that cannot be used, in one sentence.
     """
     plan, about = plan or Plan(), dict(about or {})
-    for name, number in (("nearest_n", plan.nearest_n), ("explain_n", plan.explain_n)):
-        if number < 1:
-            raise BadInput(f"the plan's {name} is {number}; it must be at least 1")
+    for name in ("nearest_n", "explain_n", "reasons_n", "reasons_steps", "reasons_restarts"):
+        if getattr(plan, name) < 1:
+            raise BadInput(f"the plan's {name} is {getattr(plan, name)}; it must be at least 1")
+    if plan.reasons is not None and not (plan.reasons_radii and min(plan.reasons_radii) > 0):
+        raise BadInput(f"the plan's reasons_radii are {plan.reasons_radii}; give at least one, all above 0")
     subject = get_to_know(model, x, y)
     check_threat(x, threat)
     if threat.norm == math.inf and bool(torch.isfinite(torch.as_tensor(threat.eps)).all()):
@@ -376,7 +431,15 @@ def audit(
         "nearest_budget": plan.nearest_budget,
         "explain_n": plan.explain_n,
         "gallery": plan.gallery,
+        "reasons": plan.reasons_name if plan.reasons is not None else "none",
     }
+    if plan.reasons is not None:
+        recorded |= {
+            "reasons_n": plan.reasons_n,
+            "reasons_radii": list(plan.reasons_radii),
+            "reasons_steps": plan.reasons_steps,
+            "reasons_restarts": plan.reasons_restarts,
+        }
     config = Config(
         model=about.get("model", getattr(model, "name", "") or type(model).__name__),
         data=about.get("data", "tensors"),

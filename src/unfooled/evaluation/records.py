@@ -6,6 +6,7 @@ A run folder holds
     summary.json         what was found (`Summary`)
     samples.safetensors  per-sample results: y, clean, adversarial, success, distance, x_adv
     gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
+    reasons.safetensors  likewise, of `Summary.reasons.gallery`, where explanations were attacked
     chunks/              the work done so far, one file a chunk, by stage
 """
 
@@ -145,6 +146,90 @@ class Nearness(Record):
     curve: list[tuple[float, float]]
 
 
+class ReasonPoint(Record):
+    """What is left of the reasons at one radius, under one kind of perturbation.
+
+    Attributes:
+        eps: the radius, a mean where samples have their own; share: in multiples of the audited one.
+        how: "attack", "best of N" (random points, as many as the attack takes explanations) or "random" (one point).
+        lens: corrected LENS-recall; lens_raw: before the correction. Each score is taken at its own worst point.
+        top_k: intersection of the top k. kendall: tau-b.
+        attacked, failed, undefined, skipped: samples by status, of LENS; means are over the attacked.
+    """
+
+    eps: float
+    share: float
+    how: str
+    lens: Mean
+    lens_raw: Mean
+    top_k: Mean
+    kendall: Mean
+    attacked: int
+    failed: int
+    undefined: int
+    skipped: int
+
+
+class ReasonExample(Record):
+    """One of the worst cases at the largest audited radius; pictures are rows of reasons.safetensors in this order.
+
+    Attributes:
+        how: what found it, "attack" or "best of N".
+        lens: corrected; lens_raw and chance: what it is corrected from. top_k: intersection.
+        output_change: of the label's logit. moved_at: smallest audited radius, in multiples of eps, that moved it.
+    """
+
+    index: int
+    label: int
+    how: str
+    lens: float | None
+    lens_raw: float | None
+    chance: float | None
+    top_k: float | None
+    output_change: float | None
+    moved_at: float | None
+
+
+class Reasons(Record):
+    """Whether explanations survive an attack that keeps the label, on n samples that are right when clean.
+
+    Attributes:
+        explanation: its name. skipped: why nothing was attacked; empty where something was.
+        by: "gradients" or "differences".
+        k, w, pixels: of the scores: the top k of a map of so many pixels, LENS within w pixels.
+        steps, restarts, random_points: of the attack, and N of best of N.
+        curve: by radius and kind of perturbation.
+        chance: what an unrelated map would score as raw LENS.
+        threshold: of corrected LENS, below which a reason counts as moved, by attack or best of N.
+        reason_first, label_first, neither: shares of the samples that can be compared.
+        passes: per attacked sample; second derivatives count as the backward that they are taken through.
+    """
+
+    explanation: str
+    skipped: str = ""
+    by: str = ""
+    n: int
+    k: int = 0
+    w: int = 0
+    pixels: int = 0
+    steps: int = 0
+    restarts: int = 0
+    random_points: int = 0
+    curve: list[ReasonPoint] = []
+    chance: Mean | None = None
+    threshold: float = 0.5
+    reason_first: Estimate | None = None
+    label_first: Estimate | None = None
+    neither: Estimate | None = None
+    passes: Passes = Passes(forward=0.0, backward=0.0)
+    gallery: list[ReasonExample] = []
+
+    def at_eps(self, how: str = "attack") -> ReasonPoint | None:
+        """The point at the audited radius, or the largest below it."""
+        found = [p for p in self.curve if p.how == how and p.share <= 1 + 1e-9]
+        return max(found, key=lambda p: p.share) if found else None
+
+
 class Environment(Record):
     """Where the run was made."""
 
@@ -241,6 +326,7 @@ class Summary(Record):
     noise_unit: str
     movements: list[Movement]
     explanation: str
+    reasons: Reasons | None = None
     gallery: list[Example]
     limits: list[str]
     command: str

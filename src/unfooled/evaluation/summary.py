@@ -18,6 +18,7 @@ from unfooled.evaluation import intervals
 from unfooled.evaluation.cascade import Point
 from unfooled.evaluation.movement import movements
 from unfooled.evaluation.probes import finding
+from unfooled.evaluation.reasons import Attacked, reason_pictures, summarise_reasons
 from unfooled.evaluation.records import (
     Config,
     CurvePoint,
@@ -28,6 +29,7 @@ from unfooled.evaluation.records import (
     Nearness,
     Passes,
     Progress,
+    Reasons,
     Summary,
     write_record,
 )
@@ -54,6 +56,7 @@ class Found:
 
     Attributes:
         clean, attack, explain: rows of those stages.
+        reasons: what an attack on the explanations left; None where none was asked for.
         nearest: norm -> distances of the first samples' nearest adversarial examples.
         distance: the nearest of all that was found in the threat's norm, for the same samples.
         right: who was right when clean.
@@ -71,6 +74,7 @@ class Found:
     right: Tensor
     radii: tuple[float, ...]
     random: bool = False
+    reasons: Attacked | None = None
     findings: list[Finding] = field(default_factory=list)
     verdict: str = ""
     because: str = ""
@@ -172,6 +176,7 @@ def summarise(
         noise_unit="/255 RMS",
         movements=movements(found.explain, fooled[:few], right[:few], config.options["explanation"], config.seed),
         explanation=config.options["explanation"],
+        reasons=_reasons(found, y, threat, config),
         gallery=_gallery(found, y, config.options["gallery"]),
         limits=list(LIMITS),
         command=about.get("command", ""),
@@ -179,6 +184,16 @@ def summarise(
         options=config.options,
         environment=Environment.here(device),
     )
+
+
+def _reasons(found: Found, y: Tensor, threat: Threat, config: Config) -> Reasons | None:
+    """Did the reasons survive? Beyond the samples with a nearest example, what the attack itself found counts."""
+    if found.reasons is None:
+        return None
+    distance = found.attack["distance"].double().masked_fill(~found.attack["success"], torch.inf)
+    distance[: len(found.distance)] = found.distance.double()
+    eps = torch.as_tensor(threat.eps, dtype=torch.float64).expand(len(y)).cpu()
+    return summarise_reasons(found.reasons, distance, eps, y, name=config.options["reasons"], seed=config.seed)
 
 
 def _psnr(delta: Tensor) -> Tensor:
@@ -295,4 +310,7 @@ def keep(folder: Path, found: Found, x: Tensor, y: Tensor, summary: Summary) -> 
         "after": found.explain["after"][rows],
     }
     write_whole(folder / "gallery.safetensors", save({k: v.contiguous() for k, v in pictures.items()}))
+    if found.reasons is not None and summary.reasons is not None and summary.reasons.gallery:
+        worst = reason_pictures(found.reasons, x)
+        write_whole(folder / "reasons.safetensors", save({k: v.contiguous() for k, v in worst.items()}))
     write_record(folder / "summary.json", summary)

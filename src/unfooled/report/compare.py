@@ -103,6 +103,21 @@ def _movement(s: Summary, like: Movement) -> Mean | None:
     return next((m.fooled for m in s.movements if (m.name, m.explanation) == (like.name, like.explanation)), None)
 
 
+def _reasons(s: Sequence[Summary]) -> list[Line]:
+    """Attacks on explanations, one pair of lines for each explanation that was attacked."""
+    lines = []
+    for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
+        of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
+        points = [found.at_eps() if found is not None else None for found in of]
+        lens = [point.lens if point is not None else None for point in points]
+        first = [found.reason_first if found is not None else None for found in of]
+        lines += [
+            _line(f"Corrected LENS under attack, {name}", lens),
+            _line(f"Reason moved before the label, {name}", first),
+        ]
+    return lines
+
+
 def compare(runs: Sequence[Run]) -> list[Line]:
     """The comparison table, measures in the order of the page."""
     s = [r.summary for r in runs]
@@ -128,11 +143,18 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     ]
     moved = {(m.name, m.explanation): m for r in s for m in r.movements}
     lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in s]) for m in moved.values()]
+    lines += _reasons(s)
     spent = [("Passes per sample, attack", [r.passes for r in s])]
     if any(r.diagnostics for r in s):
         spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in s]))
     none: list[Change | None] = [None] * (len(s) - 1)
     return [*lines, *(Line(name, [number(p.forward + p.backward) for p in of], none) for name, of in spent)]
+
+
+def _effort(s: Summary) -> object:
+    """What was done to move the explanations; None where nothing was."""
+    r = s.reasons
+    return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
 
 
 ASKED: dict[str, Callable[[Summary], object]] = {
@@ -142,9 +164,10 @@ ASKED: dict[str, Callable[[Summary], object]] = {
     "attack": lambda s: s.attack,
     "seed": lambda s: s.seed,
     "explanation": lambda s: s.explanation,
+    "attack on explanations": _effort,
 }
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
     """What was not asked alike of the runs, by name; differences are then not the models' alone."""
-    return [name for name, read in ASKED.items() if len({read(r.summary) for r in runs}) > 1]
+    return [name for name, read in ASKED.items() if len({read(r.summary) for r in runs} - {None}) > 1]

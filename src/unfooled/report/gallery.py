@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unfooled.evaluation.records import Example
+from unfooled.evaluation.records import Example, ReasonExample
 from unfooled.report.confusion import class_name
 from unfooled.report.pictures import ENCODINGS, Encoding, Plate, encode, gradient
 from unfooled.report.plates import Plates, draw
@@ -111,7 +111,7 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
 
     Where even the smallest pictures do not fit, the last examples of each run are left out, and a note says so.
     """
-    drawn = [draw(run) for run in runs]
+    drawn = [draw(run.pictures) for run in runs]
     for how in ENCODINGS:
         rows = [
             [_row(r, e, p, d.factor, how) for e, p in zip(r.summary.gallery, d.rows, strict=False)]
@@ -130,6 +130,64 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
             shown = [_row(run, e, [], d.factor, how) for e in run.summary.gallery]
         found.append(Gallery(d.form, shown, d.factor, scale, gradient(scale), notes))
     return found
+
+
+@dataclass(frozen=True)
+class ReasonRow:
+    """One case of an attack on explanations: its numbers, the name of its class, its pictures."""
+
+    example: ReasonExample
+    label: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class ReasonGallery:
+    """The worst cases of one run, and how to read them; `form`, scale and gradient as in `Gallery`."""
+
+    form: str | None
+    rows: list[ReasonRow]
+    factor: int
+    scale: str
+    gradient: str
+
+
+def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
+    """The worst attacks on explanations of all runs, as faithful as fits into `budget` characters."""
+    drawn = [draw(run.reasons) for run in runs]
+    worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
+    for how in ENCODINGS:
+        rows = [
+            [_reason_row(r, e, p, d.factor, how) for e, p in zip(of, d.rows, strict=False)]
+            for r, of, d in zip(runs, worst, drawn, strict=True)
+        ]
+        if sum(len(p.src) for run in rows for row in run for p in row.pictures) <= budget:
+            break
+    else:
+        rows = [run[:1] for run in rows]
+    scales = ["diverging" if d.signed else "sequential" for d in drawn]
+    return [
+        ReasonGallery(d.form, of, d.factor, scale, gradient(scale))
+        for d, of, scale in zip(drawn, rows, scales, strict=True)
+    ]
+
+
+def _reason_row(run: Run, e: ReasonExample, plates: Sequence[Plate], factor: int, how: Encoding) -> ReasonRow:
+    label = class_name(run.summary.classes, e.label)
+    why = run.summary.reasons.explanation if run.summary.reasons is not None else ""
+    at = f"sample {e.index}"
+    texts = (
+        ("Input", f"Input of {at}: {label}"),
+        ("Attacked", f"Attacked input of {at}: still classified {label}"),
+        (f"Difference \u00d7 {factor}", f"Difference of the two inputs of {at}, amplified {factor} times around grey"),
+        ("Why, before", f"Explanation ({why}) of {at} before the attack on it"),
+        ("Why, attacked", f"Explanation ({why}) of {at} under attack, on the colour scale of before"),
+    )
+    pictures = []
+    for plate, (caption, alt) in zip(plates, texts, strict=True):
+        src, width, height = encode(plate, how)
+        pictures.append(Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED))
+    return ReasonRow(e, label, pictures)
 
 
 def _size(rows: Sequence[Sequence[Row]]) -> int:

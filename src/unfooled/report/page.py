@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from unfooled import __version__
 from unfooled.core.files import write_whole
 from unfooled.evaluation.records import Summary
-from unfooled.report import effort, nearness, trust, words
+from unfooled.report import effort, nearness, reasons, trust, words
 from unfooled.report.compare import compare, unlike
 from unfooled.report.confusion import confusion
 from unfooled.report.curves import Figure, drawable, figure
-from unfooled.report.gallery import galleries
+from unfooled.report.gallery import galleries, reason_galleries
 from unfooled.report.runs import Run, read_runs
 from unfooled.report.theme import variables
 
@@ -32,6 +32,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 2_900_000  # characters of a page; what the words leave is for the pictures
 TEXT = 150_000  # room for the text, the style and the tables
 LEAST = 200_000  # for the pictures, however long the records are
+OF_REASONS = 0.25  # of that room, for the pictures of attacked explanations
 SIZES = (("wide", 720, 340, 8), ("narrow", 340, 280, 4))
 HALVES = (("wide", 430, 270, 5), ("narrow", 340, 270, 5))  # two beside each other
 
@@ -77,6 +78,15 @@ def nearest(runs: Sequence[Run]) -> dict[str, Any]:
     return {"groups": nearness.groups(runs, sizes), "classes": [(r, c) for r, c in found if c is not None]}
 
 
+def survived(runs: Sequence[Run], budget: int) -> dict[str, Any]:
+    """Attacks on explanations: the drawings by norm, and for each run that has a record its words and worst cases."""
+    galleries_ = reason_galleries(runs, budget)
+    told = [
+        (run, found, galleries_[i]) for i, run in enumerate(runs) if (found := run.summary.reasons) is not None
+    ]  # fmt: skip
+    return {"groups": reasons.groups(runs, HALVES), "runs": told}
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -93,6 +103,7 @@ def _environment() -> Environment:
     environment.globals["w"] = words
     environment.globals["trust"] = trust
     environment.globals["effort"] = effort
+    environment.globals["reasons"] = reasons
     environment.filters["eps"] = eps_text
     return environment
 
@@ -118,12 +129,15 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     script, digest = _script()
     limits = list(dict.fromkeys(limit for run in runs for limit in run.summary.limits))
     style = variables() + (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    room = max(LEAST, LARGEST - TEXT - len(records))
+    kept = int(OF_REASONS * room) if any(run.reasons for run in runs) else 0
     context = {
         "title": title or _title(runs),
         "version": __version__,
         "runs": runs,
         "many": len(runs) > 1,
-        "galleries": galleries(runs, max(LEAST, LARGEST - TEXT - len(records))),
+        "galleries": galleries(runs, room - kept),
+        "survived": survived(runs, kept),
         "confusions": [confusion(run.summary) for run in runs],
         "progress": progress(runs),
         "nearest": nearest(runs),

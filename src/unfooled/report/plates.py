@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from unfooled.report.pictures import Plate, amplification, bars, change, heat, kind, limit, photograph, relevance
-from unfooled.report.runs import Array, Run
+from unfooled.report.runs import Array
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Plates:
     signed: bool
 
 
-def draw(run: Run) -> Plates:
-    """Draw x, x_adv, their difference, before and after for each example of a run.
+def draw(pictures: Mapping[str, Array]) -> Plates:
+    """Draw x, x_adv, their difference, before and after for each example of a run's gallery.
 
     Whether maps are signed, and how much differences are amplified, is decided once a run; the limit of the colour
     scale once a row.
     """
-    if not run.pictures:
+    if not pictures:
         return Plates(None, [], 1, False)
-    x, x_adv = (np.nan_to_num(run.pictures[name], nan=0.5, posinf=1, neginf=0) for name in ("x", "x_adv"))
-    before, after = run.pictures["before"], run.pictures["after"]
+    x, x_adv = (np.nan_to_num(pictures[name], nan=0.5, posinf=1, neginf=0) for name in ("x", "x_adv"))
+    before, after = pictures["before"], pictures["after"]
     form = kind(x.shape[1:])
     if form is None or kind(before.shape[1:]) != form:
         return Plates(None, [], 1, False)

@@ -34,12 +34,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Trace:
-    """One run: a line, a band around it (as points of a polygon), dots."""
+    """One run: a line, a band around it (as points of a polygon), dots; `dash` is "", "dashed" or "dotted"."""
 
     place: int
     line: str
     band: str = ""
     dots: list[Dot] = field(default_factory=list)
+    dash: str = ""
 
     @property
     def colour(self) -> int:
@@ -70,7 +71,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Plot:
-    """Axes and what stands on them; ticks are (pixel, text)."""
+    """Axes and what stands on them; ticks are (pixel, text), `lows` are named levels over the whole width."""
 
     width: int
     height: int
@@ -85,6 +86,8 @@ class Plot:
     levels: list[Level] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     marks: list[Label] = field(default_factory=list)
+    y_name: str = "accuracy, %"
+    lows: list[Label] = field(default_factory=list)
 
 
 def share_ticks(low: float, high: float, ticks: int) -> list[tuple[float, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class Run:
         folder: name of the run folder.
         summary: what was found.
         pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is.
+        reasons: likewise, of the worst attacks on explanations.
     """
 
     place: int
@@ -35,6 +36,7 @@ class Run:
     folder: str
     summary: Summary
     pictures: dict[str, Array]
+    reasons: dict[str, Array] = field(default_factory=dict)
 
     @property
     def letter(self) -> str:
@@ -105,7 +107,9 @@ def read_run(folder: Path, place: int = 0) -> Run:
             "render it with the version that wrote it"
         )
     pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
-    return Run(place, summary.title, folder.resolve().name, summary, pictures)
+    worst = summary.reasons.gallery if summary.reasons is not None else []
+    reasons = _pictures(folder / "reasons.safetensors", len(worst)) if worst else {}
+    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -303,7 +303,14 @@ def nothing(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -
 def cheap() -> Plan:
     """The product's own attack and diagnostics, without curves, reasons and pictures."""
     return Plan(
-        explain=nothing, explain_name="none", explain_n=1, radii=(1.0,), nearest_n=1, nearest_budget=400, gallery=0
+        explain=nothing,
+        explain_name="none",
+        explain_n=1,
+        radii=(1.0,),
+        nearest_n=1,
+        nearest_budget=400,
+        gallery=0,
+        reasons=None,
     )
 
 
