@@ -169,8 +169,8 @@ SCALES = {
         ),
         _arms(ig=200 / 1500),
         (
-            ("saliency", 0.25, 24, 0), ("saliency", 0.5, 24, 0), ("saliency", 1.0, 200, 64),
-            ("integrated gradients", 1.0, 32, 0),
+            ("saliency", 0.25, 16, 0), ("saliency", 0.5, 16, 0), ("saliency", 1.0, 200, 64),
+            ("integrated gradients", 1.0, 24, 0),
         ),
         None, 1000, 500,
     ),
