@@ -172,7 +172,7 @@ SCALES = {
             ("saliency", 0.25, 16, 0), ("saliency", 0.5, 16, 0), ("saliency", 1.0, 200, 64),
             ("integrated gradients", 1.0, 24, 0),
         ),
-        None, 1000, 500,
+        None, 1000, 300,
     ),
     "full": Scale(
         (
