@@ -200,11 +200,11 @@ def test_structure(which: str, request: pytest.FixtureRequest) -> None:
     order = [a["id"] for a in found.all("section")]
     expected = ["verdict", "warnings", "comparison", "checks", "passes", "nearest", "curve", "confusion", "movement"]
     absent = {
-        "one": ("comparison", "checks", "passes", "nearest"),
-        "two": ("warnings", "checks", "passes", "nearest"),
+        "one": ("comparison", "checks", "passes", "nearest", "reasons"),
+        "two": ("warnings", "checks", "passes", "nearest", "reasons"),
         "full": (),
     }[which]
-    assert order == [s for s in [*expected, "gallery", "limits", "environment"] if s not in absent]
+    assert order == [s for s in [*expected, "reasons", "gallery", "limits", "environment"] if s not in absent]
 
 
 def contrast(a: str, b: str) -> float:

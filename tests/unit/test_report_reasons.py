@@ -43,7 +43,7 @@ def test_reasons_are_drawn_from_1_to_below_chance() -> None:
     assert [(t.place, t.dash) for t in lens.traces] == [
         (0, ""), (0, "dashed"), (0, "dotted"), (1, ""), (1, "dashed"), (1, "dotted")
     ]  # fmt: skip
-    assert all(t.line.startswith(f"{lens.left},{lens.top}") for t in lens.traces)
+    assert all(t.line.startswith(f"{float(lens.left)},{float(lens.top)} ") for t in lens.traces)
     assert lens.traces[0].band
     assert not lens.traces[1].band
     worst = float(lens.traces[3].line.split(",")[-1])
