@@ -174,7 +174,10 @@ def test_a_network_goes_on_from_another_and_resumes(tmp_path: Path) -> None:
     bench = Bench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
     last = bench.network("on from PGD")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["PGD.pt", "on_from_PGD.pt"]
-    again = Bench(TASK, ARMS, 0, train_n=64, folder=tmp_path).network("on from PGD")
+    second = Bench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
+    again = second.network("on from PGD")
+    assert second.seconds["on from PGD"] == pytest.approx(bench.seconds["on from PGD"])
+    assert second.seconds["on from PGD"] > 0
     for a, b in zip(last.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not last.training

@@ -199,6 +199,9 @@ class Bench:
         seed: of weights, order and inner attacks.
         train_n: training samples; all where None.
         folder: where networks are kept, epoch by epoch; nowhere where None.
+
+    Attributes:
+        seconds: of training, by arm, those of earlier starts included; an arm that goes on from another, its own alone.
     """
 
     def __init__(
@@ -210,6 +213,7 @@ class Bench:
         self.train, self.test = (found.x, found.y), (held.x, held.y)
         self.classes = held.classes or [str(k) for k in range(int(held.y.max()) + 1)]
         self.nets: dict[str, nn.Module] = {}
+        self.seconds: dict[str, float] = {}
 
     def network(self, name: str) -> nn.Module:
         """The trained network of an arm, in eval mode."""
@@ -236,6 +240,9 @@ class Bench:
         about = {"input_shape": list(x.shape[1:]), "num_classes": int(y.max()) + 1}
         keep = None if self.folder is None else Checkpoint(self.folder / f"{file}.pt", about, settings)
         optimizer = torch.optim.AdamW(net.parameters(), lr=task.lr * arm.lr, weight_decay=1e-4)
-        for _ in train(net, batches, loss, optimizer, epochs=epochs, seed=self.seed, checkpoint=keep, clip=5.0):
-            pass
+        done = train(net, batches, loss, optimizer, epochs=epochs, seed=self.seed, checkpoint=keep, clip=5.0)
+        spent = [epoch.seconds for epoch in done]
+        if keep is not None:  # with those of earlier starts, which are not yielded again
+            spent = [epoch["seconds"] for epoch in torch.load(keep.path, weights_only=True)["history"]]
+        self.seconds[arm.name] = sum(spent)
         return net.eval()

@@ -19,7 +19,7 @@ class Network(Record):
     Attributes:
         clean: accuracy on all test samples; robust: on the first so many of them, under the cascade.
         correct: which of the first test samples it classifies rightly, as "1" and "0".
-        loss: what it was trained with; seconds: of training, this start's alone.
+        loss: what it was trained with; seconds: of training, see `Bench`.
     """
 
     data: str

@@ -198,10 +198,8 @@ def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None) -> 
     pool = min(size.pool, len(bench.test[0]))
 
     def trained(name: str) -> Network:
-        started = time.perf_counter()
         arm = next(arm for arm in arms if name == _unit(task, seed, arm.name))
         net = bench.network(arm.name)
-        seconds = time.perf_counter() - started
         x, y = bench.test
         with torch.inference_mode():
             right = torch.cat([net(part).argmax(1) for part in x.split(500)]) == y
@@ -210,7 +208,8 @@ def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None) -> 
         kept = ~verify(net, x[few], y[few], z, task.threat).success
         return Network(
             data=task.source, arm=arm.name, seed=seed, clean=intervals.share(right), robust=intervals.share(kept),
-            correct="".join(str(int(r)) for r in right[:pool]), loss=str(arm.loss(task.threat)), seconds=seconds,
+            correct="".join(str(int(r)) for r in right[:pool]), loss=str(arm.loss(task.threat)),
+            seconds=round(bench.seconds[arm.name], 1),
         )  # fmt: skip
 
     stage = f"{task.source}, seed {seed}"
