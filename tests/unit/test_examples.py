@@ -44,6 +44,7 @@ def test_each_is_tested() -> None:
         "adaptive_attack",
         "audit_in_python",
         "explain_under_attack",
+        "explanation_robustness",
         "harden",
         "harden_explanations",
         "lens_scores",
@@ -111,6 +112,18 @@ def test_explain_under_attack(printed: Printed) -> None:
     for kept_fooled, kept_held, rank_fooled, rank_held in rows.values():
         assert min(kept_fooled, kept_held) > 0.09
         assert max(kept_fooled, kept_held, rank_fooled, rank_held) < 1
+
+
+def test_explanation_robustness(printed: Printed) -> None:
+    lines = printed("explanation_robustness", n=16)
+    assert [line.split(":")[0] for line in lines[::4]] == ["standard", "hardened"]
+    for first in (1, 5):
+        rows = [numbers(line) for line in lines[first : first + 3]]
+        attack, best, single = rows
+        assert lines[first + 1].split()[:3] == ["best", "of", "49"]
+        assert all(len(row) == 4 and row[0] <= row[1] for row in rows)  # corrected LENS is below the raw score
+        assert attack[0] < single[0]
+        assert best[0] <= single[0]
 
 
 def test_harden_explanations(printed: Printed) -> None:
