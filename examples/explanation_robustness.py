@@ -13,7 +13,7 @@ import torch
 from unfooled import Classifier, Linf, load_data
 from unfooled.attacks import out_of_lens
 from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
-from unfooled.evaluation.explanation import explanation_robustness
+from unfooled.evaluation.explanation import Score, explanation_robustness
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
 from unfooled.training import Batches, Madry, Standard, train
@@ -28,7 +28,9 @@ def main() -> None:
     asked = parser.parse_args()
     threat = Linf(0.1)
     x, y = load_data("digits", "test", n=asked.n)
-    scores = {"lens": partial(lens_recall, k=K, w=1), "top k": partial(top_k_intersection, k=K), "tau": kendall}
+    scores: dict[str, Score] = {
+        "lens": partial(lens_recall, k=K, w=1), "top k": partial(top_k_intersection, k=K), "tau": kendall,
+    }  # fmt: skip
 
     for name, loss in (("standard", Standard()), ("hardened", Madry(threat, steps=3))):
         torch.manual_seed(0)

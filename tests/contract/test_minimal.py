@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_alma_begins_with_a_step_of_the_size_asked_for(norm: float) -> None:
 
 
 @pytest.mark.parametrize("option", [{"first": 0.0}, {"average": 1.0}, {"average": -0.1}])
-def test_alma_refuses_options_out_of_range(option: dict[str, float]) -> None:
+def test_alma_refuses_options_out_of_range(option: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="they must be"):
         alma(linear(2, SHAPE), interior(2, SHAPE), torch.zeros(2, dtype=torch.int64), **option)
 

@@ -10,7 +10,7 @@ the label, by radius).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class Plan:
     explain_name: str = "integrated gradients"
     gallery: int = 12
     floor: int = FLOOR
-    reasons: Explain | None = saliency
+    reasons: Callable[..., Tensor] | None = saliency
     reasons_name: str = "saliency"
     reasons_n: int = 32
     reasons_radii: Sequence[float] = (0.25, 0.5, 1.0)
