@@ -223,7 +223,11 @@ def test_explain_grad_cam_needs_a_spatial_layer(home: Path) -> None:
     done = run(home, "explain", "--model", "nets:build", "--method", "grad-cam", "--n", "2", "--out", "cam", code=2)
     assert "layer" in done.stderr
     run(home, "train", "--n", "100", "--epochs", "1", "--out", "cam.pt", "--quiet")
-    run(home, "explain", "--model", "cam.pt", "--method", "grad-cam", "--n", "2", "--out", "cam")
+    for method in ("grad-cam", "attention"):
+        run(home, "explain", "--model", "cam.pt", "--method", method, "--n", "2", "--out", method)
+    with np.load(home / "attention/maps.npz") as found:
+        assert found["attribution"].shape == (2, 1, 8, 8)
+        assert found["attribution"].mean((1, 2, 3)) == pytest.approx(1 / 16, rel=1e-4)
 
 
 def test_doctor(home: Path) -> None:

@@ -33,6 +33,7 @@ EXPLANATIONS = {
     "integrated-gradients": "explanations.paths:integrated_gradients",
     "smoothgrad": "explanations.smoothing:smooth_grad",
     "grad-cam": "explanations.cams:grad_cam",
+    "attention": "explanations.attention:attention_image",
 }
 TRAINING = {
     "standard": "training.standard:Standard",

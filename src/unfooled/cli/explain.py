@@ -103,7 +103,8 @@ def picture(given: options.Inputs, attribution: Tensor, target: Tensor, predicti
         axes[1, i].set_title(f"why {name}", fontsize=9)
         for axis in axes[:, i]:
             axis.set_axis_off()
-    figure.suptitle(f"{method}: red speaks for the class, blue against it", fontsize=10)
+    said = "where the evidence lies" if method == "attention" else "red speaks for the class, blue against it"
+    figure.suptitle(f"{method}: {said}", fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -1,25 +1,63 @@
 """Distances: pure functions `(a, b) -> (B,)`, one number a sample."""
 
+from unfooled.distances.attention import (
+    above_mean,
+    centroid,
+    centroid_shift,
+    completeness,
+    components,
+    cosine,
+    coverage,
+    entropy,
+    iou,
+    iou_matched,
+    js,
+    on_grid,
+    part_recall,
+    pointing,
+    recall,
+    spread,
+    top_cells,
+    top_share,
+)
 from unfooled.distances.locality import abs_sum, as_maps, peak, signed, top_k_intersection, top_k_mask, total
 from unfooled.distances.norms import l0, l1, l2, linf
 from unfooled.distances.quality import psnr, ssim
 from unfooled.distances.rank import either_nonzero, kendall, spearman
 
 __all__ = [
+    "above_mean",
     "abs_sum",
     "as_maps",
+    "centroid",
+    "centroid_shift",
+    "completeness",
+    "components",
+    "cosine",
+    "coverage",
     "either_nonzero",
+    "entropy",
+    "iou",
+    "iou_matched",
+    "js",
     "kendall",
     "l0",
     "l1",
     "l2",
     "linf",
+    "on_grid",
+    "part_recall",
     "peak",
+    "pointing",
     "psnr",
+    "recall",
     "signed",
     "spearman",
+    "spread",
     "ssim",
+    "top_cells",
     "top_k_intersection",
     "top_k_mask",
+    "top_share",
     "total",
 ]
