@@ -1,7 +1,7 @@
 """Where a model looks: is it at the object, all of it, how far has it moved, how scattered is it.
 
-P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box of
-the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's place, in units of the map's sides.
+P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box
+of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's place in units of the map's sides.
 
     coverage        sum P G                                     chance: share of the area that G takes
     recall          #(T and G) / #G                             chance: share of the cells in T
