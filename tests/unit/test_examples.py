@@ -38,10 +38,11 @@ def numbers(line: str) -> list[float]:
     return [float(found) for found in re.findall(r"-?\d+\.\d+", line)]
 
 
-def test_there_are_six_and_each_is_tested() -> None:
+def test_there_are_seven_and_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
     assert names == {
         "adaptive_attack",
+        "attention_under_attack",
         "audit_in_python",
         "explain_under_attack",
         "harden",
@@ -109,6 +110,16 @@ def test_explain_under_attack(printed: Printed) -> None:
     for kept_fooled, kept_held, rank_fooled, rank_held in rows.values():
         assert min(kept_fooled, kept_held) > 0.09
         assert max(kept_fooled, kept_held, rank_fooled, rank_held) < 1
+
+
+def test_attention_under_attack(printed: Printed) -> None:
+    lines = printed("attention_under_attack")
+    rows = {line[:22].strip(): numbers(line) for line in lines[1:]}
+    assert set(rows) == {"clean", "noise of equal size", "pgd, on the label", "attention_hold"}
+    assert rows["clean"][2:4] == [0, 0]
+    assert rows["attention_hold"][3] > 2 * rows["noise of equal size"][3] > 0
+    assert rows["pgd, on the label"][0] > rows["clean"][0]
+    assert rows["attention_hold"][0] == rows["clean"][0], "the prediction is held"
 
 
 def test_own_attack(printed: Printed) -> None:

@@ -1,6 +1,7 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`,
+Budget attacks: `fgsm`, `step_ll`, `pgd`, `apgd`, `square`; of the attention map: `attention_pgd`, `attention_only`,
+`attention_hold`. Minimal-norm attacks: `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`,
 `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
@@ -8,6 +9,7 @@ Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, 
 
 from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
 from unfooled.attacks.apgd import apgd
+from unfooled.attacks.attention import attention_hold, attention_only, attention_pgd, iou_below
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
 from unfooled.attacks.fab import fab
@@ -20,6 +22,7 @@ from unfooled.attacks.rays import rays
 from unfooled.attacks.restarts import restarted
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
+from unfooled.attacks.step_ll import r_step_ll, step_ll
 from unfooled.attacks.surrogate import distil, transfer
 
 __all__ = [
@@ -28,6 +31,9 @@ __all__ = [
     "Jittered",
     "StraightThrough",
     "apgd",
+    "attention_hold",
+    "attention_only",
+    "attention_pgd",
     "bisect",
     "bpda",
     "ddn",
@@ -36,11 +42,14 @@ __all__ = [
     "fgsm",
     "fmn",
     "hop_skip_jump",
+    "iou_below",
     "pdpgd",
     "pgd",
+    "r_step_ll",
     "rays",
     "restarted",
     "sigma_zero",
     "square",
+    "step_ll",
     "transfer",
 ]

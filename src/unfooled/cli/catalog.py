@@ -42,6 +42,7 @@ TRAINING = {
     "fast": "training.fast:Fast",
     "n-fgsm": "training.fast:n_fgsm",
     "free": "training.free:Free",
+    "arp": "training.arp:arp",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (

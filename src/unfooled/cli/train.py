@@ -33,6 +33,9 @@ def train(
     ] = None,
     replays: Annotated[int | None, typer.Option("--replays", help="Steps on each batch (free): 4.")] = None,
     align: Annotated[float | None, typer.Option("--align", help="Weight of GradAlign (fast, n-fgsm): 0.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="What arp builds on: madry or trades.")] = None,
+    rectify: Annotated[float | None, typer.Option("--rectify", help="Weight of rectification (arp): 0.5.")] = None,
+    preserve: Annotated[float | None, typer.Option("--preserve", help="Weight of preservation (arp): 1.")] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -57,7 +60,7 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free).
+    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free, arp).
 
     For example, a hardened network for the digits:
 
@@ -69,7 +72,7 @@ def train(
         raise Refused(f"--watch is {watch}; it must be at least 0")
     objective = make_loss(
         loss, threat, attack_steps, beta, ramp=epochs / 5 if ramp is None else ramp, start=start, remove=remove,
-        replays=replays, align=align,
+        replays=replays, align=align, base=base, rectify=rectify, preserve=preserve,
     )  # fmt: skip
     if start == "warm" and (augment or devices > 1):
         raise Refused("--start warm knows a sample by its bytes, in one process; leave out --augment and --devices")
@@ -113,6 +116,7 @@ TAKES = {
     "fast": ("align",),
     "n-fgsm": ("align",),
     "free": ("replays",),
+    "arp": ("steps", "base", "rectify", "preserve"),
 }
 
 
@@ -138,7 +142,7 @@ def make_loss(
         raise Refused(f"--attack-steps is {given['steps']}; it must be at least 1")
     if ramp < 0:
         raise Refused(f"--ramp is {ramp:g}; it must be at least 0")
-    extra: dict[str, Any] = {"beta": beta} if name == "trades" else {}
+    extra: dict[str, Any] = {"beta": beta} if name in ("trades", "arp") else {}
     try:
         objective = catalog.resolve(kind)(catalog.threat(threat), **given, **extra)
     except ValueError as e:

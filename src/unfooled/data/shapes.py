@@ -11,9 +11,6 @@ Exact masks come with every image: a pixel is in an object's mask exactly if it 
 twin has one factor changed and the same nuisance: a true counterfactual image, its label, and the pixels that changed.
 
 Numbers belong to (seed, split, place): the first n of a split are the same whatever n, and splits never share a stream.
-
-References:
-    Sridhar, SPECTRA, 2026, arXiv:2605.25304 (what the data are for). The data set is this library's own.
 """
 
 from __future__ import annotations
