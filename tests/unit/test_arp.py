@@ -87,8 +87,8 @@ def change_of_a_map_with_its_neighbours(loss: Any) -> float:
 
 def change_of_the_loss_with_the_batch_twice(loss: Any) -> float:
     model, (x, y, _) = net(), samples()
-    one = float(loss(model, x, y))
-    return abs(float(loss(model, x.repeat(2, 1, 1, 1), y.repeat(2))) - one)
+    one = loss(model, x, y).item()
+    return abs(loss(model, x.repeat(2, 1, 1, 1), y.repeat(2)).item() - one)
 
 
 def test_rectification_reaches_the_map() -> None:
@@ -113,7 +113,7 @@ def test_noise_in_the_hole_does_not_depend_on_the_batch_either() -> None:
         values = []
         for n in (1, 2):
             torch.manual_seed(3)
-            values.append(float(loss.on(model, x.repeat(n, 1, 1, 1), z.repeat(n, 1, 1, 1), y.repeat(n))))
+            values.append(loss.on(model, x.repeat(n, 1, 1, 1), z.repeat(n, 1, 1, 1), y.repeat(n)).item())
         assert values[0] == pytest.approx(values[1], rel=1e-9)
 
 
@@ -303,7 +303,7 @@ def test_samples_whose_attention_moved_leave() -> None:
 
 def test_bad_input_is_named() -> None:
     model, (x, y, _) = net(), samples()
-    with pytest.raises(ValueError, match="base is \"?'?free"):
+    with pytest.raises(ValueError, match=r"it must be .madry. or .trades."):
         arp(Linf(0.1), base="free")
     with pytest.raises(ValueError, match="at least 0"):
         Arp(lambda model, x, y: x, beta=-1)
