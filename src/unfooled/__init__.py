@@ -22,6 +22,7 @@ _NAMES = {
     "frozen": "core.modes",
     "load_model": "models.load",
     "load_data": "data.load",
+    "load_shapes": "data.shapes",
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
     "audit": "evaluation.audit",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from unfooled.core.modes import counted, frozen
     from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
     from unfooled.data.load import load_data
+    from unfooled.data.shapes import load_shapes
     from unfooled.evaluation.audit import audit
     from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
     from unfooled.evaluation.envelope import envelope

@@ -222,11 +222,25 @@ def test_explain(home: Path, method: str) -> None:
     assert (home / f"maps-{method}/maps.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_train_arp_and_resume(home: Path) -> None:
+    asked = ["train", "--loss", "arp", "--threat", "linf:0.1", "--attack-steps", "1", "--base", "trades", "--n", "64"]
+    asked += ["--rectify", "0.2", "--watch", "0", "--quiet", "--out", "arp.pt"]
+    run(home, *asked, "--epochs", "1")
+    run(home, *asked, "--epochs", "1", "--arch", "small-cnn")
+    assert "takes no --preserve" in run(home, "train", "--loss", "madry", "--threat", "linf:0.1", "--preserve", "1",
+                                        code=2).stderr  # fmt: skip
+    assert "madry" in run(home, *asked, "--base", "free", code=2).stderr
+
+
 def test_explain_grad_cam_needs_a_spatial_layer(home: Path) -> None:
     done = run(home, "explain", "--model", "nets:build", "--method", "grad-cam", "--n", "2", "--out", "cam", code=2)
     assert "layer" in done.stderr
     run(home, "train", "--n", "100", "--epochs", "1", "--out", "cam.pt", "--quiet")
-    run(home, "explain", "--model", "cam.pt", "--method", "grad-cam", "--n", "2", "--out", "cam")
+    for method in ("grad-cam", "attention"):
+        run(home, "explain", "--model", "cam.pt", "--method", method, "--n", "2", "--out", method)
+    with np.load(home / "attention/maps.npz") as found:
+        assert found["attribution"].shape == (2, 1, 8, 8)
+        assert found["attribution"].mean((1, 2, 3)) == pytest.approx(1 / 16, rel=1e-4)
 
 
 def test_doctor(home: Path) -> None:

@@ -42,6 +42,7 @@ def test_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
     assert names == {
         "adaptive_attack",
+        "attention_under_attack",
         "audit_in_python",
         "explain_under_attack",
         "explanation_robustness",
@@ -146,6 +147,16 @@ def test_lens_scores(printed: Printed) -> None:
         assert level == sorted(level)
     for other in ("attack on the label", "random signs"):
         assert rows[other][1][2] > rows["another image"][1][2] + 0.1
+
+
+def test_attention_under_attack(printed: Printed) -> None:
+    lines = printed("attention_under_attack")
+    rows = {line[:22].strip(): numbers(line) for line in lines[1:]}
+    assert set(rows) == {"clean", "noise of equal size", "pgd, on the label", "attention_hold"}
+    assert rows["clean"][2:4] == [0, 0]
+    assert rows["attention_hold"][3] > 2 * rows["noise of equal size"][3]
+    assert rows["pgd, on the label"][0] > rows["clean"][0]
+    assert rows["attention_hold"][0] == rows["clean"][0], "the prediction is held"
 
 
 def test_own_attack(printed: Printed) -> None:

@@ -1,7 +1,7 @@
 """Attacks propose inputs that change the label; `evaluation.verify` grades them.
 
-Budget attacks: `fgsm`, `pgd`, `apgd`, `square`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`,
-`pdpgd`, `sigma_zero`.
+Budget attacks: `fgsm`, `step_ll`, `pgd`, `apgd`, `square`; of the attention map: `attention_pgd`, `attention_only`,
+`attention_hold`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`.
 Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 
@@ -12,6 +12,7 @@ search `square_explain`, and the baselines `random_point`, `best_of_random`, `ra
 from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
 from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
+from unfooled.attacks.attention import attention_hold, attention_only, attention_pgd, iou_below
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
 from unfooled.attacks.explanation import Differences, attack_explanation
@@ -34,6 +35,7 @@ from unfooled.attacks.rays import rays
 from unfooled.attacks.restarts import restarted
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
+from unfooled.attacks.step_ll import r_step_ll, step_ll
 from unfooled.attacks.surrogate import distil, transfer
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
     "alma",
     "apgd",
     "attack_explanation",
+    "attention_hold",
+    "attention_only",
+    "attention_pgd",
     "best_of_random",
     "bisect",
     "bpda",
@@ -56,12 +61,14 @@ __all__ = [
     "fmn",
     "hop_skip_jump",
     "into",
+    "iou_below",
     "kendall_surrogate",
     "mass_center",
     "out_of_lens",
     "out_of_top_k",
     "pdpgd",
     "pgd",
+    "r_step_ll",
     "random_point",
     "random_walk",
     "rays",
@@ -69,5 +76,6 @@ __all__ = [
     "sigma_zero",
     "square",
     "square_explain",
+    "step_ll",
     "transfer",
 ]

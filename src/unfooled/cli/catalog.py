@@ -33,6 +33,7 @@ EXPLANATIONS = {
     "integrated-gradients": "explanations.paths:integrated_gradients",
     "smoothgrad": "explanations.smoothing:smooth_grad",
     "grad-cam": "explanations.cams:grad_cam",
+    "attention": "explanations.attention:attention_image",
 }
 REASONS = {**EXPLANATIONS, "none": ""}
 """What an audit may attack the explanation of."""
@@ -56,6 +57,7 @@ TRAINING = {
     "igr": "training.igr:Igr",
     "r2et": "training.r2et:R2et",
     "input-gradient": "training.input_gradient:InputGradient",
+    "arp": "training.arp:arp",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (

@@ -151,7 +151,8 @@ def picture(
             axes[3, i].set_title("attacked" if lens is None else f"LENS {lens:.2f}", fontsize=9)
         for axis in axes[:, i]:
             axis.set_axis_off()
-    figure.suptitle(f"{method}: red speaks for the class, blue against it", fontsize=10 if k > 1 else 7)
+    legend = "where the evidence lies" if method == "attention" else "red speaks for the class, blue against it"
+    figure.suptitle(f"{method}: {legend}", fontsize=10 if k > 1 else 7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

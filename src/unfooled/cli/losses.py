@@ -10,7 +10,7 @@ from unfooled.cli.errors import Refused
 
 BASES = ("standard", "madry", "trades")
 """What a regulariser can be added to."""
-REGULARISERS = {"ig-norm": "standard", "igr": "madry", "r2et": "standard", "input-gradient": "standard"}
+REGULARISERS = {"ig-norm": "standard", "igr": "madry", "r2et": "standard", "input-gradient": "standard", "arp": "madry"}
 """Name -> its base unless told otherwise."""
 TAKES = {
     "madry": ("steps", "start", "remove"),
@@ -23,6 +23,7 @@ TAKES = {
     "igr": ("steps", "weight", "base", "path", "explain", "smooth"),
     "r2et": ("steps", "weight", "base", "smooth", "k"),
     "input-gradient": ("steps", "weight", "base"),
+    "arp": ("steps", "base", "rectify", "preserve"),
 }
 """Name -> the options it takes, beside --threat, --beta and --ramp."""
 
@@ -41,7 +42,8 @@ def make_loss(
             raise Refused(f"--loss {name} takes no {spelled}; leave it out, or choose {others}")
     base = given.pop("base", REGULARISERS.get(name))
     if base is not None:
-        catalog.choose(dict.fromkeys(BASES), base, "choice for --base")
+        known = BASES[1:] if name == "arp" else BASES
+        catalog.choose(dict.fromkeys(known), base, "choice for --base")
     adversary = name not in ("standard", "r2et", "input-gradient") or base in ("madry", "trades")
     if not adversary:
         said = f"--loss {name}" + (f" with --base {base}" if base else "")
@@ -65,6 +67,8 @@ def make_loss(
 def _built(name: str, kind: str, threat: Any, base: str | None, beta: float, given: dict[str, Any]) -> Any:
     """The loss, without a ramp; takes what it uses out of `given`."""
     first = (threat,) if threat is not None and name not in ("r2et", "input-gradient") else ()
+    if name == "arp":  # builds on its base's points, not on the base loss
+        return catalog.resolve(kind)(threat, base=base, beta=beta, **given)
     if name == "trades":
         given["beta"] = beta
     if "smooth" in given:

@@ -53,6 +53,8 @@ def train(
         float | None, typer.Option("--smooth", help="Sharpness of softplus for ReLU in explanations (igr, r2et).")
     ] = None,
     k: Annotated[int | None, typer.Option("--k", help="Rank that r2et defends: 100.")] = None,
+    rectify: Annotated[float | None, typer.Option("--rectify", help="Weight of rectification (arp): 0.5.")] = None,
+    preserve: Annotated[float | None, typer.Option("--preserve", help="Weight of preservation (arp): 1.")] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -90,7 +92,7 @@ def train(
     objective = make_loss(
         loss, threat, attack_steps, beta, ramp=epochs / 5 if ramp is None else ramp, start=start, remove=remove,
         replays=replays, align=align, weight=weight, base=base, path=path, inner=inner, explain=explain, smooth=smooth,
-        k=k,
+        k=k, rectify=rectify, preserve=preserve,
     )  # fmt: skip
     if start == "warm" and (augment or devices > 1):
         raise Refused("--start warm knows a sample by its bytes, in one process; leave out --augment and --devices")

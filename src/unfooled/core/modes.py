@@ -110,6 +110,26 @@ class Counted:
         return getattr(self.__dict__["model"], name)
 
 
+class Tapped:
+    """A model that keeps the output of its last call, so that what explains it need not run it again.
+
+    Attributes:
+        output: what the model returned last, in its graph; None before the first call.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.output: Any = None
+
+    def __call__(self, x: Tensor) -> Any:
+        """Run the model and keep what it returns."""
+        self.output = self.model(x)
+        return self.output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
 @contextmanager
 def counted(model: Model) -> Iterator[Counted]:
     """Yield a wrapper of `model` whose `.forwards` and `.backwards` are the samples passed so far.

@@ -1,6 +1,22 @@
 """Labelled data as people keep it, as tensors in the unit box."""
 
+from unfooled.data.boxes import Boxed, box_masks, load_boxed, load_cub
 from unfooled.data.dataset import Dataset
+from unfooled.data.digits_canvas import Canvas, load_digits_canvas
 from unfooled.data.load import load_data, load_dataset
+from unfooled.data.shapes import Shapes, Twin, load_shapes
 
-__all__ = ["Dataset", "load_data", "load_dataset"]
+__all__ = [
+    "Boxed",
+    "Canvas",
+    "Dataset",
+    "Shapes",
+    "Twin",
+    "box_masks",
+    "load_boxed",
+    "load_cub",
+    "load_data",
+    "load_dataset",
+    "load_digits_canvas",
+    "load_shapes",
+]

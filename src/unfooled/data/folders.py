@@ -39,11 +39,8 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     Raises:
         BadInput: no classes, no images, no such split.
     """
-    splits = {named: item for item in _folders(root) if (named := split_named(item.name)) and _folders(item)}
-    wanted = chosen(split, list(splits), root) if splits else "all"
-    warnings = [] if splits else [unsplit(split, root)]
-    top = splits.get(wanted, root)
-    classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
+    wanted, top, classes = _split(root, split)
+    warnings = [unsplit(split, root)] if wanted == "all" else []
     if not classes:
         raise BadInput(f"{root} holds no folders; images are looked for as {root}/CLASS/*.png, or .npz or IDX files")
     held = {name: _images(top / name) for name in classes}
@@ -69,6 +66,20 @@ def loose(path: Path) -> list[Path]:
     if not path.is_dir() or _folders(path):
         return []
     return _images(path)
+
+
+def files_of(root: Path, split: str) -> list[Path]:
+    """The files of a split in the order of `folder`'s rows. Errors as there."""
+    _, top, classes = _split(root, split)
+    return [path for name in classes for path in _images(top / name)]
+
+
+def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:
+    """The split that is read ("all" without splits), its folder, and the classes of all splits."""
+    splits = {named: item for item in _folders(root) if (named := split_named(item.name)) and _folders(item)}
+    wanted = chosen(split, list(splits), root) if splits else "all"
+    classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
+    return wanted, splits.get(wanted, root), classes
 
 
 def _opened(path: Path, size: tuple[int, int] | None, channels: int | None) -> Any:

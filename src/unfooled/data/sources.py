@@ -11,13 +11,18 @@ from unfooled.core.checks import BadInput
 from unfooled.core.names import nearest
 from unfooled.data.dataset import Source, chosen
 from unfooled.data.digits import digits
+from unfooled.data.digits_canvas import digits_canvas
 from unfooled.data.factory import from_arrays, from_callable, from_factory
 from unfooled.data.folders import folder
 from unfooled.data.idx import IMAGES, idx_file, idx_folder, images_in
 from unfooled.data.npz import npz
+from unfooled.data.shapes import shapes
 
 FOLDER = "UNFOOLED_DATA"
 """The environment variable that names the folder of the data sets below; `../shared/data` unless set."""
+
+MADE = ("digits", "digits-canvas", "shapes")
+"""Data sets that need no file."""
 
 KNOWN: dict[str, tuple[str, str]] = {
     "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
@@ -44,8 +49,8 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
     if not isinstance(source, (str, Path)):
         raise BadInput(f"the data are a {type(source).__name__}; give a name, a path, a function or (x, y)")
     name, path = str(source), Path(source)
-    if name == "digits":
-        return digits(split)
+    if name.partition(":")[0] in MADE:
+        return _made(name, split)
     if name in KNOWN:
         return _known(name, split)
     if path.is_dir():
@@ -63,9 +68,24 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         return from_factory(name, split)
     beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     raise BadInput(
-        f"there is no data {name!r}{nearest(path.name, ['digits', *KNOWN, *beside])}; give digits, {', '.join(KNOWN)}, "
+        f"there is no data {name!r}{nearest(path.name, [*MADE, *KNOWN, *beside])}; give {', '.join((*MADE, *KNOWN))}, "
         "a path, or package.module:factory"
     )
+
+
+def _made(name: str, split: str) -> Source:
+    """A data set that needs no file; "shapes:0.9" are shapes with another rho."""
+    kind, colon, rho = name.partition(":")
+    if kind != "shapes":
+        if colon:
+            raise BadInput(f"the data are {name!r}; {kind} takes no options")
+        return digits(split) if kind == "digits" else digits_canvas(split)
+    try:
+        return shapes(split, rho=float(rho) if colon else 0.25)
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"the data are {name!r}; write shapes, or shapes:0.9 for a background that goes along") from None
 
 
 def _known(name: str, split: str) -> Source:

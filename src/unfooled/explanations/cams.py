@@ -3,7 +3,8 @@
     w_k  = mean_ij d s(f(x), y) / dA_k,ij         weights of the channels of a layer's output A, (B, C, h, w)
     S_ij = relu( sum_k w_k A_k,ij )               the ReLU is optional
 
-The layer is the last one with a spatial output where none is named: see `layers`.
+The layer is the last one with a spatial output where none is named: see `layers`. Of a patch transformer A are the
+patch tokens, (B, C, h, w), and the class token is left out.
 
 References:
     Selvaraju et al., Grad-CAM: visual explanations via gradient-based localization, ICCV 2017, arXiv:1610.02391.
@@ -11,17 +12,19 @@ References:
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unfooled.core.checks import BadInput, check_differentiable
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, scored
-from unfooled.explanations.layers import find_spatial_layer, output_of, recorded
+from unfooled.explanations.layers import Spatial, find_spatial, output_of, recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ def grad_cam_map(
     y: Tensor,
     *,
     layer: str | None = None,
+    grid: tuple[int, int] | None = None,
     relu: bool = True,
     score: Loss = true_logit,
     detach_weights: bool = False,
@@ -90,6 +94,7 @@ def grad_cam_map(
         x: inputs, (B, *D).
         y: the class to explain, (B,).
         layer: name of a call.
+        grid: (h, w) of patch tokens, where it is not that of the convolution that cuts the patches.
         relu: keep only evidence for the class.
         score: `(logits, y) -> (B,)`.
         detach_weights: with `create_graph`, hold w constant: no double backward. Exact where w does not depend on x
@@ -99,23 +104,23 @@ def grad_cam_map(
     Returns:
         A `CamMap`.
     """
+    twice = create_graph and not detach_weights
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        layer = find_spatial_layer(model, x[:1]) if layer is None else layer
+        found = find_spatial(model, x[:1], grid=grid) if layer is None else None
+        name = found.layer if found else str(layer)
         z = entry(x, create_graph)
-        with recorded(model, layer) as calls:
+        # Fused attention kernels have no second derivative.
+        with recorded(model, name) as calls, sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
             value = scored(model, z, y, score)
-        a = output_of(calls, layer, len(x))
+        a = output_of(calls, name, len(x))
+        if found is None:
+            known = Spatial(name, (a.shape[-2], a.shape[-1]), tokens=False)
+            found = known if a.ndim == 4 else find_spatial(model, x[:1], layer=name, grid=grid)
         check_differentiable(value)
-        (g,) = torch.autograd.grad(
-            value.sum(),
-            a,
-            create_graph=create_graph and not detach_weights,
-            retain_graph=create_graph,
-            allow_unused=True,
-        )
+        (g,) = torch.autograd.grad(value.sum(), a, create_graph=twice, retain_graph=create_graph, allow_unused=True)
         if g is None:
-            raise BadInput(f"layer {layer!r} does not reach the logits; choose another, or none to have it found")
-        s = (g.mean((2, 3), keepdim=True) * a).sum(1)
+            raise BadInput(f"layer {name!r} does not reach the logits; choose another, or none to have it found")
+        s = (found.maps(g).mean((2, 3), keepdim=True) * found.maps(a)).sum(1)
         s = s.clamp_min(0) if relu else s
-        return CamMap(s if create_graph else s.detach(), layer)
+        return CamMap(s if create_graph else s.detach(), name)

@@ -1,8 +1,13 @@
 """Spatial layers of any model: found, named, and recorded while it runs.
 
-The spatial layer is the last module call, in order of execution, whose output is four-dimensional, at least two cells
-high and wide, and reaches the logits. Calls are named, not modules: the second call of a reused `relu` is `relu@2`, and
-`relu` alone means its last call.
+The spatial layer is the last module call, in order of execution, whose output reaches the logits and lies on a grid:
+either (B, C, h, w), at least two cells high and wide, or the tokens of patches, (B, T, C), of which the last h w are
+the cells. Calls are named, not modules: the second call of a reused `relu` is `relu@2`, and `relu` alone means its last
+call.
+
+Of tokens the grid is that of an earlier (B, C, h, w) in the same pass, the convolution that cut the patches; what is
+left of T (class token, registers) stands first. Where the head reads the class token alone, the last block's patch
+tokens have no gradient, and the layer found is the last one before it whose patch tokens have.
 """
 
 from __future__ import annotations
@@ -18,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
-from unfooled.core.modes import modules_of
+from unfooled.core.classifier import Classifier, logits_of
+from unfooled.core.modes import evaluating, modules_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 
@@ -37,37 +42,93 @@ class Call:
     output: Tensor
 
 
-def find_spatial_layer(model: Model, x: Tensor) -> str:
-    """Name the last call with a spatial output, (B, C, h, w), min(h, w) >= 2, that reaches the logits.
+@dataclass(frozen=True)
+class Spatial:
+    """A call whose output lies on a grid.
+
+    Attributes:
+        layer: the call's name.
+        grid: its height and width in cells.
+        tokens: whether the output is (B, T, C) instead of (B, C, h, w).
+    """
+
+    layer: str
+    grid: tuple[int, int]
+    tokens: bool
+
+    def maps(self, output: Tensor) -> Tensor:
+        """The call's output as (B, C, h, w); tokens that are no patches are left out."""
+        h, w = self.grid
+        return output[:, -h * w :].transpose(1, 2).unflatten(2, (h, w)) if self.tokens else output
+
+
+PREFIX = 16
+"""Most tokens that stand before those of the patches."""
+
+
+def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None = None) -> str:
+    """Name the last call with a spatial output that reaches the logits: (B, C, h, w), min(h, w) >= 2, or patch tokens.
 
     A container returns the tensor of its last child; of calls with one and the same output the innermost is named.
 
     Args:
-        model: modules, or a callable that holds some.
+        model: modules, or a callable that holds some. In eval mode meanwhile.
         x: one sample is enough, (1, *D). Cost: 1 forward, 1 backward.
+        grid: (h, w) of the patch tokens, where it cannot be read off the convolution that cuts the patches.
 
     Raises:
         BadInput: the model holds no modules, or none of their outputs qualifies.
     """
-    with differentiating():
+    return find_spatial(model, x, grid=grid).layer
+
+
+def find_spatial(model: Model, x: Tensor, *, layer: str | None = None, grid: tuple[int, int] | None = None) -> Spatial:
+    """`find_spatial_layer` with the grid: of the call found, or of `layer`. Arguments, cost and errors as there."""
+    with differentiating(), evaluating(model):
         z = entry(x[:1], create_graph=False)
         with recorded(model) as calls:
-            logits = model(z)
-        calls = [c for c in calls if len(c.output) == 1 and min(c.output.shape[2:]) >= 2 and c.output.requires_grad]
-        if calls and isinstance(logits, Tensor) and logits.requires_grad:
-            grads = torch.autograd.grad(logits.sum(), [c.output for c in calls], allow_unused=True)
-            for call, g in zip(reversed(calls), reversed(grads), strict=True):
-                if g is not None:
-                    return call.layer
+            logits = logits_of(model(z))
+        at = {call.layer: _place(calls[: i + 1], grid) for i, call in enumerate(calls)}
+        if layer is not None:
+            last = [c.layer for c in calls if layer in (c.layer, c.layer.split("@")[0])]
+            place = at[last[-1]] if last else None
+            if place is None:
+                raise BadInput(
+                    f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
+                )
+            return place
+        live = [(at[c.layer], c.output) for c in calls if at[c.layer] and c.output.requires_grad]
+        if live and logits.requires_grad:
+            # Distinct weights: the logits, or what became of them, may add up to a constant.
+            value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
+            grads = torch.autograd.grad(value, [output for _, output in live], allow_unused=True)
+            for (place, _), g in zip(reversed(live), reversed(grads), strict=True):
+                if place and g is not None and (not place.tokens or bool(place.maps(g).ne(0).any())):
+                    return place
     raise BadInput(
         "the model has no layer with a spatial output (B, C, h, w), min(h, w) >= 2, that reaches the logits; "
-        "Grad-CAM needs one, use a gradient explanation instead"
+        "Grad-CAM needs one, use a gradient explanation instead (patch tokens of unknown grid: give grid=(h, w))"
     )
+
+
+def _place(calls: list[Call], grid: tuple[int, int] | None) -> Spatial | None:
+    """Where the last of the calls so far lies on a grid, if it does."""
+    layer, output = calls[-1].layer, calls[-1].output
+    if len(output) != 1:
+        return None
+    if output.ndim == 4:
+        h, w = output.shape[2:]
+        return Spatial(layer, (h, w), tokens=False) if min(h, w) >= 2 else None
+    sides = [grid] if grid else [(c.output.shape[2], c.output.shape[3]) for c in calls if c.output.ndim == 4]
+    for h, w in reversed(sides):
+        if min(h, w) >= 2 and 0 <= output.shape[1] - h * w <= PREFIX:
+            return Spatial(layer, (h, w), tokens=True)
+    return None
 
 
 @contextmanager
 def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
-    """Record the four-dimensional outputs of module calls while the context lasts, in order of execution.
+    """Record the outputs of module calls with three or four dimensions while the context lasts, in order of execution.
 
     What is recorded is untouched by later in-place layers: the model goes on with a copy.
 
@@ -86,7 +147,7 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
         counts[name] = counts.get(name, 0) + 1
         # A container passes on the copy that its last child was given: not a call with an output of its own, unless an
         # in-place layer has changed it since.
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             return None
         if any(output is copy and output._version == version for copy, version in given):
             return None

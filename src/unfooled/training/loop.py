@@ -25,7 +25,7 @@ from unfooled.core.files import write_whole
 from unfooled.core.modes import evaluating
 from unfooled.core.types import TrainingLoss
 from unfooled.training.monitor import Monitor
-from unfooled.training.progress import Memory, loss_at, memory_of, replays_of
+from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Epoch:
         fgsm: the accuracy under one step on the monitor's samples, where one was given.
         pgd: likewise under several.
         stopped: why training ended here, one sentence; None where it goes on, or ended as planned.
+        notes: what the loss noted, means over the samples by name; empty for most.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Epoch:
     fgsm: float | None = None
     pgd: float | None = None
     stopped: str | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def train(
         if stopped and index and good is not None:
             model.load_state_dict(good)
         accuracy = _accuracy(model, *held_out, device) if held_out else None
-        epoch = Epoch(index, epochs, losses / max(seen, 1), seconds, accuracy, *looked, stopped)
+        epoch = Epoch(index, epochs, losses / max(seen, 1), seconds, accuracy, *looked, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
             over = stopped or index + 1 == epochs  # nothing will go on from here

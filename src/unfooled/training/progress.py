@@ -1,4 +1,4 @@
-"""What a training loss may have beside its call, so that the loop can tell it how far training is.
+"""What a training loss may have beside its call: for the loop to tell it how far training is, or to read its notes.
 
 A loss is `(model, x, y) -> scalar`. Four attributes are optional, and the loop looks for nothing else:
 
@@ -6,6 +6,7 @@ A loss is `(model, x, y) -> scalar`. Four attributes are optional, and the loop 
     replays: int                steps the loop takes on each batch (1)
     memory: Memory | None       what the loss keeps from step to step; the loop empties, saves and restores it
     base: TrainingLoss          a loss inside this one (a dataclass then), whose three attributes it shares
+    notes: Notes                what the loss has to say of each step; the loop writes their means into every `Epoch`
 
 Progress comes from the loop and not from a counter inside the loss, so a resumed run is bit for bit the whole one.
 """
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from unfooled.core.threats import Threat
@@ -35,6 +37,34 @@ class Memory(Protocol):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take what `state` returned; an empty mapping empties the memory."""
         ...
+
+
+class Notes:
+    """Numbers of each sample, averaged until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, **values: Tensor) -> None:
+        """Add one number a sample, (B,) each; names with NaN among them are left out."""
+        for name, value in values.items():
+            mean = value.detach().sum()
+            if torch.isfinite(mean):
+                self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
+                self._counts[name] = self._counts.get(name, 0) + len(value)
+
+    def read(self) -> dict[str, float]:
+        """The means since the last time, by name."""
+        found = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return found
+
+
+def notes_of(loss: TrainingLoss) -> dict[str, float]:
+    """What the loss has noted since the last time; nothing, for most."""
+    notes = getattr(loss, "notes", None)
+    return notes.read() if isinstance(notes, Notes) else {}
 
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
@@ -122,3 +152,8 @@ class Ramp:
     def memory(self) -> Memory | None:
         """That of the loss: every moment shares it."""
         return memory_of(self.loss)
+
+    @property
+    def notes(self) -> Notes | None:
+        """Those of the loss: every moment shares them."""
+        return getattr(self.loss, "notes", None)

@@ -19,6 +19,32 @@ from unfooled.training.inner import remembering, worst_points
 from unfooled.training.memory import Starts
 
 
+def divergent_points(
+    model: nn.Module,
+    x: Tensor,
+    _y: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    rule: Rule,
+    memory: Starts | None = None,
+    remove: float | None = None,
+) -> Tensor:
+    """Points of the threat where the prediction is farthest from that at x, in KL; labels play no part."""
+    with evaluating(model), torch.no_grad():
+        fixed = model(x).softmax(1)
+
+    def divergence(logits: Tensor, rows: Tensor) -> Tensor:
+        return kl(fixed[rows])(logits, rows)
+
+    # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
+    rows = torch.arange(len(x), device=x.device)
+    return worst_points(
+        model, x, rows, threat, loss=divergence, steps=steps, rule=rule, memory=memory, remove=remove,
+        labels=fixed.argmax(1),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Trades:
     """Clean cross-entropy plus beta times the divergence at the worst points.
@@ -58,18 +84,9 @@ class Trades:
 
     def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The points trained on, (B, *D)."""
-        with evaluating(model), torch.no_grad():
-            fixed = model(x).softmax(1)
-
-        def divergence(logits: Tensor, rows: Tensor) -> Tensor:
-            return kl(fixed[rows])(logits, rows)
-
-        # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
-        rows = torch.arange(len(x), device=x.device)
-        return worst_points(
-            model, x, rows, self.threat, loss=divergence, steps=self.steps, rule=self.rule, memory=self.memory,
-            remove=self.remove, labels=fixed.argmax(1),
-        )  # fmt: skip
+        return divergent_points(
+            model, x, y, self.threat, steps=self.steps, rule=self.rule, memory=self.memory, remove=self.remove
+        )
 
     def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """The loss with these points, a scalar."""
