@@ -32,9 +32,10 @@ def small_net() -> nn.Sequential:
         net = nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 12), nn.ReLU(inplace=True), nn.Linear(12, 3)
         ).double()
-    for layer in (net[0], net[3]):  # features that differ from sample to sample, where a fresh net's hardly do
-        layer.weight.data -= layer.weight.data.flatten(1).mean(1).reshape(-1, *[1] * (layer.weight.ndim - 1))
-        layer.weight.data *= 5
+    for weight in net.parameters():  # features that differ from sample to sample, where a fresh net's hardly do
+        if weight.ndim > 1 and len(weight) > 3:
+            weight.data -= weight.data.flatten(1).mean(1).reshape(-1, *[1] * (weight.ndim - 1))
+            weight.data *= 5
     return net
 
 

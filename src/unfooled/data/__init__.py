@@ -2,5 +2,6 @@
 
 from unfooled.data.dataset import Dataset
 from unfooled.data.load import load_data, load_dataset
+from unfooled.data.store import FeatureSet, load_features, save_features
 
-__all__ = ["Dataset", "load_data", "load_dataset"]
+__all__ = ["Dataset", "FeatureSet", "load_data", "load_dataset", "load_features", "save_features"]

@@ -105,8 +105,8 @@ def invert_features(
     if batch is not None and batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
     if not isinstance(target, Tensor) or len(target) != len(start) or not target.is_floating_point():
-        found = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
-        raise BadInput(f"target is {found} for {len(start)} starts; give the features of each, floating point")
+        shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
     start, t = start.detach(), flat(target.detach())
     length = torch.linalg.vector_norm(t, dim=1)
     length = torch.where(length > 0, length, torch.ones_like(length))
