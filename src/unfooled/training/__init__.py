@@ -2,6 +2,7 @@
 
 from unfooled.training.fast import Fast, n_fgsm
 from unfooled.training.free import Free
+from unfooled.training.group_worst import Augmented, GroupWorst
 from unfooled.training.loop import Batches, Epoch, train
 from unfooled.training.madry import Madry
 from unfooled.training.monitor import Monitor
@@ -10,10 +11,12 @@ from unfooled.training.standard import Standard
 from unfooled.training.trades import Trades
 
 __all__ = [
+    "Augmented",
     "Batches",
     "Epoch",
     "Fast",
     "Free",
+    "GroupWorst",
     "Madry",
     "Monitor",
     "Ramp",
