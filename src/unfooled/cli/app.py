@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unfooled import __version__
-from unfooled.cli import attack, audit, demo, doctor, explain, report, study, train
+from unfooled.cli import attack, audit, demo, doctor, explain, features, report, study, train
 from unfooled.cli.errors import INTERRUPTED, guarded
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command(name="audit")(audit.audit)
 app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
 app.command(name="explain")(explain.explain)
+app.command(name="features")(features.features)
 app.command(name="report")(report.report)
 app.command(name="study")(study.study)
 app.command(name="doctor")(doctor.doctor)
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> int:
             e.show()
             code = e.exit_code
 
-    keeps = arguments[:1] in (["demo"], ["train"], ["study"]) or (
+    keeps = arguments[:1] in (["demo"], ["train"], ["study"], ["features"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
     return guarded(call, keeps=keeps) or code

@@ -41,6 +41,13 @@ TRAINING = {
     "fast": "training.fast:Fast",
     "n-fgsm": "training.fast:n_fgsm",
     "free": "training.free:Free",
+    "group-worst": "training.group_worst:GroupWorst",
+}
+FEATURES = {
+    "robust": "features.datasets:robust_set",
+    "non-robust": "features.datasets:non_robust_set",
+    "d-rand": "features.datasets:d_rand",
+    "d-det": "features.datasets:d_det",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (

@@ -57,7 +57,8 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free).
+    """Train a classifier: plainly, or against an adversary (madry, trades, fast, n-fgsm, free),
+    or on the worst of five corruptions (group-worst).
 
     For example, a hardened network for the digits:
 
@@ -128,10 +129,11 @@ def make_loss(
             spelled = "--attack-steps" if option == "steps" else f"--{option}"
             others = ", ".join(loss for loss, known in TAKES.items() if option in known)
             raise Refused(f"--loss {name} takes no {spelled}; leave it out, or choose {others}")
-    if name == "standard":
+    if name in ("standard", "group-worst"):
         if threat is not None:
-            raise Refused("--loss standard trains against no adversary; leave --threat out, or choose madry or trades")
-        return catalog.resolve(kind)()
+            raise Refused(f"--loss {name} trains against no adversary; leave --threat out, or choose madry or trades")
+        # Five corruptions of each image, the same in every epoch: see `unfooled.features.groups`.
+        return catalog.resolve(kind)(*([catalog.resolve("features.corruptions:groups")] if name != "standard" else []))
     if threat is None:
         raise Refused(f"--loss {name} needs an adversary to train against, such as --threat linf:0.1")
     if given.get("steps", 1) < 1:
