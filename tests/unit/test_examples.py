@@ -38,13 +38,14 @@ def numbers(line: str) -> list[float]:
     return [float(found) for found in re.findall(r"-?\d+\.\d+", line)]
 
 
-def test_there_are_six_and_each_is_tested() -> None:
+def test_there_are_seven_and_each_is_tested() -> None:
     names = {path.stem for path in SCRIPTS}
     assert names == {
         "adaptive_attack",
         "audit_in_python",
         "explain_under_attack",
         "harden",
+        "invert_features",
         "own_attack",
         "robustness_curve",
     }
@@ -118,6 +119,17 @@ def test_own_attack(printed: Printed) -> None:
     assert changed == sorted(changed)
     assert changed[-1] > changed[0]
     assert changed[-1] > 0.5
+
+
+def test_invert_features(printed: Printed) -> None:
+    rows = {line.split()[0]: numbers(line) for line in printed("invert_features", epochs=3)}
+    assert set(rows) == {"standard", "hardened"}
+    for residual, gradients, seen, before, after in rows.values():
+        assert residual <= 0.05
+        assert 1 < gradients < 101
+        assert seen > 0.8
+        assert after < 0.9 * before
+    assert rows["standard"][3] == rows["hardened"][3]
 
 
 def test_adaptive_attack(printed: Printed) -> None:
