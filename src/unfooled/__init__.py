@@ -23,6 +23,7 @@ _NAMES = {
     "load_model": "models.load",
     "load_data": "data.load",
     "load_shapes": "data.shapes",
+    "load_features": "data.store",
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
     "audit": "evaluation.audit",
@@ -33,7 +34,18 @@ _NAMES = {
     "NORMAL": "evaluation.cascade",
     "THOROUGH": "evaluation.cascade",
 }
-_PACKAGES = ("attacks", "core", "data", "distances", "evaluation", "explanations", "models", "report", "training")
+_PACKAGES = (
+    "attacks",
+    "core",
+    "data",
+    "distances",
+    "evaluation",
+    "explanations",
+    "features",
+    "models",
+    "report",
+    "training",
+)
 
 __all__ = ["__version__", *_NAMES, *_PACKAGES]  # noqa: PLE0604
 
@@ -53,7 +65,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from unfooled import attacks, core, data, distances, evaluation, explanations, models, report, training
+    from unfooled import attacks, core, data, distances, evaluation, explanations, features, models, report, training
     from unfooled.core.ascent import ascend
     from unfooled.core.checks import BadInput
     from unfooled.core.classifier import Classifier
@@ -61,6 +73,7 @@ if TYPE_CHECKING:
     from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
     from unfooled.data.load import load_data
     from unfooled.data.shapes import load_shapes
+    from unfooled.data.store import load_features
     from unfooled.evaluation.audit import audit
     from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
     from unfooled.evaluation.envelope import envelope

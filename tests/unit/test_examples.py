@@ -48,6 +48,7 @@ def test_each_is_tested() -> None:
         "explanation_robustness",
         "harden",
         "harden_explanations",
+        "invert_features",
         "lens_scores",
         "own_attack",
         "robustness_curve",
@@ -166,6 +167,17 @@ def test_own_attack(printed: Printed) -> None:
     assert changed == sorted(changed)
     assert changed[-1] > changed[0]
     assert changed[-1] > 0.5
+
+
+def test_invert_features(printed: Printed) -> None:
+    rows = {line.split()[0]: numbers(line) for line in printed("invert_features", epochs=3)}
+    assert set(rows) == {"standard", "hardened"}
+    for residual, gradients, seen, before, after in rows.values():
+        assert residual <= 0.05
+        assert 1 < gradients < 101
+        assert seen > 0.8
+        assert after < 0.9 * before
+    assert rows["standard"][3] == rows["hardened"][3]
 
 
 def test_adaptive_attack(printed: Printed) -> None:

@@ -10,12 +10,12 @@ from torch.nn.functional import cross_entropy
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
 from unfooled.core.threats import Linf
-from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, SmallCnn, TradesSmallCnn
+from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, SmallCnn, TradesSmallCnn
 from unfooled.models.architectures import build, build_like, fitting
 from unfooled.models.cifar_resnet import PadShortcut
 from unfooled.models.small_cnn import GridPool
 
-NATIVE = {"small-cnn": (1, 8, 8), "lenet5": (1, 28, 28), "trades-small-cnn": (1, 28, 28)}
+NATIVE = {"small-cnn": (1, 8, 8), "lenet5": (1, 28, 28), "mnist-cnn": (1, 28, 28), "trades-small-cnn": (1, 28, 28)}
 
 
 def parameters(module: nn.Module) -> int:
@@ -84,7 +84,7 @@ def test_grid_pool_gives_its_grid_and_sees_every_pixel(side: int) -> None:
         assert torch.allclose(z, nn.AdaptiveAvgPool2d(4)(x))
 
 
-@pytest.mark.parametrize("network", [SmallCnn, Lenet5, TradesSmallCnn, CifarResnet])
+@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, TradesSmallCnn, CifarResnet])
 def test_a_shape_that_is_no_image_is_named(network: type[nn.Module]) -> None:
     with pytest.raises(BadInput, match=r"not \(3, 2\)"):
         network((3, 2))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from unfooled import __version__
-from unfooled.cli import attack, audit, demo, doctor, explain, lens, report, study, train
+from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, report, study, train
 from unfooled.cli.errors import INTERRUPTED, guarded
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
 app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
+app.command(name="features")(features.features)
 app.command(name="report")(report.report)
 app.command(name="study")(study.study)
 app.command(name="doctor")(doctor.doctor)
@@ -65,7 +66,7 @@ def run(arguments: list[str]) -> int:
             e.show()
             code = e.exit_code
 
-    keeps = arguments[:1] in (["demo"], ["train"], ["study"]) or (
+    keeps = arguments[:1] in (["demo"], ["train"], ["study"], ["features"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
     return guarded(call, keeps=keeps) or code

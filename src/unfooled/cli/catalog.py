@@ -58,6 +58,13 @@ TRAINING = {
     "r2et": "training.r2et:R2et",
     "input-gradient": "training.input_gradient:InputGradient",
     "arp": "training.arp:arp",
+    "group-worst": "training.group_worst:GroupWorst",
+}
+FEATURES = {
+    "robust": "features.datasets:robust_set",
+    "non-robust": "features.datasets:non_robust_set",
+    "d-rand": "features.datasets:d_rand",
+    "d-det": "features.datasets:d_det",
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (

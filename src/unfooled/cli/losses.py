@@ -44,7 +44,7 @@ def make_loss(
     if base is not None:
         known = BASES[1:] if name == "arp" else BASES
         catalog.choose(dict.fromkeys(known), base, "choice for --base")
-    adversary = name not in ("standard", "r2et", "input-gradient") or base in ("madry", "trades")
+    adversary = name not in ("standard", "group-worst", "r2et", "input-gradient") or base in ("madry", "trades")
     if not adversary:
         said = f"--loss {name}" + (f" with --base {base}" if base else "")
         choose = "--base madry or trades" if base else "madry or trades"
@@ -67,6 +67,8 @@ def make_loss(
 def _built(name: str, kind: str, threat: Any, base: str | None, beta: float, given: dict[str, Any]) -> Any:
     """The loss, without a ramp; takes what it uses out of `given`."""
     first = (threat,) if threat is not None and name not in ("r2et", "input-gradient") else ()
+    if name == "group-worst":  # five corruptions of each image, the same in every epoch
+        return catalog.resolve(kind)(catalog.resolve("features.corruptions:groups"))
     if name == "arp":  # builds on its base's points, not on the base loss
         return catalog.resolve(kind)(threat, base=base, beta=beta, **given)
     if name == "trades":

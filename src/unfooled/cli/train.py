@@ -79,7 +79,8 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, against an adversary, or so that its reasons stay (ig-norm, igr, r2et, ...).
+    """Train a classifier: plainly, against an adversary, or so that its reasons stay (ig-norm, igr, r2et, ...),
+    or on the worst of five corruptions (group-worst).
 
     For example, a hardened network for the digits:
 

@@ -7,6 +7,7 @@ step sizes are choices of rule:
 
     Constant(s)            s_t = s
     Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
+    Polyak(cap)            s_t eps = min( (best possible v - v(z_t)) / <grad v, steepest(grad v)>, cap )
     Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress; sparse steps in L1
 
 A sample that its objective reports as done leaves the batch at once, and the next one waiting takes its place. N steps
@@ -16,6 +17,7 @@ References:
     Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690, algorithm 1 (Auto).
     Croce, Hein, Mind the box: l1-APGD, ICML 2021, arXiv:2103.01208, algorithm 2 (Auto in L1).
+    Polyak, Introduction to optimization, Optimization Software 1987, section 5.3 (Polyak).
     Differs from the published code of `Auto`: the first window's rises are counted from the loss at the start, where
     the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity. In L1 the
     number q D of entries is rounded down, so that a single one can be left, and entries that stand on the box and push
@@ -51,6 +53,7 @@ class Ascent:
         done: whether the objective reported done, (B,).
         used: gradients taken, (B,) int64.
         dead: how many of them were zero or not finite; a random direction took their place, (B,) int64.
+        moved: steps taken before the sample left, (B,) int64.
     """
 
     z: Tensor
@@ -58,6 +61,7 @@ class Ascent:
     done: Tensor
     used: Tensor
     dead: Tensor
+    moved: Tensor
 
 
 class Rule(Protocol):
@@ -89,10 +93,11 @@ class Constant:
 
 @dataclass(frozen=True)
 class Decaying:
-    """Step sizes fall from `first` to `last` times eps along half a cosine."""
+    """Step sizes fall from `first` to `last` times eps along half a cosine; `absolute`, they are not times eps."""
 
     first: float = 1.0
     last: float = 0.01
+    absolute: bool = False
 
     def begin(self, z: Tensor, steps: int) -> State:
         """No state."""
@@ -102,7 +107,39 @@ class Decaying:
         """One projected step."""
         wave = 1 + torch.cos(math.pi * s["t"].to(x.dtype) / max(steps, 1))
         size = self.last + (self.first - self.last) * wave / 2
-        return threat.project(s["z"] + per_sample(size * threat.eps, x) * threat.steepest(g), x)
+        size = size if self.absolute else size * threat.eps
+        return threat.project(s["z"] + per_sample(size, x) * threat.steepest(g), x)
+
+
+@dataclass(frozen=True)
+class Polyak:
+    """The step that would reach the optimum if the objective were linear, where the best possible value is known.
+
+        size_t = min( (optimum - v(z_t)) / <g_t, steepest(g_t)>, cap )        the denominator is g's dual norm
+
+    Sizes are in input units, not in multiples of eps, so that they have a meaning where eps is infinite. In L2 a step
+    never moves away from an optimum of a concave objective. The kernel has dropped coordinates that push out of the
+    box, which keeps that and makes steps longer.
+
+    Args:
+        cap: the longest step, in the threat's norm.
+        optimum: the best possible value of the objective; 0 for minus a distance that can vanish.
+    """
+
+    cap: float = 1.0
+    optimum: float = 0.0
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """No state."""
+        return {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        way = threat.steepest(g)
+        slope = (flat(g) * flat(way)).sum(1)
+        # A slope too small to divide by asks for more than the cap. NaN values, which are survived elsewhere, as well.
+        size = ((self.optimum - s["value"]) / slope).nan_to_num(nan=self.cap).clamp(0, self.cap)
+        return threat.project(s["z"] + per_sample(size, x) * way, x)
 
 
 @dataclass(frozen=True)
@@ -229,6 +266,7 @@ def ascend(
     rule: Rule = Constant(),
     start: Tensor | None = None,
     keep_best: bool = True,
+    revive: bool = True,
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Ascent:
@@ -240,9 +278,10 @@ def ascend(
         x: centres, (B, *D).
         threat: constraint set; its eps may be (B,).
         steps: gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
-        rule: `Constant`, `Decaying`, `Auto`, or anything with their two methods.
+        rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
         start: first points, (B, *D); x where None. Used as they are: draw them from `threat.sample`.
         keep_best: return the best point met; else the last.
+        revive: a zero gradient gives way to a random direction; else its sample leaves, `dead` being 1.
         batch: samples alive at once; all where None.
         generator: base seed of the directions that replace zero gradients.
 
@@ -259,6 +298,7 @@ def ascend(
     run = _Run(
         objective, x.detach(), threat.bounded(x), steps, rule, (x if start is None else start).detach(), keep_best
     )
+    run.revives = revive
     run.base = rng.base_seed(generator)
     queue = torch.arange(len(x), device=x.device).split(batch or max(len(x), 1))
     waiting = list(queue[1:])
@@ -280,6 +320,7 @@ class _Run:
     """One ascent under way: the results so far, and one step of the live rows."""
 
     base = 0
+    revives = True
 
     def __init__(
         self, objective: Objective, x: Tensor, threat: Threat, steps: int, rule: Rule, start: Tensor, keep_best: bool
@@ -293,6 +334,7 @@ class _Run:
             done=torch.zeros(n, dtype=torch.bool, device=x.device),
             used=count,
             dead=count.clone(),
+            moved=count.clone(),
         )
         # How many rows of each age were done on arrival: where most are, looking first saves their gradient.
         self.seen = torch.zeros(steps + 1, device=x.device)
@@ -337,10 +379,14 @@ class _Run:
         self.fell.index_add_(0, t, done.to(self.fell.dtype))
         return value, done, g
 
+    def unusable(self, g: Tensor) -> Tensor:
+        """Rows whose gradient is zero or not finite, (b,) bool."""
+        peak = flat(g).abs().amax(1)  # NaN and infinity reach it
+        return ~((peak > 0) & (peak < torch.inf))
+
     def revive(self, g: Tensor, s: State, x: Tensor) -> Tensor:
         """Give rows without a usable gradient a random direction, and count them."""
-        peak = flat(g).abs().amax(1)  # NaN and infinity reach it
-        dead = ~((peak > 0) & (peak < torch.inf))
+        dead = self.unusable(g)
         if not dead.any():
             return g
         self.found.dead[s["at"][dead]] += 1
@@ -365,6 +411,10 @@ class _Run:
         s["best"] = where_rows(better, s["z"], s["best"])
         s["best_value"] = torch.where(better, value, s["best_value"])
         leave = done | (s["t"] >= self.steps)
+        if not self.revives:
+            dead = ~leave & self.unusable(g)
+            self.found.dead[s["at"]] += dead
+            leave = leave | dead
         if leave.any():
             # Done rows return the point that is done; the others their best.
             kept = done | torch.full_like(done, not self.keep_best)
@@ -372,6 +422,7 @@ class _Run:
             self.found.z[at] = where_rows(kept, s["z"], s["best"])[leave]
             self.found.value[at] = torch.where(kept, value, s["best_value"])[leave]
             self.found.done[at] = done[leave]
+            self.found.moved[at] = s["t"][leave]
             stay = ~leave
             g, s = g[stay], {name: rows[stay] for name, rows in s.items()}
         if not len(s["at"]):
@@ -379,7 +430,7 @@ class _Run:
         whole = len(s["at"]) == len(self.x)
         x = self.x if whole else self.x.index_select(0, s["at"])
         threat = self.threat if whole else self.threat.take(s["at"])
-        g = self.revive(g, s, x)
+        g = self.revive(g, s, x) if self.revives else g
         if self.threat.norm != math.inf:
             g = self.mask_outward(g, s["z"])
         s["z"] = self.rule.move(s, g, x, threat, self.steps)

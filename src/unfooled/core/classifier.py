@@ -90,6 +90,8 @@ class Classifier(nn.Module):
     def features(self, x: Tensor, layer: str) -> Tensor:
         """The output of `layer` (its last call) for x; differentiable. Cost: one forward.
 
+        A layer that works in place on what it is given (`nn.ReLU(inplace=True)`) changes a copy.
+
         Raises:
             BadInput: no such layer; the nearest names are given.
         """
@@ -103,7 +105,12 @@ class Classifier(nn.Module):
             near = difflib.get_close_matches(layer, self.layers(), n=3, cutoff=0.3) or self.layers()[:8]
             raise BadInput(f"{self.name} has no layer {layer!r}; it has {', '.join(near)}") from None
         kept: list[Tensor] = []
-        handle = target.register_forward_hook(lambda _m, _i, out: kept.append(out))
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            kept.append(output)
+            return output.clone() if isinstance(output, Tensor) else None
+
+        handle = target.register_forward_hook(keep)
         try:
             self(x)
         finally:

@@ -5,11 +5,13 @@ from unfooled.data.dataset import Dataset
 from unfooled.data.digits_canvas import Canvas, load_digits_canvas
 from unfooled.data.load import load_data, load_dataset
 from unfooled.data.shapes import Shapes, Twin, load_shapes
+from unfooled.data.store import FeatureSet, load_features, save_features
 
 __all__ = [
     "Boxed",
     "Canvas",
     "Dataset",
+    "FeatureSet",
     "Shapes",
     "Twin",
     "box_masks",
@@ -18,5 +20,7 @@ __all__ = [
     "load_data",
     "load_dataset",
     "load_digits_canvas",
+    "load_features",
     "load_shapes",
+    "save_features",
 ]

@@ -14,12 +14,14 @@ from unfooled.core.names import nearest
 from unfooled.models.checkpoints import within
 from unfooled.models.cifar_resnet import CifarResnet
 from unfooled.models.lenet5 import Lenet5
+from unfooled.models.mnist_cnn import MnistCnn
 from unfooled.models.small_cnn import SmallCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,
     "lenet5": Lenet5,
+    "mnist-cnn": MnistCnn,
     "trades-small-cnn": TradesSmallCnn,
     "cifar-resnet": partial(CifarResnet, depth=20),
     "cifar-resnet20": partial(CifarResnet, depth=20),

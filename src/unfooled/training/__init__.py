@@ -17,6 +17,7 @@ from unfooled.training.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.attribution import IgNorm, IgSumNorm
 from unfooled.training.fast import Fast, n_fgsm
 from unfooled.training.free import Free
+from unfooled.training.group_worst import Augmented, GroupWorst
 from unfooled.training.igr import Igr
 from unfooled.training.input_gradient import InputGradient
 from unfooled.training.iou_rounds import Rounds, iou_rounds
@@ -32,10 +33,12 @@ __all__ = [
     "Arp",
     "ArpPublished",
     "ArpTerms",
+    "Augmented",
     "Batches",
     "Epoch",
     "Fast",
     "Free",
+    "GroupWorst",
     "IgNorm",
     "IgSumNorm",
     "Igr",

@@ -1,0 +1,238 @@
+"""Feature inversion: an input in whose features a network sees what it sees in another.
+
+    min over z in threat   L(z) = ||g(z) - t||_2 + penalty(z),      residual r(z) = ||g(z) - t||_2 / ||t||_2
+
+One batched ascent of -L with Polyak's step, since the least possible L is known to be 0: a sample needs a fraction of
+the gradients that steps of a fixed length need, and leaves as soon as r <= tol.
+
+References:
+    Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
+    xziyue/robust_mnist_feature_py, 2019 (steps of length .996^k, one image at a time).
+    Polyak, Introduction to optimization, Optimization Software 1987, section 5.3.
+    Differs from the published code: Polyak's step; the best iterate instead of the last; features before the ReLU,
+    where dead units still give a gradient; a sample whose gradient vanishes ends and is flagged (there: NaN).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.ascent import Polyak, Rule, ascend
+from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_mode, check_threat
+from unfooled.core.classifier import Classifier
+from unfooled.core.modes import frozen
+from unfooled.core.rows import RowBudget
+from unfooled.core.shapes import chunked, flat
+from unfooled.core.threats import L2, Threat
+
+Encode = Callable[[Tensor], Tensor]
+"""x (B, *D) -> features (B, *F), differentiable, each sample's its own."""
+
+INPUT = ":input"
+"""Ends the name of a layer where what goes into it is meant."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """What `invert_features` found, one entry a sample.
+
+    Attributes:
+        x: the inputs, (B, *D), detached.
+        residual: ||g(x) - t|| / ||t||, (B,); ||g(x)|| where t is 0.
+        steps_used: steps taken, (B,) int64.
+        reached: whether it ended early because residual <= tol or `stop` said so, (B,) bool.
+        gradients: gradients taken, (B,) int64: steps_used, and often one more to see that it was done.
+        vanished: whether it ended early because its gradient was zero or not finite, (B,) bool.
+    """
+
+    x: Tensor
+    residual: Tensor
+    steps_used: Tensor
+    reached: Tensor
+    gradients: Tensor
+    vanished: Tensor
+
+
+def invert_features(
+    encode: Encode,
+    target: Tensor,
+    start: Tensor,
+    *,
+    threat: Threat = L2(math.inf),  # noqa: B008  (frozen)
+    steps: int = 100,
+    tol: float = 0.05,
+    rule: Rule = Polyak(cap=1.0),  # noqa: B008  (frozen)
+    penalty: Callable[[Tensor, Tensor], Tensor] | None = None,
+    stop: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    batch: int | None = None,
+) -> Inversion:
+    """Search the threat around `start` for inputs whose features are `target`.
+
+    Args:
+        encode: features of inputs, (b, *D) -> (b, *F): an `Encoder`, or any differentiable callable. Not modified.
+        target: the features sought, (B, *F).
+        start: first points and centres of the threat, (B, *D) in its box.
+        threat: where the answer must lie; the whole box unless told. Its norm is that of the steps.
+        steps: gradients a sample at most (cost: steps + 1 forwards, steps backwards, less where it ends early).
+        tol: residual at which a sample ends.
+        rule: step sizes. With a penalty the least L is not known, and `Decaying(absolute=True)` is better.
+        penalty: `(z (b, *D), at (b,)) -> (b,)`, added to the distance; `at` are the rows of `start` that z belongs to.
+        stop: `(z, features (b, *F), at) -> (b,) bool`, ends samples beside `tol`.
+        batch: samples alive at once, those that end make room; from the size of the graph where None.
+
+    Returns:
+        An `Inversion`. Points are the best met by L (or the one that ended the sample early); success is not implied.
+        Results do not depend on `batch`.
+
+    Raises:
+        BadInput: start outside the box, a target of another shape than the features, no gradient, dropout in training
+            mode; the message names the offender.
+
+    Example:
+        >>> found = invert_features(lambda z: 2 * z, torch.tensor([[0.2, 1.0]]), torch.tensor([[0.5, 0.5]]), tol=1e-4)
+        >>> found.x, bool(found.reached)
+        (tensor([[0.1000, 0.5000]]), True)
+    """
+    check_threat(start, threat)
+    check_inputs(start, box=threat.box)
+    check_mode(encode)
+    if batch is not None and batch < 1:
+        raise BadInput(f"batch is {batch}; it must be at least 1")
+    if not isinstance(target, Tensor) or len(target) != len(start) or not target.is_floating_point():
+        shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
+    start, t = start.detach(), flat(target.detach())
+    length = torch.linalg.vector_norm(t, dim=1)
+    length = torch.where(length > 0, length, torch.ones_like(length))
+
+    def distance(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        features = encode(z)
+        if features.shape != (len(z), *target.shape[1:]):
+            raise BadInput(
+                f"encode returned shape {tuple(features.shape)} for {len(z)} samples, target has {tuple(target.shape)}"
+            )
+        return torch.linalg.vector_norm(flat(features) - t[at], dim=1), features
+
+    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        d, features = distance(z, at)
+        done = d.detach() <= tol * length[at]
+        if stop is not None:
+            done = done | stop(z.detach(), features.detach(), at)
+        return -(d if penalty is None else d + penalty(z, at)), done
+
+    with frozen(encode):
+        batch = batch or _batch(encode, start)
+        found = ascend(objective, start, threat, steps=steps, rule=rule, batch=batch, revive=False)
+        if penalty is None:
+            size = -found.value
+        else:
+            with torch.no_grad():
+                size = chunked(lambda z, at: distance(z, at)[0], batch)(found.z, torch.arange(len(t), device=t.device))
+    return Inversion(
+        x=found.z,
+        residual=size / length,
+        steps_used=found.moved,
+        reached=found.done,
+        gradients=found.used,
+        vanished=found.dead > 0,
+    )
+
+
+def _batch(encode: Encode, x: Tensor) -> int:
+    """Samples whose graph fits (see `RowBudget`), measured on the first (cost: 1 forward of it)."""
+    budget = RowBudget(encode, x)
+    with torch.enable_grad(), budget.measuring(1):
+        features = encode(x[:1].detach().clone().requires_grad_())
+    check_differentiable(features)
+    return min(budget.rows, 256 if x.device.type == "cpu" else 4096, len(x))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A layer of a network as `encode`.
+
+    Args:
+        model: a module, or a `Classifier`, which normalises first.
+        layer: a module's name, its output being the features; `NAME:input` for what goes into it. A module that is
+            called several times counts with its last call.
+        relu: rectify them, which the published code does.
+
+    Raises:
+        BadInput: the model has no such layer (the nearest are named), or it returned no tensor.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> Encoder(net, "0")(torch.rand(5, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    model: nn.Module
+    layer: str
+    relu: bool = False
+
+    def __post_init__(self) -> None:
+        _module(self.model, self.layer)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Features, (B, *F). Cost: 1 forward of the whole model."""
+        module = _module(self.model, self.layer)
+        kept: list[object] = []
+
+        def before(_module: nn.Module, inputs: tuple[object, ...]) -> object:
+            kept.append(inputs[0] if inputs else None)
+            # The model goes on with a copy, which a layer that works in place may change.
+            return (inputs[0].clone(), *inputs[1:]) if inputs and isinstance(inputs[0], Tensor) else None
+
+        def after(_module: nn.Module, _inputs: object, output: object) -> object:
+            kept.append(output)
+            return output.clone() if isinstance(output, Tensor) else None
+
+        if self.layer.endswith(INPUT):
+            handle = module.register_forward_pre_hook(before)
+        else:
+            handle = module.register_forward_hook(after)
+        try:
+            self.model(x)
+        finally:
+            handle.remove()
+        if not kept:
+            raise BadInput(f"layer {self.layer!r} was not called in the forward pass")
+        if not isinstance(kept[-1], Tensor):
+            raise BadInput(f"layer {self.layer!r} returned a {type(kept[-1]).__name__}; features are one tensor")
+        return kept[-1].relu() if self.relu else kept[-1]
+
+
+def _root(model: nn.Module) -> nn.Module:
+    """Names of layers are relative to a `Classifier`'s module."""
+    return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model
+
+
+def _module(model: nn.Module, layer: str) -> nn.Module:
+    name = layer.removesuffix(INPUT)
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"the model is a {type(model).__name__} and has no layers; give encode as a function instead")
+    modules = {name: module for name, module in _root(model).named_modules() if name}
+    if name not in modules:
+        near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(modules)[:8]
+        raise BadInput(f"the model has no layer {name!r}; it has {', '.join(near) or 'no layers'}")
+    return modules[name]
+
+
+def last_features(model: nn.Module) -> str:
+    """The layer that is inverted unless told: the last linear layer but one, before its ReLU.
+
+    Where the model has one linear layer alone, what goes into it. Layers are in the order of their definition.
+
+    Raises:
+        BadInput: the model has no linear layer.
+    """
+    linear = [name for name, module in _root(model).named_modules() if isinstance(module, nn.Linear) and name]
+    if not linear:
+        raise BadInput("the model has no linear layer, whose features would be inverted by default; name a layer")
+    return linear[-2] if len(linear) > 1 else linear[-1] + INPUT

@@ -1,0 +1,98 @@
+"""`unfooled features` as a user meets it, and training on what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.cli.test_cli import NET, run
+
+import unfooled as uf
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "nets.py").write_text(NET)
+    run(folder, "train", "--loss", "group-worst", "--n", "200", "--epochs", "1", "--out", "net.pt", "--quiet")
+    return folder
+
+
+MAKE = ("features", "--model", "net.pt", "--n", "60", "--steps", "15", "--device", "cpu")
+
+
+def test_a_set_is_made_continued_and_trained_on(home: Path) -> None:
+    first = run(home, *MAKE, "--out", "robust.npz", "--json")
+    record: dict[str, Any] = json.loads(first.stdout)
+    assert record["n"] == 60
+    assert record["kind"] == "robust"
+    assert record["layer"] == "fc1"
+    made = uf.load_features(home / "robust.npz", encoder=uf.load_model(home / "net.pt"))
+    x, y = uf.load_data("digits", "train", n=60)
+    assert torch.equal(made.y, y[made.source])
+    assert made.manifest["from"]["data"] == "digits"
+    again = run(home, *MAKE, "--out", "robust.npz")
+    assert "60 of 60 found from an earlier start" in again.stderr
+    assert "residual, median" in again.stdout
+    assert torch.equal(uf.load_features(home / "robust.npz").x, made.x)
+    trained = run(home, "train", "--data", "robust.npz", "--epochs", "1", "--out", "retrained.pt", "--json")
+    assert json.loads(trained.stdout)["epochs"] == 1
+    model = uf.load_model(home / "retrained.pt")
+    assert model(x).shape == (60, 10)
+    assert model.classes == [str(k) for k in range(10)]
+
+
+def test_other_settings_are_refused_unless_fresh(home: Path) -> None:
+    run(home, *MAKE, "--out", "again.npz", "--kind", "non-robust", "--quiet")
+    done = run(home, *MAKE, "--out", "again.npz", "--kind", "non-robust", "--seed", "1", code=2)
+    assert "seed was 0, now it is 1" in done.stderr
+    run(home, *MAKE, "--out", "again.npz", "--kind", "non-robust", "--seed", "1", "--fresh", "--quiet")
+    assert uf.load_features(home / "again.npz").manifest["seed"] == 1
+
+
+@pytest.mark.parametrize("kind", ["d-rand", "d-det"])
+def test_moved_sets_as_folders_of_images(home: Path, kind: str) -> None:
+    done = run(home, *MAKE, "--kind", kind, "--threat", "l2:2", "--out", f"sets/{kind}")
+    assert "target reached" in done.stdout
+    made = uf.load_features(home / "sets" / kind)
+    assert made.manifest["kind"] == kind
+    x, _ = uf.load_data(home / "sets" / kind)
+    assert x.shape == (60, 1, 8, 8)
+
+
+def test_cleaning_is_recorded(home: Path) -> None:
+    record = json.loads(run(home, *MAKE, "--out", "clean.npz", "--clean", "--json").stdout)
+    assert record["cleaned"]["size"] == 2
+    made = uf.load_features(home / "clean.npz")
+    assert torch.equal(uf.features.open_mask(made.x), made.x)
+
+
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "kind": (("--kind", "robost"), "there is no kind 'robost'; did you mean robust?"),
+    "no threat": (("--kind", "d-rand"), "give one, such as --threat l2:1.5"),
+    "layer": (("--layer", "fc"), "has no layer 'fc'; it has fc"),
+    "start": (("--start", "zero"), "start is 'zero'; it must be images, noise, grey"),
+    "d and layer": (("--kind", "d-det", "--threat", "l2:1", "--layer", "fc1"), "takes no --layer"),
+    "d and tol": (("--kind", "d-det", "--threat", "l2:1", "--tol", "0.1"), "takes no --tol"),
+    "steps": (("--steps", "0"), "--steps is 0"),
+    "tol": (("--tol", "2"), "--tol 2.0; they must be"),
+    "model": (("--model", "nothing.pt"), "there is no file nothing.pt"),
+    "other": (("--out", "net.pt"), "exists and is no result of this command"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
+    arguments, sentence = BAD[name]
+    done = run(home, *MAKE, "--out", "bad.npz", *arguments, code=2)
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (home / "bad.npz").exists()
+
+
+def test_group_worst_takes_no_threat(home: Path) -> None:
+    done = run(home, "train", "--loss", "group-worst", "--threat", "linf:0.1", code=2)
+    assert "--loss group-worst trains against no adversary" in done.stderr

@@ -1,0 +1,308 @@
+"""Rebuilt data sets: what is in them, how they are shared between processes, stored and cleaned."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import binary_opening
+from scipy.stats import chi2_contingency, chisquare
+from tests.conftest import points
+from torch import Tensor, nn
+
+import unfooled as uf
+from unfooled.attacks.pgd import pgd
+from unfooled.core.checks import BadInput
+from unfooled.core.hashes import weights_hash
+from unfooled.core.threats import L2
+from unfooled.data.store import FeatureSet, load_features, save_features
+from unfooled.features.cleaning import open_mask
+from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
+from unfooled.features.inversion import Encoder
+from unfooled.features.shards import Rows, in_shards
+
+
+def net() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def bumped(layer: nn.Module) -> None:
+    """Change the weights a little."""
+    for weight in layer.parameters():
+        weight.data += 1
+
+
+NET = net()
+ENCODE = Encoder(NET, "1")
+X, Y = points(40, (1, 6, 6)), torch.arange(40) % 4
+FEW = partial(pgd, steps=5, stop=False)
+
+
+def test_a_rebuilt_set_looks_to_the_encoder_as_its_source() -> None:
+    made = robust_set(ENCODE, X, Y, tol=0.03)
+    assert made.x.shape == X.shape
+    assert torch.equal(made.y, Y)
+    assert torch.equal(made.source, torch.arange(40))
+    assert torch.equal((made.x * 255).round() / 255, made.x)
+    off = (ENCODE(made.x) - ENCODE(X)).norm(dim=1) / ENCODE(X).norm(dim=1)
+    torch.testing.assert_close(off.detach().half(), made.residual, atol=1e-4, rtol=0)
+    assert made.manifest["reached"] == 1
+    assert made.residual.median() < 0.04
+    assert (made.x - X[made.start]).flatten(1).norm(dim=1).mean() < (made.x - X).flatten(1).norm(dim=1).mean()
+    assert made.manifest["encoder"] == weights_hash(NET)
+    quantiles = made.manifest["residual"]
+    assert quantiles["before_rounding"]["0.95"] <= 0.03
+    assert quantiles["stored"]["0.5"] == pytest.approx(float(made.residual.float().median()), abs=2e-3)
+
+
+def test_starts_are_other_rows_whatever_their_label() -> None:
+    x = points(200, (1, 6, 6))
+    made = robust_set(ENCODE, x, torch.arange(200) % 4, steps=1)
+    assert (made.start != made.source).all()
+    assert made.start.min() >= 0
+    assert made.start.max() <= 199
+    assert made.start.unique().numel() > 100
+    same = (made.start % 4 == made.source % 4).float().mean()
+    assert 0.1 < same < 0.4
+    two = robust_set(ENCODE, x[:2], Y[:2], steps=1)
+    assert two.start.tolist() == [1, 0]  # the last row starts others as well
+    for kind, code in (("noise", NOISE), ("grey", GREY)):
+        assert (robust_set(ENCODE, X, Y, steps=1, start=kind).start == code).all()
+
+
+def test_a_row_does_not_depend_on_the_others() -> None:
+    whole = robust_set(ENCODE, X, Y, seed=5)
+    rows = torch.tensor([7, 3, 31])
+    part = robust_set(ENCODE, X, Y, seed=5, index=rows, batch=2, shard=2)
+    for name in ("x", "y", "source", "start", "residual"):
+        assert torch.equal(getattr(part, name), getattr(whole, name)[rows])
+    assert not torch.equal(robust_set(ENCODE, X, Y, seed=6).start, whole.start)
+    moved, some = d_rand(NET, X, Y, L2(1), attack=FEW), d_rand(NET, X, Y, L2(1), attack=FEW, index=rows)
+    assert torch.equal(moved.y[rows], some.y)
+    assert torch.equal(moved.x[rows], some.x)
+
+
+def test_the_non_robust_set_is_the_same_function() -> None:
+    a, b = robust_set(ENCODE, X, Y, steps=3), non_robust_set(ENCODE, X, Y, steps=3)
+    assert torch.equal(a.x, b.x)
+    assert (a.manifest["kind"], b.manifest["kind"]) == ("robust", "non-robust")
+
+
+def test_targets_of_d_rand_are_uniform_and_independent_of_the_label() -> None:
+    x = points(4000, (4,))
+    y = torch.arange(4000) % 4
+    made = d_rand(nn.Linear(4, 4), x, y, L2(0.1), attack=lambda model, x, y, threat, **_: x)
+    counts = torch.bincount(made.y, minlength=4).tolist()
+    assert chisquare(counts).pvalue > 0.01
+    table = np.zeros((4, 4))
+    np.add.at(table, (y.numpy(), made.y.numpy()), 1)
+    assert chi2_contingency(table).pvalue > 0.01
+    assert table.min() > 150  # its own label is a target too
+
+
+def test_d_det_takes_the_next_class_and_moves_towards_it() -> None:
+    made = d_det(NET, X, Y, L2(3), attack=FEW)
+    assert torch.equal(made.y, (Y + 1) % 4)
+    assert torch.equal(made.start, made.source)
+    hit = NET(made.x).argmax(1) == made.y
+    assert torch.equal(hit, made.residual < 0)
+    assert made.manifest["reached"] == pytest.approx(float(hit.float().mean()))
+    assert hit.float().mean() > 0.5
+    assert (L2(3).size(made.x - X) <= 3 + 0.5 / 255 * 6).all()
+    assert made.manifest["options"]["steps"] == "5"
+
+
+def test_the_smallest_threat_that_does_is_chosen() -> None:
+    threats = [L2(0.01), L2(2.0), L2(4.0), L2(6.0)]
+    chosen, found = smallest_threat(NET, X, Y, threats, attack=FEW, kind="d-det", share=0.5)
+    assert chosen is threats[len(found) - 1]
+    assert found[-1] >= 0.5
+    assert all(share < 0.5 for share in found[:-1])
+    assert len(found) > 1
+    assert smallest_threat(NET, X, Y, threats[:1], attack=FEW, share=1.0)[0] is threats[0]
+
+
+def squares(rows: Tensor, log: Path | None = None) -> Rows:
+    if log is not None:
+        with log.open("a", encoding="utf-8") as f:
+            f.write(f"{int(rows[0])}\n")
+    return {"square": rows**2}
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def dies(rows: Tensor) -> Rows:
+        if int(rows[0]) >= 6:
+            raise KeyboardInterrupt
+        return squares(rows, log)
+
+    options: dict[str, Any] = {"folder": tmp_path / "parts", "settings": {"a": 1}, "shard": 3}
+    with pytest.raises(KeyboardInterrupt):
+        in_shards(dies, 10, **options)
+    told: list[int] = []
+    made = in_shards(partial(squares, log=log), 10, **options, progress=lambda what, done, n: told.append(done))
+    assert made["square"].tolist() == [k**2 for k in range(10)]
+    assert log.read_text().split() == ["0", "3", "6", "9"]
+    assert told == [6, 9, 10]
+    (tmp_path / "parts" / "3-6.safetensors").write_bytes(b"damaged")
+    again = in_shards(partial(squares, log=log), 10, **options | {"shard": 5})
+    assert torch.equal(again["square"], made["square"])
+    assert log.read_text().split()[4:] == ["3"]
+    with pytest.raises(BadInput, match="holds other work: a was 1, now it is 2"):
+        in_shards(squares, 10, **options | {"settings": {"a": 2}})
+
+
+def _share(folder: Path, log: Path) -> None:
+    def slow(rows: Tensor) -> Rows:
+        import time
+
+        time.sleep(0.05)
+        return squares(rows, log)
+
+    assert in_shards(slow, 20, folder=folder, shard=1)["square"].tolist() == [k**2 for k in range(20)]
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_share, args=(tmp_path / "parts", tmp_path / str(k))) for k in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    done = [(tmp_path / str(k)).read_text().split() for k in range(2)]
+    assert sorted(int(k) for part in done for k in part) == list(range(20))
+
+
+def test_a_set_resumes_from_its_shards(tmp_path: Path) -> None:
+    whole = robust_set(ENCODE, X, Y, shard=15)
+    kept = robust_set(ENCODE, X, Y, shard=15, folder=tmp_path)
+    (tmp_path / "15-30.safetensors").unlink()
+    again = robust_set(ENCODE, X, Y, shard=15, folder=tmp_path)
+    assert torch.equal(kept.x, whole.x)
+    assert torch.equal(again.x, whole.x)
+    assert kept.manifest == whole.manifest
+    with pytest.raises(BadInput, match="holds other work: seed was 0, now it is 1"):
+        robust_set(ENCODE, X, Y, seed=1, folder=tmp_path)
+    other = net()
+    bumped(other[1])
+    with pytest.raises(BadInput, match="holds other work: encoder"):
+        robust_set(Encoder(other, "1"), X, Y, folder=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made() -> FeatureSet:
+    y = torch.arange(40) % 12  # 12 classes: as text, "10" stands before "2"
+    return robust_set(ENCODE, X, y, steps=10, classes=[str(k) for k in range(12)])
+
+
+@pytest.mark.parametrize("name", ["set.npz", "folder"])
+def test_what_is_written_is_read(made: FeatureSet, tmp_path: Path, name: str) -> None:
+    kept = save_features(tmp_path / name, made, {"title": "a test"})
+    found = uf.load_features(tmp_path / name)
+    for field in ("x", "y", "source", "start", "residual"):
+        assert torch.equal(getattr(found, field), getattr(made, field)), field
+        assert getattr(found, field).dtype == getattr(made, field).dtype
+    assert found.classes == made.classes
+    assert found.manifest == kept.manifest
+    assert found.manifest["title"] == "a test"
+    assert {"kind", "seed", "encoder", "layer", "relu", "rule", "steps", "tol", "threat", "data", "versions"} <= set(
+        found.manifest
+    )
+    x, y = uf.load_data(tmp_path / name, "train", shuffle=True, seed=1)
+    match = (x[:, None] == made.x[None]).flatten(2).all(2)
+    assert (match.sum(1) == 1).all()
+    assert torch.equal(made.y[match.int().argmax(1)], y)
+
+
+def test_colours_and_names_of_folders(tmp_path: Path) -> None:
+    x = points(4, (3, 5, 4))
+    rows = torch.arange(4)
+    names = ["Zebra/foal", "ant", "bee", "Cow"]
+    coloured = FeatureSet((x * 255).round() / 255, rows, rows, rows, torch.zeros(4, dtype=torch.float16), names)
+    save_features(tmp_path / "a", coloured)
+    assert torch.equal(load_features(tmp_path / "a").x, coloured.x)
+    assert sorted(p.name for p in (tmp_path / "a").iterdir() if p.is_dir()) == [
+        "0_Zebra_foal", "1_ant", "2_bee", "3_Cow",
+    ]  # fmt: skip
+    assert torch.equal(uf.load_data(tmp_path / "a")[1], rows)
+
+
+def test_another_encoder_and_changed_data_are_refused(made: FeatureSet, tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    save_features(path, made)
+    assert len(load_features(path, encoder=NET)) == 40
+    other = net()
+    bumped(other[3])
+    with pytest.raises(BadInput, match="was made with the encoder"):
+        load_features(path, encoder=other)
+    manifest = path.with_suffix(".json").read_text()
+    save_features(path, replace(made, y=made.y.roll(1)))
+    path.with_suffix(".json").write_text(manifest)
+    with pytest.raises(BadInput, match="does not hold what"):
+        load_features(path)
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(BadInput, match="cannot be read as a manifest"):
+        load_features(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(BadInput, match="has no manifest"):
+        load_features(path)
+    with pytest.raises(BadInput, match="is not there"):
+        load_features(tmp_path / "nothing.npz")
+    with pytest.raises(BadInput, match=r"x lies in \[0, 2\]"):
+        save_features(path, replace(made, x=torch.tensor([[0.0, 2.0]])))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 9, 7), (8, 8), (3, 6, 6)])
+def test_cleaning_is_an_opening(size: int, shape: tuple[int, ...]) -> None:
+    x = points(30, shape)
+    x = x * (points(30, shape[-2:], seed=1) > 0.3).reshape(30, *[1] * (len(shape) - 2), *shape[-2:])
+    made = open_mask(x, threshold=0.1, size=size)
+    for before, after in zip(x, made, strict=True):
+        mask = (before if before.ndim == 2 else before.amax(0)) > 0.1
+        opened = torch.from_numpy(binary_opening(mask.numpy(), np.ones((size, size))))
+        assert torch.equal(after, before * opened)
+    assert torch.equal(open_mask(made, threshold=0.1, size=size), made)
+    assert (made <= x).all()
+    assert (made != x).any() == (size > 1 or bool((x > 0).sum() > (x > 0.1).sum()))
+
+
+BAD: list[tuple[Any, str]] = [
+    (lambda: robust_set(ENCODE, X, Y, start="zero"), "start is 'zero'; it must be images, noise, grey"),
+    (lambda: robust_set(ENCODE, X[:1], Y[:1]), "no other to start from"),
+    (lambda: robust_set(ENCODE, X, Y, index=torch.tensor([40])), r"index lies in \[40, 40\], x has 40 rows"),
+    (lambda: robust_set(ENCODE, X, Y, index=torch.tensor([True])), "it must be rows of x"),
+    (lambda: robust_set(ENCODE, X, Y[:3]), "one label per sample"),
+    (lambda: robust_set(ENCODE, X, Y, shard=0), "shard is 0"),
+    (lambda: robust_set(ENCODE, X, Y, threat=L2(torch.ones(40))), "one eps a sample"),
+    (lambda: d_rand(NET, X, Y, L2(torch.ones(40))), "one eps a sample"),
+    (lambda: d_rand(NET, X, Y + 1, L2(1)), r"labels lie in \[1, 4\]"),
+    (lambda: smallest_threat(NET, X, Y, []), "no threats to choose from"),
+    (lambda: smallest_threat(NET, X, Y, [L2(1)], kind="robust"), "it must be d-rand or d-det"),
+    (lambda: open_mask(X, size=0), "size is 0"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD, ids=[b[1][:20] for b in BAD])
+def test_bad_calls_are_named(call: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        call()
+
+
+def test_a_plain_function_is_told_by_what_it_returns(tmp_path: Path) -> None:
+    made = robust_set(lambda z: 2 * z.flatten(1), X, Y, steps=2)
+    assert made.manifest["encoder"].startswith("outputs ")
+    assert made.manifest["layer"] is None
+    save_features(tmp_path / "a.npz", made)
+    json.loads((tmp_path / "a.json").read_text())
