@@ -190,8 +190,10 @@ def test_the_geometry_is_what_it_says() -> None:
     assert angle.min() > 13
     assert angle.max() < 32
     area = scale(x, index=index, least=0.6).sum((1, 2, 3)) / 16
-    assert area.min() > 0.3
-    assert area.max() < 0.7
+    # Between .6^2 and .8^2 in the mean; a square of 4 pixels is sampled, so single ones stray.
+    assert 0.36 < area.mean() < 0.64
+    assert area.min() > 0.2
+    assert area.max() < 0.8
 
 
 def test_bad_calls_are_named() -> None:
