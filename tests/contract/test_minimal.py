@@ -96,7 +96,9 @@ def test_nothing_is_touched_and_the_batch_does_not_matter(attack: Minimal, norm:
 def test_targets_are_hit(attack: Minimal, norm: float) -> None:
     model, x = linear(4, SHAPE), interior(6, SHAPE)
     target = (model(x).argmax(1) + 1) % 4
-    z = attack(model, x, target, norm, targeted=True, steps=100)
+    # ALMA's multiplier grows slowly where steps oscillate, as they do in L1.
+    steps = 600 if attack is alma else 100
+    z = attack(model, x, target, norm, targeted=True, steps=steps)
     assert bool(torch.isfinite(distances(model, x, target, z, norm, targeted=True)).all())
 
 

@@ -97,7 +97,8 @@ def alma(
         y: labels, or targets when `targeted`, (B,) int64.
         norm: 1 or 2.
         targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end). In L1 the first
+            adversarial point may take hundreds: explore with it, beside another attack, as `envelope` does.
         first: size of the first step in the norm, before RMSProp scales it; .5 in L1 and .1 in L2 where None. Steps
             keep that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales
             lead to other local minima.
