@@ -6,7 +6,8 @@
 loop   one image after the other; steps of length .996^k along the gradient's direction, clamped; ends when the distance
        changes by less than .001, or after 100 steps; the last iterate (xziyue/robust_mnist_feature_py, 2019)
 pgd    all images take all steps; steps of a fixed length along the gradient's direction, clamped; the best iterate (as
-       MadryLab/robustness inverts). Length and number of steps are those that need the fewest gradients on other images
+       MadryLab/robustness inverts). The length is the one that needs the fewest gradients on other images; their
+       number is the least that reaches the residual on these, which no user would know
 ours   `invert_features`, `tol` being the residual to be reached
 
 All invert the same features, before the ReLU, of the same test images, from the same training images. Two residuals are
@@ -22,7 +23,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,17 @@ def pgd(encode: Encoder, length: float, steps: int, batch: int) -> Entrant:
     return run
 
 
-def tuned(encode: Encoder, start: Tensor, target: Tensor, goals: list[float], most: int) -> list[tuple[float, int]]:
+def tuned(
+    encode: Encoder,
+    start: Tensor,
+    target: Tensor,
+    goals: list[float],
+    most: int,
+    lengths: Sequence[float] = LENGTHS,
+) -> list[tuple[float, int]]:
     """For each residual the length and the number of steps that reach it, by the median, with the fewest gradients."""
-    size, found = flat(target).norm(dim=1), [(LENGTHS[0], most)] * len(goals)
-    for length in LENGTHS:
+    size, found = flat(target).norm(dim=1), [(lengths[0], most)] * len(goals)
+    for length in lengths:
         z, least = start, torch.full((len(start),), torch.inf, device=start.device)
         for k in range(most + 1):
             distance, way = direction(encode, z, target)
@@ -172,7 +180,11 @@ def main() -> None:
     with frozen(encode):
         by_loop = residual(encode, loop(encode)(start[mine], target[mine])[0], target[mine])
         goals = [by_loop, 0.05]
-        choices = tuned(encode, start[other], target[other], goals, asked.most)
+        lengths = [length for length, _ in tuned(encode, start[other], target[other], goals, asked.most)]
+        choices = [
+            tuned(encode, start[mine], target[mine], [goal], asked.most, [length])[0]
+            for goal, length in zip(goals, lengths, strict=True)
+        ]
         for i, (goal, (length, steps)) in enumerate(zip(goals, choices, strict=True)):
             entrants = {"ours": ours(encode, goal, asked.batch), "pgd": pgd(encode, length, steps, asked.batch)}
             if i == 0:

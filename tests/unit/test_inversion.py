@@ -145,6 +145,11 @@ def test_a_vanished_gradient_ends_and_is_flagged() -> None:
 def loop(start: Tensor, target: Tensor, steps: int, tol: float, penalty: bool) -> tuple[Tensor, int]:
     """One sample, as the paper would write it."""
     z, best, least, encode = start.clone(), start, math.inf, Encoder(NET, "3")
+    last = torch.zeros_like(z)
+
+    def inside(g: Tensor) -> Tensor:  # of a gradient of what is minimised
+        return torch.where(((z >= 1) & (g < 0)) | ((z <= 0) & (g > 0)), 0, g)
+
     for k in range(steps + 1):
         z = z.detach().requires_grad_()
         d = (encode(z[None])[0] - target).norm()
@@ -154,8 +159,10 @@ def loop(start: Tensor, target: Tensor, steps: int, tol: float, penalty: bool) -
         if d <= tol * target.norm() or k == steps:
             return (z.detach() if d <= tol * target.norm() else best), k
         (g,) = torch.autograd.grad(value, z)
-        out = ((z >= 1) & (g < 0)) | ((z <= 0) & (g > 0))
-        g = torch.where(out, 0, g)
+        g = inside(g)
+        if not penalty and k:  # Polyak's rule, whose direction is half the last one
+            g = inside(g + g.norm() / inside(last).norm() * inside(last))
+        last = g
         size = (
             0.5 * (1 + math.cos(math.pi * k / steps)) * 0.99 + 0.01
             if penalty
@@ -238,6 +245,16 @@ def test_polyak_steps_in_the_threat_s_own_norm() -> None:
         assert float(threat.size(short.z - x)) == pytest.approx(0.01)
     past = ascend(objective, x, L2(1.0), steps=1, rule=Polyak(optimum=-1.0), keep_best=False)
     assert torch.equal(past.z, x)
+
+
+def test_averaged_directions_do_not_zigzag() -> None:
+    valley = torch.diag(torch.tensor([1.0, 0.03], dtype=torch.float64))
+    start, target = torch.full((1, 2), 0.2, dtype=torch.float64), torch.tensor([[0.5, 0.024]], dtype=torch.float64)
+    used = [
+        int(invert_features(lambda z: z @ valley, target, start, steps=2000, tol=1e-3, rule=rule).steps_used)
+        for rule in (Polyak(), Polyak(average=False))
+    ]
+    assert 2 * used[0] < used[1]
 
 
 def test_decaying_steps_may_be_absolute() -> None:

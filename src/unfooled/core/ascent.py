@@ -7,7 +7,7 @@ step sizes are choices of rule:
 
     Constant(s)            s_t = s
     Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
-    Polyak(cap)            s_t eps = min( (best possible v - v(z_t)) / <grad v, steepest(grad v)>, cap )
+    Polyak(cap)            s_t eps = min( (best possible v - v(z_t)) / <d, steepest(d)>, cap ),   d a mean of gradients
     Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress; sparse steps in L1
 
 A sample that its objective reports as done leaves the batch at once, and the next one waiting takes its place. N steps
@@ -18,6 +18,8 @@ References:
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690, algorithm 1 (Auto).
     Croce, Hein, Mind the box: l1-APGD, ICML 2021, arXiv:2103.01208, algorithm 2 (Auto in L1).
     Polyak, Introduction to optimization, Optimization Software 1987, section 5.3 (Polyak).
+    Sherali, Ulular, A primal-dual conjugate subgradient algorithm for specially structured linear and convex
+    programming problems, Applied Mathematics and Optimization 1989 (Polyak's directions).
     Differs from the published code of `Auto`: the first window's rises are counted from the loss at the start, where
     the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity. In L1 the
     number q D of entries is rounded down, so that a single one can be left, and entries that stand on the box and push
@@ -36,7 +38,7 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.checks import BadInput, check_differentiable
 from unfooled.core.shapes import flat, per_sample, where_rows
-from unfooled.core.threats import Threat, project_l1_box
+from unfooled.core.threats import TINY, Box, Threat, project_l1_box
 from unfooled.core.types import Objective
 
 State = dict[str, Tensor]
@@ -62,6 +64,15 @@ class Ascent:
     used: Tensor
     dead: Tensor
     moved: Tensor
+
+
+def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
+    """Drop coordinates that sit on the box and push out of it, so that the step's length is not wasted."""
+    # In arithmetic, not in masks: comparisons of whole batches are several times slower on a CPU.
+    up = (box.high - z).sign().clamp_min(0)
+    down = (z - box.low).sign().clamp_min(0)
+    masked = g.clamp_min(0) * up + g.clamp_max(0) * down
+    return where_rows(flat(masked).abs().amax(1) > 0, masked, g)
 
 
 class Rule(Protocol):
@@ -115,26 +126,36 @@ class Decaying:
 class Polyak:
     """The step that would reach the optimum if the objective were linear, where the best possible value is known.
 
-        size_t = min( (optimum - v(z_t)) / <g_t, steepest(g_t)>, cap )        the denominator is g's dual norm
+        d_t = g_t + |g_t| / |d_{t-1}| d_{t-1},        size_t = min( (optimum - v(z_t)) / <d_t, steepest(d_t)>, cap )
 
-    Sizes are in input units, not in multiples of eps, so that they have a meaning where eps is infinite. In L2 a step
-    never moves away from an optimum of a concave objective. The kernel has dropped coordinates that push out of the
-    box, which keeps that and makes steps longer.
+    d_t halves the angle between the gradient and the last direction, which ends the zigzag of plain gradients in narrow
+    valleys; the denominator is its dual norm. Coordinates that push out of the box are dropped from both. Sizes are in
+    input units, not in multiples of eps, so that they have a meaning where eps is infinite.
 
     Args:
         cap: the longest step, in the threat's norm.
         optimum: the best possible value of the objective; 0 for minus a distance that can vanish.
+        average: d as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave objective.
     """
 
     cap: float = 1.0
     optimum: float = 0.0
+    average: bool = True
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """No state."""
-        return {}
+        """The last direction."""
+        return {"d": torch.zeros_like(z)} if self.average else {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """One projected step."""
+        if self.average:
+            inside = threat.norm == math.inf
+            last = s["d"] if inside else inward(s["d"], s["z"], threat.box)
+            ratio = flat(g).norm(dim=1) / flat(last).norm(dim=1).clamp_min(TINY)
+            mean = g + per_sample(ratio, g) * last
+            s["d"] = mean = mean if inside else inward(mean, s["z"], threat.box)
+            # Two that cancel, or overflow, leave nothing to go by.
+            g = where_rows(flat(mean).abs().amax(1) > 0, mean.nan_to_num(0.0, 0.0, 0.0), g)
         way = threat.steepest(g)
         slope = (flat(g) * flat(way)).sum(1)
         # A slope too small to divide by asks for more than the cap. NaN values, which are survived elsewhere, as well.
@@ -395,14 +416,6 @@ class _Run:
         g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
         return g
 
-    def mask_outward(self, g: Tensor, z: Tensor) -> Tensor:
-        """Drop coordinates that sit on the box and push out of it, so that the step's length is not wasted."""
-        # In arithmetic, not in masks: comparisons of whole batches are several times slower on a CPU.
-        up = (self.threat.box.high - z).sign().clamp_min(0)
-        down = (z - self.threat.box.low).sign().clamp_min(0)
-        masked = g.clamp_min(0) * up + g.clamp_max(0) * down
-        return where_rows(flat(masked).abs().amax(1) > 0, masked, g)
-
     def step(self, s: State) -> State:
         """Evaluate the live rows, keep their best, let go of those that are done, move the others."""
         value, done, g = self.evaluate(s)
@@ -432,7 +445,7 @@ class _Run:
         threat = self.threat if whole else self.threat.take(s["at"])
         g = self.revive(g, s, x) if self.revives else g
         if self.threat.norm != math.inf:
-            g = self.mask_outward(g, s["z"])
+            g = inward(g, s["z"], self.threat.box)
         s["z"] = self.rule.move(s, g, x, threat, self.steps)
         s["t"] = s["t"] + 1
         return s

@@ -2,14 +2,16 @@
 
     min over z in threat   L(z) = ||g(z) - t||_2 + penalty(z),      residual r(z) = ||g(z) - t||_2 / ||t||_2
 
-One batched ascent of -L with Polyak's step, since the least possible L is known to be 0: a sample needs a fraction of
-the gradients that steps of a fixed length need, and leaves as soon as r <= tol.
+One batched ascent of -L with Polyak's step, since the least possible L is known to be 0, along averaged
+directions: a sample needs a fraction of the gradients that steps of a fixed length need, and leaves once r <= tol.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
     xziyue/robust_mnist_feature_py, 2019 (steps of length .996^k, one image at a time).
     Polyak, Introduction to optimization, Optimization Software 1987, section 5.3.
-    Differs from the published code: Polyak's step; the best iterate instead of the last; features before the ReLU,
+    Sherali, Ulular, A primal-dual conjugate subgradient algorithm for specially structured linear and convex
+    programming problems, Applied Mathematics and Optimization 1989 (averaged directions).
+    Differs from the published code: step and direction; the best iterate instead of the last; features before the ReLU,
     where dead units still give a gradient; a sample whose gradient vanishes ends and is flagged (there: NaN).
 """
 
