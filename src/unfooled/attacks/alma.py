@@ -2,6 +2,8 @@
 
     min_d  |d|_p + P(c(x + d), rho, mu),   c = 1e-4 - margin / (z_pi1 - z_pi3)
 
+(towards a target, margin / (z_pi1 - (z_pi3 + z_pi4) / 2): the first ratio is 1 wherever the target is third.)
+
     P(c, rho, mu) = mu c + mu rho c^2 + rho^2 c^3 / 6    where c >= 0, not adversarial
                     mu c / (1 - rho c)                   elsewhere
 
@@ -25,6 +27,7 @@ from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
 CHECK, TOLERANCE = 10, 1e-4
+HEAVIEST = 20.0  # multiplier times constraint's slope, in slopes of the norm; heavier, it takes too long to come down
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
 
@@ -57,6 +60,15 @@ def _ratio(logits: Tensor, y: Tensor) -> Tensor:
         return gap
     top = logits.topk(3, dim=1).values
     return gap / (top[:, 0] - top[:, 2]).clamp_min(TINY)
+
+
+def _ratio_to_target(logits: Tensor, y: Tensor) -> Tensor:
+    """Margin over the gap from the first logit to the mean of the last two of the first four (of three, if three)."""
+    gap = margin(logits, y)
+    if logits.shape[1] < 3:
+        return gap
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    return gap / (top[:, 0] - top[:, -2:].mean(1)).clamp_min(TINY)
 
 
 def _first_rate(z: Tensor, g: Tensor, threat: Threat, first: float) -> Tensor:
@@ -97,8 +109,7 @@ def alma(
         y: labels, or targets when `targeted`, (B,) int64.
         norm: 1 or 2.
         targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end). In L1 the first
-            adversarial point may take hundreds: explore with it, beside another attack, as `envelope` does.
+        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
         first: size of the first step in the norm, before RMSProp scales it; .5 in L1 and .1 in L2 where None. Steps
             keep that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales
             lead to other local minima.
@@ -115,9 +126,10 @@ def alma(
     References:
         Rony, Granger, Pedersoli, Ben Ayed, Augmented Lagrangian adversarial attacks, ICCV 2021, arXiv:2011.11857
         (algorithm 1 with penalty P2).
-        Differs from the paper: two classes are enough, a start can be given, the scale of the steps is at most
-        the best distance, a point counts as adversarial when the decision is another by more than rounding, and the end
-        is pulled back towards x.
+        Differs from the paper: two classes are enough, a start can be given, the multiplier is bounded by what
+        outweighs the norm 20 times (it doubles with each step outside and would leave no weight to the norm for
+        hundreds of steps inside), the scale of the steps is at most the best distance, a point counts as adversarial
+        when the decision is another by more than rounding, and the end is pulled back towards x.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2))
@@ -126,13 +138,14 @@ def alma(
     if not (first > 0 and 0 <= a < 1):
         raise BadInput(f"first is {first} and average {a}; they must be positive, and from 0 to below 1")
     best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    ratio = _ratio_to_target if targeted else _ratio
     z = x if start is None else start
     square, speed = torch.ones_like(x), torch.zeros_like(x)
     mu, rho = (torch.ones(len(x), dtype=x.dtype, device=x.device) for _ in range(2))
     met = torch.full_like(mu, float(steps))  # step of the first adversarial point
     with frozen(model):
         for t in range(steps):
-            logits, c, g = loss_and_gradient(model, z, y, -sign, _ratio)
+            logits, c, g = loss_and_gradient(model, z, y, -sign, ratio)
             c, hit = c + TOLERANCE, decided(logits, y, targeted=targeted)
             best.see(z, hit)
             met = torch.where(hit, met.clamp_max(t), met)
@@ -143,7 +156,9 @@ def alma(
             if t % CHECK == CHECK - 1:
                 rho = torch.where((met == steps) & (c >= 0.95 * before), 1.2 * rho, rho)
                 before = c
-            g = per_sample(slope(c, rho, mu), g) * g + _away(z - x, norm)
+            away = _away(z - x, norm)
+            mu = torch.minimum(mu, HEAVIEST * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
+            g = per_sample(slope(c, rho, mu), g) * g + away
             if t == 0:
                 dead = ~(flat(g) != 0).any(1)
                 if dead.any():
@@ -163,4 +178,9 @@ def _away(delta: Tensor, norm: float) -> Tensor:
     """The gradient of the norm, (B, *D); 0 at 0."""
     if norm == 1:
         return delta.sign()
-    return delta / per_sample(flat(delta).norm(dim=1).clamp_min(TINY), delta)
+    return delta / per_sample(_length(delta).clamp_min(TINY), delta)
+
+
+def _length(v: Tensor) -> Tensor:
+    """Euclidean, (B,)."""
+    return flat(v).norm(dim=1)
