@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 
 PLANS: dict[float, tuple[Part, ...]] = {
-    0.0: (Part(0.6, sigma_zero), Part(0.4, sigma_zero, True)),
+    0.0: (Part(0.6, sigma_zero), Part(0.4, partial(sigma_zero, tau=0.1), True)),
     1.0: (Part(0.31, alma), Part(0.31, _sparse), Part(0.22, pdpgd, True), Part(0.16, fmn, True)),
     2.0: (
         Part(0.26, partial(alma, first=0.5)),
@@ -79,7 +79,7 @@ def envelope(
 ) -> dict[float, Tensor]:
     """Find near adversarial examples with the attacks that measure best together, norm by norm.
 
-        L0     sigma_zero, sigma_zero from there
+        L0     sigma_zero, sigma_zero from there with a lower threshold
         L1     alma with two sizes of steps; pdpgd, then fmn, each from the nearest point
         L2     alma with two sizes of steps, and in L1; fmn from the nearest point
         Linf   bisect, fmn from there
