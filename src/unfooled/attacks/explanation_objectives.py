@@ -1,7 +1,8 @@
 """What an attack on an explanation maximises: how far a map has moved from the clean one, and in which way.
 
     out_of_top_k(k)      - sum_{i in S_k(A0)} A_i                       mass leaves the k most relevant pixels
-    out_of_lens(k, w)    - sum_{i in N_w(S_k(A0))} A_i                  mass leaves their neighbourhood too
+    out_of_lens(k, w)    - sum_{i in N_w(S_k(A0))} A_i                  mass leaves their neighbourhood too; `diverse`:
+                                                                        that of the diverse top k, D_k(A0)
     mass_center()        |C(A) - C(A0)|^2,  C the centre of mass, in units of the map's size
     into(mask)           sum_i mask_i A_i                               mass goes where it is wanted
     cosine()             1 - cos(A, A0)
@@ -36,6 +37,7 @@ from unfooled.core import rng
 from unfooled.core.checks import BadInput
 from unfooled.core.shapes import flat, per_sample
 from unfooled.distances.attention import centroid
+from unfooled.distances.diverse import diverse_top_k
 from unfooled.distances.locality import dilate, top_k_mask
 
 MapValue = Callable[[Tensor, Tensor], Tensor]
@@ -62,9 +64,11 @@ class _Outside:
 
     k: int
     w: int
+    diverse: bool = False
 
     def __call__(self, clean: Tensor) -> MapValue:
-        mask = dilate(top_k_mask(clean, self.k), self.w).to(clean.dtype)
+        best = diverse_top_k(clean, self.k, self.w) if self.diverse else top_k_mask(clean, self.k)
+        mask = dilate(best, self.w).to(clean.dtype)
         return lambda maps, at: -(mask[at] * maps).sum((1, 2))
 
 
@@ -73,11 +77,11 @@ def out_of_top_k(k: int) -> MapObjective:
     return _Outside(k, 0)
 
 
-def out_of_lens(k: int, w: int = 1) -> MapObjective:
-    """Push mass out of the neighbourhood, w pixels wide, of the k pixels that were most relevant."""
+def out_of_lens(k: int, w: int = 1, *, diverse: bool = False) -> MapObjective:
+    """Push mass out of the neighbourhood, w pixels wide, of the (diverse) k pixels that were most relevant."""
     if w < 0:
         raise BadInput(f"w is {w}; a neighbourhood has width 0 or more")
-    return _Outside(k, w)
+    return _Outside(k, w, diverse)
 
 
 @dataclass(frozen=True)

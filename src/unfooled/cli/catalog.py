@@ -81,7 +81,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
-            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 200 images; some two hours for each on 2 cores",
+            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 128 images; some two hours for each on 2 cores",
             "full": "MNIST, Fashion-MNIST, GTSRB at published sizes; days on a GPU",
         },
     ),

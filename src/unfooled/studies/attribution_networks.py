@@ -169,7 +169,7 @@ SCALES = {
         ),
         _arms(ig=200 / 1500),
         (
-            ("saliency", 0.25, 16, 0), ("saliency", 0.5, 16, 0), ("saliency", 1.0, 200, 64),
+            ("saliency", 0.25, 16, 0), ("saliency", 0.5, 16, 0), ("saliency", 1.0, 128, 64),
             ("integrated gradients", 1.0, 24, 0),
         ),
         None, 1000, 300,

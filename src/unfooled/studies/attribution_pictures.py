@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from unfooled.distances import as_maps, top_k_mask
-from unfooled.evaluation import intervals
+from unfooled.studies.attribution_figures import average
 from unfooled.studies.attribution_networks import Task
-from unfooled.studies.attribution_records import Pool, Scores, array
+from unfooled.studies.attribution_records import Pool, Scores
 from unfooled.studies.records import Picture
 
 STYLES = {
@@ -50,12 +50,12 @@ def bars(pool: Pool, scores: Sequence[tuple[str, str]]) -> Picture:
     for (score, title), axis in zip(scores, axes[0], strict=True):
         for j, (how, (colour, marker)) in enumerate(STYLES.items()):
             for y, arm in zip(at, pool.arms, strict=True):
-                m = intervals.mean(torch.from_numpy(pool.together(arm, how, score)))
-                if m.value is None or m.low is None or m.high is None:
+                value, low, high, n = average(pool.together(arm, how, score), pool.images(arm))
+                if not n:
                     continue
                 place = y + 0.2 * (1.5 - j)
-                axis.plot([m.low, m.high], [place, place], color=colour, lw=1.2)
-                axis.plot(m.value, place, marker, color=colour, ms=5, label=how if y == at[0] else None)
+                axis.plot([low, high], [place, place], color=colour, lw=1.2)
+                axis.plot(value, place, marker, color=colour, ms=5, label=how if y == at[0] else None)
                 for seed in pool.seeds(arm):
                     values = pool.together(arm, how, score, [seed])
                     if np.isfinite(values).any():
@@ -87,11 +87,11 @@ def curves(task: Task, rows: Sequence[Scores], scores: Sequence[tuple[str, str]]
             for how, (colour, marker) in STYLES.items():
                 means, kept = [], []
                 for eps in radii:
-                    parts = [array(r.values[how][score]) for r in rows if r.arm == arm and r.eps == eps]
-                    m = intervals.mean(torch.from_numpy(np.concatenate(parts))) if parts else None
-                    if m is not None and m.value is not None:
+                    pool = Pool(task, look, {(r.arm, r.seed): r for r in rows if r.eps == eps})
+                    *mean, n = average(pool.together(arm, how, score), pool.images(arm))
+                    if n:
                         kept.append(eps)
-                        means.append((m.value, m.low, m.high))
+                        means.append(mean)
                 if kept:
                     middle, low, high = np.array(means, dtype=float).T
                     axis.plot(kept, middle, marker=marker, ms=3.5, lw=1.2, color=colour, label=how)

@@ -37,7 +37,7 @@ class Scores(Record):
 
     Attributes:
         indices: of the test samples.
-        status: attacked, failed, undefined or skipped.
+        status: how -> attacked, failed, undefined or skipped, at the worst point of the LENS that leads.
         values: how -> score -> one value a sample.
         zero_share: of the clean map's top k, one value a sample.
         output_change: |f_y(x') - f_y(x)| at the attack's point.
@@ -53,7 +53,7 @@ class Scores(Record):
     eps: float
     n_random: int
     indices: list[int]
-    status: list[str]
+    status: dict[str, list[str]]
     values: dict[str, dict[str, list[float | None]]]
     zero_share: list[float | None]
     output_change: list[float | None]
@@ -86,8 +86,14 @@ class Pool:
 
     def together(self, arm: str, how: str, score: str, seeds: Sequence[int] | None = None) -> np.ndarray:
         """One network's values over the seeds, one image after the other; NaN where undefined."""
-        parts = [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
-        return np.concatenate([array(r.values[how][score]) for r in parts]) if parts else np.empty(0)
+        return np.concatenate([np.empty(0), *(array(r.values[how][score]) for r in self._of(arm, seeds))])
+
+    def images(self, arm: str, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """Which image each of `together`'s values is of."""
+        return np.concatenate([np.empty(0, dtype=int), *(np.array(r.indices) for r in self._of(arm, seeds))])
+
+    def _of(self, arm: str, seeds: Sequence[int] | None) -> list[Scores]:
+        return [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
 
     def seeds(self, arm: str) -> list[int]:
         """Seeds on which a network was trained."""

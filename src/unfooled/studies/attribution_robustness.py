@@ -52,10 +52,11 @@ from unfooled.evaluation.records import Config, Environment, write_record
 from unfooled.evaluation.run import Progress
 from unfooled.evaluation.verify import verify
 from unfooled.explanations import integrated_gradients, integrated_gradients_with_gap, saliency
+from unfooled.studies.attribution_figures import Pair, average, claim, drop_share, paired, share_gap, text
 from unfooled.studies.attribution_networks import SCALES, Bench, Scale, Task
 from unfooled.studies.attribution_pictures import bars, curves, gallery
 from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
-from unfooled.studies.records import Claim, Outcome, Picture, StudySummary
+from unfooled.studies.records import Claim, Picture, StudySummary
 from unfooled.studies.units import Units
 
 NAME, TITLE = "attribution-robustness", "Do the reasons survive?"
@@ -79,27 +80,26 @@ class Look:
         judged: the true explanation.
         attacked: the one that is differentiated and that ranks candidates; cheaper, where it may be.
         restarts: of each objective.
-        count: of objectives.
     """
 
     name: str
     judged: Explain
     attacked: Explain
-    restarts: int
-    count: int
-
-    def objectives(self, task: Task) -> tuple[MapObjective, ...]:
-        """What the attack maximises, one after the other."""
-        k = task.ks[-1]
-        return (out_of_top_k(k), out_of_lens(k, task.ws[0]), kendall_surrogate())[: self.count]
+    restarts: int = 1
 
 
 LOOKS_AT = {
-    "saliency": Look("saliency", saliency, saliency, 1, 3),
+    "saliency": Look("saliency", saliency, saliency),
     "integrated gradients": Look(
-        "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8), 1, 2
+        "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8)
     ),
 }
+
+
+def objectives(task: Task) -> tuple[MapObjective, ...]:
+    """What the attack maximises, one after the other: one for each kind of score."""
+    k, w = task.ks[-1], task.ws[0]
+    return out_of_top_k(k), out_of_lens(k, w), out_of_lens(k, w, diverse=True), kendall_surrogate()
 
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -149,8 +149,8 @@ def study(
     ones at the same time.
 
     Args:
-        scale: "small" (digits), "medium" (MNIST; two cores) or "full" (MNIST, Fashion-MNIST and GTSRB, from the folder
-            that UNFOOLED_DATA names, at published sizes; a GPU).
+        scale: "small" (digits), "medium" (MNIST, Fashion-MNIST and GTSRB, from the folder that UNFOOLED_DATA names; two
+            cores) or "full" (the same at published sizes; a GPU).
         out: the study's folder; a second start continues it.
         seeds: of weights, training and attacks; arms marked "once" are trained for seed 0 alone.
         data: data sets to look at; all of the scale's where None.
@@ -236,15 +236,16 @@ def _unit(task: Task, seed: int, name: str) -> str:
 def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float, size: Scale, arm: str) -> Scores:
     """Attack one network's explanations at one radius, and judge.
 
-    Candidates are ranked by three scores; each other score is taken at the point that the one of its kind chose.
+    Candidates are ranked by one score of each kind, `leaders`; every other score is taken at the point that the leader
+    of its kind chose.
     """
     started, task = time.perf_counter(), bench.task
     x, y = bench.test[0][rows], bench.test[1][rows]
     threat = task.threat.with_eps(eps)
-    k, every = task.ks[-1], scores_of(task)
-    ranked = {name: every[name] for name in (f"top-{k}", main_lens(task), "tau")}
+    every = scores_of(task)
+    ranked = {name: every[name] for name in leaders(task)}
     found = explanation_robustness(
-        model, x, y, threat, look.attacked, scores=ranked, objectives=look.objectives(task), steps=size.attack_steps,
+        model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task), steps=size.attack_steps,
         restarts=look.restarts, generator=torch.Generator().manual_seed(bench.seed),
     )  # fmt: skip
     clean = as_maps(look.judged(model, x, y))
@@ -257,24 +258,33 @@ def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float
             judged[how, by] = judge_explanation(model, x, y, way.x_adv[by], threat, look.judged, kind, clean=clean)
             values[how] |= {name: listed(v) for name, v in judged[how, by].scores.items()}
     values[OTHER] = {name: listed(score(clean, clean.roll(1, 0))) for name, score in every.items()}
-    worst = judged["attack", main_lens(task)]
+    lens = main_lens(task)
+    worst = judged["attack", lens]
     gap = None
     if look.name == "integrated gradients":
         gap = float(integrated_gradients_with_gap(model, x, y, steps=50).relative_gap.median())
     return Scores(
         data=task.source, arm=arm, seed=bench.seed, look=look.name, eps=eps, n_random=found.n, indices=rows.tolist(),
-        status=[STATUSES[code] for code in worst.status.tolist()], values=values,
-        zero_share=listed(zero_share(clean, k=k)), output_change=listed(worst.output_change), gap=gap,
+        status={how: [STATUSES[code] for code in judged[how, lens].status.tolist()] for how in HOW}, values=values,
+        zero_share=listed(zero_share(clean, k=task.ks[-1])), output_change=listed(worst.output_change), gap=gap,
         forwards=found.attack.forwards / len(x), backwards=found.attack.backwards / len(x),
         explanations=found.attack.explanations / len(x), attack_seconds=round(found.attack.seconds, 3),
         seconds=round(time.perf_counter() - started, 3),
-        picture=_worst(model, bench, rows, found.attack.x_adv[main_lens(task)], look, worst, arm),
+        picture=_worst(model, bench, rows, found.attack.x_adv[lens], look, worst, arm),
     )  # fmt: skip
 
 
-def _kind(score: str) -> str:
-    """Which of the three rankings a score goes with."""
-    return "tau" if "tau" in score or "Kendall" in score else "LENS" if score.startswith("LENS") else "top"
+def leaders(task: Task) -> list[str]:
+    """The scores that candidates are ranked by, one of each kind."""
+    k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
+    return [f"top-{k}", f"top-{k}-div {w}", lens, f"{lens}-div", "tau"]
+
+
+def _kind(score: str) -> tuple[str, bool]:
+    """Which of the leaders a score goes with."""
+    if "tau" in score or "Kendall" in score:
+        return "tau", False
+    return score[:3], "-div" in score
 
 
 def _worst(
@@ -292,75 +302,19 @@ def _worst(
     return gallery(x, z[order], before, after, says, bench.task.ks[-1], title)
 
 
-Figures = tuple[float, float, float, int]
-"""Value, ends of its 95 % interval, n."""
-
-Pair = tuple[np.ndarray, np.ndarray]
-"""A score under a weak and under a strong perturbation, of the same images."""
-
-
-def _share(pair: Pair, at: np.ndarray) -> np.ndarray:
-    """(1 - mean weak) / (1 - mean strong) over the images `at`, (..., n)."""
-    return (1 - pair[0][at].mean(-1)) / np.maximum(1 - pair[1][at].mean(-1), 1e-9)
-
-
-def drop_share(pair: Pair) -> Figures:
-    """The weak perturbation's share of the strong one's drop, with a bootstrap interval over images."""
-    good = np.isfinite(pair[0]) & np.isfinite(pair[1])
-    kept, n = (pair[0][good], pair[1][good]), int(good.sum())
-    if not n:
-        return np.nan, np.nan, np.nan, 0
-    low, high = np.quantile(_share(kept, _draws(n)), [0.025, 0.975])
-    return float(_share(kept, np.arange(n))), float(low), float(high), n
-
-
-def share_gap(first: Pair, second: Pair) -> Figures:
-    """The first pair's `drop_share` minus the second's, paired over the same images."""
-    good = np.logical_and.reduce([np.isfinite(v) for v in (*first, *second)])
-    n = int(good.sum())
-    if not n:
-        return np.nan, np.nan, np.nan, 0
-    a, b = ((pair[0][good], pair[1][good]) for pair in (first, second))
-    low, high = np.quantile(_share(a, _draws(n)) - _share(b, _draws(n)), [0.025, 0.975])
-    return float(_share(a, np.arange(n)) - _share(b, np.arange(n))), float(low), float(high), n
-
-
-def paired(a: np.ndarray, b: np.ndarray) -> Figures:
-    """Mean of a - b over the images where both are defined, with a bootstrap interval."""
-    gap = (a - b)[np.isfinite(a) & np.isfinite(b)]
-    if not len(gap):
-        return np.nan, np.nan, np.nan, 0
-    low, high = np.quantile(gap[_draws(len(gap))].mean(1), [0.025, 0.975])
-    return float(gap.mean()), float(low), float(high), len(gap)
-
-
-def _draws(n: int) -> np.ndarray:
-    """The same 2000 samples with replacement for every figure over n images."""
-    return np.random.default_rng(0).integers(n, size=(2000, n))
-
-
-def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
-    """A claim that a figure is at least `bound`: it holds or fails where the whole interval says so."""
-    value, low, high, n = figures
-    if not n or not np.isfinite(value):
-        return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
-    verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
-    return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)
-
-
 def claims_of_noise(pool: Pool) -> list[Claim]:
     """Does a random point look like a strong attack on the plain network, and do locality and diversity mend it?"""
-    task, where = pool.task, f"{pool.task.source}, {pool.look}"
+    task, where, images = pool.task, f"{pool.task.source}, {pool.look}", pool.images(PLAIN)
     k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
 
     def pair(score: str) -> Pair:
         return pool.together(PLAIN, "random", score), pool.together(PLAIN, "attack", score)
 
-    top, raised = pair(f"top-{k}"), pair(f"{lens}, corrected")
+    top = pair(f"top-{k}")
     found = [
         claim(
             f"{where}: under top-{k} one random point looks like a strong attack; share of the attack's drop that it "
-            f"reaches, at least {LOOKS:g}.", LENS, drop_share(top), LOOKS,
+            f"reaches, at least {LOOKS:g}.", LENS, drop_share(top, images), LOOKS,
         ),
     ]  # fmt: skip
     for what, score in (
@@ -370,21 +324,28 @@ def claims_of_noise(pool: Pool) -> list[Claim]:
         ("both (diverse LENS, corrected)", f"{lens}-div, corrected"),
     ):
         says = f"{where}: {what} mends this; how much smaller that share is."
-        found.append(claim(says, LENS, share_gap(top, pair(score)), 0.0))
+        found.append(claim(says, LENS, share_gap(top, pair(score), images), 0.0))
     for what, a, b in (
         ("raw", lens, f"top-{k}"),
         ("corrected for chance, both", f"{lens}, corrected", f"top-{k}, corrected"),
     ):
         says = f"{where}: a random point leaves more of the reason under LENS than under top-{k}, {what}; difference."
-        figures = paired(pool.together(PLAIN, "random", a), pool.together(PLAIN, "random", b))
+        figures = paired(pool.together(PLAIN, "random", a), pool.together(PLAIN, "random", b), images)
         found.append(claim(says, LENS, figures, 0.0))
-    says = f"{where}: the attack goes below the best of as many random points, in corrected LENS; difference."
-    figures = paired(pool.together(PLAIN, "best of N", f"{lens}, corrected"), raised[1])
-    return [*found, claim(says, "unfooled", figures, 0.0)]
+    for score in (f"{lens}, corrected", f"{lens}-div, corrected", "tau"):
+        says = f"{where}: the attack goes below the best of as many random points, in {score}; difference."
+        figures = paired(pool.together(PLAIN, "best of N", score), pool.together(PLAIN, "attack", score), images)
+        found.append(claim(says, "unfooled", figures, 0.0))
+    return found
+
+
+def lowest(pool: Pool, arm: str, score: str, seeds: Sequence[int]) -> np.ndarray:
+    """The worst that attack and random points found: an attack that chance beats shows no robustness."""
+    return np.fmin(pool.together(arm, "attack", score, seeds), pool.together(arm, "best of N", score, seeds))
 
 
 def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
-    """What each network gains over the plain one under attack, on the seeds that both have."""
+    """What each network gains over the plain one at the worst point found, on the seeds that both have."""
     task, where = pool.task, f"{pool.task.source}, {pool.look}"
     clean = {(n.arm, n.seed): n.clean.value or 0.0 for n in networks if n.data == task.source}
     found = []
@@ -394,20 +355,20 @@ def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
             continue
         lost = float(np.mean([clean[PLAIN, s] - clean[arm, s] for s in seeds]))
         for score, bound in (("tau", TAU), (f"{main_lens(task)}, corrected", CORRECTED)):
-            gain = paired(pool.together(arm, "attack", score, seeds), pool.together(PLAIN, "attack", score, seeds))
+            own, plain = (lowest(pool, a, score, seeds) for a in (arm, PLAIN))
+            gain = paired(own, plain, pool.images(arm, seeds))
             says = (
                 f"{where}: {arm} gains at least {bound:g} in {score} under attack over {PLAIN}, for at most "
-                f"{100 * ACCURACY:.0f} points of accuracy (it lost {100 * lost:.1f})."
+                f"{100 * ACCURACY:.0f} points of accuracy (it lost {100 * lost:.1f}); seeds: {listing(seeds)}."
             )
             one = claim(says, RAR, gain, bound)
             found.append(one if lost <= ACCURACY or one.value is None else one.model_copy(update={"verdict": "fails"}))
     return found
 
 
-def text(values: np.ndarray, seed: int = 0) -> str:
-    """0.41 [0.38, 0.44], of the values that are defined."""
-    m = intervals.mean(torch.from_numpy(values), seed=seed)
-    return "" if m.value is None else f"{m.value:.2f} [{m.low:.2f}, {m.high:.2f}]"
+def listing(seeds: Sequence[int]) -> str:
+    """0, 1, 2."""
+    return ", ".join(map(str, seeds))
 
 
 def shown(task: Task) -> list[tuple[str, str]]:
@@ -416,25 +377,32 @@ def shown(task: Task) -> list[tuple[str, str]]:
     return [(f"top-{k}", f"top-{k}"), (f"{lens}, corrected", f"{lens}, corrected"), ("tau", "Kendall's tau")]
 
 
+def columns(task: Task) -> list[str]:
+    """The scores of the tables: every k and w, raw and corrected."""
+    found = []
+    for k in task.ks:
+        found += [f"top-{k}", f"top-{k}, corrected"]
+        for w in task.ws:
+            lens = f"LENS {w}@{k}"
+            found += [lens, f"{lens}, corrected", f"top-{k}-div {w}", f"{lens}-div, corrected"]
+    return [*found, "tau", "tau, support", *(f"LENS-Kendall {w}" for w in task.ws)]
+
+
 def lines(pool: Pool, how: str) -> list[dict[str, Any]]:
     """A table: one row a network and seed, what each score says under the attack or a baseline."""
-    task = pool.task
-    k, lens = task.ks[-1], main_lens(task)
-    shown = {
-        f"top-{k}": f"top-{k}", lens: f"{lens} raw", f"{lens}, corrected": f"{lens} corrected",
-        f"{lens}-div, corrected": f"{lens}-div corrected", "tau": "tau", "tau, support": "tau, support",
-        f"LENS-Kendall {task.ws[0]}": f"LENS-tau {task.ws[0]}",
-    }  # fmt: skip
     found = []
     for (arm, seed), row in pool.rows.items():
-        count = {s: row.status.count(s) for s in ("attacked", "failed", "undefined", "skipped")}
         line: dict[str, Any] = {"network": arm, "seed": seed}
-        line |= {title: text(array(row.values[how][score])) for score, title in shown.items()}
+        if how in row.status:
+            line |= {s: row.status[how].count(s) for s in STATUSES if s != "skipped"}
+        for score in columns(pool.task):
+            line[score] = text(average(array(row.values[how][score]), np.array(row.indices)))
         if how == "attack":
-            line |= {"n": count["attacked"], "failed": count["failed"], "undefined": count["undefined"]}
-            line["change of the logit"] = text(array(row.output_change))
-            line["zero share"] = text(array(row.zero_share))
+            line["change of the logit"] = text(average(array(row.output_change), np.array(row.indices)))
             line["attack, seconds an image"] = round(row.attack_seconds / max(len(row.indices), 1), 3)
+        if how == OTHER:
+            line["zero share"] = text(average(array(row.zero_share), np.array(row.indices)))
+            line |= {} if row.gap is None else {"completeness gap": round(row.gap, 4)}
         found.append(line)
     return found
 
@@ -485,7 +453,12 @@ NOTES = (
     "to which an attack could bring them is that of another image.",
     "Means are over the images whose explanation was attacked; an attack that found nothing is counted as failed and "
     "is never a 1. All networks of a seed are judged on the same images, the first that all of them classify rightly.",
-    "Intervals are bootstraps over images, those of differences paired by image. Images of several seeds are pooled; "
-    "the spread between seeds is to be read off the rows, and three seeds carry no interval.",
+    "Attack and random points are ranked by one score of each kind, at the largest k and smallest w: top-k, diverse "
+    "top-k, LENS, diverse LENS, tau. Other scores are read at the point that the one of their kind chose.",
+    "A network's gain is at the worst point that attack or random points found: an attack that chance beats shows no "
+    "robustness.",
+    "Intervals are bootstraps over images, those of differences paired by image; an image looked at on several seeds "
+    "is drawn with all of them and counts once in n. The spread between seeds is to be read off the rows: three seeds "
+    "carry no interval.",
     "Networks, budgets and steps are smaller than published: no row here reproduces a row of the sources' tables.",
 )
