@@ -55,7 +55,8 @@ from unfooled.explanations import integrated_gradients, integrated_gradients_wit
 from unfooled.studies.attribution_networks import SCALES, Bench, Scale, Task
 from unfooled.studies.attribution_pictures import bars, curves, gallery
 from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
-from unfooled.studies.records import Claim, Outcome, Picture, StudySummary
+from unfooled.studies.figures import Figures, claim
+from unfooled.studies.records import Claim, Picture, StudySummary
 from unfooled.studies.units import Units
 
 NAME, TITLE = "attribution-robustness", "Do the reasons survive?"
@@ -292,9 +293,6 @@ def _worst(
     return gallery(x, z[order], before, after, says, bench.task.ks[-1], title)
 
 
-Figures = tuple[float, float, float, int]
-"""Value, ends of its 95 % interval, n."""
-
 Pair = tuple[np.ndarray, np.ndarray]
 """A score under a weak and under a strong perturbation, of the same images."""
 
@@ -337,15 +335,6 @@ def paired(a: np.ndarray, b: np.ndarray) -> Figures:
 def _draws(n: int) -> np.ndarray:
     """The same 2000 samples with replacement for every figure over n images."""
     return np.random.default_rng(0).integers(n, size=(2000, n))
-
-
-def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
-    """A claim that a figure is at least `bound`: it holds or fails where the whole interval says so."""
-    value, low, high, n = figures
-    if not n or not np.isfinite(value):
-        return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
-    verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
-    return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)
 
 
 def claims_of_noise(pool: Pool) -> list[Claim]:
