@@ -225,7 +225,7 @@ SCALES = {
             Recipe("standard", "converged", 128, 1e-3, 6),
             Recipe("group", "converged", 128, 1e-3, 4),
         ),
-        rebuilt=11_200, updates=2000, curve=(1000, 3000), published=54_000, robust_n=300,
+        rebuilt=11_200, updates=2000, curve=(1000, 3000), published=54_000, robust_n=200,
         linf=(0.05, 0.1, 0.15, 0.2, 0.3), l2=(0.5, 1.0, 1.5, 2.0, 3.0),
     ),
     "full": Scale(

@@ -12,7 +12,7 @@ from unfooled.evaluation.records import Estimate, Record
 from unfooled.studies.records import Picture
 
 
-class Tested(Record):
+class Measured(Record):
     """One trained network under the five corruptions.
 
     Attributes:
