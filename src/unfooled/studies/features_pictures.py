@@ -83,6 +83,8 @@ def by_size(lines: Mapping[str, Mapping[int, Sequence[Figures]]], groups: Sequen
             axis.plot(sizes, value, marker=MARKERS[j], color=COLOURS[j], ms=4, lw=1.2, label=name)
             axis.fill_between(sizes, low, high, color=COLOURS[j], alpha=0.15, lw=0)
         axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axis.minorticks_off()
         axis.set_title(group, fontsize=9)
         axis.tick_params(labelsize=7, which="both")
         axis.set_xlabel("images", fontsize=8)

@@ -55,6 +55,8 @@ UPDATES = (25 * 1688, 8 * 1688)
 """What the published networks of table 2 took."""
 WITHIN = 0.03
 """How far below the published figure an accuracy may be."""
+ABOVE = 1e-9
+"""What a difference must be for a claim that says more: not nothing."""
 SETS = ("group", "standard", UNTRAINED)
 PUBLISHED = ", published rule"
 
@@ -284,12 +286,12 @@ def claims_of_training(found: Results, *, published: bool) -> list[Claim]:
             continue
         gaps = [found.gap(names["group"], names["standard"], [k]) for k in CORRUPTED]
         says = f"Table 1, {arm}: training on the worst of five helps under each corruption; the least gain."
-        asked.append(claim(says, SOURCE, lowest(gaps), 0.0))
+        asked.append(claim(says, SOURCE, lowest(gaps), ABOVE))
         order = sorted(range(5), key=lambda k: -TABLE_1["standard"][k])
         right = found.correct(names["standard"])
         steps = [mean(right[:, a] - right[:, b]) for a, b in pairwise(order)]
         says = f"Table 1, {arm}: the standard network's order is {', '.join(FIVE[k] for k in order)}; the least step."
-        asked.append(claim(says, SOURCE, lowest(steps), 0.0))
+        asked.append(claim(says, SOURCE, lowest(steps), ABOVE))
     return asked
 
 
@@ -304,7 +306,7 @@ def claims_of_sets(found: Results) -> list[Claim]:
             was = TABLE_2["group set"][k] - TABLE_2["non-robust set"][k]
             first, second = (a, b) if was > 0 else (b, a)
             says = f"Table 2, {rule}, {group}: {first} before {second} (published {abs(was):.3f}); difference."
-            asked.append(claim(says, SOURCE, found.gap(first, second, [k]), 0.0))
+            asked.append(claim(says, SOURCE, found.gap(first, second, [k]), ABOVE))
     for first, second, says, source in (
         ("group set", "originals", "the group set makes a network more invariant than as many originals do", ILYAS),
         ("group set", "untrained set", "it does so more than a set rebuilt from an untrained network", "unfooled"),
@@ -313,7 +315,7 @@ def claims_of_sets(found: Results) -> list[Claim]:
     ):
         if first in found and second in found:
             line = f"Table 2, controls: {says}; {first} minus {second}, mean of the four corruptions."
-            asked.append(claim(line, source, found.gap(first, second, CORRUPTED), 0.0))
+            asked.append(claim(line, source, found.gap(first, second, CORRUPTED), ABOVE))
     for name in ("group set", "non-robust set"):
         for one in found.rows.get(f"{name}, class of the start", []):
             says = f"Table 2, controls: the class of the start can be read off the {name}; accuracy at least .2."
@@ -359,7 +361,7 @@ def claims_of_attacks(left: Left) -> list[Claim]:
             if name in rows and "originals" in rows:
                 gap = mean(left.right(norm, name, k) - left.right(norm, "originals", k))
                 says = f"Under attack, {at}: the {name} makes a network more robust than originals do; difference."
-                asked.append(claim(says, source, gap, 0.0))
+                asked.append(claim(says, source, gap, ABOVE))
         if "group set" in rows:
             value, low, high, n = left.accuracy(norm, "group set", k)
             says = f"Under attack, {at}: the network trained on the group set loses at least nine tenths; share lost."
