@@ -1,7 +1,7 @@
 """Feature inversion at equal median residual: ours, the study's one-image loop, and a batched PGD inversion.
 
     python benchmarks/inversion.py --model lenet5.pt --arch lenet5 --layer linear1 --n 64 --out inversion.json
-    python benchmarks/inversion.py --train 6000 --n 64 --out inversion.json
+    python benchmarks/inversion.py --train 6000 --n 64 --seeds 3 --out inversion.json
 
 loop   one image after the other; steps of length .996^k along the gradient's direction, clamped; ends when the distance
        changes by less than .001, or after 100 steps; the last iterate (xziyue/robust_mnist_feature_py, 2019)
@@ -12,7 +12,8 @@ ours   `invert_features`, `tol` being the residual to be reached
 
 All invert the same features, before the ReLU, of the same test images, from the same training images. Two residuals are
 asked for: the median at which the loop ends, and .05, which the loop is left out of. Entrants take turns; seconds are
-those of the processor, and the median over the rounds is reported, beside gradients a sample.
+those of the processor (of the wall on a GPU), and the median over the rounds is reported, beside gradients a sample.
+Each seed takes other images and other starts, and asks for the residual that the loop reaches on these.
 """
 
 from __future__ import annotations
@@ -153,6 +154,63 @@ def network(asked: argparse.Namespace) -> Classifier:
     return model.eval()
 
 
+def measured(encode: Encoder, seed: int, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """All entrants on the images and starts of one seed, taking turns."""
+    x = load_data("mnist", "test", n=2 * asked.n, shuffle=seed > 0, seed=seed)[0].to(asked.device)
+    start = load_data("mnist", "train", n=2 * asked.n, shuffle=True, seed=seed)[0].to(asked.device)
+    with torch.no_grad():
+        target = encode(x)
+    mine, other = slice(0, asked.n), slice(asked.n, None)
+    by_loop = residual(encode, loop(encode)(start[mine], target[mine])[0], target[mine])
+    goals = [by_loop, 0.05]
+    lengths = [length for length, _ in tuned(encode, start[other], target[other], goals, asked.most)]
+    choices = [
+        tuned(encode, start[mine], target[mine], [goal], asked.most, [length])[0]
+        for goal, length in zip(goals, lengths, strict=True)
+    ]
+    rows: list[dict[str, Any]] = []
+    for i, (goal, (length, steps)) in enumerate(zip(goals, choices, strict=True)):
+        entrants = {"ours": ours(encode, goal, asked.batch), "pgd": pgd(encode, length, steps, asked.batch)}
+        if i == 0:
+            entrants["loop"] = loop(encode)
+        seconds: dict[str, list[float]] = {name: [] for name in entrants}
+        told: dict[str, dict[str, Any]] = {}
+        for _ in range(asked.rounds):
+            for name, run in entrants.items():
+                began = clock(asked.device)
+                z, gradients = run(start[mine], target[mine])
+                seconds[name].append(clock(asked.device) - began)
+                told[name] = {"residual": residual(encode, z, target[mine]), "gradients": gradients}
+        for name in entrants:
+            rate = asked.n / statistics.median(seconds[name])
+            row = {
+                "seed": seed, "goal": goal, "entrant": name, "n": asked.n, "images_per_second": rate, **told[name],
+                "seconds": seconds[name],
+            }  # fmt: skip
+            rows.append(row | ({"length": length, "steps": steps} if name == "pgd" else {}))
+            print(
+                f"seed {seed}  goal {goal:.3f}  {name:<5} {rate:8.2f} images/s  residual {row['residual']:.3f}  "
+                f"gradients {row['gradients']:.1f}",
+                flush=True,
+            )
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many times faster ours is than each, and on how many times fewer gradients, by seed and goal."""
+    found = []
+    for row in rows:
+        if row["entrant"] == "ours":
+            continue
+        (own,) = [r for r in rows if (r["seed"], r["goal"], r["entrant"]) == (row["seed"], row["goal"], "ours")]
+        found.append({
+            "seed": row["seed"], "goal": row["goal"], "over": row["entrant"],
+            "faster": own["images_per_second"] / row["images_per_second"],
+            "fewer_gradients": row["gradients"] / own["gradients"],
+        })  # fmt: skip
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a network of MNIST; else the study's is trained on --train images")
@@ -162,6 +220,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=64, help="images inverted; as many others tune pgd")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1, help="of the images and the starts")
     parser.add_argument("--most", type=int, default=150, help="steps that pgd is tuned up to")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -171,48 +230,24 @@ def main() -> None:
 
     model = network(asked)
     encode = Encoder(model, asked.layer or last_features(model))
-    x = load_data("mnist", "test", n=2 * asked.n)[0].to(asked.device)
-    start = load_data("mnist", "train", n=2 * asked.n, shuffle=True)[0].to(asked.device)
-    with torch.no_grad():
-        target = encode(x)
-    mine, other = slice(0, asked.n), slice(asked.n, None)
     rows: list[dict[str, Any]] = []
     with frozen(encode):
-        by_loop = residual(encode, loop(encode)(start[mine], target[mine])[0], target[mine])
-        goals = [by_loop, 0.05]
-        lengths = [length for length, _ in tuned(encode, start[other], target[other], goals, asked.most)]
-        choices = [
-            tuned(encode, start[mine], target[mine], [goal], asked.most, [length])[0]
-            for goal, length in zip(goals, lengths, strict=True)
-        ]
-        for i, (goal, (length, steps)) in enumerate(zip(goals, choices, strict=True)):
-            entrants = {"ours": ours(encode, goal, asked.batch), "pgd": pgd(encode, length, steps, asked.batch)}
-            if i == 0:
-                entrants["loop"] = loop(encode)
-            seconds: dict[str, list[float]] = {name: [] for name in entrants}
-            told: dict[str, dict[str, Any]] = {}
-            for _ in range(asked.rounds):
-                for name, run in entrants.items():
-                    began = clock(asked.device)
-                    z, gradients = run(start[mine], target[mine])
-                    seconds[name].append(clock(asked.device) - began)
-                    told[name] = {"residual": residual(encode, z, target[mine]), "gradients": gradients}
-            for name in entrants:
-                rate = asked.n / statistics.median(seconds[name])
-                row = {"goal": goal, "entrant": name, "images_per_second": rate, **told[name], "seconds": seconds[name]}
-                rows.append(row | ({"length": length, "steps": steps} if name == "pgd" else {}))
-                print(
-                    f"goal {goal:.3f}  {name:<5} {rate:8.2f} images/s  residual {row['residual']:.3f}  "
-                    f"gradients {row['gradients']:.1f}",
-                    flush=True,
-                )
+        for seed in range(asked.seeds):
+            rows += measured(encode, seed, asked)
     result = {
         "command": {k: str(v) for k, v in vars(asked).items() if k != "out"},
+        "n": asked.n,
+        "seeds": list(range(asked.seeds)),
+        "rounds": asked.rounds,
+        "device": torch.cuda.get_device_name() if asked.device != "cpu" else f"{platform.machine()}, CPU",
+        "layer": encode.layer,
         "versions": {"unfooled": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "load": os.getloadavg(),
-        "layer": encode.layer,
+        "times": ratios(rows),
         "rows": rows,
     }
+    for line in result["times"]:
+        print(line, flush=True)
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -9,12 +9,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from unfooled.studies.records import Claim, Outcome
+from unfooled.studies.figures import Figures
 
 DRAWS = 2000
-
-Figures = tuple[float, float, float, int]
-"""Value, ends of its 95 % interval, number of images."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 """A score under a weak and under a strong perturbation, (n,) each."""
@@ -59,15 +56,6 @@ def drop_share(pair: Pair, images: np.ndarray) -> Figures:
 def share_gap(first: Pair, second: Pair, images: np.ndarray) -> Figures:
     """The first pair's `drop_share` minus the second's, over the same rows."""
     return _figures(lambda w, a, b, c, d: _share(w, a, b) - _share(w, c, d), (*first, *second), images)
-
-
-def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
-    """A claim that a figure is at least `bound`: it holds or fails where the whole interval says so."""
-    value, low, high, n = figures
-    if not n or not np.isfinite(value):
-        return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
-    verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
-    return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)
 
 
 def text(figures: Figures) -> str:

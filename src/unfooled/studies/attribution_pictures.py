@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +12,7 @@ from unfooled.distances import as_maps, top_k_mask
 from unfooled.studies.attribution_figures import average
 from unfooled.studies.attribution_networks import Task
 from unfooled.studies.attribution_records import Pool, Scores
+from unfooled.studies.drawing import figure, picture
 from unfooled.studies.records import Picture
 
 STYLES = {
@@ -24,23 +22,6 @@ STYLES = {
     "another image": ("#1b7837", "D"),
 }
 """Colour and marker of each perturbation and of the level of unrelated images; told apart without colour, too."""
-
-
-def figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    """A figure and its axes, (rows, columns), without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    found = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(found)
-    return found, found.subplots(rows, columns, squeeze=False)
-
-
-def picture(found: Any, title: str, caption: str) -> Picture:
-    """The figure as a record."""
-    buffer = io.BytesIO()
-    found.savefig(buffer, format="png", dpi=110)
-    return Picture(title=title, caption=caption, png=base64.b64encode(buffer.getvalue()).decode())
 
 
 def bars(pool: Pool, scores: Sequence[tuple[str, str]]) -> Picture:

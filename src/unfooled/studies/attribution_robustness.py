@@ -52,10 +52,11 @@ from unfooled.evaluation.records import Config, Environment, write_record
 from unfooled.evaluation.run import Progress
 from unfooled.evaluation.verify import verify
 from unfooled.explanations import integrated_gradients, integrated_gradients_with_gap, saliency
-from unfooled.studies.attribution_figures import Pair, average, claim, drop_share, paired, share_gap, text
+from unfooled.studies.attribution_figures import Pair, average, drop_share, paired, share_gap, text
 from unfooled.studies.attribution_networks import SCALES, Bench, Scale, Task
 from unfooled.studies.attribution_pictures import bars, curves, gallery
 from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
+from unfooled.studies.figures import claim
 from unfooled.studies.records import Claim, Picture, StudySummary
 from unfooled.studies.units import Units
 

@@ -1,0 +1,34 @@
+"""The figures that decide claims: a value, its 95 % interval, and how many samples it is over."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unfooled.studies.records import Claim, Outcome
+
+Figures = tuple[float, float, float, int]
+"""Value, ends of its 95 % interval, n."""
+
+
+def mean(values: np.ndarray, draws: int = 2000) -> Figures:
+    """The mean with its percentile bootstrap interval, of values of which few differ.
+
+    Samples drawn with replacement are told by how often each value came, which is multinomial: 2000 draws of 10,000
+    images cost no more than 2000 of a few counts.
+    """
+    found, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    n = int(counts.sum())
+    if not n:
+        return np.nan, np.nan, np.nan, 0
+    drawn = np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ found / n
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(found @ counts / n), float(low), float(high), n
+
+
+def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
+    """A claim that a figure is at least `bound`: it holds or fails where the whole interval says so."""
+    value, low, high, n = figures
+    if not n or not np.isfinite(value):
+        return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
+    verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
+    return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)

@@ -1,0 +1,290 @@
+"""The MNIST features study: claims follow their figures, work is found again, controls are what they say."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from unfooled.attacks import pgd
+from unfooled.core.checks import BadInput
+from unfooled.core.threats import Linf
+from unfooled.evaluation import intervals
+from unfooled.evaluation.records import read_record
+from unfooled.features import groups
+from unfooled.report.study import render_study
+from unfooled.studies import mnist_features as study
+from unfooled.studies.features_networks import (
+    SCALES,
+    Bench,
+    DecayedAdam,
+    Ordered,
+    Recipe,
+    Retraining,
+    Scale,
+    Updates,
+)
+from unfooled.studies.features_records import Attacked, Measured, columns, packed, unpacked
+from unfooled.studies.figures import mean
+from unfooled.studies.records import Claim, StudySummary
+from unfooled.training import Batches, Standard, train
+from unfooled.training.loop import Checkpoint
+
+TINY = Scale(
+    "digits",
+    (
+        Recipe("standard", "faithful", 32, 1e-3, 1, decay=1.0),
+        Recipe("group", "faithful", 64, 5e-3, 1, decay=0.95, ordered=True, drop=(0.0, 0.0)),
+    ),
+    rebuilt=60, updates=20, curve=(20,), published=54_000, robust_n=12, linf=(0.05, 0.1, 0.2), l2=(0.5,),
+    train_n=128,
+)  # fmt: skip
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps in place of the cascade, which has tests of its own."""
+
+    def few(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int, effort: Any) -> torch.Tensor:
+        return pgd(model, x, y, threat, steps=2, generator=torch.Generator().manual_seed(seed))
+
+    monkeypatch.setattr(study, "cascade", few)
+
+
+def made(name: str, levels: tuple[float, ...], *, seed: int = 0, n: int = 2000, own: float | None = None) -> Measured:
+    """A network that is right on the first part of the images, the same ones for every network."""
+    right = torch.stack([torch.arange(n) < round(level * n) for level in levels], 1)
+    share = None if own is None else intervals.share(torch.arange(1000) < round(1000 * own))
+    return Measured(
+        name=name, seed=seed, loss="", updates=1, samples=n, right=columns(right), n=n, own=share, seconds=1.0
+    )
+
+
+def says(claims: list[Claim]) -> dict[str, Claim]:
+    return {c.claim: c for c in claims}
+
+
+def test_bits_come_back() -> None:
+    bits = torch.rand(37) > 0.4
+    assert unpacked(packed(bits), 37).tolist() == bits.double().tolist()
+
+
+def test_the_bootstrap_of_counts_is_that_of_images() -> None:
+    values = np.random.default_rng(1).integers(-1, 2, 400).astype(float)
+    value, low, high, n = mean(values)
+    rows = np.random.default_rng(2).integers(400, size=(4000, 400))
+    want = np.quantile(values[rows].mean(1), [0.025, 0.975])
+    assert value == pytest.approx(values.mean())
+    assert n == 400
+    assert [low, high] == pytest.approx(want.tolist(), abs=0.01)
+    assert mean(np.array([np.nan]))[3] == 0
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, "holds"), (-0.06, "fails"), (0.02, "holds"), (-0.03, "undecided")])
+def test_a_figure_holds_within_three_points_or_above(off: float, verdict: str) -> None:
+    rows = [
+        made(f"{name}, {arm}", tuple(min(1.0, v + off) for v in row))
+        for name, row in study.TABLE_1.items()
+        for arm in ("faithful", "converged")
+    ]
+    found = study.claims_of_training(study.Results(rows), published=True)
+    figures = [c for c in found if "within 3 points" in c.claim]
+    assert len(figures) == 10
+    assert {c.verdict for c in figures} == {verdict}
+    (least,) = [c for c in found if "each of the ten" in c.claim]
+    assert least.value == pytest.approx(off, abs=1e-3)
+    # The order within the network and between the two is the published one, shifted or not.
+    orders = [c for c in found if "order" in c.claim or "helps" in c.claim]
+    assert [c.verdict for c in orders] == ["holds"] * 4
+    assert not any("within 3" in c.claim for c in study.claims_of_training(study.Results(rows), published=False))
+
+
+def test_the_pattern_is_refuted_where_it_is_reversed() -> None:
+    a, b = study.TABLE_2.values()
+    own = [made(name, row) for name, row in study.TABLE_2.items()]
+    assert [c.verdict for c in study.claims_of_sets(study.Results(own))] == ["holds"] * 5
+    other = [made("group set", b), made("non-robust set", a)]
+    assert [c.verdict for c in study.claims_of_sets(study.Results(other))] == ["fails"] * 5
+    same = study.claims_of_sets(study.Results([made("group set", a), made("non-robust set", a)]))
+    assert [(c.verdict, c.value) for c in same] == [("fails", 0.0)] * 5  # no difference is not one
+
+
+def test_controls_decide_what_travelled() -> None:
+    low, high = (0.5, 0.5, 0.5, 0.5, 0.9), (0.8, 0.8, 0.8, 0.8, 0.9)
+    rows = [
+        made("group set", low), made("originals", high), made("untrained set", low),
+        made("originals, corrupted", high), made("group set, class of the start", low, own=0.5),
+    ]  # fmt: skip
+    found = [c for c in study.claims_of_sets(study.Results(rows)) if "controls" in c.claim]
+    assert [(c.verdict, round(c.value or 0, 2)) for c in found] == [
+        ("fails", -0.3), ("fails", 0.0), ("holds", 0.3), ("holds", 0.5),
+    ]  # fmt: skip
+
+
+def test_seeds_are_averaged_by_image() -> None:
+    rows = [made("group set", (0.4,) * 5), made("group set", (0.8,) * 5, seed=1), made("originals", (0.6,) * 5)]
+    found = study.Results(rows)
+    assert found.accuracy("group set")[0][0] == pytest.approx(0.6)
+    assert found.gap("group set", "originals", [0, 1])[0] == pytest.approx(0)
+    assert study.lowest([(0.5, 0, 1, 3), (0.2, 0, 1, 3)])[0] == 0.2
+
+
+class Threshold(nn.Module):
+    """Class 0 where the only entry is below a half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([0.5 - x[:, 0], x[:, 0] - 0.5], 1)
+
+
+def test_samples_are_bisected_over_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def step(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int, effort: Any) -> torch.Tensor:
+        taken.append(len(x))
+        return (x + threat.eps).clamp(0, 1)
+
+    monkeypatch.setattr(study, "cascade", step)
+    x = torch.tensor([[0.48], [0.42], [0.36], [0.27], [0.1], [0.7]])
+    threats = [Linf(eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)]
+    kept = study.survived(Threshold(), x, torch.zeros(6, dtype=torch.int64), threats)
+    assert kept.tolist() == [0, 1, 2, 4, 5, -1]
+    assert sum(taken) < 5 * 5  # each radius for everybody
+
+
+def test_what_is_left_counts_clean_mistakes_at_every_radius() -> None:
+    rows = [
+        Attacked(name=name, seed=0, norm="linf", radii=[0.1, 0.2, 0.3], survived=kept, seconds=1.0)
+        for name, kept in {"group set": [-1, 0, 1, 3] * 50, "originals": [-1, 0, 0, 0] * 50}.items()
+    ]
+    left = study.Left(rows)
+    assert [left.accuracy("linf", "group set", k)[0] for k in (-1, 0, 1, 2)] == [0.75, 0.5, 0.25, 0.25]
+    claims = study.claims_of_attacks(left)
+    assert [round(c.value or 0, 2) for c in claims] == [0.25, 0.75]
+    assert [c.verdict for c in claims] == ["holds", "fails"]
+
+
+def test_equal_updates_whatever_the_size_and_a_fixed_order() -> None:
+    x, y = torch.arange(10.0)[:, None], torch.arange(10)
+    pieces = [[rows.tolist() for _, rows in Updates(x, y, 4, 3, steps=5)(piece)] for piece in (0, 1)]
+    flat = [row for piece in pieces for batch in piece for row in batch]
+    assert [len(p) for p in pieces] == [5, 5]
+    assert len(flat) == 40
+    assert all(len({*flat[i : i + 8]}) == 8 for i in range(0, 40, 8))  # each order gives two full batches
+    assert flat[:8] != flat[8:16]
+    assert len(list(Updates(x[:2], y[:2], 4, 3, steps=5)(0))) == 5
+    fixed = Ordered(x, y, 4)
+    assert [rows.tolist() for _, rows in fixed(0)] == [rows.tolist() for _, rows in fixed(1)] == [
+        [0, 1, 2, 3], [4, 5, 6, 7], [8, 9],
+    ]  # fmt: skip
+
+
+def test_the_rate_decays_with_the_updates_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    x, y = torch.rand(32, 3), torch.arange(32) % 2
+
+    def run(epochs: int, file: str) -> tuple[nn.Module, DecayedAdam]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = nn.Linear(3, 2)
+        optimizer = DecayedAdam(net.parameters(), 0.1, 0.5)
+        keep = Checkpoint(tmp_path / file)
+        for _ in train(net, Batches(x, y, 8), Standard(), optimizer, epochs=epochs, schedule=False, checkpoint=keep):
+            pass
+        return net, optimizer
+
+    whole, optimizer = run(4, "a")
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 ** (15 / 80))
+    run(2, "b")
+    parts, _ = run(4, "b")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_controls_hold_what_they_say() -> None:
+    bench = Bench(TINY)
+    own, held = bench.samples(Retraining("", "originals"))
+    assert (len(own[0]), len(held[0])) == (54, 6)
+    assert torch.equal(torch.cat([own[0], held[0]]), bench.train[0][:60])
+    made = bench.rebuilt("group")
+    assert torch.equal(made.source, torch.arange(60))
+    (x, y), _ = bench.samples(Retraining("", "group", "start", sources=20))
+    assert torch.equal(x, made.x[:20])
+    assert torch.equal(y, bench.train[1][made.start[:20]])
+    (_, shuffled), _ = bench.samples(Retraining("", "group", "shuffled"))
+    assert not torch.equal(shuffled, made.y[:54])
+    assert torch.equal(bench.rebuilt("standard").start, made.start)  # both searches begin at the same images
+    (cleaned, _), _ = bench.samples(Retraining("", "group", cleaned=True))
+    assert bool(((cleaned == 0) | (cleaned == made.x[:54])).all())
+    assert not torch.equal(cleaned, made.x[:54])
+    assert torch.equal(bench.groups, groups(bench.test[0], legacy=0x1A2B3C4D))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+    assert read_record(tmp_path / "summary.json", StudySummary) == first
+    second = first.tables["Table 2: networks trained on rebuilt images"]
+    names = [one.name for one in TINY.retrainings if one.sources is None]
+    assert [row["trained on"] for row in second] == names  # published figures are of MNIST alone
+    assert {row["n"] for row in first.tables["Rebuilt sets"]} == {60}
+    attacked = {row["network"] for row in first.tables["Under attack, linf (cascade, normal)"]}
+    assert attacked == {r.name for r in TINY.recipes} | {one.name for one in TINY.retrainings if one.attacked}
+    assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
+    assert len(first.pictures) == 5
+    assert all(Image.open(io.BytesIO(base64.b64decode(p.png))).size[0] > 100 for p in first.pictures)
+    assert "Are robust features a data set?" in render_study(tmp_path).read_text()
+    kept = {p: p.read_bytes() for p in (tmp_path / "units").rglob("*.json")}
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("done twice")
+
+    with monkeypatch.context() as patch:
+        for name in ("cascade", "_encoder", "_rebuilt", "_retrained"):
+            patch.setattr(study, name, never)
+        again = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+    assert again.tables == first.tables
+    more = study.study("tiny", out=tmp_path, seeds=(0, 1), size=TINY)
+    assert all(p.read_bytes() == was for p, was in kept.items())  # another seed changes nothing of the first
+    rows = {row["trained on"]: row for row in more.tables["Table 2: networks trained on rebuilt images"]}
+    assert (rows["group set"]["networks"], rows["group set, shuffled labels"]["networks"]) == (2, 1)
+    with pytest.raises(BadInput, match="holds another run"):
+        study.study("tiny", out=tmp_path, size=replace(TINY, updates=30))
+
+
+def test_a_set_that_was_made_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Bench(TINY, tmp_path).rebuilt("untrained")
+    with monkeypatch.context() as patch:
+        patch.setattr("unfooled.studies.features_networks.non_robust_set", None)
+        assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
+    other = Bench(TINY, tmp_path)
+    with torch.no_grad():
+        next(other.encoder("untrained").parameters()).add_(1)
+    with pytest.raises(BadInput, match="was made with the encoder"):
+        other.rebuilt("untrained")
+
+
+def test_bad_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
+        study.study("tiny")
+    monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
+    with pytest.raises(BadInput, match="UNFOOLED_DATA"):
+        study.study("medium")
+
+
+def test_the_scales_are_what_the_source_and_the_issue_say() -> None:
+    for size in SCALES.values():
+        assert {r.name for r in size.recipes} >= {f"{n}, {a}" for n in study.TABLE_1 for a in ("faithful", "converged")}
+        assert {one.origin for one in size.retrainings} == {"group", "standard", "untrained", "originals"}
+    faithful = {r.network: r for r in SCALES["medium"].recipes if r.arm == "faithful"}
+    standard, group = faithful["standard"], faithful["group"]
+    assert (standard.batch, standard.lr, standard.epochs, standard.decay) == (32, 3e-5, 15, 1.0)
+    assert (group.batch, group.lr, group.epochs, group.decay, group.ordered) == (256, 5e-3, 3, 0.95, True)
+    assert SCALES["medium"].rebuilt * 0.9 >= 10_000
+    assert SCALES["full"].rebuilt == 60_000
+    assert [one.epochs for one in SCALES["full"].retrainings if one.epochs] == [25, 8]
