@@ -498,7 +498,7 @@ def summarise(found: Found, size: Scale, *, scale: str, seeds: Sequence[int], co
         pictures += vulnerability.pictures(together)
     if found.trained:
         tables["Networks at equal compute"] = compute_table(found)
-    spent = [r.seconds for rows in (found.trained, found.analysed, found.judged) for r in rows]  # type: ignore[attr-defined]
+    spent = [r.seconds for rows in (found.trained, found.analysed, found.judged) for r in rows]
     return StudySummary(
         study=NAME, title=TITLE, scale=scale, seeds=list(seeds), seconds=round(sum(spent), 1),
         environment=Environment.here("cpu"), tables=tables, claims=answers, notes=told(answers, found, seeds),

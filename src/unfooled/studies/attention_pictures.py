@@ -106,8 +106,8 @@ def scatter(rows: Sequence[Analysed], places: Mapping[str, str]) -> Picture:
             axis.plot(np.linspace(0, 1, len(values)), values, style, color="0.1", lw=1.4, label=name)
         axis.set_xlabel("share of the way to the attacked point", fontsize=8)
         axis.set_title("means over the fooled", fontsize=8)
-    axes[0, 0].legend(fontsize=7, frameon=False)
-    axes[0, -1].legend(fontsize=7, frameon=False)
+    _legend(axes[0, 0])
+    _legend(next((line[-1] for r, line in zip(rows, axes, strict=True) if r.course), axes[0, -1]))
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
     caption = (
@@ -116,6 +116,11 @@ def scatter(rows: Sequence[Analysed], places: Mapping[str, str]) -> Picture:
         "and under noise of that size. Right: attention along the straight way to the attacked point."
     )
     return picture(found, f"{rows[0].data}: vulnerability, deviation and course", caption)
+
+
+def _legend(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=7, frameon=False)
 
 
 def _reach(values: np.ndarray) -> tuple[float, float]:
@@ -151,7 +156,7 @@ def networks(lines: Sequence[dict[str, Any]], data: str, eps: float) -> Picture:
         axis.set_yticks(at, [line["name"] for line in lines] if axis is axes[0, 0] else [""] * len(at))
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
-        axis.legend(fontsize=7, frameon=False)
+        _legend(axis)
     caption = (
         f"{data}, Linf, eps = {eps_text(eps)}: means with 95 % intervals over images. Worst case: cascade, "
         "attention-guided attacks, the training objective and transfer, point by point. Right: how far an attack that "
