@@ -488,7 +488,7 @@ def summarise(found: Found, size: Scale, *, scale: str, seeds: Sequence[int], co
         answers += judged
         if found.judged:
             tables[f"{data}: training compared"] = comparison_table(found, data)
-        tables[f"{data}: clean attention"] = vulnerability.state_table(together)
+        tables[f"{data}: clean attention"] = vulnerability.state_table(together, size.radii)
         tables[f"{data}: how far attention moves"] = vulnerability.movement_table(together)
         tables[f"{data}: attention beside the margin"] = vulnerability.regression_table(together, size.radii)
         tables[f"{data}: tests of the analysis"] = tests

@@ -52,13 +52,15 @@ def gallery(
                 axis.contour(mask[j].float().numpy(), levels=[0.5], colors="white", linewidths=0.8)
         (i0, j0), (i1, j1) = start[j].tolist(), end[j].tolist()
         axes[1, j].plot(j0, i0, "o", color="white", ms=4, mec="black")
-        axes[3, j].plot(j0, i0, "o", color="white", ms=3, mec="black")
-        axes[3, j].annotate(
-            "",
-            (j1, i1),
-            (j0, i0),
-            arrowprops={"arrowstyle": "-|>", "color": "#00d0d0", "lw": 1.6, "shrinkA": 0, "shrinkB": 0},
-        )
+        arrow = {
+            "arrowstyle": "->,head_length=0.25,head_width=0.18",
+            "color": "#00e5e5",
+            "lw": 1.8,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        axes[3, j].plot(j0, i0, "o", color="white", ms=4, mec="black")
+        axes[3, j].annotate("", (j1, i1), (j0, i0), arrowprops=arrow)
         axes[0, j].set_title(says[j], fontsize=8)
     for name, row in zip(("clean", "attention", "attacked", "attention, attacked"), axes, strict=True):
         for axis in row:
@@ -99,7 +101,7 @@ def scatter(rows: Sequence[Analysed], places: Mapping[str, str]) -> Picture:
         kept = [(name, v[np.isfinite(v)]) for name, v in groups if np.isfinite(v).any()]
         axis.boxplot([v for _, v in kept], showfliers=False, widths=0.5, medianprops={"color": "black"})
         axis.set_xticks(range(1, len(kept) + 1), [name for name, _ in kept])
-        axis.set_title(f"JS divergence at eps = {eps_text(r.eps)}, fixed class", fontsize=8)
+        axis.set_title(f"JS divergence at eps = {255 * r.eps:.3g}/255, fixed class", fontsize=8)
         axis = line[-1]
         for name, style in zip(r.course, ("-", "--", ":"), strict=False):
             values = np.array(r.course[name])

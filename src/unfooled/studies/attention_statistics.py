@@ -175,11 +175,14 @@ def _residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: Sequen
 
 
 def design(c: Columns, names: Sequence[str], classes: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Intercept, standardised columns, dummies of the classes; and the precision of each coefficient's prior."""
+    """Intercept, standardised columns, dummies of the classes; and the precision of each coefficient's prior.
+
+    Columns are clipped to their middle 98 % first.
+    """
     columns = [np.ones(len(c["id"]))]
     for name in names:
-        spread = c[name].std()
-        columns.append((c[name] - c[name].mean()) / (spread if spread > 0 else 1))
+        values = np.clip(c[name], *np.quantile(c[name], [0.01, 0.99]))  # completeness is a ratio, with outliers
+        columns.append((values - values.mean()) / (values.std() or 1))
     prior = [1e-6] + [1e-3] * len(names)
     if classes is not None:
         for k in np.unique(c[classes])[1:]:
