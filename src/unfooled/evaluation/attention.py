@@ -22,12 +22,16 @@ from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
 from unfooled.core.types import Model
 from unfooled.distances import attention as measures
+from unfooled.distances.rank import spearman
+from unfooled.evaluation.records import Attention, AttentionExample, Mean
 from unfooled.evaluation.run import Rows
 from unfooled.explanations.attention import attention, probability
 from unfooled.training.arp import fill_mean, top_mask
 
 SHARE = 0.25
 """Of the cells that count as attended."""
+SHOWN = 6
+"""Cases that an audit keeps pictures of."""
 Attend = Callable[..., Tensor]
 """`(model, x, y) -> (B, h, w)`, such as `attention`."""
 
@@ -119,6 +123,69 @@ def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> R
         "spread": measures.spread(after) - measures.spread(before),
         "components": (measures.components(b) - measures.components(a)).to(before.dtype),
     }
+
+
+def summarise_attention(
+    rows: Rows, distance: Tensor, fooled: Tensor, right: Tensor, y: Tensor, worst: Tensor, *, seed: int = 0
+) -> Attention | None:
+    """What an audit says of attention; None where the model has none.
+
+    Args:
+        rows: of `movement.map_scores`, of the first samples.
+        distance: of their nearest adversarial examples, inf where none was found, (N,).
+        fooled: by the attack, (N,).
+        right: when clean, (N,).
+        y: labels, (N,).
+        worst: samples of the gallery, in its order; the first `SHOWN` are kept.
+        seed: of the interval.
+    """
+    if "attention_before" not in rows:
+        return None
+    before, after, complete = rows["attention_before"], rows["attention_after"], rows["complete"]
+    few = min(len(before), len(distance))
+    kept = right[:few]
+    both = kept & complete[:few].isfinite() & distance[:few].isfinite()
+    at = both.nonzero()[:, 0]
+    start, end, apart = measures.centroid(before), measures.centroid(after), measures.js(before, after)
+
+    def number(value: Tensor) -> float | None:
+        return float(value) if bool(torch.isfinite(value)) else None
+
+    return Attention(
+        n=int(kept.sum()),
+        cells=(before.shape[1], before.shape[2]),
+        points=[(float(complete[i]), float(distance[i]), bool(fooled[i])) for i in at.tolist()],
+        undefined=int((kept & ~complete[:few].isfinite()).sum()),
+        unreached=int((kept & ~distance[:few].isfinite()).sum()),
+        correlation=_correlation(complete[at], distance[at], seed),
+        gallery=[
+            AttentionExample(
+                index=i, label=int(y[i]), fooled=bool(fooled[i]), complete=number(complete[i]), js=float(apart[i]),
+                start=_pair(start[i]), end=_pair(end[i]),
+            )
+            for i in worst[worst < len(before)][:SHOWN].tolist()
+        ],
+    )  # fmt: skip
+
+
+def _pair(centre: Tensor) -> tuple[float, float]:
+    row, column = centre.tolist()
+    return row, column
+
+
+def _correlation(a: Tensor, b: Tensor, seed: int, draws: int = 1000) -> Mean:
+    """Spearman's correlation with its bootstrap interval."""
+    n = len(a)
+    if n < 3:
+        return Mean(value=None, low=None, high=None, n=n)
+    rows = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
+    value = spearman(a[None].double(), b[None].double())[0]
+    found = spearman(a[rows].double(), b[rows].double())
+    found = found[found.isfinite()]
+    if not bool(value.isfinite()) or len(found) < draws // 2:
+        return Mean(value=None, low=None, high=None, n=n)
+    low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=found.dtype)).tolist()
+    return Mean(value=float(value), low=low, high=high, n=n)
 
 
 def _logits(model: Model, x: Tensor) -> Tensor:
