@@ -253,7 +253,7 @@ def _reasons(
     """Clean attention of samples that are right, and how far an attack that keeps the label moves it; NaN elsewhere."""
     part = some.take(right.nonzero()[:, 0])
     names = [*PLACES, "entropy", "held: js", "held: moved", "noise: js"]
-    columns = {name: torch.full((len(some.x),), torch.nan) for name in names}
+    columns = {name: torch.full((len(some.x),), torch.nan, device=some.x.device) for name in names}
     if not len(part.x):
         return columns
     found = attention_records(model, part.x, part.y, mask=part.mask, parts=part.parts)
