@@ -68,6 +68,9 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "broken-defences", "--scale", "smal"], "no scale 'smal'; did you mean small?"),
         (["study", "broken-defences", "--seeds", "0"], "--seeds is 0"),
         (["study", "broken-defences", "--threads", "0"], "--threads is 0"),
+        (["study", "broken-defences", "--model", "net.pt"], "takes no --model"),
+        (["study", "attention", "--boxes", "boxes.csv"], "give a model and a folder"),
+        (["study", "attention", "--model", "net.pt"], "just one data source"),
     ],
 )
 def test_refusals(tmp_path: Path, arguments: list[str], said: str) -> None:

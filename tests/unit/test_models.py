@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
 from unfooled.core.threats import Linf
-from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, SmallCnn, TradesSmallCnn
+from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, TradesSmallCnn
 from unfooled.models.architectures import build, build_like, fitting
 from unfooled.models.cifar_resnet import PadShortcut
 from unfooled.models.small_cnn import GridPool
@@ -84,7 +84,21 @@ def test_grid_pool_gives_its_grid_and_sees_every_pixel(side: int) -> None:
         assert torch.allclose(z, nn.AdaptiveAvgPool2d(4)(x))
 
 
-@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, TradesSmallCnn, CifarResnet])
+def test_resnet18_has_the_known_number_of_parameters_and_names() -> None:
+    net = build("resnet18")
+    # Those of the checkpoints for 32x32 images that are in circulation.
+    assert parameters(net) == 11_173_962
+    assert {"layer4.0.shortcut.0.weight", "layer4.0.shortcut.1.running_mean", "layer1.1.bn2.weight"} <= set(
+        net.state_dict()
+    )
+    layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m.weight.shape[-1] != 1]
+    assert len(layers) == 18
+    assert fitting(net.state_dict()) == ["resnet18"]
+    small = build_like("resnet18", ResNet18((1, 16, 16), 4, width=8).state_dict()).eval()
+    assert small(torch.rand(2, 1, 16, 16)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, TradesSmallCnn, CifarResnet, ResNet18])
 def test_a_shape_that_is_no_image_is_named(network: type[nn.Module]) -> None:
     with pytest.raises(BadInput, match=r"not \(3, 2\)"):
         network((3, 2))

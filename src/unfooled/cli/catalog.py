@@ -94,6 +94,15 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
             "full": "MNIST, all 60,000 images rebuilt; a day on 2 cores",
         },
     ),
+    "attention": (
+        "studies.attention:study",
+        "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",
+        {
+            "small": "rendered shapes; some 3 minutes on 2 cores; --model: a minute or two",
+            "medium": "shapes, GTSRB (--data for one), six ways of training; some 45 minutes for each on 2 cores",
+            "full": "more radii, data and arms, 2000 images, the strongest attacks; a day on a GPU",
+        },
+    ),
 }
 """Name -> function, what it asks, and what each scale costs."""
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}

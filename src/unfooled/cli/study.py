@@ -30,6 +30,12 @@ def study(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="One of the scale's data sets, where it has several; repeatable.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A network of your own, where the study takes one (attention).")
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option("--boxes", help="With --model: CSV of where the objects are in --data.")
+    ] = None,
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
@@ -54,7 +60,8 @@ def study(
     from unfooled.report.study import render_study
 
     folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
-    more: dict[str, Any] = {"data": data} if data else {}
+    given = {"data": data, "model": model, "boxes": boxes}
+    more: dict[str, Any] = {option: value for option, value in given.items() if value}
     for option in more:
         if option not in inspect.signature(compute).parameters:
             raise Refused(f"the study {name} takes no --{option}; leave it out")

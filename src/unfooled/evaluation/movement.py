@@ -12,7 +12,9 @@ from unfooled.distances.locality import as_maps, top_k_intersection
 from unfooled.distances.quality import psnr, ssim
 from unfooled.distances.rank import spearman
 from unfooled.evaluation import intervals
+from unfooled.evaluation.attention import attention_records
 from unfooled.evaluation.records import Movement
+from unfooled.explanations.attention import probability
 from unfooled.explanations.cams import grad_cam_map
 
 TOP = 0.1
@@ -27,15 +29,27 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         top_k, spearman: agreement of the maps, (B,); NaN where a map is constant.
         cam_shift: how far Grad-CAM's centre of mass moved, as a share of the diagonal, (B,); NaN where the model has no
             spatial layer. psnr, ssim: of the pictures themselves, (B,); NaN for ssim where x is no image.
-        Cost: twice the explanation's and twice Grad-CAM's.
+        Where the model has a spatial layer and x is images, also attention_before and attention_after, (B, h, w), and
+        complete, (B,), of the former: see `attention_records`. Cost: twice the explanation's, twice Grad-CAM's, and
+        then 4 forwards.
     """
     before, after = explain(model, x, y), explain(model, z, y)
     a, b = as_maps(before), as_maps(after)
     k = max(1, round(TOP * a[0].numel()))
     nothing = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
+    looked: dict[str, Tensor] = {}
     try:
         found = grad_cam_map(model, x, y)
-        shift = centroid_shift(found.map, grad_cam_map(model, z, y, layer=found.layer).map)
+        moved = grad_cam_map(model, z, y, layer=found.layer)
+        shift = centroid_shift(found.map, moved.map)
+        if x.ndim == 4:
+            p = probability(found.map)[0].detach()
+            complete = attention_records(model, x, y, look=lambda *_: p)["complete"]
+            looked = {
+                "attention_before": p,
+                "attention_after": probability(moved.map)[0].detach(),
+                "complete": complete,
+            }
     except BadInput:  # no layer with a height and a width
         shift = nothing
     return {
@@ -46,6 +60,7 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         "cam_shift": shift,
         "psnr": psnr(z, x),
         "ssim": ssim(z, x) if x.ndim == 4 else nothing,
+        **looked,
     }
 
 

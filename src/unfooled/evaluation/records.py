@@ -7,6 +7,7 @@ A run folder holds
     samples.safetensors  per-sample results: y, clean, adversarial, success, distance, x_adv
     gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
     reasons.safetensors  likewise, of `Summary.reasons.gallery`, where explanations were attacked
+    attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
     chunks/              the work done so far, one file a chunk, by stage
 """
 
@@ -230,6 +231,42 @@ class Reasons(Record):
         return max(found, key=lambda p: p.share) if found else None
 
 
+class AttentionExample(Record):
+    """One case of the gallery; pictures are rows of attention.safetensors in this order.
+
+    Attributes:
+        complete: share of the evidence in the attended quarter, before. js: between the maps.
+        start, end: centre of attention before and after, (row, column) in shares of the map's sides.
+    """
+
+    index: int
+    label: int
+    fooled: bool
+    complete: float | None
+    js: float
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+class Attention(Record):
+    """Attention to the label, before and after the attack, on the first n samples that are right when clean.
+
+    Attributes:
+        cells: (h, w) of the map.
+        points: (completeness, distance of the nearest adversarial example, fooled) of samples that have both.
+        undefined: samples without a completeness. unreached: those for which no adversarial example was found.
+        correlation: Spearman's, of the points.
+    """
+
+    n: int
+    cells: tuple[int, int]
+    points: list[tuple[float, float, bool]]
+    undefined: int
+    unreached: int
+    correlation: Mean
+    gallery: list[AttentionExample] = []
+
+
 class Environment(Record):
     """Where the run was made."""
 
@@ -327,6 +364,7 @@ class Summary(Record):
     movements: list[Movement]
     explanation: str
     reasons: Reasons | None = None
+    attention: Attention | None = None
     gallery: list[Example]
     limits: list[str]
     command: str

@@ -15,6 +15,7 @@ from unfooled.core.files import write_whole
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.evaluation import intervals
+from unfooled.evaluation.attention import summarise_attention
 from unfooled.evaluation.cascade import Point
 from unfooled.evaluation.movement import movements
 from unfooled.evaluation.probes import finding
@@ -177,6 +178,15 @@ def summarise(
         movements=movements(found.explain, fooled[:few], right[:few], config.options["explanation"], config.seed),
         explanation=config.options["explanation"],
         reasons=_reasons(found, y, threat, config),
+        attention=summarise_attention(
+            found.explain,
+            found.distance,
+            fooled,
+            right,
+            y,
+            worst_first(found, config.options["gallery"]),
+            seed=config.seed,
+        ),
         gallery=_gallery(found, y, config.options["gallery"]),
         limits=list(LIMITS),
         command=about.get("command", ""),
@@ -313,4 +323,9 @@ def keep(folder: Path, found: Found, x: Tensor, y: Tensor, summary: Summary) -> 
     if found.reasons is not None and summary.reasons is not None and summary.reasons.gallery:
         worst = reason_pictures(found.reasons, x)
         write_whole(folder / "reasons.safetensors", save({k: v.contiguous() for k, v in worst.items()}))
+    if summary.attention is not None and summary.attention.gallery:
+        rows = torch.tensor([example.index for example in summary.attention.gallery])
+        seen = {name: found.explain[f"attention_{name}"][rows] for name in ("before", "after")}
+        seen |= {"x": x[rows], "x_adv": attack["x_adv"][rows]}
+        write_whole(folder / "attention.safetensors", save({k: v.contiguous() for k, v in seen.items()}))
     write_record(folder / "summary.json", summary)

@@ -5,7 +5,8 @@ from unfooled.models.cifar_resnet import CifarResnet
 from unfooled.models.lenet5 import Lenet5
 from unfooled.models.load import load_model
 from unfooled.models.mnist_cnn import MnistCnn
+from unfooled.models.resnet18 import ResNet18
 from unfooled.models.small_cnn import SmallCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 
-__all__ = ["ARCHITECTURES", "CifarResnet", "Lenet5", "MnistCnn", "SmallCnn", "TradesSmallCnn", "load_model"]
+__all__ = ["ARCHITECTURES", "CifarResnet", "Lenet5", "MnistCnn", "ResNet18", "SmallCnn", "TradesSmallCnn", "load_model"]

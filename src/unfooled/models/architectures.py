@@ -15,6 +15,7 @@ from unfooled.models.checkpoints import within
 from unfooled.models.cifar_resnet import CifarResnet
 from unfooled.models.lenet5 import Lenet5
 from unfooled.models.mnist_cnn import MnistCnn
+from unfooled.models.resnet18 import ResNet18
 from unfooled.models.small_cnn import SmallCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 
@@ -23,6 +24,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "lenet5": Lenet5,
     "mnist-cnn": MnistCnn,
     "trades-small-cnn": TradesSmallCnn,
+    "resnet18": ResNet18,
     "cifar-resnet": partial(CifarResnet, depth=20),
     "cifar-resnet20": partial(CifarResnet, depth=20),
     "cifar-resnet32": partial(CifarResnet, depth=32),

@@ -43,7 +43,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         same = stride == 1 and before == width
-        self.shortcut = nn.Identity() if same else PadShortcut(width - before, stride)
+        self.shortcut: nn.Module = nn.Identity() if same else PadShortcut(width - before, stride)
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from unfooled import __version__
 from unfooled.core.files import write_whole
 from unfooled.evaluation.records import Summary
-from unfooled.report import effort, nearness, reasons, trust, words
+from unfooled.report import attention, effort, nearness, reasons, trust, words
 from unfooled.report.compare import compare, unlike
 from unfooled.report.confusion import confusion
 from unfooled.report.curves import Figure, drawable, figure
@@ -104,6 +104,7 @@ def _environment() -> Environment:
     environment.globals["trust"] = trust
     environment.globals["effort"] = effort
     environment.globals["reasons"] = reasons
+    environment.globals["attention"] = attention
     environment.filters["eps"] = eps_text
     return environment
 
@@ -138,6 +139,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         "many": len(runs) > 1,
         "galleries": galleries(runs, room - kept),
         "survived": survived(runs, kept),
+        "looked": attention.looked(runs),
         "confusions": [confusion(run.summary) for run in runs],
         "progress": progress(runs),
         "nearest": nearest(runs),

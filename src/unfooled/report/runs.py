@@ -29,6 +29,7 @@ class Run:
         summary: what was found.
         pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is.
         reasons: likewise, of the worst attacks on explanations.
+        attention: likewise, of attention; before and after are (G, h, w).
     """
 
     place: int
@@ -37,6 +38,7 @@ class Run:
     summary: Summary
     pictures: dict[str, Array]
     reasons: dict[str, Array] = field(default_factory=dict)
+    attention: dict[str, Array] = field(default_factory=dict)
 
     @property
     def letter(self) -> str:
@@ -109,7 +111,9 @@ def read_run(folder: Path, place: int = 0) -> Run:
     pictures = _pictures(folder / "gallery.safetensors", len(summary.gallery)) if summary.gallery else {}
     worst = summary.reasons.gallery if summary.reasons is not None else []
     reasons = _pictures(folder / "reasons.safetensors", len(worst)) if worst else {}
-    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons)
+    cases = summary.attention.gallery if summary.attention is not None else []
+    attention = _pictures(folder / "attention.safetensors", len(cases)) if cases else {}
+    return Run(place, summary.title, folder.resolve().name, summary, pictures, reasons, attention)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -1,0 +1,280 @@
+"""The attention study: figures with known answers, claims that follow them, equal compute, work found again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unfooled.core.checks import BadInput
+from unfooled.core.modes import Counted
+from unfooled.core.threats import Linf
+from unfooled.distances import js
+from unfooled.evaluation.cascade import Ascents, Effort
+from unfooled.evaluation.records import read_record
+from unfooled.report.study import render_study
+from unfooled.studies import arp_defence as defence
+from unfooled.studies import attention as study
+from unfooled.studies import attention_statistics as st
+from unfooled.studies import attention_vulnerability as vulnerability
+from unfooled.studies.attention_records import Analysed, Crossed, Judged
+from unfooled.studies.attribution_networks import Task
+from unfooled.studies.records import StudySummary
+
+SMALL = partial(study.four_convolutions, widths=(4, 4, 6, 6))
+FEW = Effort("few", (Ascents(3),))
+ARMS = (defence.PLAIN, defence.BASE, defence.ARP, defence.SHUFFLED)
+TINY = study.Scale(
+    (Task("shapes", 4 / 255, (), (), 10, batch=32, lr=5e-3, arch=SMALL),), (8 / 255,), ARMS, 1,
+    vulnerability.Effort(n=40, budget=100, steps=3, shown=3), defence.Judging(12, FEW, (1.0,), 2, 1, 2), train_n=160,
+)  # fmt: skip
+
+
+def columns(n: int = 300, seed: int = 0) -> dict[str, np.ndarray]:
+    """Ability decides margin and distance; attention follows ability (a), or nothing (b)."""
+    draw = np.random.default_rng(seed)
+    ability = draw.standard_normal(n)
+    distance = ability + 0.3 * draw.standard_normal(n)
+    return {
+        "id": np.arange(n, dtype=float), "class": (np.arange(n) % 3).astype(float), "lead": ability,
+        "distance": distance,
+        "a": ability + 0.5 * draw.standard_normal(n), "b": draw.standard_normal(n), "ties": np.round(ability),
+        "falls": (distance < 0).astype(float),
+    }  # fmt: skip
+
+
+def test_ranks_correlations_and_areas_agree_with_scipy_and_scikit_learn() -> None:
+    from scipy.stats import spearmanr
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    c, one = columns(), np.ones((1, 300))
+    for name in ("a", "b", "ties"):
+        assert st.partial(name, "distance")(c, one)[0] == pytest.approx(spearmanr(c[name], c["distance"]).statistic)
+    x, prior = st.design(c, ("a", "lead"))
+    peer = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(x[:, 1:], c["falls"])
+    assert st.fitted(x, c["falls"], one, prior)[0, 1:] == pytest.approx(
+        peer.coef_[0], rel=1e-2, abs=5e-3
+    )  # a weak prior
+    area = roc_auc_score(c["falls"], -c["lead"])
+    assert st.auc(["lead"], "falls")(c, one)[0] == pytest.approx(area)
+
+
+def test_weights_are_repetitions() -> None:
+    c = columns(60)
+    w = np.random.default_rng(1).integers(0, 3, size=(1, 60)).astype(float)
+    rows = np.repeat(np.arange(60), w[0].astype(int))
+    again = {name: values[rows] for name, values in c.items()}
+    one = np.ones((1, len(rows)))
+    for stat in (st.partial("a", "distance", ["lead"]), st.difference("a", "falls"), st.mean_of("b"),
+                 st.partial("ties", "distance")):  # fmt: skip
+        assert stat(c, w)[0] == pytest.approx(stat(again, one)[0], abs=1e-9)
+
+
+def test_what_the_margin_explains_is_taken_out() -> None:
+    of = st.Cases((columns(),))
+    alone = of.figure(st.partial("a", "distance"), ("a", "distance"))
+    beside = of.figure(st.partial("a", "distance", ["lead"]), ("a", "distance", "lead"))
+    assert alone[1] > 0.5
+    assert abs(beside[0]) < 0.2
+    assert beside[1] < 0 < beside[2]
+    assert of.p_partial("a", "distance") < 0.01 < of.p_partial("a", "distance", ["lead"])
+    coefficient = of.figure(st.logistic("a", "falls"), ("a", "falls"))
+    assert coefficient[2] < 0
+    held = of.figure(st.logistic("a", "falls", ["lead"], "class"), ("a", "falls", "lead"))
+    assert held[1] < 0 < held[2]
+    assert of.figure(st.auc(["lead", "b"], "falls", ["lead"]), ("b", "falls", "lead"))[0] == pytest.approx(0, abs=0.01)
+
+
+def test_an_image_counts_once_however_many_seeds_saw_it() -> None:
+    c = columns()
+    once, thrice = st.Cases((c,)), st.Cases((c, c, c))
+    stat = st.difference("a", "falls")
+    assert thrice.figure(stat, ("a", "falls"))[:3] == pytest.approx(once.figure(stat, ("a", "falls"))[:3])
+    assert thrice.figure(stat, ("a", "falls"))[3] == 900
+    rest = {**c, "a": np.where(c["id"] < 295, np.nan, c["a"])}
+    assert np.isnan(st.Cases((rest,)).figure(stat, ("a", "falls"))[0])  # too few, not a figure
+    assert np.isnan(st.Cases(({**c, "falls": 0 * c["falls"]},)).figure(stat, ("a", "falls"))[0])
+
+
+def test_permutations_and_holm() -> None:
+    of = st.Cases((columns(), columns(seed=1)))
+    assert of.p_difference("a", "falls") < 0.001 < of.p_difference("b", "falls")
+    assert st.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
+    assert st.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert st.over_seeds([0.1, 0.1], (0.1, 0.0, 0.2, 9)) == (0.1, 0.0, 0.2, 9)
+    wide = st.over_seeds([-0.2, 0.1, 0.4], (0.1, 0.0, 0.2, 9))
+    assert wide[1] < -0.5 < 0.6 < wide[2]
+
+
+def test_steps_times_passes_are_equal_and_counted_truly() -> None:
+    threat, steps = Linf(4 / 255), 3
+    torch.manual_seed(0)
+    net = SMALL((3, 32, 32), 4)
+    x, y = torch.rand(6, 3, 32, 32), torch.tensor([0, 1, 2, 3, 0, 1])
+    shares = {arm.name: arm.share for arm in defence.arms(defence.SIX, steps)}
+    for name, (loss, passes) in {**defence.SIX, **defence.MORE}.items():
+        counted = Counted(net.train())
+        loss(threat, steps)(counted, x, y).backward()  # type: ignore[arg-type]
+        spent = (counted.forwards + counted.backwards) / 6
+        # Counted here alone: backwards that end at the attended layer, and one sample's pass to find that layer.
+        assert passes(steps) - 1 <= spent <= passes(steps) + 2 + 2 / 6, name
+        if name in shares:
+            assert shares[name] * passes(steps) == pytest.approx(defence.SIX[defence.ARP][1](steps))
+
+
+def test_controls_preserve_nothing() -> None:
+    p = torch.rand(4, 8, 8).flatten(1).softmax(1).reshape(4, 8, 8)
+    assert float(js(p, p).abs().max()) == pytest.approx(0, abs=1e-6)
+    assert float(defence.shuffled_js(p, p).min()) > 0
+    q = p.clone().requires_grad_()
+    mask = defence.rolled_mask(q, (8, 8))
+    assert not mask.requires_grad
+    assert torch.equal(mask[:, 0], defence.soft_mask(p, (8, 8))[:, 0].roll((4, 4), (1, 2)))
+
+
+def test_ascent_on_the_objective_stays_inside_and_raises_it() -> None:
+    torch.manual_seed(0)
+    net, x, y = SMALL((3, 32, 32), 4).eval(), torch.rand(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    z = defence.on_objective(net, x, y, Linf(0.05), steps=5)
+    assert float((z - x).abs().max()) <= 0.05 + 1e-6
+    ce = torch.nn.functional.cross_entropy
+    with torch.no_grad():
+        assert float(ce(net(z), y)) > float(ce(net(x), y))
+
+
+def judged(arm: str, kept: float, moved: float, seed: int = 0, n: int = 200) -> Judged:
+    draw = np.random.default_rng([len(arm), seed])
+    bits = "".join("1" if v < kept else "0" for v in draw.random(n))
+    some: list[float | None] = [float(v) for v in moved + 0.01 * draw.standard_normal(n)]
+    names = [*vulnerability.PLACES, "entropy", "held: js", "held: moved", "noise: js"]
+    return Judged(
+        data="shapes 4/255", arm=arm, seed=seed, eps=4 / 255, n=n, columns=dict.fromkeys(names, some), seconds=1.0,
+        kept=dict.fromkeys(("clean", "cascade", "Step-LL", "attention-guided", "ARP objective"), bits),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [(1, "undecided"), (3, "holds")])
+def test_one_seed_proves_nothing_about_training(seeds: int, verdict: str) -> None:
+    rows = [
+        judged(arm, *levels, seed=s)
+        for s in range(seeds)
+        for arm, levels in ((defence.BASE, (0.4, 0.3)), (defence.ARP, (0.8, 0.1)), (defence.SHUFFLED, (0.4, 0.3)))
+    ]
+    found = study.Found([], [], rows, [])
+    claims = study.training_claims(found, "shapes 4/255")
+    assert [c.verdict for c in claims[:4]] == [verdict] * 4
+    assert claims[0].value == pytest.approx(0.4, abs=0.1)
+    assert claims[2].value == pytest.approx(0.2, abs=0.01)
+    worse = study.training_claims(
+        study.Found([], [], [judged(defence.BASE, 0.8, 0.1), judged(defence.ARP, 0.3, 0.3)], []), "shapes 4/255"
+    )
+    assert [c.verdict for c in worse] == ["fails", "fails", "undecided"]
+    assert any("ARP" in note for note in study.told(worse, found, (0,)))
+
+
+def test_the_worst_case_counts_every_attack_and_transfer() -> None:
+    row = judged(defence.ARP, 0.8, 0.1, n=4).model_copy(
+        update={"kept": {"clean": "1111", "cascade": "1110", "attention-guided": "1100", "Step-LL": "0000"}}
+    )
+    assert defence.worst(row).tolist() == [1, 1, 0, 0]
+    assert defence.worst(row, "0111").tolist() == [0, 1, 0, 0]
+    crossed = [Crossed(data="shapes 4/255", arm=defence.ARP, seed=0, kept="0111")]
+    found = study.Found([], [], [row.model_copy(update={"columns": {}})], crossed)
+    assert study.robust(found, "shapes 4/255", defence.ARP).seeds[0]["worst"].tolist() == [0, 1, 0, 0]
+
+
+def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = study.study("tiny", out=tmp_path, size=TINY, command="unfooled study")
+    assert read_record(tmp_path / "summary.json", StudySummary) == first
+    rows = first.tables["shapes 4/255: training compared"]
+    assert [row["network"] for row in rows] == list(ARMS)
+    cost = first.tables["Networks at equal compute"]
+    assert all(row["passes, of ARP's"] == pytest.approx(1, abs=0.25) for row in cost)
+    assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
+    assert "Attention that an attack cannot shift" in render_study(tmp_path).read_text()
+    page = render_study(tmp_path).read_text()
+    assert page.count("<img") == len(first.pictures) >= 2
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("done twice")
+
+    # One unit and the points of one network are gone: all else is found again, and the same comes out.
+    (gone,) = tmp_path.glob("units/*attacks/*ARP.json")
+    was = gone.read_bytes()
+    gone.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("unfooled.studies.attribution_networks.train", lambda *a, **k: iter(()))
+        patch.setattr(vulnerability, "envelope", never)
+        (tmp_path / "points" / f"{gone.stem}.npy").unlink()
+        with pytest.raises(AssertionError):
+            patch.setattr(defence, "cascade", never)
+            study.study("tiny", out=tmp_path, size=TINY)
+    again = study.study("tiny", out=tmp_path, size=TINY)
+    same = Judged.model_validate_json(gone.read_bytes())
+    assert same.kept == Judged.model_validate_json(was).kept
+    assert again.claims == first.claims
+    with pytest.raises(BadInput, match="holds another run"):
+        study.study("tiny", out=tmp_path, size=replace(TINY, inner=2))
+
+
+def test_a_network_of_ones_own_is_analysed_without_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = SMALL((3, 32, 32), 4).eval()
+    monkeypatch.setattr(study, "Bench", None)
+    found = study.study("tiny", model=net, data=["shapes"], size=TINY, out=tmp_path)
+    assert not any("training" in name for name in found.tables)
+    (state,) = found.tables["shapes: clean attention"]
+    assert state["looked at"] == 40
+    assert "coverage" in state  # rendered shapes come with masks
+    (unit,) = tmp_path.glob("units/analysis/*.json")
+    row = read_record(unit, Analysed)
+    assert row.wrong + len(row.indices) == 40
+    assert all(len(v) == len(row.indices) for v in row.columns.values())
+    fell = np.array(row.columns["fooled"], dtype=float) > 0.5
+    first = np.array(row.columns["first"], dtype=float)
+    assert bool(np.isfinite(first[fell]).all())
+    assert bool(np.isnan(first[~fell]).all())
+
+
+def test_a_model_that_is_always_wrong_has_no_figures() -> None:
+    class Wrong(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = SMALL((3, 32, 32), 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Always class 4."""
+            return self.net(x) + 100 * torch.eye(5)[4]
+
+    found = study.study("tiny", model=Wrong().eval(), data=["shapes"], size=TINY)
+    (state,) = found.tables["shapes: clean attention"]
+    assert state["left out, wrong when clean"] == 40
+    assert found.claims == []
+
+
+def test_bad_requests_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
+        study.study("tiny")
+    with pytest.raises(BadInput, match="no data set 'mnist'; it has shapes, gtsrb"):
+        study.study("medium", data=["mnist"])
+    with pytest.raises(BadInput, match="give a model and a folder"):
+        study.study("small", boxes=tmp_path / "boxes.csv")
+    with pytest.raises(BadInput, match="just one data source"):
+        study.study("small", model="net.pt", data=["a", "b"])
+
+
+def test_every_scale_can_be_told_and_has_what_the_issue_names() -> None:
+    for size in study.SCALES.values():
+        assert [a["name"] for a in size.told()["arms"]][:6] == list(defence.SIX)
+    medium = study.SCALES["medium"]
+    assert medium.inner == 7
+    assert [(t.source, round(255 * t.eps)) for t in medium.tasks] == [("shapes", 4), ("gtsrb", 8)]
+    net = study.four_convolutions((3, 32, 32), 43)
+    assert [m.out_channels for m in net if isinstance(m, torch.nn.Conv2d)] == [16, 16, 32, 32]
+    assert len(study.SCALES["full"].arms) == 18
