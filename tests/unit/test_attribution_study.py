@@ -22,8 +22,8 @@ from unfooled.report.study import render_study
 from unfooled.studies import attribution_robustness as study
 from unfooled.studies.attribution_figures import average
 from unfooled.studies.attribution_networks import SCALES, Arm, Bench, Scale, Task, two_convolutions
-from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
-from unfooled.studies.records import StudySummary
+from unfooled.studies.attribution_records import Network, Pool, Scores
+from unfooled.studies.records import StudySummary, array, listed
 from unfooled.training import Madry, Standard
 
 TASK = Task("digits", 0.15, (6,), (1,), 10, batch=32, lr=5e-3, arch=partial(two_convolutions, width=4, hidden=16))

@@ -46,7 +46,7 @@ from unfooled.explanations.attention import attention
 from unfooled.studies.attention_records import Judged
 from unfooled.studies.attention_vulnerability import KEY, PLACES, Samples
 from unfooled.studies.attribution_networks import Arm
-from unfooled.studies.attribution_records import listed
+from unfooled.studies.records import listed
 from unfooled.training import ArpPublished, Madry, Standard, Trades, arp, n_fgsm
 from unfooled.training.arp import Arp, fill_mean, soft_mask
 from unfooled.training.inner import proposed, worst_points

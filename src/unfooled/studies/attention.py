@@ -49,9 +49,8 @@ from unfooled.studies.attention_pictures import networks
 from unfooled.studies.attention_records import Analysed, Crossed, Judged, Trained
 from unfooled.studies.attention_vulnerability import Effort, Samples
 from unfooled.studies.attribution_networks import PIECES, Arm, Bench, Task
-from unfooled.studies.attribution_records import array
-from unfooled.studies.attribution_robustness import Figures, claim
-from unfooled.studies.records import Claim, Picture, StudySummary
+from unfooled.studies.figures import Figures, claim
+from unfooled.studies.records import Claim, Picture, StudySummary, array
 from unfooled.studies.units import Units
 
 NAME, TITLE = "attention", "Attention that an attack cannot shift"

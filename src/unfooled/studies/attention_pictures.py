@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from unfooled.core.threats import eps_text
 from unfooled.distances.attention import centroid
 from unfooled.studies.attention_records import Analysed
-from unfooled.studies.attribution_pictures import figure, picture
-from unfooled.studies.attribution_records import array
-from unfooled.studies.records import Picture
+from unfooled.studies.drawing import figure, picture
+from unfooled.studies.records import Picture, array
 
 FELL, HELD = "#b2182b", "#2166ac"
 """Colours of what was fooled and of what was not; markers differ, too."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from unfooled.studies.attribution_robustness import Figures
+from unfooled.studies.figures import Figures
 
 DRAWS = 2000
 FEW = 10

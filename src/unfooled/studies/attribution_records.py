@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from unfooled.evaluation.records import Estimate, Record
 from unfooled.studies.attribution_networks import Task
-from unfooled.studies.records import Picture
+from unfooled.studies.records import Picture, array
 
 
 class Network(Record):
@@ -64,16 +63,6 @@ class Scores(Record):
     attack_seconds: float
     seconds: float
     picture: Picture | None = None
-
-
-def listed(values: Tensor) -> list[float | None]:
-    """Numbers as JSON holds them: five digits, None for NaN."""
-    return [round(v, 5) if np.isfinite(v) else None for v in values.double().tolist()]
-
-
-def array(values: Sequence[float | None]) -> np.ndarray:
-    """The reverse: None as NaN."""
-    return np.array([np.nan if v is None else v for v in values], dtype=float)
 
 
 @dataclass(frozen=True)

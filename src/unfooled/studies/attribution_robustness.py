@@ -55,9 +55,9 @@ from unfooled.explanations import integrated_gradients, integrated_gradients_wit
 from unfooled.studies.attribution_figures import Pair, average, drop_share, paired, share_gap, text
 from unfooled.studies.attribution_networks import SCALES, Bench, Scale, Task
 from unfooled.studies.attribution_pictures import bars, curves, gallery
-from unfooled.studies.attribution_records import Network, Pool, Scores, array, listed
+from unfooled.studies.attribution_records import Network, Pool, Scores
 from unfooled.studies.figures import claim
-from unfooled.studies.records import Claim, Picture, StudySummary
+from unfooled.studies.records import Claim, Picture, StudySummary, array, listed
 from unfooled.studies.units import Units
 
 NAME, TITLE = "attribution-robustness", "Do the reasons survive?"

@@ -10,9 +10,12 @@ A study's folder holds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
+from torch import Tensor
 
 from unfooled.evaluation.records import Environment, Record
 
@@ -73,3 +76,13 @@ class StudySummary(Record):
     pictures: list[Picture] = Field(default_factory=list)
     command: str
     created: str
+
+
+def listed(values: Tensor) -> list[float | None]:
+    """Numbers as JSON holds them: five digits, None for NaN."""
+    return [round(v, 5) if np.isfinite(v) else None for v in values.double().tolist()]
+
+
+def array(values: Sequence[float | None]) -> np.ndarray:
+    """The reverse: None as NaN."""
+    return np.array([np.nan if v is None else v for v in values], dtype=float)
