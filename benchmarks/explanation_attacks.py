@@ -1,6 +1,7 @@
 """Attacks on explanations of a natural MNIST network, beside chance with the same means.
 
     python benchmarks/explanation_attacks.py
+    python benchmarks/explanation_attacks.py --times --n 64 --threads 2     one attack alone, added to the record
 
 LeNet-5 trained plainly, Linf .3, the first test images; saliency with 50 steps from one start for each of two
 objectives, integrated gradients of 8 points with one. Every point that either side looks at is scored; the lowest
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,20 @@ def lens(a: Tensor, b: Tensor) -> Tensor:
     return corrected(lens_recall(a, b, k=K, w=W), chance(a, k=K, w=W))
 
 
+def seconds(run: Callable[[], Any], n: int) -> dict[str, float]:
+    """Seconds an image."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return {"wall": (time.perf_counter() - wall) / n, "processor": (time.process_time() - cpu) / n}
+
+
 def main() -> None:
     """Attack, compare, time one attack alone, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=200, help="images for saliency; a quarter of them for the path")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--times", action="store_true", help="only the times of one attack, three rounds")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     path = Path(os.environ.get("UNFOOLED_DATA", "../shared/data")) / "models" / "mnist_lenet5_clntrained.pt"
@@ -58,22 +68,33 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, explain, objectives, n in looks:
         x, y = data.x[asked.first : asked.first + n], data.y[asked.first : asked.first + n]
+        alone = partial(attack_explanation, model, x, y, threat, explain, objective=objectives[0], restarts=1)
+        if asked.times:
+            rounds = [seconds(alone, n) for _ in range(3)]
+            rows.append({"explanation": name, "n": n, "rounds": rounds})
+            print(json.dumps(rows[-1], indent=1), flush=True)
+            continue
         found = explanation_robustness(
             model, x, y, threat, explain, scores={"lens": lens, "top": partial(top_k_intersection, k=K)},
             objectives=objectives, restarts=1,
         )  # fmt: skip
-        wall, cpu = time.perf_counter(), time.process_time()
-        attack_explanation(model, x, y, threat, explain, objective=objectives[0], restarts=1)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         row: dict[str, Any] = {"explanation": name, "n": n, "random_points": found.n}
         for how, arm in (("attack", found.attack), ("best_of_n", found.best_of_n), ("random", found.random)):
             row[how] = {score: intervals.mean(v).model_dump() for score, v in arm.scores.items()}
             row[how]["status"] = arm.counts["lens"]
         gap = {s: found.best_of_n.scores[s] - v for s, v in found.attack.scores.items()}
         row["attack_below_best_of_n"] = {score: intervals.mean(v).model_dump() for score, v in gap.items()}
-        row["one_attack_seconds_an_image"] = {"wall": wall / n, "processor": cpu / n}
+        row["one_attack_seconds_an_image"] = seconds(alone, n)
         rows.append(row)
         print(json.dumps(row, indent=1), flush=True)
+    if asked.times:
+        record = json.loads(RESULTS.read_text())
+        record["times"] = {
+            "command": f"python benchmarks/explanation_attacks.py --times --n {asked.n} --threads {asked.threads}",
+            "threads": asked.threads, "load": list(os.getloadavg()), "rows": rows,
+        }  # fmt: skip
+        write_whole(RESULTS, json.dumps(record, indent=1).encode())
+        return
     record = {
         "command": "python benchmarks/explanation_attacks.py", "images": f"MNIST test, from {asked.first}", "eps": EPS,
         "k": K, "w": W, "seed": 0, "rows": rows, "environment": Environment.here("cpu").model_dump(),
