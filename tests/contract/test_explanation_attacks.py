@@ -532,10 +532,14 @@ def test_bad_input_is_named() -> None:
         ({"betas": (-5,)}, "beta is -5"),
         ({"objective": out_of_top_k(31)}, "k is 31"),
         ({"objective": into(torch.ones(2, 2))}, r"mask has shape \(2, 2\)"),
+        ({"objective": None}, "objective is None; give what to maximise"),
         ({"reduce": lambda e: e}, r"reduce returned shape \(3, 1, 6, 5\)"),
     ):
         with pytest.raises(BadInput, match=message):
             run(**options)
+    for explain, shape in ((lambda model, x, y: x[:1], "1, 1, 6, 5"), (lambda model, x, y: x.sum(), "")):
+        with pytest.raises(BadInput, match=rf"the explanation returned shape \({shape}\) for 3 samples"):
+            attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine())
     with pytest.raises(BadInput, match="labels lie in"):
         attack_explanation(net, x, y + 3, Linf(0.1), saliency, objective=cosine())
     with pytest.raises(BadInput, match="outside"):

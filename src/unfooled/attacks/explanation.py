@@ -133,6 +133,8 @@ def attack_explanation(
     """
     if steps < 1 or restarts < 1 or every < 1:
         raise BadInput(f"steps is {steps}, restarts is {restarts}, every is {every}; each must be at least 1")
+    if not callable(objective):
+        raise BadInput(f"objective is {objective!r}; give what to maximise, such as out_of_top_k(100)")
     if not hold >= 0:
         raise BadInput(f"hold is {hold}; it must be at least 0")
     with frozen(model):

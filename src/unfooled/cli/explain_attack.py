@@ -181,8 +181,10 @@ def search(given: options.Inputs, target: Tensor, explain: Any, how: Asked, *, s
         "aim": {what: _mean(value) for what, value in aimed.items()},
         "samples": [
             {
-                "status": word, "shown": {name: _number(v[i]) for name, v in shown.items()},
-                "aim": {name: _number(v[i]) for name, v in aimed.items()}, "output_change": _number(found.attack.output_change[decides][i]),
+                "status": word,
+                "shown": {name: _number(v[i]) for name, v in shown.items()},
+                "aim": {name: _number(v[i]) for name, v in aimed.items()},
+                "output_change": _number(found.attack.output_change[decides][i]),
                 **{name: {what: _number(v[i]) for what, v in of.items()} for name, of in scores.items()},
             }
             for i, word in enumerate(words)
@@ -251,8 +253,8 @@ def tell(record: dict[str, Any]) -> None:
     attack, chance = lens["attack_corrected"], lens["best_of_n_corrected"]
     if (lens["chance"] or 0) > SAYS_NOTHING:
         show.out.print(
-            f"[yellow]Unrelated maps would score {figure(lens['chance'])} in LENS here, so it says nothing; lower --w or "
-            "--k.",
+            f"[yellow]Unrelated maps would score {figure(lens['chance'])} in LENS here, so it says nothing; lower --w "
+            "or --k.",
             soft_wrap=True,
         )
     elif None not in (attack, chance) and attack >= chance:
