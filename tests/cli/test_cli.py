@@ -475,7 +475,7 @@ def test_explain_drives_mass_into_a_region_and_moves_the_centre(home: Path) -> N
     told = run(home, *ATTACKED, "--attack", "mass-center", "--n", "2", "--out", "centre").stdout
     assert "pixels that the centre moved: before 0.00, attack" in told
     with np.load(home / "centre/maps.npz") as found:
-        grid = np.stack(np.mgrid[:8, :8]).reshape(2, 64)
+        grid = np.indices((8, 8)).reshape(2, 64)
         where = [(abs(found[f"attribution{part}"]).sum(1).reshape(-1, 64)) for part in ("", "_adv")]
         there = [(w / w.sum(1, keepdims=True)) @ grid.T for w in where]
         way, said = np.linalg.norm(there[1] - there[0], axis=1), found["center_attack"]
@@ -520,6 +520,26 @@ def test_explain_one_image_and_a_folder_without_labels(home: Path) -> None:
         with np.load(home / "loose-out/maps.npz") as found:
             assert found["y"].tolist() == found["prediction"].tolist()
             assert found["x"][-1] == pytest.approx(x[1].numpy(), abs=1 / 255)
+
+
+def test_explain_says_what_ails_a_folder_or_an_image(home: Path) -> None:
+    from PIL import Image
+
+    (home / "empty").mkdir()
+    (home / "texts").mkdir()
+    (home / "texts/a.txt").write_text("no image")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(home / "colour.png")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(home / "grey.png")
+    for data, more, says in (
+        ("empty", [], "empty holds no images; with labels"),
+        ("texts", [], "without labels as texts/*.png"),
+        ("colour.png", ["--size", "8"], "it takes grey images: convert them"),
+        ("colour.png", ["--size", "7"], "give another --size or choose another model"),
+        ("grey.png", [], "resize them (--size)"),
+    ):
+        done = run(home, "explain", "--model", "nets:build", "--data", data, *more, code=2)
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

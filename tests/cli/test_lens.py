@@ -194,6 +194,8 @@ BAD: list[tuple[list[str], str]] = [
     (["a.npy", "b.npy", "--k", "0"], "k is 0;"),
     (["text.npy", "b.npy", "--k", "3"], "text.npy holds <U1; maps are real numbers"),
     (["complex.npy", "b.npy", "--k", "3"], "complex.npy holds complex128"),
+    (["words.npy", "b.npy", "--k", "3"], "cannot read words.npy: it is no NumPy file"),
+    (["words.npz", "b.npy", "--k", "3"], "cannot read words.npz: it is no NumPy file"),
     (["objects.npy", "b.npy", "--k", "3"], "cannot read objects.npy: it holds Python objects"),
     (["empty.npy", "b.npy", "--k", "3"], "there is nothing in it"),
     (["flat.npy", "b.npy", "--k", "3"], "maps are (H, W), (N, H, W) or (N, C, H, W)"),
@@ -225,6 +227,8 @@ def test_refusals_are_one_sentence(home: Path, arguments: list[str], said: str) 
     np.save(home / "nan.npy", bad)
     np.save(home / "text.npy", np.array([["a", "b"]]))
     np.save(home / "complex.npy", a.astype(complex))
+    for name in ("words.npy", "words.npz"):
+        (home / name).write_text("0.1 0.2 0.3")
     np.save(home / "objects.npy", np.array([{"no": "pickle"}], dtype=object))
     np.save(home / "empty.npy", a[:0])
     np.save(home / "flat.npy", a[0, 0])

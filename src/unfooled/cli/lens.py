@@ -186,8 +186,8 @@ def tell(found: Survival, said: list[str]) -> None:
         ranks.add_row(one.name, mean(one.value, below=False), str(one.value.n), str(one.undefined))
     show.out.print(ranks)
     show.out.print(
-        "[dim]95 % bootstrap intervals in brackets; corrected = (raw - chance) / (1 - chance); p from all shifts of the map. The paper's LENS-recall "
-        "dilates the clean set, its LENS-prec the perturbed one.",
+        "[dim]95 % bootstrap intervals in brackets; corrected = (raw - chance) / (1 - chance); p from all shifts of "
+        "the map. The paper's LENS-recall dilates the clean set, its LENS-prec the perturbed one.",
         soft_wrap=True,
     )
     for text in said:

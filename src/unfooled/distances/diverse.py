@@ -92,7 +92,7 @@ def spread(a: Tensor, w: int) -> Tensor:
 
 
 def check_k(k: int, a: Tensor) -> int:
-    """k as a plain int; one that does not fit the maps, (B, *D), is refused, and maps of which there are none."""
+    """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and maps of which there are none."""
     n, whole = a.shape[1:].numel(), _whole(k)
     if len(a) == 0:
         raise BadInput(f"the maps have shape {tuple(a.shape)}: there are none in it; give at least one")
@@ -104,7 +104,7 @@ def check_k(k: int, a: Tensor) -> int:
 
 
 def check_window(w: int) -> int:
-    """The reach of a window as a plain int; what is no whole number of at least 0 is refused."""
+    """Return the reach of a window as a plain int; refuse what is no whole number of at least 0."""
     whole = _whole(w)
     if whole is None or whole < 0:
         raise BadInput(f"w is {w!r}; the reach of a window is a whole number of pixels, at least 0")
