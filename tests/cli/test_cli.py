@@ -271,7 +271,7 @@ BAD = {
     "missing data": (["--data", "absent.npz"], "absent.npz"),
     "unknown attack": (["--attack", "apgd-cw"], "apgd-ce"),
     "no samples": (["--n", "0"], "at least 1"),
-    "wrong shape": (["--model", "nets:build", "--size", "9"], "resize them"),
+    "wrong shape": (["--model", "nets:build", "--size", "9"], "give another --size"),
     "bad bound": (["--fail-under", "robustness=1"], "robust_accuracy.low=0.4"),
     "bound of nan": (["--fail-under", "robust_accuracy=nan"], "0.4 for 40 %"),
     "bound in per cent": (["--fail-under", "robust_accuracy=40"], "0.4 for 40 %"),
