@@ -271,7 +271,7 @@ BAD = {
     "missing data": (["--data", "absent.npz"], "absent.npz"),
     "unknown attack": (["--attack", "apgd-cw"], "apgd-ce"),
     "no samples": (["--n", "0"], "at least 1"),
-    "wrong shape": (["--model", "nets:build", "--size", "9"], "resize them"),
+    "wrong shape": (["--model", "nets:build", "--size", "9"], "give another --size"),
     "bad bound": (["--fail-under", "robustness=1"], "robust_accuracy.low=0.4"),
     "bound of nan": (["--fail-under", "robust_accuracy=nan"], "0.4 for 40 %"),
     "bound in per cent": (["--fail-under", "robust_accuracy=40"], "0.4 for 40 %"),
@@ -419,6 +419,89 @@ def test_explain_under_attack(home: Path) -> None:
     assert "A failed attack is no robustness" in told
 
 
+def test_the_shown_map_is_titled_by_its_own_score(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    from unfooled.distances import abs_sum, chance, corrected, lens_recall
+
+    said: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: said.append(text))
+    more = ("--attack", "kendall", "--k", "5", "--w", "0", "--n", "8", "--out", "own", "--json")
+    samples = json.loads(run(home, *ATTACKED, *more).stdout)["attack"]["samples"]
+    with np.load(home / "own/maps.npz") as found:
+        a, b = (abs_sum(torch.from_numpy(found[f"attribution{part}"])) for part in ("", "_adv"))
+    raw = lens_recall(a, b, k=5, w=0)
+    value = corrected(raw, chance(a, k=5, w=0))
+    attacked = [i for i, sample in enumerate(samples) if sample["status"] == "attacked"]
+    assert attacked
+    for i in attacked:
+        assert samples[i]["shown"]["lens_corrected"] == pytest.approx(float(value[i]), abs=1e-5)
+        assert said[4 * i + 3] == f"LENS {value[i]:.2f}, corrected"
+    # LENS's own worst point is another one.
+    assert any((samples[i]["lens"]["attack"] or 0) < float(raw[i]) - 0.01 for i in attacked)
+
+
+def test_where_windows_cover_the_map_lens_says_nothing(home: Path) -> None:
+    more = ("--w", "3", "--k", "40", "--n", "2", "--out", "covered")
+    told = run(home, *ATTACKED, *more).stdout
+    assert "Unrelated maps would score 1.00 in LENS here, so it says nothing" in told
+    assert "Random points" not in told
+    with np.load(home / "covered/maps.npz") as found:
+        assert np.isnan(found["shown_lens_corrected"]).all()
+
+
+def test_explain_drives_mass_into_a_region_and_moves_the_centre(home: Path) -> None:
+    from PIL import Image
+
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4, :4] = 255
+    Image.fromarray(mask).save(home / "mask.png")
+    np.save(home / "mask.npy", mask > 0)
+    records = []
+    for name in ("mask.png", "mask.npy"):
+        more = ("--attack", "region", "--region", name, "--n", "4", "--out", "region")
+        records.append(json.loads(run(home, *ATTACKED, *more, "--json").stdout)["attack"])
+    assert records[0] == records[1]
+    assert (records[0]["objective"], records[0]["kept"]) == ("region", "region")
+    assert records[0]["aim"]["attack"] > records[0]["aim"]["best_of_n"] > records[0]["aim"]["before"]
+    with np.load(home / "region/maps.npz") as found:
+        for name, key in (("attribution", "before"), ("attribution_adv", "attack")):
+            shares = abs(found[name]).sum(1) / abs(found[name]).sum((1, 2, 3))[:, None, None]
+            inside = shares[:, :4, :4].sum((1, 2))
+            kept = ~np.isnan(found["region_attack"])
+            assert found[f"region_{key}"][kept] == pytest.approx(inside[kept], abs=1e-5)
+    told = run(home, *ATTACKED, *more).stdout
+    assert f"share of the mass in the region: before {records[0]['aim']['before']:.2f}, attack" in told
+    told = run(home, *ATTACKED, "--attack", "mass-center", "--n", "2", "--out", "centre").stdout
+    assert "pixels that the centre moved: before 0.00, attack" in told
+    with np.load(home / "centre/maps.npz") as found:
+        grid = np.indices((8, 8)).reshape(2, 64)
+        where = [(abs(found[f"attribution{part}"]).sum(1).reshape(-1, 64)) for part in ("", "_adv")]
+        there = [(w / w.sum(1, keepdims=True)) @ grid.T for w in where]
+        way, said = np.linalg.norm(there[1] - there[0], axis=1), found["center_attack"]
+        assert said[~np.isnan(said)] == pytest.approx(way[~np.isnan(said)], abs=1e-4)
+
+
+def test_regions_that_cannot_be_used(home: Path) -> None:
+    np.save(home / "small.npy", np.eye(4))
+    np.save(home / "large.npy", 255 * np.eye(8))
+    np.save(home / "flat.npy", np.ones((8, 8)))
+    np.save(home / "many.npy", np.ones((3, 8, 8)))
+    for more, says in (
+        ([], "give --region mask.png"),
+        (["--region", "small.npy"], "--region is 4x4, the maps are 8x8"),
+        (["--region", "large.npy"], "lies in [0, 255]"),
+        (["--region", "flat.npy"], "is 1 everywhere"),
+        (["--region", "many.npy"], "a region is one map"),
+        (["--region", "none.png"], "there is no file none.png"),
+        (["--region", "nets.py"], "cannot be read as an image"),
+        (["--attack", "lens", "--region", "flat.npy"], "--region is of --attack region, not of --attack lens"),
+    ):
+        done = run(home, *ATTACKED, "--attack", "region", *more, "--n", "1", code=2)
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_explain_one_image_and_a_folder_without_labels(home: Path) -> None:
     from PIL import Image
 
@@ -439,11 +522,32 @@ def test_explain_one_image_and_a_folder_without_labels(home: Path) -> None:
             assert found["x"][-1] == pytest.approx(x[1].numpy(), abs=1 / 255)
 
 
+def test_explain_says_what_ails_a_folder_or_an_image(home: Path) -> None:
+    from PIL import Image
+
+    (home / "empty").mkdir()
+    (home / "texts").mkdir()
+    (home / "texts/a.txt").write_text("no image")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(home / "colour.png")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(home / "grey.png")
+    for data, more, says in (
+        ("empty", [], "empty holds no images; with labels"),
+        ("texts", [], "without labels as texts/*.png"),
+        ("colour.png", ["--size", "8"], "it takes grey images: convert them"),
+        ("colour.png", ["--size", "7"], "give another --size or choose another model"),
+        ("grey.png", [], "resize them (--size)"),
+    ):
+        done = run(home, "explain", "--model", "nets:build", "--data", data, *more, code=2)
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--attack", "lens"], "give --threat"),
         (["--k", "5"], "--k is of the attack"),
+        (["--region", "mask.png"], "--region is of the attack"),
         (["--threat", "linf:0.1", "--attack", "lense"], "did you mean lens"),
         (["--threat", "linf:0.1", "--steps", "0"], "--steps is 0"),
         (["--threat", "linf:0.1", "--w", "-1"], "--w is -1"),

@@ -109,7 +109,7 @@ def test_the_table_and_the_warnings(home: Path) -> None:
     out, err = run(home, "lens", "a.npy", "b.npy", "--k", "40", "--w", "1", "3")
     text = " ".join(out.split())
     assert "k = 40, w = 1 5 pairs of 16 x 16, 0 undefined" in text
-    assert "lens_recall clean_dilated" in text
+    assert "lens_recall clean " in text
     assert "1.00 says nothing" in text
     assert "k = 40, w = 3: unrelated maps would score up to 1.00 here" in text
     assert "k = 40, w = 1: unrelated" not in text
@@ -118,6 +118,24 @@ def test_the_table_and_the_warnings(home: Path) -> None:
     assert sorted(p.name for p in home.iterdir()) == ["a.npy", "b.npy"]
     out, _ = run(home, "lens", "a.npy", "b.npy", "--k", "4", "--quiet")
     assert out == ""
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_tables_fit_the_screen(home: Path, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    from unfooled.cli import show
+
+    np.save(home / "flat.npy", np.ones((5, 16, 16), np.float32))
+    monkeypatch.setattr(show.out, "width", int(width))
+    for first in ("a.npy", "flat.npy"):
+        out, _ = run(home, "lens", first, "b.npy", "--k", "40", "--w", "1", "3", "--diverse")
+        assert "\u2026" not in out
+        assert "not available" not in out
+        rows = [line for line in out.splitlines() if line.startswith(("lens_", "diverse_", "top_k"))]
+        assert len(rows) == 12
+        assert max(map(len, rows)) <= int(width)
+        assert all(re.search(r"^diverse_lens_precision +pert +(none|\d\.\d\d)", line) for line in rows[5::6])
+        # Intervals stand in one piece, beside their value or below it.
+        assert len(re.findall(r"\[-?\d\.\d\d, -?\d\.\d\d\]", out)) == out.replace("in brackets", "").count("[")
 
 
 def test_undefined_zero_and_negative_maps_are_told(home: Path) -> None:
@@ -176,6 +194,8 @@ BAD: list[tuple[list[str], str]] = [
     (["a.npy", "b.npy", "--k", "0"], "k is 0;"),
     (["text.npy", "b.npy", "--k", "3"], "text.npy holds <U1; maps are real numbers"),
     (["complex.npy", "b.npy", "--k", "3"], "complex.npy holds complex128"),
+    (["words.npy", "b.npy", "--k", "3"], "cannot read words.npy: it is no NumPy file"),
+    (["words.npz", "b.npy", "--k", "3"], "cannot read words.npz: it is no NumPy file"),
     (["objects.npy", "b.npy", "--k", "3"], "cannot read objects.npy: it holds Python objects"),
     (["empty.npy", "b.npy", "--k", "3"], "there is nothing in it"),
     (["flat.npy", "b.npy", "--k", "3"], "maps are (H, W), (N, H, W) or (N, C, H, W)"),
@@ -207,6 +227,8 @@ def test_refusals_are_one_sentence(home: Path, arguments: list[str], said: str) 
     np.save(home / "nan.npy", bad)
     np.save(home / "text.npy", np.array([["a", "b"]]))
     np.save(home / "complex.npy", a.astype(complex))
+    for name in ("words.npy", "words.npz"):
+        (home / name).write_text("0.1 0.2 0.3")
     np.save(home / "objects.npy", np.array([{"no": "pickle"}], dtype=object))
     np.save(home / "empty.npy", a[:0])
     np.save(home / "flat.npy", a[0, 0])

@@ -316,6 +316,18 @@ def numpy_saliency(model: Any, x: Tensor, y: Tensor) -> Tensor:
     return torch.from_numpy(z.grad.numpy().copy())
 
 
+class Once(torch.autograd.Function):
+    "The identity, by an operation that has no derivative."
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        return a.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor) -> Tensor:
+        raise NotImplementedError("derivative for this operation is not implemented")
+
+
 def test_explanations_without_gradients_are_attacked_too(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     x, y = right(net, x, y)
@@ -334,7 +346,17 @@ def test_explanations_without_gradients_are_attacked_too(digits: tuple[nn.Module
     def detached(model: Any, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
         return saliency(model, x, y)
 
-    assert torch.equal(z, run(explain=detached))
+    def handed_on(model: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        return numpy_saliency(model, torch.from_numpy(x.numpy()), y, **options)
+
+    def in_numpy(model: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        return numpy_saliency(model, torch.from_numpy(x.numpy()), y)
+
+    def half_way(model: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        return Once.apply(saliency(model, x, y, **options))
+
+    for explain in (detached, handed_on, in_numpy, half_way):
+        assert torch.equal(z, run(explain=explain))
 
 
 # Chance
@@ -510,10 +532,14 @@ def test_bad_input_is_named() -> None:
         ({"betas": (-5,)}, "beta is -5"),
         ({"objective": out_of_top_k(31)}, "k is 31"),
         ({"objective": into(torch.ones(2, 2))}, r"mask has shape \(2, 2\)"),
+        ({"objective": None}, "objective is None; give what to maximise"),
         ({"reduce": lambda e: e}, r"reduce returned shape \(3, 1, 6, 5\)"),
     ):
         with pytest.raises(BadInput, match=message):
             run(**options)
+    for explain, shape in ((lambda model, x, y: x[:1], "1, 1, 6, 5"), (lambda model, x, y: x.sum(), "")):
+        with pytest.raises(BadInput, match=rf"the explanation returned shape \({shape}\) for 3 samples"):
+            attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine())
     with pytest.raises(BadInput, match="labels lie in"):
         attack_explanation(net, x, y + 3, Linf(0.1), saliency, objective=cosine())
     with pytest.raises(BadInput, match="outside"):

@@ -328,6 +328,31 @@ def test_second_derivative_equals_finite_differences(explain: Explanation) -> No
     assert got.abs().max() > 1e-3
 
 
+class Attending(nn.Module):
+    "Rows of an image as tokens, under one head of attention: fused, or written out."
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused, self.mix, self.head = fused, nn.Linear(10, 24), nn.Linear(48, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.mix(x.transpose(1, 2).flatten(2))[:, None].chunk(3, -1)
+        if self.fused:
+            return self.head(F.scaled_dot_product_attention(q, k, v).flatten(1))
+        return self.head(((q @ k.mT / 8**0.5).softmax(-1) @ v).flatten(1))
+
+
+@gradient_by_name
+def test_fused_attention_has_a_second_derivative(explain: Explanation) -> None:
+    x, y = batch()
+    found = []
+    for fused in (True, False):
+        z = x.clone().requires_grad_()
+        map_ = explain(seeded(Attending(fused)), z, y, create_graph=True)
+        found.append(torch.autograd.grad(map_.square().sum(), z)[0])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 20_000, None])
 def test_two_passes_equal_one_graph(chunk_bytes: int | None) -> None:
     net, (x, y) = conv_net(), batch(5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -252,6 +254,35 @@ def test_k_must_fit(k: int) -> None:
     ):
         with pytest.raises(BadInput, match=f"k is {k}; maps of shape .9, 12. have 1 to 108 entries"):
             call()
+
+
+def test_whole_numbers_of_any_kind_and_nothing_else() -> None:
+    a, b = maps(), maps(seed=1)
+    k: Any = np.int64(5)
+    w: Any = np.int64(2)
+    for score in (lens_recall, lens_precision, diverse_intersection):
+        assert torch.equal(score(a, b, k=k, w=w), score(a, b, k=5, w=2))
+    assert torch.equal(lens_recall(a, b, k=k, w=w, diverse=True), lens_recall(a, b, k=5, w=2, diverse=True))
+    assert torch.equal(lens_spearman(a, b, w=w), lens_spearman(a, b, w=2))
+    k = torch.tensor(5)
+    assert torch.equal(chance(a, k=k, w=w), chance(a, k=5, w=2))
+    calls: list[Any] = [lens_recall, top_k_intersection, diverse_intersection]
+    for bad in (5.0, "5", None, True):
+        for call in calls:
+            with pytest.raises(BadInput, match=f"k is {bad!r}; .* give a whole number"):
+                call(a, b, k=bad)
+
+
+def test_no_maps_at_all() -> None:
+    none = torch.zeros(0, 9, 12)
+    calls: list[Any] = [lens_recall, top_k_intersection, diverse_intersection, shift_null]
+    for call in calls:
+        with pytest.raises(BadInput, match="there are n"):
+            call(none, none, k=5)
+    with pytest.raises(BadInput, match="there are no maps"):
+        chance(none, k=5)
+    with pytest.raises(BadInput, match="there are no maps"):
+        lens_kendall(none, none)
 
 
 @pytest.mark.parametrize("w", [-1, 1.5, True])

@@ -125,6 +125,27 @@ def test_a_loss_leaves_inputs_modes_and_gradients_alone(name: str) -> None:
     assert all(p.requires_grad and p.grad is not None for p in others)
 
 
+class Attending(nn.Module):
+    """Rows of an image as tokens of a fused attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(8, 24), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.mix(x[:, 0])[:, None].chunk(3, -1)
+        return self.head(F.scaled_dot_product_attention(q, k, v).flatten(1))
+
+
+@every
+def test_networks_with_fused_attention_can_be_trained(name: str) -> None:
+    net = Attending()
+    x, y = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4) % 3
+    for g in grads(losses(THREAT)[name], net, x, y):
+        assert torch.isfinite(g).all()
+        assert g.abs().sum() > 0
+
+
 @every
 def test_weight_zero_is_the_base_loss_exactly(name: str) -> None:
     loss = losses(THREAT)[name]

@@ -396,7 +396,7 @@ def test_modes_of_images(tmp_path: Path) -> None:
 
 
 def test_folders_without_classes_or_images(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no folders; images are looked for as"):
+    with pytest.raises(BadInput, match="holds no images; with labels they are looked for as"):
         load_data(tmp_path)
     (tmp_path / "a").mkdir()
     with pytest.raises(BadInput, match=r"holds 1 folders \(a\) without any images"):

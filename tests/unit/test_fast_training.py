@@ -300,6 +300,21 @@ def test_alignment_of_a_linear_model_is_free_and_of_a_curved_one_is_not() -> Non
         assert got[1] - got[0] == pytest.approx(0, abs=1e-5) if not least else got[1] - got[0] > least
 
 
+def test_fused_attention_can_be_aligned() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(30, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.scaled_dot_product_attention(x, x, x).flatten(1))
+
+    net, x, y = Attending(), torch.rand(4, 1, 6, 5), torch.arange(4) % 3
+    Fast(THREAT, align=0.5)(net, x, y).backward()
+    assert net.head.weight.grad is not None
+    assert torch.isfinite(net.head.weight.grad).all()
+
+
 def test_free_moves_the_perturbation_by_the_gradient_of_the_training_pass() -> None:
     x, y = problem(6)
     x, model, threat = x.double(), fresh().double(), Linf(0.1)

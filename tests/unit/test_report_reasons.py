@@ -13,7 +13,7 @@ from unfooled.evaluation.records import Reasons, Summary
 from unfooled.report import render
 from unfooled.report.compare import compare, unlike
 from unfooled.report.page import LARGEST
-from unfooled.report.reasons import beaten, counts, groups, shares
+from unfooled.report.reasons import beaten, counts, groups, points_of, shares
 from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.words import EPS
 
@@ -32,6 +32,12 @@ def test_reasons_in_words() -> None:
     assert "1 undefined" in counts(found)
     nobody = found.model_copy(update={"reason_first": estimate(0, 0)})
     assert "no map has an order" in shares(run, nobody)
+
+
+def test_where_the_scores_are_taken() -> None:
+    small = reasons()
+    assert points_of(small) == "Each score is taken at its own worst point"
+    assert "Kendall, on maps this large, at that of LENS" in points_of(small.model_copy(update={"pixels": 4096}))
 
 
 def test_reasons_are_drawn_from_1_to_below_chance() -> None:

@@ -97,7 +97,7 @@ def attack_explanation(
         y: labels, (B,) int64.
         threat: constraint set; its eps may be (B,).
         explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, options bound with `functools.partial`. Whatever has
-            no `create_graph`, or returns a map without a gradient, is attacked by `Differences`.
+            no `create_graph`, or whose map cannot be differentiated, is attacked by `Differences`.
         objective: what to maximise: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
             `kendall_surrogate`, or a function of your own (see `explanation_objectives`).
         steps: gradients a restart.
@@ -125,7 +125,7 @@ def attack_explanation(
     Example:
         >>> from unfooled.attacks import out_of_top_k
         >>> from unfooled.explanations import saliency
-                >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
+        >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
         >>> x, y = torch.tensor([[0.5, 0.4, 0.3]]), torch.tensor([0])
         >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
         >>> saliency(model, x, y).argmax(1), saliency(model, z, y).argmax(1)
@@ -133,6 +133,8 @@ def attack_explanation(
     """
     if steps < 1 or restarts < 1 or every < 1:
         raise BadInput(f"steps is {steps}, restarts is {restarts}, every is {every}; each must be at least 1")
+    if not callable(objective):
+        raise BadInput(f"objective is {objective!r}; give what to maximise, such as out_of_top_k(100)")
     if not hold >= 0:
         raise BadInput(f"hold is {hold}; it must be at least 0")
     with frozen(model):
@@ -223,10 +225,16 @@ class _Climb:
 
 
 def differentiable(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> bool:
-    """Whether the explanation's map carries a gradient to x. Cost: 1 explanation of one sample."""
+    """Whether the explanation's map can be differentiated. Cost: 1 explanation of one sample and a gradient of it."""
     if not takes_create_graph(explain):
         return False
     z = x[:1].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        found = explain(model, z, y[:1], create_graph=True)
-    return isinstance(found, Tensor) and found.requires_grad
+    with frozen(model), torch.enable_grad():
+        try:
+            found = explain(model, z, y[:1], create_graph=True)
+            if not isinstance(found, Tensor) or not found.requires_grad:
+                return False
+            torch.autograd.grad(found.square().sum(), z)
+        except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an option handed on that is not taken
+            return False
+    return True

@@ -96,12 +96,13 @@ class Candidates:
         """The true map at z, (b, H, W)."""
         self.maps.index_add_(0, at, torch.ones_like(at))
         with torch.enable_grad():  # explanations written by hand may rely on it
-            return mapped(self.explain(self.model, z, self.y[at]), self.reduce).detach()
+            return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
 
     def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
         """The map of a stand-in for the model at z, normalised and with a graph, (b, H, W)."""
         self.gradients.index_add_(0, at, torch.ones_like(at))
-        return normalised(mapped(self.explain(model, z, self.y[at], create_graph=True), self.reduce))
+        found = self.explain(model, z, self.y[at], create_graph=True)
+        return normalised(mapped(found, self.reduce, len(z)))
 
     @torch.no_grad()
     def offer(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
@@ -133,11 +134,20 @@ class Candidates:
         return found
 
 
-def mapped(relevances: Any, reduce: Reduce) -> Tensor:
-    """Relevances as maps, (B, H, W), of tensors and of arrays alike."""
-    maps = reduce(torch.as_tensor(relevances))
-    if maps.ndim != 3:
-        raise BadInput(f"reduce returned shape {tuple(maps.shape)}; maps are (B, H, W)")
+def mapped(relevances: Any, reduce: Reduce, n: int) -> Tensor:
+    """Relevances of n samples as maps, (n, H, W), of tensors and of arrays alike.
+
+    Raises:
+        BadInput: there are not as many as samples, or they are no maps.
+    """
+    given = torch.as_tensor(relevances)
+    if given.ndim < 2 or len(given) != n:
+        raise BadInput(
+            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must return (B, *D), one a sample"
+        )
+    maps = reduce(given)
+    if maps.ndim != 3 or len(maps) != n:
+        raise BadInput(f"reduce returned shape {tuple(maps.shape)} for {n} samples; maps are (B, H, W)")
     return maps
 
 

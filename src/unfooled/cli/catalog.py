@@ -43,8 +43,9 @@ OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mass-center": ("attacks:mass_center", ()),
     "cosine": ("attacks:cosine", ()),
     "kendall": ("attacks:kendall_surrogate", ()),
+    "region": ("attacks:into", ("mask",)),
 }
-"""What an attack on an explanation maximises, and which of k and w it takes."""
+"""What an attack on an explanation maximises, and which of k, w and mask it takes."""
 TRAINING = {
     "standard": "training.standard:Standard",
     "madry": "training.madry:Madry",

@@ -30,6 +30,9 @@ def explain(
         str | None,
         typer.Option("--attack", help=f"What that maximises: {', '.join(catalog.OBJECTIVES)}; lens if not given."),
     ] = None,
+    region: Annotated[
+        Path | None, typer.Option("--region", help="Of --attack region: white on a grey image, or a .npy, (H, W).")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Of the attack: 50.")] = None,
     restarts: Annotated[int | None, typer.Option("--restarts", help="Of the attack: 2.")] = None,
     k: Annotated[int | None, typer.Option("--k", help="Pixels that are the top; a tenth of all if not given.")] = None,
@@ -56,7 +59,7 @@ def explain(
     """
     path = catalog.choose(catalog.EXPLANATIONS, method, "explanation")
     catalog.choose({"label": 0, "prediction": 0}, of, "choice for --of")
-    how = explain_attack.asked(attack, threat, steps, restarts, k, w)
+    how = explain_attack.asked(attack, threat, steps, restarts, k, w, region)
     where = options.machine(device, threads, seed=seed)
     given = options.load_loose(
         model=model, arch=arch, data=data, n=n, mean=mean, std=std, size=size, labels=labels, device=where
@@ -145,10 +148,8 @@ def picture(
         axes[0, i].set_title(f"says {said}", fontsize=9)
         axes[len(inputs), i].set_title(f"why {name}", fontsize=9)
         if moved is not None:
-            sample = moved.record["samples"][i]
-            axes[1, i].set_title(sample["status"], fontsize=9)
-            lens = sample["lens"]["attack_corrected"]
-            axes[3, i].set_title("attacked" if lens is None else f"LENS {lens:.2f}", fontsize=9)
+            axes[1, i].set_title(moved.record["samples"][i]["status"], fontsize=9)
+            axes[3, i].set_title(explain_attack.title(moved.record["samples"][i]), fontsize=9)
         for axis in axes[:, i]:
             axis.set_axis_off()
     legend = "where the evidence lies" if method == "attention" else "red speaks for the class, blue against it"

@@ -150,20 +150,28 @@ def tell(found: Survival, said: list[str]) -> None:
 
     from unfooled.cli import show
 
+    narrow = show.out.width < 100
+
+    def mean(m: Mean, below: bool = narrow) -> str:
+        """With its interval, below it where there is no room beside."""
+        if m.value is None:
+            return "none"
+        return show.mean(m).replace(" ", "\n", 1) if below else show.mean(m)
+
     for block in found.blocks:
         table = Table(
             title=f"k = {block.k}, w = {block.w}   {found.n} pairs of {found.shape[0]} x {found.shape[1]}, "
             f"{found.undefined} undefined",
-            title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0),
+            title_justify="left", header_style="bold", box=None, padding=(0, 1 if narrow else 2, 0, 0), pad_edge=False,
         )  # fmt: skip
-        for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "shift p", "p < .05"):
-            table.add_column(heading)
+        for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "p", "p<.05"):
+            table.add_column(heading, no_wrap=heading != "chance")
         for s in block.scores:
             colour = "yellow" if s.says_nothing else ""
             level = figure(s.chance.value) + (" says nothing" if s.says_nothing else "")
             table.add_row(
-                s.score, s.neutral, show.mean(s.raw), f"[{colour}]{level}" if colour else level,
-                show.mean(s.corrected), str(s.raw.n), figure(s.p, 3), percent(s.surprising),
+                s.score, s.neutral.removesuffix("_dilated"), mean(s.raw), f"[{colour}]{level}" if colour else level,
+                mean(s.corrected), str(s.raw.n), figure(s.p, 3), percent(s.surprising),
             )  # fmt: skip
         show.out.print(table)
         show.out.print(
@@ -175,11 +183,11 @@ def tell(found: Survival, said: list[str]) -> None:
     for heading in ("correlation", "mean", "n", "undefined"):
         ranks.add_column(heading)
     for one in found.ranks:
-        ranks.add_row(one.name, show.mean(one.value), str(one.value.n), str(one.undefined))
+        ranks.add_row(one.name, mean(one.value, below=False), str(one.value.n), str(one.undefined))
     show.out.print(ranks)
     show.out.print(
-        "[dim]95 % bootstrap intervals in brackets; corrected = (raw - chance) / (1 - chance). The paper's LENS-recall "
-        "dilates the clean set, its LENS-prec the perturbed one.",
+        "[dim]95 % bootstrap intervals in brackets; corrected = (raw - chance) / (1 - chance); p from all shifts of "
+        "the map. The paper's LENS-recall dilates the clean set, its LENS-prec the perturbed one.",
         soft_wrap=True,
     )
     for text in said:
@@ -195,9 +203,9 @@ def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
 
 def figure(value: float | None, digits: int = 2) -> str:
     """A number, or that there is none."""
-    return "not available" if value is None else f"{value:.{digits}f}"
+    return "none" if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
     """A share in percent."""
-    return "not available" if value is None else f"{100 * value:.0f} %"
+    return "none" if value is None else f"{100 * value:.0f} %"

@@ -12,6 +12,8 @@ from unfooled.cli import catalog
 from unfooled.cli.errors import Refused
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unfooled.core.classifier import Classifier
 
 MOST = 1000
@@ -129,7 +131,7 @@ def load_loose(
     x = decode(files[:n], catalog.size(size), None)
     given = load(
         model=model, arch=arch, data=(x, [0] * len(x)), split="all", n=None, shuffle=False, seed=0, mean=mean,
-        std=std, size=None, labels=None, device=device,
+        std=std, size=None, labels=None, device=device, sized=size is not None,
     )  # fmt: skip
     with torch.no_grad():
         logits = torch.cat([read_logits(given.model, part) for part in given.x.split(256)])
@@ -152,8 +154,9 @@ def load(
     size: str | None,
     labels: Path | None,
     device: str,
+    sized: bool = False,
 ) -> Inputs:
-    """Load model and data as the options say, and check that they fit each other."""
+    """Load model and data as the options say (`sized`: resized already), and check that they fit each other."""
     from unfooled.core.checks import BadInput, check_labels
     from unfooled.core.goals import read_logits
     from unfooled.data.load import load_dataset
@@ -176,7 +179,7 @@ def load(
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise Refused(
             f"{model} does not accept samples of shape {tuple(x.shape[1:])} from {source} ({reason}); "
-            "resize them (--size) or choose another model"
+            f"{_mend(net, x[:1], sized or size is not None)}"
         ) from e
     check_labels(y, len(x), logits.shape[1])
     classes = found.classes or net.classes or [str(k) for k in range(logits.shape[1])]
@@ -185,3 +188,20 @@ def load(
     # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
     warnings = [w for w in found.warnings if n != MOST or "samples were asked for" not in w]
     return Inputs(net, x, y, classes, tuple(warnings), options)
+
+
+def _mend(net: Any, x: Tensor, sized: bool) -> str:
+    """What to do about a sample that the model does not take."""
+    import torch
+
+    from unfooled.core.goals import read_logits
+
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        other, kind = (x.mean(1, keepdim=True), "grey") if x.shape[1] == 3 else (x.expand(-1, 3, -1, -1), "colour")
+        try:
+            with torch.no_grad():
+                read_logits(net, other)
+            return f"it takes {kind} images: convert them"
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            pass
+    return "give another --size or choose another model" if sized else "resize them (--size) or choose another model"

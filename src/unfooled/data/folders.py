@@ -41,6 +41,11 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     """
     wanted, top, classes = _split(root, split)
     warnings = [unsplit(split, root)] if wanted == "all" else []
+    if not classes and not _images(root):
+        raise BadInput(
+            f"{root} holds no images; with labels they are looked for as {root}/CLASS/*.png (or .npz or IDX files), to "
+            f"be explained without labels as {root}/*.png"
+        )
     if not classes:
         raise BadInput(f"{root} holds no folders; images are looked for as {root}/CLASS/*.png, or .npz or IDX files")
     held = {name: _images(top / name) for name in classes}

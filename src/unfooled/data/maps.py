@@ -65,6 +65,9 @@ def _pick(names: list[str], name: str | None, path: Path) -> str:
 
 def _array(path: Path, name: str | None) -> np.ndarray:
     with path.open("rb") as f:
+        if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
+            raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
+        f.seek(0)
         found = np.load(f, allow_pickle=False)
         if isinstance(found, np.ndarray):
             if name is not None:

@@ -15,6 +15,8 @@ References:
 
 from __future__ import annotations
 
+from operator import index
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
     check_maps(a, a)
     height, width = a.shape[1:]
     n = height * width
-    check_k(k, a)
+    k, w = check_k(k, a), check_window(w)
     rows = flat(a.detach())
     kept = torch.zeros_like(a, dtype=torch.bool)
     left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax hands NaN on
@@ -77,7 +79,7 @@ def spread(a: Tensor, w: int) -> Tensor:
 
     Shifted copies, since pooling has no bool and costs some fifty times as much on a CPU.
     """
-    check_window(w)
+    w = check_window(w)
     if a.ndim != 3:
         raise BadInput(f"the map has shape {tuple(a.shape)}; windows need (B, H, W)")
     for dim in (1, 2):
@@ -89,22 +91,41 @@ def spread(a: Tensor, w: int) -> Tensor:
     return a
 
 
-def check_k(k: int, a: Tensor) -> None:
-    """Refuse a k that does not fit the maps, (B, *D)."""
-    n = a.shape[1:].numel()
-    if not 1 <= k <= n:
-        raise BadInput(f"k is {k}; maps of shape {tuple(a.shape[1:])} have 1 to {n} entries to choose")
+def check_k(k: int, a: Tensor) -> int:
+    """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and maps of which there are none."""
+    n, whole = a.shape[1:].numel(), _whole(k)
+    if len(a) == 0:
+        raise BadInput(f"the maps have shape {tuple(a.shape)}: there are none in it; give at least one")
+    if whole is None or not 1 <= whole <= n:
+        raise BadInput(
+            f"k is {k!r}; maps of shape {tuple(a.shape[1:])} have 1 to {n} entries to choose; give a whole number"
+        )
+    return whole
 
 
-def check_window(w: int) -> None:
-    """Refuse a reach that is no whole number of at least 0."""
-    if isinstance(w, bool) or not isinstance(w, int) or w < 0:
+def check_window(w: int) -> int:
+    """Return the reach of a window as a plain int; refuse what is no whole number of at least 0."""
+    whole = _whole(w)
+    if whole is None or whole < 0:
         raise BadInput(f"w is {w!r}; the reach of a window is a whole number of pixels, at least 0")
+    return whole
+
+
+def _whole(value: object) -> int | None:
+    """Whole numbers of any kind, NumPy's too, as int; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def check_maps(a: Tensor, b: Tensor) -> None:
-    """Refuse pairs that are not maps of one shape, (B, H, W)."""
+    """Refuse pairs that are not maps of one shape, (B, H, W), or of which there are none."""
     check_pair(a, b)
+    if len(a) == 0:
+        raise BadInput(f"a and b have shape {tuple(a.shape)}: there are no maps in them; give at least one pair")
     if a.ndim != 3:
         raise BadInput(f"a has shape {tuple(a.shape)}; maps are (B, H, W), try abs_sum(a) for (B, C, H, W)")
 

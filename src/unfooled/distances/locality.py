@@ -88,8 +88,8 @@ def top_k_mask(a: Tensor, k: int) -> Tensor:
     Raises:
         BadInput: k does not fit the map.
     """
+    k = check_k(k, a)
     rows = flat(a.detach())
-    check_k(k, a)
     least = _kth_largest(rows, k)
     mask = rows >= least
     room = k - mask.sum(1, keepdim=True, dtype=torch.int32)
@@ -230,7 +230,7 @@ def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
 
 def _local_mean(a: Tensor, w: int) -> Tensor:
     """Mean over the window around each pixel; float64, in which sums of float32 are exact and ties stay ties."""
-    check_window(w)
+    w = check_window(w)
     return F.avg_pool2d(a.detach().double()[:, None], 2 * w + 1, 1, w, count_include_pad=False)[:, 0]
 
 

@@ -322,7 +322,7 @@ def maps_of(model: Model, x: Tensor, y: Tensor, explain: Explanation, reduce: Re
     """The true maps, (B, H, W), detached."""
     parts = zip(x.split(batch), y.split(batch), strict=True)
     with torch.enable_grad():
-        return torch.cat([mapped(explain(model, z, label), reduce).detach() for z, label in parts])
+        return torch.cat([mapped(explain(model, z, label), reduce, len(z)).detach() for z, label in parts])
 
 
 @torch.no_grad()

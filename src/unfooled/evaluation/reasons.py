@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks import Differences, out_of_lens
-from unfooled.attacks.explanation_candidates import Explanation, takes_create_graph
+from unfooled.attacks.explanation import differentiable
+from unfooled.attacks.explanation_candidates import Explanation
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import frozen
 from unfooled.core.shapes import where_rows
@@ -86,16 +87,7 @@ def way_of(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> Way:
         pixels = found[0].numel()
         if pixels < 2:
             return Way("", "its maps have a single value, which has no order", pixels)
-        if not takes_create_graph(explain):
-            return Way("differences", pixels=pixels)
-        z = x.clone().requires_grad_()
-        try:
-            with torch.enable_grad():
-                value = as_maps(explain(model, z, y, create_graph=True)).square().sum()
-                torch.autograd.grad(value, z)
-        except RuntimeError:  # a layer without a second derivative, or a map without a graph
-            return Way("differences", pixels=pixels)
-    return Way("gradients", pixels=pixels)
+    return Way("gradients" if differentiable(model, x, y, explain) else "differences", pixels=pixels)
 
 
 def shrunk(threat: Threat, share: float) -> Threat:

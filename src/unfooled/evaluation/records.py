@@ -153,7 +153,8 @@ class ReasonPoint(Record):
     Attributes:
         eps: the radius, a mean where samples have their own; share: in multiples of the audited one.
         how: "attack", "best of N" (random points, as many as the attack takes explanations) or "random" (one point).
-        lens: corrected LENS-recall; lens_raw: before the correction. Each score is taken at its own worst point.
+        lens: corrected LENS-recall; lens_raw: before the correction. Each score is taken at its own worst
+            point, but Kendall, on maps of 4096 pixels and more, at that of LENS.
         top_k: intersection of the top k. kendall: tau-b.
         attacked, failed, undefined, skipped: samples by status, of LENS; means are over the attacked.
     """

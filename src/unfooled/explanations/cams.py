@@ -12,18 +12,16 @@ References:
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unfooled.core.checks import BadInput, check_differentiable
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
-from unfooled.explanations.gradients import differentiating, entry, prepared, scored
+from unfooled.explanations.gradients import differentiating, entry, prepared, scored, twice_differentiable
 from unfooled.explanations.layers import Spatial, find_spatial, output_of, recorded
 
 
@@ -110,8 +108,7 @@ def grad_cam_map(
         found = find_spatial(model, x[:1], grid=grid) if layer is None else None
         name = found.layer if found else str(layer)
         z = entry(x, create_graph)
-        # Fused attention kernels have no second derivative.
-        with recorded(model, name) as calls, sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
+        with recorded(model, name) as calls, twice_differentiable(twice):
             value = scored(model, z, y, score)
         a = output_of(calls, name, len(x))
         if found is None:

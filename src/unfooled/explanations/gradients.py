@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels, check_mode
 from unfooled.core.goals import read_logits
@@ -103,6 +104,11 @@ def entry(x: Tensor, create_graph: bool) -> Tensor:
     return x.clone() if create_graph and x.requires_grad else x.detach().clone().requires_grad_()
 
 
+def twice_differentiable(wanted: bool = True) -> AbstractContextManager[None]:
+    """Run forwards so that their gradients can be differentiated: fused attention kernels have no second derivative."""
+    return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
+
+
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
     """s(f(z), y), (B,), with the model's output checked."""
     logits = read_logits(model, z)
@@ -112,7 +118,8 @@ def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
 
 def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph: bool) -> Tensor:
     """Return d s(f(z), y) / dz for a z that requires gradients, (B, *D)."""
-    value = scored(model, z, y, score)
+    with twice_differentiable(create_graph):
+        value = scored(model, z, y, score)
     check_differentiable(value)
     (g,) = torch.autograd.grad(value.sum(), z, create_graph=create_graph, allow_unused=True)
     if g is None:

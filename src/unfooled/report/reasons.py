@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unfooled.core.threats import eps_text
+from unfooled.evaluation.reasons import LARGE
 from unfooled.evaluation.records import Mean, ReasonPoint, Reasons
 from unfooled.report.curves import eps_ticks, nice_step
 from unfooled.report.plots import BOTTOM, LEFT, RIGHT, TOP, Dot, Label, Plot, Trace
@@ -42,6 +43,13 @@ def attacked(run: Run) -> Reasons | None:
     """The run's record, where something was attacked."""
     found = run.summary.reasons
     return found if found is not None and found.curve else None
+
+
+def points_of(found: Reasons) -> str:
+    """At which points the scores of the table are taken."""
+    if found.pixels < LARGE:
+        return "Each score is taken at its own worst point"
+    return "LENS and top k are taken at their own worst points, Kendall, on maps this large, at that of LENS"
 
 
 def chance_level(found: Reasons, score: str) -> float | None:

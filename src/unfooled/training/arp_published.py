@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import evaluating, frozen
-from unfooled.explanations.gradients import differentiating
+from unfooled.explanations.gradients import differentiating, twice_differentiable
 from unfooled.explanations.layers import find_spatial, output_of, recorded
 
 
@@ -129,7 +129,7 @@ def _resize(before: int, after: int, like: Tensor) -> Tensor:
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """Logits, (B, K), and S, (B, h, w), with the batch's root mean square in it."""
-    with differentiating(), recorded(model, layer) as calls:
+    with differentiating(), recorded(model, layer) as calls, twice_differentiable():
         logits = model(x)
     a = output_of(calls, layer, len(x))
     value = logits.gather(1, y[:, None]).sum() / logits.shape[1]

@@ -30,6 +30,7 @@ from unfooled.core.losses import cross_entropy
 from unfooled.core.modes import evaluating, frozen
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import Threat
+from unfooled.explanations.gradients import twice_differentiable
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def n_fgsm(threat: Threat, *, step: float = 1.0, noise: float = 2.0, align: floa
 def _slopes(model: nn.Module, y: Tensor, *at: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
     """Gradients of the cross-entropy at each of the points, per sample."""
     leaves = [z.detach().requires_grad_() for z in at]
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable(create_graph):
         # Each sample's loss counts once, so that a gradient does not shrink with the batch.
         total = sum((cross_entropy(model(z).to(z.dtype), y).sum() for z in leaves), torch.zeros((), device=y.device))
         return torch.autograd.grad(total, leaves, create_graph=create_graph)
