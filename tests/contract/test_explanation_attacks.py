@@ -30,7 +30,7 @@ from unfooled.attacks.explanation import budget_of
 from unfooled.attacks.explanation_objectives import MapObjective, normalised
 from unfooled.core.checks import BadInput
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
-from unfooled.distances import as_maps, kendall, top_k_intersection
+from unfooled.distances import as_maps, dilate, diverse_top_k, kendall, top_k_intersection
 from unfooled.distances.attention import centroid
 from unfooled.evaluation.explanation import (
     ATTACKED,
@@ -168,6 +168,7 @@ def test_the_batch_does_not_matter(differences: Differences | None) -> None:
 OBJECTIVES: dict[str, MapObjective] = {
     "out_of_top_k": out_of_top_k(K),
     "out_of_lens": out_of_lens(K, 1),
+    "out_of_diverse": out_of_lens(K, 1, diverse=True),
     "mass_center": mass_center(),
     "into": into(F.pad(torch.ones(3, 3), (0, 5, 0, 5))),
     "cosine": cosine(),
@@ -206,6 +207,11 @@ def test_objectives_move_what_their_names_say(digits: tuple[nn.Module, Tensor, T
     corner[:4, :4] = 1
     share = [(m * corner).sum((1, 2)) / m.sum((1, 2)) for m in (after(into(corner)), a)]
     assert share[0].mean() > share[1].mean() + 0.1
+    around = dilate(diverse_top_k(a, K, 1), 1)
+    wide, narrow = ((after(o) * around).sum((1, 2)).mean() for o in (out_of_lens(K, 1, diverse=True), out_of_top_k(K)))
+    assert wide < 0.97 * narrow
+    with pytest.raises(BadInput, match=r"mask is a list; give a tensor"):
+        into([[1.0]])  # type: ignore[arg-type]
 
 
 def test_smoothing_gives_a_relu_network_its_curvature(digits: tuple[nn.Module, Tensor, Tensor]) -> None:

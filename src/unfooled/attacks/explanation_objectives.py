@@ -117,6 +117,8 @@ class _Into:
 
 def into(mask: Tensor) -> MapObjective:
     """Drive mass into a region: weights (H, W) for all samples, or (B, H, W), bool or real."""
+    if not isinstance(mask, Tensor):
+        raise BadInput(f"mask is a {type(mask).__name__}; give a tensor, torch.as_tensor(mask)")
     return _Into(mask)
 
 
