@@ -2,6 +2,8 @@
 
     python benchmarks/cascade_vs_autoattack.py peer trades          AutoAttack, kept chunk by chunk; resumes. The first
                                                                     chunk of a start is also timed against ours
+    python benchmarks/cascade_vs_autoattack.py peer trades --images 200   the first chunk alone: times both again, and
+                                                                    says whether it left whom the record left
     python benchmarks/cascade_vs_autoattack.py ours trades          three seeds of `normal`, and `thorough`
     python benchmarks/cascade_vs_autoattack.py table                what is in the results, as a table
 
@@ -109,13 +111,13 @@ def timing(part: dict[str, Any], start: int) -> dict[str, Any]:
     }
 
 
-def peer(name: str, path: str) -> None:
-    """AutoAttack over all chunks; finished ones are found again."""
+def peer(name: str, path: str, last: int) -> None:
+    """AutoAttack over the chunks of the images before `last`; finished ones are found again."""
     model, (x, y) = network(name), images()
     folder = Path("runs") / f"autoattack-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     parts, first = [], True
-    for start in range(0, N, CHUNK):
+    for start in range(0, last, CHUNK):
         file = folder / f"{start}.pt"
         if not file.exists():
             buffer = io.BytesIO()
@@ -125,10 +127,16 @@ def peer(name: str, path: str) -> None:
             print(name, start, flush=True)
         parts.append(torch.load(file, weights_only=True))
     alive = {stage: torch.cat([p["survivors"][stage] for p in parts]) for stage in STAGES}
+    recorded = json.loads(results(name).read_text()).get("autoattack") if results(name).exists() else None
+    if recorded:
+        differ = int((standing(recorded["survivors"])[:last] ^ alive["square"]).sum())
+        print(f"{name}: {differ} of {last} verdicts differ from the record")
     total = {
         k: sum(p["spent"][s][k] for p in parts for s in STAGES) for k in ("seconds", "cpu", "forwards", "backwards")
     }
     record(name, "timed", [timing(p, i * CHUNK) for i, p in enumerate(parts) if p.get("ours")])
+    if last < N:
+        return
     record(
         name,
         "autoattack",
@@ -181,9 +189,14 @@ def ours(name: str, efforts: list[str], seeds: int) -> None:
         record(name, effort, rows)
 
 
+def results(name: str) -> Path:
+    """The network's result file."""
+    return RESULTS / f"cascade-vs-autoattack-{name}.json"
+
+
 def record(name: str, key: str, value: Any) -> None:
     """Add to the network's result file."""
-    file = RESULTS / f"cascade-vs-autoattack-{name}.json"
+    file = results(name)
     whole = json.loads(file.read_text()) if file.exists() else {}
     whole |= {"n": N, "eps": EPS, "environment": Environment.here("cpu").model_dump()}
     whole[key] = value
@@ -229,13 +242,14 @@ def main() -> None:
     parser.add_argument("network", nargs="?", choices=("trades", "pgd-at", "lenet5"))
     parser.add_argument("--effort", nargs="+", default=["normal"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=N, help="of `peer`: a multiple of 200")
     parser.add_argument("--peer-path", default="../auto-attack")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     match options.part:
         case "peer":
-            peer(options.network, options.peer_path)
+            peer(options.network, options.peer_path, options.images)
         case "ours":
             ours(options.network, options.effort, options.seeds)
         case "table":
