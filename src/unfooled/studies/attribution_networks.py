@@ -29,12 +29,13 @@ from unfooled.training.loop import Checkpoint
 def two_convolutions(shape: Sequence[int], classes: int, *, width: int = 16, hidden: int = 256) -> nn.Sequential:
     """The networks of Madry et al. and Chen et al. for MNIST: 5x5 convolutions of `width` and twice that, two linear.
 
-    The published width is 32, with 1024 hidden units.
+    The published width is 32, with 1024 hidden units. ReLU follows the pooling: the same function, on a quarter of the
+    values. In channels-last memory a training step takes .7 to .9 of the time, even of images with one channel.
     """
     c, h, w = shape
     return nn.Sequential(
-        nn.Conv2d(c, width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(c, width, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(2 * width * (h // 4) * (w // 4), hidden), nn.ReLU(), nn.Linear(hidden, classes),
     )  # fmt: skip
 
@@ -226,7 +227,7 @@ class Bench:
         task, (x, y) = self.task, self.train
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            net = task.arch(tuple(x.shape[1:]), int(y.max()) + 1)
+            net = _fast(task.arch(tuple(x.shape[1:]), int(y.max()) + 1))
         if arm.start is not None:
             net.load_state_dict(self.network(arm.start).state_dict())
         steps = max(PIECES, round(task.steps * arm.share))
@@ -245,4 +246,9 @@ class Bench:
         if keep is not None:  # with those of earlier starts, which are not yielded again
             spent = [epoch["seconds"] for epoch in torch.load(keep.path, weights_only=True)["history"]]
         self.seconds[arm.name] = sum(spent)
-        return net.eval()
+        return _fast(net.eval())  # `train` leaves networks of colour images as it found files want them
+
+
+def _fast(net: nn.Module) -> nn.Module:
+    """In the memory format that convolutions are fastest in."""
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
