@@ -90,9 +90,10 @@ def fill_mean(x: Tensor) -> Tensor:
 
 
 def fill_blur(x: Tensor) -> Tensor:
-    """The image averaged over windows of half its side."""
+    """The image averaged over windows of half its side: along one side, then the other."""
     side = (min(x.shape[2:]) // 4) * 2 + 1
-    return F.avg_pool2d(x, side, stride=1, padding=side // 2, count_include_pad=False)
+    rows = F.avg_pool2d(x, (1, side), stride=1, padding=(0, side // 2), count_include_pad=False)
+    return F.avg_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
 
 
 def fill_noise(x: Tensor) -> Tensor:
