@@ -63,7 +63,7 @@ def step(model: nn.Module, loss: TrainingLoss, optimizer: torch.optim.Optimizer,
 
 def compared(model: nn.Module, x: Tensor, y: Tensor, threat: uf.Linf, steps: int, rounds: int) -> dict[str, Any]:
     """Both losses in turns."""
-    losses = {"pgd-at": Madry(threat, steps=steps), "pgd-at + arp": arp(threat, steps=steps)}
+    losses: dict[str, TrainingLoss] = {"pgd-at": Madry(threat, steps=steps), "pgd-at + arp": arp(threat, steps=steps)}
     nets = {name: copy.deepcopy(model).train() for name in losses}
     optimizers = {name: torch.optim.AdamW(net.parameters(), lr=1e-3) for name, net in nets.items()}
     spent: dict[str, list[float]] = {name: [] for name in losses}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,10 @@ from unfooled.evaluation.cascade import (
     cascade,
     targets,
 )
+from unfooled.evaluation.envelope import envelope
 from unfooled.evaluation.records import Config
 from unfooled.evaluation.run import Run
+from unfooled.evaluation.stages import Decisions
 from unfooled.evaluation.verify import verify
 
 SHAPE = (1, 6, 5)
@@ -190,3 +193,57 @@ def test_waves_stop_after_two_that_closed_nothing() -> None:
     log: list[Point] = []
     cascade(model, x, model(x).argmax(1), Linf(1e-7), effort=Effort("waves", (Waves(1),) * 5), log=log)
     assert len([p for p in log if p.stage.endswith("odi")]) == 2
+
+
+GLOBAL = tiny_net(3, SHAPE)
+
+
+def blind(z: Tensor) -> Tensor:
+    """Its weights require gradients, its input gets none."""
+    return GLOBAL(z.detach()) + 0 * next(GLOBAL.parameters()).sum()
+
+
+class Hidden:
+    """As `blind`, where nothing finds the weights."""
+
+    def __init__(self) -> None:
+        self.nets = [tiny_net(3, SHAPE)]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.nets[0](z.detach())
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda x, y: cascade(blind, x, y, Linf(0.1)), "no gradient"),
+        (lambda x, y: envelope(blind, x, y), "no gradient"),
+        (lambda x, y: cascade(Hidden(), x, y, Linf(0.1)), "no gradient"),
+        (lambda x, y: envelope(Hidden(), x, y, (2,)), "no gradient"),
+        (lambda x, y: cascade(GLOBAL, x, y + 9, Linf(0.1)), "class order"),
+        (lambda x, y: cascade(GLOBAL, x[..., :3], y, Linf(0.1)), "the model fails on samples of shape"),
+        (lambda x, y: cascade(GLOBAL, x, y, Linf(0.1), effort="normal"), "uf.NORMAL"),  # type: ignore[arg-type]
+        (lambda x, y: cascade(GLOBAL, x, y, Linf(0.1), seed="a"), "seed"),  # type: ignore[arg-type]
+        (lambda x, y: cascade(GLOBAL, x, y, Linf(0.1), seed=2**70), "seed"),
+        (lambda x, y: cascade(GLOBAL, x, y, Linf(0.1), batch=-3), "batch"),
+    ],
+)
+def test_bad_input_is_said_in_a_sentence(call: Callable[[Tensor, Tensor], object], says: str) -> None:
+    x = points(6, SHAPE)
+    with torch.no_grad():
+        y = GLOBAL(x).argmax(1)
+    with pytest.raises(BadInput, match=says):
+        call(x, y)
+
+
+def test_labels_alone_suffice_in_l1_where_the_radius_is_wide() -> None:
+    x, threat = points(8, SHAPE), L1(8.0)
+    with torch.no_grad():
+        y = GLOBAL(x).argmax(1)
+        config = Config(model="", data="", n=8, threat=str(threat), seed=0)
+        model = Counted(GLOBAL)
+        work = Cascade(model, x, y, threat, 0, 8, model, 1, run=Run(None, config, chunk=8))
+        z = Decisions(600).propose(work, torch.arange(8), 0)
+    verdict = verify(GLOBAL, x, y, z, threat)
+    assert bool(verdict.inside.all())
+    assert bool(verdict.success.any())

@@ -190,3 +190,14 @@ def test_the_verdict_follows(first: list[str], again: list[str], robust: float, 
     assert because.endswith(".")
     if verdict == "NOT EVALUABLE":
         assert "detail of D2" in because
+
+
+def test_a_model_that_decides_nothing_and_labels_of_another_order_get_no_verdict() -> None:
+    model, x, y = subject()
+    findings = before(lambda z: torch.arange(5.0) + 0 * model(z), x, y, EPS)
+    d3 = next(f for f in findings if f.id == "D3")
+    assert d3.fired
+    assert conclude(findings, [], 0.2, extended=False)[0] == "NOT EVALUABLE"
+    findings = before(model, x, (y + 1) % 5, EPS)
+    assert next(f for f in findings if f.id == "D2").fired
+    assert conclude(findings, [], 0.0, extended=False)[0] == "NOT EVALUABLE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.cascade import Ascents, Bursts, Effort, Searches
 from unfooled.evaluation.records import Summary, read_record
-from unfooled.evaluation.subject import get_to_know
+from unfooled.evaluation.subject import fingerprint, get_to_know
 from unfooled.evaluation.verify import verify
 
 SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
@@ -404,3 +405,82 @@ def test_the_published_ensemble_keeps_its_own_figure() -> None:
     summary = audit(model, x, y, Linf(0.3), plan=replace(PLAN, whole=idle, attack_name="idle"))
     assert summary.robust_accuracy.value == summary.clean_accuracy.value
     assert not summary.trusted
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["honest", "no gradient"])
+def test_survivors_in_l0_are_no_error(hidden: bool) -> None:
+    model, x, y = subject(8)
+    summary = audit((lambda z: model(z.detach())) if hidden else model, x, y, L0(0.5), plan=PLAN)
+    assert (summary.robust_accuracy.value or 0) > 0.5
+
+
+def test_models_that_refuse_inputs_with_a_gradient_are_audited() -> None:
+    """As those that call `.numpy()` do."""
+    model, x, y = subject(8)
+    summary = audit(lambda z: torch.from_numpy(model(z).numpy()), x, y, Linf(0.3), plan=PLAN)
+    assert any(f.id == "D8" and f.fired for f in summary.diagnostics)
+    assert (summary.robust_accuracy.value or 0) < 1
+
+
+class Pinned(nn.Module):
+    """Answers near the inputs that it met first as it did there."""
+
+    def __init__(self, model: nn.Module, n: int) -> None:
+        super().__init__()
+        self.model, self.n = model, n
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, z: Tensor) -> Tensor:
+        out = []
+        for row, logits in zip(z, self.model(z), strict=True):
+            kept = next((v for x, v in self.seen if bool((row.detach() - x).abs().max() < 0.3)), None)
+            if kept is None and len(self.seen) < self.n:
+                self.seen.append((row.detach().clone(), logits.detach().clone()))
+            out.append(logits if kept is None else 0.98 * kept + 0.02 * logits)
+        return torch.stack(out)
+
+
+def test_a_model_that_remembers_the_samples_is_not_believed() -> None:
+    model, x, y = subject(8)
+    summary = audit(Pinned(model, 8), x, y, Linf(0.2), plan=PLAN)
+    found = next(f for f in summary.diagnostics if f.id == "D20")
+    assert found.fired
+    assert summary.verdict == "NOT EVALUABLE"
+    plain = audit(model, x, y, Linf(0.005), plan=PLAN)
+    assert not any(f.id == "D20" and f.fired for f in plain.diagnostics)
+    assert (plain.robust_accuracy.value or 0) > 0  # there were survivors to replay
+
+
+def test_a_fingerprint_tells_code_and_settings() -> None:
+    model, x, y = subject(4)
+
+    class Same(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.net(z)  # a comment is no change
+
+    class Rounds(Same):
+        def forward(self, z: Tensor) -> Tensor:
+            return self.net(z.round())
+
+    def scaled(by: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda z: by * z.flatten(1)
+
+    def told(subject: Callable[[Tensor], Tensor]) -> str:
+        return fingerprint(subject, x, y)["model"]
+
+    one, two = torch.ones(1), 2 * torch.ones(1)
+    assert told(Same()) == told(Same())
+    assert told(scaled(one)) == told(scaled(one))
+    different = [told(m) for m in (Same(), Rounds(), nn.Sequential(model, nn.ReLU()), scaled(one), scaled(two))]
+    assert len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_noise_is_noticed_at_any_scale_of_the_logits(scale: float) -> None:
+    model, x, y = subject(8)
+    assert get_to_know(lambda z: scale * (model(z) + 0.1 * torch.randn(len(z), 3)), x, y).random
+    assert not get_to_know(lambda z: scale * model(z), x, y).random

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks import pgd
 from unfooled.core.checks import BadInput, check_mode
-from unfooled.core.classifier import Classifier
+from unfooled.core.classifier import Classifier, logits_of
 from unfooled.core.modes import counted, evaluating, frozen, in_training, modules_of
 from unfooled.core.threats import Linf
 
@@ -119,3 +120,22 @@ def test_samples_are_counted_not_calls() -> None:
         with pytest.raises(AttributeError):
             _ = f.nothing
     assert torch.equal(f(x), module(x))
+
+
+HELD = net()
+
+
+def named_globally(x: Tensor) -> Tensor:
+    return HELD(x)
+
+
+def test_a_function_holds_the_modules_that_it_names() -> None:
+    assert modules_of(named_globally) == [HELD]
+
+
+@pytest.mark.parametrize("wrapped", [lambda z: SimpleNamespace(logits=z), lambda z: {"logits": z}, lambda z: (z, 1)])
+def test_backwards_are_counted_whatever_holds_the_logits(wrapped: Callable[[Tensor], Any]) -> None:
+    with counted(lambda x: wrapped(2 * x)) as f:
+        x = points(3, (4,)).requires_grad_()
+        logits_of(f(x)).sum().backward()
+    assert (f.forwards, f.backwards) == (3, 3)

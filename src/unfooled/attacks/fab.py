@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput, check_differentiable
+from unfooled.core.checks import BadInput, input_gradient
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.losses import margin, margin_targeted, true_logit
 from unfooled.core.modes import frozen
@@ -118,7 +118,7 @@ def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) ->
     def single(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         loss = margin if goal is None else margin_targeted(goal[rows])
         value = loss(logits, y[rows])
-        (g,) = torch.autograd.grad(value.sum(), leaf)
+        g = input_gradient(value, leaf)
         return value.detach(), g
 
     def nearest(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) ->
         value, g = torch.zeros_like(reach), torch.zeros_like(leaf)
         for j in range(count):
             gap = true_logit(logits, others[:, j]) - true_logit(logits, label)
-            (part,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=j + 1 < count)
+            part = input_gradient(gap, leaf, retain_graph=j + 1 < count)
             far = gap.detach().abs() / flat(part.nan_to_num()).norm(p=DUAL[norm], dim=1).clamp_min(TINY)
             nearer = far < reach
             reach, value = torch.where(nearer, far, reach), torch.where(nearer, gap.detach(), value)
@@ -195,7 +195,6 @@ class _Walk:
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
             logits = read_logits(self.model, leaf)
-            check_differentiable(logits)
             value, g = self.linearise(leaf, logits, at)
         return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.note(z, at, logits.detach())
 

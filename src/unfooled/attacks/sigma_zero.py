@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unfooled.core.checks import check_differentiable
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
 from unfooled.core.modes import frozen
@@ -70,6 +71,7 @@ def sigma_zero(
             leaf = delta.detach().requires_grad_()
             with torch.enable_grad():
                 logits = read_logits(model, x + leaf, y)
+                check_differentiable(logits)
                 far = (-sign * margin(logits, y)).clamp_min(0)
                 stand_in = (leaf.square() / (leaf.square() + sigma)).flatten(1).mean(1)
                 (g,) = torch.autograd.grad((far + stand_in).sum(), leaf)

@@ -10,6 +10,11 @@ from torch import Tensor
 from unfooled.core.modes import in_training
 from unfooled.core.threats import UNIT, Box, Threat
 
+NO_GRADIENT = (
+    "the model's output carries no gradient to its input (detach, no_grad, numpy or argmax inside? "
+    "torch.inference_mode() around the call?); gradient attacks cannot judge it"
+)
+
 
 class BadInput(ValueError):
     """The caller's input cannot be used; the message names the offender and the mend."""
@@ -71,10 +76,16 @@ def check_logits(logits: Any, n: int) -> Tensor:
 def check_differentiable(logits: Tensor) -> None:
     """Refuse a model whose output does not depend on its input for autograd."""
     if not logits.requires_grad:
-        raise BadInput(
-            "the model's output carries no gradient to its input (detach, no_grad, numpy or argmax inside?); "
-            "gradient attacks cannot judge it"
-        )
+        raise BadInput(NO_GRADIENT)
+
+
+def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """The gradient of a sum with respect to the input; refuses a model that has none."""
+    if value.requires_grad:
+        (g,) = torch.autograd.grad(value.sum(), leaf, retain_graph=retain_graph, allow_unused=True)
+        if g is not None:
+            return g
+    raise BadInput(NO_GRADIENT)
 
 
 def check_mode(model: Any) -> None:
@@ -83,6 +94,14 @@ def check_mode(model: Any) -> None:
     if active:
         more = f" and {len(active) - 1} more" if len(active) > 1 else ""
         raise BadInput(f"the model is in training mode: {active[0]}{more}; call model.eval() first")
+
+
+def check_run(seed: Any, batch: Any = None) -> None:
+    """Refuse a seed that is no whole number of 63 bits, and a batch below 1."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise BadInput(f"seed is {seed!r}; it must be a whole number, at least 0 and below 2**63")
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise BadInput(f"batch is {batch!r}; it must be a whole number of samples, at least 1")
 
 
 def check_threat(x: Tensor, threat: Threat) -> None:

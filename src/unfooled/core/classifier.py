@@ -25,6 +25,25 @@ def logits_of(output: Any) -> Tensor:
     raise BadInput(f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits")
 
 
+def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """What the model returns; what it raises is told as its own.
+
+    Raises:
+        BadInput: with the model's error in one line. Memory that has run out stays what it is.
+    """
+    try:
+        return model(x)
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise BadInput(
+            f"the model fails on samples of shape {tuple(x.shape[1:])}, {x.dtype}, with {type(error).__name__}: {said}"
+        ) from error
+
+
 class Classifier(nn.Module):
     """A classifier on the unit box: x -> module((x - mean) / std), unwrapped to logits.
 

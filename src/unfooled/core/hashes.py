@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from types import CodeType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unfooled.core.modes import modules_of
+from unfooled.core.modes import bound, modules_of
 
 
 def tensors_hash(*tensors: Tensor) -> str:
@@ -35,3 +37,52 @@ def weights_hash(model: Any) -> str:
             if isinstance(value, Tensor):
                 held.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return held.hexdigest()
+
+
+def model_hash(model: Any) -> str:
+    """SHA-256 of what a model computes, as far as it can be told: weights, layers and their settings, code.
+
+    Code is that of classes outside of torch and of functions, without comments; tensors that a function closes over or
+    an object holds count too.
+    """
+    held, roots = hashlib.sha256(weights_hash(model).encode()), modules_of(model)
+    for root in roots:
+        held.update(_settled(repr(root)))
+        kinds = {type(module) for module in root.modules() if not type(module).__module__.startswith("torch.")}
+        for kind in sorted(kinds, key=lambda k: k.__qualname__):
+            _add_kind(held, kind)
+    if not isinstance(model, nn.Module):
+        _add_kind(held, type(model))
+        code = getattr(model, "__code__", None)
+        if code is not None:
+            _add_code(held, code)
+        for part in (*bound(model), *getattr(model, "__dict__", {}).values()):
+            if isinstance(part, Tensor):
+                held.update(tensors_hash(part).encode())
+            elif isinstance(part, (int, float, str, tuple)):
+                held.update(_settled(repr(part)))
+    return held.hexdigest()
+
+
+def _settled(text: str) -> bytes:
+    """A description without addresses, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text).encode()
+
+
+def _add_kind(held: Any, kind: type) -> None:
+    held.update(kind.__qualname__.encode())
+    for name, member in sorted(vars(kind).items()):
+        code = getattr(member, "__code__", None)
+        if code is not None:
+            held.update(name.encode())
+            _add_code(held, code)
+
+
+def _add_code(held: Any, code: CodeType) -> None:
+    held.update(code.co_code)
+    held.update(" ".join(code.co_names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add_code(held, constant)
+        else:
+            held.update(_settled(repr(constant)))

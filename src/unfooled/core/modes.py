@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,11 @@ from unfooled.core.types import Model
 
 
 def modules_of(model: Any) -> list[nn.Module]:
-    """The modules behind a callable: itself, what it wraps (`.model`, `.module`, `.func`), or the owner of a method."""
+    """The modules behind a callable.
+
+    Itself, what it wraps (`.model`, `.module`, `.func`), the owner of a method, what a function closes over, and what
+    it names among its globals.
+    """
     found: list[nn.Module] = []
     seen: set[int] = set()
 
@@ -26,20 +30,24 @@ def modules_of(model: Any) -> list[nn.Module]:
             return
         for name in ("model", "module", "func", "__self__", "__wrapped__"):
             visit(getattr(item, name, None))
-        if isinstance(item, partial):
-            for part in (*item.args, *item.keywords.values()):
-                if isinstance(part, nn.Module):
-                    visit(part)
-        for cell in getattr(item, "__closure__", None) or ():
-            try:
-                inner = cell.cell_contents
-            except ValueError:  # a cell that is still empty
-                continue
-            if isinstance(inner, nn.Module):
-                visit(inner)
+        for part in bound(item):
+            if isinstance(part, nn.Module):
+                visit(part)
 
     visit(model)
     return found
+
+
+def bound(item: Any) -> Iterator[Any]:
+    """What a partial or a function holds: arguments, the cells of its closure, the globals that it names."""
+    if isinstance(item, partial):
+        yield from (*item.args, *item.keywords.values())
+    for cell in getattr(item, "__closure__", None) or ():
+        with suppress(ValueError):  # a cell that is still empty
+            yield cell.cell_contents
+    code, names = getattr(item, "__code__", None), getattr(item, "__globals__", {})
+    if code is not None:
+        yield from (names[name] for name in code.co_names if name in names)
 
 
 def in_training(model: Any) -> list[str]:
@@ -94,9 +102,10 @@ class Counted:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the model and count the samples, now and when a gradient comes back."""
-        logits = self.model(x)
+        output = self.model(x)
         self.forwards += len(x)
-        if isinstance(logits, Tensor) and logits.requires_grad:
+        logits = _held(output)
+        if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a count alone.
             rows = len(x)
 
@@ -104,10 +113,23 @@ class Counted:
                 self.backwards += rows
 
             logits.register_hook(note)
-        return logits
+        return output
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)
+
+
+def _held(output: Any) -> Tensor | None:
+    """The logits that an output holds; None where it holds none, which is for its reader to refuse."""
+    if isinstance(output, Tensor):
+        return output
+    from unfooled.core.checks import BadInput  # both need this module
+    from unfooled.core.classifier import logits_of
+
+    try:
+        return logits_of(output)
+    except BadInput:
+        return None
 
 
 class Tapped:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_inputs, check_mode
+from unfooled.core.checks import BadInput, check_inputs, check_mode, input_gradient
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.losses import best_other, true_logit
 from unfooled.core.shapes import flat, per_sample, where_rows
@@ -110,5 +110,5 @@ def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: obj
     with torch.enable_grad():
         logits = read_logits(model, leaf, y)
         value = sign * loss(logits, y)  # type: ignore[operator]
-        (g,) = torch.autograd.grad(value.sum(), leaf)
+        g = input_gradient(value, leaf)
     return logits.detach(), value.detach(), g.nan_to_num(0.0, 0.0, 0.0)

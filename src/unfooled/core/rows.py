@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import BadInput
+from unfooled.core.classifier import answered
 from unfooled.core.modes import modules_of
 from unfooled.core.shapes import free_bytes
 from unfooled.core.types import Model
@@ -77,6 +78,10 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, chunk_bytes: i
         A batch size between 1 and `ceiling`.
     """
     budget = RowBudget(model, x, chunk_bytes)
-    with torch.enable_grad(), budget.measuring(1):
-        model(x[:1].detach().clone().requires_grad_())
+    try:
+        with torch.enable_grad(), budget.measuring(1):
+            model(x[:1].detach().clone().requires_grad_())
+    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
+        with torch.no_grad():
+            answered(model, x[:1])
     return min(ceiling, budget.rows)

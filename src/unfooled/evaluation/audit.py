@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.explanation_candidates import takes_create_graph
-from unfooled.core.checks import BadInput, check_threat
+from unfooled.core.checks import BadInput, check_run, check_threat
 from unfooled.core.goals import Attack, read_logits
 from unfooled.core.modes import Counted, frozen
 from unfooled.core.nearest import NORMS
@@ -42,12 +42,12 @@ from unfooled.evaluation.diagnostics import (
 )
 from unfooled.evaluation.envelope import envelope
 from unfooled.evaluation.movement import map_scores
-from unfooled.evaluation.probes import before, finding
+from unfooled.evaluation.probes import before, finding, replayed
 from unfooled.evaluation.reasons import Attacked, Way, attack_reasons, shrunk, way_of
 from unfooled.evaluation.records import Config, Finding, Summary
 from unfooled.evaluation.run import Progress, Rows, Run
 from unfooled.evaluation.stages import Given, Stage
-from unfooled.evaluation.subject import Subject, fingerprint, get_to_know
+from unfooled.evaluation.subject import Subject, fingerprint, get_to_know, untouched
 from unfooled.evaluation.summary import Found, keep, summarise
 from unfooled.evaluation.verify import verify
 from unfooled.explanations.gradients import saliency
@@ -138,8 +138,8 @@ class _Audit:
     run: Run
     seed: int
     batch: int
+    untouched: Model | None
     counted: Counted = field(init=False)
-    aside: tuple[int, int] = field(init=False, default=(0, 0))
 
     def __post_init__(self) -> None:
         self.counted = Counted(self.subject.model)
@@ -162,12 +162,13 @@ class _Audit:
 
     def probed(self) -> list[Finding]:
         """What the model answers before it is attacked; refuses one that remembers queries."""
-        passed = self.counted.forwards, self.counted.backwards
         with frozen(self.counted):
             findings = self.run.once(
-                "probes", Finding, lambda: before(self.counted, self.x, self.y, self.threat, seed=self.seed)
+                "diagnostics-probes",
+                Finding,
+                lambda: before(self.counted, self.x, self.y, self.threat, seed=self.seed),
+                model=self.counted,
             )
-        self.aside = self.counted.forwards - passed[0], self.counted.backwards - passed[1]
         if self.subject.probabilities:  # the probes saw their logarithm
             findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
         for f in findings:
@@ -285,6 +286,7 @@ class _Audit:
             may = self.plan.own and bool(of_kind(findings, "masking") or of_kind(findings, "extend"))
             if may:
                 again = extend(work, gradients, findings, self.plan.effort.stages[1:])
+        findings += self.replayed(work)
         attack = self.judge(work)
         findings += judged(work, attack["success"], attack["prediction"], attack["undefined"], right)
         explain = self.explanations(attack["x_adv"], gradients)
@@ -305,7 +307,17 @@ class _Audit:
         found.verdict, found.because = conclude(findings, again, found.robust_share, extended=may)
         found.findings = merged([self.mode(), *findings, found.rounded()])
         found.progress = work.log
-        found.aside = (self.aside[0] + work.aside[0] + gradients.spent[0], self.aside[1] + work.aside[1])
+        found.aside = (work.aside[0] + gradients.spent[0], work.aside[1])
+        return found
+
+    def replayed(self, work: Cascade) -> list[Finding]:
+        """D20 once more, at the points that the survivors ended at."""
+        rows = work.survivors()
+        if self.untouched is None or self.subject.random or not len(rows):
+            return []
+        passed = self.counted.forwards
+        found = [replayed(self.untouched, self.counted, work.best[rows], self.y[rows])]
+        work.aside = (work.aside[0] + self.counted.forwards - passed, work.aside[1])
         return found
 
     def mode(self) -> Finding:
@@ -408,6 +420,8 @@ def audit(
             raise BadInput(f"the plan's {name} is {getattr(plan, name)}; it must be at least 1")
     if plan.reasons is not None and not (plan.reasons_radii and min(plan.reasons_radii) > 0):
         raise BadInput(f"the plan's reasons_radii are {plan.reasons_radii}; give at least one, all above 0")
+    check_run(seed, batch)
+    before_all = untouched(model)
     subject = get_to_know(model, x, y)
     check_threat(x, threat)
     if threat.norm == math.inf and bool(torch.isfinite(torch.as_tensor(threat.eps)).all()):
@@ -451,7 +465,7 @@ def audit(
     )
     folder = Path(out) if out is not None else None
     run = Run(folder, config, chunk=chunk, progress=progress)
-    work = _Audit(subject, x, y, threat, plan, run, seed, batch or fitting_batch(subject.model, x))
+    work = _Audit(subject, x, y, threat, plan, run, seed, batch or fitting_batch(subject.model, x), before_all)
     found = work.stages()
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
     summary = summarise(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.adaptive import Averaged
-from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.checks import BadInput, check_attack, check_mode, check_run
 from unfooled.core.modes import Counted, frozen
 from unfooled.core.rows import fitting_batch
 from unfooled.core.shapes import where_rows
@@ -243,11 +243,16 @@ class Cascade(Frontier):
         return {"margin": margin, "fooled": hit, "certified": proven}
 
 
+def possible(stage: Stage, threat: Threat) -> bool:
+    """Whether a stage knows the threat's norm: there is no random search in L0."""
+    return threat.norm != 0 or not isinstance(stage, Searches)
+
+
 def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
     """The stages that a threat allows: L0 has sparse attacks instead of random search."""
     if threat.norm != 0:
         return tuple(stages)
-    kept = [s for s in stages if not isinstance(s, Searches)]
+    kept = [s for s in stages if possible(s, threat)]
     most = max((s.steps for s in stages if isinstance(s, Ascents)), default=20)
     return (*kept, Sparse(2 * most))
 
@@ -290,6 +295,9 @@ def cascade(
     """
     check_attack(x, y, threat)
     check_mode(model)
+    check_run(seed, batch)
+    if not isinstance(effort, Effort):
+        raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or an Effort of your own")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
     config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)

@@ -33,7 +33,7 @@ from unfooled.core.modes import Counted, frozen
 from unfooled.core.rows import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.cascade import Cascade, fitted
+from unfooled.evaluation.cascade import Cascade, fitted, possible
 from unfooled.evaluation.probes import before, dead, finding
 from unfooled.evaluation.records import Config, Finding
 from unfooled.evaluation.run import Run
@@ -179,7 +179,7 @@ def after(work: Cascade, gradients: Gradients, *, budget: int) -> list[Finding]:
     try:
         spare = budget - 7_000  # what the probes, the twin and the looks below take
         closed, tried = dict.fromkeys(SAID, 0), dict.fromkeys(SAID, 0)
-        steps = trials(max(0.02, spare / 14_000))
+        steps = [(key, s) for key, s in trials(max(0.02, spare / 14_000)) if possible(s, work.threat)]
         if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
             _ = gradients.twin  # outside of the stages, which count their own passes
             steps.append(("D15", Proposals(gradients.transferred, most=max(8, spare // 200))))
@@ -279,7 +279,7 @@ def extend(work: Cascade, gradients: Gradients, findings: list[Finding], stages:
         _while_it_pays(work, [Proposals(gradients.transferred), Ascents(60)], 400)
         work.attacked = own
         search: list[Stage] = [Searches(1000, cold=True), Searches(500)]
-        _while_it_pays(work, search, 420)
+        _while_it_pays(work, [s for s in search if possible(s, work.threat)], 420)
         _while_it_pays(work, [Decisions(1000)], 440)
         again = _look_again(work, 460)
     return again
@@ -303,6 +303,8 @@ def _look_again(work: Cascade, draw: int) -> list[Finding]:
         ("D11", Ascents(80, most=32, fresh=False, name="longer")),
         ("D14", Searches(300, most=48, cold=True)),
     ):
+        if not possible(stage, work.threat):
+            continue
         closed = 0
         if len(work.survivors()):
             closed = work.stage(f"{draw}-{key}-{stage.name}", stage, draw).closed

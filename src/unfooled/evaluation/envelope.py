@@ -22,7 +22,7 @@ from unfooled.attacks.bisect import bisect
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.sigma_zero import sigma_zero
-from unfooled.core.checks import BadInput, check_inputs, check_mode
+from unfooled.core.checks import BadInput, check_inputs, check_mode, check_run
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.modes import frozen
 from unfooled.core.nearest import unbounded
@@ -114,6 +114,7 @@ def envelope(
     """
     check_inputs(x, y)
     check_mode(model)
+    check_run(0, batch)
     for norm in norms:
         unbounded(norm)
     if budget < 100:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from unfooled.core import losses, rng
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.nearest import decided
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
@@ -57,8 +58,22 @@ def _values(model: Model, z: Tensor, y: Tensor, loss: Loss = losses.margin) -> T
         return loss(read_logits(model, z), y)
 
 
+def rounding(logits: Tensor) -> float:
+    """How far equal logits may be apart by the order of sums alone; what is farther apart is another answer.
+
+    Relative to the largest logit, whatever their scale: 1e-4, or 5e-3 where matrices are multiplied with some ten bits.
+    """
+    short = logits.dtype in (torch.float16, torch.bfloat16)
+    if logits.is_cuda and logits.dtype == torch.float32:
+        short = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    top = logits.detach().nan_to_num(0.0, 0.0, 0.0).abs().amax()
+    return (5e-3 if short else 1e-4) * max(float(top), torch.finfo(logits.dtype).tiny)
+
+
 def normalisation(model: Model, x: Tensor, y: Tensor) -> Finding:
-    """D2: the model does better on inputs that are normalised once more, so it expects other inputs."""
+    """D2: the model does better on inputs that are normalised once more, or worse than chance: they do not fit it."""
+    from scipy.stats import binom
+
     few, label = x[:100], y[:100]
     with torch.no_grad():
         base = float((read_logits(model, few).argmax(1) == label).double().mean())
@@ -73,8 +88,15 @@ def normalisation(model: Model, x: Tensor, y: Tensor) -> Finding:
             right = float((read_logits(model, (few - m) / s).argmax(1) == label).double().mean())
             if right > best:
                 best, name = right, key
+        k = read_logits(model, few[:1]).shape[1]
     gain = best - base
     slack = max(0.05, 2 / len(few))
+    unlucky = float(binom.cdf(round(base * len(few)), len(few), 1 / k))
+    if best < 0.5 and unlucky < 1e-3:
+        return finding(
+            "D2", True, f"{base:.0%} of {len(few)} samples are right, fewer than chance would give of {k} classes",
+            "no verdict: labels and outputs seem to be in another order; give the model's own (--labels)", base, 1 / k,
+        )  # fmt: skip
     return finding(
         "D2", gain > slack, f"accuracy {base:.0%} on the inputs as given, {best:.0%} after {name}",
         "no verdict: the preprocessing seems wrong; give the model's own mean and std", gain, slack,
@@ -88,27 +110,37 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
         logits, again = read_logits(model, few), read_logits(model, few)
         ones = torch.cat([read_logits(model, row[None]) for row in few[:8]])
         turned = read_logits(model, few.flip(0)).flip(0)
-    scale = 1e-4 * (1 + logits.abs().amax())
+    scale = rounding(logits)
     apart = [float((logits[: len(b)] - b).abs().amax()) for b in (again, ones, turned)]
     values = len(torch.unique(logits))
     odd = bool((~torch.isfinite(logits)).any())
     summed = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     coarse = values <= 32 and values < logits.numel()
     parts = [p for p, on in [("NaN or infinite", odd), ("probabilities", summed), (f"{values} values", coarse)] if on]
-    d3 = finding(
-        "D3", bool(parts), f"outputs of {len(few)} samples are {', '.join(parts) or 'plain logits'}",
-        "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked",
-        float(values), 32,
-    )  # fmt: skip
+    said = f"outputs of {len(few)} samples are {', '.join(parts) or 'plain logits'}"
+    action = "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked"
+    if constant(model, few, logits):
+        said = f"the logits of {len(few)} samples and of as many random inputs are all the same"
+        action = "no verdict: the model decides nothing, so nothing could change its decision"
+    d3 = finding("D3", bool(parts), said, action, float(values), 32)
     random = apart[0] > scale
     what = "the same input gives other outputs" if random else "outputs change with the rest of the batch"
     d4 = finding(
-        "D4", max(apart) > float(scale), f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
+        "D4", max(apart) > scale, f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
         f"{apart[2]:.2g} in another order" + (f": {what}" if max(apart) > scale else ""),
         "gradients are averaged over draws; fresh draws decide" if random else "no verdict: rows depend on each other",
-        max(apart), float(scale),
+        max(apart), scale,
     )  # fmt: skip
     return d3, d4
+
+
+def constant(model: Model, x: Tensor, logits: Tensor) -> bool:
+    """Whether samples of several values and uniform noise all get one answer, digit for digit."""
+    if len(x) < 8 or not bool((logits == logits[:1]).all()) or bool((x == x[:1]).all()):
+        return False
+    noise = rng.uniform(rng.seeds(x, 0, stage=405), tuple(x.shape[1:]), dtype=x.dtype)
+    with torch.no_grad():
+        return bool((read_logits(model, noise) == logits[:1]).all())
 
 
 def dead(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Finding, Finding]:
@@ -206,10 +238,26 @@ def remembers(model: Model, one: Tensor, first: Tensor, threat: Threat, seed: in
             read_logits(model, near)
         after = read_logits(model, one)
     change = float((first - after).nan_to_num(torch.inf, torch.inf, torch.inf).abs().amax())
-    limit = 1e-4 * (1 + float(first.abs().amax()))
+    limit = rounding(first)
     return finding(
         "D20", change > limit, f"the logits of a sample change by {change:.2g} after 500 queries near it",
         "refused: the model remembers queries; judge it without that state", change, limit,
+    )  # fmt: skip
+
+
+def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
+    """D20 after the attack: a copy that was never asked anything is fooled where the model itself is not.
+
+    Cost: 1 forward of the model, of at most 500 points.
+    """
+    z, y = z[:500], y[:500]
+    with torch.no_grad():
+        fresh, own = read_logits(copy, z), read_logits(model, z)
+    lost = int((decided(fresh, y) & ~fooled(own, y)).sum())
+    return finding(
+        "D20", lost > max(1, 0.02 * len(z)), f"a copy that was asked nothing before is fooled at {lost} of "
+        f"{len(z)} points at which the model is not", "no verdict: the model remembers what it was asked; judge it "
+        "without that state", lost / max(len(z), 1), 0.02,
     )  # fmt: skip
 
 

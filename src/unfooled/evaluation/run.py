@@ -112,15 +112,22 @@ class Run:
         names = [k for k in ordered[0] if k != "_cost"] if ordered else []
         return {k: torch.cat([p[k] for p in ordered]) for k in names}
 
-    def once(self, name: str, kind: type[R], fn: Callable[[], list[R]]) -> list[R]:
-        """Compute a few records, or find those of an earlier start: what was decided once is not decided again."""
-        if self.path is None:
-            return fn()
-        file = self.path / "chunks" / f"{name}.json"
-        if file.exists():
-            return [kind.model_validate(row) for row in json.loads(file.read_text())]
+    def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
+        """Compute a few records, or find those of an earlier start: what was decided once is not decided again.
+
+        The passes that the model took for them are kept with them.
+        """
+        file = self.path / "chunks" / f"{name}.json" if self.path is not None else None
+        if file is not None and file.exists():
+            kept = json.loads(file.read_text())
+            self.passes[name] = (kept["forwards"], kept["backwards"])
+            return [kind.model_validate(row) for row in kept["records"]]
+        before = (model.forwards, model.backwards)
         found = fn()
-        write_whole(file, json.dumps([row.model_dump() for row in found]).encode())
+        spent = self.passes[name] = (model.forwards - before[0], model.backwards - before[1])
+        if file is not None:
+            whole = {"records": [r.model_dump() for r in found], "forwards": spent[0], "backwards": spent[1]}
+            write_whole(file, json.dumps(whole).encode())
         return found
 
     def _keep(self, stage: str, a: int, b: int, result: Rows) -> None:

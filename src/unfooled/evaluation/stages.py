@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -24,9 +23,10 @@ from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
+from unfooled.core.checks import input_gradient
 from unfooled.core.goals import Attack, fooled, fooling, read_logits
 from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import L2, TINY, Linf, Threat
+from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import Model, Objective
 
 DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
@@ -86,7 +86,8 @@ class Frontier:
         margins, hits = [], []
         with torch.no_grad():
             for _ in range(self.draws):
-                logits = torch.cat([read_logits(self.model, part) for part in z.split(self.batch)])
+                parts = zip(z.split(self.batch), y.split(self.batch), strict=True)
+                logits = torch.cat([read_logits(self.model, part, label) for part, label in parts])
                 margins.append(losses.margin(logits, y))
                 hits.append(fooled(logits, y))
         return torch.stack(margins).mean(0), torch.stack(hits).double().mean(0) >= 0.75
@@ -337,7 +338,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Attacks that see labels alone: RayS in Linf, HopSkipJump in L2; their points, cut to the threat."""
+    """Attacks that see labels alone: RayS in Linf, HopSkipJump in L2 and L1; their points, cut to the threat."""
 
     queries: int
     share: float = 1.0
@@ -347,12 +348,13 @@ class Decisions:
     def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
         """Cost: queries F."""
         x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        if not isinstance(threat, (Linf, L2)):
+        if threat.norm == 0:  # a dense point cut to a few entries fools nobody
             return f.best[at]
         source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        search = partial(rays if isinstance(threat, Linf) else hop_skip_jump, steps=self.queries, generator=source)
+        search, norm = (rays, math.inf) if threat.norm == math.inf else (hop_skip_jump, 2.0)
         judge = f.model if f.draws == 1 else f.attacked
-        return threat.project(torch.cat([search(judge, a, b, threat.norm) for a, b in _parts(x, y, f)]), x)
+        found = [search(judge, a, b, norm, steps=self.queries, generator=source) for a, b in _parts(x, y, f)]
+        return threat.project(torch.cat(found), x)
 
 
 def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
@@ -372,7 +374,7 @@ def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: 
             scores = []
             for j in range(others.shape[1]):
                 gap = losses.true_logit(logits, label) - losses.true_logit(logits, others[:, j])
-                (g,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=j + 1 < others.shape[1])
+                g = input_gradient(gap, leaf, retain_graph=j + 1 < others.shape[1])
                 length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
                 scores.append(gap.detach() / length)
         order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import read_logits
-from unfooled.core.modes import modules_of
+from unfooled.core.hashes import model_hash, tensors_hash
 from unfooled.core.types import Model
+from unfooled.evaluation.probes import rounding
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
         again = read_logits(model, few)
     read_logits(lambda _: logits.new_zeros(len(y), logits.shape[1]), x, y)  # every label, not the first 16 alone
     warnings = []
-    random = bool((logits - again).abs().max() > 1e-4)
+    random = bool((logits - again).abs().max() > rounding(logits))
     if random:
         warnings.append(
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
@@ -79,13 +81,15 @@ def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Hashes of the parameters and of the data: a run is only continued with the same ones."""
-    weights = hashlib.sha256()
-    for module in modules_of(model):
-        for name, value in sorted(module.state_dict().items()):
-            weights.update(name.encode())
-            if isinstance(value, Tensor):
-                weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    data = hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes())
-    data.update(y.cpu().numpy().tobytes())
-    return {"model": weights.hexdigest()[:16], "data": data.hexdigest()[:16]}
+    """Hashes of the model, its code and weights, and of the data: a run is only continued with the same ones."""
+    return {"model": model_hash(model)[:16], "data": tensors_hash(x, y)[:16]}
+
+
+def untouched(model: Any) -> Any:
+    """A copy of a model before it is asked anything; None where it cannot be copied."""
+    if isinstance(model, FunctionType):  # copied by reference, with what it closes over
+        return None
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        return None

@@ -343,11 +343,15 @@ def audited(
     )
 
 
+ABOUT_DATA = {"D21", "D23"}
+"""Findings that honest networks have too: few classes or tied logits, points between the levels of a pixel."""
+
+
 def flagged(row: Row, case: Case) -> bool:
     """Whether a reader was warned: something fired, or the verdict says that the figure is not to be trusted."""
     if row.verdict in ("OVERSTATED", "NOT EVALUABLE") or (row.verdict == "REFUSED" and case.kind == "refused"):
         return True
-    return row.robust is not None and (bool(row.findings) or case.quiet)
+    return row.robust is not None and (bool({*row.findings} - ABOUT_DATA) or case.quiet)
 
 
 def corrected(row: Row) -> bool:
