@@ -186,6 +186,17 @@ def test_attack_does_not_write_over_another(home: Path) -> None:
     assert (home / "two.npz").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["square", "labels-only"])
+def test_attacks_without_gradients_have_queries_and_no_restarts(home: Path, name: str) -> None:
+    base = ("attack", "--model", "nets:build", "--n", "4", "--threat", "linf:0.4", "--attack", name, "--json")
+    record = json.loads(run(home, *base, "--steps", "50", "--out", f"found-{name}").stdout)
+    assert record["attack"] == f"{name.upper()}, 50 queries"
+    assert 0 < record["passes"]["forward"] <= 60
+    assert record["passes"]["backward"] == 0
+    done = run(home, *base, "--restarts", "2", "--out", f"other-{name}", code=2)
+    assert "has no --restarts" in done.stderr
+
+
 def test_attack_file_is_data_again(home: Path) -> None:
     done = run(
         home,

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
-from unfooled.attacks import apgd, pgd
+from unfooled.attacks import apgd, labels_only, pgd
 from unfooled.core.checks import BadInput
 from unfooled.core.modes import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -32,7 +32,6 @@ from unfooled.evaluation.cascade import (
 from unfooled.evaluation.envelope import envelope
 from unfooled.evaluation.records import Config
 from unfooled.evaluation.run import Run
-from unfooled.evaluation.stages import Decisions
 from unfooled.evaluation.verify import verify
 
 SHAPE = (1, 6, 5)
@@ -236,14 +235,19 @@ def test_bad_input_is_said_in_a_sentence(call: Callable[[Tensor, Tensor], object
         call(x, y)
 
 
-def test_labels_alone_suffice_in_l1_where_the_radius_is_wide() -> None:
-    x, threat = points(8, SHAPE), L1(8.0)
+@pytest.mark.parametrize("threat", [Linf(0.4), L2(2.0), L1(8.0)], ids=str)
+def test_labels_alone_suffice_where_the_radius_is_wide(threat: Threat) -> None:
+    x = points(8, SHAPE)
     with torch.no_grad():
         y = GLOBAL(x).argmax(1)
-        config = Config(model="", data="", n=8, threat=str(threat), seed=0)
-        model = Counted(GLOBAL)
-        work = Cascade(model, x, y, threat, 0, 8, model, 1, run=Run(None, config, chunk=8))
-        z = Decisions(600).propose(work, torch.arange(8), 0)
+    labels = Counted(lambda z: nn.functional.one_hot(GLOBAL(z.detach()).argmax(1), 3).to(z))
+    z = labels_only(labels, x, y, threat, steps=600, generator=torch.Generator().manual_seed(0))
+    assert labels.forwards <= 600 * len(x)
+    assert torch.equal(
+        z, labels_only(labels, x, y, threat, steps=600, batch=3, generator=torch.Generator().manual_seed(0))
+    )
     verdict = verify(GLOBAL, x, y, z, threat)
     assert bool(verdict.inside.all())
     assert bool(verdict.success.any())
+    with pytest.raises(BadInput, match="Linf, L2 and L1"):
+        labels_only(labels, x, y, L0(3.0))

@@ -2,8 +2,8 @@
 
 Budget attacks: `fgsm`, `step_ll`, `pgd`, `apgd`, `square`; of the attention map: `attention_pgd`, `attention_only`,
 `attention_hold`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`.
-Without gradients: `rays`, `hop_skip_jump` (labels alone); wrappers `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
-`Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
+Without gradients: `rays`, `hop_skip_jump`, `labels_only` (labels alone); wrappers `Averaged`, `StraightThrough`,
+`bpda`, `Jittered`, `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
 
 Attacks on the reason instead of the label: `attack_explanation` with its objectives (`out_of_lens`, `cosine`, ...), the
 search `square_explain`, and the baselines `random_point`, `best_of_random`, `random_walk`.
@@ -29,6 +29,7 @@ from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
+from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.rays import rays
@@ -63,6 +64,7 @@ __all__ = [
     "into",
     "iou_below",
     "kendall_surrogate",
+    "labels_only",
     "mass_center",
     "out_of_lens",
     "out_of_top_k",

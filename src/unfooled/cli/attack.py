@@ -26,7 +26,7 @@ def attack(
         "adversarial.npz"
     ),
     attack: Annotated[str, typer.Option("--attack", help=f"{', '.join(catalog.ATTACKS)}.")] = "apgd-margin",
-    steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart, or queries.")] = None,
     restarts: Annotated[int, typer.Option("--restarts", help="Random starts.")] = 1,
     n: options.NOpt = options.MOST,
     split: options.SplitOpt = "test",

@@ -69,7 +69,7 @@ def audit(
     attack: Annotated[
         str | None, typer.Option("--attack", help=f"One attack instead: {', '.join(catalog.ATTACKS)}.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart; 100 for APGD.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Gradients a restart, or queries.")] = None,
     restarts: Annotated[int, typer.Option("--restarts", help="Random starts.")] = 1,
     explain: Annotated[
         str, typer.Option("--explain", help=f"{', '.join(catalog.EXPLANATIONS)}.")

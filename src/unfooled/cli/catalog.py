@@ -20,7 +20,11 @@ ATTACKS = {
     "pgd": ("attacks.pgd:pgd", {"loss": "cross_entropy"}),
     "pgd-margin": ("attacks.pgd:pgd", {"loss": "margin"}),
     "fgsm": ("attacks.fgsm:fgsm", {}),
+    "square": ("attacks.square:square", {}),
+    "labels-only": ("attacks.labels_only:labels_only", {}),
 }
+STEPS = {"apgd": 100, "square": 5000, "labels": 1000}
+"""Of attacks, by how their name begins; 40 of the others."""
 EFFORTS = {
     "quick": "evaluation.cascade:QUICK",
     "normal": "evaluation.cascade:NORMAL",
@@ -134,9 +138,14 @@ def attack(name: str, *, steps: int | None, restarts: int, batch: int | None = N
     bound = {k: getattr(importlib.import_module("unfooled.core.losses"), v) for k, v in options.items()}
     if name == "fgsm":
         return partial(resolve(path), **bound), "FGSM"
-    steps = (100 if name.startswith("apgd") else 40) if steps is None else steps
+    steps = STEPS.get(name.partition("-")[0], 40) if steps is None else steps
     if steps < 1 or restarts < 1:
         raise Refused(f"--steps is {steps} and --restarts is {restarts}; both must be at least 1")
+    if not bound:  # no gradients, no restarts
+        if restarts > 1:
+            raise Refused(f"{name} has no --restarts; give it more --steps, which are its queries")
+        chunk = {"batch": batch} if name == "labels-only" else {}
+        return partial(resolve(path), steps=steps, **chunk), f"{name.upper()}, {steps} queries"
     said = f"{name.upper()}, {steps} steps" + (f", {restarts} restarts" if restarts > 1 else "")
     return partial(resolve(path), steps=steps, restarts=restarts, batch=batch, **bound), said
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.fmn import fmn
-from unfooled.attacks.hop_skip_jump import hop_skip_jump
-from unfooled.attacks.rays import rays
+from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
@@ -348,13 +347,11 @@ class Decisions:
     def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
         """Cost: queries F."""
         x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        if threat.norm == 0:  # a dense point cut to a few entries fools nobody
+        if threat.norm == 0:
             return f.best[at]
         source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        search, norm = (rays, math.inf) if threat.norm == math.inf else (hop_skip_jump, 2.0)
         judge = f.model if f.draws == 1 else f.attacked
-        found = [search(judge, a, b, norm, steps=self.queries, generator=source) for a, b in _parts(x, y, f)]
-        return threat.project(torch.cat(found), x)
+        return labels_only(judge, x, y, threat, steps=self.queries, generator=source, batch=f.batch)
 
 
 def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
