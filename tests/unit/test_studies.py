@@ -120,6 +120,20 @@ def test_units_are_found_again_and_others_refused(tmp_path: Path) -> None:
         Units(tmp_path, CONFIG.model_copy(update={"options": {"scale": "full"}}))
 
 
+def test_two_starts_share_the_work(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def compute(name: str) -> Claim:
+        made.append(name)
+        if name == "1":  # a second start does the next one meanwhile
+            Units(tmp_path, CONFIG).map("work", Claim, ["2"], compute)
+        return small(float(torch.rand(())))
+
+    found = Units(tmp_path, CONFIG).map("work", Claim, ["1", "2", "3"], compute)
+    assert made == ["1", "2", "3"]
+    assert found == Units(None, CONFIG).map("work", Claim, ["1", "2", "3"], lambda name: small(float(torch.rand(()))))
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     scale = replace(suite.SCALES["small"], n=20, train_n=300, epochs=2, arch=partial(SmallCnn, width=4))

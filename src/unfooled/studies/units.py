@@ -56,6 +56,9 @@ class Units:
         for name in names:
             if name in found:
                 continue
+            if (meanwhile := self._found(stage, name, kind)) is not None:  # another start works in the same folder
+                found[name] = meanwhile
+                continue
             with torch.random.fork_rng():
                 torch.manual_seed(_number(name))
                 found[name] = compute(name)
