@@ -18,13 +18,13 @@ MARKERS = "os^Dv*PXph"
 def digits(rows: Mapping[str, Tensor], names: Sequence[str], *, title: str, caption: str) -> Picture:
     """Ten images, as they are and as they were rebuilt: a row a set, a column an image."""
     found, axes = figure(len(rows), len(names), 0.9 * len(names) + 1.2, 0.9 * len(rows) + 0.4)
-    for (title, images), line in zip(rows.items(), axes, strict=True):
+    for (label, images), line in zip(rows.items(), axes, strict=True):
         for image, axis in zip(images, line, strict=True):
             shown = image.permute(1, 2, 0) if len(image) == 3 else image.amax(0)
             axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
     for name, axis in zip(names, axes[0], strict=True):
         axis.set_title(name, fontsize=9)
     return picture(found, title, caption)

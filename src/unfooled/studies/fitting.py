@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.types import TrainingLoss
+from unfooled.evaluation.run import Progress
 from unfooled.training import Batches, train
 from unfooled.training.loop import Checkpoint
 
@@ -59,6 +60,8 @@ def fitted(
     settings: Mapping[str, Any] | None = None,
     schedule: bool = True,
     clip: float | None = None,
+    progress: Progress | None = None,
+    what: str = "training",
 ) -> float:
     """Train a network in place, or read or resume what was trained before, and leave it in eval mode.
 
@@ -74,6 +77,8 @@ def fitted(
         settings: must agree for a file to be continued.
         schedule: one cycle, or a constant rate.
         clip: largest norm of the gradient.
+        progress: told what is done, as `(what, epochs done, epochs in all)`.
+        what: told to `progress`.
 
     Returns:
         Seconds of training, those of earlier starts included.
@@ -82,8 +87,15 @@ def fitted(
         BadInput: the file holds a network that was trained otherwise.
     """
     keep = None if file is None else Checkpoint(file, about or {}, settings or {})
-    done = train(net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, checkpoint=keep, clip=clip)
-    spent = [epoch.seconds for epoch in done]
+    spent = []
+    if progress is not None:
+        progress(what, 0, epochs)
+    for epoch in train(
+        net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, checkpoint=keep, clip=clip
+    ):
+        spent.append(epoch.seconds)
+        if progress is not None:
+            progress(what, epoch.index + 1, epochs)
     if keep is not None:  # with those of earlier starts, which are not yielded again
         spent = [epoch["seconds"] for epoch in torch.load(keep.path, map_location="cpu", weights_only=True)["history"]]
     net.eval()

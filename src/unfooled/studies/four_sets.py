@@ -100,7 +100,7 @@ class Scale:
         moving: steps of the attack of D_rand and D_det.
         piece: updates between two checkpoints.
         shard: images of a set between two.
-        train_n: training images; all where None.
+        train_n, test_n: training and test images; all where None.
     """
 
     tasks: tuple[Task, ...]
@@ -113,6 +113,7 @@ class Scale:
     piece: int = 100
     shard: int = 500
     train_n: int | None = None
+    test_n: int | None = None
 
     def told(self) -> dict[str, Any]:
         """All of it as plain values: a folder made with other sizes is refused."""
@@ -152,7 +153,7 @@ class Bench:
         seed: of weights, orders, starts, targets and attacks.
         folder: where networks and sets are kept; nowhere where None.
         device: where networks are; samples stay on the CPU and are moved in parts.
-        progress: told how far a set is.
+        progress: told how far a network or a set is.
 
     Attributes:
         train: samples that networks are trained on; the first `size.rebuilt` are the sources of every set.
@@ -166,9 +167,10 @@ class Bench:
         self, task: Task, size: Scale, seed: int, *, folder: Path | None = None, device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
-        self.task, self.size, self.seed, self.device, self.progress = task, size, seed, device, progress
-        self.folder, self.place = folder, f"{task.source}-{seed}"
-        found, test = load_dataset(task.source, "train", n=size.train_n), load_dataset(task.source, "test")
+        self.task, self.size, self.seed, self.device = task, size, seed, device
+        self.folder, self.place, self._progress = folder, f"{task.source}-{seed}", progress
+        found = load_dataset(task.source, "train", n=size.train_n)
+        test = load_dataset(task.source, "test", n=size.test_n)
         n = len(found.x) - size.held
         if n < 2:
             raise BadInput(f"{task.source} has {len(found.x)} training images and {size.held} are held out; hold fewer")
@@ -178,6 +180,10 @@ class Bench:
         self.seconds: dict[str, float] = {}
         self._nets: dict[str, nn.Module] = {}
         self._sets: dict[str, FeatureSet] = {}
+
+    def _told(self, what: str, done: int, of: int) -> None:
+        if self._progress is not None:
+            self._progress(f"{self.task.source}, seed {self.seed}, {what}", done, of)
 
     def network(self, name: str) -> nn.Module:
         """A network by its name, or by that of the set that it is trained on, in eval mode."""
@@ -208,7 +214,7 @@ class Bench:
         settings = {"loss": str(loss), "seed": self.seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
         self.seconds[name] = fitted(
             net, batches, loss, task.optimizer(net.parameters()), epochs=pieces, seed=self.seed, file=file, about=about,
-            settings=settings, clip=5.0,
+            settings=settings, clip=5.0, progress=self._told, what=f"training, {name}",
         )  # fmt: skip
         return net
 
@@ -244,7 +250,7 @@ class Bench:
             return load_features(file, encoder=net)
         options: dict[str, Any] = {
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes, "kind": name,
-            "shard": self.size.shard, "progress": self.progress,
+            "shard": self.size.shard, "progress": self._told,
             "folder": None if file is None else file.with_suffix(".parts"),
         }  # fmt: skip
         if name in SEEN:

@@ -29,7 +29,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from unfooled.core.checks import BadInput
@@ -39,7 +38,7 @@ from unfooled.evaluation.records import Config, Environment, write_record
 from unfooled.evaluation.run import Progress
 from unfooled.studies.features_pictures import digits, under_attack
 from unfooled.studies.features_records import Attacked, Drawn, Left, Measured, Reach, Rebuilt, Results, columns
-from unfooled.studies.figures import Figures, claim, figures_of, mean, text
+from unfooled.studies.figures import Figures, claim, mean, text
 from unfooled.studies.four_sets import (
     D_DET,
     D_RAND,
@@ -237,7 +236,7 @@ def claims(found: Found) -> list[Claim]:
             "difference.", ILYAS, kept(ROBUST, ORIGINALS), ABOVE,
         ),
         claim(
-            f"{where}, {half}: and more than on images rebuilt from an untrained network; difference.",
+            f"{where}, {half}: the robust set gives more than images rebuilt from an untrained network; difference.",
             "unfooled", kept(ROBUST, RANDOM), ABOVE,
         ),
         claim(
@@ -245,7 +244,8 @@ def claims(found: Found) -> list[Claim]:
             "originals; difference.", ILYAS, tests.gap(NON_ROBUST, ORIGINALS, [0]), -LOST,
         ),
         claim(
-            f"{where}: and gives more than images rebuilt from an untrained network; difference.",
+            f"{where}: the non-robust set gives more clean accuracy than images rebuilt from an untrained network; "
+            "difference.",
             "unfooled", tests.gap(NON_ROBUST, RANDOM, [0]), ABOVE,
         ),
         claim(
@@ -268,8 +268,8 @@ def claims(found: Found) -> list[Claim]:
             f"{LARGELY:g}.", REAL, (1 - value, 1 - high, 1 - low, n), LARGELY,
         ),
         claim(
-            f"{where}, {half}: it is far from the network whose features it was given, by {100 * FAR:.0f} points or "
-            "more; hardened minus it.", REAL, kept(HARDENED, ROBUST), FAR,
+            f"{where}, {half}: the network trained on the robust set is far from the hardened one, by {100 * FAR:.0f} "
+            "points or more; hardened minus it.", REAL, kept(HARDENED, ROBUST), FAR,
         ),
     ]  # fmt: skip
 
@@ -279,21 +279,15 @@ def tables(found: Found, size: Scale) -> dict[str, list[dict[str, Any]]]:
     tests, left, where = Results(found.tests), Left(found.attacks), found.task.source
     ((norm, radii),) = left.radii.items()
     at = [f"{norm} {eps:g}" for eps in radii]
-    first = []
-    for name in (*ENCODERS, *TRAINED_ON):
-        rows = tests.rows[name]
-        own = [figures_of(row.own) for row in rows if row.own is not None]
-        clean, following = tests.accuracy(name)
-        robust = [text(left.accuracy(norm, name, k)) if name in left.rows[norm] else "" for k in range(len(at))]
-        first.append(
-            {
-                "network, or set it was trained on": name, "networks": len(rows), "images": rows[0].samples,
-                "updates": rows[0].updates,
-                "held out of its set": text(own[0]) if len(own) == 1 else f"{np.mean([f[0] for f in own]):.3f}" if own
-                else "", "clean": text(clean), "says the next class": text(following),
-                **dict(zip(at, robust, strict=True)),
-            }
-        )  # fmt: skip
+    first = [
+        {
+            "network, or set it was trained on": name, "clean": text(tests.accuracy(name)[0]),
+            "says the next class": text(tests.accuracy(name)[1]),
+            **{column: text(left.accuracy(norm, name, k)) if name in left.rows[norm] else ""
+               for k, column in enumerate(at)},
+        }
+        for name in (*ENCODERS, *TRAINED_ON)
+    ]  # fmt: skip
     minus = [
         {
             "difference": f"{a} minus {b}", "clean": text(tests.gap(a, b, [0])),
@@ -302,29 +296,41 @@ def tables(found: Found, size: Scale) -> dict[str, list[dict[str, Any]]]:
         }
         for a in SETS for b in (ORIGINALS, RANDOM) if a != b
     ]  # fmt: skip
-    sets = [
+    made = [(seed, row) for seed, rows in found.sets.items() for row in rows]
+    rebuilt = [
         {
-            "set": row.origin, "seed": seed, "n": row.n, "residual or margin, median": row.residual["0.5"],
-            "95 %": row.residual["0.95"], "reached": row.reached, "no gradient": row.vanished,
-            "gradients an image": row.gradients, "l2 to the source": row.to_source, "l2 to the start": row.to_start,
+            "set": row.origin, "seed": seed, "images": row.n, "residual, median": row.residual["0.5"],
+            "95 %": row.residual["0.95"], "done early": row.reached, "no gradient": row.vanished,
+            "gradients": row.gradients, "l2 to the source": row.to_source, "to the start": row.to_start,
             "seconds": row.seconds,
         }
-        for seed, rows in found.sets.items() for row in rows
+        for seed, row in made if row.origin in SEEN
     ]  # fmt: skip
     moved = [
-        {"seed": seed, "radius": eps, "targets reached": share, "taken": eps == one.eps}
+        {
+            "set": row.origin, "seed": seed, "images": row.n, "radius": found.reach[seed].eps,
+            "targets reached": row.reached, "margin over the target, median": row.residual["0.5"],
+            "95 %": row.residual["0.95"], "l2 to the source": row.to_source, "seconds": row.seconds,
+        }
+        for seed, row in made if row.origin not in SEEN
+    ]  # fmt: skip
+    reach = [
+        {"seed": seed, "radius": eps, "targets reached": share, "choice": "taken" if eps == one.eps else ""}
         for seed, one in found.reach.items()
         for eps, share in zip(one.tried, one.share, strict=True)
     ]
     networks = [
-        {"network": t.name, "seed": t.seed, "loss": t.loss, "clean accuracy": float(t.correct()[:, 0].mean()),
-         "images": t.samples, "updates": t.updates, "seconds of training": t.seconds} for t in found.tests
+        {"network": t.name, "seed": t.seed, "images": t.samples, "updates": t.updates,
+         "clean accuracy": float(t.correct()[:, 0].mean()),
+         "held out of its set": f"{t.own.value:.3f}" if t.own is not None and t.own.value is not None else "",
+         "seconds of training": t.seconds, "loss": t.loss} for t in found.tests
     ]  # fmt: skip
     return {
         f"{where}: clean accuracy, and what the cascade ({size.effort}) leaves": first,
         f"{where}: differences, paired by image": minus,
-        f"{where}: sets": sets,
-        f"{where}: radius of D_rand and D_det, on images held out of training": moved,
+        f"{where}: sets of rebuilt images": rebuilt,
+        f"{where}: sets of moved images": moved,
+        f"{where}: radii of these, on images held out of training": reach,
         f"{where}: networks": networks,
     }
 
