@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -52,7 +54,7 @@ def bench() -> Bench:
     return Bench(TASK, TINY, 0)
 
 
-def found(clean: dict[str, float], robust: dict[str, tuple[int, ...]], following: float = 0.0) -> study.Found:
+def found(clean: Mapping[str, float], robust: Mapping[str, tuple[int, ...]], following: float = 0.0) -> study.Found:
     """A data set of ten classes on which networks are as good as told; `robust` repeats itself over 200 images."""
     one, n = study.Found(TASK), 1000
     one.classes = 10
@@ -184,6 +186,8 @@ def test_augmented_updates_do_not_depend_on_the_pieces() -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     plain = [part for part, _ in Updates(x, y, size=4, seed=3, steps=6)(0)]
     assert not any(torch.equal(a, b) for a, b in zip(whole, plain, strict=True))
+    same = [part for part, _ in Updates(x[:1].expand(4, -1, -1, -1), y[:4], steps=2, **kwargs)(0)]
+    assert not torch.equal(same[0], same[1])  # each update draws anew
 
 
 @pytest.mark.usefixtures("quick")
@@ -241,6 +245,18 @@ def test_a_network_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, m
         Bench(TASK, TINY, 0, folder=tmp_path, progress=kill).network(sets.HARDENED)
     parts = Bench(TASK, TINY, 0, folder=tmp_path).network(sets.HARDENED)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_a_colour_network_that_is_read_computes_what_the_trained_one_did(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "colour.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    task = replace(TASK, source=str(tmp_path / "colour.npz"), natural=2)
+    size = replace(TINY, tasks=(task,), held=10, rebuilt=20, train_n=None, test_n=None)
+    first, second = (Bench(task, size, 0, folder=tmp_path / "out").network(sets.NATURAL) for _ in range(2))
+    strides = [[w.stride() for w in net.parameters()] for net in (first, second)]
+    assert strides[0] == strides[1]  # in another order of memory, other sums
+    image = torch.from_numpy(x).permute(0, 3, 1, 2) / 255
+    assert torch.equal(first(image), second(image))
 
 
 def test_the_scales_are_what_the_issue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

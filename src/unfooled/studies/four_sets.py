@@ -168,7 +168,7 @@ class Bench:
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.task, self.size, self.seed, self.device = task, size, seed, device
-        self.folder, self.place, self._progress = folder, f"{task.source}-{seed}", progress
+        self.folder, self.place, self._progress = folder, filed(f"{task.source}-{seed}"), progress
         found = load_dataset(task.source, "train", n=size.train_n)
         test = load_dataset(task.source, "test", n=size.test_n)
         n = len(found.x) - size.held
@@ -192,9 +192,11 @@ class Bench:
             options, seed = (task.fresh_options, self.seed + FRESH) if fresh else (task.options, self.seed)
             shape = tuple(self.train[0].shape[1:])
             net = new_network(lambda: build(task.arch, shape, len(self.classes), **options), seed)
-            # A third faster forwards on a CPU, for one channel too.
+            # A third faster forwards on a CPU, for one channel too. Again after training, which undoes it for colour: a
+            # network that is read must compute what one that was just trained does.
             net = net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._nets[name] = net.eval() if name == UNTRAINED else self._fit(name, net)
+            net = net.eval() if name == UNTRAINED else self._fit(name, net)
+            self._nets[name] = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._nets[name]
 
     def _fit(self, name: str, net: nn.Module) -> nn.Module:
