@@ -122,7 +122,7 @@ class Scale:
         return {**vars(self), "tasks": tasks}
 
 
-MNIST = Task("mnist", L2(1.5), tuple(L2(eps) for eps in (1.0, 1.5, 2.0, 3.0)), 1300, 1500, 2000, batch=128)
+MNIST = Task("mnist", L2(1.5), tuple(L2(eps) for eps in (1.0, 1.5, 2.0, 3.0)), 1300, 1500, 1200, batch=128)
 FASHION = replace(MNIST, source="fashion-mnist", threat=L2(0.75), moves=tuple(L2(eps) for eps in (0.5, 0.75, 1.0, 1.5)))
 SCALES = {
     "small": Scale(
