@@ -22,6 +22,7 @@ from unfooled.evaluation.records import read_record
 from unfooled.features import groups
 from unfooled.report.study import render_study
 from unfooled.studies import mnist_features as study
+from unfooled.studies import radii
 from unfooled.studies.features_networks import (
     SCALES,
     Bench,
@@ -30,10 +31,10 @@ from unfooled.studies.features_networks import (
     Recipe,
     Retraining,
     Scale,
-    Updates,
 )
-from unfooled.studies.features_records import Attacked, Measured, columns, packed, unpacked
+from unfooled.studies.features_records import Attacked, Left, Measured, Results, columns, packed, unpacked
 from unfooled.studies.figures import mean
+from unfooled.studies.fitting import Updates
 from unfooled.studies.records import Claim, StudySummary
 from unfooled.training import Batches, Standard, train
 from unfooled.training.loop import Checkpoint
@@ -56,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int, effort: Any) -> torch.Tensor:
         return pgd(model, x, y, threat, steps=2, generator=torch.Generator().manual_seed(seed))
 
-    monkeypatch.setattr(study, "cascade", few)
+    monkeypatch.setattr(radii, "cascade", few)
 
 
 def made(name: str, levels: tuple[float, ...], *, seed: int = 0, n: int = 2000, own: float | None = None) -> Measured:
@@ -95,7 +96,7 @@ def test_a_figure_holds_within_three_points_or_above(off: float, verdict: str) -
         for name, row in study.TABLE_1.items()
         for arm in ("faithful", "converged")
     ]
-    found = study.claims_of_training(study.Results(rows), published=True)
+    found = study.claims_of_training(Results(rows), published=True)
     figures = [c for c in found if "within 3 points" in c.claim]
     assert len(figures) == 10
     assert {c.verdict for c in figures} == {verdict}
@@ -104,16 +105,16 @@ def test_a_figure_holds_within_three_points_or_above(off: float, verdict: str) -
     # The order within the network and between the two is the published one, shifted or not.
     orders = [c for c in found if "order" in c.claim or "helps" in c.claim]
     assert [c.verdict for c in orders] == ["holds"] * 4
-    assert not any("within 3" in c.claim for c in study.claims_of_training(study.Results(rows), published=False))
+    assert not any("within 3" in c.claim for c in study.claims_of_training(Results(rows), published=False))
 
 
 def test_the_pattern_is_refuted_where_it_is_reversed() -> None:
     a, b = study.TABLE_2.values()
     own = [made(name, row) for name, row in study.TABLE_2.items()]
-    assert [c.verdict for c in study.claims_of_sets(study.Results(own))] == ["holds"] * 5
+    assert [c.verdict for c in study.claims_of_sets(Results(own))] == ["holds"] * 5
     other = [made("group set", b), made("non-robust set", a)]
-    assert [c.verdict for c in study.claims_of_sets(study.Results(other))] == ["fails"] * 5
-    same = study.claims_of_sets(study.Results([made("group set", a), made("non-robust set", a)]))
+    assert [c.verdict for c in study.claims_of_sets(Results(other))] == ["fails"] * 5
+    same = study.claims_of_sets(Results([made("group set", a), made("non-robust set", a)]))
     assert [(c.verdict, c.value) for c in same] == [("fails", 0.0)] * 5  # no difference is not one
 
 
@@ -123,7 +124,7 @@ def test_controls_decide_what_travelled() -> None:
         made("group set", low), made("originals", high), made("untrained set", low),
         made("originals, corrupted", high), made("group set, class of the start", low, own=0.5),
     ]  # fmt: skip
-    found = [c for c in study.claims_of_sets(study.Results(rows)) if "controls" in c.claim]
+    found = [c for c in study.claims_of_sets(Results(rows)) if "controls" in c.claim]
     assert [(c.verdict, round(c.value or 0, 2)) for c in found] == [
         ("fails", -0.3), ("fails", 0.0), ("holds", 0.3), ("holds", 0.5),
     ]  # fmt: skip
@@ -131,7 +132,7 @@ def test_controls_decide_what_travelled() -> None:
 
 def test_seeds_are_averaged_by_image() -> None:
     rows = [made("group set", (0.4,) * 5), made("group set", (0.8,) * 5, seed=1), made("originals", (0.6,) * 5)]
-    found = study.Results(rows)
+    found = Results(rows)
     assert found.accuracy("group set")[0][0] == pytest.approx(0.6)
     assert found.gap("group set", "originals", [0, 1])[0] == pytest.approx(0)
     assert study.lowest([(0.5, 0, 1, 3), (0.2, 0, 1, 3)])[0] == 0.2
@@ -151,10 +152,10 @@ def test_samples_are_bisected_over_the_radii(monkeypatch: pytest.MonkeyPatch) ->
         taken.append(len(x))
         return (x + threat.eps).clamp(0, 1)
 
-    monkeypatch.setattr(study, "cascade", step)
+    monkeypatch.setattr(radii, "cascade", step)
     x = torch.tensor([[0.48], [0.42], [0.36], [0.27], [0.1], [0.7]])
     threats = [Linf(eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)]
-    kept = study.survived(Threshold(), x, torch.zeros(6, dtype=torch.int64), threats)
+    kept = radii.survived(Threshold(), x, torch.zeros(6, dtype=torch.int64), threats)
     assert kept.tolist() == [0, 1, 2, 4, 5, -1]
     assert sum(taken) < 5 * 5  # each radius for everybody
 
@@ -164,7 +165,7 @@ def test_what_is_left_counts_clean_mistakes_at_every_radius() -> None:
         Attacked(name=name, seed=0, norm="linf", radii=[0.1, 0.2, 0.3], survived=kept, seconds=1.0)
         for name, kept in {"group set": [-1, 0, 1, 3] * 50, "originals": [-1, 0, 0, 0] * 50}.items()
     ]
-    left = study.Left(rows)
+    left = Left(rows)
     assert [left.accuracy("linf", "group set", k)[0] for k in (-1, 0, 1, 2)] == [0.75, 0.5, 0.25, 0.25]
     claims = study.claims_of_attacks(left)
     assert [round(c.value or 0, 2) for c in claims] == [0.25, 0.75]
@@ -245,7 +246,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         raise AssertionError("done twice")
 
     with monkeypatch.context() as patch:
-        for name in ("cascade", "_encoder", "_rebuilt", "_retrained"):
+        for name in ("survived", "_encoder", "_rebuilt", "_retrained"):
             patch.setattr(study, name, never)
         again = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
     assert again.tables == first.tables

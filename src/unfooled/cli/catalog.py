@@ -99,6 +99,15 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
             "full": "MNIST, all 60,000 images rebuilt; a day on 2 cores",
         },
     ),
+    "robust-features": (
+        "studies.robust_features:study",
+        "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
+        {
+            "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
+            "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images a set; three hours for each on 2 cores",
+            "full": "the same, 59,000 images, all test images attacked; a day or more for each on 2 cores",
+        },
+    ),
     "attention": (
         "studies.attention:study",
         "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",

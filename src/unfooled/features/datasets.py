@@ -50,6 +50,7 @@ NOISE, GREY = -1, -2
 """What `FeatureSet.start` says of a start that is no image of the source data."""
 
 STARTS = ("images", "noise", "grey")
+KINDS = ("d-rand", "d-det")
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """The quantiles of the residual that the manifest gives."""
 
@@ -170,6 +171,7 @@ def d_rand(
     folder: str | Path | None = None,
     shard: int = 500,
     progress: Progress | None = None,
+    kind: str = "d-rand",
 ) -> FeatureSet:
     """Images moved towards a label drawn at random, with that label.
 
@@ -185,6 +187,7 @@ def d_rand(
         folder: where the work is kept until it is done.
         shard: rows a file there.
         progress: `(what, done, all)`.
+        kind: "d-rand", or "d-det", where the target is the class after the image's own.
 
     Returns:
         A `FeatureSet`: `y` are the targets, `source` and `start` the rows of x, `residual` the margin of the best other
@@ -192,45 +195,12 @@ def d_rand(
         byte an entry. Cost: the attack's, and 2 forwards.
 
     Raises:
-        BadInput: inputs, labels, threat or index that cannot be used, a folder that holds other work.
+        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder that holds other work.
     """
-    return _moved("d-rand", model, x, y, threat, seed, index, attack, classes, folder, shard, progress)
-
-
-def d_det(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    *,
-    seed: int = 0,
-    index: Tensor | None = None,
-    attack: Callable[..., Tensor] = DIFFERENT,
-    classes: Sequence[str] = (),
-    folder: str | Path | None = None,
-    shard: int = 500,
-    progress: Progress | None = None,
-) -> FeatureSet:
-    """Images moved towards the class after their own, (y + 1) mod K, with that label. Arguments as for `d_rand`."""
-    return _moved("d-det", model, x, y, threat, seed, index, attack, classes, folder, shard, progress)
-
-
-def _moved(
-    kind: str,
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    seed: int,
-    index: Tensor | None,
-    attack: Callable[..., Tensor],
-    classes: Sequence[str],
-    folder: str | Path | None,
-    shard: int,
-    progress: Progress | None,
-) -> FeatureSet:
     check_attack(x, y, threat)
     check_mode(model)
+    if kind not in KINDS:
+        raise BadInput(f"kind is {kind!r}; it must be {' or '.join(KINDS)}")
     rows = _rows(index, len(x))
     if isinstance(threat.eps, Tensor) and threat.eps.ndim:
         raise BadInput("the threat has one eps a sample; rebuilt sets take one for all")
@@ -261,6 +231,11 @@ def _moved(
     }
     made = in_shards(work, len(rows), folder=_path(folder), settings=about, shard=shard, what=kind, progress=progress)
     return _set(made, t[rows].cpu(), rows, classes, about)
+
+
+def d_det(model: Model, x: Tensor, y: Tensor, threat: Threat, **options: Any) -> FeatureSet:
+    """Images moved towards the class after their own, (y + 1) mod K, with that label. Options as for `d_rand`."""
+    return d_rand(model, x, y, threat, **{"kind": "d-det", **options})
 
 
 def _targets(kind: str, y: Tensor, seed: int, k: int) -> Tensor:
@@ -303,12 +278,9 @@ def smallest_threat(
     """
     if not threats:
         raise BadInput("there are no threats to choose from; give some, in increasing order")
-    made = {"d-rand": d_rand, "d-det": d_det}
-    if kind not in made:
-        raise BadInput(f"kind is {kind!r}; it must be {' or '.join(made)}")
     found: list[float] = []
     for threat in threats:
-        moved = made[kind](model, x, y, threat, seed=seed, attack=attack)
+        moved = d_rand(model, x, y, threat, seed=seed, attack=attack, kind=kind)
         found.append(float(moved.manifest["reached"]))
         if found[-1] >= share:
             return threat, found

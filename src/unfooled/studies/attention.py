@@ -51,7 +51,7 @@ from unfooled.studies.attention_vulnerability import Effort, Samples
 from unfooled.studies.attribution_networks import PIECES, Arm, Bench, Task
 from unfooled.studies.figures import Figures, claim
 from unfooled.studies.records import Claim, Picture, StudySummary, array
-from unfooled.studies.units import Units
+from unfooled.studies.units import Units, chosen
 
 NAME, TITLE = "attention", "Attention that an attack cannot shift"
 SEEDS = 3
@@ -192,11 +192,8 @@ def _trained(
     data: Sequence[str] | None, size: Scale, scale: str, seeds: Sequence[int], out: Path | None,
     progress: Progress | None, command: str,
 ) -> StudySummary:  # fmt: skip
-    known = list(dict.fromkeys(task.source for task in size.tasks))
-    for name in data or ():
-        if name not in known:
-            raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
-    tasks = [task for task in size.tasks if task.source in (data or known)]
+    some = chosen(list(dict.fromkeys(task.source for task in size.tasks)), data)
+    tasks = [task for task in size.tasks if task.source in some]
     config = Config(
         model=f"study {NAME}", data="the scale's", n=size.judging.n, threat="each data set's", seed=0,
         options={"scale": scale, "size": size.told()},

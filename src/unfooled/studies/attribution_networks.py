@@ -22,8 +22,9 @@ from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
 from unfooled.explanations.gradients import saliency
-from unfooled.training import Batches, IgNorm, Igr, IgSumNorm, InputGradient, Madry, Ramp, Standard, train
-from unfooled.training.loop import Checkpoint
+from unfooled.studies.fitting import fitted, new_network
+from unfooled.studies.units import filed
+from unfooled.training import Batches, IgNorm, Igr, IgSumNorm, InputGradient, Madry, Ramp, Standard
 
 
 def two_convolutions(shape: Sequence[int], classes: int, *, width: int = 16, hidden: int = 256) -> nn.Sequential:
@@ -225,9 +226,7 @@ class Bench:
     def _fit(self, arm: Arm) -> nn.Module:
         """Train, or read or resume what was trained before; cut into pieces of which a kill loses at most one."""
         task, (x, y) = self.task, self.train
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            net = _fast(task.arch(tuple(x.shape[1:]), int(y.max()) + 1))
+        net = _fast(new_network(lambda: task.arch(tuple(x.shape[1:]), int(y.max()) + 1), self.seed))
         if arm.start is not None:
             net.load_state_dict(self.network(arm.start).state_dict())
         steps = max(PIECES, round(task.steps * arm.share))
@@ -237,16 +236,13 @@ class Bench:
         if arm.ramp:
             loss = Ramp(loss, arm.ramp * epochs)
         settings = {"arm": str(arm.name), "loss": str(loss), "seed": self.seed, "steps": steps, "n": len(x)}
-        file = "".join(c if c.isalnum() or c == "-" else "_" for c in arm.name)
-        about = {"input_shape": list(x.shape[1:]), "num_classes": int(y.max()) + 1}
-        keep = None if self.folder is None else Checkpoint(self.folder / f"{file}.pt", about, settings)
         optimizer = torch.optim.AdamW(net.parameters(), lr=task.lr * arm.lr, weight_decay=1e-4)
-        done = train(net, batches, loss, optimizer, epochs=epochs, seed=self.seed, checkpoint=keep, clip=5.0)
-        spent = [epoch.seconds for epoch in done]
-        if keep is not None:  # with those of earlier starts, which are not yielded again
-            spent = [epoch["seconds"] for epoch in torch.load(keep.path, weights_only=True)["history"]]
-        self.seconds[arm.name] = sum(spent)
-        return _fast(net.eval())  # `train` leaves networks of colour images as it found files want them
+        self.seconds[arm.name] = fitted(
+            net, batches, loss, optimizer, epochs=epochs, seed=self.seed, clip=5.0, settings=settings,
+            file=None if self.folder is None else self.folder / f"{filed(arm.name)}.pt",
+            about={"input_shape": list(x.shape[1:]), "num_classes": int(y.max()) + 1},
+        )  # fmt: skip
+        return _fast(net)  # `train` leaves networks of colour images as it found files want them
 
 
 def _fast(net: nn.Module) -> nn.Module:

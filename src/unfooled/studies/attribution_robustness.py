@@ -58,7 +58,7 @@ from unfooled.studies.attribution_pictures import bars, curves, gallery
 from unfooled.studies.attribution_records import Network, Pool, Scores
 from unfooled.studies.figures import claim
 from unfooled.studies.records import Claim, Picture, StudySummary, array, listed
-from unfooled.studies.units import Units
+from unfooled.studies.units import Units, chosen, filed
 
 NAME, TITLE = "attribution-robustness", "Do the reasons survive?"
 LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:1905.09957"
@@ -169,10 +169,7 @@ def study(
         raise BadInput(f"there is no scale {scale!r}; there are {', '.join(SCALES)}")
     size = size or SCALES[scale]
     known = {task.source: task for task in size.tasks}
-    for name in data or ():
-        if name not in known:
-            raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
-    tasks = [known[name] for name in data or known]
+    tasks = [known[name] for name in chosen(list(known), data)]
     config = Config(
         model=f"study {NAME}", data="the scale's", n=size.n, threat="each data set's", seed=0,
         options={"scale": scale, "size": size.told()},
@@ -231,7 +228,7 @@ def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None) -> 
 
 
 def _unit(task: Task, seed: int, name: str) -> str:
-    return f"{task.source}-{seed}-" + "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+    return filed(f"{task.source}-{seed}-{name}")
 
 
 def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float, size: Scale, arm: str) -> Scores:

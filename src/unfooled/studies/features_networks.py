@@ -21,8 +21,9 @@ from unfooled.data.store import FeatureSet, load_features, save_features
 from unfooled.evaluation.run import Progress
 from unfooled.features import Encoder, groups, non_robust_set, open_mask, random_group, robust_set
 from unfooled.models import MnistCnn
-from unfooled.training import Augmented, Batches, GroupWorst, Standard, train
-from unfooled.training.loop import Checkpoint
+from unfooled.studies.fitting import Updates, fitted, new_network
+from unfooled.studies.units import filed
+from unfooled.training import Augmented, Batches, GroupWorst, Standard
 
 LEGACY = 0x1A2B3C4D
 """The published test groups' stream."""
@@ -41,27 +42,6 @@ class Ordered(Batches):
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
         yield from zip(self.x.split(self.size), self.y.split(self.size), strict=True)
-
-
-@dataclass(frozen=True)
-class Updates(Batches):
-    """`steps` full batches an "epoch", through one order of all samples after the other: equal training for any set."""
-
-    def __len__(self) -> int:
-        return self.steps or 1
-
-    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over the batches of a piece."""
-        size = min(self.size, len(self.x))
-        each = len(self.x) // size
-        orders: dict[int, Tensor] = {}
-        for update in range(epoch * len(self), (epoch + 1) * len(self)):
-            turn, place = divmod(update, each)
-            if turn not in orders:
-                source = torch.Generator().manual_seed((self.seed * 1_000_003 + turn) & 0x7FFFFFFFFFFFFFFF)
-                orders = {turn: torch.randperm(len(self.x), generator=source)}
-            rows = orders[turn][place * size : (place + 1) * size]
-            yield self.x[rows], self.y[rows]
 
 
 class DecayedAdam(torch.optim.Adam):
@@ -344,15 +324,17 @@ class Bench:
 
     def _new(self, drop: tuple[float, float], *, seed: int, glorot: bool) -> nn.Module:
         shape = tuple(self.train[0].shape[1:])
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+
+        def build() -> nn.Module:
             net = MnistCnn(shape, len(self.classes), drop=drop)
             for layer in net.modules() if glorot else ():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):  # what the published library starts from
                     nn.init.xavier_uniform_(layer.weight)
                     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            return net
+
         # A third faster forwards on a CPU, for one channel too.
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return new_network(build, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _fit(
         self, name: str, net: nn.Module, batches: Batches, loss: TrainingLoss, optimizer: torch.optim.Optimizer,
@@ -360,24 +342,16 @@ class Bench:
     ) -> nn.Module:  # fmt: skip
         """Train, or read or resume what was trained before."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-        keep = None
-        if self.folder is not None:
-            about = {"arch": "mnist-cnn", "input_shape": list(batches.x.shape[1:]), "num_classes": len(self.classes)}
-            keep = Checkpoint(self.folder / "networks" / f"{filed(name)}.pt", about, {**plain, "n": len(batches.x)})
-        done = train(net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, checkpoint=keep)
-        spent = [epoch.seconds for epoch in done]
-        if keep is not None:  # with those of earlier starts, which are not yielded again
-            spent = [epoch["seconds"] for epoch in torch.load(keep.path, weights_only=True)["history"]]
-        self.seconds[name] = sum(spent)
-        return net.eval()
+        about = {"arch": "mnist-cnn", "input_shape": list(batches.x.shape[1:]), "num_classes": len(self.classes)}
+        self.seconds[name] = fitted(
+            net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, about=about,
+            file=None if self.folder is None else self.folder / "networks" / f"{filed(name)}.pt",
+            settings={**plain, "n": len(batches.x)},
+        )  # fmt: skip
+        return net
 
     @torch.no_grad()
     def right(self, net: nn.Module) -> Tensor:
         """Which test images a network classifies rightly under each corruption, (N, 5) bool. Cost: 5 forwards."""
         pairs = zip(self.groups.split(200), self.test[1].split(200), strict=True)
         return torch.cat([net(x.flatten(0, 1)).argmax(1).view(len(y), -1) == y[:, None] for x, y in pairs])
-
-
-def filed(name: str) -> str:
-    """A name as a file's."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)

@@ -1,4 +1,4 @@
-"""Pictures of the MNIST features study: the rebuilt digits, accuracies by corruption, under attack, and by set size."""
+"""Pictures of the studies of features: rebuilt images, accuracies by corruption, under attack, and by set size."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#e08214", "#762a83", "#7f7f7f", "#3
 MARKERS = "os^Dv*PXph"
 
 
-def digits(rows: Mapping[str, Tensor], names: Sequence[str]) -> Picture:
+def digits(rows: Mapping[str, Tensor], names: Sequence[str], *, title: str, caption: str) -> Picture:
     """Ten images, as they are and as they were rebuilt: a row a set, a column an image."""
     found, axes = figure(len(rows), len(names), 0.9 * len(names) + 1.2, 0.9 * len(rows) + 0.4)
-    for (title, images), line in zip(rows.items(), axes, strict=True):
+    for (label, images), line in zip(rows.items(), axes, strict=True):
         for image, axis in zip(images, line, strict=True):
-            axis.imshow(image.amax(0).numpy(), cmap="gray", vmin=0, vmax=1)
+            shown = image.permute(1, 2, 0) if len(image) == 3 else image.amax(0)
+            axis.imshow(shown.numpy(), cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
     for name, axis in zip(names, axes[0], strict=True):
         axis.set_title(name, fontsize=9)
-    caption = (
-        "The first image of each class, not chosen otherwise, and what was rebuilt from 100 features of it. The start "
-        "is the image that all searches began at: what a network does not see of the digit is left as it was there."
-    )
-    return picture(found, "Original, robust and non-robust", caption)
+    return picture(found, title, caption)
 
 
 def levels(
@@ -56,7 +53,9 @@ def levels(
     return picture(found, title, caption)
 
 
-def under_attack(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]) -> Picture:
+def under_attack(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], title: str = "Under attack"
+) -> Picture:
     """Accuracy left at each radius: a panel a norm, a line a network."""
     found, axes = figure(1, len(curves), 4.4 * len(curves) + 2.6, 3.6)
     for (norm, lines), axis in zip(curves.items(), axes[0], strict=True):
@@ -68,9 +67,7 @@ def under_attack(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequen
         axis.tick_params(labelsize=8)
     axes[0, 0].set_ylabel("accuracy left", fontsize=9)
     axes[0, -1].legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return picture(
-        found, "Under attack", "Accuracy that the cascade leaves, over the seeds; at 0, of the clean images."
-    )
+    return picture(found, title, "Accuracy that the cascade leaves, over the seeds; at 0, of the clean images.")
 
 
 def by_size(lines: Mapping[str, Mapping[int, Sequence[Figures]]], groups: Sequence[str]) -> Picture:

@@ -1,24 +1,28 @@
-"""What the MNIST features study keeps: a tested network, a rebuilt set, an attacked network, and pictures."""
+"""What the studies of features keep: tested networks, sets, attacked networks, pictures; and figures over seeds."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.evaluation import intervals
 from unfooled.evaluation.records import Estimate, Record
+from unfooled.studies.figures import Figures, figures_of, mean
 from unfooled.studies.records import Picture
 
 
 class Measured(Record):
-    """One trained network under the five corruptions.
+    """One trained network and what it says of the test images.
 
     Attributes:
         name: what tables call it; seed: of its weights and its order.
         loss, updates, samples: what it was trained with, and seconds how long.
-        right: for each corruption, which of the n test images it classifies rightly, packed.
+        right: for each corruption, which of the n test images it classifies rightly, packed; in the study of four sets,
+            which it gives their own class, and which the next one.
         own: accuracy on what was held out of its own set; None for networks trained on the whole data.
     """
 
@@ -33,16 +37,17 @@ class Measured(Record):
     seconds: float
 
     def correct(self) -> np.ndarray:
-        """Which images are right under which corruption, (n, 5), 0 or 1."""
+        """`right` as columns, (n, 5) or (n, 2), 0 or 1."""
         return np.stack([unpacked(text, self.n) for text in self.right], 1)
 
 
 class Rebuilt(Record):
-    """One rebuilt set.
+    """One set of images made from others.
 
     Attributes:
         residual: its quantiles, after rounding to bytes.
-        reached, vanished: shares of images that ended early because they were good enough, or had no gradient.
+        reached, vanished: shares of images that ended early because they were good enough, or had no gradient. Of
+            D_rand and D_det, whose images are moved and not rebuilt: the share that is taken for its target; None.
         gradients: a sample.
         to_source, to_start: median distance in L2.
         seconds: of the start that finished it.
@@ -52,10 +57,10 @@ class Rebuilt(Record):
     n: int
     residual: dict[str, float]
     reached: float
-    vanished: float
-    gradients: float
+    vanished: float | None = None
+    gradients: float | None = None
     to_source: float
-    to_start: float
+    to_start: float | None = None
     seconds: float
 
 
@@ -72,6 +77,19 @@ class Attacked(Record):
     radii: list[float]
     survived: list[int]
     seconds: float
+
+
+class Reach(Record):
+    """How far images must be moved for a network to take them for another class.
+
+    Attributes:
+        eps: the radius that was chosen.
+        tried: radii in increasing order; share: of the targets that were reached in each.
+    """
+
+    eps: float
+    tried: list[float]
+    share: list[float]
 
 
 class Drawn(Record):
@@ -91,5 +109,53 @@ def unpacked(text: str, n: int) -> np.ndarray:
 
 
 def columns(right: Tensor) -> list[str]:
-    """(n, 5) bool, packed column by column."""
+    """(n, columns) bool, packed column by column."""
     return [packed(column) for column in right.to(torch.bool).unbind(1)]
+
+
+class Results:
+    """Networks by name, over their seeds."""
+
+    def __init__(self, tests: Sequence[Measured]) -> None:
+        self.rows: dict[str, list[Measured]] = {}
+        for one in tests:
+            self.rows.setdefault(one.name, []).append(one)
+        self._correct = {name: np.mean([one.correct() for one in rows], 0) for name, rows in self.rows.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows
+
+    def correct(self, name: str) -> np.ndarray:
+        """How often each image was right over the seeds, (n, 5) or (n, 2)."""
+        return self._correct[name]
+
+    def accuracy(self, name: str) -> list[Figures]:
+        """Of each column; exact intervals for one network, bootstraps over images for several seeds."""
+        if len(self.rows[name]) > 1:
+            return [mean(column) for column in self.correct(name).T]
+        shares = [intervals.share(torch.from_numpy(column)) for column in self.correct(name).T]
+        return [(s.value or 0.0, s.low, s.high, s.n) for s in shares]
+
+    def gap(self, first: str, second: str, which: Sequence[int]) -> Figures:
+        """First minus second, the mean over columns, paired by image."""
+        gap = self.correct(first)[:, which].mean(1) - self.correct(second)[:, which].mean(1)
+        return mean(gap.round(9))
+
+
+class Left:
+    """What the cascade left of each network, by norm and name, over the seeds."""
+
+    def __init__(self, attacks: Sequence[Attacked]) -> None:
+        self.radii = {one.norm: one.radii for one in attacks}
+        self.rows: dict[str, dict[str, list[np.ndarray]]] = {norm: {} for norm in self.radii}
+        for one in attacks:
+            self.rows[one.norm].setdefault(one.name, []).append(np.array(one.survived))
+
+    def right(self, norm: str, name: str, k: int) -> np.ndarray:
+        """How often each image was right at the k-th radius over the seeds; when clean for -1."""
+        return np.mean([kept > k for kept in self.rows[norm][name]], 0)
+
+    def accuracy(self, norm: str, name: str, k: int) -> Figures:
+        """With an exact interval for one network, a bootstrap over images for several seeds."""
+        values = self.right(norm, name, k)
+        return mean(values) if len(self.rows[norm][name]) > 1 else figures_of(intervals.share(torch.from_numpy(values)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unfooled.evaluation.records import Estimate
 from unfooled.studies.records import Claim, Outcome
 
 Figures = tuple[float, float, float, int]
@@ -32,3 +33,16 @@ def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:
         return Claim(claim=says, source=source, verdict="undecided", value=None, low=None, high=None, n=0)
     verdict: Outcome = "holds" if low >= bound else "fails" if high < bound else "undecided"
     return Claim(claim=says, source=source, verdict=verdict, value=value, low=low, high=high, n=n)
+
+
+def figures_of(share: Estimate | None) -> Figures:
+    """Those of a share; none where there is none."""
+    if share is None or share.value is None:
+        return np.nan, np.nan, np.nan, 0
+    return share.value, share.low, share.high, share.n
+
+
+def text(figures: Figures) -> str:
+    """0.829 [0.821, 0.836]."""
+    value, low, high, n = figures
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if n else ""

@@ -32,17 +32,17 @@ from torch import Tensor, nn
 from unfooled.core.checks import BadInput
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.evaluation import intervals
-from unfooled.evaluation.cascade import EFFORTS, NORMAL, Effort, cascade
-from unfooled.evaluation.records import Config, Environment, Estimate, write_record
+from unfooled.evaluation.cascade import EFFORTS
+from unfooled.evaluation.records import Config, Environment, write_record
 from unfooled.evaluation.run import Progress
-from unfooled.evaluation.verify import verify
 from unfooled.features import open_mask
-from unfooled.studies.features_networks import PIECES, SCALES, UNTRAINED, Bench, Retraining, Scale, filed
+from unfooled.studies.features_networks import PIECES, SCALES, UNTRAINED, Bench, Retraining, Scale
 from unfooled.studies.features_pictures import by_size, digits, levels, under_attack
-from unfooled.studies.features_records import Attacked, Drawn, Measured, Rebuilt, columns
-from unfooled.studies.figures import Figures, claim, mean
+from unfooled.studies.features_records import Attacked, Drawn, Left, Measured, Rebuilt, Results, columns
+from unfooled.studies.figures import Figures, claim, figures_of, mean, text
+from unfooled.studies.radii import survived
 from unfooled.studies.records import Claim, Picture, StudySummary
-from unfooled.studies.units import Units
+from unfooled.studies.units import Units, filed, named
 
 NAME, TITLE = "mnist-features", "Are robust features a data set?"
 SOURCE, ILYAS = "xziyue/robust_mnist_feature_py 2019", "Ilyas et al. 2019, arXiv:1905.02175"
@@ -98,13 +98,13 @@ def study(
     )  # fmt: skip
     units = Units(out, config, progress)
     bench = Bench(size, out, progress)
-    tests = units.map("encoders", Measured, *_named([r.name for r in size.recipes], partial(_encoder, bench)))
-    sets = units.map("rebuilt sets", Rebuilt, *_named(SETS, partial(_rebuilt, bench)))
-    drawn = units.map("pictures", Drawn, *_named(["digits"], lambda _: Drawn(pictures=[_digits(bench)])))
+    tests = units.map("encoders", Measured, *named([r.name for r in size.recipes], partial(_encoder, bench)))
+    sets = units.map("rebuilt sets", Rebuilt, *named(SETS, partial(_rebuilt, bench)))
+    drawn = units.map("pictures", Drawn, *named(["digits"], lambda _: Drawn(pictures=[_digits(bench)])))
     attacks: list[Attacked] = []
     for seed in seeds:
         arms = {one.name: one for one in size.retrainings if seed == 0 or not one.once}
-        jobs = _named(list(arms), partial(_retrained, bench, arms, seed))
+        jobs = named(list(arms), partial(_retrained, bench, arms, seed))
         tests += units.map(f"retrained, seed {seed}", Measured, *jobs)
         nets = {name: partial(bench.retrained, one, seed) for name, one in arms.items() if one.attacked}
         attacks += _attacks(units, bench, f"attacks on retrained, seed {seed}", seed, nets)
@@ -116,12 +116,6 @@ def study(
     if out is not None:
         write_record(out / "summary.json", summary)
     return summary
-
-
-def _named(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[list[str], Callable[[str], Any]]:
-    """Names of units, and how to compute one from the name that it stands for."""
-    known = {filed(name): name for name in names}
-    return list(known), lambda unit: compute(known[unit])
 
 
 def _attacks(
@@ -143,32 +137,6 @@ def _attacks(
         )  # fmt: skip
 
     return units.map(stage, Attacked, list(jobs), attacked)
-
-
-def survived(
-    model: nn.Module, x: Tensor, y: Tensor, threats: Sequence[Threat], *, seed: int = 0, effort: Effort = NORMAL
-) -> Tensor:
-    """How many of the threats, in increasing order, each sample survives under the cascade, judged by `verify`.
-
-    Each sample is bisected: who falls in one threat is attacked in smaller ones, who survives in larger ones, since
-    what a threat allows a larger one allows, too.
-
-    Returns:
-        (B,) int64 from 0 to the number of threats; -1 where the sample is wrong when clean.
-    """
-    with torch.no_grad():
-        right = torch.cat([model(part).argmax(1) for part in x.split(500)]) == y
-    low, high = torch.zeros_like(y), torch.full_like(y, len(threats))
-    high[~right] = 0
-    while bool((low < high).any()):
-        middle = (low + high) // 2
-        for k in middle[low < high].unique().tolist():
-            rows = ((middle == k) & (low < high)).nonzero()[:, 0]
-            z = cascade(model, x[rows], y[rows], threats[k], seed=seed, effort=effort)
-            fell = verify(model, x[rows], y[rows], z, threats[k]).success
-            high[rows[fell]] = k
-            low[rows[~fell]] = k + 1
-    return torch.where(right, low, -1)
 
 
 def _encoder(bench: Bench, name: str) -> Measured:
@@ -227,36 +195,12 @@ def _digits(bench: Bench) -> Picture:
         "non-robust, cleaned": open_mask(standard.x[rows]),
         "untrained": random.x[rows],
     }
-    return digits(lines, [bench.classes[int(k)] for k in y[rows]])
-
-
-class Results:
-    """Networks by name, over their seeds."""
-
-    def __init__(self, tests: Sequence[Measured]) -> None:
-        self.rows: dict[str, list[Measured]] = {}
-        for one in tests:
-            self.rows.setdefault(one.name, []).append(one)
-        self._correct = {name: np.mean([one.correct() for one in rows], 0) for name, rows in self.rows.items()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.rows
-
-    def correct(self, name: str) -> np.ndarray:
-        """How often each image was classified rightly over the seeds, (n, 5)."""
-        return self._correct[name]
-
-    def accuracy(self, name: str) -> list[Figures]:
-        """Under each corruption; exact intervals for one network, bootstraps over images for several seeds."""
-        if len(self.rows[name]) > 1:
-            return [mean(column) for column in self.correct(name).T]
-        shares = [intervals.share(torch.from_numpy(column)) for column in self.correct(name).T]
-        return [(s.value or 0.0, s.low, s.high, s.n) for s in shares]
-
-    def gap(self, first: str, second: str, which: Sequence[int]) -> Figures:
-        """First minus second, the mean over corruptions, paired by image."""
-        gap = self.correct(first)[:, which].mean(1) - self.correct(second)[:, which].mean(1)
-        return mean(gap.round(9))
+    caption = (
+        "The first image of each class, not chosen otherwise, and what was rebuilt from 100 features of it. The start "
+        "is the image that all searches began at: what a network does not see of the digit is left as it was there."
+    )
+    names = [bench.classes[int(k)] for k in y[rows]]
+    return digits(lines, names, title="Original, robust and non-robust", caption=caption)
 
 
 CORRUPTED = (0, 1, 2, 3)
@@ -319,33 +263,8 @@ def claims_of_sets(found: Results) -> list[Claim]:
     for name in ("group set", "non-robust set"):
         for one in found.rows.get(f"{name}, class of the start", []):
             says = f"Table 2, controls: the class of the start can be read off the {name}; accuracy at least .2."
-            asked.append(claim(says, "unfooled", _figures(one.own), 0.2))
+            asked.append(claim(says, "unfooled", figures_of(one.own), 0.2))
     return asked
-
-
-def _figures(share: Estimate | None) -> Figures:
-    if share is None or share.value is None:
-        return np.nan, np.nan, np.nan, 0
-    return share.value, share.low, share.high, share.n
-
-
-class Left:
-    """What the cascade left of each network, by norm and name, over the seeds."""
-
-    def __init__(self, attacks: Sequence[Attacked]) -> None:
-        self.radii = {one.norm: one.radii for one in attacks}
-        self.rows: dict[str, dict[str, list[np.ndarray]]] = {norm: {} for norm in self.radii}
-        for one in attacks:
-            self.rows[one.norm].setdefault(one.name, []).append(np.array(one.survived))
-
-    def right(self, norm: str, name: str, k: int) -> np.ndarray:
-        """How often each image was right at the k-th radius over the seeds; when clean for -1."""
-        return np.mean([kept > k for kept in self.rows[norm][name]], 0)
-
-    def accuracy(self, norm: str, name: str, k: int) -> Figures:
-        """With an exact interval for one network, a bootstrap over images for several seeds."""
-        values = self.right(norm, name, k)
-        return mean(values) if len(self.rows[norm][name]) > 1 else _figures(intervals.share(torch.from_numpy(values)))
 
 
 def claims_of_attacks(left: Left) -> list[Claim]:
@@ -367,12 +286,6 @@ def claims_of_attacks(left: Left) -> list[Claim]:
             says = f"Under attack, {at}: the network trained on the group set loses at least nine tenths; share lost."
             asked.append(claim(says, REAL, (1 - value, 1 - high, 1 - low, n), 0.9))
     return asked
-
-
-def text(figures: Figures) -> str:
-    """0.829 [0.821, 0.836]."""
-    value, low, high, n = figures
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if n else ""
 
 
 def _tables(
@@ -400,7 +313,7 @@ def _tables(
         if one.sources is not None:
             curve.append({"trained on": one.name, "images": rows[0].samples, **line(one.name)})
             continue
-        held = [_figures(row.own) for row in rows]
+        held = [figures_of(row.own) for row in rows]
         own = text(held[0]) if len(held) == 1 else f"{np.mean([f[0] for f in held]):.3f}"
         about = {"networks": len(rows), "updates": rows[0].updates, "its own, held out": own}
         second.append({"trained on": one.name, **about, **line(one.name)})

@@ -25,8 +25,9 @@ from unfooled.core.checks import BadInput
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.studies.defences import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
-from unfooled.training import Batches, Madry, Standard, Trades, train
-from unfooled.training.loop import Checkpoint
+from unfooled.studies.fitting import fitted, new_network
+from unfooled.studies.units import filed
+from unfooled.training import Batches, Madry, Standard, Trades
 
 Arch = Callable[..., nn.Module]
 """(input_shape, classes) -> module, with `nn.ReLU` layers."""
@@ -204,16 +205,12 @@ def fit(
     if recipe.classes is not None:
         x, y = x[y < recipe.classes], y[y < recipe.classes]
     k = recipe.classes or int(y.max()) + 1
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = recipe.build(arch, tuple(x.shape[1:]), k)
+    net = new_network(lambda: recipe.build(arch, tuple(x.shape[1:]), k), seed)
     loss, epochs = recipe.loss(eps, nets), round(epochs * recipe.epochs)
     settings = {"name": name, "seed": seed, "epochs": epochs, "eps": eps, "n": len(x)}
-    file = "".join(c if c.isalnum() or c == "-" else "_" for c in name)
-    keep = None if folder is None else Checkpoint(folder / f"{file}.pt", settings=settings)
     # Shifts, so that defences which move the image leave it a digit.
     batches = Batches(x, y, 64, seed, crop=max(1, x.shape[-1] // 16) if recipe.shift else 0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
-    for _ in train(net, batches, loss, optimizer, epochs=epochs, seed=seed, checkpoint=keep, clip=5.0):
-        pass
-    return net.eval()
+    file = None if folder is None else folder / f"{filed(name)}.pt"
+    fitted(net, batches, loss, optimizer, epochs=epochs, seed=seed, file=file, settings=settings, clip=5.0)
+    return net

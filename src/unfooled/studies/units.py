@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -88,3 +88,26 @@ def _number(name: str) -> int:
     for byte in name.encode():
         value = (value * 257 + byte) % (2**61 - 1)
     return value
+
+
+def filed(name: str) -> str:
+    """A name as a file's."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+
+
+def named(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[list[str], Callable[[str], Any]]:
+    """Names of units, and how to compute one from the name that it stands for."""
+    known = {filed(name): name for name in names}
+    return list(known), lambda unit: compute(known[unit])
+
+
+def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """The data sets that were asked for; all where None.
+
+    Raises:
+        BadInput: the scale has no such data set.
+    """
+    for name in wanted or ():
+        if name not in known:
+            raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
+    return list(wanted or known)
