@@ -157,7 +157,8 @@ def load(
     sized: bool = False,
 ) -> Inputs:
     """Load model and data as the options say (`sized`: resized already), and check that they fit each other."""
-    from unfooled.core.checks import BadInput, check_labels
+    from unfooled.core.checks import check_labels
+    from unfooled.core.classifier import ModelFails
     from unfooled.core.goals import read_logits
     from unfooled.data.load import load_dataset
     from unfooled.models.load import load_model
@@ -172,11 +173,9 @@ def load(
     try:
         with torch.no_grad():
             logits = read_logits(net, x[:1])
-    except BadInput:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as e:
+    except ModelFails as e:
         source = data if isinstance(data, str) else "these images"
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
         raise Refused(
             f"{model} does not accept samples of shape {tuple(x.shape[1:])} from {source} ({reason}); "
             f"{_mend(net, x[:1], sized or size is not None)}"
@@ -194,6 +193,7 @@ def _mend(net: Any, x: Tensor, sized: bool) -> str:
     """What to do about a sample that the model does not take."""
     import torch
 
+    from unfooled.core.checks import BadInput
     from unfooled.core.goals import read_logits
 
     if x.ndim == 4 and x.shape[1] in (1, 3):
@@ -202,6 +202,6 @@ def _mend(net: Any, x: Tensor, sized: bool) -> str:
             with torch.no_grad():
                 read_logits(net, other)
             return f"it takes {kind} images: convert them"
-        except (RuntimeError, TypeError, ValueError, IndexError):
+        except BadInput:
             pass
     return "give another --size or choose another model" if sized else "resize them (--size) or choose another model"

@@ -25,11 +25,15 @@ def logits_of(output: Any) -> Tensor:
     raise BadInput(f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits")
 
 
+class ModelFails(BadInput):
+    """The model itself raised an error, which is the cause of this one."""
+
+
 def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     """What the model returns; what it raises is told as its own.
 
     Raises:
-        BadInput: with the model's error in one line. Memory that has run out stays what it is.
+        ModelFails: with the model's error in one line. Memory that has run out stays what it is.
     """
     try:
         return model(x)
@@ -39,7 +43,7 @@ def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
         if "out of memory" in str(error).lower():
             raise
         said = (str(error).strip().splitlines() or [""])[0]
-        raise BadInput(
+        raise ModelFails(
             f"the model fails on samples of shape {tuple(x.shape[1:])}, {x.dtype}, with {type(error).__name__}: {said}"
         ) from error
 
