@@ -209,7 +209,7 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
     was = gone.read_bytes()
     gone.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("unfooled.studies.attribution_networks.train", lambda *a, **k: iter(()))
+        patch.setattr("unfooled.studies.fitting.train", lambda *a, **k: iter(()))
         patch.setattr(vulnerability, "envelope", never)
         (tmp_path / "points" / f"{gone.stem}.npy").unlink()
         with pytest.raises(AssertionError):

@@ -383,7 +383,8 @@ def test_probes_are_kept_and_nearest_passes_counted(tmp_path: Path) -> None:
     first = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
     again = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path)
     assert again.diagnostics == first.diagnostics
-    assert (tmp_path / "chunks/probes.json").exists()
+    assert again.diagnostic_passes.forward > 0.9 * first.diagnostic_passes.forward  # those of the probes are kept
+    assert (tmp_path / "chunks/diagnostics-probes.json").exists()
     assert 10 < first.nearest_passes.forward + first.nearest_passes.backward <= 100
     assert first.progress[-1].accuracy == first.robust_accuracy.value
 
