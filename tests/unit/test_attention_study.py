@@ -189,11 +189,47 @@ def test_the_worst_case_counts_every_attack_and_transfer() -> None:
     assert study.robust(found, "shapes 4/255", defence.ARP).seeds[0]["worst"].tolist() == [0, 1, 0, 0]
 
 
+class Corner(torch.nn.Module):
+    """Class 0 is told by brightness in the upper left alone, which is where its attention is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 1, 1)
+        torch.nn.init.constant_(self.conv.weight, 2.0)
+        torch.nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, 2)."""
+        corner = torch.zeros(x.shape[2:])
+        corner[:8, :8] = 1.0
+        z = (torch.relu(self.conv(x)) * corner).sum((2, 3)) / 8
+        return torch.cat([z - 20, 0 * z], 1)
+
+
+def test_attention_that_says_what_is_used_loses_it_first() -> None:
+    x = 0.1 * torch.rand(14, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[:12, :, :8, :8] += 0.8
+    samples = vulnerability.Samples(x, torch.tensor([0] * 12 + [0, 0]), ["a", "b"])
+    row = defence.faithful(Corner().eval(), samples, 14, data="d", arm="a", seed=0)
+    of = {k: np.array(v, dtype=float) for k, v in row.columns.items()}
+    assert all(np.isnan(v[12:]).all() and np.isfinite(v[:12]).all() for v in of.values())  # the last two are wrong
+    assert bool((of["deletion"] < of["deletion, elsewhere"])[:12].all())
+    assert bool((of["insertion"] > of["insertion, elsewhere"])[:12].all())
+    assert row.layers == ["conv"] and row.compared == [12]
+    # Three equal weights and one bias: shuffled, they are what they were.
+    assert row.randomised == [pytest.approx(1)]
+    nothing = defence.faithful(Corner().eval(), samples.take(torch.tensor([12, 13])), 2, data="d", arm="a", seed=0)
+    assert nothing.layers == [] and all(v is None for values in nothing.columns.values() for v in values)
+
+
 def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = study.study("tiny", out=tmp_path, size=TINY, command="unfooled study")
     assert read_record(tmp_path / "summary.json", StudySummary) == first
     rows = first.tables["shapes 4/255: training compared"]
     assert [row["network"] for row in rows] == list(ARMS)
+    used = first.tables["shapes 4/255: does attention say what the network uses"]
+    assert [row["network"] for row in used] == list(ARMS)
+    assert all(0 < row["rho, all shuffled, maps"] <= 12 for row in used)
     cost = first.tables["Networks at equal compute"]
     assert all(row["passes, of ARP's"] == pytest.approx(1, abs=0.25) for row in cost)
     assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}

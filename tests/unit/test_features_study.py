@@ -32,7 +32,17 @@ from unfooled.studies.features_networks import (
     Retraining,
     Scale,
 )
-from unfooled.studies.features_records import Attacked, Left, Measured, Results, columns, packed, unpacked
+from unfooled.studies.features_records import (
+    Aligned,
+    Alignments,
+    Attacked,
+    Left,
+    Measured,
+    Results,
+    columns,
+    packed,
+    unpacked,
+)
 from unfooled.studies.figures import mean
 from unfooled.studies.fitting import Updates
 from unfooled.studies.records import Claim, StudySummary
@@ -145,6 +155,20 @@ class Threshold(nn.Module):
         return torch.stack([0.5 - x[:, 0], x[:, 0] - 0.5], 1)
 
 
+def test_alignment_is_compared_by_image_over_the_seeds() -> None:
+    def row(name: str, seed: int, values: list[float | None]) -> Aligned:
+        return Aligned(name=name, seed=seed, values=values, seconds=1.0)
+
+    high, low = [0.5 + k / 100 for k in range(20)], [0.4 + k / 100 for k in range(20)]
+    of = Alignments(
+        [row("a", 0, [*high, 0.1]), row("a", 1, [*high, 0.1]), row("b", 0, [*low, None]), row("b", 1, [*low, 0.9])]
+    )
+    assert of.gap("a", "b") == pytest.approx((0.1, 0.1, 0.1, 20))  # the last is undefined in one seed
+    claims = of.claims([("a", "b", "s"), ("b", "a", "s"), ("a", "c", "s")], "d")
+    assert [c.verdict for c in claims] == ["holds", "fails"]
+    assert [(line["networks"], line["images"]) for line in of.table()] == [(2, 21), (2, 20)]
+
+
 def test_samples_are_bisected_over_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
 
@@ -236,6 +260,8 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
     assert {row["n"] for row in first.tables["Rebuilt sets"]} == {60}
     attacked = {row["network"] for row in first.tables["Under attack, linf (cascade, normal)"]}
     assert attacked == {r.name for r in TINY.recipes} | {one.name for one in TINY.retrainings if one.attacked}
+    looked = first.tables["Alignment of gradients with images"]
+    assert {row["network, or set it was trained on"]: row["networks"] for row in looked} == dict.fromkeys(attacked, 1)
     assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
     assert len(first.pictures) == 5
     assert all(Image.open(io.BytesIO(base64.b64decode(p.png))).size[0] > 100 for p in first.pictures)
@@ -246,7 +272,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         raise AssertionError("done twice")
 
     with monkeypatch.context() as patch:
-        for name in ("survived", "_encoder", "_rebuilt", "_retrained"):
+        for name in ("survived", "_encoder", "_rebuilt", "_retrained", "_aligned"):
             patch.setattr(study, name, never)
         again = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
     assert again.tables == first.tables

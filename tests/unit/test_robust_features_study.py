@@ -202,7 +202,9 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
     assert [[row["set"] for row in rows] for rows in made] == [[*sets.SEEN], [sets.D_RAND, sets.D_DET]]
     assert {row["images"] for rows in made for row in rows} == {60}
     assert {row["radius"] for row in made[1]} == {8.0}
-    assert len(first.claims) == 10
+    assert len(first.claims) == 12
+    looked = first.tables["digits: alignment of gradients with images"]
+    assert [row["network, or set it was trained on"] for row in looked] == [*study.ATTACKED]
     assert [p.title for p in first.pictures] == ["digits: images of each set", "digits: under attack"]
     assert all(Image.open(io.BytesIO(base64.b64decode(p.png))).size[0] > 100 for p in first.pictures)
     assert "features that predict" in render_study(tmp_path).read_text()
@@ -216,7 +218,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         raise AssertionError("done twice")
 
     with monkeypatch.context() as patch:
-        for name in ("survived", "_tested", "_set", "_images"):
+        for name in ("survived", "_tested", "_set", "_images", "_aligned"):
             patch.setattr(study, name, never)
         patch.setattr(sets, "smallest_threat", never)
         again = study.study("tiny", out=tmp_path, size=TINY)

@@ -20,7 +20,7 @@ References:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,9 +41,10 @@ from unfooled.core.types import Model, TrainingLoss
 from unfooled.distances.attention import above_mean, iou, js
 from unfooled.evaluation.attention import attend, attention_records
 from unfooled.evaluation.cascade import Effort, cascade
+from unfooled.evaluation.faithfulness import parameter_randomisation, perturbation_curves
 from unfooled.evaluation.verify import verify
 from unfooled.explanations.attention import attention
-from unfooled.studies.attention_records import Judged
+from unfooled.studies.attention_records import Faithful, Judged
 from unfooled.studies.attention_vulnerability import KEY, PLACES, Samples
 from unfooled.studies.attribution_networks import Arm
 from unfooled.studies.records import listed
@@ -51,6 +52,7 @@ from unfooled.training import ArpPublished, Madry, Standard, Trades, arp, n_fgsm
 from unfooled.training.arp import Arp, fill_mean, soft_mask
 from unfooled.training.inner import proposed, worst_points
 
+FAITHFUL = ("deletion", "insertion", "deletion, elsewhere", "insertion, elsewhere")
 HELD = partial(attention, detach_weights=True)
 """Attention as it is attacked: on ReLU networks the weights have no gradient."""
 
@@ -272,6 +274,35 @@ def _reasons(
         if name in found:
             columns[name][right] = found[name].float()
     return columns
+
+
+def faithful(model: nn.Module, samples: Samples, n: int, *, data: str, arm: str, seed: int) -> Faithful:
+    """Exchange pixels in the order of the attention, and let the network forget, on what it classifies rightly.
+
+    Cost: 68 forwards a sample, and an attention for the network and each of its layers.
+    """
+    started = time.perf_counter()
+    some = samples.take(torch.arange(min(n, len(samples.x))))
+    right = ~verify(model, some.x, some.y, some.x, Linf(0.0)).success
+    columns = {name: torch.full((len(some.x),), torch.nan, device=some.x.device) for name in FAITHFUL}
+    layers: Sequence[str] = ()
+    means: list[float | None] = []
+    compared: list[int] = []
+    if bool(right.any()):
+        x, y = some.x[right], some.y[right]
+        p = attend(model, x, y)
+        for ending, maps in (("", p), (", elsewhere", p.roll((p.shape[1] // 2, p.shape[2] // 2), (1, 2)))):
+            curves = perturbation_curves(model, x, y, maps)
+            columns[f"deletion{ending}"][right] = curves.deletion_area
+            columns[f"insertion{ending}"][right] = curves.insertion_area
+        forgets = parameter_randomisation(model, attend, x, y, seed=seed)
+        layers, similar = forgets.layers, forgets.similarity
+        compared = similar.isfinite().sum(1).tolist()
+        means = [round(float(row.nanmean()), 5) if k else None for row, k in zip(similar, compared, strict=True)]
+    return Faithful(
+        data=data, arm=arm, seed=seed, n=len(some.x), columns={k: listed(v) for k, v in columns.items()},
+        layers=list(layers), randomised=means, compared=compared, seconds=round(time.perf_counter() - started, 3),
+    )  # fmt: skip
 
 
 def on_objective(model: Model, x: Tensor, y: Tensor, threat: Threat, *, steps: int, seed: int = 0) -> Tensor:

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from unfooled.studies import attention_statistics as st
 from unfooled.studies import attention_vulnerability as vulnerability
 from unfooled.studies.arp_defence import ARP, BASE, MORE, PAIRED, PLAIN, SHUFFLED, SIX, Judging
 from unfooled.studies.attention_pictures import networks
-from unfooled.studies.attention_records import Analysed, Crossed, Judged, Trained
+from unfooled.studies.attention_records import Analysed, Crossed, Faithful, Judged, Trained
 from unfooled.studies.attention_vulnerability import Effort, Samples
 from unfooled.studies.attribution_networks import PIECES, Arm, Bench, Task
 from unfooled.studies.figures import Figures, claim
@@ -199,7 +199,7 @@ def _trained(
         options={"scale": scale, "size": size.told()},
     )  # fmt: skip
     units = Units(out, config, progress)
-    found = Found([], [], [], [])
+    found = Found()
     for task in tasks:
         for seed in seeds:
             _one(task, seed, size, units, out, found)
@@ -210,10 +210,11 @@ def _trained(
 class Found:
     """All units so far."""
 
-    trained: list[Trained]
-    analysed: list[Analysed]
-    judged: list[Judged]
-    crossed: list[Crossed]
+    trained: list[Trained] = field(default_factory=list)
+    analysed: list[Analysed] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    crossed: list[Crossed] = field(default_factory=list)
+    faithful: list[Faithful] = field(default_factory=list)
 
 
 def _title(task: Task) -> str:
@@ -281,12 +282,17 @@ def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None, fou
                 stands &= ~verify(net, x, y, z, task.threat).success
         return Crossed(data=where, arm=name, seed=seed, kept="".join(str(int(v)) for v in stands))
 
+    def used(unit: str) -> Faithful:
+        name = arms[unit].name
+        return defence.faithful(bench.network(name), samples, size.judging.n, data=where, arm=name, seed=seed)
+
     stage = f"{where}, seed {seed}".replace("/", "-")
     found.trained.extend(units.map(f"{stage}: networks", Trained, list(arms), trained))
     both = [unit for unit, arm in arms.items() if arm.name in (PLAIN, BASE)]
     found.analysed.extend(units.map(f"{stage}: analysis", Analysed, both, analysed))
     found.judged.extend(units.map(f"{stage}: attacks", Judged, list(arms), judged))
     found.crossed.extend(units.map(f"{stage}: transfer", Crossed, list(arms), crossed))
+    found.faithful.extend(units.map(f"{stage}: faithfulness", Faithful, list(arms), used))
 
 
 @dataclass(frozen=True)
@@ -345,7 +351,7 @@ def _own(
 
     # Seeds change attacks alone here, and every one sees the same network: one is enough.
     rows = units.map("analysis", Analysed, [f"own-{seeds[0]}"], analysed)
-    return summarise(Found([], rows, [], []), size, scale=scale, seeds=seeds[:1], command=command)
+    return summarise(Found(analysed=rows), size, scale=scale, seeds=seeds[:1], command=command)
 
 
 def robust(found: Found, data: str, arm: str) -> st.Cases:
@@ -357,8 +363,13 @@ def robust(found: Found, data: str, arm: str) -> st.Cases:
         text = next((c.kept for c in found.crossed if (c.data, c.arm, c.seed) == (data, arm, row.seed)), None)
         held = {k: array(v) for k, v in row.columns.items()}
         kept = {name: np.array([float(c) for c in bits]) for name, bits in row.kept.items()}
+        used = next((f.columns for f in found.faithful if (f.data, f.arm, f.seed) == (data, arm, row.seed)), {})
+        said = {k: array(v) for k, v in used.items()}
+        if said:
+            said["deletion, less"] = said["deletion, elsewhere"] - said["deletion"]
+            said["insertion, more"] = said["insertion"] - said["insertion, elsewhere"]
         columns.append(
-            {"id": np.arange(row.n, dtype=float), "seed": np.full(row.n, float(row.seed)), **kept, **held,
+            {"id": np.arange(row.n, dtype=float), "seed": np.full(row.n, float(row.seed)), **kept, **held, **said,
              "worst": defence.worst(row, text)}
         )  # fmt: skip
     return st.Cases(tuple(columns))
@@ -391,9 +402,16 @@ def training_claims(found: Found, data: str) -> list[Claim]:
         ),
         ("held: js", SHUFFLED, ARP, "unfooled", "holds attention better than the control with shuffled maps; likewise"),
         ("complete", ARP, BASE, paper, "has more complete attention than PGD-AT; share of the evidence"),
+        (
+            "deletion, less",
+            ARP,
+            BASE,
+            "unfooled",
+            "has attention that says more of what it uses than PGD-AT; deletion, less than elsewhere",
+        ),
     ]
     for name, a, b, source, says in asked:
-        if not (of[a].seeds and of[b].seeds):
+        if not (of[a].seeds and of[b].seeds) or any(name not in c for arm in (a, b) for c in of[arm].seeds):
             continue
         figures, each = gap(of[a], of[b], name)
         one = claim(f"{data}: {ARP} {says}; paired difference.", source, figures, 0.0)
@@ -427,6 +445,23 @@ def comparison_table(found: Found, data: str) -> list[dict[str, Any]]:
         for name, title in {**names, **vulnerability.PLACES, "entropy": "entropy"}.items():
             line[title] = vulnerability.text(one.figure(st.mean_of(name), (name,))) or None
         line["could not be moved"] = int((np.isnan(columns["held: js"]) & np.isfinite(columns["noise: js"])).sum())
+        lines.append(line)
+    return lines
+
+
+def faithfulness_table(found: Found, data: str) -> list[dict[str, Any]]:
+    """A row an arm: does its attention say what it uses, and what it learned?"""
+    lines = []
+    for arm in dict.fromkeys(row.arm for row in found.faithful if row.data == data):
+        rows = [row for row in found.faithful if (row.data, row.arm) == (data, arm)]
+        of = robust(found, data, arm)
+        line: dict[str, Any] = {"network": arm, "seeds": len(rows)}
+        for name in (*defence.FAITHFUL, "deletion, less", "insertion, more"):
+            line[name] = vulnerability.text(of.figure(st.mean_of(name), (name,))) or None
+        for title, k in (("rho, last layer shuffled", 0), ("rho, all shuffled", -1)):
+            values = [v for row in rows if row.randomised and (v := row.randomised[k]) is not None]
+            line[title] = f"{np.mean(values):.3f}" if values else None
+            line[f"{title}, maps"] = sum(row.compared[k] for row in rows if row.compared)
         lines.append(line)
     return lines
 
@@ -484,6 +519,8 @@ def summarise(found: Found, size: Scale, *, scale: str, seeds: Sequence[int], co
         answers += judged
         if found.judged:
             tables[f"{data}: training compared"] = comparison_table(found, data)
+        if found.faithful:
+            tables[f"{data}: does attention say what the network uses"] = faithfulness_table(found, data)
         tables[f"{data}: clean attention"] = vulnerability.state_table(together, size.radii)
         tables[f"{data}: how far attention moves"] = vulnerability.movement_table(together)
         tables[f"{data}: attention beside the margin"] = vulnerability.regression_table(together, size.radii)
@@ -494,7 +531,7 @@ def summarise(found: Found, size: Scale, *, scale: str, seeds: Sequence[int], co
         pictures += vulnerability.pictures(together)
     if found.trained:
         tables["Networks at equal compute"] = compute_table(found)
-    spent = [r.seconds for rows in (found.trained, found.analysed, found.judged) for r in rows]
+    spent = [r.seconds for rows in (found.trained, found.analysed, found.judged, found.faithful) for r in rows]
     return StudySummary(
         study=NAME, title=TITLE, scale=scale, seeds=list(seeds), seconds=round(sum(spent), 1),
         environment=Environment.here("cpu"), tables=tables, claims=answers, notes=told(answers, found, seeds),
@@ -552,5 +589,6 @@ NOTES = (
     "The worst case is point by point over the cascade, attention-guided attacks and ascent on the ARP objective on "
     "what the cascade left, and the points found on all other networks. Networks, steps and images are smaller than "
     "published: no row here reproduces a row of the paper.",
-    "Not measured: deletion and insertion curves, randomised parameters.",
+    "Areas under deletion and insertion compare networks only as differences to the same map rolled by half: less and "
+    "more are better. A map that stays what it was when parameters are shuffled does not depend on what was learned.",
 )

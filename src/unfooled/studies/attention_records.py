@@ -85,3 +85,23 @@ class Crossed(Record):
     arm: str
     seed: int
     kept: str
+
+
+class Faithful(Record):
+    """Whether one trained network's attention says what it uses and what it learned.
+
+    Attributes:
+        columns: measure -> one value a sample; None where the clean prediction is wrong. Areas under the curves of
+            deletion and insertion, and "elsewhere", those of the same map rolled by half.
+        layers: shuffled, the last one first. randomised: Spearman's rho of the maps after each; means, and n of them.
+    """
+
+    data: str
+    arm: str
+    seed: int
+    n: int
+    columns: dict[str, Listed]
+    layers: list[str]
+    randomised: list[float | None]
+    compared: list[int]
+    seconds: float

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unfooled.evaluation import intervals
+from unfooled.evaluation.faithfulness import gradient_alignment
 from unfooled.evaluation.records import Estimate, Record
-from unfooled.studies.figures import Figures, figures_of, mean
-from unfooled.studies.records import Picture
+from unfooled.studies.figures import Figures, claim, figures_of, mean, text
+from unfooled.studies.records import Claim, Picture, array, listed
 
 
 class Measured(Record):
@@ -38,7 +41,7 @@ class Measured(Record):
 
     def correct(self) -> np.ndarray:
         """`right` as columns, (n, 5) or (n, 2), 0 or 1."""
-        return np.stack([unpacked(text, self.n) for text in self.right], 1)
+        return np.stack([unpacked(bits, self.n) for bits in self.right], 1)
 
 
 class Rebuilt(Record):
@@ -79,6 +82,19 @@ class Attacked(Record):
     seconds: float
 
 
+class Aligned(Record):
+    """How much the gradients of one network look like the first test images.
+
+    Attributes:
+        values: `gradient_alignment` of each; None where it is undefined.
+    """
+
+    name: str
+    seed: int
+    values: list[float | None]
+    seconds: float
+
+
 class Reach(Record):
     """How far images must be moved for a network to take them for another class.
 
@@ -103,9 +119,9 @@ def packed(bits: Tensor) -> str:
     return base64.b64encode(np.packbits(bits.cpu().numpy()).tobytes()).decode()
 
 
-def unpacked(text: str, n: int) -> np.ndarray:
+def unpacked(bits: str, n: int) -> np.ndarray:
     """The reverse, as numbers."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n).astype(float)
+    return np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=n).astype(float)
 
 
 def columns(right: Tensor) -> list[str]:
@@ -159,3 +175,47 @@ class Left:
         """With an exact interval for one network, a bootstrap over images for several seeds."""
         values = self.right(norm, name, k)
         return mean(values) if len(self.rows[norm][name]) > 1 else figures_of(intervals.share(torch.from_numpy(values)))
+
+
+ALIGNED = 1000
+"""Test images on which alignment is measured."""
+
+
+def aligned(net: nn.Module, x: Tensor, y: Tensor, *, name: str, seed: int) -> Aligned:
+    """Alignment on the first `ALIGNED` samples. Cost: 1 forward, 1 backward of each."""
+    started = time.perf_counter()
+    values = gradient_alignment(net, x[:ALIGNED], y[:ALIGNED])
+    return Aligned(name=name, seed=seed, values=listed(values), seconds=round(time.perf_counter() - started, 1))
+
+
+class Alignments:
+    """Alignment by network, over the seeds."""
+
+    def __init__(self, rows: Sequence[Aligned]) -> None:
+        self._rows: dict[str, list[np.ndarray]] = {}
+        for one in rows:
+            self._rows.setdefault(one.name, []).append(array(one.values))
+        self.mean = {name: np.mean(values, 0) for name, values in self._rows.items()}
+
+    def gap(self, first: str, second: str) -> Figures:
+        """First minus second, paired by image."""
+        return mean((self.mean[first] - self.mean[second]).round(9))
+
+    def claims(self, asked: Sequence[tuple[str, str, str]], where: str) -> list[Claim]:
+        """`(first, second, source)`: that the first network's gradients look more like the images."""
+        return [
+            claim(
+                f"{where}: gradients of {first} look more like the images than those of {second}; difference of the "
+                "cosine.", source, self.gap(first, second), 1e-9,
+            )
+            for first, second, source in asked
+            if first in self.mean and second in self.mean
+        ]  # fmt: skip
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row a network."""
+        return [
+            {"network, or set it was trained on": name, "networks": len(self._rows[name]),
+             "cosine of image and gradient": text(mean(values)), "images": int(np.isfinite(values).sum())}
+            for name, values in self.mean.items()
+        ]  # fmt: skip

@@ -38,7 +38,18 @@ from unfooled.evaluation.run import Progress
 from unfooled.features import open_mask
 from unfooled.studies.features_networks import PIECES, SCALES, UNTRAINED, Bench, Retraining, Scale
 from unfooled.studies.features_pictures import by_size, digits, levels, under_attack
-from unfooled.studies.features_records import Attacked, Drawn, Left, Measured, Rebuilt, Results, columns
+from unfooled.studies.features_records import (
+    Aligned,
+    Alignments,
+    Attacked,
+    Drawn,
+    Left,
+    Measured,
+    Rebuilt,
+    Results,
+    aligned,
+    columns,
+)
 from unfooled.studies.figures import Figures, claim, figures_of, mean, text
 from unfooled.studies.radii import survived
 from unfooled.studies.records import Claim, Picture, StudySummary
@@ -58,6 +69,11 @@ WITHIN = 0.03
 ABOVE = 1e-9
 """What a difference must be for a claim that says more: not nothing."""
 SETS = ("group", "standard", UNTRAINED)
+LOOKS = (
+    *((f"group, {arm}", f"standard, {arm}", "unfooled") for arm in ("faithful", "converged")),
+    *((f"{name} set", "originals", "unfooled") for name in ("group", "non-robust")),
+)
+"""Of which networks gradients are compared."""
 PUBLISHED = ", published rule"
 
 
@@ -102,17 +118,22 @@ def study(
     sets = units.map("rebuilt sets", Rebuilt, *named(SETS, partial(_rebuilt, bench)))
     drawn = units.map("pictures", Drawn, *named(["digits"], lambda _: Drawn(pictures=[_digits(bench)])))
     attacks: list[Attacked] = []
+    looks = units.map(
+        "alignment of encoders", Aligned, *named([r.name for r in size.recipes], partial(_aligned, bench))
+    )
     for seed in seeds:
         arms = {one.name: one for one in size.retrainings if seed == 0 or not one.once}
         jobs = named(list(arms), partial(_retrained, bench, arms, seed))
         tests += units.map(f"retrained, seed {seed}", Measured, *jobs)
         nets = {name: partial(bench.retrained, one, seed) for name, one in arms.items() if one.attacked}
         attacks += _attacks(units, bench, f"attacks on retrained, seed {seed}", seed, nets)
+        look = partial(_aligned, bench, nets=nets, seed=seed)
+        looks += units.map(f"alignment of retrained, seed {seed}", Aligned, *named(list(nets), look))
     inverted = [recipe.name for recipe in size.recipes if recipe.arm == "faithful"]
     encoders = {name: partial(bench.encoder, name) for name in inverted}
     attacks = [*_attacks(units, bench, "attacks on encoders", 0, encoders), *attacks]
     pictures = [one for page in drawn for one in page.pictures]
-    summary = summarise(tests, sets, attacks, pictures, size, scale=scale, seeds=seeds, command=command)
+    summary = summarise(tests, sets, attacks, looks, pictures, size, scale=scale, seeds=seeds, command=command)
     if out is not None:
         write_record(out / "summary.json", summary)
     return summary
@@ -137,6 +158,13 @@ def _attacks(
         )  # fmt: skip
 
     return units.map(stage, Attacked, list(jobs), attacked)
+
+
+def _aligned(
+    bench: Bench, name: str, *, nets: Mapping[str, Callable[[], nn.Module]] | None = None, seed: int = 0
+) -> Aligned:
+    net = bench.encoder(name) if nets is None else nets[name]()
+    return aligned(net, *bench.test, name=name, seed=seed)
 
 
 def _encoder(bench: Bench, name: str) -> Measured:
@@ -376,18 +404,22 @@ def _pictures(found: Results, left: Left, size: Scale, *, published: bool) -> li
 
 
 def summarise(
-    tests: Sequence[Measured], sets: Sequence[Rebuilt], attacks: Sequence[Attacked], pictures: Sequence[Picture],
-    size: Scale, *, scale: str, seeds: Sequence[int], command: str,
+    tests: Sequence[Measured], sets: Sequence[Rebuilt], attacks: Sequence[Attacked], looks: Sequence[Aligned],
+    pictures: Sequence[Picture], size: Scale, *, scale: str, seeds: Sequence[int], command: str,
 ) -> StudySummary:  # fmt: skip
     """Tables, claims and pictures from the units alone."""
-    found, left, published = Results(tests), Left(attacks), size.source == "mnist"
+    found, left, published, looked = Results(tests), Left(attacks), size.source == "mnist", Alignments(looks)
     asked = [
         *claims_of_training(found, published=published), *claims_of_sets(found), *claims_of_attacks(left),
+        *looked.claims(LOOKS, "Alignment"),
     ]  # fmt: skip
-    spent = sum(t.seconds for t in tests) + sum(s.seconds for s in sets) + sum(a.seconds for a in attacks)
+    tables = _tables(found, sets, left, size, tests)
+    if looks:
+        tables["Alignment of gradients with images"] = looked.table()
+    spent = sum(one.seconds for rows in (tests, sets, attacks, looks) for one in rows)
     return StudySummary(
         study=NAME, title=TITLE, scale=scale, seeds=list(seeds), seconds=round(spent, 1),
-        environment=Environment.here("cpu"), tables=_tables(found, sets, left, size, tests), claims=asked,
+        environment=Environment.here("cpu"), tables=tables, claims=asked,
         notes=[*NOTES, *([] if published else [DIGITS])],
         pictures=[*pictures, *_pictures(found, left, size, published=published)], command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -37,7 +37,20 @@ from unfooled.evaluation.cascade import EFFORTS
 from unfooled.evaluation.records import Config, Environment, write_record
 from unfooled.evaluation.run import Progress
 from unfooled.studies.features_pictures import digits, under_attack
-from unfooled.studies.features_records import Attacked, Drawn, Left, Measured, Reach, Rebuilt, Results, columns
+from unfooled.studies.features_records import (
+    ALIGNED,
+    Aligned,
+    Alignments,
+    Attacked,
+    Drawn,
+    Left,
+    Measured,
+    Reach,
+    Rebuilt,
+    Results,
+    aligned,
+    columns,
+)
 from unfooled.studies.figures import Figures, claim, mean, text
 from unfooled.studies.four_sets import (
     D_DET,
@@ -77,6 +90,8 @@ LARGELY = 0.9
 ABOVE = 1e-9
 """What a difference must be for a claim that says more: not nothing."""
 ENCODERS = (NATURAL, HARDENED)
+LOOKS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, ORIGINALS, "unfooled"))
+"""Of which networks gradients are compared."""
 ATTACKED = (*ENCODERS, *(name for name in TRAINED_ON if name != SHUFFLED))
 
 
@@ -90,6 +105,7 @@ class Found:
         self.reach: dict[int, Reach] = {}
         self.sets: dict[int, list[Rebuilt]] = {}
         self.attacks: list[Attacked] = []
+        self.looks: list[Aligned] = []
         self.pictures: list[Picture] = []
 
 
@@ -160,6 +176,7 @@ def _one(found: Found, bench: Bench, units: Units) -> None:
         found.pictures = drawn[0].pictures
     found.tests += units.map(f"{stage}, trained on sets", Measured, *named(TRAINED_ON, tested))
     found.attacks += units.map(f"{stage}, attacks", Attacked, *named(ATTACKED, attacked))
+    found.looks += units.map(f"{stage}, alignment", Aligned, *named(ATTACKED, partial(_aligned, bench)))
 
 
 def _tested(bench: Bench, name: str) -> Measured:
@@ -175,6 +192,11 @@ def _tested(bench: Bench, name: str) -> Measured:
         name=name, seed=bench.seed, loss=str(bench.loss(name)), updates=updates, samples=len(x), right=columns(right),
         n=len(test), own=own, seconds=round(bench.seconds[name], 1),
     )  # fmt: skip
+
+
+def _aligned(bench: Bench, name: str) -> Aligned:
+    x, y = (part[:ALIGNED].to(bench.device) for part in bench.test)
+    return aligned(bench.network(name), x, y, name=name, seed=bench.seed)
 
 
 def _set(bench: Bench, name: str) -> Rebuilt:
@@ -271,6 +293,7 @@ def claims(found: Found) -> list[Claim]:
             f"{where}, {half}: the network trained on the robust set is far from the hardened one, by {100 * FAR:.0f} "
             "points or more; hardened minus it.", REAL, kept(HARDENED, ROBUST), FAR,
         ),
+        *Alignments(found.looks).claims(LOOKS, where),
     ]  # fmt: skip
 
 
@@ -331,6 +354,7 @@ def tables(found: Found, size: Scale) -> dict[str, list[dict[str, Any]]]:
         f"{where}: sets of rebuilt images": rebuilt,
         f"{where}: sets of moved images": moved,
         f"{where}: radii of these, on images held out of training": reach,
+        f"{where}: alignment of gradients with images": Alignments(found.looks).table(),
         f"{where}: networks": networks,
     }
 
@@ -349,7 +373,7 @@ def summarise(
             if (rows := left.rows[norm])
         }
         pictures += [*one.pictures, under_attack(curves, f"{one.task.source}: under attack")]
-        spent += sum(t.seconds for t in one.tests) + sum(a.seconds for a in one.attacks)
+        spent += sum(row.seconds for rows in (one.tests, one.attacks, one.looks) for row in rows)
         spent += sum(row.seconds for rows in one.sets.values() for row in rows)
     return StudySummary(
         study=NAME, title=TITLE, scale=scale, seeds=list(seeds), seconds=round(spent, 1),
