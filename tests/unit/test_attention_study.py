@@ -24,6 +24,7 @@ from unfooled.studies import attention_statistics as st
 from unfooled.studies import attention_vulnerability as vulnerability
 from unfooled.studies.attention_records import Analysed, Crossed, Judged
 from unfooled.studies.attribution_networks import Task
+from unfooled.studies.figures import over_seeds
 from unfooled.studies.records import StudySummary
 
 SMALL = partial(study.four_convolutions, widths=(4, 4, 6, 6))
@@ -107,8 +108,8 @@ def test_permutations_and_holm() -> None:
     assert of.p_difference("a", "falls") < 0.001 < of.p_difference("b", "falls")
     assert st.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
     assert st.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert st.over_seeds([0.1, 0.1], (0.1, 0.0, 0.2, 9)) == (0.1, 0.0, 0.2, 9)
-    wide = st.over_seeds([-0.2, 0.1, 0.4], (0.1, 0.0, 0.2, 9))
+    assert over_seeds([0.1, 0.1], (0.1, 0.0, 0.2, 9)) == (0.1, 0.0, 0.2, 9)
+    wide = over_seeds([-0.2, 0.1, 0.4], (0.1, 0.0, 0.2, 9))
     assert wide[1] < -0.5 < 0.6 < wide[2]
 
 

@@ -49,7 +49,7 @@ from unfooled.studies.attention_pictures import networks
 from unfooled.studies.attention_records import Analysed, Crossed, Faithful, Judged, Trained
 from unfooled.studies.attention_vulnerability import Effort, Samples
 from unfooled.studies.attribution_networks import PIECES, Arm, Bench, Task
-from unfooled.studies.figures import Figures, claim
+from unfooled.studies.figures import Figures, claim, over_seeds
 from unfooled.studies.records import Claim, Picture, StudySummary, array
 from unfooled.studies.units import Units, chosen
 
@@ -382,7 +382,7 @@ def gap(a: st.Cases, b: st.Cases, name: str) -> tuple[Figures, list[float]]:
     both = st.Cases(tuple({"id": c["id"], "gap": c[name] - d[name]} for c, d in pairs))
     figures = both.figure(st.mean_of("gap"), ("gap",))
     each = [float(np.nanmean(c["gap"])) for c in both.seeds if np.isfinite(c["gap"]).any()]
-    return st.over_seeds(each, figures), each
+    return over_seeds(each, figures), each
 
 
 ROLLED = "PGD-AT + rolled mask"

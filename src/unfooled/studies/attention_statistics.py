@@ -280,17 +280,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(v) for v in values]
 
 
-def over_seeds(each: Sequence[float], figures: Figures) -> Figures:
-    """Widen an interval over images by that over seeds (Student's t), where there are three seeds or more."""
-    value, low, high, n = figures
-    if len(each) < 3 or not np.isfinite(value):
-        return figures
-    from scipy.stats import t
-
-    reach = float(t.ppf(0.975, len(each) - 1)) * float(np.std(each, ddof=1)) / len(each) ** 0.5
-    return value, min(low, value - reach), max(high, value + reach), n
-
-
 def _positive(total: np.ndarray) -> np.ndarray:
     return np.where(total > 0, total, np.nan)
 
