@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,41 @@ CONFIG = Config(model="study x", data="none", n=1, threat="linf:0.3", seed=0, op
 
 def small(value: float) -> Claim:
     return Claim(claim="c", source="s", verdict="holds", value=value, low=None, high=None, n=1)
+
+
+def test_starts_that_share_a_folder_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfooled.studies.units.POLL", 0.01)
+    names, done, begun = [str(k) for k in range(6)], [], threading.Barrier(2)
+    found: dict[int, list[Claim]] = {}
+
+    def work(who: int) -> None:
+        first = True
+
+        def compute(name: str) -> Claim:
+            nonlocal first
+            if first:
+                begun.wait(timeout=10)  # both hold a unit now: neither can have waited for the other
+                first = False
+            done.append((who, name))
+            return small(float(name))
+
+        found[who] = Units(tmp_path, CONFIG).map("work", Claim, names, compute)
+
+    both = [threading.Thread(target=work, args=(who,)) for who in (0, 1)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(timeout=20)
+    assert sorted(name for _, name in done) == names  # each once
+    assert {who for who, _ in done} == {0, 1}
+    assert found[0] == found[1] == [small(float(name)) for name in names]
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_lock_that_a_killed_start_left_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "units/work").mkdir(parents=True)
+    (tmp_path / "units/work/a.lock").write_text("")
+    assert Units(tmp_path, CONFIG).map("work", Claim, ["a"], lambda _: small(1.0)) == [small(1.0)]
 
 
 def test_units_are_found_again_and_others_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +16,14 @@ from unfooled.core.checks import BadInput
 from unfooled.evaluation.records import Config, read_record, write_record
 from unfooled.evaluation.run import Progress, Run
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 R = TypeVar("R", bound=BaseModel)
+POLL = 1.0
+"""Seconds between looks at units that others hold."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class Units:
     def map(self, stage: str, kind: type[R], names: Sequence[str], compute: Callable[[str], R]) -> list[R]:
         """Compute every unit that is not there yet, in order, keeping each.
 
+        Several starts may work in one folder: a unit that another one holds is left to it, and waited for at the end.
+
         Args:
             stage: what progress calls the work, also its folder's name.
             kind: the record that a unit is kept as.
@@ -53,20 +64,56 @@ class Units:
         found = {name: record for name in names if (record := self._found(stage, name, kind)) is not None}
         if self.progress:
             self.progress(stage, len(found), len(names))
-        for name in names:
-            if name in found:
-                continue
-            if (meanwhile := self._found(stage, name, kind)) is not None:  # another start works in the same folder
-                found[name] = meanwhile
-                continue
-            with torch.random.fork_rng():
-                torch.manual_seed(_number(name))
-                found[name] = compute(name)
-            if self.path is not None:
-                write_record(self._file(stage, name), found[name])
-            if self.progress:
-                self.progress(stage, len(found), len(names))
+        left = [name for name in names if name not in found]
+        while left:
+            held = []
+            for name in left:
+                with self._claim(stage, name) as mine:
+                    if not mine:
+                        held.append(name)
+                        continue
+                    record = self._found(stage, name, kind)  # another start may have made it meanwhile
+                    found[name] = self._made(stage, name, compute) if record is None else record
+                if self.progress:
+                    self.progress(stage, len(found), len(names))
+            if len(held) == len(left):
+                time.sleep(POLL)
+            left = held
         return [found[name] for name in names]
+
+    def _made(self, stage: str, name: str, compute: Callable[[str], R]) -> R:
+        with torch.random.fork_rng():
+            torch.manual_seed(_number(name))
+            record = compute(name)
+        if self.path is not None:
+            write_record(self._file(stage, name), record)
+        return record
+
+    @contextmanager
+    def _claim(self, stage: str, name: str) -> Iterator[bool]:
+        """Whether the unit is ours: a lock on a file, which ends with the process, however it ends."""
+        if self.path is None or fcntl is None:
+            yield True
+            return
+        file = self._file(stage, name).with_suffix(".lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = file.open("w")
+        except OSError as error:
+            raise BadInput(f"{file.parent} cannot be written: {error.strerror or error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:  # a file system without locks: every start does all that it finds undone
+                yield True
+                return
+            try:
+                yield True
+            finally:
+                file.unlink(missing_ok=True)
 
     def _file(self, stage: str, name: str) -> Path:
         assert self.path is not None
