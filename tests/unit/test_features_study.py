@@ -24,6 +24,7 @@ from unfooled.report.study import render_study
 from unfooled.studies import mnist_features as study
 from unfooled.studies import radii
 from unfooled.studies.features_networks import (
+    AS_TABLED,
     SCALES,
     Bench,
     DecayedAdam,
@@ -109,6 +110,8 @@ def test_a_figure_holds_within_three_points_or_above(off: float, verdict: str) -
     found = study.claims_of_training(Results(rows), published=True)
     figures = [c for c in found if "within 3 points" in c.claim]
     assert len(figures) == 10
+    tabled = [made(f"standard, {AS_TABLED}", tuple(v + off for v in study.TABLE_1["standard"]))]
+    assert [c.verdict for c in study.claims_of_training(Results(tabled), published=True)] == [verdict] * 5
     assert {c.verdict for c in figures} == {verdict}
     (least,) = [c for c in found if "each of the ten" in c.claim]
     assert least.value == pytest.approx(off, abs=1e-3)
