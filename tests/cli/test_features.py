@@ -140,6 +140,33 @@ def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
     assert not (home / "bad.npz").exists()
 
 
+def test_training_on_corrupted_images(home: Path) -> None:
+    few = ("train", "--n", "100", "--epochs", "1", "--augment", "corruptions")
+    madry = ("--loss", "madry", "--threat", "linf:0.1", "--attack-steps", "1", "--ramp", "0.5", "--watch", "0")
+    for name, more in (("standard", ()), ("madry", madry)):
+        run(home, *few, *more, "--out", f"{name}.pt", "--quiet")
+        assert "was finished already" in run(home, *few, *more, "--out", f"{name}.pt").stdout
+    run(home, *few[:-2], "--out", "clean.pt", "--quiet")
+    weights = [torch.load(home / f"{name}.pt", weights_only=True)["model"] for name in ("standard", "clean")]
+    assert any(not torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+    done = run(home, *few[:-2], "--out", "standard.pt", code=2)
+    assert "was trained with augment = 'corruptions'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--augment", "fog"), "there is no choice for --augment 'fog'; there are shifts, corruptions"),
+        (("--loss", "group-worst", "--augment", "corruptions"), "sees all five of them"),
+        (("--loss", "free", "--threat", "linf:0.1", "--augment", "corruptions"), "repeats each batch"),
+    ],
+)
+def test_bad_augmentation_is_one_sentence(home: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    done = run(home, "train", *arguments, "--out", "bad.pt", code=2)
+    assert sentence in done.stderr
+    assert not (home / "bad.pt").exists()
+
+
 def test_group_worst_takes_no_threat(home: Path) -> None:
     done = run(home, "train", "--loss", "group-worst", "--threat", "linf:0.1", code=2)
     assert "--loss group-worst trains against no adversary" in done.stderr
