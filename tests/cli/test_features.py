@@ -38,6 +38,13 @@ def test_a_set_is_made_continued_and_trained_on(home: Path) -> None:
     assert "60 of 60 found from an earlier start" in again.stderr
     assert "residual, median" in again.stdout
     assert torch.equal(uf.load_features(home / "robust.npz").x, made.x)
+    assert not list(home.glob("*.parts"))  # gone, once the set is whole
+    (home / "robust.json").unlink()
+    done = run(home, *MAKE, "--out", "robust.npz", code=2)
+    assert "robust.npz exists and is no result of this command" in done.stderr
+    (home / "robust.npz").unlink()
+    run(home, *MAKE, "--out", "robust.npz", "--quiet", "--shard", "25")
+    assert torch.equal(uf.load_features(home / "robust.npz").x, made.x)
     trained = run(home, "train", "--data", "robust.npz", "--epochs", "1", "--out", "retrained.pt", "--json")
     assert json.loads(trained.stdout)["epochs"] == 1
     model = uf.load_model(home / "retrained.pt")
@@ -51,6 +58,41 @@ def test_other_settings_are_refused_unless_fresh(home: Path) -> None:
     assert "seed was 0, now it is 1" in done.stderr
     run(home, *MAKE, "--out", "again.npz", "--kind", "non-robust", "--seed", "1", "--fresh", "--quiet")
     assert uf.load_features(home / "again.npz").manifest["seed"] == 1
+    done = run(home, *MAKE, "--out", "again.npz", "--kind", "non-robust", "--seed", "1", "--clean", code=2)
+    assert "cleaned was None, now it is" in done.stderr
+    assert uf.load_features(home / "again.npz").manifest["cleaned"] is None
+
+
+def test_what_a_kill_left_is_continued(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unfooled.data import store
+
+    def killed(file: Path, data: bytes) -> None:
+        if file.suffix == ".json":
+            raise KeyboardInterrupt
+        whole(file, data)
+
+    whole = store.write_whole
+    make = (*MAKE, "--kind", "d-rand", "--threat", "l2:2", "--out", "killed.npz", "--shard", "20")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_whole", killed)
+        run(home, *make, "--batch", "60", code=130)
+    assert (home / "killed.npz").exists()
+    assert len(list((home / "killed.npz.parts").glob("*.safetensors"))) == 3
+    (home / "killed.npz.parts/0-20.safetensors").unlink()
+    done = run(home, *make, "--batch", "7")
+    assert "40 of 60 found from an earlier start" in done.stderr
+    assert len(uf.load_features(home / "killed.npz")) == 60
+    assert not (home / "killed.npz.parts").exists()
+
+
+def test_another_s_manifest_is_not_overwritten(home: Path) -> None:
+    (home / "multi.json").write_text('{"mine": 1}')
+    for more in ((), ("--fresh",)):
+        done = run(home, *MAKE, "--out", "multi.npz", *more, code=2)
+        assert "multi.json is there and is no manifest" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert (home / "multi.json").read_text() == '{"mine": 1}'
+    assert not (home / "multi.npz").exists()
 
 
 @pytest.mark.parametrize("kind", ["d-rand", "d-det"])
@@ -65,9 +107,13 @@ def test_moved_sets_as_folders_of_images(home: Path, kind: str) -> None:
 
 def test_cleaning_is_recorded(home: Path) -> None:
     record = json.loads(run(home, *MAKE, "--out", "clean.npz", "--clean", "--json").stdout)
-    assert record["cleaned"]["size"] == 2
+    assert record["cleaned"] == {"called": "open_mask", "threshold": 0.3, "size": 2}
     made = uf.load_features(home / "clean.npz")
     assert torch.equal(uf.features.open_mask(made.x), made.x)
+    encode = uf.features.Encoder(uf.load_model(home / "net.pt"), "fc1")
+    seen, want = encode(made.x), encode(uf.load_data("digits", "train", n=60)[0])
+    off = (seen - want).norm(dim=1) / want.norm(dim=1)
+    torch.testing.assert_close(off.detach(), made.residual.float(), atol=2e-3, rtol=2e-3)
 
 
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
@@ -77,6 +123,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "start": (("--start", "zero"), "start is 'zero'; it must be images, noise, grey"),
     "d and layer": (("--kind", "d-det", "--threat", "l2:1", "--layer", "fc1"), "takes no --layer"),
     "d and tol": (("--kind", "d-det", "--threat", "l2:1", "--tol", "0.1"), "takes no --tol"),
+    "shard": (("--shard", "0"), "--shard is 0"),
     "steps": (("--steps", "0"), "--steps is 0"),
     "tol": (("--tol", "2"), "--tol 2.0; they must be"),
     "model": (("--model", "nothing.pt"), "there is no file nothing.pt"),
@@ -91,6 +138,33 @@ def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (home / "bad.npz").exists()
+
+
+def test_training_on_corrupted_images(home: Path) -> None:
+    few = ("train", "--n", "100", "--epochs", "1", "--augment", "corruptions")
+    madry = ("--loss", "madry", "--threat", "linf:0.1", "--attack-steps", "1", "--ramp", "0.5", "--watch", "0")
+    for name, more in (("standard", ()), ("madry", madry)):
+        run(home, *few, *more, "--out", f"{name}.pt", "--quiet")
+        assert "was finished already" in run(home, *few, *more, "--out", f"{name}.pt").stdout
+    run(home, *few[:-2], "--out", "clean.pt", "--quiet")
+    weights = [torch.load(home / f"{name}.pt", weights_only=True)["model"] for name in ("standard", "clean")]
+    assert any(not torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+    done = run(home, *few[:-2], "--out", "standard.pt", code=2)
+    assert "was trained with augment = 'corruptions'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--augment", "fog"), "there is no choice for --augment 'fog'; there are shifts, corruptions"),
+        (("--loss", "group-worst", "--augment", "corruptions"), "sees all five of them"),
+        (("--loss", "free", "--threat", "linf:0.1", "--augment", "corruptions"), "repeats each batch"),
+    ],
+)
+def test_bad_augmentation_is_one_sentence(home: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    done = run(home, "train", *arguments, "--out", "bad.pt", code=2)
+    assert sentence in done.stderr
+    assert not (home / "bad.pt").exists()
 
 
 def test_group_worst_takes_no_threat(home: Path) -> None:

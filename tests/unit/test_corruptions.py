@@ -207,5 +207,8 @@ def test_bad_calls_are_named() -> None:
         half_normal_noise(x, index=torch.arange(3))
     with pytest.raises(BadInput, match="legacy is the stream of the study's five"):
         groups(x, legacy=0, corruptions=EXTRA)
+    for stream in ("a", -1, 1 << 32):
+        with pytest.raises(BadInput, match=r"give a numpy\.random\.RandomState, or its seed"):
+            groups(x, legacy=stream)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="there are no corruptions"):
         groups(x, corruptions=())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy.ndimage import binary_opening
 from scipy.stats import chi2_contingency, chisquare
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 import unfooled as uf
 from unfooled.attacks.pgd import pgd
 from unfooled.core.checks import BadInput
+from unfooled.core.classifier import Classifier
 from unfooled.core.hashes import weights_hash
 from unfooled.core.threats import L2
-from unfooled.data.store import FeatureSet, load_features, save_features, to_bytes
+from unfooled.data import store
+from unfooled.data.store import FeatureSet, load_features, save_features, stored, to_bytes
 from unfooled.features.cleaning import open_mask
 from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
 from unfooled.features.inversion import Encoder
-from unfooled.features.shards import Rows, in_shards
+from unfooled.features.shards import Rows, discard, in_shards
 
 
 def net() -> nn.Sequential:
@@ -164,6 +167,45 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         in_shards(squares, 10, **options | {"settings": {"a": 2}})
 
 
+def test_damaged_shards_are_made_again(tmp_path: Path) -> None:
+    folder, log, other = tmp_path / "parts", tmp_path / "log", tmp_path / "other"
+    options: dict[str, Any] = {"settings": {"a": 1}, "shard": 3}
+    made = in_shards(partial(squares, log=log), 9, folder=folder, **options)
+    in_shards(squares, 9, folder=other, settings={"a": 2}, shard=3)
+    whole = {a: (folder / f"{a}-{a + 3}.safetensors").read_bytes() for a in (0, 3, 6)}
+    zeroed = whole[6][:-24] + bytes(24)
+    stranger = (other / "6-9.safetensors").read_bytes()
+    bare = safetensors.torch.save({"square": torch.zeros(3, dtype=torch.int64)})
+    renamed = whole[6].replace(b"square", b"sqaure")
+    for bad in (zeroed, whole[3], stranger, bare, renamed):
+        (folder / "6-9.safetensors").write_bytes(bad)
+        log.write_text("")
+        again = in_shards(partial(squares, log=log), 9, folder=folder, **options)
+        assert log.read_text().split() == ["6"]
+        assert torch.equal(again["square"], made["square"])
+        assert (folder / "6-9.safetensors").read_bytes() == whole[6]
+
+
+def test_shards_are_discarded_by_the_last_one(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+
+    def curious(rows: Tensor) -> Rows:
+        assert not discard(folder)
+        return squares(rows)
+
+    in_shards(curious, 4, folder=folder, shard=2)
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".0-2.safetensors.half").write_text("")
+    assert discard(folder)
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    in_shards(squares, 4, folder=folder, shard=2)
+    assert discard(folder)
+    assert not folder.exists()
+    assert discard(folder)
+
+
 def _share(folder: Path, log: Path) -> None:
     def slow(rows: Tensor) -> Rows:
         import time
@@ -200,6 +242,41 @@ def test_a_set_resumes_from_its_shards(tmp_path: Path) -> None:
     bumped(other[1])
     with pytest.raises(BadInput, match="holds other work: encoder"):
         robust_set(Encoder(other, "1"), X, Y, folder=tmp_path)
+
+
+def test_residuals_are_those_of_what_cleaning_leaves() -> None:
+    clean = partial(open_mask, threshold=0.5)
+    made = robust_set(ENCODE, X, Y, steps=20, clean=clean)
+    assert torch.equal(made.x, clean(robust_set(ENCODE, X, Y, steps=20).x))
+    off = (ENCODE(made.x) - ENCODE(X)).norm(dim=1) / ENCODE(X).norm(dim=1)
+    torch.testing.assert_close(off.detach().half(), made.residual, atol=1e-3, rtol=0)
+    assert made.manifest["cleaned"] == {"called": "open_mask", "threshold": 0.5}
+    moved = d_det(NET, X, Y, L2(3), attack=FEW, clean=clean)
+    assert torch.equal(NET(moved.x).argmax(1) == moved.y, moved.residual < 0)
+    assert moved.manifest["reached"] == pytest.approx(float((moved.residual < 0).float().mean()))
+
+
+def test_moved_sets_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    batches = [partial(pgd, steps=5, stop=False, batch=batch) for batch in (7, 40, None)]
+    kept = [d_rand(NET, X, Y, L2(1), attack=attack) for attack in batches]
+    assert torch.equal(kept[0].x, kept[1].x)
+    assert torch.equal(kept[0].x, kept[2].x)
+    assert kept[0].manifest == kept[1].manifest
+    d_rand(NET, X, Y, L2(1), attack=batches[0], folder=tmp_path)
+    d_rand(NET, X, Y, L2(1), attack=batches[1], folder=tmp_path)
+    with pytest.raises(BadInput, match="options was"):
+        d_rand(NET, X, Y, L2(1), attack=partial(pgd, steps=6, stop=False), folder=tmp_path)
+
+
+def test_a_finished_set_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    kept = save_features(tmp_path / "a.npz", robust_set(ENCODE, X, Y, steps=3))
+    assert robust_set(ENCODE, X, Y, steps=3, finished=load_features(tmp_path / "a.npz")).manifest == kept.manifest
+    with pytest.raises(BadInput, match="is another: steps was 3, now it is 4"):
+        robust_set(ENCODE, X, Y, steps=4, finished=kept)
+    with pytest.raises(BadInput, match="is another: cleaned was None, now it is"):
+        robust_set(ENCODE, X, Y, steps=3, clean=open_mask, finished=kept)
+    with pytest.raises(BadInput, match="is another: classes was"):
+        robust_set(ENCODE, X, Y, steps=3, classes=["a", "b", "c", "d"], finished=kept)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +337,19 @@ def test_another_encoder_and_changed_data_are_refused(made: FeatureSet, tmp_path
     bumped(other[3])
     with pytest.raises(BadInput, match="was made with the encoder"):
         load_features(path, encoder=other)
+    assert len(load_features(path, encoder=Classifier(Classifier(NET)))) == 40
+    with pytest.raises(BadInput, match="was made with the encoder"):
+        load_features(path, encoder=Classifier(NET, mean=0.5, std=0.5))
     manifest = path.with_suffix(".json").read_text()
+    for old, new in (('"layer": "1"', '"layer": "3"'), (weights_hash(NET), weights_hash(other)), ('"tol"', '"tel"')):
+        assert old in manifest
+        path.with_suffix(".json").write_text(manifest.replace(old, new))
+        with pytest.raises(BadInput, match="does not say what was written there"):
+            load_features(path)
+    save_features(path, replace(made, classes=made.classes[::-1]))
+    path.with_suffix(".json").write_text(manifest)
+    with pytest.raises(BadInput, match="does not hold what"):
+        load_features(path)
     save_features(path, replace(made, y=made.y.roll(1)))
     path.with_suffix(".json").write_text(manifest)
     with pytest.raises(BadInput, match="does not hold what"):
@@ -269,12 +358,75 @@ def test_another_encoder_and_changed_data_are_refused(made: FeatureSet, tmp_path
     with pytest.raises(BadInput, match="cannot be read as a manifest"):
         load_features(path)
     path.with_suffix(".json").unlink()
+    assert not stored(path)
     with pytest.raises(BadInput, match="has no manifest"):
         load_features(path)
     with pytest.raises(BadInput, match="is not there"):
         load_features(tmp_path / "nothing.npz")
     with pytest.raises(BadInput, match=r"x lies in \[0, 2\]"):
         save_features(path, replace(made, x=torch.tensor([[0.0, 2.0]])))
+
+
+def test_a_set_made_through_a_wrapper_is_the_network_s(tmp_path: Path) -> None:
+    made = robust_set(Encoder(Classifier(NET), "1"), X, Y, steps=2)
+    assert made.manifest["encoder"] == weights_hash(NET)
+    scaled = Classifier(NET, mean=0.5, std=0.5)
+    save_features(tmp_path / "a.npz", robust_set(Encoder(scaled, "1"), X, Y, steps=2))
+    assert len(load_features(tmp_path / "a.npz", encoder=scaled)) == 40
+    with pytest.raises(BadInput, match="was made with the encoder"):
+        load_features(tmp_path / "a.npz", encoder=NET)
+
+
+@pytest.mark.parametrize("name", ["set.npz", "folder"])
+def test_a_set_is_stored_once_it_is_whole(
+    made: FeatureSet, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    whole = store.write_whole
+
+    def killed(file: Path, data: bytes) -> None:
+        if file.suffix == ".json":
+            raise KeyboardInterrupt
+        whole(file, data)
+
+    for _ in range(2):
+        assert not stored(path)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store, "write_whole", killed)
+            save_features(path, made)
+        assert path.exists()
+        assert not stored(path)
+        save_features(path, made)
+        assert stored(path)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # nor is half a new set the old one
+            patch.setattr(store, "write_whole", killed)
+            save_features(path, replace(made, y=made.y.roll(1)))
+
+
+def test_a_folder_that_is_replaced_keeps_what_is_not_the_set_s(made: FeatureSet, tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    save_features(path, made)
+    (path / "03" / "notes.txt").write_text("mine")
+    (path / "readme.png").write_text("mine")
+    rows = {k: getattr(made, k)[:5] for k in ("source", "start", "residual")}
+    few = FeatureSet(made.x[:5], made.y[:5] % 2, **rows, classes=["ant", "bee"])
+    save_features(path, few)
+    files = sorted(str(file.relative_to(path)) for file in path.rglob("*"))
+    images = [f"{'ant' if i % 2 == 0 else 'bee'}/{i:07}.png" for i in range(5)]
+    assert files == sorted(["03", "03/notes.txt", "ant", "bee", "readme.png", "manifest.json", "rows.npz", *images])
+    assert torch.equal(load_features(path).x, few.x)
+    (path / "ant" / "mine.png").write_text("mine")
+    with pytest.raises(BadInput, match=r"mine.png belongs to no set"):
+        save_features(path, made)
+    assert torch.equal(load_features(path).x, few.x)
+
+
+def test_another_s_json_is_not_taken_for_a_manifest(made: FeatureSet, tmp_path: Path) -> None:
+    for said in ("{}", "[]", "nothing"):
+        (tmp_path / "set.json").write_text(said)
+        with pytest.raises(BadInput, match=r"set.json is there and is no manifest"):
+            save_features(tmp_path / "set.npz", made)
+        assert (tmp_path / "set.json").read_text() == said
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -302,6 +454,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: robust_set(ENCODE, X, Y, threat=L2(torch.ones(40))), "one eps a sample"),
     (lambda: d_rand(NET, X, Y, L2(torch.ones(40))), "one eps a sample"),
     (lambda: d_rand(NET, X, Y + 1, L2(1)), r"labels lie in \[1, 4\]"),
+    (lambda: robust_set(ENCODE, X, Y, tol=float("nan")), "tol is nan"),
+    (lambda: robust_set(ENCODE, X, Y, steps=-1), "steps is -1"),
     (lambda: smallest_threat(NET, X, Y, []), "no threats to choose from"),
     (lambda: smallest_threat(NET, X, Y, [L2(1)], kind="robust"), "it must be d-rand or d-det"),
     (lambda: open_mask(X, size=0), "size is 0"),

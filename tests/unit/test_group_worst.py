@@ -13,11 +13,13 @@ from torch.nn import functional as F
 
 from unfooled.core.checks import BadInput
 from unfooled.core.losses import margin
+from unfooled.core.threats import Linf
 from unfooled.data import load_data
 from unfooled.features.corruptions import groups, half_normal_noise, random_group
 from unfooled.models import MnistCnn, SmallCnn
-from unfooled.training import Augmented, Batches, GroupWorst, Standard, train
+from unfooled.training import Augmented, Batches, Free, GroupWorst, Madry, Ramp, Standard, train
 from unfooled.training.loop import Checkpoint
+from unfooled.training.progress import loss_at, threat_of
 
 X, Y = points(12, (1, 8, 8)), torch.arange(12) % 3
 
@@ -85,6 +87,14 @@ def test_augmentation_draws_anew_in_every_step_and_follows_the_global_generator(
     assert float(loss(model, X, Y).detach()) == first
     plain = Augmented(lambda x, *, seed: x, Standard(smoothing=0.1))
     torch.testing.assert_close(plain(model, X, Y), Standard(smoothing=0.1)(model, X, Y))
+
+
+def test_augmented_losses_follow_the_progress_of_the_one_inside() -> None:
+    ramped = Augmented(random_group, Ramp(Madry(Linf(0.2), steps=1), epochs=4))
+    assert [str(threat_of(loss_at(ramped, at))) for at in (1.0, 4.0)] == [str(Linf(0.05)), str(Linf(0.2))]
+    for inner in (Free(Linf(0.1)), Madry(Linf(0.1), start="warm")):
+        with pytest.raises(BadInput, match="keeps perturbations of samples"):
+            Augmented(random_group, inner)
 
 
 def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:

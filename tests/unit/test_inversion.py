@@ -18,6 +18,8 @@ from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.features.inversion import Encoder, Inversion, invert_features, last_features
+from unfooled.models import MnistCnn
+from unfooled.models.architectures import build
 
 A = torch.randn(5, 12, generator=source(1), dtype=torch.float64)
 
@@ -219,6 +221,88 @@ def test_layers_by_name_are_what_the_model_computes() -> None:
     torch.testing.assert_close(Encoder(normalised, "3")(x), Encoder(NET, "3")((x - 0.5) / 0.25))
 
 
+class Block(nn.Module):
+    """z + fc2(relu(fc1(z))), with attention before where asked for."""
+
+    def __init__(self, width: int, attends: bool) -> None:
+        super().__init__()
+        self.mix = nn.Linear(width, 3 * width) if attends else None
+        self.norm = nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.mix is not None:
+            q, k, v = self.mix(self.norm(z)).chunk(3, -1)
+            z = z + (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        return z + self.fc2(self.fc1(self.norm(z)).relu())
+
+
+class Toy(nn.Module):
+    """Rows of an image as tokens, or the image as a vector; residual blocks; a head on what they leave."""
+
+    def __init__(self, attends: bool = False, neck: bool = False) -> None:
+        super().__init__()
+        self.attends = attends
+        self.core = nn.Sequential(*[Block(8 if attends else 64, attends) for _ in range(2)])
+        self.neck = nn.Linear(64, 16) if neck else None
+        self.head = nn.Linear(8 if attends else 16 if neck else 64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.core(x[:, 0] if self.attends else x.flatten(1))
+        z = z.mean(1) if self.attends else z
+        return self.head(z if self.neck is None else nn.functional.dropout(self.neck(z).tanh(), 0.1, self.training))
+
+
+class Untraced(nn.Module):
+    """A forward pass that looks at numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(64, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.fc1(x.flatten(1))
+        return self.fc2(z if float(z.detach().sum()) == 0 else z.relu() + 1)
+
+
+class Twice(nn.Module):
+    """One layer called twice, the first time before the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.fc(x.flatten(1))
+        late = self.fc(z)
+        return self.head(z) + late[:, :3]
+
+
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        (Toy(), "head:input"),
+        (Toy(attends=True), "head:input"),
+        (Toy(neck=True), "neck"),
+        (Untraced(), "fc2:input"),
+        (Twice(), "head:input"),
+        (MnistCnn(), "fc"),
+        (build("lenet5", (1, 28, 28), 10), "linear1"),
+        (build("small-cnn", (1, 8, 8), 10), "fc1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3)), "1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8), nn.Linear(8, 3)), "3:input"),
+    ],
+    ids=lambda item: type(item).__name__ if isinstance(item, nn.Module) else item,
+)
+def test_default_features_are_what_the_head_sees(model: nn.Module, layer: str) -> None:
+    state = torch.get_rng_state()
+    assert last_features(model) == layer
+    assert torch.equal(torch.get_rng_state(), state)
+    side = 28 if layer in ("fc", "linear1") else 8
+    x = points(2, (1, side, side))
+    assert Encoder(model.eval(), layer)(x).ndim == 2  # of the whole image, not of one token
+
+
 def test_nothing_is_touched() -> None:
     _, start, target = pair()
     kept, state = (start.clone(), target.clone()), torch.get_rng_state()
@@ -269,7 +353,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"target": torch.rand(2, 12)}, "target is \\(2, 12\\) for 9 starts"),
     ({"target": torch.rand(9, 11)}, "encode returned shape \\(9, 12\\) for 9 samples, target has \\(9, 11\\)"),
     ({"start": torch.full((9, 1, 6, 6), 1.5)}, "x lies in"),
+    ({"target": torch.full((9, 12), torch.nan)}, "target holds NaN or infinite values for 9 of 9 samples"),
     ({"batch": 0}, "batch is 0"),
+    ({"tol": math.nan}, "tol is nan; it must be a finite residual, at least 0"),
+    ({"tol": -0.1}, "tol is -0.1; it must be"),
+    ({"steps": -1}, "steps is -1; it must be at least 0"),
     ({"threat": 0.5}, "threat is a float"),
     ({"encode": lambda z: Encoder(NET, "3")(z).detach()}, "carries no gradient"),
 ]

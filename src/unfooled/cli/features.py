@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json as lib
-import shutil
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from unfooled.cli import catalog, options
 from unfooled.cli.errors import Refused
-
-if TYPE_CHECKING:
-    from unfooled.data.store import FeatureSet
 
 MOVED = ("d-rand", "d-det")
 
@@ -48,6 +44,7 @@ def features(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    shard: Annotated[int, typer.Option("--shard", help="Images a file of what is kept until all are made.")] = 500,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -64,41 +61,52 @@ def features(
 
         unfooled train --data runs/robust.npz --out runs/retrained.pt
 
-    The work is kept beside --out, in a folder that ends in .parts; the same command in several terminals shares it.
+    The work is kept beside --out, in a folder that ends in .parts, until --out is whole; the same command in several
+    terminals shares it.
     """
     make = catalog.choose(catalog.FEATURES, kind, "kind")
     allowed = check(kind, threat, layer=layer, relu=relu, start=start, tol=tol, steps=steps)
+    if shard < 1:
+        raise Refused(f"--shard is {shard}; it must be at least 1")
     where = options.machine(device, threads, seed=seed, batch=batch)
     parts = out.with_name(out.name + ".parts")
-    if fresh:
-        shutil.rmtree(parts, ignore_errors=True)
-    refuse_other(out, parts, fresh=fresh)
+    refuse_other(out, parts)
+    discard = catalog.resolve("features.shards:discard")
+    if fresh and not discard(parts):
+        raise Refused(f"another process works in {parts}; wait for it, or choose another --out")
     given = options.load(
         model=model, arch=arch, data=data, split=split, n=n, shuffle=False, seed=seed, mean=mean, std=std, size=size,
         labels=labels, device=where,
     )  # fmt: skip
     from unfooled.cli import show
+    from unfooled.data.store import load_features, manifest_of, save_features, stored
 
+    # What was finished has no parts; they are continued where there are some, whatever --out holds.
+    done = None if fresh or working(parts) or not stored(out) else load_features(out)
     more: dict[str, Any] = {}
+    if clean:
+        more["clean"] = partial(catalog.resolve("features.cleaning:open_mask"), threshold=0.3, size=2)
     if kind in MOVED:
-        from functools import partial
-
         from unfooled.attacks.pgd import pgd
 
         subject: Any = given.model
-        more = {"threat": allowed, "attack": partial(pgd, steps=steps, stop=False, batch=batch)}
+        more |= {"threat": allowed, "attack": partial(pgd, steps=steps, stop=False, batch=batch)}
     else:
         from unfooled.features.inversion import Encoder, last_features
 
         subject = Encoder(given.model, layer or last_features(given.model), relu)
-        more = {"steps": steps, "batch": batch}
+        more |= {"steps": steps, "batch": batch}
         more |= {k: v for k, v in {"start": start, "tol": tol, "threat": allowed}.items() if v is not None}
     with show.stages(quiet or json) as progress:
         found = catalog.resolve(make)(
-            subject, given.x, given.y, seed=seed, classes=given.classes, folder=parts, progress=progress, **more
-        )
-    asked = {"model": model, "from": {"data": data, "n": len(given.x), **given.options}, "warnings": given.warnings}
-    record = keep(found, out, asked, clean=clean)
+            subject, given.x, given.y, seed=seed, classes=given.classes, folder=parts, shard=shard, progress=progress,
+            finished=done, **more,
+        )  # fmt: skip
+    if found is not done:
+        asked = {"model": model, "from": {"data": data, "n": len(given.x), **given.options}, "warnings": given.warnings}
+        found = save_features(out, found, asked)
+    discard(parts)
+    record = {**found.manifest, "out": str(out), "manifest": str(manifest_of(out))}
     if json:
         typer.echo(lib.dumps(record, indent=2))
     elif not quiet:
@@ -122,38 +130,24 @@ def check(kind: str, threat: str | None, *, steps: int, **given: Any) -> Any:
     return None if threat is None else catalog.threat(threat)
 
 
-def refuse_other(out: Path, parts: Path, *, fresh: bool) -> None:
-    """Refuse to write over what this command did not write, or wrote and cannot compare with what is asked now.
+def working(parts: Path) -> bool:
+    """Whether work is there that can be continued."""
+    return (parts / catalog.resolve("features.shards:SETTINGS")).is_file()
+
+
+def refuse_other(out: Path, parts: Path) -> None:
+    """Refuse to write over what this command did not write: at --out, or where its manifest goes.
 
     Raises:
         Refused: there is such a thing.
     """
-    if not out.exists() or parts.is_dir():
-        return
-    from unfooled.data.store import manifest_of
+    from unfooled.data.store import check_place, stored
 
-    if out.is_dir() and not any(out.iterdir()):
+    check_place(out)
+    if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
         return
-    try:
-        ours = "sha256" in lib.loads(manifest_of(out).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
+    if not working(parts):  # else a kill left it without its manifest
         raise Refused(f"{out} exists and is no result of this command; choose another --out")
-    if not fresh:
-        raise Refused(f"{out} is there, and {parts}, by which it would be continued, is not; choose --out or --fresh")
-
-
-def keep(found: FeatureSet, out: Path, asked: dict[str, Any], *, clean: bool) -> dict[str, Any]:
-    """Clean if asked, write, and return what is to be told: the manifest and where it is."""
-    from unfooled.data.store import manifest_of, save_features
-    from unfooled.features.cleaning import open_mask
-
-    if clean:
-        found = replace(found, x=open_mask(found.x))
-        asked = {**asked, "cleaned": {"threshold": 0.3, "size": 2, "note": "residuals are those before cleaning"}}
-    kept = save_features(out, found, asked)
-    return {**kept.manifest, "out": str(out), "manifest": str(manifest_of(out))}
 
 
 def tell(record: dict[str, Any], kind: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,8 +11,7 @@ from unfooled.cli import catalog, options
 from unfooled.cli.errors import Refused
 from unfooled.cli.losses import BASES, make_loss
 
-if TYPE_CHECKING:
-    pass
+AUGMENT = ("shifts", "corruptions")
 
 
 def train(
@@ -63,7 +62,10 @@ def train(
     batch: Annotated[int, typer.Option("--batch", help="Samples a step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled (AdamW).")] = 1e-4,
-    augment: Annotated[bool, typer.Option("--augment", help="Shift by up to an eighth and mirror.")] = False,
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", help="shifts (up to an eighth, and mirrored) or corruptions (one of five)."),
+    ] = None,
     n: options.NOpt = None,
     mean: options.MeanOpt = None,
     std: options.StdOpt = None,
@@ -95,14 +97,22 @@ def train(
         replays=replays, align=align, weight=weight, base=base, path=path, inner=inner, explain=explain, smooth=smooth,
         k=k, rectify=rectify, preserve=preserve,
     )  # fmt: skip
+    if augment is not None:
+        catalog.choose(dict.fromkeys(AUGMENT), augment, "choice for --augment")
+    if augment == "corruptions" and loss in ("free", "group-worst"):
+        kept = "repeats each batch" if loss == "free" else "sees all five of them"
+        raise Refused(f"--loss {loss} {kept}; leave out --augment corruptions, or choose another loss")
     if start == "warm" and (augment or devices > 1):
         raise Refused("--start warm knows a sample by its bytes, in one process; leave out --augment and --devices")
+    if augment == "corruptions":
+        random_group = catalog.resolve("features.corruptions:random_group")
+        objective = catalog.resolve("training.group_worst:Augmented")(random_group, objective)
     where = options.machine(device, threads, seed=seed)
     from unfooled.cli import show
 
     settings = {
         "data": data, "arch": arch, "loss": str(objective), "batch": batch, "epochs": epochs, "lr": lr,
-        "weight_decay": weight_decay, "augment": augment, "n": n, "seed": seed, "size": size, "start": model,
+        "weight_decay": weight_decay, "augment": augment or False, "n": n, "seed": seed, "size": size, "start": model,
         "mean": mean, "std": std, "watch": watch if threat else 0,
     }  # fmt: skip
     if fresh:
@@ -167,7 +177,7 @@ def run(
         )
     fabric = Fabric(accelerator=device.split(":")[0], devices=devices, precision=precision)  # type: ignore[arg-type]
     fabric.launch()
-    crop = max(1, min(shape[1:]) // 8) if settings["augment"] and len(shape) == 3 else 0
+    crop = max(1, min(shape[1:]) // 8) if settings["augment"] == "shifts" and len(shape) == 3 else 0
     batches = Batches(
         whole.x, whole.y, settings["batch"], seed, flip=bool(crop), crop=crop, rank=fabric.global_rank,
         world=fabric.world_size,

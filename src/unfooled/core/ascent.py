@@ -310,10 +310,10 @@ def ascend(
         An `Ascent`. Points are inside the threat and detached; nothing else is touched.
 
     Raises:
-        BadInput: the objective carries no gradient to z, or start is not of x's shape.
+        BadInput: the objective carries no gradient to z, start is not of x's shape, or steps is below 0.
     """
     if steps < 0:
-        raise ValueError(f"steps is {steps}; it must be at least 0")
+        raise BadInput(f"steps is {steps}; it must be at least 0")
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     run = _Run(

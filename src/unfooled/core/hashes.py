@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unfooled.core.classifier import Classifier
 from unfooled.core.modes import bound, modules_of
 
 
@@ -27,7 +29,21 @@ def weights_hash(model: Any) -> str:
 
     Empty for a callable that holds no modules: nothing tells it from another.
     """
-    roots = modules_of(model)
+    return _states(modules_of(model))
+
+
+def network_hash(model: Any) -> str:
+    """`weights_hash`, whether or not a `Classifier` is around the network; one that normalises counts."""
+    return _states([_bare(root) for root in modules_of(model)])
+
+
+def _bare(root: nn.Module) -> nn.Module:
+    while isinstance(root, Classifier) and not root.normalises and isinstance(root.module, nn.Module):
+        root = root.module
+    return root
+
+
+def _states(roots: Sequence[nn.Module]) -> str:
     if not roots:
         return ""
     held = hashlib.sha256()

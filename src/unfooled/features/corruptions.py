@@ -189,7 +189,8 @@ def groups(
         (B, G, *D), for the five in the order vertical, horizontal, noise, removal, none. Cost: no pass of any model.
 
     Raises:
-        BadInput: x is no batch of images in the unit box, index does not fit it, or legacy goes with other corruptions.
+        BadInput: x is no batch of images in the unit box, index does not fit it, legacy is no such stream or goes with
+            other corruptions.
 
     Example:
         >>> groups(torch.rand(2, 1, 8, 8)).shape
@@ -202,7 +203,11 @@ def groups(
         return torch.stack([corrupt(x, seed=seed, index=index) for corrupt in corruptions], 1)
     if corruptions is not FIVE:
         raise BadInput("legacy is the stream of the study's five corruptions; leave one of the two arguments out")
-    stream = np.random.RandomState(legacy) if isinstance(legacy, int) else legacy
+    stream = legacy
+    if not isinstance(stream, np.random.RandomState):
+        if not isinstance(stream, (int, np.integer)) or not 0 <= stream < 1 << 32:
+            raise BadInput(f"legacy is {legacy!r}; give a numpy.random.RandomState, or its seed, in [0, 2**32)")
+        stream = np.random.RandomState(stream)
     n, m = _counts(x, 0.3)
     room, noise, first = (n - m - 1).tolist(), torch.empty(x.shape, dtype=torch.float64), []
     for i in range(len(x)):

@@ -10,7 +10,7 @@ mislead. Samples for which the attack fails stay in.
 
 Every sample's random numbers belong to its row in the source data, so a set does not depend on which rows are made
 together. With `folder` the work is kept in shards: a kill loses at most one, and any number of processes on one machine
-share it (start the same call in each).
+share it (start the same call in each). The shards stay; `shards.discard` removes them once the set is stored.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
@@ -20,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,7 +36,7 @@ from unfooled.core import rng
 from unfooled.core.ascent import Polyak, Rule
 from unfooled.core.checks import BadInput, check_attack, check_inputs, check_labels, check_mode, check_threat
 from unfooled.core.goals import read_logits
-from unfooled.core.hashes import tensors_hash, weights_hash
+from unfooled.core.hashes import network_hash, tensors_hash
 from unfooled.core.losses import margin
 from unfooled.core.modes import modules_of
 from unfooled.core.rows import RowBudget
@@ -43,8 +44,8 @@ from unfooled.core.shapes import chunked, flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
 from unfooled.data.store import FeatureSet, to_bytes
-from unfooled.features.inversion import Encode, Encoder, invert_features
-from unfooled.features.shards import Progress, Rows, in_shards
+from unfooled.features.inversion import Encode, check_search, invert_features
+from unfooled.features.shards import Progress, Rows, changed, in_shards
 
 NOISE, GREY = -1, -2
 """What `FeatureSet.start` says of a start that is no image of the source data."""
@@ -71,10 +72,12 @@ def robust_set(
     tol: float = 0.05,
     rule: Rule = Polyak(cap=1.0),  # noqa: B008  (frozen)
     batch: int | None = None,
+    clean: Callable[[Tensor], Tensor] | None = None,
     classes: Sequence[str] = (),
     folder: str | Path | None = None,
     shard: int = 500,
     progress: Progress | None = None,
+    finished: FeatureSet | None = None,
     kind: str = "robust",
 ) -> FeatureSet:
     """Rebuild images from their features: what the encoder does not see is left to the start.
@@ -91,10 +94,12 @@ def robust_set(
         tol: residual at which an inversion ends.
         rule: step sizes.
         batch: samples alive at once; from the size of the graph where None. Changes nothing else.
+        clean: x -> x, done to the images as they are stored, such as `open_mask`; residuals are of what it leaves.
         classes: names in the order of the labels.
         folder: where the work is kept until it is done.
         shard: rows a file there.
         progress: `(what, done, all)`.
+        finished: the set as it was stored; where it was made with these settings it is returned, else refused.
         kind: what the manifest calls the set.
 
     Returns:
@@ -102,11 +107,12 @@ def robust_set(
         `invert_features`, and 3 forwards.
 
     Raises:
-        BadInput: inputs, labels, index or start that cannot be used, a folder that holds other work.
+        BadInput: inputs, labels, index, start, steps or tol that cannot be used, a folder or set that is other work.
     """
     check_inputs(x, y, box=threat.box)
     check_threat(x, threat)
     check_mode(encode)
+    check_search(steps, tol)
     rows = _rows(index, len(x))
     if start not in STARTS:
         raise BadInput(f"start is {start!r}; it must be {', '.join(STARTS)}")
@@ -125,7 +131,7 @@ def robust_set(
         found = invert_features(
             encode, target, began.to(where), threat=threat, steps=steps, tol=tol, rule=rule, batch=batch
         )
-        stored = to_bytes(found.x)
+        stored = _stored(found.x, clean)
         off = flat(features(stored.to(found.x) / 255) - target).norm(dim=1)
         length = flat(target).norm(dim=1)
         return {
@@ -147,7 +153,10 @@ def robust_set(
         "tol": tol,
         "threat": str(threat),
         "start": start,
+        "cleaned": _cleaned(clean),
     }
+    if finished is not None:
+        return _again(finished, about, classes, progress)
     made = in_shards(work, len(rows), folder=_path(folder), settings=about, shard=shard, what=kind, progress=progress)
     more = {"gradients": float(made["gradients"].double().mean()), "vanished": _share(made["vanished"])}
     return _set(made, y[rows].cpu(), rows, classes, {**about, **more})
@@ -167,10 +176,12 @@ def d_rand(
     seed: int = 0,
     index: Tensor | None = None,
     attack: Callable[..., Tensor] = DIFFERENT,
+    clean: Callable[[Tensor], Tensor] | None = None,
     classes: Sequence[str] = (),
     folder: str | Path | None = None,
     shard: int = 500,
     progress: Progress | None = None,
+    finished: FeatureSet | None = None,
     kind: str = "d-rand",
 ) -> FeatureSet:
     """Images moved towards a label drawn at random, with that label.
@@ -182,11 +193,13 @@ def d_rand(
         threat: where the images may be moved; see `smallest_threat`.
         seed: of the targets and of the attack.
         index: rows to use, (n,) int64; all where None.
-        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`.
+        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`; a `batch` bound to it must change nothing.
+        clean: x -> x, done to the images as they are stored, such as `open_mask`; residuals are of what it leaves.
         classes: names in the order of the labels.
         folder: where the work is kept until it is done.
         shard: rows a file there.
         progress: `(what, done, all)`.
+        finished: the set as it was stored; where it was made with these settings it is returned, else refused.
         kind: "d-rand", or "d-det", where the target is the class after the image's own.
 
     Returns:
@@ -195,7 +208,7 @@ def d_rand(
         byte an entry. Cost: the attack's, and 2 forwards.
 
     Raises:
-        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder that holds other work.
+        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder or set that is other work.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -215,20 +228,22 @@ def d_rand(
         z, goal = x[source].to(where), t[source].to(where)
         base = torch.Generator().manual_seed(seed)
         z_adv = attack(model, z, goal, threat, targeted=True, generator=base)
-        stored = to_bytes(z_adv)
+        stored = _stored(z_adv, clean)
         with torch.no_grad():
             before = margin(read_logits(model, z_adv, goal), goal)
             after = margin(read_logits(model, stored.to(z_adv) / 255, goal), goal)
         return {"x": stored, "start": source, "before": before, "residual": after, "reached": after < 0}
 
-    options = getattr(attack, "keywords", {})
-    called = getattr(getattr(attack, "func", attack), "__name__", type(attack).__name__)
+    called, options = _named(attack)
     about = {
         **_about(kind, model, x, y, rows, seed),
         "threat": str(threat),
         "attack": called,
-        "options": {name: str(value) for name, value in options.items()},
+        "options": {name: str(value) for name, value in options.items() if name != "batch"},
+        "cleaned": _cleaned(clean),
     }
+    if finished is not None:
+        return _again(finished, about, classes, progress)
     made = in_shards(work, len(rows), folder=_path(folder), settings=about, shard=shard, what=kind, progress=progress)
     return _set(made, t[rows].cpu(), rows, classes, about)
 
@@ -323,9 +338,40 @@ def _path(folder: str | Path | None) -> Path | None:
     return None if folder is None else Path(folder)
 
 
+def _stored(z: Tensor, clean: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Images as they are stored, uint8."""
+    stored = to_bytes(z)
+    return stored if clean is None else to_bytes(clean(stored.to(z) / 255))
+
+
+def _named(function: Callable[..., Any]) -> tuple[str, dict[str, Any]]:
+    """What a function is called, and the options that are bound to it."""
+    inner = getattr(function, "func", function)
+    return getattr(inner, "__name__", type(inner).__name__), getattr(function, "keywords", {})
+
+
+def _cleaned(clean: Callable[[Tensor], Tensor] | None) -> dict[str, Any] | None:
+    if clean is None:
+        return None
+    called, options = _named(clean)
+    return {"called": called, **{k: v if isinstance(v, (int, float)) else str(v) for k, v in options.items()}}
+
+
+def _again(
+    finished: FeatureSet, about: dict[str, Any], classes: Sequence[str], progress: Progress | None
+) -> FeatureSet:
+    """The set that is there already, if it is the one that is asked for."""
+    asked = json.loads(json.dumps({**about, "classes": list(classes) or finished.classes}))
+    if said := changed({**finished.manifest, "classes": finished.classes}, asked, asked):
+        raise BadInput(f"the set that is there is another: {said}; choose another place, or remove it")
+    if progress is not None:
+        progress(str(about["kind"]), len(finished), len(finished))
+    return finished
+
+
 def _about(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: int) -> dict[str, Any]:
     """What identifies the work: model, data, rows and seed."""
-    encoder = weights_hash(model.model if isinstance(model, Encoder) else model)
+    encoder = network_hash(model)
     if not encoder:  # a plain function: what it returns has to tell it from others
         with torch.no_grad():
             encoder = f"outputs {tensors_hash(model(x[:4].to(_device(model, x))))}"

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,19 @@ Encode = Callable[[Tensor], Tensor]
 
 INPUT = ":input"
 """Ends the name of a layer where what goes into it is meant."""
+
+
+ELEMENTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
+    nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.Dropout, nn.BatchNorm1d,
+)  # fmt: skip
+"""Layers that, in eval mode, leave every feature at its place and mix none."""
+
+FUNCTIONS = frozenset({
+    "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid",
+    "tanh", "hardswish", "hardtanh", "dropout",
+})  # fmt: skip
+"""And functions or methods, by name."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +108,8 @@ def invert_features(
         Results do not depend on `batch`.
 
     Raises:
-        BadInput: start outside the box, a target of another shape than the features, no gradient, dropout in training
-            mode; the message names the offender.
+        BadInput: start outside the box, a target of another shape than the features or not finite, steps or tol below
+            0, no gradient, dropout in training mode; the message names the offender.
 
     Example:
         >>> found = invert_features(lambda z: 2 * z, torch.tensor([[0.2, 1.0]]), torch.tensor([[0.5, 0.5]]), tol=1e-4)
@@ -104,11 +119,14 @@ def invert_features(
     check_threat(start, threat)
     check_inputs(start, box=threat.box)
     check_mode(encode)
+    check_search(steps, tol)
     if batch is not None and batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
     if not isinstance(target, Tensor) or len(target) != len(start) or not target.is_floating_point():
         shape = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
         raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
+    if bad := int((~torch.isfinite(flat(target))).any(1).sum()):
+        raise BadInput(f"target holds NaN or infinite values for {bad} of {len(target)} samples; no input has them")
     start, t = start.detach(), flat(target.detach())
     length = torch.linalg.vector_norm(t, dim=1)
     length = torch.where(length > 0, length, torch.ones_like(length))
@@ -144,6 +162,14 @@ def invert_features(
         gradients=found.used,
         vanished=found.dead > 0,
     )
+
+
+def check_search(steps: int, tol: float) -> None:
+    """Refuse a number of steps below 0, and a residual to be reached that is negative or not finite."""
+    if steps < 0:
+        raise BadInput(f"steps is {steps}; it must be at least 0")
+    if not 0 <= tol < math.inf:
+        raise BadInput(f"tol is {tol:g}; it must be a finite residual, at least 0")
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
@@ -227,14 +253,64 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
 
 
 def last_features(model: nn.Module) -> str:
-    """The layer that is inverted unless told: the last linear layer but one, before its ReLU.
+    """The layer that is inverted unless told: the linear layer before the last one, before its ReLU.
 
-    Where the model has one linear layer alone, what goes into it. Layers are in the order of their definition.
+    It is taken where the last one sees it through activations, dropout and batch normalisation alone, as the graph of
+    the forward pass shows (no pass is made). Else, in residual networks and transformers, and where the forward pass
+    depends on its input too much to be traced, it is what goes into the last linear layer.
 
     Raises:
         BadInput: the model has no linear layer.
+
+    Example:
+        >>> last_features(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))
+        '0'
     """
-    linear = [name for name, module in _root(model).named_modules() if isinstance(module, nn.Linear) and name]
+    root = _root(model)
+    linear = [name for name, module in root.named_modules() if isinstance(module, nn.Linear) and name]
     if not linear:
         raise BadInput("the model has no linear layer, whose features would be inverted by default; name a layer")
-    return linear[-2] if len(linear) > 1 else linear[-1] + INPUT
+    calls = _calls(root)
+    order = [node.target for node in calls if node.target in linear]
+    if not order:
+        return linear[-1] + INPUT
+    head = order[-1]
+    node = _fed(next(node for node in reversed(calls) if node.target == head))
+    while node is not None and _elementwise(node, root):
+        node = _fed(node)
+    seen = None if node is None or node.op != "call_module" else node.target
+    # Called more than once, a layer's features are those of its last call, which may be another.
+    return str(seen) if order.count(seen) == 1 and seen != head else head + INPUT
+
+
+def _fed(node: Any) -> Any:
+    """The call whose result goes into this one first; None where there is none."""
+    before = next(iter(node.args), None)
+    return before if hasattr(before, "op") else None
+
+
+def _elementwise(node: Any, root: nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(root.get_submodule(node.target), ELEMENTWISE)
+    called = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return node.op in ("call_method", "call_function") and called in FUNCTIONS
+
+
+def _calls(root: nn.Module) -> list[Any]:
+    """The calls of modules in the graph of the forward pass, in their order; none where it cannot be traced."""
+    from torch.fx import Tracer
+
+    class Coarse(Tracer):
+        """Looks into modules for the sake of their linear layers alone."""
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            inside = any(isinstance(part, nn.Linear) for part in m.modules())
+            return not inside or super().is_leaf_module(m, module_qualified_name)
+
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = Coarse().trace(root)
+    except Exception:  # whatever a forward pass does with what is no tensor
+        return []
+    return [node for node in graph.nodes if node.op == "call_module"]

@@ -1,15 +1,19 @@
 """Rows of work that any number of processes share, on one machine, and that survive a kill.
 
-The result for rows [a, b) is the file `<a>-<b>.safetensors`. A process that works on them holds a lock, which the
+The result for rows [a, b) is the file `<a>-<b>.safetensors`, with a hash of what it holds, of its rows and of the
+settings: a damaged file, or one of other rows, is made again. A process that works on them holds a lock, which the
 system lets go of when the process ends, however it ends; the others take other rows, and at last wait for what is left.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,14 @@ from torch import Tensor
 
 from unfooled.core.checks import BadInput
 from unfooled.core.files import write_whole
+from unfooled.core.hashes import tensors_hash
 
 Rows = dict[str, Tensor]
 """Results by name, each with one entry a row."""
+
+SETTINGS = "settings.json"
+OURS = re.compile(r"\.users|\.\d+\.lock|\.?(\d+-\d+\.safetensors|settings\.json)(\..*)?")
+"""Names of the files in a folder of shards, those that a kill left half written among them."""
 
 Progress = Callable[[str, int, int], None]
 """(what, rows done, rows in all)."""
@@ -41,7 +50,8 @@ def in_shards(
     Args:
         work: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
         n: how many rows.
-        folder: where shards are kept; in memory where None. Its first start decides on the size of a shard.
+        folder: where shards are kept, until `discard`; in memory where None. Its first start decides on the size of a
+            shard.
         settings: what must agree for a folder to be continued; JSON values.
         shard: rows a file.
         what: told to `progress`.
@@ -52,8 +62,20 @@ def in_shards(
     """
     if shard < 1:
         raise BadInput(f"shard is {shard}; it must be at least 1")
-    if folder is not None:
-        shard = _agree(folder, {**(settings or {}), "n": n}, shard)
+    with ExitStack() as stack:
+        about = json.loads(json.dumps({**(settings or {}), "n": n}))
+        if folder is not None:
+            stack.enter_context(_used(folder))
+            shard = _agree(folder, about, shard)
+        mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return _all(work, n, folder, mark, shard, what, progress)
+
+
+def _all(
+    work: Callable[[Tensor], Rows], n: int, folder: Path | None, mark: str, shard: int, what: str,
+    progress: Progress | None,
+) -> Rows:  # fmt: skip
+    """All rows; those of shards that bear the mark are read."""
     parts: dict[int, Rows] = {}
     ranges = {a: min(a + shard, n) for a in range(0, n, shard)}
     file = {a: None if folder is None else folder / f"{a}-{b}.safetensors" for a, b in ranges.items()}
@@ -63,7 +85,7 @@ def in_shards(
             progress(what, sum(ranges[a] - a for a in parts), n)
 
     for a in ranges:
-        if (held := _read(file[a])) is not None:
+        if (held := _read(file[a], ranges[a] - a, f"{mark} {a}")) is not None:
             parts[a] = held
     tell()
     for wait in (False, True):
@@ -73,10 +95,10 @@ def in_shards(
             with _locked(folder, a, wait=wait) as mine:
                 if not mine:
                     continue
-                held = _read(file[a])  # another process may have been faster
+                held = _read(file[a], b - a, f"{mark} {a}")  # another process may have been faster
                 if held is None:
                     held = {k: v.detach().cpu().contiguous().clone() for k, v in work(torch.arange(a, b)).items()}
-                    _write(file[a], held)
+                    _write(file[a], held, f"{mark} {a}")
             parts[a] = held
             tell()
     names = list(parts[0]) if parts else []
@@ -85,43 +107,110 @@ def in_shards(
 
 def _agree(folder: Path, settings: dict[str, Any], shard: int) -> int:
     """Refuse a folder of other work; the size of its shards."""
-    file = folder / "settings.json"
-    new = json.loads(json.dumps({**settings, "shard": shard}))
+    file = folder / SETTINGS
     if not file.is_file():
-        write_whole(file, json.dumps(new, indent=2).encode())
+        write_whole(file, json.dumps({**settings, "shard": shard}, indent=2).encode())
     try:
         old = json.loads(file.read_text(encoding="utf-8"))
         size = int(old["shard"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} cannot be read ({error}); remove {folder}, or choose another place") from error
-    changed = [k for k in sorted({*old, *new} - {"shard"}) if old.get(k) != new.get(k)]
-    if changed:
-        k = changed[0]
-        raise BadInput(
-            f"{folder} holds other work: {k} was {old.get(k)!r}, now it is {new.get(k)!r}; choose another place, or "
-            "remove that folder"
-        )
+    if said := changed(old, settings, {*old, *settings} - {"shard"}):
+        raise BadInput(f"{folder} holds other work: {said}; choose another place, or remove that folder")
     return size
 
 
-def _read(file: Path | None) -> Rows | None:
-    """A shard that is whole; None where it is not there, or damaged."""
+def changed(old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """The first setting that differs, "seed was 0, now it is 1"; empty where none does. JSON values."""
+    for k in sorted(keys):
+        if old.get(k) != new.get(k):
+            return f"{k} was {old.get(k)!r}, now it is {new.get(k)!r}"
+    return ""
+
+
+def discard(folder: Path) -> bool:
+    """Remove the shards of work that is finished, or not wanted; what others put into the folder stays.
+
+    Returns:
+        Whether nobody else is at work there. Where somebody is, all stays, for the last one to remove.
+    """
+    if not folder.is_dir():
+        return True
+    with _used(folder, alone=True) as alone:
+        if not alone:
+            return False
+        (folder / SETTINGS).unlink(missing_ok=True)  # first: without it the rest is no work to be continued
+        for file in folder.iterdir():
+            if OURS.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
+    return True
+
+
+def _sum(held: Rows, mark: str) -> str:
+    """The hash of a shard: names, shapes, dtypes and bytes, and what it belongs to."""
+    names = sorted(held)
+    told = json.dumps([mark, names, tensors_hash(*(held[name] for name in names))])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _read(file: Path | None, rows: int, mark: str) -> Rows | None:
+    """A shard that is whole; None where it is not there, damaged, or belongs elsewhere."""
     if file is None or not file.is_file():
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        return load(file.read_bytes())
+        data = file.read_bytes()
+        held = load(data)
     except (OSError, SafetensorError):
         return None
+    # `load` has read the header, which is JSON behind its length, and keeps what was said beside the tensors to itself.
+    about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    whole = about.get("sha256") == _sum(held, mark) and all(v.shape[:1] == (rows,) for v in held.values())
+    return held if whole else None
 
 
-def _write(file: Path | None, held: Rows) -> None:
+def _write(file: Path | None, held: Rows, mark: str) -> None:
     if file is not None:
         from safetensors.torch import save
 
-        write_whole(file, save(held))
+        write_whole(file, save(held, {"sha256": _sum(held, mark)}))
+
+
+@contextmanager
+def _used(folder: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Be at work in a folder, so that nobody discards it; `alone`: yields whether nobody else is. Makes the folder."""
+    try:
+        import fcntl
+    except ImportError:  # the system has no such locks
+        yield True
+        return
+    place = folder / ".users"
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            f = place.open("ab")
+        except FileNotFoundError:  # discarded in between
+            continue
+        except OSError as e:
+            raise BadInput(f"cannot write {folder}: {e.strerror or e}; choose another place") from e
+        with f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            except OSError:
+                yield False
+                return
+            # While we waited another process may have discarded the folder, and the file with it.
+            try:
+                same = os.path.samestat(place.stat(), os.fstat(f.fileno()))
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield True
+                return
 
 
 @contextmanager

@@ -25,9 +25,10 @@ from unfooled.core.checks import BadInput
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
-from unfooled.data.store import FeatureSet, load_features, save_features
+from unfooled.data.store import FeatureSet, load_features, save_features, stored
 from unfooled.evaluation.run import Progress
 from unfooled.features import Encoder, d_rand, last_features, robust_set, smallest_threat
+from unfooled.features.shards import discard
 from unfooled.models.architectures import build
 from unfooled.studies.features_records import Reach
 from unfooled.studies.fitting import FRESH, Updates, fitted, new_network
@@ -246,7 +247,7 @@ class Bench:
     def _make(self, name: str) -> FeatureSet:
         net = self.network(SEEN.get(name, NATURAL))
         file = None if self.folder is None else self.folder / "sets" / self.place / f"{filed(name)}.npz"
-        if file is not None and file.exists():
+        if file is not None and stored(file):
             return load_features(file, encoder=net)
         options: dict[str, Any] = {
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes, "kind": name,
@@ -259,7 +260,11 @@ class Bench:
             options["kind"] = {D_RAND: "d-rand", D_DET: "d-det"}[name]
             threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)
             made = d_rand(net, *self.train, threat, attack=self._moving, **options)
-        return made if file is None else save_features(file, made)
+        if file is None:
+            return made
+        kept = save_features(file, made)
+        discard(options["folder"])
+        return kept
 
     def sources(self) -> tuple[Tensor, Tensor]:
         """The originals of every set, in their order, and their labels."""

@@ -18,6 +18,7 @@ from unfooled.core.checks import BadInput
 from unfooled.core.losses import cross_entropy
 from unfooled.core.modes import evaluating
 from unfooled.core.types import Loss, TrainingLoss
+from unfooled.training.progress import Notes, memory_of
 from unfooled.training.standard import Standard
 
 
@@ -65,18 +66,30 @@ class Augmented:
     Args:
         change: `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed follows
             torch's global generator, which the training loop seeds step by step.
-        loss: on what it returns.
+        base: the loss on what it returns; it may ramp up.
+
+    Raises:
+        BadInput: the loss keeps something of each sample from step to step (warm starts, `Free`).
     """
 
     change: Callable[..., Tensor]
-    loss: TrainingLoss = Standard()  # noqa: RUF009  (frozen)
+    base: TrainingLoss = Standard()  # noqa: RUF009  (frozen)
+
+    def __post_init__(self) -> None:
+        if memory_of(self.base) is not None:
+            raise BadInput(f"{self.base} keeps perturbations of samples, which are drawn anew; leave one of them out")
+
+    @property
+    def notes(self) -> Notes | None:
+        """Those of the loss."""
+        return getattr(self.base, "notes", None)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """The loss of the batch, a scalar."""
-        return self.loss(model, self.change(x, seed=int(torch.randint(1 << 62, ()))), y)
+        return self.base(model, self.change(x, seed=int(torch.randint(1 << 62, ()))), y)
 
     def __str__(self) -> str:
-        return f"Augmented({_called(self.change)}, {self.loss})"
+        return f"Augmented({_called(self.change)}, {self.base})"
 
 
 def _called(function: Any) -> str:
