@@ -306,6 +306,9 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
 
 def test_a_set_that_was_made_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Bench(TINY, tmp_path).rebuilt("untrained")
+    assert not (tmp_path / "sets/untrained.parts").exists()
+    (tmp_path / "sets/untrained.json").unlink()  # a kill before the manifest was written
+    assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
     with monkeypatch.context() as patch:
         patch.setattr("unfooled.studies.features_networks.non_robust_set", None)
         assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)

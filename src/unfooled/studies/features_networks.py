@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
-from unfooled.data.store import FeatureSet, load_features, save_features
+from unfooled.data.store import FeatureSet, load_features, save_features, stored
 from unfooled.evaluation.run import Progress
 from unfooled.features import Encoder, groups, non_robust_set, open_mask, random_group, robust_set
+from unfooled.features.shards import discard
 from unfooled.models import MnistCnn
 from unfooled.studies.fitting import FRESH, Updates, fitted, new_network
 from unfooled.studies.units import filed
@@ -279,7 +280,7 @@ class Bench:
     def _rebuild(self, origin: str) -> FeatureSet:
         net = self.encoder(origin if origin == UNTRAINED else f"{origin}, faithful")
         file = None if self.folder is None else self.folder / "sets" / f"{origin}.npz"
-        if file is not None and file.exists() and file.with_suffix(".json").exists():  # a kill may part them
+        if file is not None and stored(file):
             return load_features(file, encoder=net)
         make: Callable[..., FeatureSet] = robust_set if origin == "group" else non_robust_set
         made = make(
@@ -287,7 +288,11 @@ class Bench:
             classes=self.classes, kind=f"{origin} set", progress=self.progress,
             folder=None if file is None else file.with_suffix(".parts"),
         )  # fmt: skip
-        return made if file is None else save_features(file, made)
+        if file is None:
+            return made
+        made = save_features(file, made)
+        discard(file.with_suffix(".parts"))
+        return made
 
     def sources(self) -> Tensor:
         """The originals of the rebuilt images, in their order."""
