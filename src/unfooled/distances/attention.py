@@ -84,7 +84,7 @@ def above_mean(p: Tensor) -> Tensor:
 
 
 def coverage(p: Tensor, g: Tensor) -> Tensor:
-    """Share of the attention that lies on the object, (B,) in [0, 1]; 0 without one. Chance: G's area. Differentiable."""
+    """Share of attention that lies on the object, (B,) in [0, 1]; 0 without one. Chance: G's area. Differentiable."""
     g = _mask_for(p, g)
     return flat(p * g.to(p.dtype)).sum(1)
 
