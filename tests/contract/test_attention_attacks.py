@@ -159,6 +159,14 @@ def test_a_map_that_never_moves_ends_after_its_steps() -> None:
         assert z.isfinite().all()
 
 
+def test_step_ll_leaves_what_is_wrong_unless_it_is_asked_to_move_it() -> None:
+    x, y = torch.tensor([[0.6, 0.3]]), torch.tensor([1])  # class 0 is said
+    model = lambda z: torch.stack([z.sum(1), 1 - z.sum(1)], 1)  # noqa: E731
+    for attack in (step_ll, r_step_ll):
+        assert torch.equal(attack(model, x, y, Linf(0.1)), x)
+        assert not torch.equal(attack(model, x, y, Linf(0.1), skip_wrong=False), x)
+
+
 def test_step_ll_is_its_formula_on_a_linear_model() -> None:
     weight = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 1.0, 1.0]], dtype=torch.float64)
     x = torch.tensor([[0.9, 0.1, 0.5]], dtype=torch.float64)

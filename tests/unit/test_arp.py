@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from pathlib import Path
@@ -199,6 +200,21 @@ def test_batch_normalisation_joint_or_split(joint: bool) -> None:
     assert int(model.get_buffer("1.num_batches_tracked")) - before == (2 if joint else 4)
     assert t.base.shape == (4,)
     assert all(m.training for m in model.modules())
+
+
+def test_images_with_holes_are_no_part_of_the_running_statistics() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).train()
+    other = copy.deepcopy(net)
+    x, y = torch.rand(6, 3, 12, 12), torch.tensor([0, 1, 2, 0, 1, 2])
+    z = (x + 0.05).clamp(0, 1)
+    Arp(lambda model, x, y: z).on(net, x, z, y)
+    Arp(lambda model, x, y: z, beta=0.0).on(other, x, z, y)
+    assert torch.equal(net[1].running_mean, other[1].running_mean)  # type: ignore[arg-type]
+    assert net[1].num_batches_tracked == other[1].num_batches_tracked == 1
+    assert net[1].track_running_stats  # as it was
 
 
 def test_two_classes_compare_one_pair() -> None:

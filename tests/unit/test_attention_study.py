@@ -24,6 +24,7 @@ from unfooled.studies import attention_statistics as st
 from unfooled.studies import attention_vulnerability as vulnerability
 from unfooled.studies.attention_records import Analysed, Crossed, Judged
 from unfooled.studies.attribution_networks import Task
+from unfooled.studies.figures import over_seeds
 from unfooled.studies.records import StudySummary
 
 SMALL = partial(study.four_convolutions, widths=(4, 4, 6, 6))
@@ -107,8 +108,8 @@ def test_permutations_and_holm() -> None:
     assert of.p_difference("a", "falls") < 0.001 < of.p_difference("b", "falls")
     assert st.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
     assert st.holm([0.6, 0.7]) == [1.0, 1.0]
-    assert st.over_seeds([0.1, 0.1], (0.1, 0.0, 0.2, 9)) == (0.1, 0.0, 0.2, 9)
-    wide = st.over_seeds([-0.2, 0.1, 0.4], (0.1, 0.0, 0.2, 9))
+    assert over_seeds([0.1, 0.1], (0.1, 0.0, 0.2, 9)) == (0.1, 0.0, 0.2, 9)
+    wide = over_seeds([-0.2, 0.1, 0.4], (0.1, 0.0, 0.2, 9))
     assert wide[1] < -0.5 < 0.6 < wide[2]
 
 
@@ -126,6 +127,17 @@ def test_steps_times_passes_are_equal_and_counted_truly() -> None:
         assert passes(steps) - 1 <= spent <= passes(steps) + 2 + 2 / 6, name
         if name in shares:
             assert shares[name] * passes(steps) == pytest.approx(defence.SIX[defence.ARP][1](steps))
+
+
+def test_step_ll_training_moves_what_is_wrong_already() -> None:
+    torch.manual_seed(0)
+    net, x = SMALL((3, 32, 32), 4).eval(), torch.rand(8, 3, 32, 32)
+    said = net(x).argmax(1)
+    seen: list[torch.Tensor] = []
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    defence.StepLl(Linf(0.05))(net, x, (said + 1) % 4)  # all wrong
+    moved = (seen[-1] - x).abs().flatten(1).amax(1)
+    assert moved.tolist() == pytest.approx([0.05] * 8, abs=1e-6)
 
 
 def test_controls_preserve_nothing() -> None:
@@ -159,23 +171,75 @@ def judged(arm: str, kept: float, moved: float, seed: int = 0, n: int = 200) -> 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("seeds", "verdict"), [(1, "undecided"), (3, "holds")])
-def test_one_seed_proves_nothing_about_training(seeds: int, verdict: str) -> None:
-    rows = [
-        judged(arm, *levels, seed=s)
-        for s in range(seeds)
-        for arm, levels in ((defence.BASE, (0.4, 0.3)), (defence.ARP, (0.8, 0.1)), (defence.SHUFFLED, (0.4, 0.3)))
-    ]
-    found = study.Found([], [], rows, [])
-    claims = study.training_claims(found, "shapes 4/255")
-    assert [c.verdict for c in claims[:4]] == [verdict] * 4
+def compared(levels: dict[str, tuple[float, float]], seeds: int) -> list[Any]:
+    rows = [judged(arm, *of, seed=s) for s in range(seeds) for arm, of in levels.items()]
+    return study.training_claims(study.Found(judged=rows), "shapes 4/255")
+
+
+@pytest.mark.parametrize(("seeds", "sure"), [(1, False), (2, False), (3, True)])
+def test_fewer_than_three_seeds_prove_nothing_about_training(seeds: int, sure: bool) -> None:
+    better = {defence.BASE: (0.4, 0.3), defence.ARP: (0.8, 0.1), defence.SHUFFLED: (0.4, 0.3)}
+    claims = compared(better, seeds)
+    assert [c.verdict for c in claims[:4]] == ["holds" if sure else "undecided"] * 4
     assert claims[0].value == pytest.approx(0.4, abs=0.1)
     assert claims[2].value == pytest.approx(0.2, abs=0.01)
-    worse = study.training_claims(
-        study.Found([], [], [judged(defence.BASE, 0.8, 0.1), judged(defence.ARP, 0.3, 0.3)], []), "shapes 4/255"
-    )
-    assert [c.verdict for c in worse] == ["fails", "fails", "undecided"]
-    assert any("ARP" in note for note in study.told(worse, found, (0,)))
+    worse = compared({defence.BASE: (0.8, 0.1), defence.ARP: (0.3, 0.3)}, seeds)
+    assert [c.verdict for c in worse] == (["fails", "fails", "holds"] if sure else ["undecided"] * 3)
+    assert any("ARP" in note for note in study.told(worse, study.Found(), (0,)))
+
+
+def test_a_gain_over_the_base_alone_is_no_gain_over_every_control() -> None:
+    levels = {
+        defence.BASE: (0.4, 0.3),
+        defence.ARP: (0.8, 0.1),
+        defence.SHUFFLED: (0.8, 0.1),
+        defence.PAIRED: (0.4, 0.3),
+    }
+    claims = {c.claim.partition("+ ARP ")[2]: c for c in compared(levels, 3)}
+    of = {says: c.verdict for says, c in claims.items()}
+    assert of["resists more than PGD-AT of equal compute; worst-case accuracy; paired difference."] == "holds"
+    joint = claims["resists more than PGD-AT and than every control; the least of 3 differences."]
+    assert joint.verdict == "undecided" and abs(joint.value or 1) < 0.1
+    levels[defence.SHUFFLED] = (0.4, 0.3)
+    assert [c.verdict for c in compared(levels, 3) if "every control" in c.claim] == ["holds", "holds"]
+
+
+def analysed(seed: int, follows: float, n: int = 150) -> Analysed:
+    """Distance follows completeness, or not; nothing else follows anything."""
+    draw = np.random.default_rng([7, seed])
+    complete = draw.standard_normal(n)
+    distance = follows * complete + draw.standard_normal(n)
+    values = {"complete": complete, "distance": distance, "fooled": (distance < 0).astype(float)}
+    values |= {name: draw.standard_normal(n) for name in ("lead", "first")}
+    values |= {
+        f"{of}: {m}": draw.standard_normal(n) for of in ("fixed", "predicted", "noise") for m in vulnerability.MOVES
+    }
+    return Analysed(
+        data="d", arm="a", seed=seed, n=n, wrong=0, indices=list(range(n)), labels=[k % 3 for k in range(n)], eps=0.1,
+        columns={k: v.tolist() for k, v in values.items()}, course={}, cells=64, seconds=1.0,
+    )  # fmt: skip
+
+
+def test_what_holm_leaves_is_undecided_whatever_the_interval_says() -> None:
+    first = "d, a: the larger completeness, the farther the nearest adversarial example; Spearman."
+    for follows, verdict in ((2.0, "holds"), (0.19, "undecided")):
+        claims, table = vulnerability.claims([analysed(0, follows)])
+        (of,) = [c for c in claims if c.claim == first]
+        assert of.verdict == verdict
+        assert (of.low or 0) > 0  # the interval alone would hold in both
+        assert [row["verdict"] for row in table] == [c.verdict for c in claims]
+        assert all(row["p"] is not None and row["p, Holm"] >= row["p"] for row in table)
+    nothing, _ = vulnerability.claims([analysed(0, 0.0)])
+    assert {c.verdict for c in nothing if "share" not in c.claim} == {"undecided"}
+
+
+def test_seeds_that_contradict_each_other_decide_nothing() -> None:
+    rows = [analysed(0, 2.0), analysed(1, 1.0), analysed(2, -0.5)]
+    claim = vulnerability.claims(rows)[0][0]
+    assert claim.value is not None and claim.value > 0.2
+    assert claim.verdict == "undecided"
+    assert claim.low is not None and claim.low < 0
+    assert vulnerability.claims(rows[:1])[0][0].verdict == "holds"
 
 
 def test_the_worst_case_counts_every_attack_and_transfer() -> None:
@@ -185,7 +249,7 @@ def test_the_worst_case_counts_every_attack_and_transfer() -> None:
     assert defence.worst(row).tolist() == [1, 1, 0, 0]
     assert defence.worst(row, "0111").tolist() == [0, 1, 0, 0]
     crossed = [Crossed(data="shapes 4/255", arm=defence.ARP, seed=0, kept="0111")]
-    found = study.Found([], [], [row.model_copy(update={"columns": {}})], crossed)
+    found = study.Found(judged=[row.model_copy(update={"columns": {}})], crossed=crossed)
     assert study.robust(found, "shapes 4/255", defence.ARP).seeds[0]["worst"].tolist() == [0, 1, 0, 0]
 
 

@@ -138,6 +138,10 @@ def test_controls_decide_what_travelled() -> None:
     assert [(c.verdict, round(c.value or 0, 2)) for c in found] == [
         ("fails", -0.3), ("fails", 0.0), ("holds", 0.3), ("holds", 0.5),
     ]  # fmt: skip
+    cleaned = [made("group set, cleaned", high), made("originals, cleaned", low), made("untrained set, cleaned", high)]
+    assert [(c.verdict, round(c.value or 0, 2)) for c in study.claims_of_sets(Results(cleaned))] == [
+        ("holds", 0.3), ("fails", 0.0),
+    ]  # fmt: skip
 
 
 def test_seeds_are_averaged_by_image() -> None:
@@ -145,7 +149,20 @@ def test_seeds_are_averaged_by_image() -> None:
     found = Results(rows)
     assert found.accuracy("group set")[0][0] == pytest.approx(0.6)
     assert found.gap("group set", "originals", [0, 1])[0] == pytest.approx(0)
-    assert study.lowest([(0.5, 0, 1, 3), (0.2, 0, 1, 3)])[0] == 0.2
+    assert study.lowest([(0.5, 0.1, 0.9, 3), (0.2, 0.15, 0.3, 4)]) == (0.2, 0.1, 0.3, 3)  # not the lowest one's own
+    apart = Results([made("group set", (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8))])
+    assert apart.accuracy("group set")[0][1] < 0.1  # three seeds, and far apart: the interval is over them
+    rows = [made(name, (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8)) for name in ("a", "b")]
+    assert Results(rows).gap("a", "b", [0])[:3] == pytest.approx((0, 0, 0), abs=0.05)  # what they share is no spread
+
+
+def test_what_is_trained_on_rebuilt_images_begins_elsewhere_than_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfooled.studies.features_networks.fitted", lambda *_, **__: 0.0)  # nothing is trained
+    bench = Bench(TINY)
+    (rule,) = [one for one in TINY.retrainings if one.name == "group set, published rule"]
+    fresh = bench.retrained(replace(rule, origin="originals"), 0).state_dict()
+    for name in ("group, faithful", "untrained"):
+        assert not torch.equal(fresh["fc.weight"], bench.encoder(name).state_dict()["fc.weight"])
 
 
 class Threshold(nn.Module):

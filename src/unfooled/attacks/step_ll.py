@@ -35,6 +35,7 @@ def step_ll(
     *,
     targeted: bool = False,
     loss: Loss = cross_entropy,
+    skip_wrong: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """One step of length eps towards the least likely class.
@@ -46,10 +47,11 @@ def step_ll(
         threat: constraint set; its eps (a fraction of the input range) may be (B,).
         targeted: step towards y instead of the least likely class.
         loss: per-sample loss, lowered.
+        skip_wrong: leave x where it is fooled already; training moves every sample.
         generator: base seed of the direction where the gradient is zero.
 
     Returns:
-        Points inside the threat, (B, *D), detached; x where it is fooled already. Cost: 2 forwards, 1 backward.
+        Points inside the threat, (B, *D), detached. Cost: 2 forwards, 1 backward.
 
     Raises:
         BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
@@ -59,7 +61,7 @@ def step_ll(
         >>> step_ll(model, torch.tensor([[0.6, 0.3]]), torch.tensor([0]), Linf(0.1))
         tensor([[0.5000, 0.2000]])
     """
-    return _step(model, x, y, threat, targeted, loss, generator, noise=0.0)
+    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong, noise=0.0)
 
 
 def r_step_ll(
@@ -70,10 +72,11 @@ def r_step_ll(
     *,
     targeted: bool = False,
     loss: Loss = cross_entropy,
+    skip_wrong: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Half of eps at random, then half of eps towards the class that is least likely at x. As `step_ll` otherwise."""
-    return _step(model, x, y, threat, targeted, loss, generator, noise=0.5)
+    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong, noise=0.5)
 
 
 def _step(
@@ -84,6 +87,7 @@ def _step(
     targeted: bool,
     loss: Loss,
     generator: torch.Generator | None,
+    skip_wrong: bool,
     *,
     noise: float,
 ) -> Tensor:
@@ -104,4 +108,4 @@ def _step(
 
         step = Constant(1.0 - noise)
         z = ascend(objective, x, threat, steps=1, rule=step, start=start, keep_best=False, generator=generator).z
-        return where_rows(fooled(logits, y, targeted=targeted), x, z)
+        return where_rows(fooled(logits, y, targeted=targeted), x, z) if skip_wrong else z

@@ -75,6 +75,27 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @contextmanager
+def unrecorded(model: Any) -> Iterator[None]:
+    """Batch normalisation leaves its running statistics alone: what passes is no data, and has no part in them.
+
+    In training mode it still normalises by the batch.
+    """
+    before = [
+        (m, m.track_running_stats)
+        for root in modules_of(model)
+        for m in root.modules()
+        if isinstance(m, nn.modules.batchnorm._NormBase) and m.training and m.running_mean is not None
+    ]
+    try:
+        for m, _ in before:
+            m.track_running_stats = False
+        yield
+    finally:
+        for m, tracks in before:
+            m.track_running_stats = tracks
+
+
+@contextmanager
 def frozen(model: Any) -> Iterator[None]:
     """Switch off gradients of the parameters: an attack needs none, and autograd then saves less memory."""
     before = [(p, p.requires_grad) for root in modules_of(model) for p in root.parameters()]

@@ -4,7 +4,8 @@
     figure       the mean over seeds of what each seed's rows say, so scales of networks are never mixed
     partial      Pearson's correlation of weighted ranks, the controls' ranks taken out by least squares
     logistic     coefficient of a standardised measure for success; so are controls; classes shrunk, N(0, 1)
-    p            2,000 permutations, two-sided; Holm over the family
+    p            2,000 permutations, two-sided; where nothing can be permuted, how often the bootstrap lies on the other
+                 side of the bound, doubled; Holm over the family
 
 References:
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
@@ -46,10 +47,32 @@ class Cases:
 
     def figure(self, stat: Stat, needed: Sequence[str], *, draws: int = DRAWS) -> Figures:
         """Value, 95 % interval and n, of rows where all `needed` columns are finite."""
+        value, together, n = self._drawn(stat, needed, draws)
+        if len(together) < draws / 2:
+            return np.nan, np.nan, np.nan, n
+        low, high = np.quantile(together, [0.025, 0.975])
+        return value, float(low), float(high), n
+
+    def each(self, stat: Stat, needed: Sequence[str]) -> list[float]:
+        """What every seed alone says; those that cannot tell are left out."""
+        found = [Cases((c,)).figure(stat, needed, draws=1)[0] for c in self.seeds]
+        return [v for v in found if np.isfinite(v)]
+
+    def p_bound(self, stat: Stat, needed: Sequence[str], bound: float) -> float:
+        """Two-sided p that the figure is `bound`, of the bootstrap."""
+        _, together, _ = self._drawn(stat, needed, DRAWS)
+        if len(together) < DRAWS / 2:
+            return float("nan")
+        aside = min((together <= bound).sum(), (together >= bound).sum())
+        return float(min(1.0, 2 * (aside + 1) / (len(together) + 1)))
+
+    def _drawn(self, stat: Stat, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
+        """The value, what samples with replacement say instead where they can tell, and n."""
         kept = [_finite(c, needed) for c in self.seeds]
         n = sum(len(c["id"]) for c in kept)
+        nothing = np.nan, np.zeros(0), n
         if n < FEW:
-            return np.nan, np.nan, np.nan, n
+            return nothing
         ids, inverse = np.unique(np.concatenate([c["id"] for c in kept]), return_inverse=True)
         counts = _counts(len(ids), draws)
         found, values, start = [], [], 0
@@ -61,13 +84,9 @@ class Cases:
                 found.append(stat(c, counts[:, rows]))
                 values.append(value)
         if not values:
-            return np.nan, np.nan, np.nan, n
+            return nothing
         together = np.mean(found, axis=0)
-        together = together[np.isfinite(together)]
-        if len(together) < draws / 2:
-            return np.nan, np.nan, np.nan, n
-        low, high = np.quantile(together, [0.025, 0.975])
-        return float(np.mean(values)), float(low), float(high), n
+        return float(np.mean(values)), together[np.isfinite(together)], n
 
     def p_difference(self, name: str, group: str) -> float:
         """Two-sided p that the group does not matter to the mean of a column: it is shuffled within each seed."""
@@ -124,6 +143,18 @@ def _finite(c: Columns, needed: Sequence[str]) -> Columns:
 def mean_of(name: str) -> Stat:
     """The mean of a column."""
     return lambda c, w: w @ c[name] / _positive(w.sum(1))
+
+
+def mean_where(name: str, group: str) -> Stat:
+    """The mean of a column where `group` is 1; NaN where fewer than `FEW` rows are."""
+
+    def stat(c: Columns, w: np.ndarray) -> np.ndarray:
+        ones = c[group] > 0.5
+        if ones.sum() < FEW:
+            return np.full(len(w), np.nan)
+        return (w * ones) @ c[name] / _positive((w * ones).sum(1))
+
+    return stat
 
 
 def difference(name: str, group: str) -> Stat:
@@ -247,17 +278,6 @@ def holm(p: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(order) - i) * values[k]))
         values[k] = worst
     return [float(v) for v in values]
-
-
-def over_seeds(each: Sequence[float], figures: Figures) -> Figures:
-    """Widen an interval over images by that over seeds (Student's t), where there are three seeds or more."""
-    value, low, high, n = figures
-    if len(each) < 3 or not np.isfinite(value):
-        return figures
-    from scipy.stats import t
-
-    reach = float(t.ppf(0.975, len(each) - 1)) * float(np.std(each, ddof=1)) / len(each) ** 0.5
-    return value, min(low, value - reach), max(high, value + reach), n
 
 
 def _positive(total: np.ndarray) -> np.ndarray:

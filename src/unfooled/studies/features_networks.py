@@ -21,7 +21,7 @@ from unfooled.data.store import FeatureSet, load_features, save_features
 from unfooled.evaluation.run import Progress
 from unfooled.features import Encoder, groups, non_robust_set, open_mask, random_group, robust_set
 from unfooled.models import MnistCnn
-from unfooled.studies.fitting import Updates, fitted, new_network
+from unfooled.studies.fitting import FRESH, Updates, fitted, new_network
 from unfooled.studies.units import filed
 from unfooled.training import Augmented, Batches, GroupWorst, Standard
 
@@ -163,6 +163,8 @@ class Scale:
             Retraining("untrained set", UNTRAINED, attacked=True),
             Retraining("group set, cleaned", "group", cleaned=True, attacked=True),
             Retraining("non-robust set, cleaned", "standard", cleaned=True, attacked=True),
+            Retraining("originals, cleaned", "originals", cleaned=True),
+            Retraining("untrained set, cleaned", UNTRAINED, cleaned=True),
         )
         published = (
             Retraining("group set, published rule", "group", cleaned=True, epochs=25, once=True, attacked=True),
@@ -272,7 +274,7 @@ class Bench:
     def _rebuild(self, origin: str) -> FeatureSet:
         net = self.encoder(origin if origin == UNTRAINED else f"{origin}, faithful")
         file = None if self.folder is None else self.folder / "sets" / f"{origin}.npz"
-        if file is not None and file.exists():
+        if file is not None and file.exists() and file.with_suffix(".json").exists():  # a kill may part them
             return load_features(file, encoder=net)
         make: Callable[..., FeatureSet] = robust_set if origin == "group" else non_robust_set
         made = make(
@@ -307,7 +309,7 @@ class Bench:
         name = f"{one.name}, seed {seed}"
         if name not in self._nets:
             (x, y), _ = self.samples(one)
-            net = self._new((0.4, 0.4), seed=seed, glorot=one.epochs is not None)
+            net = self._new((0.4, 0.4), seed=seed + FRESH, glorot=one.epochs is not None)
             loss: TrainingLoss = Augmented(random_group) if one.corrupted else Standard()
             if one.epochs is None:
                 each = max(1, round(self.size.updates * one.share) // PIECES)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unfooled.evaluation import intervals
 from unfooled.evaluation.faithfulness import gradient_alignment
 from unfooled.evaluation.records import Estimate, Record
-from unfooled.studies.figures import Figures, claim, figures_of, mean, text
+from unfooled.studies.figures import Figures, claim, figures_of, mean, over_seeds, text
 from unfooled.studies.records import Claim, Picture, array, listed
 
 
@@ -130,7 +130,7 @@ def columns(right: Tensor) -> list[str]:
 
 
 class Results:
-    """Networks by name, over their seeds."""
+    """Networks by name, over their seeds; with three or more, intervals reach over these as well."""
 
     def __init__(self, tests: Sequence[Measured]) -> None:
         self.rows: dict[str, list[Measured]] = {}
@@ -148,14 +148,18 @@ class Results:
     def accuracy(self, name: str) -> list[Figures]:
         """Of each column; exact intervals for one network, bootstraps over images for several seeds."""
         if len(self.rows[name]) > 1:
-            return [mean(column) for column in self.correct(name).T]
+            each = np.stack([one.correct().mean(0) for one in self.rows[name]])
+            return [
+                over_seeds(e.tolist(), mean(column)) for e, column in zip(each.T, self.correct(name).T, strict=True)
+            ]
         shares = [intervals.share(torch.from_numpy(column)) for column in self.correct(name).T]
         return [(s.value or 0.0, s.low, s.high, s.n) for s in shares]
 
     def gap(self, first: str, second: str, which: Sequence[int]) -> Figures:
         """First minus second, the mean over columns, paired by image."""
         gap = self.correct(first)[:, which].mean(1) - self.correct(second)[:, which].mean(1)
-        return mean(gap.round(9))
+        a, b = ({one.seed: one.correct()[:, which].mean() for one in self.rows[name]} for name in (first, second))
+        return over_seeds([a[seed] - b[seed] for seed in a if seed in b], mean(gap.round(9)))
 
 
 class Left:
@@ -173,8 +177,17 @@ class Left:
 
     def accuracy(self, norm: str, name: str, k: int) -> Figures:
         """With an exact interval for one network, a bootstrap over images for several seeds."""
-        values = self.right(norm, name, k)
-        return mean(values) if len(self.rows[norm][name]) > 1 else figures_of(intervals.share(torch.from_numpy(values)))
+        values, rows = self.right(norm, name, k), self.rows[norm][name]
+        if len(rows) > 1:
+            return over_seeds([float((kept > k).mean()) for kept in rows], mean(values))
+        return figures_of(intervals.share(torch.from_numpy(values)))
+
+    def gap(self, norm: str, first: str, second: str, k: int) -> Figures:
+        """First minus second at the k-th radius, paired by image."""
+        a, b = (self.rows[norm][name] for name in (first, second))
+        figures = mean((self.right(norm, first, k) - self.right(norm, second, k)).round(9))
+        each = [float((p > k).mean() - (q > k).mean()) for p, q in zip(a, b, strict=False)]
+        return over_seeds(each, figures)
 
 
 ALIGNED = 1000
@@ -199,7 +212,8 @@ class Alignments:
 
     def gap(self, first: str, second: str) -> Figures:
         """First minus second, paired by image."""
-        return mean((self.mean[first] - self.mean[second]).round(9))
+        each = [float(np.nanmean(a - b)) for a, b in zip(self._rows[first], self._rows[second], strict=False)]
+        return over_seeds(each, mean((self.mean[first] - self.mean[second]).round(9)))
 
     def claims(self, asked: Sequence[tuple[str, str, str]], where: str) -> list[Claim]:
         """`(first, second, source)`: that the first network's gradients look more like the images."""

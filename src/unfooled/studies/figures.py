@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from unfooled.evaluation.records import Estimate
@@ -24,6 +26,17 @@ def mean(values: np.ndarray, draws: int = 2000) -> Figures:
     drawn = np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ found / n
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(found @ counts / n), float(low), float(high), n
+
+
+def over_seeds(each: Sequence[float], figures: Figures) -> Figures:
+    """Widen an interval over images by that over seeds (Student's t), where there are three seeds or more."""
+    value, low, high, n = figures
+    if len(each) < 3 or not np.isfinite(value):
+        return figures
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(each) - 1)) * float(np.std(each, ddof=1)) / len(each) ** 0.5
+    return value, min(low, value - reach), max(high, value + reach), n
 
 
 def claim(says: str, source: str, figures: Figures, bound: float) -> Claim:

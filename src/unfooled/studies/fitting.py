@@ -15,6 +15,9 @@ from unfooled.evaluation.run import Progress
 from unfooled.training import Batches, train
 from unfooled.training.loop import Checkpoint
 
+FRESH = 1000
+"""Added to the seed where the weights of a network that is trained on rebuilt images are drawn."""
+
 
 @dataclass(frozen=True)
 class Updates(Batches):

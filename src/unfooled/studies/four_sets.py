@@ -30,7 +30,7 @@ from unfooled.evaluation.run import Progress
 from unfooled.features import Encoder, d_rand, last_features, robust_set, smallest_threat
 from unfooled.models.architectures import build
 from unfooled.studies.features_records import Reach
-from unfooled.studies.fitting import Updates, fitted, new_network
+from unfooled.studies.fitting import FRESH, Updates, fitted, new_network
 from unfooled.studies.units import filed
 from unfooled.training import Madry, Ramp, Standard
 
@@ -42,8 +42,6 @@ SEEN = {ROBUST: HARDENED, NON_ROBUST: NATURAL, RANDOM: UNTRAINED}
 """Whose features each set is rebuilt from."""
 SETS = (*SEEN, D_RAND, D_DET)
 TRAINED_ON = (ORIGINALS, *SETS, SHUFFLED)
-FRESH = 1000
-"""Added to the seed where the weights of a fresh network are drawn."""
 OWN = 0.1
 """Share of a set, its last images, that is not trained on."""
 REACHED = 0.95

@@ -248,7 +248,7 @@ def claims(found: Found) -> list[Claim]:
     chance = 1 / found.classes
 
     def kept(first: str, second: str, k: int = HALF) -> Figures:
-        return mean((left.right(norm, first, k) - left.right(norm, second, k)).round(9))
+        return left.gap(norm, first, second, k)
 
     value, low, high, n = left.accuracy(norm, ROBUST, WHOLE)
     true, following = tests.correct(D_DET).T
@@ -314,7 +314,7 @@ def tables(found: Found, size: Scale) -> dict[str, list[dict[str, Any]]]:
     minus = [
         {
             "difference": f"{a} minus {b}", "clean": text(tests.gap(a, b, [0])),
-            **{column: text(mean((left.right(norm, a, k) - left.right(norm, b, k)).round(9)))
+            **{column: text(left.gap(norm, a, b, k))
                for k, column in enumerate(at)},
         }
         for a in SETS for b in (ORIGINALS, RANDOM) if a != b
@@ -387,8 +387,8 @@ def summarise(
 NOTES = (
     "Clean accuracy is over all test images, robust accuracy over the first of them: images are bisected over the "
     "radii, and one that survives a radius counts for all smaller ones. Accuracy of one network has an exact interval; "
-    "over several seeds, intervals are bootstraps over images, and know nothing of the spread between seeds, which is "
-    "to be read off the table of networks. Differences are paired by image.",
+    "over several seeds, intervals are bootstraps over images, and from three seeds on reach over these as well, "
+    "whichever is farther; with fewer, what holds or fails does so of these networks. Differences are paired by image.",
     "Every fresh network takes the same updates on the same number of images, nine tenths of its set; the encoders see "
     "all training images, but for those on which the radius of D_rand and D_det is chosen.",
     "What a set does is its difference to as many originals, and to images rebuilt from an untrained network, whose "

@@ -35,7 +35,7 @@ from unfooled.core.ascent import Constant, Rule
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import logits_of
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import Tapped, evaluating, frozen
+from unfooled.core.modes import Tapped, evaluating, frozen, unrecorded
 from unfooled.core.threats import Threat
 from unfooled.distances.attention import entropy, js, top_share
 from unfooled.explanations.attention import attention
@@ -218,7 +218,8 @@ class Arp:
         r, area = nothing, nothing / 0
         if self.beta:
             m = self.mask(p, (x.shape[2], x.shape[3]))
-            removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
+            with unrecorded(model):  # no image that is met later has a hole
+                removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
             r = self.rectify(logits, removed, labels).reshape(2, n).mean(0)
             area = m.detach().mean((1, 2, 3)).reshape(2, n).mean(0)
         scatter = entropy(p.detach()).reshape(2, n).mean(0)
