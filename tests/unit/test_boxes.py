@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from unfooled.core.checks import BadInput
-from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas
+from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas, load_shapes
+from unfooled.studies.attention import known_samples
 
 
 def test_masks_of_boxes_are_shares_of_pixels() -> None:
@@ -145,6 +147,30 @@ def test_the_real_birds() -> None:
     assert inside.all()
     area = found.masks.mean((1, 2))
     assert 0.05 < area.min() < area.max() < 1
+
+
+def test_the_attention_study_knows_where_the_object_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cub200").mkdir()
+    miniature(tmp_path / "cub200")
+    monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
+    birds = known_samples("cub", 2, size=64)
+    assert birds.mask is not None
+    assert torch.equal(birds.mask, load_cub("test", 2, size=64).masks)
+    assert torch.equal(birds.x, load_cub("test", 2, size=64).data.x)
+    assert list(birds.classes) == ["a", "b"]
+    canvas, made = known_samples("digits-canvas", 6), load_digits_canvas(6, split="test")
+    assert canvas.mask is not None
+    assert torch.equal(canvas.x, made.x)
+    assert torch.equal(canvas.mask, made.masks.float())
+    half = known_samples("digits-canvas", 3, split="train", size=20)
+    assert half.mask is not None
+    assert torch.equal(half.mask, F.avg_pool2d(load_digits_canvas(3, split="train").masks[:, None].float(), 2)[:, 0])
+    shapes, truth = known_samples("shapes:0.9", 4, size=(16, 32)), load_shapes(4, split="test", rho=0.9)
+    assert shapes.mask is not None
+    assert shapes.parts is not None
+    assert torch.equal(shapes.mask, F.avg_pool2d(truth.masks["object"][:, None].float(), (2, 1))[:, 0])
+    assert torch.equal(shapes.parts, F.avg_pool2d(truth.parts.float(), (2, 1)))
+    assert known_samples("digits", 4).mask is None
 
 
 def test_digits_on_canvases() -> None:
