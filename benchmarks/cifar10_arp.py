@@ -4,7 +4,8 @@
     python benchmarks/cifar10_arp.py --out runs/cifar10-arp-small --small     a CPU; two minutes, figures mean nothing
 
 Resumes where it was stopped: weights are kept after every `--piece` of training (choose it well under 8 minutes), a
-network's verdict once it is there. Judged like `unfooled study attention`: cascade, attention-guided attacks, ascent on
+network's verdict once it is there, for these weights and as it was judged (`--judge`): other settings are another file.
+Judged like `unfooled study attention`: cascade, attention-guided attacks, ascent on
 the ARP objective, and the attack that moves attention and keeps the label.
 
 CIFAR-10 is read from UNFOOLED_DATA. The copy at hand is recompressed (JPEG, quality 75): compare with no published
@@ -14,6 +15,7 @@ figure.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.files import write_whole
+from unfooled.core.hashes import weights_hash
 from unfooled.core.threats import Linf
 from unfooled.data import load_dataset
 from unfooled.evaluation.cascade import NORMAL, QUICK
@@ -89,6 +92,12 @@ def fitted(
     return net.eval(), state["history"]
 
 
+def verdict_file(out: Path, name: str, seed: int, net: nn.Module, judging: defence.Judging) -> Path:
+    """Where a network's verdict is kept; other weights and other judging have another name."""
+    settings = json.dumps([judging.told(), str(THREAT), weights_hash(net)], sort_keys=True)
+    return out / f"{name.replace(' ', '_')}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
+
+
 def main() -> None:
     """Train and judge what is not there yet, then write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +128,7 @@ def main() -> None:
     for name in options.arms:
         started = time.perf_counter()
         net, history = fitted(name, size, data, options.out, options.seed, device)
-        path = options.out / f"{name.replace(' ', '_')}-{options.seed}.json"
+        path = verdict_file(options.out, name, options.seed, net, size.judging)
         if path.exists():
             row = read_record(path, Judged)
         else:
@@ -138,6 +147,7 @@ def main() -> None:
         "benchmark": "cifar10_arp", "label": "small: figures mean nothing" if options.small else "full",
         "data": "CIFAR-10, JPEG-recompressed (quality 75, 4:2:0): comparable with no published figure",
         "network": f"ResNet-18, width {size.width}", "threat": str(THREAT), "inner steps": size.inner,
+        "judging": size.judging.told(),
         "epochs of PGD-AT + ARP": size.epochs, "seed": options.seed, "networks": networks,
         "rows": study.comparison_table(all_, DATA),
         "claims": [c.model_dump() for c in study.training_claims(all_, DATA)], "not run": NOT_RUN,

@@ -11,12 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from unfooled.cli import app as cli
 from unfooled.cli import catalog
 from unfooled.models import SmallCnn
+from unfooled.studies import attention
 from unfooled.studies import broken_defences as suite
+from unfooled.studies.attention_records import Analysed
+from unfooled.studies.attention_vulnerability import Effort
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -71,6 +76,15 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "broken-defences", "--model", "net.pt"], "takes no --model"),
         (["study", "attention", "--boxes", "boxes.csv"], "give a model and a folder"),
         (["study", "attention", "--model", "net.pt"], "just one data source"),
+        (["study", "broken-defences", "--size", "8"], "takes no --size"),
+        (["study", "attention", "--size", "x", "--model", "net.pt"], "--size is 'x'"),
+        (["study", "attention", "--mean", "x", "--model", "net.pt"], "--mean is 'x'"),
+        (["study", "attention", "--n", "4"], "n: only for a network of your own; give a model and a folder of images"),
+        (["study", "attention", "--size", "8", "--split", "train"], "split, image_size (--size): only for a network"),
+        (
+            ["study", "attention", "--arch", "a", "--mean", "0", "--std", "1", "--labels", "l"],
+            "arch, mean, std, labels",
+        ),
     ],
 )
 def test_refusals(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -110,3 +124,55 @@ def test_a_study_leaves_its_folder_and_goes_on(tmp_path: Path) -> None:
 def test_the_folder_has_a_name_of_its_own(tmp_path: Path) -> None:
     run(tmp_path, "study", "broken-defences", "--quiet", "--seed", "5")
     assert json.loads((tmp_path / "runs/broken-defences-small/summary.json").read_text())["seeds"] == [5]
+
+
+def test_attention_of_a_network_and_photos_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of many sizes, boxes for some of them, another order of classes, weights that need an architecture."""
+    from PIL import Image
+
+    scale = replace(attention.SCALES["small"], radii=(), analysis=Effort(n=40, budget=100, steps=2))
+    monkeypatch.setitem(attention.SCALES, "small", scale)
+    draw, rows = np.random.default_rng(0), ["file,left,top,width,height"]
+    for k in range(12):
+        kind, (w, h) = ("bright", "dark")[k % 2], ((24, 16), (16, 32), (20, 20))[k % 3]
+        file = tmp_path / "photos" / "val" / kind / f"{k:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 60, (h, w, 3)) + (150 if kind == "bright" else 0)
+        Image.fromarray(pixels.astype(np.uint8)).save(file)
+        if k != 4:  # of this one no box is known
+            rows.append(f"val/{kind}/{k:02}.png,{w // 4},{h // 2},{w // 2},{h // 2}")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "classes.txt").write_text("dark\nbright\n", encoding="utf-8")
+    torch.manual_seed(0)
+    net = SmallCnn((3, 16, 16), classes=3, width=4)
+    net.fc2.weight.data.zero_()
+    net.fc2.bias.data = torch.tensor([0.0, 0.5, -9.0])  # says bright, which is 1 in the order of the labels
+    net.fc2.weight.data[1] = 0.01
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    arguments = ["study", "attention", "--model", "weights.pt", "--data", str(tmp_path / "photos"), "--split", "val"]
+    arguments += ["--boxes", "boxes.csv", "--labels", "classes.txt", "--out", "run", "--quiet"]
+    _, err = run(tmp_path, *arguments, "--arch", "small-cnn", code=2)
+    assert "give the size that the model takes" in err
+    _, err = run(tmp_path, *arguments, "--arch", "lenet5", "--size", "16", code=2)
+    assert "lenet5" in err
+    arguments += ["--arch", "small-cnn", "--size", "16", "--mean", "0.5", "--std", "0.25"]
+    run(tmp_path, *arguments, "--n", "10")
+    kept = json.loads((tmp_path / "run/summary.json").read_text())
+    assert set(kept["tables"]) >= {"photos: clean attention"}
+    assert all(claim["claim"].startswith("photos, weights.pt: ") for claim in kept["claims"])
+    assert str(tmp_path) not in json.dumps(kept["claims"])
+    (unit,) = tmp_path.glob("run/units/analysis/*.json")
+    row = Analysed.model_validate_json(unit.read_bytes())
+    assert (row.data, row.n, row.wrong) == ("photos", 10, 5)
+    assert set(row.labels) == {1}
+    areas = np.array(row.columns["area"], dtype=float)
+    np.testing.assert_allclose(areas[np.isfinite(areas)], 0.25)
+    assert np.isnan(areas).sum() == np.isnan(np.array(row.columns["coverage"], dtype=float)).sum() == 1
+    # Another number, other boxes or another normalisation are another run.
+    _, err = run(tmp_path, *arguments, "--n", "8", code=2)
+    assert "holds another run" in err
+    _, err = run(tmp_path, *arguments[:-1], "0.5", "--n", "10", code=2)
+    assert "holds another run" in err
+    (tmp_path / "boxes.csv").write_text("\n".join(rows[:-4]), encoding="utf-8")
+    _, err = run(tmp_path, *arguments, "--n", "10", code=2)
+    assert "holds another run" in err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -232,7 +231,8 @@ def test_without_a_patch_convolution_the_grid_is_asked_for() -> None:
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_hugging_face_vision_transformer(pool: str) -> None:
-    transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
+    import transformers
+
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16, patch_size=4,
         num_channels=3, num_labels=3,
@@ -291,6 +291,16 @@ def test_bad_input_and_small_maps_are_named() -> None:
         attention(net, x, y, tau=0)
     with pytest.raises(BadInput, match="images"):
         attention_image(net, x.flatten(1), y)
+    for one, label, kind in ((x[0], y[:1], BadInput), (x[0], y[:2], RuntimeError)):
+        for layer in (None, "0"):
+            with pytest.raises(BadInput, match=r"x has shape \(2, 10, 10\).* x\[None\]") as caught:
+                attention(net, one, label, layer=layer)
+            assert isinstance(caught.value.__cause__, kind)
+    # Whoever takes (B, H, W) is explained, and told of other errors as they are.
+    grey = nn.Sequential(nn.Unflatten(1, (1, 10)), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(128, 3)).double().eval()
+    assert attention(grey, x[:, 0], y).shape == (3, 8, 8)
+    with pytest.raises(BadInput, match="no layer 'none'"):
+        attention(grey, x[:, 0], y, layer="none")
     small = seeded(nn.Sequential(nn.Conv2d(2, 3, 3, stride=3), nn.Softplus(), nn.Flatten(), nn.Linear(27, 3)))
     with pytest.warns(UserWarning, match="3 x 3 cells"):
         attention(small, x, y)

@@ -202,6 +202,15 @@ def test_bad_input_is_named() -> None:
         top_share(p, 0)
     with pytest.raises(BadInput, match=r"masks of shape \(3, 4, 5\)"):
         coverage(p, random_maps(3))
+    with pytest.raises(BadInput, match=r"the mask lies in \[0, 255\]; give shares in \[0, 1\]"):
+        coverage(p, 255 * (p > 0.05).int())
+    with pytest.raises(BadInput, match=r"the mask lies in \[-1, 1\]"):
+        recall(p > 0, 2 * (p > 0.05).float() - 1)
+    with pytest.raises(BadInput, match=r"the mask lies in \[0, 255\]"):
+        part_recall(p > 0, 255 * (p > 0.05).float()[:, None])
+    for measure in (iou_matched, pointing):
+        with pytest.raises(BadInput, match=r"the mask lies in \[nan, nan\]"):
+            measure(p, torch.where(p > 0.05, torch.nan, p))
     with pytest.raises(BadInput, match="masks are"):
         coverage(p, p[:, 0])
     with pytest.raises(BadInput, match="two bool tensors"):

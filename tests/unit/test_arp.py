@@ -326,5 +326,16 @@ def test_bad_input_is_named() -> None:
     for loss in (plain, published):
         with pytest.raises(BadInput, match="images"):
             loss(model, x.flatten(1), y)
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]"):
+        published(model, 2 * x - 1, y)
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]"):
+        published.terms(model, x, y, 2 * x - 1)
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]"):
+        published.craft(model, 2 * x - 1)
+    for wrong in (y + 1, y - 1):
+        with pytest.raises(BadInput, match="labels lie in"):
+            published(model, x, wrong)
+    with pytest.raises(BadInput, match="one label per sample"):
+        published(model, x, y[:2])
     with pytest.raises(BadInput, match="3 samples"):
         two_class(torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64))

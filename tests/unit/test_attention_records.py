@@ -45,6 +45,18 @@ def test_completeness_of_one_patch() -> None:
     assert found["p"].shape == (2, 8, 8)
 
 
+def test_without_a_box_nothing_is_said_of_the_object() -> None:
+    x, y = torch.cat([scene(0, 0), scene(4, 2)]), torch.tensor([0, 0])
+    mask = x[:, 0] * torch.tensor([1.0, 0.0])[:, None, None]
+    found = attention_records(Bright(), x, y, mask=mask, parts=mask[:, None])
+    for name in ("area", "coverage", "recall", "iou_matched", "pointing", "part_recall"):
+        assert found[name].isnan().tolist() == [False, True], name
+    assert not found["complete"].isnan().any()
+    whole = attention_records(Bright(), x[:1], y[:1], mask=mask[:1], parts=mask[:1, None])
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name][:1], value)
+
+
 def test_half_of_the_evidence_is_half_complete() -> None:
     x = torch.cat([scene(0, 0), scene(0, 0)])
     x[1, 0, 4:, 4:] = 1.0  # two patches of equal worth, of which a quarter of the cells takes one

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from unfooled.core.checks import BadInput
-from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas
+from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas, load_shapes
+from unfooled.studies.attention import known_samples
 
 
 def test_masks_of_boxes_are_shares_of_pixels() -> None:
@@ -26,7 +28,8 @@ def test_masks_of_boxes_are_shares_of_pixels() -> None:
 def pictures(tmp_path: Path) -> Path:
     from PIL import Image
 
-    for name, (w, h) in {"test/cat/a.png": (8, 4), "test/dog/b.png": (16, 16), "test/dog/c.png": (8, 8)}.items():
+    sizes = {"test/cat/a.png": (8, 4), "test/dog/b.png": (16, 16), "test/dog/c.png": (8, 8), "train/cat/d.png": (8, 8)}
+    for name, (w, h) in sizes.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = np.zeros((h, w, 3), np.uint8)
         pixels[h // 4 : h // 2, w // 4 : w // 2] = 255
@@ -51,13 +54,39 @@ def test_boxes_of_a_csv_follow_the_image_to_another_size(pictures: Path, corners
     assert found.masks[2].sum() == 0
 
 
+def test_several_objects_are_their_union(pictures: Path) -> None:
+    rows = ["test/cat/a.png,0,0,2,2", "train/cat/d.png,0,0,4,4", "./test/cat/a.png,1,1,2,9", "test/cat/a.png,6.5,0,9,1"]
+    (pictures / "boxes.csv").write_text("\n".join(["file,x,y,w,h", *rows]), encoding="utf-8")
+    found = load_boxed(pictures, pictures / "boxes.csv", size=(4, 8), labels=["dog", "cat"])
+    assert found.data.classes == ["dog", "cat"]
+    assert found.data.y.tolist() == [1, 0, 0]
+    want = [[1, 1, 0, 0, 0, 0, 0.5, 1], [1, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0]]
+    assert found.masks[0].tolist() == want
+    assert found.boxes[0].tolist() == [0, 0, 15.5, 10]
+    assert found.boxes[1:].isnan().all()
+    assert found.masks[1:].sum() == 0
+
+
 def test_a_wrong_csv_is_named(pictures: Path) -> None:
     path = pictures / "boxes.csv"
     for text, said in (
         ("file,left,top\n", "it needs file, left, top, width, height"),
         ("file,x,y,w,h\ntest/cat/a.png,1,2,x,4", "line 2 of .* holds what is no number"),
         ("file,x,y,w,h\ntest/cat/a.png,1,2,0,4", "is an empty box"),
-        ("file,x,y,w,h\nelse.png,1,2,3,4", "names none of the images"),
+        ("file,x,y,w,h\ntest/cat/a.png,1,nan,3,4", "line 2 of .* holds NaN or infinity"),
+        ("file,x,y,w,h\ntest/cat/a.png,1,2,inf,4", "line 2 of .* holds NaN or infinity"),
+        ("file,xmin,ymin,xmax,ymax\ntest/cat/a.png,3,2,3,4", "is an empty box"),
+        ("file,xmin,ymin,xmax,ymax\ntest/cat/a.png,1,4,3,2", "is an empty box"),
+        ("x,y,w,h,file\n1,2,3,4", "line 2 of .* names no file"),
+        ("file,x,y,w,h\ntrain/cat/d.png,1,2,3,4", "names none of the images read"),
+        (
+            "file,x,y,w,h\ntest/cat/a.png,1,2,3,4\nelse.png,1,2,3,4\n/test/dog/b.png,1,2,3,4",
+            "2 of the 3 files in .* are no images below .*, the first is 'else.png'",
+        ),
+        ("file,x,y,w,h\ntest/cat/a.png,8,0,3,4", r"box of test/cat/a.png in .*outside of the image, 8 x 4"),
+        ("file,x,y,w,h\ntest/cat/a.png,0,4,3,4", "lies outside of the image"),
+        ("file,x,y,w,h\ntest/cat/a.png,-3,0,3,4", "lies outside of the image"),
+        ("file,x,y,w,h\ntest/cat/a.png,1,2,3,2\ntest/cat/a.png,0,-4,3,4", "left 0, top -4, 3 x 4, lies outside"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(BadInput, match=said):
@@ -102,6 +131,10 @@ def test_cub_s_boxes_lie_on_the_birds(tmp_path: Path, monkeypatch: pytest.Monkey
         assert x.mean(0)[mask == 1].mean() > 0.9
         assert x.mean(0)[mask == 0].mean() < 0.1
     assert load_cub("train").boxes.tolist() == [[32, 32, 40, 32]]
+    plain = load_dataset("cub", "test", size=64)
+    assert (plain.name, plain.classes) == ("cub", ["a", "b"])
+    assert torch.equal(plain.x, found.data.x)
+    assert load_cub(labels=["b", "a"]).data.y.tolist() == [1, 0]
 
 
 @pytest.mark.skipif(
@@ -114,6 +147,30 @@ def test_the_real_birds() -> None:
     assert inside.all()
     area = found.masks.mean((1, 2))
     assert 0.05 < area.min() < area.max() < 1
+
+
+def test_the_attention_study_knows_where_the_object_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cub200").mkdir()
+    miniature(tmp_path / "cub200")
+    monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
+    birds = known_samples("cub", 2, size=64)
+    assert birds.mask is not None
+    assert torch.equal(birds.mask, load_cub("test", 2, size=64).masks)
+    assert torch.equal(birds.x, load_cub("test", 2, size=64).data.x)
+    assert list(birds.classes) == ["a", "b"]
+    canvas, made = known_samples("digits-canvas", 6), load_digits_canvas(6, split="test")
+    assert canvas.mask is not None
+    assert torch.equal(canvas.x, made.x)
+    assert torch.equal(canvas.mask, made.masks.float())
+    half = known_samples("digits-canvas", 3, split="train", size=20)
+    assert half.mask is not None
+    assert torch.equal(half.mask, F.avg_pool2d(load_digits_canvas(3, split="train").masks[:, None].float(), 2)[:, 0])
+    shapes, truth = known_samples("shapes:0.9", 4, size=(16, 32)), load_shapes(4, split="test", rho=0.9)
+    assert shapes.mask is not None
+    assert shapes.parts is not None
+    assert torch.equal(shapes.mask, F.avg_pool2d(truth.masks["object"][:, None].float(), (2, 1))[:, 0])
+    assert torch.equal(shapes.parts, F.avg_pool2d(truth.parts.float(), (2, 1)))
+    assert known_samples("digits", 4).mask is None
 
 
 def test_digits_on_canvases() -> None:

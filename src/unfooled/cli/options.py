@@ -37,7 +37,7 @@ DataOpt = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, mnist, fashion-mnist, gtsrb, cifar10, an .npz, IDX files, an image folder, or "
+        help="digits, mnist, fashion-mnist, gtsrb, cifar10, cub, an .npz, IDX files, an image folder, or "
         "package.module:factory.",
         rich_help_panel=SOURCE,
     ),

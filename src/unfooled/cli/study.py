@@ -36,13 +36,20 @@ def study(
     boxes: Annotated[
         Path | None, typer.Option("--boxes", help="With --model: CSV of where the objects are in --data.")
     ] = None,
+    arch: options.ArchOpt = None,
+    n: options.NOpt = None,
+    split: options.SplitOpt = "test",
+    mean: options.MeanOpt = None,
+    std: options.StdOpt = None,
+    size: options.SizeOpt = None,
+    labels: options.LabelsOpt = None,
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
     """Reproduce a published experiment, and say which of its claims hold.
 
-    For example:
+    The options under Inputs go with --model. For example:
 
         unfooled study broken-defences --scale small --out runs/broken-defences
     """
@@ -60,11 +67,16 @@ def study(
     from unfooled.report.study import render_study
 
     folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
-    given = {"data": data, "model": model, "boxes": boxes}
-    more: dict[str, Any] = {option: value for option, value in given.items() if value}
+    given = {
+        "data": data or None, "model": model, "boxes": boxes, "arch": arch, "n": n, "labels": labels,
+        "split": None if split == "test" else split, "mean": catalog.numbers(mean, "--mean"),
+        "std": catalog.numbers(std, "--std"), "image_size": catalog.size(size),
+    }  # fmt: skip
+    more: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     for option in more:
         if option not in inspect.signature(compute).parameters:
-            raise Refused(f"the study {name} takes no --{option}; leave it out")
+            flag = {"image_size": "size"}.get(option, option)
+            raise Refused(f"the study {name} takes no --{flag}; leave it out")
     with show.stages(quiet or json) as progress:
         found = compute(
             scale, out=folder, seeds=range(seed, seed + seeds), progress=progress, command=audit.command(), **more

@@ -10,7 +10,9 @@ References:
 from __future__ import annotations
 
 import csv
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from unfooled.core.checks import BadInput
 from unfooled.data.dataset import Dataset
-from unfooled.data.folders import files_of
+from unfooled.data.folders import files_of, images_below
 from unfooled.data.load import load_dataset
 from unfooled.data.npz import archive
 from unfooled.data.sources import FOLDER
@@ -35,8 +37,9 @@ class Boxed:
 
     Attributes:
         data: the samples.
-        boxes: (N, 4) float32, left, top, width, height in pixels of `data.x`; NaN where an image has none.
-        masks: (N, H, W) float32, the share of each pixel that the box takes; 0 without a box.
+        boxes: (N, 4) float32, left, top, width, height in pixels of `data.x`, around all objects of an image; NaN where
+            it has none.
+        masks: (N, H, W) float32, the share of each pixel that the box takes, of several boxes the largest; 0 without.
     """
 
     data: Dataset
@@ -58,13 +61,22 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return (rows[:, :, None] * columns[:, None, :]).nan_to_num(0.0).float()
 
 
-def load_cub(split: str = "test", n: int | None = None, *, size: int | tuple[int, int] | None = None) -> Boxed:
+def load_cub(
+    split: str = "test",
+    n: int | None = None,
+    *,
+    size: int | tuple[int, int] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+) -> Boxed:
     """The birds of CUB-200-2011's first ten classes at 128x128, from the folder `cub200` in UNFOOLED_DATA.
+
+    Without the boxes they are the source "cub" of `load_dataset`.
 
     Args:
         split: "train" or "test", the data set's own.
         n: how many, classes in turn; None for all.
-        size: side, or (H, W), that images are resized to.
+        size: side, or (H, W), that images are resized to; boxes with them.
+        labels: the class order, as in `load_dataset`.
 
     Raises:
         BadInput: the folder is not there, or its files are damaged.
@@ -74,12 +86,12 @@ def load_cub(split: str = "test", n: int | None = None, *, size: int | tuple[int
     for path in (pack, meta):
         if not path.is_file():
             raise BadInput(f"CUB is looked for as {path}, and is not there; set {FOLDER} to the folder above cub200")
-    data = load_dataset(pack, split, n, size=size)
+    data = load_dataset("cub", split, n, size=size, labels=labels)
     with archive(pack) as held, archive(meta) as about:
         rows = np.flatnonzero(np.asarray(held["is_train"], bool) == (data.split == "train"))[data.index.numpy()]
         whole = held["orig_wh"][rows].astype(np.float32)
         boxes = about["bbox"][held["image_id"][rows] - 1].astype(np.float32)
-    return _boxed(data, boxes, whole)
+    return _boxed(data, list(boxes[:, None]), whole)
 
 
 def load_boxed(
@@ -89,6 +101,7 @@ def load_boxed(
     n: int | None = None,
     *,
     size: int | tuple[int, int] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
 ) -> Boxed:
     """A folder of images, read as `load_dataset` reads it, with the boxes of a CSV.
@@ -96,46 +109,73 @@ def load_boxed(
     Args:
         root: the folder, one folder a class, perhaps under train, test, val.
         boxes: a CSV with the columns `file`, the path below `root`, and `left,top,width,height` (or `x,y,w,h`, or
-            `xmin,ymin,xmax,ymax`) in pixels of the file. Images that it leaves out have no box.
-        split: as in `load_dataset`.
+            `xmin,ymin,xmax,ymax`) in pixels of the file; what lies outside of the image is cut off. Images that it
+            leaves out have no box; an image with several rows has several objects, and its mask is their union.
+        split: as in `load_dataset`; rows may also be of other splits.
         n: how many, classes in turn; None for all.
         size: side, or (H, W), that images are resized to; boxes with them.
+        labels: the class order, as in `load_dataset`.
         channels: 1 or 3.
 
     Raises:
-        BadInput: the CSV lacks a column, holds what is no number, or names no image of the folder.
+        BadInput: the CSV lacks a column, holds what is no finite number or an empty box, names files that are not
+            there or none of the images read, or has a box wholly outside of its image.
     """
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the one that holds a folder a class")
     found = _read(path)
-    data = load_dataset(root, split, n, size=size, channels=channels)
+    there = {file.relative_to(root).as_posix() for file in images_below(root)}
+    if lost := [name for name in found if name not in there]:
+        raise BadInput(
+            f"{len(lost)} of the {len(found)} files in {path} are no images below {root}, the first is {lost[0]!r}; "
+            "file is the path below that folder"
+        )
+    data = load_dataset(root, split, n, size=size, labels=labels, channels=channels)
     files = files_of(root, split)
     names = [files[k].relative_to(root).as_posix() for k in data.index.tolist()]
     if not set(names) & set(found):
         raise BadInput(
             f"{path} names none of the images read from {root}, such as {names[0]}; file is the path below it"
         )
-    nothing = np.full(4, np.nan, np.float32)
     from PIL import Image
 
     whole = []
-    for k in data.index.tolist():
+    for k, name in zip(data.index.tolist(), names, strict=True):
         with Image.open(files[k]) as image:  # reads the header alone
-            whole.append(image.size)
-    return _boxed(data, np.stack([found.get(name, nothing) for name in names]), np.array(whole, np.float32))
+            w, h = image.size
+        for left, top, width, height in found.get(name, ()):
+            if left >= w or top >= h or left + width <= 0 or top + height <= 0:
+                raise BadInput(
+                    f"the box of {name} in {path}, left {left:g}, top {top:g}, {width:g} x {height:g}, lies outside of "
+                    f"the image, {w} x {h}; boxes are in pixels of the file"
+                )
+        whole.append((w, h))
+    nothing = np.full((1, 4), np.nan, np.float32)
+    boxes_ = [np.array(found[name], np.float32) if name in found else nothing for name in names]
+    return _boxed(data, boxes_, np.array(whole, np.float32))
 
 
-def _boxed(data: Dataset, boxes: np.ndarray, whole: np.ndarray) -> Boxed:
-    """Bring boxes from the files' pixels, `whole` (N, 2) width and height, to those of the images as loaded."""
+def _boxed(data: Dataset, boxes: Sequence[np.ndarray], whole: np.ndarray) -> Boxed:
+    """Bring boxes from the files' pixels to those of the images as loaded.
+
+    Args:
+        data: the images.
+        boxes: of each image, (k, 4), k at least 1; NaN for none.
+        whole: width and height of the files, (N, 2).
+    """
     h, w = data.x.shape[2:]
-    scale = np.array([w, h], np.float32) / whole
-    scaled = torch.from_numpy(boxes * np.concatenate([scale, scale], 1))
-    return Boxed(data, scaled, box_masks(scaled, (h, w)))
+    around, masks = [], []
+    for own, side in zip(boxes, whole, strict=True):
+        scaled = torch.from_numpy(own * np.tile(np.array([w, h], np.float32) / side, 2))
+        start, end = scaled[:, :2].amin(0), (scaled[:, :2] + scaled[:, 2:]).amax(0)
+        around.append(torch.cat([start, end - start]) if len(own) > 1 else scaled[0])
+        masks.append(box_masks(scaled, (h, w)).amax(0))
+    return Boxed(data, torch.stack(around), torch.stack(masks))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """File -> left, top, width, height."""
+def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
+    """File -> left, top, width, height of each of its boxes."""
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a CSV with the columns file, left, top, width, height")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -146,14 +186,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise BadInput(
                 f"{path} has the columns {', '.join(there) or 'none'}; it needs file, left, top, width, height"
             )
-        found = {}
+        found: dict[str, list[tuple[float, float, float, float]]] = {}
         for line in table:
             try:
                 a, b, c, d = (float(line[name]) for name in names)
             except (TypeError, ValueError):
                 raise BadInput(f"line {table.line_num} of {path} holds what is no number: {line}") from None
+            if not all(map(math.isfinite, (a, b, c, d))):
+                raise BadInput(
+                    f"line {table.line_num} of {path} holds NaN or infinity: {line}; leave images without a box out"
+                )
             box = (a, b, c - a, d - b) if names[2] == "xmax" else (a, b, c, d)
             if min(box[2:]) <= 0:
                 raise BadInput(f"line {table.line_num} of {path} is an empty box: {line}")
-            found[Path(line["file"]).as_posix()] = np.array(box, np.float32)
+            if not line["file"]:
+                raise BadInput(f"line {table.line_num} of {path} names no file: {line}")
+            found.setdefault(Path(line["file"]).as_posix(), []).append(box)
     return found

@@ -21,7 +21,7 @@ def _folders(path: Path) -> list[Path]:
     return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
 
 
-def _images(path: Path) -> list[Path]:
+def images_below(path: Path) -> list[Path]:
     """The images below a folder, sorted by their path."""
     found = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
     return sorted(item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts))
@@ -41,14 +41,14 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     """
     wanted, top, classes = _split(root, split)
     warnings = [unsplit(split, root)] if wanted == "all" else []
-    if not classes and not _images(root):
+    if not classes and not images_below(root):
         raise BadInput(
             f"{root} holds no images; with labels they are looked for as {root}/CLASS/*.png (or .npz or IDX files), to "
             f"be explained without labels as {root}/*.png"
         )
     if not classes:
         raise BadInput(f"{root} holds no folders; images are looked for as {root}/CLASS/*.png, or .npz or IDX files")
-    held = {name: _images(top / name) for name in classes}
+    held = {name: images_below(top / name) for name in classes}
     if not any(held.values()):
         raise BadInput(f"{top} holds {len(classes)} folders ({', '.join(classes[:3])}) without any images")
     if empty := [name for name in classes if not held[name]]:
@@ -70,13 +70,13 @@ def loose(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() in SUFFIXES else []
     if not path.is_dir() or _folders(path):
         return []
-    return _images(path)
+    return images_below(path)
 
 
 def files_of(root: Path, split: str) -> list[Path]:
     """The files of a split in the order of `folder`'s rows. Errors as there."""
     _, top, classes = _split(root, split)
-    return [path for name in classes for path in _images(top / name)]
+    return [path for name in classes for path in images_below(top / name)]
 
 
 def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:

@@ -59,7 +59,7 @@ def load_dataset(
         source: one of
             "digits", scikit-learn's, inside the package; "digits-canvas", the same on textured canvases;
             "shapes", rendered, or "shapes:0.9" for another rho (see `load_shapes`);
-            "mnist", "fashion-mnist", "gtsrb", "cifar10", from the folder that UNFOOLED_DATA names;
+            "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder that UNFOOLED_DATA names;
             a `.npz` archive (x_test and y_test, x and y, ...), or a pack of JPEG images in one;
             a folder of IDX files, or an IDX images file with its labels beside it;
             a folder of images, one folder a class, perhaps under train, test, val;

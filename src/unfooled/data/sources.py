@@ -32,6 +32,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "gtsrb": ("gtsrb_subset.npz", ""),
     "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
+    "cub": ("cub200/cub10_images128_jpeg.npz", ""),
 }
 """Short name -> its file in that folder, and its class names where the file has none."""
 

@@ -38,9 +38,17 @@ from unfooled.distances.norms import check_pair
 
 
 def on_grid(g: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average masks or boxes to a grid: (B, H, W) -> (B, h, w), the share of each cell that G takes."""
+    """Average masks or boxes to a grid: (B, H, W) -> (B, h, w), the share of each cell that G takes.
+
+    Raises:
+        BadInput: masks of another shape, or with values outside [0, 1].
+    """
     if g.ndim != 3:
         raise BadInput(f"the mask has shape {tuple(g.shape)}; masks are (B, H, W)")
+    if g.numel() and g.dtype != torch.bool:
+        low, high = (float(v) for v in torch.aminmax(g.detach()))
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN is neither
+            raise BadInput(f"the mask lies in [{low:.4g}, {high:.4g}]; give shares in [0, 1], or bool: mask > 0")
     g = g if g.is_floating_point() else g.float()
     return g if g.shape[1:] == size else F.adaptive_avg_pool2d(g[:, None], size)[:, 0]
 
@@ -76,7 +84,7 @@ def above_mean(p: Tensor) -> Tensor:
 
 
 def coverage(p: Tensor, g: Tensor) -> Tensor:
-    """Share of the attention that lies on the object, (B,) in [0, 1]. Chance: the area of G. Differentiable."""
+    """Share of attention that lies on the object, (B,) in [0, 1]; 0 without one. Chance: G's area. Differentiable."""
     g = _mask_for(p, g)
     return flat(p * g.to(p.dtype)).sum(1)
 

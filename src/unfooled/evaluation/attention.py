@@ -62,14 +62,14 @@ def attention_records(
         x: images, (B, C, H, W).
         y: the class explained, (B,).
         look: how attention is computed.
-        mask: of the object, (B, H, W), where known.
-        parts: of the object, (B, parts, H, W), where known.
+        mask: of the object, (B, H, W), where known; empty for a sample whose object is not.
+        parts: of the object, (B, parts, H, W), where known; empty likewise.
         share: of the cells that count as attended.
 
     Returns:
         p (B, h, w), and (B,) each: lead (of y over the best other class), flat, entropy, spread, components, complete,
-        elsewhere; with a mask also area, coverage, recall, iou_matched and pointing; with parts part_recall. NaN is
-        undefined. Cost: 5 forwards, 1 backward down to the layer.
+        elsewhere; with a mask also area, coverage, recall, iou_matched and pointing, all NaN where it is empty; with
+        parts part_recall, NaN where all of them are. NaN is undefined. Cost: 5 forwards, 1 backward down to the layer.
     """
     size = (x.shape[2], x.shape[3])
     p = look(model, x, y)
@@ -95,9 +95,10 @@ def attention_records(
         m = top_mask(region, size, share=share)
         found[name] = measures.completeness(score, of_label(run(x * (1 - m) + fill * m)), nothing)
     if mask is not None:
+        area = mask.float().mean((1, 2))
         found |= {
-            "area": mask.float().mean((1, 2)),
-            "coverage": measures.coverage(p, mask),
+            "area": torch.where(area > 0, area, torch.nan),
+            "coverage": torch.where(area > 0, measures.coverage(p, mask), torch.nan),
             "recall": measures.recall(cells, mask),
             "iou_matched": measures.iou_matched(p, mask),
             "pointing": measures.pointing(p, mask),

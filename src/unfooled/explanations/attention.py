@@ -196,7 +196,19 @@ def _scored(
     detach_weights: bool,
     create_graph: bool,
 ) -> CamMap:
-    return grad_cam_map(
-        model, x, y, layer=layer, grid=grid, relu=relu, score=score, detach_weights=detach_weights,
-        create_graph=create_graph,
-    )  # fmt: skip
+    try:
+        return grad_cam_map(
+            model, x, y, layer=layer, grid=grid, relu=relu, score=score, detach_weights=detach_weights,
+            create_graph=create_graph,
+        )  # fmt: skip
+    except (RuntimeError, ValueError, IndexError) as error:
+        if not isinstance(x, Tensor) or x.ndim != 3 or "out of memory" in str(error).lower():
+            raise
+        if isinstance(error, BadInput) and getattr(y, "shape", None) == x.shape[:1]:
+            raise
+        # Three dimensions are a batch to few models, and a forgotten one to most.
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise BadInput(
+            f"x has shape {tuple(x.shape)}, which the model does not take as a batch, (B, *D) ({said}); a single "
+            "image, (C, H, W), is x[None]"
+        ) from error

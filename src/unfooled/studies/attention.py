@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput
+from unfooled.core.checks import BadInput, check_labels
+from unfooled.core.classifier import ModelFails
 from unfooled.core.files import write_whole
+from unfooled.core.goals import read_logits
+from unfooled.core.hashes import tensors_hash
 from unfooled.core.types import Model
-from unfooled.data.boxes import load_boxed
+from unfooled.data.boxes import load_boxed, load_cub
+from unfooled.data.digits_canvas import load_digits_canvas
 from unfooled.data.load import load_dataset
 from unfooled.data.shapes import load_shapes
+from unfooled.distances.attention import on_grid
 from unfooled.evaluation import intervals
 from unfooled.evaluation.cascade import NORMAL, QUICK
 from unfooled.evaluation.records import Config, Environment, write_record
@@ -147,6 +152,13 @@ def study(
     data: Sequence[str] | None = None,
     model: str | Model | None = None,
     boxes: Path | None = None,
+    arch: str | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+    split: str | None = None,
+    n: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     size: Scale | None = None,
     progress: Progress | None = None,
     command: str = "",
@@ -162,7 +174,15 @@ def study(
         data: data sets to look at, all of the scale's where None; with a model the one source, as `load_dataset` reads
             it.
         model: a network of one's own, as `load_model` reads it, or a callable: the analysis alone, no training.
-        boxes: with a model, a CSV of where the objects are in a folder of images (`load_boxed`).
+        boxes: with a model, a CSV of where the objects are in a folder of images (`load_boxed`); objects of rendered
+            data and of CUB are known.
+        arch: of that model, as in `load_model`.
+        mean: that it expects, likewise.
+        std: likewise.
+        labels: with a model, its class order, as in `load_dataset`.
+        split: with a model, which part of the data; "test" where None.
+        n: images that it is asked about; the scale's number where None.
+        image_size: with a model, side, or (H, W), that images are resized to, boxes and masks with them.
         size: other sizes than the scale's.
         progress: told what is done.
         command: what reproduces it.
@@ -171,17 +191,20 @@ def study(
         The `StudySummary`, also written to `out/summary.json`.
 
     Raises:
-        BadInput: no such scale or data set, data that are not there, boxes without a model, or a folder that holds
-            other work.
+        BadInput: no such scale or data set, data that are not there or that the model does not take, options of a
+            model without one, or a folder that holds other work.
     """
     if size is None and scale not in SCALES:
         raise BadInput(f"there is no scale {scale!r}; there are {', '.join(SCALES)}")
     size = size or SCALES[scale]
+    own = _Own(boxes, arch, mean, std, labels, split, n, image_size)
     if model is not None:
-        summary = _own(model, data, boxes, size, scale, seeds, out, progress, command)
+        summary = _own(model, data, own, size, scale, seeds, out, progress, command)
     else:
-        if boxes is not None:
-            raise BadInput("boxes are for images of your own; give a model and a folder of images with them")
+        if given := [_OTHER.get(name, name) for name, value in vars(own).items() if value is not None]:
+            raise BadInput(
+                f"{', '.join(given)}: only for a network of your own; give a model and a folder of images with them"
+            )
         summary = _trained(data, size, scale, seeds, out, progress, command)
     if out is not None:
         write_record(out / "summary.json", summary)
@@ -227,15 +250,43 @@ def _unit(task: Task, seed: int, arm: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
-def known_samples(source: str, n: int | None = None) -> Samples:
-    """The test samples of a source, with masks and parts where they are rendered."""
-    held = load_dataset(source, "test", n)
+def known_samples(
+    source: str,
+    n: int | None = None,
+    *,
+    split: str = "test",
+    size: int | tuple[int, int] | None = None,
+    labels: str | Path | Sequence[str] | None = None,
+) -> Samples:
+    """The samples of a source, with what is known of the object.
+
+    Masks and parts of "shapes", masks of "digits-canvas", the boxes of "cub"; of others nothing.
+
+    Args:
+        source: as for `load_dataset`, like all that follow.
+        n: how many.
+        split: of the source.
+        size: side, or (H, W), that images are resized to; masks and parts are averaged to it.
+        labels: the class order.
+    """
+    if source == "cub":
+        boxed = load_cub(split, n, size=size, labels=labels)
+        return Samples(boxed.data.x, boxed.data.y, boxed.data.classes, boxed.masks)
+    held = load_dataset(source, split, n, size=size, labels=labels)
     classes = held.classes or [str(k) for k in range(int(held.y.max()) + 1)]
-    if held.name.partition(":")[0] != "shapes":
-        return Samples(held.x, held.y, classes)
-    rho = float(source.partition(":")[2] or 0.25)
-    drawn = load_shapes(len(held.x), split="test", rho=rho)
-    return Samples(held.x, held.y, classes, drawn.masks["object"].float(), drawn.parts.float())
+    kind, _, rho = source.partition(":")  # as `open_source` reads it: a folder may have any name
+    mask = parts = None
+    drawn = int(held.index.max()) + 1  # the first ones are the same whatever the number
+    if kind == "shapes":
+        shapes = load_shapes(drawn, split=held.split, rho=float(rho or 0.25))
+        mask, parts = shapes.masks["object"][held.index].float(), shapes.parts[held.index].float()
+    elif kind == "digits-canvas":
+        mask = load_digits_canvas(drawn, split=held.split).masks[held.index].float()
+    if mask is not None:
+        sides = (held.x.shape[2], held.x.shape[3])
+        mask = on_grid(mask, sides)
+        parts = None if parts is None else on_grid(parts.flatten(0, 1), sides).unflatten(0, parts.shape[:2])
+    return Samples(held.x, held.y, classes, mask, parts)
 
 
 def _one(task: Task, seed: int, size: Scale, units: Units, out: Path | None, found: Found) -> None:
@@ -321,33 +372,78 @@ class _Points:
         return self.kept.get(unit)
 
 
+@dataclass(frozen=True)
+class _Own:
+    """What goes with a network of one's own; as in `study`."""
+
+    boxes: Path | None
+    arch: str | None
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    labels: str | Path | Sequence[str] | None
+    split: str | None
+    n: int | None
+    image_size: int | tuple[int, int] | None
+
+    def read(self, source: str, n: int) -> Samples:
+        """The images, with what is known of the object."""
+        split = self.split or "test"
+        if self.boxes is None:
+            return known_samples(source, n, split=split, size=self.image_size, labels=self.labels)
+        found = load_boxed(source, self.boxes, split, n, size=self.image_size, labels=self.labels)
+        return Samples(found.data.x, found.data.y, found.data.classes, found.masks)
+
+
+_OTHER = {"image_size": "image_size (--size)"}
+
+
+def _fitting(net: Model, samples: Samples, source: str) -> Samples:
+    """The samples with a name for every class of the model.
+
+    Raises:
+        BadInput: the model does not take them, or has fewer classes.
+    """
+    if samples.x.ndim != 4:
+        raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
+    try:
+        with torch.inference_mode():
+            count = read_logits(net, samples.x[:1]).shape[1]
+    except ModelFails as error:
+        raise BadInput(f"{error}; resize the images to what it takes (--size), or choose another model") from error
+    check_labels(samples.y, len(samples.x), count)
+    return replace(samples, classes=[*samples.classes, *(str(k) for k in range(len(samples.classes), count))])
+
+
 def _own(
-    model: str | Model, data: Sequence[str] | None, boxes: Path | None, size: Scale, scale: str,
+    model: str | Model, data: Sequence[str] | None, own: _Own, size: Scale, scale: str,
     seeds: Sequence[int], out: Path | None, progress: Progress | None, command: str,
 ) -> StudySummary:  # fmt: skip
     """The analysis of a network of one's own."""
     if data is None or len(data) != 1:
         raise BadInput(f"a model needs just one data source beside it, and has {len(data or ())}; give --data once")
-    source, n = data[0], size.analysis.n
-    net = load_model(model) if isinstance(model, str) else model
-    if boxes is None:
-        samples = known_samples(source, n)
+    source, effort = data[0], size.analysis if own.n is None else replace(size.analysis, n=own.n)
+    net: Model
+    if isinstance(model, str) or own.mean is not None or own.std is not None:
+        net = load_model(model, own.arch, mean=own.mean, std=own.std)
     else:
-        read = load_boxed(source, boxes, n=n)
-        samples = Samples(read.data.x, read.data.y, read.data.classes, read.masks)
-    if samples.x.ndim != 4:
-        raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
+        net = model
+    samples = _fitting(net, own.read(source, effort.n), source)
     name = model if isinstance(model, str) else getattr(model, "name", "") or type(model).__name__
     config = Config(
         model=str(name), data=source, n=len(samples.x), threat="the median distance", seed=0,
-        options={"scale": scale, "analysis": vars(size.analysis), "boxes": None if boxes is None else str(boxes)},
+        options={
+            "scale": scale, "analysis": vars(effort), "boxes": None if own.boxes is None else str(own.boxes),
+            # The file may change under its name.
+            **({} if own.boxes is None or samples.mask is None else {"masks": tensors_hash(samples.mask)[:16]}),
+        },
         fingerprint=fingerprint(net, samples.x, samples.y),
     )  # fmt: skip
     units = Units(out, config, progress)
+    title = Path(source).resolve().name or source  # of a path its last part
 
     def analysed(unit: str) -> Analysed:
         seed = int(unit.rpartition("-")[2])
-        return vulnerability.analyse(net, samples, size.analysis, data=source, arm=Path(str(name)).name, seed=seed)
+        return vulnerability.analyse(net, samples, effort, data=title, arm=Path(str(name)).name, seed=seed)
 
     # Seeds change attacks alone here, and every one sees the same network: one is enough.
     rows = units.map("analysis", Analysed, [f"own-{seeds[0]}"], analysed)

@@ -47,7 +47,8 @@ def gallery(
         for axis, image, p in zip(axes[1::2, j], (x[j], z[j]), (maps[0][j], maps[1][j]), strict=True):
             _shown(axis, image, grey=True)
             axis.imshow(p.numpy(), cmap="inferno", alpha=0.6, vmin=0, vmax=top)
-            if mask is not None:
+            # Where no box is known there is no contour; Matplotlib before 3.11 warns, and draws another level.
+            if mask is not None and float(mask[j].min()) < 0.5 < float(mask[j].max()):
                 axis.contour(mask[j].float().numpy(), levels=[0.5], colors="white", linewidths=0.8)
         (i0, j0), (i1, j1) = start[j].tolist(), end[j].tolist()
         axes[1, j].plot(j0, i0, "o", color="white", ms=4, mec="black")

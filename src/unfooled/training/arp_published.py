@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.checks import BadInput, check_inputs, check_labels
 from unfooled.core.modes import evaluating, frozen
 from unfooled.explanations.gradients import differentiating, twice_differentiable
 from unfooled.explanations.layers import find_spatial, output_of, recorded
@@ -80,7 +80,8 @@ class ArpPublished:
         return self.terms(model, x, y).total
 
     def craft(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Step-LL, (B, C, H, W), in the unit box, the model in eval mode meanwhile."""
+        """Step-LL, (B, C, H, W), in the unit box, the model in eval mode meanwhile; x outside it is `BadInput`."""
+        check_inputs(x)
         with evaluating(model), frozen(model), torch.enable_grad():
             leaf = x.detach().requires_grad_()
             logits = model(leaf)
@@ -89,9 +90,16 @@ class ArpPublished:
         return (x.detach() - self.eps * g.sign()).clamp(0, 1)
 
     def terms(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor | None = None) -> PublishedTerms:
-        """The loss in its parts; on `x_adv` instead of Step-LL samples where some are given."""
+        """The loss in its parts; on `x_adv` instead of Step-LL samples where some are given.
+
+        Raises:
+            BadInput: x are no images, x or x_adv lie outside [0, 1] (published: [-1, 1]), or labels do not fit them.
+        """
         if x.ndim != 4:
             raise BadInput(f"x has shape {tuple(x.shape)}; ARP is for images, (B, C, H, W)")
+        check_inputs(x, y)
+        if x_adv is not None:
+            check_inputs(x_adv, y)
         z = self.craft(model, x) if x_adv is None else x_adv
         layer = self.layer or find_spatial(model, x[:1]).layer
         entropy, gap, maps, scores = 0.0 * x.sum(), 0.0 * x.sum(), [], []
@@ -131,6 +139,7 @@ def _scores(model: nn.Module, x: Tensor, y: Tensor, layer: str) -> tuple[Tensor,
     """Logits, (B, K), and S, (B, h, w), with the batch's root mean square in it."""
     with differentiating(), recorded(model, layer) as calls, twice_differentiable():
         logits = model(x)
+    check_labels(y, len(x), logits.shape[1])
     a = output_of(calls, layer, len(x))
     value = logits.gather(1, y[:, None]).sum() / logits.shape[1]
     (g,) = torch.autograd.grad(value, a, create_graph=True)
