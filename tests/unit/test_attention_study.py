@@ -201,7 +201,7 @@ def test_a_gain_over_the_base_alone_is_no_gain_over_every_control() -> None:
     joint = claims["resists more than PGD-AT and than every control; the least of 3 differences."]
     assert joint.verdict == "undecided" and abs(joint.value or 1) < 0.1
     levels[defence.SHUFFLED] = (0.4, 0.3)
-    assert [c.verdict for c in compared(levels, 3) if "every control" in c.claim] == ["holds", "holds"]
+    assert [c.verdict for c in compared(levels, 3) if "the least of" in c.claim] == ["holds", "holds"]
 
 
 def analysed(seed: int, follows: float, n: int = 150) -> Analysed:
@@ -240,6 +240,27 @@ def test_seeds_that_contradict_each_other_decide_nothing() -> None:
     assert claim.verdict == "undecided"
     assert claim.low is not None and claim.low < 0
     assert vulnerability.claims(rows[:1])[0][0].verdict == "holds"
+
+
+def test_seeds_that_see_the_same_images_are_no_independent_ones() -> None:
+    """Of a figure that nothing is behind, but all seeds share, the p of three seeds is no smaller than that of one."""
+    one = analysed(0, 0.07)
+    three = [one.model_copy(update={"seed": k}) for k in range(3)]
+    alone, together = (vulnerability.claims(rows)[1][0] for rows in ([one], three))
+    assert 0.05 < alone["p"] < 0.5
+    assert together["p"] == pytest.approx(alone["p"], rel=0.6)
+    assert (alone["of"], together["of"]) == ("permutations", "the bootstrap")
+
+
+def test_a_control_that_cannot_be_told_leaves_the_least_gain_undecided() -> None:
+    levels = {defence.BASE: (0.4, 0.3), defence.ARP: (0.8, 0.1)}
+    rows = [judged(arm, *of, seed=s) for s in range(3) for arm, of in levels.items()]
+    rows += [judged(defence.SHUFFLED, 0.4, 0.3, seed=s) for s in range(3)]
+    for row in rows[-3:]:
+        row.columns["held: js"] = [None] * 200
+    of = {c.claim: c for c in study.training_claims(study.Found(judged=rows), "shapes 4/255") if "the least" in c.claim}
+    (held,) = [c for says, c in of.items() if "holds attention" in says]
+    assert (held.verdict, held.value) == ("undecided", None)
 
 
 def test_the_worst_case_counts_every_attack_and_transfer() -> None:

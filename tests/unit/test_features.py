@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +32,7 @@ from unfooled.data.store import FeatureSet, load_features, save_features, stored
 from unfooled.features.cleaning import open_mask
 from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
 from unfooled.features.inversion import Encoder
-from unfooled.features.shards import Rows, discard, in_shards
+from unfooled.features.shards import Rows, discard, in_shards, saving
 
 
 def net() -> nn.Sequential:
@@ -474,3 +477,38 @@ def test_a_plain_function_is_told_by_what_it_returns(tmp_path: Path) -> None:
     assert made.manifest["layer"] is None
     save_features(tmp_path / "a.npz", made)
     json.loads((tmp_path / "a.json").read_text())
+
+
+def test_shards_need_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def none(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    made = in_shards(lambda rows: {"x": rows}, 5, folder=tmp_path / "a.parts", shard=2)
+    assert made["x"].tolist() == [0, 1, 2, 3, 4]
+    assert discard(tmp_path / "a.parts")
+
+
+def test_what_is_made_of_shards_is_saved_by_one_after_the_other(tmp_path: Path) -> None:
+    folder = tmp_path / "a.parts"
+    order: list[str | bool] = []
+    in_shards(lambda rows: {"x": rows}, 2, folder=folder)
+    held = threading.Event()
+
+    def second() -> None:
+        held.wait(5)
+        with saving(folder):
+            order.append("second")
+        order.append(discard(folder))
+
+    other = threading.Thread(target=second)
+    other.start()
+    with saving(folder):
+        held.set()
+        time.sleep(0.3)
+        order.append("first")
+        order.append(discard(folder))  # somebody waits
+    other.join(timeout=5)
+    assert order == ["first", False, "second", True]

@@ -104,7 +104,8 @@ def features(
         )  # fmt: skip
     if found is not done:
         asked = {"model": model, "from": {"data": data, "n": len(given.x), **given.options}, "warnings": given.warnings}
-        found = save_features(out, found, asked)
+        with catalog.resolve("features.shards:saving")(parts):
+            found = save_features(out, found, asked)
     discard(parts)
     record = {**found.manifest, "out": str(out), "manifest": str(manifest_of(out))}
     if json:

@@ -28,7 +28,7 @@ Rows = dict[str, Tensor]
 """Results by name, each with one entry a row."""
 
 SETTINGS = "settings.json"
-OURS = re.compile(r"\.users|\.\d+\.lock|\.?(\d+-\d+\.safetensors|settings\.json)(\..*)?")
+OURS = re.compile(r"\.users|\.(\d+|save)\.lock|\.?(\d+-\d+\.safetensors|settings\.json)(\..*)?")
 """Names of the files in a folder of shards, those that a kill left half written among them."""
 
 Progress = Callable[[str, int, int], None]
@@ -200,8 +200,11 @@ def _used(folder: Path, *, alone: bool = False) -> Iterator[bool]:
         with f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-            except OSError:
+            except BlockingIOError:
                 yield False
+                return
+            except OSError:  # a file system without locks: nobody can tell
+                yield True
                 return
             # While we waited another process may have discarded the folder, and the file with it.
             try:
@@ -214,7 +217,14 @@ def _used(folder: Path, *, alone: bool = False) -> Iterator[bool]:
 
 
 @contextmanager
-def _locked(folder: Path | None, a: int, *, wait: bool) -> Iterator[bool]:
+def saving(folder: Path) -> Iterator[None]:
+    """One process after the other, of those that work in a folder: for what they make of its shards."""
+    with _used(folder), _locked(folder, "save", wait=True):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path | None, a: int | str, *, wait: bool) -> Iterator[bool]:
     """Hold the lock of a shard; yields whether it is ours. Where the system has no such locks, it always is."""
     if folder is None:
         yield True
@@ -230,9 +240,11 @@ def _locked(folder: Path | None, a: int, *, wait: bool) -> Iterator[bool]:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if not wait:
                     yield False
                     return
                 time.sleep(0.2)
+            except OSError:  # a file system without locks
+                break
         yield True

@@ -510,12 +510,15 @@ def training_claims(found: Found, data: str) -> list[Claim]:
         figures, each = gap(of[a], of[b], name)
         answers.append(_judged(f"{data}: {ARP} {says}; paired difference.", source, figures, len(each)))
         together.get(name, []).append((figures, len(each)))
-    for name, says in (("worst", "resists more"), ("held: js", "holds attention better under attack")):
-        gaps = [figures for figures, _ in together[name]]
+    for name, says in (
+        ("worst", "resists more than PGD-AT and than every control"),
+        ("held: js", "holds attention better under attack than PGD-AT and than shuffled maps"),
+    ):
+        gaps = np.array([figures for figures, _ in together[name]])
         if len(gaps) > 1:
-            least = (min(f[0] for f in gaps), min(f[1] for f in gaps), min(f[2] for f in gaps), min(f[3] for f in gaps))
-            line = f"{data}: {ARP} {says} than PGD-AT and than every control; the least of {len(gaps)} differences."
-            answers.append(_judged(line, ours, least, min(n for _, n in together[name])))
+            value, low, high, n = (float(v) for v in gaps.min(0))  # NaN where one cannot be told
+            line = f"{data}: {ARP} {says}; the least of {len(gaps)} differences."
+            answers.append(_judged(line, ours, (value, low, high, int(n)), min(k for _, k in together[name])))
     return answers
 
 

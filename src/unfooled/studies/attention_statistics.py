@@ -4,8 +4,8 @@
     figure       the mean over seeds of what each seed's rows say, so scales of networks are never mixed
     partial      Pearson's correlation of weighted ranks, the controls' ranks taken out by least squares
     logistic     coefficient of a standardised measure for success; so are controls; classes shrunk, N(0, 1)
-    p            2,000 permutations, two-sided; where nothing can be permuted, how often the bootstrap lies on the other
-                 side of the bound, doubled; Holm over the family
+    p            2,000 permutations, two-sided; with several seeds, or where nothing can be permuted, how often the
+                 bootstrap lies on the other side of the bound, doubled; Holm over the family
 
 References:
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.

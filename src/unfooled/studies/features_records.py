@@ -215,6 +215,9 @@ class Alignments:
         each = [float(np.nanmean(a - b)) for a, b in zip(self._rows[first], self._rows[second], strict=False)]
         return over_seeds(each, mean((self.mean[first] - self.mean[second]).round(9)))
 
+    def _figures(self, name: str) -> Figures:
+        return over_seeds([float(np.nanmean(values)) for values in self._rows[name]], mean(self.mean[name]))
+
     def claims(self, asked: Sequence[tuple[str, str, str]], where: str) -> list[Claim]:
         """`(first, second, source)`: that the first network's gradients look more like the images."""
         return [
@@ -230,6 +233,6 @@ class Alignments:
         """A row a network."""
         return [
             {"network, or set it was trained on": name, "networks": len(self._rows[name]),
-             "cosine of image and gradient": text(mean(values)), "images": int(np.isfinite(values).sum())}
+             "cosine of image and gradient": text(self._figures(name)), "images": int(np.isfinite(values).sum())}
             for name, values in self.mean.items()
         ]  # fmt: skip
