@@ -22,15 +22,18 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_architecture_takes_its_native_and_another_shape(arch: str) -> None:
+    torch.manual_seed(0)
     shape = NATIVE.get(arch, (3, 32, 32))
     assert build(arch).eval()(torch.rand(2, *shape)).shape == (2, 10)
     other = ARCHITECTURES[arch]((2, 20, 24), 7).eval()
     x = torch.rand(3, 2, 20, 24)
     logits = other(x)
     assert logits.shape == (3, 7)
-    assert torch.allclose(logits[1:2], other(x[1:2]), atol=1e-5)
+    # Untrained residual networks have logits of a hundred: rounding is relative to the largest.
+    assert float((logits[1:2] - other(x[1:2])).abs().max()) <= 2e-6 * float(logits.abs().max())
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
