@@ -61,7 +61,7 @@ def step_ll(
         >>> step_ll(model, torch.tensor([[0.6, 0.3]]), torch.tensor([0]), Linf(0.1))
         tensor([[0.5000, 0.2000]])
     """
-    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong, noise=0.0)
+    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong=skip_wrong, noise=0.0)
 
 
 def r_step_ll(
@@ -76,7 +76,7 @@ def r_step_ll(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Half of eps at random, then half of eps towards the class that is least likely at x. As `step_ll` otherwise."""
-    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong, noise=0.5)
+    return _step(model, x, y, threat, targeted, loss, generator, skip_wrong=skip_wrong, noise=0.5)
 
 
 def _step(
@@ -87,8 +87,8 @@ def _step(
     targeted: bool,
     loss: Loss,
     generator: torch.Generator | None,
-    skip_wrong: bool,
     *,
+    skip_wrong: bool,
     noise: float,
 ) -> Tensor:
     check_attack(x, y, threat)

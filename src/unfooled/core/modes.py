@@ -62,16 +62,23 @@ def in_training(model: Any) -> list[str]:
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put every submodule into eval mode; each one's own mode is restored on exit."""
-    before = [(module, module.training) for root in modules_of(model) for module in root.modules()]
+def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
+    """Give an attribute of each item a value; each one's own is restored on exit."""
+    before = [(item, getattr(item, name)) for item in items]
     try:
-        for module, _ in before:
-            module.training = False
+        for item, _ in before:
+            setattr(item, name, value)
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        for item, was in before:
+            setattr(item, name, was)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put every submodule into eval mode; each one's own mode is restored on exit."""
+    with _switched([m for root in modules_of(model) for m in root.modules()], "training", False):
+        yield
 
 
 @contextmanager
@@ -80,32 +87,17 @@ def unrecorded(model: Any) -> Iterator[None]:
 
     In training mode it still normalises by the batch.
     """
-    before = [
-        (m, m.track_running_stats)
-        for root in modules_of(model)
-        for m in root.modules()
-        if isinstance(m, nn.modules.batchnorm._NormBase) and m.training and m.running_mean is not None
-    ]
-    try:
-        for m, _ in before:
-            m.track_running_stats = False
+    kind = nn.modules.batchnorm._NormBase
+    norms = [m for root in modules_of(model) for m in root.modules() if isinstance(m, kind)]
+    with _switched([m for m in norms if m.training and m.running_mean is not None], "track_running_stats", False):
         yield
-    finally:
-        for m, tracks in before:
-            m.track_running_stats = tracks
 
 
 @contextmanager
 def frozen(model: Any) -> Iterator[None]:
     """Switch off gradients of the parameters: an attack needs none, and autograd then saves less memory."""
-    before = [(p, p.requires_grad) for root in modules_of(model) for p in root.parameters()]
-    try:
-        for p, _ in before:
-            p.requires_grad_(False)
+    with _switched([p for root in modules_of(model) for p in root.parameters()], "requires_grad", False):
         yield
-    finally:
-        for p, wanted in before:
-            p.requires_grad_(wanted)
 
 
 class Counted:
