@@ -187,6 +187,11 @@ def test_alignment_is_compared_by_image_over_the_seeds() -> None:
     claims = of.claims([("a", "b", "s"), ("b", "a", "s"), ("a", "c", "s")], "d")
     assert [c.verdict for c in claims] == ["holds", "fails"]
     assert [(line["networks"], line["images"]) for line in of.table()] == [(2, 21), (2, 20)]
+    apart = Alignments(
+        [row("a", k, [0.5 + v] * 20) for k, v in enumerate((-0.1, 0.1, 0.3))]
+        + [row("b", k, [0.5] * 20) for k in range(3)]
+    )
+    assert apart.gap("a", "b")[:3] == pytest.approx((0.1, -0.397, 0.597), abs=1e-3)  # over three seeds: Student's t
 
 
 def test_samples_are_bisected_over_the_radii(monkeypatch: pytest.MonkeyPatch) -> None:

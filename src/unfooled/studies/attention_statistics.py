@@ -47,24 +47,21 @@ class Cases:
 
     def figure(self, stat: Stat, needed: Sequence[str], *, draws: int = DRAWS) -> Figures:
         """Value, 95 % interval and n, of rows where all `needed` columns are finite."""
+        return self.tested(stat, needed, 0.0, draws=draws)[0]
+
+    def tested(self, stat: Stat, needed: Sequence[str], bound: float, *, draws: int = DRAWS) -> tuple[Figures, float]:
+        """The figure, and the bootstrap's two-sided p that it is `bound`; NaN where it cannot be told."""
         value, together, n = self._drawn(stat, needed, draws)
         if len(together) < draws / 2:
-            return np.nan, np.nan, np.nan, n
+            return (np.nan, np.nan, np.nan, n), np.nan
         low, high = np.quantile(together, [0.025, 0.975])
-        return value, float(low), float(high), n
+        aside = min((together <= bound).sum(), (together >= bound).sum())
+        return (value, float(low), float(high), n), float(min(1.0, 2 * (aside + 1) / (len(together) + 1)))
 
     def each(self, stat: Stat, needed: Sequence[str]) -> list[float]:
         """What every seed alone says; those that cannot tell are left out."""
-        found = [Cases((c,)).figure(stat, needed, draws=1)[0] for c in self.seeds]
+        found = [Cases((c,))._drawn(stat, needed, 1)[0] for c in self.seeds]
         return [v for v in found if np.isfinite(v)]
-
-    def p_bound(self, stat: Stat, needed: Sequence[str], bound: float) -> float:
-        """Two-sided p that the figure is `bound`, of the bootstrap."""
-        _, together, _ = self._drawn(stat, needed, DRAWS)
-        if len(together) < DRAWS / 2:
-            return float("nan")
-        aside = min((together <= bound).sum(), (together >= bound).sum())
-        return float(min(1.0, 2 * (aside + 1) / (len(together) + 1)))
 
     def _drawn(self, stat: Stat, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
         """The value, what samples with replacement say instead where they can tell, and n."""
