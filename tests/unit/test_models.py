@@ -10,12 +10,12 @@ from torch.nn.functional import cross_entropy
 from unfooled.core.checks import BadInput
 from unfooled.core.classifier import Classifier
 from unfooled.core.threats import Linf
-from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, TradesSmallCnn
+from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
 from unfooled.models.architectures import build, build_like, fitting
 from unfooled.models.cifar_resnet import PadShortcut
 from unfooled.models.small_cnn import GridPool
 
-NATIVE = {"small-cnn": (1, 8, 8), "lenet5": (1, 28, 28), "mnist-cnn": (1, 28, 28), "trades-small-cnn": (1, 28, 28)}
+NATIVE = {"small-cnn": (1, 8, 8)} | dict.fromkeys(("lenet5", "mnist-cnn", "strided-cnn", "trades-small-cnn"), (1, 28, 28))
 
 
 def parameters(module: nn.Module) -> int:
@@ -101,7 +101,15 @@ def test_resnet18_has_the_known_number_of_parameters_and_names() -> None:
     assert small(torch.rand(2, 1, 16, 16)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, TradesSmallCnn, CifarResnet, ResNet18])
+def test_strided_cnn_has_the_papers_number_of_parameters() -> None:
+    # Counted by hand: 4x4 weights, 7x7 maps of 32 channels, biases everywhere.
+    assert parameters(StridedCnn()) == 16 * 17 + 32 * (16 * 16 + 1) + (32 * 7 * 7 + 1) * 100 + 101 * 10 == 166_406
+    wide = StridedCnn((3, 32, 32), 43, width=8).state_dict()
+    assert build_like("strided-cnn", wide, input_shape=(3, 32, 32)).load_state_dict(wide)
+    assert fitting(wide) == ["strided-cnn"]
+
+
+@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, StridedCnn, TradesSmallCnn, CifarResnet, ResNet18])
 def test_a_shape_that_is_no_image_is_named(network: type[nn.Module]) -> None:
     with pytest.raises(BadInput, match=r"not \(3, 2\)"):
         network((3, 2))

@@ -7,6 +7,17 @@ from unfooled.models.load import load_model
 from unfooled.models.mnist_cnn import MnistCnn
 from unfooled.models.resnet18 import ResNet18
 from unfooled.models.small_cnn import SmallCnn
+from unfooled.models.strided_cnn import StridedCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 
-__all__ = ["ARCHITECTURES", "CifarResnet", "Lenet5", "MnistCnn", "ResNet18", "SmallCnn", "TradesSmallCnn", "load_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "CifarResnet",
+    "Lenet5",
+    "MnistCnn",
+    "ResNet18",
+    "SmallCnn",
+    "StridedCnn",
+    "TradesSmallCnn",
+    "load_model",
+]

@@ -17,12 +17,14 @@ from unfooled.models.lenet5 import Lenet5
 from unfooled.models.mnist_cnn import MnistCnn
 from unfooled.models.resnet18 import ResNet18
 from unfooled.models.small_cnn import SmallCnn
+from unfooled.models.strided_cnn import StridedCnn
 from unfooled.models.trades_small_cnn import TradesSmallCnn
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,
     "lenet5": Lenet5,
     "mnist-cnn": MnistCnn,
+    "strided-cnn": StridedCnn,
     "trades-small-cnn": TradesSmallCnn,
     "resnet18": ResNet18,
     "cifar-resnet": partial(CifarResnet, depth=20),
