@@ -15,7 +15,8 @@ from unfooled.models.architectures import build, build_like, fitting
 from unfooled.models.cifar_resnet import PadShortcut
 from unfooled.models.small_cnn import GridPool
 
-NATIVE = {"small-cnn": (1, 8, 8)} | dict.fromkeys(("lenet5", "mnist-cnn", "strided-cnn", "trades-small-cnn"), (1, 28, 28))
+DIGITS = ("lenet5", "mnist-cnn", "strided-cnn", "trades-small-cnn")
+NATIVE = {"small-cnn": (1, 8, 8), **dict.fromkeys(DIGITS, (1, 28, 28))}
 
 
 def parameters(module: nn.Module) -> int:
