@@ -317,7 +317,6 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
     assert all(0 < row["rho, all shuffled, maps"] <= 12 for row in used)
     cost = first.tables["Networks at equal compute"]
     assert all(row["passes, of ARP's"] == pytest.approx(1, abs=0.25) for row in cost)
-    assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
     assert "Attention that an attack cannot shift" in render_study(tmp_path).read_text()
     page = render_study(tmp_path).read_text()
     assert page.count("<img") == len(first.pictures) >= 2

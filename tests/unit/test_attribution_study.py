@@ -157,7 +157,6 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         table = first.tables[f"digits, saliency, eps 0.15: {how}"]
         assert all(row["attacked"] + row["failed"] + row["undefined"] == 5 for row in table)
         assert {"top-6", "LENS 1@6", "LENS 1@6, corrected", "LENS 1@6-div, corrected", "tau"} <= set(table[0])
-    assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
     assert all(Image.open(io.BytesIO(base64.b64decode(p.png))).size[0] > 100 for p in first.pictures)
     assert "Do the reasons survive?" in render_study(tmp_path).read_text()
     kept = {p: p.read_bytes() for p in (tmp_path / "units").rglob("*.json")}

@@ -287,7 +287,6 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
     assert attacked == {r.name for r in TINY.recipes} | {one.name for one in TINY.retrainings if one.attacked}
     looked = first.tables["Alignment of gradients with images"]
     assert {row["network, or set it was trained on"]: row["networks"] for row in looked} == dict.fromkeys(attacked, 1)
-    assert {c.verdict for c in first.claims} <= {"holds", "fails", "undecided"}
     assert len(first.pictures) == 5
     assert all(Image.open(io.BytesIO(base64.b64decode(p.png))).size[0] > 100 for p in first.pictures)
     assert "Are robust features a data set?" in render_study(tmp_path).read_text()
