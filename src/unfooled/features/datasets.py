@@ -20,8 +20,10 @@ References:
 
 from __future__ import annotations
 
+import inspect
 import json
 import platform
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,7 +41,7 @@ from unfooled.core.goals import read_logits
 from unfooled.core.hashes import network_hash, tensors_hash
 from unfooled.core.losses import margin
 from unfooled.core.modes import modules_of
-from unfooled.core.rows import RowBudget
+from unfooled.core.rows import RowBudget, fitting_batch
 from unfooled.core.shapes import chunked, flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
@@ -125,7 +127,7 @@ def robust_set(
     features = torch.no_grad()(chunked(encode, size))
 
     def work(part: Tensor) -> Rows:
-        source = rows[part]
+        began_at, source = time.perf_counter(), rows[part]
         target = features(x[source].to(where)).detach()
         began, from_row = _starts(x, source, start, seed)
         found = invert_features(
@@ -142,6 +144,7 @@ def robust_set(
             "gradients": found.gradients,
             "reached": found.reached,
             "vanished": found.vanished,
+            "seconds": _each(part, began_at),
         }
 
     about = {
@@ -193,7 +196,8 @@ def d_rand(
         threat: where the images may be moved; see `smallest_threat`.
         seed: of the targets and of the attack.
         index: rows to use, (n,) int64; all where None.
-        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`; a `batch` bound to it must change nothing.
+        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`. Where it takes a `batch`, it gets the one that
+            is bound to it, else one from the size of the graph; this must change nothing.
         clean: x -> x, done to the images as they are stored, such as `open_mask`; residuals are of what it leaves.
         classes: names in the order of the labels.
         folder: where the work is kept until it is done.
@@ -223,18 +227,29 @@ def d_rand(
     check_labels(y, len(x), k)
     t = _targets(kind, y, seed, k)
 
+    size: list[int] = []
+
     def work(part: Tensor) -> Rows:
-        source = rows[part]
+        began_at, source = time.perf_counter(), rows[part]
         z, goal = x[source].to(where), t[source].to(where)
         base = torch.Generator().manual_seed(seed)
-        z_adv = attack(model, z, goal, threat, targeted=True, generator=base)
+        if not size:  # once, and not at all where all is there
+            size.append(options.get("batch") or fitting_batch(model, z[:1], ceiling=1024))
+        z_adv = attack(model, z, goal, threat, targeted=True, generator=base, **({"batch": size[0]} if takes else {}))
         stored = _stored(z_adv, clean)
-        with torch.no_grad():
-            before = margin(read_logits(model, z_adv, goal), goal)
-            after = margin(read_logits(model, stored.to(z_adv) / 255, goal), goal)
-        return {"x": stored, "start": source, "before": before, "residual": after, "reached": after < 0}
+        off = torch.no_grad()(chunked(lambda z, t: margin(read_logits(model, z, t), t), size[0]))
+        after = off(stored.to(z_adv) / 255, goal)
+        return {
+            "x": stored,
+            "start": source,
+            "before": off(z_adv, goal),
+            "residual": after,
+            "reached": after < 0,
+            "seconds": _each(part, began_at),
+        }
 
     called, options = _named(attack)
+    takes = "batch" in inspect.signature(attack).parameters
     about = {
         **_about(kind, model, x, y, rows, seed),
         "threat": str(threat),
@@ -384,6 +399,11 @@ def _about(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: int)
     }
 
 
+def _each(part: Tensor, since: float) -> Tensor:
+    """Seconds a row, (b,), of work that began then."""
+    return torch.full((len(part),), (time.perf_counter() - since) / len(part), dtype=torch.float64)
+
+
 def _share(of: Tensor) -> float:
     return float(of.double().mean())
 
@@ -398,6 +418,7 @@ def _set(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about: dic
     manifest = {
         **about,
         "reached": _share(made["reached"]),
+        "seconds": float(made["seconds"].sum()),
         "residual": {"before_rounding": _quantiles(made["before"]), "stored": _quantiles(made["residual"])},
         "versions": {"unfooled": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

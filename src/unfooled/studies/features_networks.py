@@ -167,8 +167,8 @@ class Scale:
             Retraining("untrained set", UNTRAINED, attacked=True),
             Retraining("group set, cleaned", "group", cleaned=True, attacked=True),
             Retraining("non-robust set, cleaned", "standard", cleaned=True, attacked=True),
-            Retraining("originals, cleaned", "originals", cleaned=True),
-            Retraining("untrained set, cleaned", UNTRAINED, cleaned=True),
+            Retraining("originals, cleaned", "originals", cleaned=True, attacked=True),
+            Retraining("untrained set, cleaned", UNTRAINED, cleaned=True, attacked=True),
         )
         published = (
             Retraining("group set, published rule", "group", cleaned=True, epochs=25, once=True, attacked=True),
@@ -237,13 +237,16 @@ class Bench:
         size: how much.
         folder: where networks and sets are kept; nowhere where None.
         progress: told how far a set is.
+        device: where networks are; samples stay on the CPU and are moved in parts.
 
     Attributes:
         seconds: of training, by name, those of earlier starts included.
     """
 
-    def __init__(self, size: Scale, folder: Path | None = None, progress: Progress | None = None) -> None:
-        self.size, self.folder, self.progress = size, folder, progress
+    def __init__(
+        self, size: Scale, folder: Path | None = None, progress: Progress | None = None, device: str = "cpu"
+    ) -> None:
+        self.size, self.folder, self.progress, self.device = size, folder, progress, device
         found = load_dataset(size.source, "train", n=size.train_n)
         held = load_dataset(size.source, "test")
         self.train, self.test = (found.x, found.y), (held.x, held.y)
@@ -266,8 +269,8 @@ class Bench:
                 if recipe.decay is not None:
                     optimizer = DecayedAdam(net.parameters(), recipe.lr, recipe.decay)
                 self._nets[name] = self._fit(
-                    name, net, kind(*self.train, recipe.batch, 0), recipe.loss, optimizer, recipe.epochs, 0,
-                    schedule=recipe.decay is None, settings=asdict(recipe),
+                    name, net, kind(*self._there(*self.train), recipe.batch, 0), recipe.loss, optimizer,
+                    recipe.epochs, 0, schedule=recipe.decay is None, settings=asdict(recipe),
                 )  # fmt: skip
         return self._nets[name]
 
@@ -299,20 +302,22 @@ class Bench:
         return self.train[0][: self.size.rebuilt]
 
     def samples(self, one: Retraining) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """What a network is retrained on, and what was held out of it."""
+        """What a network is retrained on, and what was held out of it; samples stay on the CPU."""
         if one.origin == "originals":
             x, y, start = self.sources(), self.train[1][: self.size.rebuilt], None
         else:
             found = self.rebuilt(one.origin)
             x, y, start = found.x, found.y, found.start
+        last = len(x) - round(HELD * len(x))
+        held = torch.arange(last, len(x))
         if one.labels == "start" and start is not None:
             y = self.train[1][start]
+            held = held[~torch.isin(start[held], start[:last])]  # a start seen in training may have been memorised
         if one.labels == "shuffled":
             y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
         if one.cleaned:
             x = open_mask(x)
-        last = len(x) - round(HELD * len(x))
-        return (x[:last][: one.sources], y[:last][: one.sources]), (x[last:], y[last:])
+        return (x[:last][: one.sources], y[:last][: one.sources]), (x[held], y[held])
 
     def retrained(self, one: Retraining, seed: int) -> nn.Module:
         """A network trained on a set, in eval mode."""
@@ -323,10 +328,10 @@ class Bench:
             loss: TrainingLoss = Augmented(random_group) if one.corrupted else Standard()
             if one.epochs is None:
                 each = max(1, round(self.size.updates * one.share) // PIECES)
-                batches: Batches = Updates(x, y, 64, seed, steps=each)
+                batches: Batches = Updates(*self._there(x, y), 64, seed, steps=each)
                 optimizer, epochs, schedule = torch.optim.Adam(net.parameters(), lr=1e-3), PIECES, True
             else:
-                batches, epochs, schedule = Batches(x, y, 32, seed), one.epochs, False
+                batches, epochs, schedule = Batches(*self._there(x, y), 32, seed), one.epochs, False
                 optimizer = torch.optim.Adam(net.parameters(), lr=min(1e-3, 3e-5 * self.size.published / len(x)))
             self._nets[name] = self._fit(
                 name, net, batches, loss, optimizer, epochs, seed, schedule=schedule,
@@ -346,7 +351,10 @@ class Bench:
             return net
 
         # A third faster forwards on a CPU, for one channel too.
-        return new_network(build, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return new_network(build, seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _there(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.to(self.device), y.to(self.device)
 
     def _fit(
         self, name: str, net: nn.Module, batches: Batches, loss: TrainingLoss, optimizer: torch.optim.Optimizer,
@@ -365,5 +373,10 @@ class Bench:
     @torch.no_grad()
     def right(self, net: nn.Module) -> Tensor:
         """Which test images a network classifies rightly under each corruption, (N, 5) bool. Cost: 5 forwards."""
-        pairs = zip(self.groups.split(200), self.test[1].split(200), strict=True)
-        return torch.cat([net(x.flatten(0, 1)).argmax(1).view(len(y), -1) == y[:, None] for x, y in pairs])
+        said = [self.labels(net, x.flatten(0, 1)).view(len(x), -1) for x in self.groups.split(200)]
+        return torch.cat(said) == self.test[1][:, None]
+
+    @torch.no_grad()
+    def labels(self, net: nn.Module, x: Tensor) -> Tensor:
+        """What a network says, (N,), on the CPU. Cost: 1 forward."""
+        return torch.cat([net(part.to(self.device)).argmax(1).cpu() for part in x.split(1000)])

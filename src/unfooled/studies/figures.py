@@ -14,7 +14,10 @@ Figures = tuple[float, float, float, int]
 
 
 def mean(values: np.ndarray, draws: int = 2000) -> Figures:
-    """The mean with its percentile bootstrap interval, of values of which few differ.
+    """The mean with its percentile bootstrap interval, of values in [-1, 1] of which few differ.
+
+    Where all are the same, a bootstrap knows of nothing else: the interval is then as far as they are
+    moved by the largest share of others, 1 away, that Clopper and Pearson allow where n samples hold none of them.
 
     Samples drawn with replacement are told by how often each value came, which is multinomial: 2000 draws of 10,000
     images cost no more than 2000 of a few counts.
@@ -25,6 +28,9 @@ def mean(values: np.ndarray, draws: int = 2000) -> Figures:
         return np.nan, np.nan, np.nan, 0
     drawn = np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ found / n
     low, high = np.quantile(drawn, [0.025, 0.975])
+    if len(found) == 1:
+        unseen = 1 - 0.025 ** (1 / n)
+        low, high = max(low - unseen, -1.0), min(high + unseen, 1.0)
     return float(found @ counts / n), float(low), float(high), n
 
 

@@ -5,8 +5,9 @@
     untrained -> untrained set       the same of one that was never trained: a control
     natural -> D_rand, D_det         images moved, inside a small threat, until the network takes them for another class
 
-Every set has as many images as the originals beside it, and a fresh network takes as many updates on each. A fresh
-network starts at other weights than the encoders: perturbations carry over between networks that start alike.
+Every set has as many images as the originals beside it, and a fresh network takes as many updates on each; one more is
+hardened on these originals, for a comparison at equal size. A fresh network starts at other weights than the encoders:
+perturbations carry over between networks that start alike.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from unfooled.training import Madry, Ramp, Standard
 NATURAL, HARDENED, UNTRAINED = "natural", "hardened", "untrained"
 ROBUST, NON_ROBUST, RANDOM = "robust set", "non-robust set", "untrained set"
 D_RAND, D_DET = "D_rand", "D_det"
-ORIGINALS, SHUFFLED = "originals", "originals, labels shuffled"
+ORIGINALS, SHUFFLED, HARDENED_TOO = "originals", "originals, labels shuffled", "originals, hardened"
 SEEN = {ROBUST: HARDENED, NON_ROBUST: NATURAL, RANDOM: UNTRAINED}
 """Whose features each set is rebuilt from."""
 SETS = (*SEEN, D_RAND, D_DET)
-TRAINED_ON = (ORIGINALS, *SETS, SHUFFLED)
+TRAINED_ON = (ORIGINALS, *SETS, HARDENED_TOO, SHUFFLED)
 OWN = 0.1
 """Share of a set, its last images, that is not trained on."""
 REACHED = 0.95
@@ -210,7 +211,7 @@ class Bench:
             steps=max(1, updates // pieces),
         )  # fmt: skip
         loss = self.loss(name)
-        if name == HARDENED:
+        if name in (HARDENED, HARDENED_TOO):
             loss = Ramp(loss, task.ramp * pieces)
         file = None if self.folder is None else self.folder / "networks" / self.place / f"{filed(name)}.pt"
         about = {"arch": task.arch, "input_shape": list(x.shape[1:]), "num_classes": len(self.classes)}
@@ -222,18 +223,20 @@ class Bench:
         return net
 
     def loss(self, name: str) -> TrainingLoss:
-        """What a network minimises; the hardened one's eps grows to what is said here."""
-        return Madry(self.task.threat, steps=self.task.steps) if name == HARDENED else Standard()
+        """What a network minimises; the eps of those that are hardened grows to what is said here."""
+        return Madry(self.task.threat, steps=self.task.steps) if name in (HARDENED, HARDENED_TOO) else Standard()
 
     def reach(self) -> Reach:
-        """The first of the task's `moves` in which the natural network is led to nearly all targets, held-out images.
+        """The first of the task's `moves` in which the natural network is led to nearly all targets, or the last.
 
-        Cost: `moving` passes an image for each that is tried.
+        Of held-out images, and to the targets of D_det: one in K of those of D_rand is the image's own class. Cost:
+        `moving` passes an image for each that is tried.
         """
         moves = self.task.moves
         threat, share = smallest_threat(
-            self.network(NATURAL), *self.held, moves, share=REACHED, seed=self.seed, attack=self._moving
-        )
+            self.network(NATURAL), *self.held, moves, share=REACHED, kind="d-det", seed=self.seed,
+            attack=self._moving,
+        )  # fmt: skip
         return Reach(eps=float(threat.eps), tried=[float(t.eps) for t in moves[: len(share)]], share=share)
 
     @property

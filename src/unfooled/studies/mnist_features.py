@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unfooled.core.checks import BadInput
 from unfooled.core.threats import L2, Linf, Threat
@@ -39,6 +39,7 @@ from unfooled.features import open_mask
 from unfooled.studies.features_networks import AS_TABLED, PIECES, SCALES, UNTRAINED, Bench, Retraining, Scale
 from unfooled.studies.features_pictures import by_size, digits, levels, under_attack
 from unfooled.studies.features_records import (
+    ALIGNED,
     Aligned,
     Alignments,
     Attacked,
@@ -83,6 +84,7 @@ def study(
     out: Path | None = None,
     seeds: Sequence[int] = (0,),
     size: Scale | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     command: str = "",
 ) -> StudySummary:
@@ -96,6 +98,7 @@ def study(
         out: the study's folder; a second start continues it.
         seeds: of the networks that are trained on the sets, and of the attacks on them.
         size: other sizes than the scale's.
+        device: where networks are.
         progress: told what is done.
         command: what reproduces it.
 
@@ -113,7 +116,7 @@ def study(
         options={"scale": scale, "size": size.told()},
     )  # fmt: skip
     units = Units(out, config, progress)
-    bench = Bench(size, out, progress)
+    bench = Bench(size, out, progress, device)
     tests = units.map("encoders", Measured, *named([r.name for r in size.recipes], partial(_encoder, bench)))
     sets = units.map("rebuilt sets", Rebuilt, *named(SETS, partial(_rebuilt, bench)))
     drawn = units.map("pictures", Drawn, *named(["digits"], lambda _: Drawn(pictures=[_digits(bench)])))
@@ -133,7 +136,10 @@ def study(
     encoders = {name: partial(bench.encoder, name) for name in inverted}
     attacks = [*_attacks(units, bench, "attacks on encoders", 0, encoders), *attacks]
     pictures = [one for page in drawn for one in page.pictures]
-    summary = summarise(tests, sets, attacks, looks, pictures, size, scale=scale, seeds=seeds, command=command)
+    summary = summarise(
+        tests, sets, attacks, looks, pictures, size, scale=scale, seeds=seeds, device=device,
+        command=command,
+    )  # fmt: skip
     if out is not None:
         write_record(out / "summary.json", summary)
     return summary
@@ -146,7 +152,7 @@ def _attacks(
     size = bench.size
     norms: dict[str, list[Threat]] = {"linf": [Linf(eps) for eps in size.linf], "l2": [L2(eps) for eps in size.l2]}
     jobs = {filed(f"{name}, {norm}"): (name, norm) for name in nets for norm in norms}
-    x, y = (part[: size.robust_n] for part in bench.test)
+    x, y = (part[: size.robust_n].to(bench.device) for part in bench.test)
 
     def attacked(unit: str) -> Attacked:
         name, norm = jobs[unit]
@@ -164,7 +170,8 @@ def _aligned(
     bench: Bench, name: str, *, nets: Mapping[str, Callable[[], nn.Module]] | None = None, seed: int = 0
 ) -> Aligned:
     net = bench.encoder(name) if nets is None else nets[name]()
-    return aligned(net, *bench.test, name=name, seed=seed)
+    x, y = (part[:ALIGNED].to(bench.device) for part in bench.test)
+    return aligned(net, x, y, name=name, seed=seed)
 
 
 def _encoder(bench: Bench, name: str) -> Measured:
@@ -180,7 +187,7 @@ def _retrained(bench: Bench, arms: Mapping[str, Retraining], seed: int, name: st
     one = arms[name]
     net = bench.retrained(one, seed)
     (x, _), held = bench.samples(one)
-    own = torch.cat([_labels(net, part) for part in held[0].split(500)]) == held[1]
+    own = bench.labels(net, held[0]) == held[1]
     updates = max(1, round(bench.size.updates * one.share) // PIECES) * PIECES
     if one.epochs is not None:
         updates = -(-len(x) // 32) * one.epochs
@@ -191,13 +198,7 @@ def _retrained(bench: Bench, arms: Mapping[str, Retraining], seed: int, name: st
     )  # fmt: skip
 
 
-@torch.no_grad()
-def _labels(net: nn.Module, x: Tensor) -> Tensor:
-    return net(x).argmax(1)
-
-
 def _rebuilt(bench: Bench, origin: str) -> Rebuilt:
-    started = time.perf_counter()
     found = bench.rebuilt(origin)
     about = found.manifest
     return Rebuilt(
@@ -205,7 +206,7 @@ def _rebuilt(bench: Bench, origin: str) -> Rebuilt:
         vanished=about["vanished"], gradients=about["gradients"],
         to_source=float((found.x - bench.sources()).flatten(1).norm(dim=1).median()),
         to_start=float((found.x - bench.train[0][found.start]).flatten(1).norm(dim=1).median()),
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=round(about["seconds"], 1),
     )  # fmt: skip
 
 
@@ -217,18 +218,19 @@ def _digits(bench: Bench) -> Picture:
     lines = {
         "original": bench.sources()[rows],
         "start": bench.train[0][group.start[rows]],
-        "robust (group)": group.x[rows],
-        "non-robust": standard.x[rows],
-        "robust, cleaned": open_mask(group.x[rows]),
+        "group set": group.x[rows],
+        "non-robust set": standard.x[rows],
+        "group set, cleaned": open_mask(group.x[rows]),
         "non-robust, cleaned": open_mask(standard.x[rows]),
-        "untrained": random.x[rows],
+        "untrained set": random.x[rows],
     }
     caption = (
         "The first image of each class, not chosen otherwise, and what was rebuilt from 100 features of it. The start "
-        "is the image that all searches began at: what a network does not see of the digit is left as it was there."
+        "is the image that all searches began at: what a network does not see of the digit is left as it was there. "
+        "The source calls the group set robust."
     )
     names = [bench.classes[int(k)] for k in y[rows]]
-    return digits(lines, names, title="Original, robust and non-robust", caption=caption)
+    return digits(lines, names, title="Originals, and what two networks see of them", caption=caption)
 
 
 CORRUPTED = (0, 1, 2, 3)
@@ -319,7 +321,7 @@ def claims_of_attacks(left: Left) -> list[Claim]:
                 asked.append(claim(says, source, gap, ABOVE))
         if "group set" in rows:
             value, low, high, n = left.accuracy(norm, "group set", k)
-            says = f"Under attack, {at}: the network trained on the group set loses at least nine tenths; share lost."
+            says = f"Under attack, {at}: the network trained on the group set is wrong on at least nine tenths."
             asked.append(claim(says, REAL, (1 - value, 1 - high, 1 - low, n), 0.9))
     return asked
 
@@ -418,7 +420,7 @@ def _pictures(found: Results, left: Left, size: Scale, *, published: bool) -> li
 
 def summarise(
     tests: Sequence[Measured], sets: Sequence[Rebuilt], attacks: Sequence[Attacked], looks: Sequence[Aligned],
-    pictures: Sequence[Picture], size: Scale, *, scale: str, seeds: Sequence[int], command: str,
+    pictures: Sequence[Picture], size: Scale, *, scale: str, seeds: Sequence[int], device: str, command: str,
 ) -> StudySummary:  # fmt: skip
     """Tables, claims and pictures from the units alone."""
     found, left, published, looked = Results(tests), Left(attacks), size.source == "mnist", Alignments(looks)
@@ -432,7 +434,7 @@ def summarise(
     spent = sum(one.seconds for rows in (tests, sets, attacks, looks) for one in rows)
     return StudySummary(
         study=NAME, title=TITLE, scale=scale, seeds=list(seeds), seconds=round(spent, 1),
-        environment=Environment.here("cpu"), tables=tables, claims=asked,
+        environment=Environment.here(device), tables=tables, claims=asked,
         notes=[*NOTES, *([] if published else [DIGITS])],
         pictures=[*pictures, *_pictures(found, left, size, published=published)], command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -456,7 +458,9 @@ NOTES = (
     "of the sets, of shuffled labels and of the start's class are trained once, whatever the number of seeds.",
     "Differences are paired by image. What exceeds neither the originals nor the set of the untrained network is no "
     "learned feature.",
-    "Under attack, images are bisected over the radii: one that survives a radius counts for all smaller ones.",
+    "Under attack, images are bisected over the radii: one that survives a radius counts for all smaller ones. "
+    "Networks on parts of the sets, shuffled labels and the start's class are not attacked.",
+    "The class of the start is judged on images whose start was not among those trained on.",
 )
 DIGITS = (
     "This scale takes digits of 8 x 8 pixels, of which the lines cover most, and 100 features hold all 64 of them: it "
