@@ -109,7 +109,12 @@ def test_parts_of_the_attacked_are_one_network(monkeypatch: pytest.MonkeyPatch) 
     bench = Bench(TASK, TINY, 0)
     bench._nets["originals"] = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     asked: list[torch.Tensor] = []
-    monkeypatch.setattr(study, "survived", lambda net, x, *_, **__: asked.append(x) or torch.zeros(len(x)))
+
+    def all_fall(_net: Any, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        asked.append(x)
+        return torch.zeros(len(x), dtype=torch.int64)
+
+    monkeypatch.setattr(study, "survived", all_fall)
     monkeypatch.setattr(study, "PART", 5)
     assert [len(study._attacked(bench, "originals", a).survived) for a in study._parts(bench)] == [5, 5, 2]
     assert torch.equal(torch.cat(asked), bench.test[0][:12])
@@ -118,7 +123,12 @@ def test_parts_of_the_attacked_are_one_network(monkeypatch: pytest.MonkeyPatch) 
 def test_the_radius_is_the_one_in_which_other_classes_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     real = sets.smallest_threat
-    monkeypatch.setattr(sets, "smallest_threat", lambda *a, **k: asked.append(k["kind"]) or real(*a, **k))
+
+    def noted(*given: Any, **more: Any) -> Any:
+        asked.append(more["kind"])
+        return real(*given, **more)
+
+    monkeypatch.setattr(sets, "smallest_threat", noted)
     assert Bench(TASK, TINY, 0).reach().eps == 8.0
     assert asked == ["d-det"]
 
