@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.cli.test_cli import NET, run
@@ -127,6 +128,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "steps": (("--steps", "0"), "--steps is 0"),
     "tol": (("--tol", "2"), "--tol 2.0; they must be"),
     "model": (("--model", "nothing.pt"), "there is no file nothing.pt"),
+    "no name": (("--out", ""), "--out is '.'; name an .npz or a folder"),
     "other": (("--out", "net.pt"), "exists and is no result of this command"),
 }
 
@@ -138,6 +140,16 @@ def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (home / "bad.npz").exists()
+
+
+def test_a_folder_in_the_place_of_an_archive_is_refused_at_once(home: Path) -> None:
+    (home / "folder.npz").mkdir()
+    said = run(home, *MAKE, "--out", "folder.npz", code=2).stderr
+    assert said == "unfooled: folder.npz is a folder; name a file, or a folder without .npz\n"
+    assert not (home / "folder.npz.parts").exists()
+    np.savez(home / "colour.npz", x=np.zeros((4, 3, 8, 8), np.uint8), y=np.arange(4))
+    said = run(home, *MAKE, "--data", "colour.npz", "--out", "set.npz", code=2).stderr
+    assert "convert them to 1 channel" in said
 
 
 def test_training_on_corrupted_images(home: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from unfooled.cli import app as cli
 from unfooled.cli import catalog
+from unfooled.core.checks import BadInput
 from unfooled.models import SmallCnn
 from unfooled.studies import attention
 from unfooled.studies import broken_defences as suite
@@ -77,6 +78,10 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "attention", "--boxes", "boxes.csv"], "give a model and a folder"),
         (["study", "attention", "--model", "net.pt"], "just one data source"),
         (["study", "broken-defences", "--size", "8"], "takes no --size"),
+        (["study", "broken-defences", "--device", "meta"], "takes no --device"),
+        (["study", "broken-defences", "--device", "gpu"], "--device gpu cannot be used here"),
+        (["study", "mnist-features", "--scale", "medium"], "UNFOOLED_DATA"),
+        (["study", "robust-features", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "attention", "--size", "x", "--model", "net.pt"], "--size is 'x'"),
         (["study", "attention", "--mean", "x", "--model", "net.pt"], "--mean is 'x'"),
         (["study", "attention", "--n", "4"], "n: only for a network of your own; give a model and a folder of images"),
@@ -87,11 +92,22 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_refusals(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_refusals(tmp_path: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFOOLED_DATA", "nowhere")
     out, err = run(tmp_path, *arguments, code=2)
     assert said in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["mnist-features", "robust-features"])
+def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def says(*_: Any, device: str, **__: Any) -> None:
+        raise BadInput(f"on {device}")
+
+    monkeypatch.setattr(f"unfooled.studies.{name.replace('-', '_')}.study", says)
+    assert "on meta" in run(tmp_path, "study", name, "--device", "meta", code=2)[1]
+    assert "on cpu" in run(tmp_path, "study", name, "--device", "cpu", code=2)[1]
 
 
 @pytest.mark.usefixtures("quick")

@@ -361,6 +361,9 @@ def test_another_encoder_and_changed_data_are_refused(made: FeatureSet, tmp_path
     with pytest.raises(BadInput, match="was made with the encoder"):
         load_features(path, encoder=other)
     assert len(load_features(path, encoder=Classifier(Classifier(NET)))) == 40
+    assert len(load_features(path, encoder=ENCODE)) == 40
+    with pytest.raises(BadInput, match="was made of layer '1', the encoder gives '3'"):
+        load_features(path, encoder=Encoder(NET, "3"))
     with pytest.raises(BadInput, match="was made with the encoder"):
         load_features(path, encoder=Classifier(NET, mean=0.5, std=0.5))
     manifest = path.with_suffix(".json").read_text()
@@ -479,6 +482,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: d_rand(NET, X, Y + 1, L2(1)), r"labels lie in \[1, 4\]"),
     (lambda: robust_set(ENCODE, X, Y, tol=float("nan")), "tol is nan"),
     (lambda: robust_set(ENCODE, X, Y, steps=-1), "steps is -1"),
+    (lambda: robust_set(ENCODE, X, Y, steps=2.5), "steps is 2.5; it must be a whole number"),  # type: ignore[arg-type]
     (lambda: smallest_threat(NET, X, Y, []), "no threats to choose from"),
     (lambda: smallest_threat(NET, X, Y, [L2(1)], kind="robust"), "it must be d-rand or d-det"),
     (lambda: open_mask(X, size=0), "size is 0"),
@@ -496,7 +500,18 @@ def test_a_plain_function_is_told_by_what_it_returns(tmp_path: Path) -> None:
     assert made.manifest["encoder"].startswith("outputs ")
     assert made.manifest["layer"] is None
     save_features(tmp_path / "a.npz", made)
+    with pytest.raises(BadInput, match="a function without weights"):
+        load_features(tmp_path / "a.npz", encoder=lambda z: z)
     json.loads((tmp_path / "a.json").read_text())
+
+
+def test_a_place_that_is_never_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", nowhere)
+    with pytest.raises(BadInput, match=r"cannot write .*a\.parts: No such file or directory; choose another place"):
+        in_shards(lambda rows: {"x": rows}, 5, folder=tmp_path / "a.parts")
 
 
 def test_shards_need_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -357,7 +357,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"batch": 0}, "batch is 0"),
     ({"tol": math.nan}, "tol is nan; it must be a finite residual, at least 0"),
     ({"tol": -0.1}, "tol is -0.1; it must be"),
-    ({"steps": -1}, "steps is -1; it must be at least 0"),
+    ({"steps": -1}, "steps is -1; it must be a whole number, at least 0"),
     ({"threat": 0.5}, "threat is a float"),
     ({"encode": lambda z: Encoder(NET, "3")(z).detach()}, "carries no gradient"),
 ]
@@ -376,11 +376,33 @@ def test_bad_layers_are_named() -> None:
         Encoder(NET, "fc")
     with pytest.raises(BadInput, match="a function and has no layers"):
         Encoder(linear, "fc")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="no linear layer"):
-        last_features(nn.Sequential(nn.Conv2d(1, 1, 3)))
+    with pytest.raises(BadInput, match=r"no linear layer and no convolution.*of 0, 1\. An exported"):
+        last_features(nn.Sequential(nn.ReLU(), nn.Flatten()))
+    with pytest.raises(BadInput, match=r"layer '0' was not called.*\(.pt2\) calls none"):
+        Encoder(Skips(nn.Linear(4, 3), nn.Linear(4, 2)), "0")(torch.rand(1, 4))
     with pytest.raises(BadInput, match="training mode"):
         net = nn.Sequential(nn.Dropout(), nn.Linear(4, 2)).train()
         invert_features(Encoder(net, "1"), torch.rand(1, 2), torch.rand(1, 4))
+
+
+class Skips(nn.Sequential):
+    """The last layer alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[-1](x)
+
+
+def test_where_classes_are_channels_the_last_convolution_s_input_is_inverted() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert last_features(net) == "2:input"
+    x = torch.rand(2, 1, 6, 6)
+    assert torch.equal(Encoder(net, "2:input")(x), net[:2](x))
+
+
+def test_what_lies_on_two_devices_is_told() -> None:
+    far = nn.Linear(4, 2, device="meta")
+    with pytest.raises(BadInput, match="lie on cpu and meta; move them to one device"):
+        invert_features(Encoder(nn.Sequential(far), "0"), torch.rand(1, 2), torch.rand(1, 4))
 
 
 def test_a_target_of_zero_has_an_absolute_residual() -> None:

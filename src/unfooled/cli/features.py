@@ -25,9 +25,13 @@ def features(
     arch: options.ArchOpt = None,
     layer: Annotated[
         str | None,
-        typer.Option("--layer", help="Whose output is inverted; NAME:input for its input. Before the last one."),
+        typer.Option(
+            "--layer", help="Inverted is its output, of NAME:input its input. The linear one before the last."
+        ),
     ] = None,
-    relu: Annotated[bool, typer.Option("--relu", help="Invert what a ReLU leaves of it.")] = False,
+    relu: Annotated[
+        bool, typer.Option("--relu", help="Rectify the features, as the MNIST study's source does.")
+    ] = False,
     threat: Annotated[
         str | None,
         typer.Option("--threat", help="Where images may be moved; d-rand and d-det need one, such as l2:1.5."),
@@ -69,7 +73,7 @@ def features(
     if shard < 1:
         raise Refused(f"--shard is {shard}; it must be at least 1")
     where = options.machine(device, threads, seed=seed, batch=batch)
-    parts = out.with_name(out.name + ".parts")
+    parts = out.parent / (out.name + ".parts")
     refuse_other(out, parts)
     discard = catalog.resolve("features.shards:discard")
     if fresh and not discard(parts):
@@ -144,6 +148,10 @@ def refuse_other(out: Path, parts: Path) -> None:
     """
     from unfooled.data.store import check_place, stored
 
+    if not out.name:
+        raise Refused(f"--out is {str(out)!r}; name an .npz or a folder")
+    if out.suffix == ".npz" and out.is_dir():
+        raise Refused(f"{out} is a folder; name a file, or a folder without .npz")
     check_place(out)
     if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
         return

@@ -43,6 +43,7 @@ def study(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
@@ -62,7 +63,7 @@ def study(
     catalog.choose(costs, scale, "scale")
     if seeds < 1:
         raise Refused(f"--seeds is {seeds}; it must be at least 1")
-    options.machine("cpu", threads, seed=seed + seeds - 1)
+    where = options.machine(device, threads, seed=seed + seeds - 1)
     from unfooled.cli import audit, show
     from unfooled.report.study import render_study
 
@@ -73,8 +74,11 @@ def study(
         "std": catalog.numbers(std, "--std"), "image_size": catalog.size(size),
     }  # fmt: skip
     more: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    takes = inspect.signature(compute).parameters
+    if "device" in takes or device not in ("auto", "cpu"):
+        more["device"] = where
     for option in more:
-        if option not in inspect.signature(compute).parameters:
+        if option not in takes:
             flag = {"image_size": "size"}.get(option, option)
             raise Refused(f"the study {name} takes no --{flag}; leave it out")
     with show.stages(quiet or json) as progress:

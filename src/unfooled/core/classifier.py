@@ -100,9 +100,11 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, K), of inputs in the unit box, (B, *D)."""
         if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
+            other = x.ndim > 1 and x.ndim == len(self.input_shape) + 1 and x.shape[1] != self.input_shape[0]
+            mend = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
             raise BadInput(
-                f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; "
-                "resize them (--size) or choose another model"
+                f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {mend} or "
+                "choose another model"
             )
         return logits_of(self.module(self.normalise(x)))
 

@@ -219,7 +219,7 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
     Args:
         path: its `.npz`, or its folder.
         encoder: the model that the set should have been made with, with or without a `Classifier` around it that does
-            not normalise; its weights' hash must be the manifest's.
+            not normalise, or the `Encoder`; the hash of its weights and its layer must be the manifest's.
 
     Raises:
         BadInput: no such set, no manifest, a manifest that was changed or lacks its hash, data or class names that are
@@ -237,6 +237,11 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
         raise BadInput(f"{file} cannot be read as a manifest: {error}") from error
     if manifest.get("manifest_sha256") != _manifest_hash(manifest):
         raise BadInput(f"{file} does not say what was written there; rebuild the set or copy it again")
+    if encoder is not None and not network_hash(encoder):
+        raise BadInput(f"the encoder is a {type(encoder).__name__} without weights, which cannot be told from another")
+    layer = getattr(encoder, "layer", None)
+    if layer is not None and manifest.get("layer") is not None and layer != manifest["layer"]:
+        raise BadInput(f"{path} was made of layer {manifest['layer']!r}, the encoder gives {layer!r}")
     if encoder is not None and manifest.get("encoder") != network_hash(encoder):
         raise BadInput(
             f"{path} was made with the encoder {str(manifest.get('encoder'))[:12]}, this one is "

@@ -378,7 +378,7 @@ def _again(
     """The set that is there already, if it is the one that is asked for."""
     asked = json.loads(json.dumps({**about, "classes": list(classes) or finished.classes}))
     if said := changed({**finished.manifest, "classes": finished.classes}, asked, asked):
-        raise BadInput(f"the set that is there is another: {said}; choose another place, or remove it")
+        raise BadInput(f"the set that is there is another: {said}; choose another place, or start again (--fresh)")
     if progress is not None:
         progress(str(about["kind"]), len(finished), len(finished))
     return finished

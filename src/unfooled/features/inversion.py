@@ -18,9 +18,10 @@ References:
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from unfooled.core.ascent import Polyak, Rule, ascend
 from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_mode, check_threat
 from unfooled.core.classifier import Classifier
-from unfooled.core.modes import frozen
+from unfooled.core.modes import frozen, modules_of
 from unfooled.core.rows import RowBudget
 from unfooled.core.shapes import chunked, flat
 from unfooled.core.threats import L2, Threat
@@ -48,6 +49,7 @@ ELEMENTWISE = (
 )  # fmt: skip
 """Layers that, in eval mode, leave every feature at its place and mix none."""
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FUNCTIONS = frozenset({
     "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid",
     "tanh", "hardswish", "hardtanh", "dropout",
@@ -127,6 +129,9 @@ def invert_features(
         raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
     if bad := int((~torch.isfinite(flat(target))).any(1).sum()):
         raise BadInput(f"target holds NaN or infinite values for {bad} of {len(target)} samples; no input has them")
+    places = {str(t.device) for t in (start, target, *itertools.islice(_weights(encode), 1))}
+    if len(places) > 1:
+        raise BadInput(f"start, target and the network lie on {' and '.join(sorted(places))}; move them to one device")
     start, t = start.detach(), flat(target.detach())
     length = torch.linalg.vector_norm(t, dim=1)
     length = torch.where(length > 0, length, torch.ones_like(length))
@@ -166,10 +171,14 @@ def invert_features(
 
 def check_search(steps: int, tol: float) -> None:
     """Refuse a number of steps below 0, and a residual to be reached that is negative or not finite."""
-    if steps < 0:
-        raise BadInput(f"steps is {steps}; it must be at least 0")
+    if not isinstance(steps, int) or steps < 0:
+        raise BadInput(f"steps is {steps!r}; it must be a whole number, at least 0")
     if not 0 <= tol < math.inf:
         raise BadInput(f"tol is {tol:g}; it must be a finite residual, at least 0")
+
+
+def _weights(encode: Encode) -> Iterator[Tensor]:
+    return (weight for root in modules_of(encode) for weight in (*root.parameters(), *root.buffers()))
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
@@ -230,7 +239,10 @@ class Encoder:
         finally:
             handle.remove()
         if not kept:
-            raise BadInput(f"layer {self.layer!r} was not called in the forward pass")
+            raise BadInput(
+                f"layer {self.layer!r} was not called in the forward pass; name one that is. An exported program "
+                "(.pt2) calls none: give the checkpoint or the module that it was exported from"
+            )
         if not isinstance(kept[-1], Tensor):
             raise BadInput(f"layer {self.layer!r} returned a {type(kept[-1]).__name__}; features are one tensor")
         return kept[-1].relu() if self.relu else kept[-1]
@@ -257,10 +269,11 @@ def last_features(model: nn.Module) -> str:
 
     It is taken where the last one sees it through activations, dropout and batch normalisation alone, as the graph of
     the forward pass shows (no pass is made). Else, in residual networks and transformers, and where the forward pass
-    depends on its input too much to be traced, it is what goes into the last linear layer.
+    depends on its input too much to be traced, it is what goes into the last linear layer; where there is none, as in
+    networks whose classes are channels, into the last convolution.
 
     Raises:
-        BadInput: the model has no linear layer.
+        BadInput: the model has neither.
 
     Example:
         >>> last_features(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))
@@ -269,7 +282,14 @@ def last_features(model: nn.Module) -> str:
     root = _root(model)
     linear = [name for name, module in root.named_modules() if isinstance(module, nn.Linear) and name]
     if not linear:
-        raise BadInput("the model has no linear layer, whose features would be inverted by default; name a layer")
+        others = [name for name, module in root.named_modules() if isinstance(module, CONVOLUTIONS) and name]
+        if not others:
+            raise BadInput(
+                "the model has no linear layer and no convolution, whose features would be inverted by default; name a "
+                f"layer, of {', '.join(name for name, _ in root.named_modules() if name) or 'which it has none'}. An "
+                "exported program (.pt2) has none that can be: give the checkpoint that it was exported from"
+            )
+        return others[-1] + INPUT
     calls = _calls(root)
     order = [node.target for node in calls if node.target in linear]
     if not order:

@@ -28,6 +28,8 @@ Rows = dict[str, Tensor]
 """Results by name, each with one entry a row."""
 
 SETTINGS = "settings.json"
+TRIES = 100
+"""To be at work in a folder that others discard; where they all fail, nothing can be written there."""
 OURS = re.compile(r"\.users|\.(\d+|save)\.lock|\.?(\d+-\d+\.safetensors|settings\.json)(\..*)?")
 """Names of the files in a folder of shards, those that a kill left half written among them."""
 
@@ -116,7 +118,7 @@ def _agree(folder: Path, settings: dict[str, Any], shard: int) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} cannot be read ({error}); remove {folder}, or choose another place") from error
     if said := changed(old, settings, {*old, *settings} - {"shard"}):
-        raise BadInput(f"{folder} holds other work: {said}; choose another place, or remove that folder")
+        raise BadInput(f"{folder} holds other work: {said}; choose another place, or start again (--fresh)")
     return size
 
 
@@ -189,13 +191,13 @@ def _used(folder: Path, *, alone: bool = False) -> Iterator[bool]:
         yield True
         return
     place = folder / ".users"
-    while True:
+    for left in reversed(range(TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             f = place.open("ab")
-        except FileNotFoundError:  # discarded in between
-            continue
         except OSError as e:
+            if isinstance(e, FileNotFoundError) and left:  # discarded in between
+                continue
             raise BadInput(f"cannot write {folder}: {e.strerror or e}; choose another place") from e
         with f:
             try:

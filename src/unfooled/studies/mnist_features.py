@@ -115,8 +115,8 @@ def study(
         model=f"study {NAME}", data=size.source, n=size.rebuilt, threat="none", seed=0,
         options={"scale": scale, "size": size.told()},
     )  # fmt: skip
+    bench = Bench(size, out, progress, device)  # first: data that are not there leave no folder
     units = Units(out, config, progress)
-    bench = Bench(size, out, progress, device)
     tests = units.map("encoders", Measured, *named([r.name for r in size.recipes], partial(_encoder, bench)))
     sets = units.map("rebuilt sets", Rebuilt, *named(SETS, partial(_rebuilt, bench)))
     drawn = units.map("pictures", Drawn, *named(["digits"], lambda _: Drawn(pictures=[_digits(bench)])))

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from unfooled.core.checks import BadInput
+from unfooled.data.load import load_dataset
 from unfooled.evaluation import intervals
 from unfooled.evaluation.cascade import EFFORTS
 from unfooled.evaluation.records import Config, Environment, write_record
@@ -154,6 +155,8 @@ def study(
         options={"scale": scale, "size": size.told()},
     )  # fmt: skip
     some = chosen(list(known), data)
+    for source in some:  # data that are not there leave no folder
+        load_dataset(source, "test", n=1)
     units = Units(out, config, progress)
     found = []
     for source in some:
