@@ -165,6 +165,24 @@ def test_training_on_corrupted_images(home: Path) -> None:
     assert "was trained with augment = 'corruptions'" in done.stderr
 
 
+def test_training_on_corruptions_says_what_they_cost(home: Path) -> None:
+    done = run(home, "train", "--n", "100", "--epochs", "1", "--loss", "group-worst", "--out", "worst.pt", "--json")
+    said = json.loads(done.stdout)["corruptions"]
+    names = ["vertical lines", "horizontal lines", "half normal noise", "stroke removal", "unchanged", "all five"]
+    assert list(said) == names
+    x, y = uf.load_data("digits", "test")
+    net = uf.load_model(home / "worst.pt")
+    right = torch.stack([net(version).argmax(1) == y for version in uf.features.groups(x).unbind(1)])
+    for name, row in zip(names, (*right, right.all(0)), strict=True):
+        value, low, high, n = said[name]
+        assert (round(value * n), n) == (int(row.sum()), len(y))
+        assert low <= value <= high
+    shown = run(home, "train", "--n", "100", "--epochs", "1", "--loss", "group-worst", "--out", "worst.pt").stdout
+    assert f"  vertical lines      {100 * said['vertical lines'][0]:5.1f} % [" in shown
+    assert "all five" in shown
+    assert "corruptions" not in json.loads(run(home, "train", "--n", "50", "--epochs", "1", "--json").stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

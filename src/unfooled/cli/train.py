@@ -129,16 +129,60 @@ def train(
     record: dict[str, Any] = {"out": str(out), "epochs": epochs, "loss": loss, "threat": threat}
     record["held_out_accuracy"] = last.accuracy if last else None
     record["stopped"] = last.stopped if last else None
-    if last and last.stopped and not json:
-        show.err.print(last.stopped, soft_wrap=True)
+    if loss == "group-worst" or augment == "corruptions":
+        record["corruptions"] = corrupted(out, settings, where)
+    tell(record, done=last is None, json=json, quiet=quiet)
+
+
+def tell(record: dict[str, Any], *, done: bool, json: bool, quiet: bool) -> None:
+    """What came of it: the record as JSON, or a few lines."""
+    from unfooled.cli import show
+
     if json:
         import json as lib
 
         typer.echo(lib.dumps(record, indent=2))
-    elif not quiet:
-        done = "" if last else " (was finished already)"
-        accuracy = f", held out {100 * last.accuracy:.1f} %" if last and last.accuracy is not None else ""
-        show.out.print(f"{out}{accuracy}{done}", soft_wrap=True)
+        return
+    if record["stopped"]:
+        show.err.print(record["stopped"], soft_wrap=True)
+    if quiet:
+        return
+    accuracy = record["held_out_accuracy"]
+    said = "" if accuracy is None else f", held out {100 * accuracy:.1f} %"
+    show.out.print(f"{record['out']}{said}{' (was finished already)' if done else ''}", soft_wrap=True)
+    for name, (value, low, high, n) in record.get("corruptions", {}).items():
+        line = f"  {name:<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
+        show.out.print(line, soft_wrap=True)
+
+
+def corrupted(out: Path, settings: dict[str, Any], device: str) -> dict[str, tuple[float, float, float, int]]:
+    """Held-out accuracy under each of the five corruptions and under all at once, with intervals and n; or nothing."""
+    import torch
+
+    from unfooled.data.load import load_dataset
+    from unfooled.evaluation import intervals
+    from unfooled.features.corruptions import FIVE, groups
+    from unfooled.models.load import load_model
+
+    try:
+        held = load_dataset(
+            settings["data"], split="test", n=1000, seed=settings["seed"], size=catalog.size(settings["size"])
+        )
+    except ValueError:
+        return {}
+    if held.split == "all":
+        return {}
+    model = load_model(str(out), settings["arch"], device)
+    with torch.no_grad():
+        right = torch.stack(
+            [
+                torch.cat([model(x.to(device)).argmax(1).cpu() for x in version.split(200)]) == held.y
+                for version in groups(held.x).unbind(1)
+            ]
+        )
+    names = [str(getattr(corrupt, "__name__", corrupt)).replace("_", " ") for corrupt in FIVE]
+    shares = [intervals.share(row) for row in (*right, right.all(0))]
+    return {name: (s.value or 0.0, s.low, s.high, s.n) for name, s in zip([*names, "all five"], shares, strict=True)}
 
 
 def run(
