@@ -238,15 +238,17 @@ class Bench:
         folder: where networks and sets are kept; nowhere where None.
         progress: told how far a set is.
         device: where networks are; samples stay on the CPU and are moved in parts.
+        seed: of the encoders' weights and orders; the study's is 0.
 
     Attributes:
         seconds: of training, by name, those of earlier starts included.
     """
 
     def __init__(
-        self, size: Scale, folder: Path | None = None, progress: Progress | None = None, device: str = "cpu"
-    ) -> None:
-        self.size, self.folder, self.progress, self.device = size, folder, progress, device
+        self, size: Scale, folder: Path | None = None, progress: Progress | None = None, device: str = "cpu",
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.size, self.folder, self.progress, self.device, self.seed = size, folder, progress, device, seed
         found = load_dataset(size.source, "train", n=size.train_n)
         held = load_dataset(size.source, "test")
         self.train, self.test = (found.x, found.y), (held.x, held.y)
@@ -257,20 +259,20 @@ class Bench:
         self._sets: dict[str, FeatureSet] = {}
 
     def encoder(self, name: str) -> nn.Module:
-        """A network of the first table by its name, or the untrained one; in eval mode. All have one seed."""
+        """A network of the first table by its name, or the untrained one; in eval mode."""
         if name not in self._nets:
             recipe = next((r for r in self.size.recipes if r.name == name), None)
             if recipe is None:
-                self._nets[name] = self._new((0.0, 0.0), seed=0, glorot=True).eval()
+                self._nets[name] = self._new((0.0, 0.0), seed=self.seed, glorot=True).eval()
             else:
-                net = self._new(recipe.drop, seed=0, glorot=recipe.arm != "converged")
+                net = self._new(recipe.drop, seed=self.seed, glorot=recipe.arm != "converged")
                 kind = Ordered if recipe.ordered else Batches
                 optimizer: torch.optim.Optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr)
                 if recipe.decay is not None:
                     optimizer = DecayedAdam(net.parameters(), recipe.lr, recipe.decay)
                 self._nets[name] = self._fit(
-                    name, net, kind(*self._there(*self.train), recipe.batch, 0), recipe.loss, optimizer,
-                    recipe.epochs, 0, schedule=recipe.decay is None, settings=asdict(recipe),
+                    name, net, kind(*self._there(*self.train), recipe.batch, self.seed), recipe.loss, optimizer,
+                    recipe.epochs, self.seed, schedule=recipe.decay is None, settings=asdict(recipe),
                 )  # fmt: skip
         return self._nets[name]
 
