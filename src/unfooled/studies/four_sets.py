@@ -124,7 +124,9 @@ class Scale:
 
 # 6 and 12 epochs of 59,000 images, and 32 of nine tenths of 10,000.
 MNIST = Task("mnist", L2(1.5), tuple(L2(eps) for eps in (1.0, 1.5, 2.0, 3.0)), 2760, 5520, 2300, batch=128)
-FASHION = replace(MNIST, source="fashion-mnist", threat=L2(0.75), moves=tuple(L2(eps) for eps in (0.5, 0.75, 1.0, 1.5)))
+FASHION = replace(
+    MNIST, source="fashion-mnist", threat=L2(0.75), moves=tuple(L2(eps) for eps in (0.5, 0.75, 1.0, 1.5, 2.0, 3.0))
+)
 SCALES = {
     "small": Scale(
         (
