@@ -104,8 +104,8 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
         {
             "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
-            "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images a set; three hours for each on 2 cores",
-            "full": "the same, 59,000 images, all test images attacked; a day or more for each on 2 cores",
+            "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images a set; half an hour for each on 2 cores",
+            "full": "the same, 59,000 images, all test images attacked; some hours for each on 2 cores",
         },
     ),
     "attention": (
