@@ -40,13 +40,12 @@ from unfooled.core.checks import BadInput, check_attack, check_inputs, check_lab
 from unfooled.core.goals import read_logits
 from unfooled.core.hashes import network_hash, tensors_hash
 from unfooled.core.losses import margin
-from unfooled.core.modes import modules_of
 from unfooled.core.rows import RowBudget, fitting_batch
 from unfooled.core.shapes import chunked, flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
 from unfooled.data.store import FeatureSet, to_bytes
-from unfooled.features.inversion import Encode, check_search, invert_features
+from unfooled.features.inversion import Encode, check_search, invert_features, weights_of
 from unfooled.features.shards import Progress, Rows, changed, in_shards
 
 NOISE, GREY = -1, -2
@@ -341,8 +340,7 @@ def _rows(index: Tensor | None, n: int) -> Tensor:
 
 def _device(model: Any, x: Tensor) -> torch.device:
     """Where the weights are; where x is if there are none."""
-    weights = (w for root in modules_of(model) for w in (*root.parameters(), *root.buffers()))
-    return next((w.device for w in weights), x.device)
+    return next((w.device for w in weights_of(model)), x.device)
 
 
 def _fitting(encode: Encode, x: Tensor) -> int:

@@ -129,7 +129,7 @@ def invert_features(
         raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
     if bad := int((~torch.isfinite(flat(target))).any(1).sum()):
         raise BadInput(f"target holds NaN or infinite values for {bad} of {len(target)} samples; no input has them")
-    places = {str(t.device) for t in (start, target, *itertools.islice(_weights(encode), 1))}
+    places = {str(t.device) for t in (start, target, *itertools.islice(weights_of(encode), 1))}
     if len(places) > 1:
         raise BadInput(f"start, target and the network lie on {' and '.join(sorted(places))}; move them to one device")
     start, t = start.detach(), flat(target.detach())
@@ -171,13 +171,14 @@ def invert_features(
 
 def check_search(steps: int, tol: float) -> None:
     """Refuse a number of steps below 0, and a residual to be reached that is negative or not finite."""
-    if not isinstance(steps, int) or steps < 0:
+    if not hasattr(steps, "__index__") or steps < 0:
         raise BadInput(f"steps is {steps!r}; it must be a whole number, at least 0")
     if not 0 <= tol < math.inf:
         raise BadInput(f"tol is {tol:g}; it must be a finite residual, at least 0")
 
 
-def _weights(encode: Encode) -> Iterator[Tensor]:
+def weights_of(encode: Encode) -> Iterator[Tensor]:
+    """Parameters and buffers of the networks that a callable holds."""
     return (weight for root in modules_of(encode) for weight in (*root.parameters(), *root.buffers()))
 
 
