@@ -241,7 +241,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
     assert [[row["set"] for row in rows] for rows in made] == [[*sets.SEEN], [sets.D_RAND, sets.D_DET]]
     assert {row["images"] for rows in made for row in rows} == {60}
     assert {row["radius"] for row in made[1]} == {8.0}
-    assert len(first.claims) == 12
+    assert len(first.claims) == 13
     looked = first.tables["digits: alignment of gradients with images"]
     assert [row["network, or set it was trained on"] for row in looked] == [*study.ATTACKED]
     assert [p.title for p in first.pictures] == ["digits: images of each set", "digits: under attack"]
