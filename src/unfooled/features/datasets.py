@@ -226,17 +226,17 @@ def d_rand(
     check_labels(y, len(x), k)
     t = _targets(kind, y, seed, k)
 
-    size: list[int] = []
+    called, options = _named(attack)
+    takes = "batch" in inspect.signature(attack).parameters
+    size = options.get("batch") or fitting_batch(model, x[:1].to(where), ceiling=1024)
 
     def work(part: Tensor) -> Rows:
         began_at, source = time.perf_counter(), rows[part]
         z, goal = x[source].to(where), t[source].to(where)
         base = torch.Generator().manual_seed(seed)
-        if not size:  # once, and not at all where all is there
-            size.append(options.get("batch") or fitting_batch(model, z[:1], ceiling=1024))
-        z_adv = attack(model, z, goal, threat, targeted=True, generator=base, **({"batch": size[0]} if takes else {}))
+        z_adv = attack(model, z, goal, threat, targeted=True, generator=base, **({"batch": size} if takes else {}))
         stored = _stored(z_adv, clean)
-        off = torch.no_grad()(chunked(lambda z, t: margin(read_logits(model, z, t), t), size[0]))
+        off = torch.no_grad()(chunked(lambda z, t: margin(read_logits(model, z, t), t), size))
         after = off(stored.to(z_adv) / 255, goal)
         return {
             "x": stored,
@@ -247,8 +247,6 @@ def d_rand(
             "seconds": _each(part, began_at),
         }
 
-    called, options = _named(attack)
-    takes = "batch" in inspect.signature(attack).parameters
     about = {
         **_about(kind, model, x, y, rows, seed),
         "threat": str(threat),

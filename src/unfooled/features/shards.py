@@ -28,8 +28,6 @@ Rows = dict[str, Tensor]
 """Results by name, each with one entry a row."""
 
 SETTINGS = "settings.json"
-TRIES = 100
-"""To be at work in a folder that others discard; where they all fail, nothing can be written there."""
 OURS = re.compile(r"\.users|\.(\d+|save)\.lock|\.?(\d+-\d+\.safetensors|settings\.json)(\..*)?")
 """Names of the files in a folder of shards, those that a kill left half written among them."""
 
@@ -191,13 +189,14 @@ def _used(folder: Path, *, alone: bool = False) -> Iterator[bool]:
         yield True
         return
     place = folder / ".users"
-    for left in reversed(range(TRIES)):
+    while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            f = place.open("ab")
-        except OSError as e:
-            if isinstance(e, FileNotFoundError) and left:  # discarded in between
+            try:
+                f = place.open("ab")
+            except FileNotFoundError:  # discarded in between
                 continue
+        except OSError as e:
             raise BadInput(f"cannot write {folder}: {e.strerror or e}; choose another place") from e
         with f:
             try:
