@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
-from unfooled.core.files import write_whole
 from unfooled.core.types import TrainingLoss
 from unfooled.data import load_dataset
-from unfooled.evaluation.records import Environment
 from unfooled.models import SmallCnn
-from unfooled.studies.attention import four_convolutions
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.studies.attention.study import four_convolutions
 from unfooled.training import Madry, arp
 
 BATCH, TARGETS = 128, {7: 1.9, 10: 1.5}

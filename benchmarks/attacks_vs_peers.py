@@ -44,7 +44,7 @@ from unfooled.attacks import apgd, pgd
 from unfooled.core.ascent import Auto, Constant, ascend
 from unfooled.core.goals import fooling
 from unfooled.core.losses import cross_entropy, dlr, margin
-from unfooled.core.modes import frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.models import CifarResnet, load_model

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
-from unfooled.core.files import write_whole
-from unfooled.core.modes import Counted
+from unfooled.attacks.ensembles.cascade import Effort, Point
+from unfooled.core.model.modes import Counted
 from unfooled.data import load_dataset
-from unfooled.evaluation.cascade import Point
-from unfooled.evaluation.intervals import mcnemar, share
-from unfooled.evaluation.records import Environment
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.statistics.intervals import mcnemar, share
 
 RESULTS = Path(__file__).parent / "results"
 EPS, N, CHUNK = 0.3, 1000, 200
@@ -151,7 +151,7 @@ def peer(name: str, path: str, last: int) -> None:
     )
 
 
-def attacked(model: nn.Module, x: Tensor, y: Tensor, effort: uf.evaluation.cascade.Effort, seed: int) -> dict[str, Any]:
+def attacked(model: nn.Module, x: Tensor, y: Tensor, effort: Effort, seed: int) -> dict[str, Any]:
     """One run of the cascade, judged by `verify`."""
     log: list[Point] = []
     counted = Counted(model)

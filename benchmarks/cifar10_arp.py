@@ -25,17 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.files import write_whole
-from unfooled.core.hashes import weights_hash
+from unfooled.attacks.ensembles.cascade import NORMAL, QUICK
 from unfooled.core.threats import Linf
 from unfooled.data import load_dataset
-from unfooled.evaluation.cascade import NORMAL, QUICK
-from unfooled.evaluation.records import Environment, read_record, write_record
-from unfooled.models.resnet18 import ResNet18
-from unfooled.studies import arp_defence as defence
-from unfooled.studies import attention as study
-from unfooled.studies.attention_records import Judged
-from unfooled.studies.attention_vulnerability import Samples
+from unfooled.models.nets.resnet18 import ResNet18
+from unfooled.runs.files import write_whole
+from unfooled.runs.hashes import weights_hash
+from unfooled.runs.records import Environment, read_record, write_record
+from unfooled.studies.attention import defence as defence
+from unfooled.studies.attention import study as study
+from unfooled.studies.attention.records import Judged
+from unfooled.studies.attention.vulnerability import Samples
 from unfooled.training import Ramp
 from unfooled.training.loop import Batches, Checkpoint, train
 

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import torch
 
-from unfooled.core.files import write_whole
 from unfooled.core.threats import L2
 from unfooled.report.study import render_study
-from unfooled.studies.four_sets import Scale, Task
-from unfooled.studies.robust_features import study
+from unfooled.runs.files import write_whole
+from unfooled.studies.robust_features.sets import Scale, Task
+from unfooled.studies.robust_features.study import study
 
 EPOCH = 49_000 // 128
 FULL = Scale(

@@ -25,13 +25,13 @@ from torch import Tensor
 
 import unfooled as uf
 from unfooled.attacks import attack_explanation, out_of_lens, out_of_top_k
-from unfooled.core.files import write_whole
 from unfooled.data import load_dataset
 from unfooled.distances import chance, corrected, lens_recall, top_k_intersection
-from unfooled.evaluation import intervals
-from unfooled.evaluation.explanation import explanation_robustness
-from unfooled.evaluation.records import Environment
+from unfooled.evaluation.explanations.judge import explanation_robustness
 from unfooled.explanations import integrated_gradients, saliency
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.statistics import intervals
 
 RESULTS = Path(__file__).parent / "results" / "explanation-attacks.json"
 K, W, EPS = 100, 1, 0.3

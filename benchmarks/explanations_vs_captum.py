@@ -39,8 +39,8 @@ from torch.nn import functional as F
 import unfooled
 from unfooled.explanations import completeness_gap, integrated_gradients
 from unfooled.explanations.paths import midpoint
-from unfooled.models.cifar_resnet import CifarResnet
-from unfooled.models.trades_small_cnn import TradesSmallCnn
+from unfooled.models.nets.cifar_resnet import CifarResnet
+from unfooled.models.nets.trades_small_cnn import TradesSmallCnn
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("UNFOOLED_DATA", HERE.parent.parent / "shared" / "data"))

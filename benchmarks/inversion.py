@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from unfooled import __version__
-from unfooled.core.classifier import Classifier
-from unfooled.core.modes import frozen
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.data import load_data
 from unfooled.features import Encoder, invert_features, last_features

@@ -36,14 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import unfooled
-from unfooled.distances import (
-    dilate,
-    diverse_intersection,
-    lens_precision,
-    lens_recall,
-    top_k_intersection,
-    top_k_mask,
-)
+from unfooled.distances import dilate, diverse_intersection, lens_precision, lens_recall, top_k_intersection, top_k_mask
 
 Indices = NDArray[np.int64]
 Map = NDArray[np.float32]

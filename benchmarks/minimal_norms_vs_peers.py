@@ -36,11 +36,11 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
-from unfooled.core.files import write_whole
-from unfooled.core.modes import Counted
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.model.modes import Counted
 from unfooled.data import load_dataset
-from unfooled.evaluation.records import Environment
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
 
 RESULTS = Path(__file__).parent / "results" / "minimal-norms.json"
 STEPS, BUDGET, SEEDS = 1000, 1000, (0, 1, 2)
@@ -150,7 +150,7 @@ def peers() -> dict[float, dict[str, Run]]:
 
 def own() -> dict[float, dict[str, Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]]]:
     """The envelope, norm by norm."""
-    from unfooled.evaluation.envelope import envelope
+    from unfooled.attacks.ensembles.envelope import envelope
 
     def one(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator, norm: float) -> Tensor:
         return envelope(model, x, y, (norm,), budget=BUDGET, generator=generator)[norm]

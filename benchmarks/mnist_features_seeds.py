@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from unfooled.core.files import write_whole
-from unfooled.evaluation.records import Environment
-from unfooled.studies.features_networks import SCALES, Bench
-from unfooled.studies.figures import claim, over_seeds
-from unfooled.studies.mnist_features import FIVE, TABLE_1, WITHIN
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.studies.common.figures import claim, over_seeds
+from unfooled.studies.mnist_features.networks import SCALES, Bench
+from unfooled.studies.mnist_features.study import FIVE, TABLE_1, WITHIN
 
 
 def over(values: list[float], published: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`standard` against AutoAttack-standard: the same verdicts in less time, Linf, eps .3, one thread, one process.
+"""`autoattack` against AutoAttack-standard: the same verdicts in less time, Linf, eps .3, one thread, one process.
 
     python benchmarks/standard_vs_autoattack.py lenet5 trades --peer-path ../auto-attack
 
@@ -21,19 +21,21 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
-from unfooled.core.files import write_whole
-from unfooled.core.modes import Counted
-from unfooled.evaluation.cascade import Point
-from unfooled.evaluation.records import Environment
-from unfooled.evaluation.standard import standard
+from unfooled.attacks.ensembles.autoattack import autoattack
+from unfooled.attacks.ensembles.cascade import Point
+from unfooled.core.model.modes import Counted
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cascade_vs_autoattack import (  # type: ignore[import-not-found,unused-ignore]
     EPS,
     STAGES,
-    autoattack,
     images,
     network,
+)
+from cascade_vs_autoattack import (
+    autoattack as peer_autoattack,
 )
 
 FILE = Path(__file__).parent / "results" / "standard-vs-autoattack.json"
@@ -46,7 +48,7 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> tuple[dict[str, A
     log: list[Point] = []
     counted = Counted(model)
     wall, cpu = time.perf_counter(), time.process_time()
-    z = standard(counted, x, y, uf.Linf(EPS), seed=seed, log=log)
+    z = autoattack(counted, x, y, uf.Linf(EPS), seed=seed, log=log)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     standing = ~uf.verify(model, x, y, z, uf.Linf(EPS)).success
     row = {
@@ -66,7 +68,7 @@ def compare(name: str, n: int, path: str) -> dict[str, Any]:
     model, (x, y) = network(name), images()
     x, y = x[:n], y[:n]
     runs = [ours(model, x, y, 0)]
-    peer = autoattack(model, x, y, path)
+    peer = peer_autoattack(model, x, y, path)
     runs.append(ours(model, x, y, 1))
     spent = {k: sum(s[k] for s in peer["spent"].values()) for k in ("seconds", "cpu", "forwards", "backwards")}
     other = peer["survivors"][STAGES[-1]]

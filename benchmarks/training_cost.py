@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.core.ascent import Constant
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.data import load_dataset
-from unfooled.evaluation.cascade import cascade
-from unfooled.evaluation.intervals import share
 from unfooled.evaluation.verify import verify
 from unfooled.models import SmallCnn
+from unfooled.statistics.intervals import share
 from unfooled.training import Batches, Fast, Free, Madry, Ramp, Standard, Trades, n_fgsm, train
 
 WIDTH, REPLAYS = 8, 4

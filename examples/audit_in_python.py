@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from unfooled import Classifier, Linf, audit, load_data
-from unfooled.evaluation.records import Mean
 from unfooled.models import SmallCnn
 from unfooled.report import render
+from unfooled.statistics.intervals import Mean
 from unfooled.training import Batches, Standard, train
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from unfooled import Classifier, Linf, load_data, verify
 from unfooled.attacks import apgd
 from unfooled.core.types import TrainingLoss
-from unfooled.evaluation.intervals import share
 from unfooled.models import SmallCnn
+from unfooled.statistics.intervals import share
 from unfooled.training import Batches, Madry, Standard, Trades, train
 
 

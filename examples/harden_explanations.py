@@ -13,7 +13,7 @@ from unfooled import Classifier, Linf, load_data
 from unfooled.attacks import pgd
 from unfooled.core.types import TrainingLoss
 from unfooled.distances import kendall, top_k_intersection
-from unfooled.distances.locality import abs_sum
+from unfooled.distances.maps.locality import abs_sum
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
 from unfooled.training import Batches, Igr, InputGradient, Madry, Ramp, Standard, train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from unfooled._version import __version__
 
 # Resolved on first use (PEP 562), so that `import unfooled` and the command line start without torch.
 _NAMES = {
@@ -15,24 +15,24 @@ _NAMES = {
     "L1": "core.threats",
     "L0": "core.threats",
     "Threat": "core.threats",
-    "BadInput": "core.checks",
-    "Classifier": "core.classifier",
+    "BadInput": "core.errors",
+    "Classifier": "core.model.classifier",
     "ascend": "core.ascent",
-    "counted": "core.modes",
-    "frozen": "core.modes",
+    "counted": "core.model.modes",
+    "frozen": "core.model.modes",
     "load_model": "models.load",
     "load_data": "data.load",
-    "load_shapes": "data.shapes",
-    "load_features": "data.store",
+    "load_shapes": "data.made.shapes",
+    "load_features": "data.formats.feature_sets",
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
-    "audit": "evaluation.audit",
-    "cascade": "evaluation.cascade",
-    "standard": "evaluation.standard",
-    "envelope": "evaluation.envelope",
-    "QUICK": "evaluation.cascade",
-    "NORMAL": "evaluation.cascade",
-    "THOROUGH": "evaluation.cascade",
+    "audit": "evaluation.audit.audit",
+    "cascade": "attacks.ensembles.cascade",
+    "autoattack": "attacks.ensembles.autoattack",
+    "envelope": "attacks.ensembles.envelope",
+    "QUICK": "attacks.ensembles.cascade",
+    "NORMAL": "attacks.ensembles.cascade",
+    "THOROUGH": "attacks.ensembles.cascade",
 }
 _PACKAGES = (
     "attacks",
@@ -44,6 +44,9 @@ _PACKAGES = (
     "features",
     "models",
     "report",
+    "runs",
+    "statistics",
+    "studies",
     "training",
 )
 
@@ -65,18 +68,32 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from unfooled import attacks, core, data, distances, evaluation, explanations, features, models, report, training
+    from unfooled import (
+        attacks,
+        core,
+        data,
+        distances,
+        evaluation,
+        explanations,
+        features,
+        models,
+        report,
+        runs,
+        statistics,
+        studies,
+        training,
+    )
+    from unfooled.attacks.ensembles.autoattack import autoattack
+    from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, cascade
+    from unfooled.attacks.ensembles.envelope import envelope
     from unfooled.core.ascent import ascend
-    from unfooled.core.checks import BadInput
-    from unfooled.core.classifier import Classifier
-    from unfooled.core.modes import counted, frozen
+    from unfooled.core.errors import BadInput
+    from unfooled.core.model.classifier import Classifier
+    from unfooled.core.model.modes import counted, frozen
     from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
+    from unfooled.data.formats.feature_sets import load_features
     from unfooled.data.load import load_data
-    from unfooled.data.shapes import load_shapes
-    from unfooled.data.store import load_features
-    from unfooled.evaluation.audit import audit
-    from unfooled.evaluation.cascade import NORMAL, QUICK, THOROUGH, cascade
-    from unfooled.evaluation.envelope import envelope
-    from unfooled.evaluation.standard import standard
+    from unfooled.data.made.shapes import load_shapes
+    from unfooled.evaluation.audit.audit import audit
     from unfooled.evaluation.verify import Verdict, verify
     from unfooled.models.load import load_model

@@ -27,7 +27,7 @@ from unfooled.distances import (
     peak,
     top_k_intersection,
 )
-from unfooled.evaluation.locality import score_maps
+from unfooled.evaluation.explanations.locality import score_maps
 
 
 def maps(n: int = 5, shape: tuple[int, ...] = (16, 16), seed: int = 0) -> np.ndarray:

@@ -17,12 +17,12 @@ import torch
 
 from unfooled.cli import app as cli
 from unfooled.cli import catalog
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
-from unfooled.studies import attention
-from unfooled.studies import broken_defences as suite
-from unfooled.studies.attention_records import Analysed
-from unfooled.studies.attention_vulnerability import Effort
+from unfooled.studies.attention import study as attention
+from unfooled.studies.attention.records import Analysed
+from unfooled.studies.attention.vulnerability import Effort
+from unfooled.studies.broken_defences import study as suite
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks import apgd
-from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted, frozen, modules_of
+from unfooled.attacks.gradients.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted, frozen, modules_of
 from unfooled.core.threats import Linf
 from unfooled.core.types import Model
 from unfooled.data import load_data

@@ -11,10 +11,10 @@ from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, fgsm, pgd, restarted
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.losses import cross_entropy, dlr, margin
-from unfooled.core.modes import counted
+from unfooled.core.model.modes import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 

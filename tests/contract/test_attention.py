@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.explanations import (
     attention,
     attention_image,

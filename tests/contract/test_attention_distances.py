@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.distances import (
     above_mean,
     centroid_shift,
@@ -28,7 +28,7 @@ from unfooled.distances import (
     top_cells,
     top_share,
 )
-from unfooled.distances import attention as measures
+from unfooled.distances.maps import attention as measures
 
 
 def delta(*cells: tuple[int, int], size: tuple[int, int] = (4, 5)) -> Tensor:

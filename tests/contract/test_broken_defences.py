@@ -13,11 +13,11 @@ from torch import nn
 from unfooled.attacks.pgd import pgd
 from unfooled.core.checks import check_mode
 from unfooled.core.losses import margin
-from unfooled.evaluation.records import Summary
+from unfooled.evaluation.audit.records import Summary
 from unfooled.models import SmallCnn
-from unfooled.studies import defences as d
-from unfooled.studies.broken_defences import CASES, SCALES, Bench, Case, audited, passes_suite
-from unfooled.studies.networks import Ibp, bounds
+from unfooled.studies.broken_defences import defences as d
+from unfooled.studies.broken_defences.networks import Ibp, bounds
+from unfooled.studies.broken_defences.study import CASES, SCALES, Bench, Case, audited, passes_suite
 
 TINY = replace(SCALES["small"], n=40, epochs=5, arch=partial(SmallCnn, width=8))
 BY_NAME = {case.name: case for case in CASES}

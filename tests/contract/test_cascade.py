@@ -12,10 +12,7 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, labels_only, pgd
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import Counted, counted
-from unfooled.core.threats import L0, L1, L2, Linf, Threat
-from unfooled.evaluation.cascade import (
+from unfooled.attacks.ensembles.cascade import (
     NORMAL,
     QUICK,
     THOROUGH,
@@ -29,10 +26,13 @@ from unfooled.evaluation.cascade import (
     cascade,
     targets,
 )
-from unfooled.evaluation.envelope import envelope
-from unfooled.evaluation.records import Config
-from unfooled.evaluation.run import Run
+from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import Counted, counted
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
+from unfooled.runs.chunks import Run
+from unfooled.runs.records import Config
 
 SHAPE = (1, 6, 5)
 THREATS = [Linf(0.03), L2(0.15), L1(0.5), L0(2.0)]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.rays import rays
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 

@@ -10,11 +10,11 @@ from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd
-from unfooled.core.modes import counted
+from unfooled.core.model.modes import counted
 from unfooled.core.threats import Linf
-from unfooled.evaluation.diagnostics import FLOOR, conclude, diagnose, fired, merged
-from unfooled.evaluation.probes import before, finding
-from unfooled.evaluation.records import Finding
+from unfooled.evaluation.checks.after import FLOOR, conclude, diagnose, fired, merged
+from unfooled.evaluation.checks.before import before, finding
+from unfooled.evaluation.checks.table import Finding
 
 SHAPE = (1, 6, 5)
 EPS = Linf(0.1)

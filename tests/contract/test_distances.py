@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.distances import (
     abs_sum,
     either_nonzero,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 import unfooled as uf
 from unfooled.attacks.bisect import bisect
+from unfooled.attacks.ensembles.envelope import PLANS, envelope
 from unfooled.attacks.fmn import fmn
-from unfooled.core.modes import counted
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.model.modes import counted
 from unfooled.core.types import Model
-from unfooled.evaluation.envelope import PLANS, envelope
 
 SHAPE = (1, 6, 5)
 every = pytest.mark.parametrize("norm", list(NORMS), ids=[f"{p:g}" for p in NORMS])

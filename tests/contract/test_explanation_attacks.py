@@ -26,13 +26,13 @@ from unfooled.attacks import (
     random_walk,
     square_explain,
 )
-from unfooled.attacks.explanation import budget_of
-from unfooled.attacks.explanation_objectives import MapObjective, normalised
-from unfooled.core.checks import BadInput
+from unfooled.attacks.explanations.attack import budget_of
+from unfooled.attacks.explanations.objectives import MapObjective, normalised
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.distances import as_maps, dilate, diverse_top_k, kendall, top_k_intersection
-from unfooled.distances.attention import centroid
-from unfooled.evaluation.explanation import (
+from unfooled.distances.maps.attention import centroid
+from unfooled.evaluation.explanations.judge import (
     ATTACKED,
     FAILED,
     SKIPPED,

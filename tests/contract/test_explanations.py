@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import Counted, frozen
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import Counted, frozen
 from unfooled.core.types import Explain
 from unfooled.explanations import (
     Smoothed,

@@ -10,9 +10,9 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks.fab import fab
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 

@@ -15,7 +15,7 @@ from tests.conftest import source
 from torch import Tensor
 
 from unfooled import distances
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.distances import (
     chance,
     corrected,

@@ -18,9 +18,9 @@ from unfooled.attacks.ddn import ddn
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.pdpgd import pdpgd, proximal
 from unfooled.attacks.sigma_zero import sigma_zero
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 

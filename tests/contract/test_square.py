@@ -10,8 +10,8 @@ from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks.square import HALVINGS, side_share, square
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 

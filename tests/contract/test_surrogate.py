@@ -11,10 +11,10 @@ from tests.conftest import linear, points, source, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, pgd
-from unfooled.attacks.adaptive import StraightThrough
-from unfooled.attacks.surrogate import distil, transfer
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
+from unfooled.attacks.gradients.adaptive import StraightThrough
+from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify

@@ -8,7 +8,7 @@ import torch
 from tests.reference import arp_published_slow as slow
 from torch import Tensor, nn
 
-from unfooled.training.arp_published import ArpPublished, enlarge
+from unfooled.training.losses.arp_published import ArpPublished, enlarge
 
 SIDE = 4
 

@@ -13,7 +13,7 @@ from tests.conftest import points, source
 from torch import Tensor
 
 from unfooled.attacks.fab import to_plane
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
 
 norms = pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
 

@@ -12,7 +12,7 @@ from tests.conftest import points, tiny_net
 from torch import Tensor
 
 from unfooled.attacks.fab import fab, to_plane
-from unfooled.core.nearest import NORMS
+from unfooled.core.ascent.nearest import NORMS
 from unfooled.evaluation.verify import verify
 
 SHAPE, STEPS = (1, 6, 5), 25

@@ -16,23 +16,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unfooled.evaluation.records import (
-    CurvePoint,
-    Environment,
-    Estimate,
-    Example,
-    Finding,
-    Mean,
-    Movement,
-    Nearness,
-    Passes,
-    Progress,
-    ReasonExample,
-    ReasonPoint,
-    Reasons,
-    Summary,
-    write_record,
-)
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
+from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.explanations.records import Movement, ReasonExample, ReasonPoint, Reasons
+from unfooled.runs.records import Environment, Passes, write_record
+from unfooled.statistics.intervals import Estimate, Mean
 
 NOTHING = Mean(value=None, low=None, high=None, n=0)
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import counted
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import counted
 from unfooled.core.threats import Linf
 from unfooled.explanations import attention, attention_scores
+from unfooled.explanations.masks import fill_blur, fill_mean, fill_noise
 from unfooled.training import (
     Arp,
     ArpPublished,
@@ -34,7 +35,6 @@ from unfooled.training import (
     two_class,
     uniform_gap,
 )
-from unfooled.training.arp import fill_blur, fill_mean, fill_noise
 from unfooled.training.loop import Checkpoint
 from unfooled.training.progress import Notes
 

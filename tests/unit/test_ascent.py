@@ -12,7 +12,7 @@ from tests.conftest import interior, points, source, tiny_net
 from torch import Tensor
 
 from unfooled.core.ascent import Auto, Constant, Decaying, Rule, State, ascend
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.shapes import flat

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unfooled.evaluation.attention import attend, attention_moved, attention_records
+from unfooled.evaluation.explanations.attention import attend, attention_moved, attention_records
 
 
 class Bright(nn.Module):

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import Counted
+from unfooled.attacks.ensembles.cascade import Ascents, Effort
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Linf
 from unfooled.distances import js
-from unfooled.evaluation.cascade import Ascents, Effort
-from unfooled.evaluation.records import read_record
 from unfooled.report.study import render_study
-from unfooled.studies import arp_defence as defence
-from unfooled.studies import attention as study
-from unfooled.studies import attention_statistics as st
-from unfooled.studies import attention_vulnerability as vulnerability
-from unfooled.studies.attention_records import Analysed, Crossed, Judged
-from unfooled.studies.attribution_networks import Task
-from unfooled.studies.figures import over_seeds
-from unfooled.studies.records import StudySummary
+from unfooled.runs.records import read_record
+from unfooled.studies.attention import defence as defence
+from unfooled.studies.attention import statistics as st
+from unfooled.studies.attention import study as study
+from unfooled.studies.attention import vulnerability as vulnerability
+from unfooled.studies.attention.records import Analysed, Crossed, Judged
+from unfooled.studies.attribution_robustness.networks import Task
+from unfooled.studies.common.figures import over_seeds
+from unfooled.studies.common.records import StudySummary
 
 SMALL = partial(study.four_convolutions, widths=(4, 4, 6, 6))
 FEW = Effort("few", (Ascents(3),))
@@ -329,7 +329,7 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
     was = gone.read_bytes()
     gone.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("unfooled.studies.fitting.train", lambda *a, **k: iter(()))
+        patch.setattr("unfooled.studies.common.fitting.train", lambda *a, **k: iter(()))
         patch.setattr(vulnerability, "envelope", never)
         (tmp_path / "points" / f"{gone.stem}.npy").unlink()
         with pytest.raises(AssertionError):

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 
 from unfooled.attacks import pgd
-from unfooled.core.checks import BadInput
-from unfooled.evaluation import intervals
-from unfooled.evaluation.records import read_record
+from unfooled.core.errors import BadInput
 from unfooled.report.study import render_study
-from unfooled.studies import attribution_robustness as study
-from unfooled.studies.attribution_figures import average
-from unfooled.studies.attribution_networks import SCALES, Arm, Bench, Scale, Task, two_convolutions
-from unfooled.studies.attribution_records import Network, Pool, Scores
-from unfooled.studies.records import StudySummary, array, listed
+from unfooled.runs.records import read_record
+from unfooled.statistics import intervals
+from unfooled.studies.attribution_robustness import study as study
+from unfooled.studies.attribution_robustness.figures import average
+from unfooled.studies.attribution_robustness.networks import SCALES, Arm, Bench, Scale, Task, two_convolutions
+from unfooled.studies.attribution_robustness.records import Network, Pool, Scores
+from unfooled.studies.common.records import StudySummary, array, listed
 from unfooled.training import Madry, Standard
 
 TASK = Task("digits", 0.15, (6,), (1,), 10, batch=32, lr=5e-3, arch=partial(two_convolutions, width=4, hidden=16))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks import pgd
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
-from unfooled.core.names import spelled
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model, TrainingLoss
 from unfooled.explanations import input_x_gradient, integrated_gradients, saliency, smooth_relu
 from unfooled.explanations.paths import midpoint
+from unfooled.runs.spelling import spelled
 from unfooled.training import (
     Batches,
     Free,
@@ -36,9 +36,9 @@ from unfooled.training import (
     Trades,
     train,
 )
-from unfooled.training.grouped import grouped_mean
-from unfooled.training.inner import InEval
 from unfooled.training.loop import Checkpoint
+from unfooled.training.losses.grouped import grouped_mean
+from unfooled.training.losses.inner import InEval
 from unfooled.training.progress import loss_at, memory_of, replays_of, threat_of
 
 THREAT = Linf(0.05)

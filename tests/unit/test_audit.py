@@ -14,14 +14,15 @@ from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.attacks.ensembles.cascade import Ascents, Bursts, Effort, Searches
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
-from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.cascade import Ascents, Bursts, Effort, Searches
-from unfooled.evaluation.records import Summary, read_record
-from unfooled.evaluation.subject import fingerprint, get_to_know
+from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.subject import fingerprint, get_to_know
 from unfooled.evaluation.verify import verify
+from unfooled.runs.records import read_record
 
 SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
 PLAN = Plan(

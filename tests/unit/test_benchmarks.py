@@ -15,7 +15,7 @@ import torch
 
 from unfooled.data import load_dataset
 from unfooled.models import SmallCnn
-from unfooled.studies.attention_records import Judged
+from unfooled.studies.attention.records import Judged
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas, load_shapes
-from unfooled.studies.attention import known_samples
+from unfooled.studies.attention.study import known_samples
 
 
 def test_masks_of_boxes_are_shares_of_pixels() -> None:

@@ -13,9 +13,10 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, fgsm, pgd
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier, logits_of
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import margin
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.outputs import logits_of
 from unfooled.core.threats import L2, Linf
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import points
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.features.corruptions import (
     FIVE,
     Corruption,

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.data import Dataset, load_data, load_dataset
-from unfooled.data.arrays import samples
-from unfooled.data.idx import read_idx
+from unfooled.data.formats.arrays import samples
+from unfooled.data.formats.idx import read_idx
 
 DATA = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))
 

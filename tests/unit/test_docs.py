@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import unfooled
-from unfooled.evaluation.records import Summary
+from unfooled.evaluation.audit.records import Summary
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

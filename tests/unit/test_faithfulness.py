@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput
-from unfooled.evaluation.faithfulness import gradient_alignment, parameter_randomisation, perturbation_curves
-from unfooled.training.arp import fill_blur
+from unfooled.core.errors import BadInput
+from unfooled.evaluation.explanations.faithfulness import (
+    gradient_alignment,
+    parameter_randomisation,
+    perturbation_curves,
+)
+from unfooled.explanations.masks import fill_blur
 
 
 class Weighted(nn.Module):

@@ -13,16 +13,16 @@ from tests.unit.test_training import THREAT, fit, fresh, problem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import Counted
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import Counted
 from unfooled.core.threats import L2, Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.data import load_data
 from unfooled.models import SmallCnn
 from unfooled.training import Batches, Epoch, Fast, Free, Madry, Monitor, Ramp, Standard, Trades, n_fgsm, train
-from unfooled.training.inner import worst_points
 from unfooled.training.loop import Checkpoint
-from unfooled.training.memory import Carried, Starts
+from unfooled.training.losses.inner import worst_points
+from unfooled.training.losses.memory import Carried, Starts
 
 
 def losses(threat: Linf | L2) -> list[Any]:

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.attacks.pgd import pgd
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
-from unfooled.core.hashes import weights_hash
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L2
-from unfooled.data import store
-from unfooled.data.store import FeatureSet, load_features, save_features, stored, to_bytes
+from unfooled.data.formats import feature_sets as store
+from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features, stored, to_bytes
 from unfooled.features.cleaning import open_mask
 from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
 from unfooled.features.inversion import Encoder
-from unfooled.features.shards import Rows, discard, in_shards, saving
+from unfooled.runs.hashes import weights_hash
+from unfooled.runs.shards import Rows, discard, in_shards, saving
 
 
 def net() -> nn.Sequential:

@@ -16,25 +16,14 @@ from scipy.stats import beta
 from torch import nn
 
 from unfooled.attacks import pgd
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
-from unfooled.evaluation import intervals
-from unfooled.evaluation.records import read_record
 from unfooled.features import groups
 from unfooled.report.study import render_study
-from unfooled.studies import mnist_features as study
-from unfooled.studies import radii
-from unfooled.studies.features_networks import (
-    AS_TABLED,
-    SCALES,
-    Bench,
-    DecayedAdam,
-    Ordered,
-    Recipe,
-    Retraining,
-    Scale,
-)
-from unfooled.studies.features_records import (
+from unfooled.runs.records import read_record
+from unfooled.statistics import intervals
+from unfooled.studies.common import radii
+from unfooled.studies.common.features_records import (
     Aligned,
     Alignments,
     Attacked,
@@ -45,9 +34,20 @@ from unfooled.studies.features_records import (
     packed,
     unpacked,
 )
-from unfooled.studies.figures import claim, mean
-from unfooled.studies.fitting import Updates
-from unfooled.studies.records import Claim, StudySummary
+from unfooled.studies.common.figures import claim, mean
+from unfooled.studies.common.fitting import Updates
+from unfooled.studies.common.records import Claim, StudySummary
+from unfooled.studies.mnist_features import study as study
+from unfooled.studies.mnist_features.networks import (
+    AS_TABLED,
+    SCALES,
+    Bench,
+    DecayedAdam,
+    Ordered,
+    Recipe,
+    Retraining,
+    Scale,
+)
 from unfooled.training import Batches, Standard, train
 from unfooled.training.loop import Checkpoint
 
@@ -171,7 +171,7 @@ def test_seeds_are_averaged_by_image() -> None:
 
 
 def test_what_is_trained_on_rebuilt_images_begins_elsewhere_than_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfooled.studies.features_networks.fitted", lambda *_, **__: 0.0)  # nothing is trained
+    monkeypatch.setattr("unfooled.studies.mnist_features.networks.fitted", lambda *_, **__: 0.0)  # nothing is trained
     bench = Bench(TINY)
     (rule,) = [one for one in TINY.retrainings if one.name == "group set, published rule"]
     fresh = bench.retrained(replace(rule, origin="originals"), 0).state_dict()
@@ -329,7 +329,7 @@ def test_a_set_that_was_made_is_read_and_checked(tmp_path: Path, monkeypatch: py
     (tmp_path / "sets/untrained.json").unlink()  # a kill before the manifest was written
     assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
     with monkeypatch.context() as patch:
-        patch.setattr("unfooled.studies.features_networks.non_robust_set", None)
+        patch.setattr("unfooled.studies.mnist_features.networks.non_robust_set", None)
         assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
     other = Bench(TINY, tmp_path)
     with torch.no_grad():

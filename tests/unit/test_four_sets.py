@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unfooled.data import store
-from unfooled.studies.four_sets import RANDOM, SCALES, Bench
+from unfooled.data.formats import feature_sets as store
+from unfooled.studies.robust_features.sets import RANDOM, SCALES, Bench
 
 
 def test_a_set_that_a_kill_left_without_its_manifest_is_made_again(

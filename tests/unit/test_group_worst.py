@@ -11,7 +11,7 @@ from tests.conftest import points
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import margin
 from unfooled.core.threats import Linf
 from unfooled.data import load_data

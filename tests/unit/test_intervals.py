@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from unfooled.evaluation import intervals
-from unfooled.evaluation.intervals import mcnemar
+from unfooled.statistics import intervals
+from unfooled.statistics.intervals import mcnemar
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (7, 7), (3, 10), (918, 1000)])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.core.ascent import Decaying, Polyak, ascend
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.features.inversion import Encoder, Inversion, invert_features, last_features
 from unfooled.models import MnistCnn

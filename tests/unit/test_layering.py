@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ from unfooled.core import threats
 ROOT = Path(unfooled.__file__).parent
 LEVELS = [
     ("core",),
+    ("runs", "statistics", "drawing"),
     ("distances", "explanations", "data", "models"),
     ("attacks",),
-    ("training", "purification", "features", "counterfactuals"),
+    ("training", "purification", "features", "counterfactuals", "certification"),
     ("evaluation",),
     ("studies", "report", "compat"),
+    ("workflows",),
     ("cli",),
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
@@ -47,7 +50,7 @@ def faults(source: str, inside: str) -> list[str]:
         first, *rest = name.split(".")
         if first in FORBIDDEN:
             bad.append(name)
-        if first != "unfooled" or not rest or rest[0] in (own, "__version__"):
+        if first != "unfooled" or not rest or rest[0] in (own, "__version__", "_version"):
             continue
         package = unfooled._NAMES.get(rest[0], rest[0]).split(".")[0]
         if package not in LEVEL or LEVEL[package] >= LEVEL[own]:
@@ -73,6 +76,7 @@ def test_imports_go_down_the_levels() -> None:
         ("from unfooled.attacks.fgsm import fgsm", []),
         ("import unfooled", []),
         ("from unfooled import __version__", []),
+        ("from unfooled._version import __version__", []),
         ("from . import fgsm", []),
         ("from unfooled.core.threats import Linf", []),
         ("from unfooled import Linf", []),
@@ -87,6 +91,73 @@ def test_imports_go_down_the_levels() -> None:
 )
 def test_the_rule_itself(line: str, bad: list[str]) -> None:
     assert faults(line, "unfooled.attacks") == bad
+
+
+def files_imported(source: str, inside: str, files: set[str]) -> set[str]:
+    """Modules of the package that a module imports, anywhere in it but under TYPE_CHECKING; each is a file."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+
+    def file_of(name: str) -> str:
+        parts = name.split(".")
+        return next((stem for k in range(len(parts), 0, -1) if (stem := ".".join(parts[:k])) in files), "")
+
+    return {file_of(name) for name in imports(ast.unparse(tree), inside)} - {""}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle of modules, or nothing."""
+    done: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for other in sorted(graph.get(node, set())):
+            if found := visit(other, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    for node in sorted(graph):
+        if found := visit(node, []):
+            return found
+    return []
+
+
+def module_graph(root: Path) -> dict[str, set[str]]:
+    """Which file imports which."""
+    sources = {}
+    for path in root.rglob("*.py"):
+        parts = ("unfooled", *path.relative_to(root).with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        inside = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        sources[name] = (inside, path.read_text(encoding="utf-8"))
+    files = set(sources)
+    graph = {name: files_imported(source, inside, files) - {name} for name, (inside, source) in sources.items()}
+    # The package's own `__init__` is lazy: it imports nothing but the version.
+    return {name: used - {"unfooled"} for name, used in graph.items()}
+
+
+def test_no_file_is_part_of_a_circle() -> None:
+    graph = module_graph(ROOT)
+    assert len(graph) > 200
+    assert circle(graph) == []
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    copy = tmp_path / "unfooled"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    planted = copy / "core" / "rng.py"
+    planted.write_text(planted.read_text() + "\n\ndef late():\n    from unfooled.core import shapes\n")
+    shapes = copy / "core" / "shapes.py"
+    shapes.write_text(shapes.read_text() + "\nfrom unfooled.core.threats import Linf\n")
+    found = circle(module_graph(copy))
+    assert found[0] == found[-1]
+    assert "unfooled.core.shapes" in found
 
 
 def test_siblings_do_not_know_each_other() -> None:

@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, SmallCnn, load_model
 
 DATA = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Linf
 from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
 from unfooled.models.architectures import build, build_like, fitting
-from unfooled.models.cifar_resnet import PadShortcut
-from unfooled.models.small_cnn import GridPool
+from unfooled.models.nets.cifar_resnet import PadShortcut
+from unfooled.models.nets.small_cnn import GridPool
 
 DIGITS = ("lenet5", "mnist-cnn", "strided-cnn", "trades-small-cnn")
 NATIVE = {"small-cnn": (1, 8, 8), **dict.fromkeys(DIGITS, (1, 28, 28))}

@@ -13,9 +13,11 @@ from tests.conftest import points
 from torch import Tensor, nn
 
 from unfooled.attacks import pgd
-from unfooled.core.checks import BadInput, check_mode
-from unfooled.core.classifier import Classifier, logits_of
-from unfooled.core.modes import counted, evaluating, frozen, in_training, modules_of
+from unfooled.core.checks import check_mode
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import counted, evaluating, frozen, in_training, modules_of
+from unfooled.core.model.outputs import logits_of
 from unfooled.core.threats import Linf
 
 

@@ -13,14 +13,16 @@ from tests.conftest import points, tiny_net
 from tests.unit.test_audit import PLAN, SHAPE, subject
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import L0, Linf
 from unfooled.distances import abs_sum, chance, corrected, lens_recall, top_k_intersection
-from unfooled.evaluation import reasons
-from unfooled.evaluation.audit import audit
-from unfooled.evaluation.reasons import Attacked, Way, order, shrunk, way_of
-from unfooled.evaluation.records import Reasons, Summary, read_record
+from unfooled.evaluation.audit.audit import audit
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.explanations import survival as reasons
+from unfooled.evaluation.explanations.records import Reasons
+from unfooled.evaluation.explanations.survival import Attacked, Way, order, shrunk, way_of
 from unfooled.explanations import grad_cam, saliency
+from unfooled.runs.records import read_record
 
 EPS = 0.1
 

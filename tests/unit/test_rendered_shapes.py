@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import unfooled
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.data import load_dataset, load_shapes
-from unfooled.data.shapes import ATTRIBUTES, FACTORS, PARTS, SIZES, Shapes, attributes_of, render
+from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, PARTS, SIZES, Shapes, attributes_of, render
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.unit.report_runs import NOTHING, Page, estimate, fabricate, judged, reasons
 
-from unfooled.core.checks import BadInput
-from unfooled.evaluation.records import CurvePoint, Estimate, Passes, Summary, write_record
+from unfooled.core.errors import BadInput
+from unfooled.drawing.pictures import colours
+from unfooled.drawing.theme import TOKENS
+from unfooled.evaluation.audit.records import CurvePoint, Summary
 from unfooled.report import render, words
 from unfooled.report.__main__ import main
-from unfooled.report.compare import compare, difference, unlike
-from unfooled.report.pictures import colours
 from unfooled.report.runs import letter, read_run, read_runs
-from unfooled.report.theme import TOKENS
+from unfooled.report.sections.compare import compare, difference, unlike
+from unfooled.runs.records import Passes, write_record
+from unfooled.statistics.intervals import Estimate
 
 EVIL = '</title></script><script>alert(1)</script><img src=x onerror=alert(2)>"\' onload="alert(3)&amp;'
 

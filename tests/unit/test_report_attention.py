@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from unfooled.attacks.ensembles.cascade import Ascents, Effort
 from unfooled.core.threats import Linf
-from unfooled.evaluation.attention import summarise_attention
-from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.cascade import Ascents, Effort
+from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
-from unfooled.report.attention import enlarged, looked, overlay, told
 from unfooled.report.page import render
 from unfooled.report.runs import read_run
+from unfooled.report.sections.attention import enlarged, looked, overlay, told
 
 PLAN = Plan(effort=Effort("few", (Ascents(2),)), nearest_budget=100, floor=50, reasons=None, explain=saliency)
 

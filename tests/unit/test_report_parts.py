@@ -11,12 +11,13 @@ import pytest
 from safetensors.torch import load_file
 from tests.unit.report_runs import Page, estimate, fabricate, summary
 
-from unfooled.evaluation.records import Mean, Summary
+from unfooled.drawing.pictures import amplification, bars, change, colours, heat, limit, photograph, relevance
+from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render, words
-from unfooled.report.confusion import confusion
-from unfooled.report.curves import eps_ticks, figure
-from unfooled.report.pictures import amplification, bars, change, colours, heat, limit, photograph, relevance
 from unfooled.report.runs import read_run
+from unfooled.report.sections.confusion import confusion
+from unfooled.report.sections.curves import eps_ticks, figure
+from unfooled.statistics.intervals import Mean
 
 
 def page(tmp_path: Path, **changes: Any) -> Page:

@@ -8,13 +8,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tests.unit.report_runs import Page, estimate, fabricate, reasons, summary
 
-from unfooled.core.checks import BadInput
-from unfooled.evaluation.records import Reasons, Summary
+from unfooled.core.errors import BadInput
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.explanations.records import Reasons
 from unfooled.report import render
-from unfooled.report.compare import compare, unlike
 from unfooled.report.page import LARGEST
-from unfooled.report.reasons import beaten, counts, groups, points_of, shares
 from unfooled.report.runs import Run, read_run, read_runs
+from unfooled.report.sections.compare import compare, unlike
+from unfooled.report.sections.reasons import beaten, counts, groups, points_of, shares
 from unfooled.report.words import EPS
 
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, judged, nearness, stages, summary
 
-from unfooled.evaluation.records import Finding, Nearness, Progress
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.drawing.plots import Dot, Label, extent, log_ticks, placed, share_ticks
+from unfooled.evaluation.audit.records import Nearness
+from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
-from unfooled.report.compare import compare
-from unfooled.report.effort import attacking, flatness, progress, steps
-from unfooled.report.nearness import classes, groups, median, survival
-from unfooled.report.plots import Dot, Label, extent, log_ticks, placed, share_ticks
 from unfooled.report.runs import Run, read_run, read_runs
+from unfooled.report.sections.compare import compare
+from unfooled.report.sections.effort import attacking, flatness, progress, steps
+from unfooled.report.sections.nearness import classes, groups, median, survival
 from unfooled.report.trust import TITLES, doubted, tone
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")

@@ -15,19 +15,19 @@ import torch
 from PIL import Image
 
 from unfooled.attacks import pgd
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import L2
-from unfooled.data.store import load_features
-from unfooled.evaluation.records import read_record
+from unfooled.data.formats.feature_sets import load_features
 from unfooled.models import load_model
 from unfooled.report.study import render_study
-from unfooled.studies import four_sets as sets
-from unfooled.studies import radii
-from unfooled.studies import robust_features as study
-from unfooled.studies.features_records import Attacked, Measured, columns
-from unfooled.studies.fitting import Updates
-from unfooled.studies.four_sets import SCALES, Bench, Scale, Task
-from unfooled.studies.records import StudySummary
+from unfooled.runs.records import read_record
+from unfooled.studies.common import radii
+from unfooled.studies.common.features_records import Attacked, Measured, columns
+from unfooled.studies.common.fitting import Updates
+from unfooled.studies.common.records import StudySummary
+from unfooled.studies.robust_features import sets as sets
+from unfooled.studies.robust_features import study as study
+from unfooled.studies.robust_features.sets import SCALES, Bench, Scale, Task
 
 SMALL: dict[str, Any] = {"width": 4}
 TASK = Task(

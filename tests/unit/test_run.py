@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
-from unfooled.core.files import write_whole
-from unfooled.core.modes import Counted
-from unfooled.evaluation.records import Config, read_record, write_record
-from unfooled.evaluation.run import Run
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import Counted
+from unfooled.runs.chunks import Run
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Config, read_record, write_record
 
 
 def config(**changes: object) -> Config:

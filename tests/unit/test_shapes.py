@@ -7,9 +7,9 @@ import torch
 from tests.conftest import points, tiny_net
 from torch import Tensor
 
-from unfooled.core import rows
-from unfooled.core.rows import fitting_batch
-from unfooled.core.shapes import chunked, flat, free_bytes, per_sample, where_rows
+from unfooled.core.model import batching as rows
+from unfooled.core.model.batching import chunked, fitting_batch, free_bytes
+from unfooled.core.shapes import flat, per_sample, where_rows
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (3, 2, 5), (2, 2, 2, 2)])

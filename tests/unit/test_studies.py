@@ -15,17 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.records import Config, Environment, read_record
+from unfooled.drawing.figures import Picture
 from unfooled.models import SmallCnn
 from unfooled.report.study import cell, render_study, table
-from unfooled.studies import broken_defences as suite
-from unfooled.studies.broken_defences import CASES, Case, Row, claims, flagged, informed, passes_suite
-from unfooled.studies.networks import RECIPES, fit
-from unfooled.studies.records import Claim, Picture, StudySummary
-from unfooled.studies.units import Units
+from unfooled.runs.records import Config, Environment, read_record
+from unfooled.runs.units import Units
+from unfooled.studies.broken_defences import study as suite
+from unfooled.studies.broken_defences.networks import RECIPES, fit
+from unfooled.studies.broken_defences.study import CASES, Case, Row, claims, flagged, informed, passes_suite
+from unfooled.studies.common.records import Claim, StudySummary
 
 EVIL = "</script><script>alert(1)</script><b onload=alert(2)>&amp;"
 FEW = tuple(case for case in CASES if case.number in (4, 10, 31, 39))
@@ -94,7 +95,7 @@ def small(value: float) -> Claim:
 
 
 def test_starts_that_share_a_folder_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfooled.studies.units.POLL", 0.01)
+    monkeypatch.setattr("unfooled.runs.units.POLL", 0.01)
     names, done, begun = [str(k) for k in range(6)], [], threading.Barrier(2)
     found: dict[int, list[Claim]] = {}
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
-from unfooled.core.modes import Counted
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import Counted
 from unfooled.explanations.gradients import saliency
 from unfooled.explanations.surgery import Smoothed, smooth_relu
 

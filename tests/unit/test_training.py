@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unfooled.attacks import pgd
 from unfooled.core.ascent import Constant
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import L2, Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.evaluation.verify import verify

@@ -9,15 +9,14 @@ Attacks on the reason instead of the label: `attack_explanation` with its object
 search `square_explain`, and the baselines `random_point`, `best_of_random`, `random_walk`.
 """
 
-from unfooled.attacks.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
 from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
-from unfooled.attacks.attention import attention_hold, attention_only, attention_pgd, iou_below
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
-from unfooled.attacks.explanation import Differences, attack_explanation
-from unfooled.attacks.explanation_noise import best_of_random, random_point, random_walk, square_explain
-from unfooled.attacks.explanation_objectives import (
+from unfooled.attacks.explanations.attack import Differences, attack_explanation
+from unfooled.attacks.explanations.attention import attention_hold, attention_only, attention_pgd, iou_below
+from unfooled.attacks.explanations.noise import best_of_random, random_point, random_walk, square_explain
+from unfooled.attacks.explanations.objectives import (
     cosine,
     into,
     kendall_surrogate,
@@ -28,6 +27,8 @@ from unfooled.attacks.explanation_objectives import (
 from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
+from unfooled.attacks.gradients.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.pdpgd import pdpgd
@@ -37,7 +38,6 @@ from unfooled.attacks.restarts import restarted
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square
 from unfooled.attacks.step_ll import r_step_ll, step_ll
-from unfooled.attacks.surrogate import distil, transfer
 
 __all__ = [
     "Averaged",

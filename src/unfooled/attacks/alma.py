@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput
+from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import margin
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from unfooled.attacks.restarts import restarted
 from unfooled.core.ascent import Ascent, Auto, ascend
-from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
-from unfooled.core.modes import frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat, project_l1_box
 from unfooled.core.types import Loss, Model, Objective
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from unfooled.core.ascent import Auto, ascend
+from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.losses import margin
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model

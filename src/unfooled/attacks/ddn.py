@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
+from unfooled.core.ascent.nearest import Nearest, check_minimal, cosine, decided, loss_and_gradient, unbounded
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, cosine, decided, loss_and_gradient, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model

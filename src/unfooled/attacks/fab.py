@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput, input_gradient
+from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, unbounded
+from unfooled.core.checks import input_gradient
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.losses import margin, margin_targeted, true_logit
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, decided, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Box
 from unfooled.core.types import Model

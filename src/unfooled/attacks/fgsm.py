@@ -12,7 +12,7 @@ from unfooled.core.ascent import Constant, ascend
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.goals import fooling
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.rays import rays
-from unfooled.core.checks import BadInput, check_attack
+from unfooled.core.checks import check_attack
+from unfooled.core.errors import BadInput
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
 from unfooled.core.losses import margin
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model

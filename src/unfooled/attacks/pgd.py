@@ -12,10 +12,11 @@ from torch import Tensor
 
 from unfooled.attacks.restarts import restarted
 from unfooled.core.ascent import Decaying, Rule, ascend
-from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput
+from unfooled.core.ascent.nearest import check_minimal, unbounded
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, read_logits
-from unfooled.core.nearest import check_minimal, unbounded
 from unfooled.core.shapes import flat
 from unfooled.core.types import Model
 

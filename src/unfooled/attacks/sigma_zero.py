@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unfooled.core.ascent.nearest import Nearest, check_minimal, cosine, decided, unbounded
 from unfooled.core.checks import check_differentiable
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
-from unfooled.core.modes import frozen
-from unfooled.core.nearest import Nearest, check_minimal, cosine, decided, unbounded
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model

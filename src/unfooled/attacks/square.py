@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import margin
 from unfooled.core.shapes import per_sample

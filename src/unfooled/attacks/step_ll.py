@@ -21,7 +21,7 @@ from unfooled.core.ascent import Constant, ascend
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.losses import cross_entropy
-from unfooled.core.modes import frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import per_sample, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unfooled import __version__
+from unfooled._version import __version__
 from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, report, study, train
 from unfooled.cli.errors import INTERRUPTED, guarded
 

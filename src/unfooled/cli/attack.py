@@ -61,7 +61,7 @@ def attack(
         typer.echo(lib.dumps(record, indent=2))
     elif not quiet:
         from unfooled.cli import show
-        from unfooled.evaluation.records import Estimate
+        from unfooled.statistics.intervals import Estimate
 
         show.out.print(f"clean accuracy   {show.percent(Estimate(**record['clean_accuracy']))}")
         show.out.print(f"robust accuracy  {show.percent(Estimate(**record['robust_accuracy']))} at most")
@@ -78,12 +78,12 @@ def search(
     import torch
 
     from unfooled.cli import show
-    from unfooled.core.files import write_whole
-    from unfooled.core.modes import counted
-    from unfooled.core.rows import fitting_batch
-    from unfooled.evaluation import intervals
-    from unfooled.evaluation.subject import get_to_know
+    from unfooled.core.model.batching import fitting_batch
+    from unfooled.core.model.modes import counted
+    from unfooled.evaluation.checks.subject import get_to_know
     from unfooled.evaluation.verify import verify
+    from unfooled.runs.files import write_whole
+    from unfooled.statistics import intervals
 
     x, y, found = given.x, given.y, []
     subject = get_to_know(given.model, x, y)

@@ -13,7 +13,7 @@ from unfooled.cli import catalog, options
 from unfooled.cli.errors import Below, Refused
 
 if TYPE_CHECKING:
-    from unfooled.evaluation.records import Summary
+    from unfooled.evaluation.audit.records import Summary
 
 NEAREST = {"quick": 200, "normal": 400, "thorough": 1000}  # passes a sample for its nearest adversarial example
 BOUNDED = ("robust_accuracy", "clean_accuracy")
@@ -169,8 +169,8 @@ def judge(
 ) -> Summary:
     """Bind the names to functions and run the audit with progress bars."""
     from unfooled.cli import show
-    from unfooled.core.rows import fitting_batch
-    from unfooled.evaluation.audit import Plan, audit
+    from unfooled.core.model.batching import fitting_batch
+    from unfooled.evaluation.audit.audit import Plan, audit
 
     if attack is None and (steps is not None or restarts != 1):
         attack = "apgd-ce" if allowed.norm >= 2 else "pgd-margin"

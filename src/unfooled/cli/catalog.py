@@ -26,10 +26,10 @@ ATTACKS = {
 STEPS = {"apgd": 100, "square": 5000, "labels": 1000}
 """Of attacks, by how their name begins; 40 of the others."""
 EFFORTS = {
-    "quick": "evaluation.cascade:QUICK",
-    "normal": "evaluation.cascade:NORMAL",
-    "thorough": "evaluation.cascade:THOROUGH",
-    "autoattack": "evaluation.standard:standard",
+    "quick": "attacks.ensembles.cascade:QUICK",
+    "normal": "attacks.ensembles.cascade:NORMAL",
+    "thorough": "attacks.ensembles.cascade:THOROUGH",
+    "autoattack": "attacks.ensembles.autoattack:autoattack",
 }
 EXPLANATIONS = {
     "saliency": "explanations.gradients:saliency",
@@ -51,19 +51,19 @@ OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """What an attack on an explanation maximises, and which of k, w and mask it takes."""
 TRAINING = {
-    "standard": "training.standard:Standard",
-    "madry": "training.madry:Madry",
-    "trades": "training.trades:Trades",
-    "fast": "training.fast:Fast",
-    "n-fgsm": "training.fast:n_fgsm",
-    "free": "training.free:Free",
-    "ig-norm": "training.attribution:IgNorm",
-    "ig-sum-norm": "training.attribution:IgSumNorm",
-    "igr": "training.igr:Igr",
-    "r2et": "training.r2et:R2et",
-    "input-gradient": "training.input_gradient:InputGradient",
-    "arp": "training.arp:arp",
-    "group-worst": "training.group_worst:GroupWorst",
+    "standard": "training.losses.standard:Standard",
+    "madry": "training.losses.madry:Madry",
+    "trades": "training.losses.trades:Trades",
+    "fast": "training.losses.fast:Fast",
+    "n-fgsm": "training.losses.fast:n_fgsm",
+    "free": "training.losses.free:Free",
+    "ig-norm": "training.losses.attribution:IgNorm",
+    "ig-sum-norm": "training.losses.attribution:IgSumNorm",
+    "igr": "training.losses.igr:Igr",
+    "r2et": "training.losses.r2et:R2et",
+    "input-gradient": "training.losses.input_gradient:InputGradient",
+    "arp": "training.losses.arp:arp",
+    "group-worst": "training.losses.group_worst:GroupWorst",
 }
 FEATURES = {
     "robust": "features.datasets:robust_set",
@@ -73,7 +73,7 @@ FEATURES = {
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (
-        "studies.broken_defences:study",
+        "studies.broken_defences.study:study",
         "Thirty-two broken defences and nine honest networks: does an audit tell them apart?",
         {
             "small": "digits, 100 images a case; some 5 minutes on 2 cores",
@@ -82,7 +82,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "attribution-robustness": (
-        "studies.attribution_robustness:study",
+        "studies.attribution_robustness.study:study",
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
@@ -91,7 +91,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "mnist-features": (
-        "studies.mnist_features:study",
+        "studies.mnist_features.study:study",
         "Are robust features a data set? Networks trained on what others see of MNIST, with controls and under attack",
         {
             "small": "digits, 1,000 images rebuilt; some 3 minutes on 2 cores",
@@ -100,7 +100,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "robust-features": (
-        "studies.robust_features:study",
+        "studies.robust_features.study:study",
         "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
         {
             "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
@@ -109,7 +109,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "attention": (
-        "studies.attention:study",
+        "studies.attention.study:study",
         "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",
         {
             "small": "rendered shapes; some 3 minutes on 2 cores; --model: a minute or two",

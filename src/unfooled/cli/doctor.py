@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from unfooled import __version__
+from unfooled._version import __version__
 from unfooled.cli import options
 
 EXTRAS = {"timm": "timm:NAME models", "transformers": "Hugging Face models", "captum": "peer in the tests"}
@@ -24,7 +24,7 @@ def examine() -> dict[str, Any]:
     """Versions, devices, memory, extras and data, as plain values."""
     import torch
 
-    from unfooled.core.shapes import free_bytes
+    from unfooled.core.model.batching import free_bytes
 
     def version(name: str) -> str:
         try:

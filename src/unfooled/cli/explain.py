@@ -74,8 +74,8 @@ def explain(
 
     from unfooled.cli import show
     from unfooled.core.checks import check_mode
-    from unfooled.core.files import write_whole
     from unfooled.core.goals import read_logits
+    from unfooled.runs.files import write_whole
 
     check_mode(given.model)
     method_ = catalog.resolve(path)

@@ -86,9 +86,9 @@ def read_region(path: Path) -> Tensor:
     import numpy as np
     import torch
 
-    from unfooled.core.names import missing_file
-    from unfooled.data.folders import SUFFIXES, decode
-    from unfooled.data.maps import read_maps
+    from unfooled.core.errors import missing_file
+    from unfooled.data.formats.folders import SUFFIXES, decode
+    from unfooled.data.formats.maps import read_maps
 
     if not path.is_file():
         raise missing_file(path, (".npy", *sorted(SUFFIXES)))
@@ -123,9 +123,9 @@ def search(given: options.Inputs, target: Tensor, explain: Any, how: Asked, *, s
     import torch
 
     from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
-    from unfooled.distances.locality import as_maps
-    from unfooled.evaluation.explanation import ATTACKED, STATUSES, explanation_robustness
-    from unfooled.evaluation.movement import TOP
+    from unfooled.distances.maps.locality import as_maps
+    from unfooled.evaluation.explanations.judge import ATTACKED, STATUSES, explanation_robustness
+    from unfooled.evaluation.explanations.movement import TOP
 
     model, x = given.model, given.x
     one = as_maps(explain(model, x[:1], target[:1]))[0]
@@ -195,8 +195,8 @@ def search(given: options.Inputs, target: Tensor, explain: Any, how: Asked, *, s
 
 def _aim(objective: str, mask: Tensor | None) -> Callable[[Tensor, Tensor], Tensor] | None:
     """(clean maps, maps), (B, H, W) -> what `AIMS` names, (B,); None where a score of similarity is aimed at."""
-    from unfooled.attacks.explanation_objectives import normalised
-    from unfooled.distances.attention import centroid
+    from unfooled.attacks.explanations.objectives import normalised
+    from unfooled.distances.maps.attention import centroid
 
     if mask is not None:
         return lambda clean, maps: (mask * normalised(maps)).sum((1, 2))
@@ -228,7 +228,7 @@ def tell(record: dict[str, Any]) -> None:
     from rich.table import Table
 
     from unfooled.cli import show
-    from unfooled.evaluation.locality import SAYS_NOTHING
+    from unfooled.evaluation.explanations.locality import SAYS_NOTHING
 
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("score", "chance", *ARMS.values()):

@@ -83,7 +83,7 @@ def features(
         labels=labels, device=where,
     )  # fmt: skip
     from unfooled.cli import show
-    from unfooled.data.store import load_features, manifest_of, save_features, stored
+    from unfooled.data.formats.feature_sets import load_features, manifest_of, save_features, stored
 
     # What was finished has no parts; they are continued where there are some, whatever --out holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
@@ -146,7 +146,7 @@ def refuse_other(out: Path, parts: Path) -> None:
     Raises:
         Refused: there is such a thing.
     """
-    from unfooled.data.store import check_place, stored
+    from unfooled.data.formats.feature_sets import check_place, stored
 
     if not out.name:
         raise Refused(f"--out is {str(out)!r}; name an .npz or a folder")

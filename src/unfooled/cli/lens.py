@@ -17,8 +17,8 @@ from unfooled.cli.errors import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unfooled.evaluation.locality import Survival
-    from unfooled.evaluation.records import Mean
+    from unfooled.evaluation.explanations.locality import Survival
+    from unfooled.statistics.intervals import Mean
 
 REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
 LISTS = ("--k", "--w")
@@ -75,10 +75,10 @@ def lens(
     how = REDUCTIONS[catalog.choose({name: name for name in REDUCTIONS}, reduce, "reduction")] if reduce else None
     where = options.machine(device, threads, seed=seed, batch=batch)
     from unfooled.cli import audit, show
-    from unfooled.core.files import write_whole
-    from unfooled.evaluation.locality import score_maps
-    from unfooled.evaluation.records import Environment
+    from unfooled.evaluation.explanations.locality import score_maps
     from unfooled.report.lens import compose_lens, draw, warnings
+    from unfooled.runs.files import write_whole
+    from unfooled.runs.records import Environment
 
     start = time.perf_counter()
     a, b, used = pair(clean, perturbed, how)
@@ -124,7 +124,7 @@ def pair(clean: str, perturbed: str, how: str | None) -> tuple[Tensor, Tensor, s
     import torch
 
     from unfooled import distances
-    from unfooled.data.maps import read_maps
+    from unfooled.data.formats.maps import read_maps
 
     a, b = read_maps(clean), read_maps(perturbed)
     if a.shape != b.shape:

@@ -14,7 +14,7 @@ from unfooled.cli.errors import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unfooled.core.classifier import Classifier
+    from unfooled.core.model.classifier import Classifier
 
 MOST = 1000
 """Samples that are used where no number is asked for."""
@@ -123,7 +123,7 @@ def load_loose(
 
     from unfooled.core.goals import read_logits
     from unfooled.data.classes import read_names
-    from unfooled.data.folders import decode, loose
+    from unfooled.data.formats.folders import decode, loose
 
     files = loose(Path(data))
     if not files:
@@ -158,8 +158,8 @@ def load(
 ) -> Inputs:
     """Load model and data as the options say (`sized`: resized already), and check that they fit each other."""
     from unfooled.core.checks import check_labels
-    from unfooled.core.classifier import ModelFails
     from unfooled.core.goals import read_logits
+    from unfooled.core.model.outputs import ModelFails
     from unfooled.data.load import load_dataset
     from unfooled.models.load import load_model
 
@@ -193,7 +193,7 @@ def _mend(net: Any, x: Tensor, sized: bool) -> str:
     """What to do about a sample that the model does not take."""
     import torch
 
-    from unfooled.core.checks import BadInput
+    from unfooled.core.errors import BadInput
     from unfooled.core.goals import read_logits
 
     if x.ndim == 4 and x.shape[1] in (1, 3):

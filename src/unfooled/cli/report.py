@@ -18,8 +18,9 @@ def report(
     quiet: options.QuietOpt = False,
 ) -> None:
     """Write one self-contained page from one or more run folders."""
-    from unfooled.evaluation.records import Summary, read_record
+    from unfooled.evaluation.audit.records import Summary
     from unfooled.report import render
+    from unfooled.runs.records import read_record
 
     page = render(runs, out, title=title)
     if json:

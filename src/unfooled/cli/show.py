@@ -20,7 +20,8 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from unfooled.evaluation.records import Estimate, Mean, Summary
+    from unfooled.evaluation.audit.records import Summary
+    from unfooled.statistics.intervals import Estimate, Mean
 
 
 class Terminal(Console):

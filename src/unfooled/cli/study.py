@@ -13,7 +13,7 @@ from unfooled.cli import catalog, options
 from unfooled.cli.errors import Refused
 
 if TYPE_CHECKING:
-    from unfooled.studies.records import StudySummary
+    from unfooled.studies.common.records import StudySummary
 
 SCALES = ("small", "medium", "full")
 

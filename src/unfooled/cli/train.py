@@ -160,9 +160,9 @@ def corrupted(out: Path, settings: dict[str, Any], device: str) -> dict[str, tup
     import torch
 
     from unfooled.data.load import load_dataset
-    from unfooled.evaluation import intervals
     from unfooled.features.corruptions import FIVE, groups
     from unfooled.models.load import load_model
+    from unfooled.statistics import intervals
 
     try:
         held = load_dataset(
@@ -192,7 +192,7 @@ def run(
     import torch
     from lightning_fabric import Fabric
 
-    from unfooled.core.classifier import Classifier
+    from unfooled.core.model.classifier import Classifier
     from unfooled.data.load import load_dataset
     from unfooled.models.architectures import build
     from unfooled.models.load import load_model

@@ -7,17 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.modes import in_training
+from unfooled.core.errors import NO_GRADIENT, BadInput
+from unfooled.core.model.modes import in_training
 from unfooled.core.threats import UNIT, Box, Threat
-
-NO_GRADIENT = (
-    "the model's output carries no gradient to its input (detach, no_grad, numpy or argmax inside? "
-    "torch.inference_mode() around the call?); gradient attacks cannot judge it"
-)
-
-
-class BadInput(ValueError):
-    """The caller's input cannot be used; the message names the offender and the mend."""
 
 
 def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: float = 1e-6) -> None:

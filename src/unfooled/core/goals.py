@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_labels, check_logits
-from unfooled.core.classifier import answered, logits_of
+from unfooled.core.model.outputs import answered, logits_of
 from unfooled.core.types import Loss, Model, Objective
 
 

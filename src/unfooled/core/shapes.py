@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
+
+from unfooled.core.errors import BadInput
 
 
 def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
@@ -24,35 +24,23 @@ def where_rows(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
 
-def chunked(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
-    """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
+def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
+    """The `count` largest cells of each map, ties to the lower flat index.
 
     Args:
-        fn: a function of tensors that share their first dimension, returning one with the same first dimension.
-        batch: samples per call, at least 1.
+        p: maps, (B, h, w).
+        count: how many, a number or (B,).
 
     Returns:
-        A function with the same result, memory bounded by `batch` samples.
+        (B, h, w) bool.
     """
-    if batch < 1:
-        raise ValueError(f"batch is {batch}; it must be at least 1")
-
-    def call(*tensors: Tensor) -> Tensor:
-        if len(tensors[0]) <= batch:
-            return fn(*tensors)
-        return torch.cat([fn(*part) for part in zip(*(t.split(batch) for t in tensors), strict=True)])
-
-    return call
+    rank = flat(p.detach()).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    count = torch.as_tensor(count, device=p.device).reshape(-1, 1)
+    return (rank < count).reshape(p.shape)
 
 
-def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that can still be taken on `device`, in bytes (a safe guess where the system does not say)."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file, not a path of ours)
-            fields = dict(line.split(":", 1) for line in f)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 2 << 30
+def top_share(p: Tensor, q: float) -> Tensor:
+    """T_q, the top q of the cells (at least one), (B, h, w) bool."""
+    if not 0 < q <= 1:
+        raise BadInput(f"q is {q}; it is a share of the cells, in (0, 1]")
+    return top_cells(p, max(1, round(q * p[0].numel())))

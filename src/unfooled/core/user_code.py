@@ -15,8 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unfooled.core.checks import BadInput
-from unfooled.core.names import nearest
+from unfooled.core.errors import BadInput, nearest
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from unfooled.data.boxes import Boxed, box_masks, load_boxed, load_cub
 from unfooled.data.dataset import Dataset
-from unfooled.data.digits_canvas import Canvas, load_digits_canvas
+from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features
 from unfooled.data.load import load_data, load_dataset
-from unfooled.data.shapes import Shapes, Twin, load_shapes
-from unfooled.data.store import FeatureSet, load_features, save_features
+from unfooled.data.made.canvas import Canvas, load_digits_canvas
+from unfooled.data.made.shapes import Shapes, Twin, load_shapes
 
 __all__ = [
     "Boxed",

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Dataset
-from unfooled.data.folders import files_of, images_below
+from unfooled.data.formats.folders import files_of, images_below
+from unfooled.data.formats.npz import archive
 from unfooled.data.load import load_dataset
-from unfooled.data.npz import archive
 from unfooled.data.sources import FOLDER
 
 COLUMNS = (("left", "top", "width", "height"), ("x", "y", "w", "h"), ("xmin", "ymin", "xmax", "ymax"))

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unfooled.core.checks import BadInput
-from unfooled.core.names import nearest
+from unfooled.core.errors import BadInput, nearest
 from unfooled.data.dataset import Source
 
 Names = list[tuple[str, ...]]

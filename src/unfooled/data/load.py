@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
-from unfooled.data import arrays
+from unfooled.core.errors import BadInput
 from unfooled.data.classes import in_order
 from unfooled.data.dataset import Dataset
+from unfooled.data.formats import arrays
 from unfooled.data.sources import open_source
 
 

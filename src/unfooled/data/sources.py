@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unfooled.core.checks import BadInput
-from unfooled.core.names import nearest
+from unfooled.core.errors import BadInput, nearest
 from unfooled.data.dataset import Source, chosen
-from unfooled.data.digits import digits
-from unfooled.data.digits_canvas import digits_canvas
-from unfooled.data.factory import from_arrays, from_callable, from_factory
-from unfooled.data.folders import folder
-from unfooled.data.idx import IMAGES, idx_file, idx_folder, images_in
-from unfooled.data.npz import npz
-from unfooled.data.shapes import shapes
+from unfooled.data.formats.factory import from_arrays, from_callable, from_factory
+from unfooled.data.formats.folders import folder
+from unfooled.data.formats.idx import IMAGES, idx_file, idx_folder, images_in
+from unfooled.data.formats.npz import npz
+from unfooled.data.made.canvas import digits_canvas
+from unfooled.data.made.digits import digits
+from unfooled.data.made.shapes import shapes
 
 FOLDER = "UNFOOLED_DATA"
 """The environment variable that names the folder of the data sets below; `../shared/data` unless set."""

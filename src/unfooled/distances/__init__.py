@@ -1,6 +1,7 @@
 """Distances: pure functions `(a, b) -> (B,)`, one number a sample."""
 
-from unfooled.distances.attention import (
+from unfooled.core.shapes import top_cells, top_share
+from unfooled.distances.maps.attention import (
     above_mean,
     centroid,
     centroid_shift,
@@ -17,11 +18,9 @@ from unfooled.distances.attention import (
     pointing,
     recall,
     spread,
-    top_cells,
-    top_share,
 )
-from unfooled.distances.diverse import diverse_top_k
-from unfooled.distances.locality import (
+from unfooled.distances.maps.diverse import diverse_top_k
+from unfooled.distances.maps.locality import (
     abs_sum,
     as_maps,
     dilate,
@@ -37,8 +36,8 @@ from unfooled.distances.locality import (
     total,
     zero_share,
 )
+from unfooled.distances.maps.null import chance, corrected, shift_null, shift_p, shift_quantile
 from unfooled.distances.norms import l0, l1, l2, linf
-from unfooled.distances.null import chance, corrected, shift_null, shift_p, shift_quantile
 from unfooled.distances.quality import psnr, ssim
 from unfooled.distances.rank import either_nonzero, kendall, spearman
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.distances.norms import check_pair
 
 _WINDOW, _SIGMA = 11, 1.5

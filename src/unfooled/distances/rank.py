@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat
 from unfooled.distances.norms import check_pair
 

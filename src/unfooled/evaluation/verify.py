@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput, check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, read_logits
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat

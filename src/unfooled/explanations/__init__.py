@@ -4,13 +4,7 @@ Each has the signature of `core.types.Explain`, `(model, x, y, *, create_graph=F
 keyword-only, so `functools.partial` configures it.
 """
 
-from unfooled.explanations.attention import (
-    AttentionMap,
-    attention,
-    attention_image,
-    attention_map,
-    attention_scores,
-)
+from unfooled.explanations.attention import AttentionMap, attention, attention_image, attention_map, attention_scores
 from unfooled.explanations.cams import CamMap, grad_cam, grad_cam_map
 from unfooled.explanations.completeness import PathAttribution, completeness_gap
 from unfooled.explanations.gradients import input_x_gradient, saliency

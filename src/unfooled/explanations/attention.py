@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput, check_differentiable
+from unfooled.core.checks import check_differentiable
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, scored, twice_differentiable

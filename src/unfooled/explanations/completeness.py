@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
-from unfooled.core.rows import RowBudget
-from unfooled.core.shapes import chunked, flat
+from unfooled.core.model.batching import RowBudget, chunked
+from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, prepared, scored
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_labels, check_mode
+from unfooled.core.checks import check_differentiable, check_inputs, check_labels, check_mode
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import cross_entropy, margin, true_logit
 from unfooled.core.threats import Box

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier, logits_of
-from unfooled.core.modes import evaluating, modules_of
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import evaluating, modules_of
+from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 

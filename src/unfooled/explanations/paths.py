@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.completeness import PathAttribution, baselines, score_change

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput
-from unfooled.core.rows import RowBudget
+from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import RowBudget
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.types import Explain, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, saliency

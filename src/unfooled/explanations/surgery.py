@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import modules_of
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import modules_of
 from unfooled.core.types import Model
 
 _RELU = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import BadInput
-from unfooled.core.modes import modules_of
-from unfooled.core.rows import RowBudget
+from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import RowBudget
+from unfooled.core.model.modes import modules_of
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, score_gradient
 

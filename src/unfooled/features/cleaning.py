@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.features.corruptions import check_images
 
 

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import BadInput, check_inputs
+from unfooled.core.checks import check_inputs
+from unfooled.core.errors import BadInput
 from unfooled.core.shapes import per_sample
 
 BRIGHT = 0.3

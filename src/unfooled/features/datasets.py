@@ -32,21 +32,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled import __version__
+from unfooled._version import __version__
 from unfooled.attacks.pgd import pgd
 from unfooled.core import rng
 from unfooled.core.ascent import Polyak, Rule
-from unfooled.core.checks import BadInput, check_attack, check_inputs, check_labels, check_mode, check_threat
+from unfooled.core.checks import check_attack, check_inputs, check_labels, check_mode, check_threat
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
-from unfooled.core.hashes import network_hash, tensors_hash
 from unfooled.core.losses import margin
-from unfooled.core.rows import RowBudget, fitting_batch
-from unfooled.core.shapes import chunked, flat
+from unfooled.core.model.batching import RowBudget, chunked, fitting_batch
+from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
-from unfooled.data.store import FeatureSet, to_bytes
+from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import Encode, check_search, invert_features, weights_of
-from unfooled.features.shards import Progress, Rows, changed, in_shards
+from unfooled.runs.hashes import network_hash, tensors_hash
+from unfooled.runs.shards import Progress, Rows, changed, in_shards
 
 NOISE, GREY = -1, -2
 """What `FeatureSet.start` says of a start that is no image of the source data."""

@@ -29,11 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.ascent import Polyak, Rule, ascend
-from unfooled.core.checks import BadInput, check_differentiable, check_inputs, check_mode, check_threat
-from unfooled.core.classifier import Classifier
-from unfooled.core.modes import frozen, modules_of
-from unfooled.core.rows import RowBudget
-from unfooled.core.shapes import chunked, flat
+from unfooled.core.checks import check_differentiable, check_inputs, check_mode, check_threat
+from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import RowBudget, chunked
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import frozen, modules_of
+from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 
 Encode = Callable[[Tensor], Tensor]

@@ -9,16 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput
-from unfooled.core.names import nearest
-from unfooled.models.checkpoints import within
-from unfooled.models.cifar_resnet import CifarResnet
-from unfooled.models.lenet5 import Lenet5
-from unfooled.models.mnist_cnn import MnistCnn
-from unfooled.models.resnet18 import ResNet18
-from unfooled.models.small_cnn import SmallCnn
-from unfooled.models.strided_cnn import StridedCnn
-from unfooled.models.trades_small_cnn import TradesSmallCnn
+from unfooled.core.errors import BadInput, nearest
+from unfooled.models.nets.cifar_resnet import CifarResnet
+from unfooled.models.nets.lenet5 import Lenet5
+from unfooled.models.nets.mnist_cnn import MnistCnn
+from unfooled.models.nets.resnet18 import ResNet18
+from unfooled.models.nets.small_cnn import SmallCnn
+from unfooled.models.nets.strided_cnn import StridedCnn
+from unfooled.models.nets.trades_small_cnn import TradesSmallCnn
+from unfooled.models.readers.checkpoints import within
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,

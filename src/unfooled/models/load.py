@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfooled.core.checks import BadInput
-from unfooled.core.classifier import Classifier
-from unfooled.core.names import missing_file
+from unfooled.core.errors import BadInput, missing_file
+from unfooled.core.model.classifier import Classifier
 from unfooled.models.architectures import ARCHITECTURES
-from unfooled.models.exported import from_exported
-from unfooled.models.factory import from_factory
-from unfooled.models.fitting import from_checkpoint
-from unfooled.models.found import Found, Statistic
-from unfooled.models.huggingface import from_folder
-from unfooled.models.timm_models import from_timm
+from unfooled.models.readers.exported import from_exported
+from unfooled.models.readers.factory import from_factory
+from unfooled.models.readers.fitting import from_checkpoint
+from unfooled.models.readers.found import Found, Statistic
+from unfooled.models.readers.huggingface import from_folder
+from unfooled.models.readers.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from unfooled.core.checks import BadInput
+from unfooled.core.errors import BadInput
 from unfooled.report.page import render
 
 

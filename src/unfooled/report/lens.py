@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled import __version__
+from unfooled._version import __version__
 from unfooled.distances import corrected, dilate, top_k_mask
-from unfooled.evaluation.locality import SAYS_NOTHING, Survival
+from unfooled.drawing.theme import variables
+from unfooled.evaluation.explanations.locality import SAYS_NOTHING, Survival
 from unfooled.report import words
 from unfooled.report.page import TEMPLATES, _environment, _script
 from unfooled.report.study import picture
-from unfooled.report.theme import variables
 
 # Share of the k pixels: in both; perturbed alone, near a clean one; perturbed alone, far; clean alone.
 KEPT, NEAR, FAR, LOST = "#1c2126", "#007a5a", "#c45500", "#8cc4e8"

@@ -14,16 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unfooled import __version__
-from unfooled.core.files import write_whole
-from unfooled.evaluation.records import Summary
-from unfooled.report import attention, effort, nearness, reasons, trust, words
-from unfooled.report.compare import compare, unlike
-from unfooled.report.confusion import confusion
-from unfooled.report.curves import Figure, drawable, figure
-from unfooled.report.gallery import galleries, reason_galleries
+from unfooled._version import __version__
+from unfooled.drawing.theme import variables
+from unfooled.evaluation.audit.records import Summary
+from unfooled.report import trust, words
 from unfooled.report.runs import Run, read_runs
-from unfooled.report.theme import variables
+from unfooled.report.sections import attention, effort, nearness, reasons
+from unfooled.report.sections.compare import compare, unlike
+from unfooled.report.sections.confusion import confusion
+from unfooled.report.sections.curves import Figure, drawable, figure
+from unfooled.report.sections.gallery import galleries, reason_galleries
+from unfooled.runs.files import write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment

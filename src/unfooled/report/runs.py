@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from unfooled.core.checks import BadInput
-from unfooled.evaluation.records import Summary, read_record
-
-Array = npt.NDArray[np.floating]
+from unfooled.core.errors import BadInput
+from unfooled.drawing.pictures import Array
+from unfooled.evaluation.audit.records import Summary
+from unfooled.runs.records import read_record
 
 PICTURES = ("x", "x_adv", "before", "after")
 SCHEMA = 1

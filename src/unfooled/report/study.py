@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unfooled import __version__
-from unfooled.core.checks import BadInput
-from unfooled.core.files import write_whole
+from unfooled._version import __version__
+from unfooled.core.errors import BadInput
+from unfooled.drawing.theme import variables
 from unfooled.report import words
 from unfooled.report.page import TEMPLATES, _environment, _script
-from unfooled.report.theme import variables
+from unfooled.runs.files import write_whole
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LONG = 40  # characters of text from which a column is wide

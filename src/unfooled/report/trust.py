@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unfooled.evaluation.records import Finding, Summary
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.table import Finding
 
 # What the checks look at; the documentation of the diagnostics says when each fires.
 TITLES = {

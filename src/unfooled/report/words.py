@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from unfooled.evaluation.records import Estimate, Mean, Summary
+from unfooled.evaluation.audit.records import Summary
 from unfooled.report.trust import tone
+from unfooled.statistics.intervals import Estimate, Mean
 
 NA = "not available"
 MINUS = "\u2212"

@@ -1,33 +1,32 @@
 """Training: one generator loop, and one file per loss."""
 
-from unfooled.training.arp import (
+from unfooled.explanations.masks import soft_mask, top_mask
+from unfooled.training.loop import Batches, Epoch, train
+from unfooled.training.losses.arp import (
     Arp,
     ArpTerms,
     adversarial_base,
     arp,
     label_hinge,
-    soft_mask,
     squared_gap,
-    top_mask,
     trades_base,
     two_class,
     uniform_gap,
 )
-from unfooled.training.arp_published import ArpPublished, PublishedTerms
-from unfooled.training.attribution import IgNorm, IgSumNorm
-from unfooled.training.fast import Fast, n_fgsm
-from unfooled.training.free import Free
-from unfooled.training.group_worst import Augmented, GroupWorst
-from unfooled.training.igr import Igr
-from unfooled.training.input_gradient import InputGradient
-from unfooled.training.iou_rounds import Rounds, iou_rounds
-from unfooled.training.loop import Batches, Epoch, train
-from unfooled.training.madry import Madry
+from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
+from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.fast import Fast, n_fgsm
+from unfooled.training.losses.free import Free
+from unfooled.training.losses.group_worst import Augmented, GroupWorst
+from unfooled.training.losses.igr import Igr
+from unfooled.training.losses.input_gradient import InputGradient
+from unfooled.training.losses.iou_rounds import Rounds, iou_rounds
+from unfooled.training.losses.madry import Madry
+from unfooled.training.losses.r2et import R2et
+from unfooled.training.losses.standard import Standard
+from unfooled.training.losses.trades import Trades
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Ramp
-from unfooled.training.r2et import R2et
-from unfooled.training.standard import Standard
-from unfooled.training.trades import Trades
 
 __all__ = [
     "Arp",

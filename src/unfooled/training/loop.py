@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.checks import BadInput, check_inputs
-from unfooled.core.classifier import Classifier
-from unfooled.core.files import write_whole
-from unfooled.core.modes import evaluating
+from unfooled.core.checks import check_inputs
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.modes import evaluating
 from unfooled.core.types import TrainingLoss
+from unfooled.runs.files import write_whole
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
 

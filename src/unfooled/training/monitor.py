@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks import fgsm, pgd
-from unfooled.core.modes import evaluating
+from unfooled.core.model.modes import evaluating
 from unfooled.core.threats import Threat
 
 

@@ -1,0 +1,1 @@
+"""Several attacks in one: the cascade, AutoAttack, nearest points in several norms."""

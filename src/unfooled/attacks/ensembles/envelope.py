@@ -1,0 +1,152 @@
+"""The nearest adversarial example that a budget of passes finds, in several norms.
+
+    explore with some attacks from x  ->  the nearest point of each sample  ->  refine with others from there
+
+The points of several attacks, or of one at several scales, are far apart where the loss has many local minima, and
+close together where it has few: exploring again costs little in the second case, and pays more than further steps in
+the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.alma import alma
+from unfooled.attacks.bisect import bisect
+from unfooled.attacks.fmn import fmn
+from unfooled.attacks.pdpgd import pdpgd
+from unfooled.attacks.sigma_zero import sigma_zero
+from unfooled.core.ascent.nearest import unbounded
+from unfooled.core.checks import check_inputs, check_mode, check_run
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.modes import frozen
+from unfooled.core.shapes import where_rows
+from unfooled.core.types import Model
+
+Minimal = Callable[..., Tensor]
+END = 10  # forwards that each attack takes to walk back towards x
+
+
+def _sparse(model: Model, x: Tensor, y: Tensor, norm: float, **options: Any) -> Tensor:
+    """ALMA in L1 with wide steps, whatever the norm is: sparse points are near in L2 too, and found by other paths."""
+    return alma(model, x, y, 1, first=2.0, **options)
+
+
+class Part(NamedTuple):
+    """One attack of a plan.
+
+    Attributes:
+        share: of the budget.
+        attack: what is run.
+        onward: from the nearest point found before it, instead of from x.
+    """
+
+    share: float
+    attack: Minimal
+    onward: bool = False
+
+
+PLANS: dict[float, tuple[Part, ...]] = {
+    0.0: (Part(0.6, sigma_zero), Part(0.4, partial(sigma_zero, tau=0.1), True)),
+    1.0: (Part(0.31, alma), Part(0.31, _sparse), Part(0.22, pdpgd, True), Part(0.16, fmn, True)),
+    2.0: (
+        Part(0.26, partial(alma, first=0.5)),
+        Part(0.25, partial(alma, first=1.0)),
+        Part(0.25, _sparse),
+        Part(0.24, fmn, True),
+    ),
+    math.inf: (Part(0.75, bisect), Part(0.25, fmn, True)),
+}
+
+
+def envelope(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    norms: Sequence[float] = (0, 1, 2, math.inf),
+    *,
+    budget: int = 1000,
+    targeted: bool = False,
+    generator: torch.Generator | None = None,
+    batch: int | None = None,
+) -> dict[float, Tensor]:
+    """Find near adversarial examples with the attacks that measure best together, norm by norm.
+
+        L0     sigma_zero, sigma_zero from there with a lower threshold
+        L1     alma with two sizes of steps; pdpgd, then fmn, each from the nearest point
+        L2     alma with two sizes of steps, and in L1; fmn from the nearest point
+        Linf   bisect, fmn from there
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        norms: any of 0, 1, 2 and math.inf.
+        budget: forwards and backwards together that a sample may cost in each norm, at least 100. Samples that are
+            wrong already cost 1 forward.
+        targeted: hit y instead of leaving it.
+        generator: base seed of what is random.
+        batch: samples alive at once; as many as fit well in memory where None (cost: 1 forward of one sample).
+
+    Returns:
+        For each norm the nearest adversarial points found, (B, *D); x itself where there is none, and where the label
+        is wrong already. `verify` with eps = inf gives the distances, and with them accuracy at every eps.
+
+    Raises:
+        BadInput: another norm, a budget too small to attack with, or inputs that cannot be used.
+
+    References:
+        Cinà et al., AttackBench: evaluating gradient-based attacks for adversarial examples, AAAI 2025,
+        arXiv:2404.19460 (the measure by which the plans were chosen).
+
+    Example:
+        >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)
+        >>> near = envelope(model, torch.tensor([[0.2, 0.4]]), torch.tensor([0]), (2, math.inf), budget=200)
+        >>> {p: round(float((z - torch.tensor([[0.2, 0.4]])).norm(p=p)), 2) for p, z in near.items()}
+        {2: 0.07, inf: 0.05}
+    """
+    check_inputs(x, y)
+    check_mode(model)
+    check_run(0, batch)
+    for norm in norms:
+        unbounded(norm)
+    if budget < 100:
+        raise BadInput(f"budget is {budget}; several attacks share it, give them at least 100 passes a sample")
+    with frozen(model), torch.no_grad():
+        batch = batch or fitting_batch(model, x)
+        wrong = torch.cat(
+            [
+                fooled(read_logits(model, part, label), label, targeted=targeted)
+                for part, label in zip(x.split(batch), y.split(batch), strict=True)
+            ]
+        )
+    result = {norm: x.clone() for norm in norms}
+    right = (~wrong).nonzero()[:, 0]
+    for rows in right.split(batch) if len(right) else ():
+        for norm in norms:
+            result[norm][rows] = _nearest(model, x[rows], y[rows], norm, budget - 2, targeted, generator)
+    return result
+
+
+def _nearest(
+    model: Model, x: Tensor, y: Tensor, norm: float, budget: int, targeted: bool, generator: torch.Generator | None
+) -> Tensor:
+    """Run a norm's plan on samples that are classified as y (or not yet as the target)."""
+    threat, plan = unbounded(norm), PLANS[float(norm)]
+    best, distance = x, torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+    for share, attack, onward in plan:
+        start = best if onward else None
+        steps = max(1, (int(share * budget) - END - 4) // 2)  # the smallest budget leaves a small share none
+        z = attack(model, x, y, norm, targeted=targeted, steps=steps, start=start, generator=generator)
+        size = threat.size(z - x)
+        nearer = (size > 0) & (size < distance)
+        best, distance = where_rows(nearer, z, best), torch.where(nearer, size, distance)
+    return best

@@ -1,0 +1,166 @@
+"""Points that may stand for an attack on an explanation: allowed by the true model, ranked by the true explanation.
+
+Whoever proposes points (an ascent, a search, chance) offers them here, and what keeps the label and moves the map most
+is kept. So no attack can win on a smoothed model what it does not win on the true one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.explanations.objectives import MapObjective, MapValue, normalised
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
+from unfooled.core.shapes import flat, where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.distances.maps.locality import defined
+
+Reduce = Callable[[Tensor], Tensor]
+"""Relevances (B, *D) -> maps (B, H, W)."""
+
+Observe = Callable[[Tensor, Tensor, Tensor], None]
+"""(z (b, *D), at (b,) positions in x, maps (b, H, W)): told of every candidate, for those who rank by other scores."""
+
+Explanation = Callable[..., Tensor]
+"""`(model, x, y) -> (B, *D)`; also with `create_graph=True`, where its map is to be differentiated."""
+
+
+class Candidates:
+    """The best candidate of each sample so far.
+
+    Args:
+        model: the true model.
+        x: clean inputs, (B, *D).
+        y: labels, (B,).
+        threat: what is allowed; candidates are trusted to be inside.
+        explain: the true explanation.
+        objective: ranks maps; where None nothing is ranked, only `observe` is told.
+        reduce: relevances to maps.
+        observe: told of every candidate.
+        batch: samples per explanation of the clean inputs; all where None.
+
+    Attributes:
+        live: samples that can be attacked, positions: right when clean, with a map that is not constant.
+        best: where the map moved most, x itself where no candidate moves it, (B, *D).
+        maps: explanations taken of each sample without their gradient, (B,) int64.
+        gradients: explanations taken with it, (B,) int64.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        explain: Explanation,
+        objective: MapObjective | None,
+        reduce: Reduce,
+        observe: Observe | None = None,
+        batch: int | None = None,
+    ) -> None:
+        check_attack(x, y, threat)
+        check_mode(model)
+        self.model, self.x, self.y, self.explain, self.reduce, self.observe = model, x, y, explain, reduce, observe
+        self.threat = threat
+        every = torch.arange(len(x), device=x.device)
+        rows = every.split(batch or len(x))
+        with torch.no_grad():
+            kept = torch.cat([self.keeps_label(read_logits(model, x[r], y[r]), r) for r in rows])
+        self.maps, self.gradients = torch.zeros_like(y), torch.zeros_like(y)
+        clean = torch.cat([self.map_of(x[r], r) for r in rows])
+        self.live = every[kept & sound(clean)]
+        self.best = x.clone()
+        self.value: MapValue | None = None
+        self.top = torch.zeros(len(x), dtype=clean.dtype, device=x.device)
+        if objective is not None:
+            self.value = objective(normalised(clean))
+            start = self.value(normalised(clean), every)
+            # What rounding alone could gain is no gain.
+            self.top = start + 1e-6 * (1 + start.abs())
+
+    def groups(self, batch: int) -> tuple[Tensor, ...]:
+        """The samples that can be attacked, `batch` at a time."""
+        return self.live.split(batch) if len(self.live) else ()
+
+    def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
+        """Whether the label of each sample holds, (b,) bool; logits that are NaN or infinite hold none."""
+        return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
+
+    def map_of(self, z: Tensor, at: Tensor) -> Tensor:
+        """The true map at z, (b, H, W)."""
+        self.maps.index_add_(0, at, torch.ones_like(at))
+        with torch.enable_grad():  # explanations written by hand may rely on it
+            return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
+
+    def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
+        """The map of a stand-in for the model at z, normalised and with a graph, (b, H, W)."""
+        self.gradients.index_add_(0, at, torch.ones_like(at))
+        found = self.explain(model, z, self.y[at], create_graph=True)
+        return normalised(mapped(found, self.reduce, len(z)))
+
+    @torch.no_grad()
+    def offer(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
+        """Take in a candidate for each sample of `at` (no sample twice); its value, -inf where it is none, (b,).
+
+        Args:
+            z: points inside the threat, (b, *D).
+            at: positions in x, (b,).
+            logits: the true model's there, where known (else 1 forward). Cost: 1 explanation where the label is kept.
+        """
+        z = z.detach()
+        logits = read_logits(self.model, z) if logits is None else logits.detach()
+        fit = self.keeps_label(logits, at) & (flat(z) != flat(self.x[at])).any(1)
+        found = torch.full((len(z),), -torch.inf, dtype=self.top.dtype, device=z.device)
+        if not fit.any():
+            return found
+        z, rows = z[fit], at[fit]
+        maps = self.map_of(z, rows)
+        good = sound(maps)
+        z, rows, maps = z[good], rows[good], maps[good]
+        if self.observe is not None and len(rows):
+            self.observe(z, rows, maps)
+        if self.value is not None and len(rows):
+            value = self.value(normalised(maps), rows)
+            better = value > self.top[rows]
+            self.best[rows] = where_rows(better, z, self.best[rows])
+            self.top[rows] = torch.where(better, value, self.top[rows])
+            found[fit.nonzero()[:, 0][good]] = value
+        return found
+
+
+def mapped(relevances: Any, reduce: Reduce, n: int) -> Tensor:
+    """Relevances of n samples as maps, (n, H, W), of tensors and of arrays alike.
+
+    Raises:
+        BadInput: there are not as many as samples, or they are no maps.
+    """
+    given = torch.as_tensor(relevances)
+    if given.ndim < 2 or len(given) != n:
+        raise BadInput(
+            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must return (B, *D), one a sample"
+        )
+    maps = reduce(given)
+    if maps.ndim != 3 or len(maps) != n:
+        raise BadInput(f"reduce returned shape {tuple(maps.shape)} for {n} samples; maps are (B, H, W)")
+    return maps
+
+
+def sound(maps: Tensor) -> Tensor:
+    """Whether each map says something: finite and not constant, (B,) bool."""
+    return defined(maps) & torch.isfinite(flat(maps)).all(1)
+
+
+def takes_create_graph(explain: Explanation) -> bool:
+    """Whether an explanation can be asked to be differentiable."""
+    try:
+        parameters = inspect.signature(explain).parameters.values()
+    except (TypeError, ValueError):  # builtins and some compiled callables have no signature
+        return False
+    return any(p.name == "create_graph" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

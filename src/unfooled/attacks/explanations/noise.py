@@ -1,0 +1,194 @@
+"""What chance does to an explanation: the baselines beside every attack on one, and a search without gradients.
+
+    random_point     one random point of the threat; a corner for Linf
+    best_of_random   the best of n such points that keep the label
+    random_walk      z <- P(z + step eps d), d random signs (a random direction in other norms); the best of the steps
+    square_explain   Square's windows, a change kept where the label holds and the objective rises
+
+Random perturbation moves fragile maps far: an attack that does not beat `best_of_random` at its own number of
+explanations has shown nothing.
+
+References:
+    Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (random signs).
+    Kamath et al., LENS, 2023, arXiv:2312.10534 (the walk: its published code steps by random signs and keeps the best).
+    Andriushchenko et al., Square Attack, ECCV 2020, arXiv:1912.00049 (the windows).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.explanations.candidates import Candidates, Explanation, Observe, Reduce
+from unfooled.attacks.explanations.objectives import MapObjective
+from unfooled.attacks.square import square_search
+from unfooled.core import rng
+from unfooled.core.checks import check_threat
+from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.modes import frozen
+from unfooled.core.shapes import per_sample
+from unfooled.core.threats import Linf, Threat
+from unfooled.core.types import Model
+from unfooled.distances.maps.locality import as_maps
+
+
+def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.Generator | int | None = None) -> Tensor:
+    """One random point of the threat for each sample, (B, *D): a corner of the ball for `Linf`, else uniform inside.
+
+    The same sample, seed and draw give the same point whatever the batch. No pass of any model.
+    """
+    check_threat(x, threat)
+    sample = threat.corner if isinstance(threat, Linf) else threat.sample
+    return sample(x, generator, draw=draw, stage=53)
+
+
+def best_of_random(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    explain: Explanation,
+    *,
+    objective: MapObjective | None,
+    n: int = 100,
+    reduce: Reduce = as_maps,
+    observe: Observe | None = None,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The best of n random points: what an attack of the same cost must beat.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
+        x: inputs in the threat's box, (B, *D).
+        y: labels, (B,) int64.
+        threat: constraint set.
+        explain: `(model, x, y) -> (B, *D)`.
+        objective: what ranks the points; where None only `observe` is told of them, and x is returned.
+        n: points, draws 0 to n - 1 of `random_point`: the first is the single random point.
+        reduce: relevances to maps.
+        observe: called with every point that keeps the label, `(z, at, maps)`.
+        batch: samples alive at once; as many as fit well in memory where None (cost: 1 forward of one sample).
+        generator: base seed.
+
+    Returns:
+        Points that keep the label and rank best, (B, *D); x itself where none ranks above it. Cost: n forwards, and an
+        explanation for each point that keeps the label.
+
+    Raises:
+        BadInput: an argument cannot be used.
+    """
+    if n < 1:
+        raise BadInput(f"n is {n}; it must be at least 1")
+    with frozen(model):
+        batch = batch or fitting_batch(model, x)
+        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in found.groups(batch):
+            near = threat.take(rows)
+            for draw in range(n):
+                found.offer(random_point(x[rows], near, draw=draw, generator=generator), rows)
+    return found.best
+
+
+def random_walk(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    explain: Explanation,
+    *,
+    objective: MapObjective | None,
+    steps: int = 100,
+    step: float = 1 / 30,
+    reduce: Reduce = as_maps,
+    observe: Observe | None = None,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A random walk from x and the best of its steps: what the literature reports as random perturbation.
+
+    Arguments as for `best_of_random`, and:
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D).
+        y: labels, (B,).
+        threat: constraint set.
+        explain: `(model, x, y) -> (B, *D)`.
+        objective: what ranks the steps.
+        steps: of the walk. Cost: steps forwards, and an explanation for each step that keeps the label.
+        step: size of one, in multiples of eps (.01 at eps = .3 in the published code).
+        reduce: relevances to maps.
+        observe: called with every step that keeps the label.
+        batch: samples alive at once.
+        generator: base seed.
+
+    Returns:
+        The best steps, (B, *D); x itself where none ranks above it.
+    """
+    if steps < 1 or not step > 0:
+        raise BadInput(f"steps is {steps}, step is {step}; there must be at least 1 step and its size above 0")
+    with frozen(model):
+        batch = batch or fitting_batch(model, x)
+        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in found.groups(batch):
+            near, seed = threat.take(rows).bounded(x), rng.seeds(x[rows], generator, stage=59)
+            z = x[rows]
+            for draw in range(steps):
+                g = rng.normal(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
+                z = near.project(z + per_sample(step * near.eps, x) * near.steepest(g), x[rows])
+                found.offer(z, rows)
+    return found.best
+
+
+def square_explain(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    explain: Explanation,
+    *,
+    objective: MapObjective,
+    steps: int = 500,
+    p: float = 0.3,
+    reduce: Reduce = as_maps,
+    observe: Observe | None = None,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Attack an explanation by random search with square-shaped changes: no gradient, so none can be masked.
+
+    Starts from x, so that the label holds throughout. Arguments as for `best_of_random`, and:
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D).
+        y: labels, (B,).
+        threat: `Linf`, `L2` or `L1`.
+        explain: `(model, x, y) -> (B, *D)`; need not be differentiable.
+        objective: what to maximise.
+        steps: queries. Cost: at most that many forwards, and an explanation for each that keeps the label.
+        p: share of the pixels that the first windows cover.
+        reduce: relevances to maps.
+        observe: called with every point that keeps the label.
+        batch: samples alive at once.
+        generator: base seed.
+
+    Returns:
+        The best points, (B, *D); x itself where none beats it.
+
+    Raises:
+        BadInput: another threat, or an argument that cannot be used.
+    """
+    with frozen(model):
+        batch = batch or fitting_batch(model, x)
+        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in found.groups(batch):
+
+            def value(z: Tensor, at: Tensor, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
+                return found.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
+
+            seed = rng.seeds(x[rows], generator, stage=61)
+            square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows])
+    return found.best

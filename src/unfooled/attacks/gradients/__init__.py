@@ -1,0 +1,1 @@
+"""Gradients of models that hide them: averaged, estimated, replaced, distilled."""

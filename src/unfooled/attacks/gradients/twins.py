@@ -1,0 +1,211 @@
+"""A twin with honest gradients, trained on the model's own answers, and the attack that transfers from it.
+
+    pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y_r)
+    twin_r = argmin mean KL( softmax(f(z) / s) || softmax(twin(z)) ) over pool_r
+
+A model can hide its gradient, but not its answers: a network trained on them near the samples has much the same
+boundary, and a gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.attacks.pgd import pgd
+from unfooled.attacks.restarts import restarted
+from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import Attack, read_logits
+from unfooled.core.losses import margin
+from unfooled.core.shapes import where_rows
+from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.types import BudgetAttack, Model
+from unfooled.models.nets.small_cnn import SmallCnn
+
+REACH = 1.2  # the twin is trained out to this many eps: attacks end on the ball's surface, where a fit must not end
+FEW = 32  # distinct values in the answers, up to which they are labels
+LEAST = 300  # steps of training in the last round: few points need many epochs
+SURE = 4.0  # the median margin of the twin's logits
+
+
+def distil(
+    model: Model,
+    x: Tensor,
+    threat: Threat,
+    *,
+    rounds: int = 3,
+    points: int = 4,
+    epochs: int = 10,
+    width: int | None = None,
+    module: nn.Module | None = None,
+    batch: int = 64,
+    seed: int = 0,
+) -> nn.Module:
+    """Train a small network on the model's answers at the samples and around them.
+
+    Args:
+        model: any callable to logits; only its values are used.
+        x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
+        threat: where the answers are asked for; its eps may be (n,).
+        rounds: of adversarial points against the twin so far; the first round has random points alone.
+        points: asked for a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model, no B.
+        epochs: over all points in the last round, a third as many in the others; more where they make few steps.
+        width: of the twin; chosen by the image's size where None.
+        module: an untrained network to copy and train instead: `SmallCnn` for images of at least 4x4, else two hidden
+            layers of ReLU.
+        batch: samples a step of training, and times 16 a call of the model.
+        seed: of the weights, the order and the points.
+
+    Returns:
+        The twin, in eval mode. Its logits are those of the model, divided by a constant.
+
+    Raises:
+        BadInput: inputs that cannot be used.
+
+    References:
+        Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
+        Differs: soft answers where the model gives them, points from the threat and from attacks on the twin instead of
+        steps along its Jacobian.
+    """
+    check_attack(x, torch.zeros(len(x), dtype=torch.int64), threat)
+    check_mode(model)
+    for name, number in (("points", points), ("epochs", epochs), ("batch", batch)):
+        if number < 1:
+            raise BadInput(f"{name} is {number}; it must be at least 1")
+    ask = _Asked(model, 16 * batch)
+    pool, answers = [x.detach()], [ask(x)]
+    label = answers[0].argmax(1)
+    twin = _fresh(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
+    wide = threat.bounded(x).scaled(REACH)
+    for r in range(rounds):
+        for k in range(points):
+            z = _random(wide, x, seed, r * points + k)
+            if r and k % 2:  # where the twin thinks that the model falls
+                z = pgd(twin, x, label, wide, steps=8, start=z, stop=False)
+            pool.append(z)
+            answers.append(ask(z))
+        # Rough until the last round: the twin need only say where to ask next.
+        share = 1.0 if r == rounds - 1 else 1 / 3
+        seen = torch.cat(pool)
+        steps = math.ceil(share * max(epochs * -(-len(seen) // batch), LEAST))
+        _fit(twin, seen, _targets(torch.cat(answers)), steps, batch, seed + r)
+    return twin.eval()
+
+
+class _Asked:
+    """The model's answers, in calls of bounded size."""
+
+    def __init__(self, model: Model, rows: int) -> None:
+        self.model, self.rows = model, rows
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        return torch.cat([read_logits(self.model, part).detach() for part in z.detach().split(self.rows)])
+
+
+def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
+    """Random points, in Linf every other time a corner: attacks end there."""
+    if isinstance(threat, Linf) and draw % 2:
+        return threat.corner(x, seed, draw=draw, stage=41)
+    return threat.sample(x, seed, draw=draw, stage=41)
+
+
+def _fresh(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
+    """An untrained network for inputs like x; the global generator is left as it was."""
+    if module is not None:
+        return copy.deepcopy(module)
+    shape = tuple(x.shape[1:])
+    image = len(shape) == 3 and min(shape[1:]) >= 4
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if image:
+            # Half as wide at four times the pixels: about the same time.
+            return SmallCnn(shape, classes, width or (16 if shape[1] * shape[2] <= 256 else 8))
+        hidden = width or 128
+        first, last = nn.Linear(math.prod(shape), hidden), nn.Linear(hidden, classes)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
+
+
+def _targets(answers: Tensor) -> Tensor:
+    """What the twin learns, (N, K): probabilities at a temperature that keeps the runners-up, NaN where undefined."""
+    seen = answers[torch.isfinite(answers).all(1)]
+    if not len(seen):
+        raise BadInput("the model's outputs are NaN or infinite at every point; there is nothing to learn from it")
+    classes = answers.shape[1]
+    if len(seen[: 4 * FEW].unique()) <= FEW:
+        # Labels in disguise (one-hot rows, rounded scores): their size says nothing.
+        hard = F.one_hot(answers.nan_to_num().argmax(1), classes).to(answers.dtype)
+        return where_rows(torch.isfinite(answers).all(1), 0.9 * hard + 0.1 / classes, torch.full_like(hard, torch.nan))
+    if bool((seen >= 0).all()) and bool(((seen.sum(1) - 1).abs() < 1e-3).all()):
+        answers, seen = answers.clamp_min(1e-12).log(), seen.clamp_min(1e-12).log()
+    top = seen.topk(2, dim=1).values
+    return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
+
+
+def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
+    """Train the twin on all points so far: AdamW, the step falling along half a cosine."""
+    known = torch.isfinite(targets).all(1)
+    pool, targets = pool[known], targets[known].to(pool.dtype)
+    twin.train()
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    source = torch.Generator().manual_seed(seed)
+    order: list[Tensor] = []
+    with torch.enable_grad():
+        for _ in range(steps):
+            order = order or list(torch.randperm(len(pool), generator=source).to(pool.device).split(batch))
+            rows = order.pop()
+            loss = F.kl_div(twin(pool[rows]).log_softmax(1), targets[rows], reduction="batchmean")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    optimizer.zero_grad()
+    twin.eval()
+
+
+def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:
+    """Turn an attack on one model into an attack on another.
+
+    Args:
+        surrogate: a model with a gradient: `distil`'s twin, the network without its defence, another network.
+        attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`; 40
+            steps of PGD on the margin where None. It should go on after the surrogate is fooled (`pgd` with
+            `stop=False`): what stops at the surrogate's boundary seldom crosses the model's.
+        proposals: runs from other seeds; the point with the largest margin of the model is kept, and fooled samples
+            are left out of the next.
+
+    Returns:
+        A budget attack. Cost: 1 F of the model a proposal; the passes of `attack` are the surrogate's.
+
+    References:
+        Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
+    """
+    bound = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
+
+    def run(
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        targeted: bool = False,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        check_attack(x, y, threat)
+        check_mode(model)
+
+        def proposed(_: Model, *args: Any, **more: Any) -> Tensor:
+            return bound(surrogate, *args, **options, **more)
+
+        return restarted(proposed, proposals)(model, x, y, threat, targeted=targeted, generator=generator)
+
+    return run

@@ -1,0 +1,115 @@
+"""What minimal-norm attacks share: the nearest adversarial point met so far, and the walk from it back towards x."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import check_inputs, check_mode, input_gradient
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import fooled, read_logits
+from unfooled.core.losses import best_other, true_logit
+from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
+from unfooled.core.types import Model
+
+NORMS: dict[float, type[Threat]] = {0.0: L0, 1.0: L1, 2.0: L2, math.inf: Linf}
+
+
+def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> Threat:
+    """The threat of a norm with an infinite eps: its size, its steepest step, the box.
+
+    Raises:
+        BadInput: a norm that the attack does not know.
+    """
+    if norm not in allowed:
+        known = ", ".join(str(n) for n in allowed)
+        raise BadInput(f"norm is {norm}; this attack knows {known}")
+    return NORMS[float(norm)](math.inf)
+
+
+def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
+    """All that a minimal-norm attack requires of its inputs."""
+    check_inputs(x, y)
+    check_mode(model)
+    if steps < 1:
+        raise BadInput(f"steps is {steps}; it must be at least 1")
+
+
+def decided(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+    """Where the decision is another by more than rounding, (B,): the same point in another batch must agree."""
+    gap = best_other(logits, y) - true_logit(logits, y)
+    slack = 1e-5 * logits.abs().amax(1)
+    return fooled(logits, y, targeted=targeted) & ((-gap if targeted else gap) > slack)
+
+
+class Nearest:
+    """The nearest adversarial point queried so far; x itself, at distance inf, where there is none.
+
+    Attributes:
+        z: points, (B, *D).
+        distance: their size, (B,).
+    """
+
+    def __init__(self, x: Tensor, threat: Threat) -> None:
+        self.x, self.threat = x, threat
+        self.z = x.clone()
+        self.distance = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+
+    def see(self, z: Tensor, hit: Tensor) -> Tensor:
+        """Keep z where it is adversarial and nearer; the sizes of z, (B,)."""
+        size = self.threat.size(z - self.x)
+        nearer = hit & (size < self.distance)
+        self.z = where_rows(nearer, z.detach(), self.z)
+        self.distance = torch.where(nearer, size, self.distance)
+        return size
+
+    @torch.no_grad()
+    def pull_back(self, model: Model, y: Tensor, *, targeted: bool = False, halvings: int = 10) -> Tensor:
+        """Bisect the segment from each point to x. Cost: `halvings` forwards; L0 gives entries back instead.
+
+        Returns:
+            The nearest points, (B, *D).
+        """
+        if self.threat.norm == 0:
+            return self._give_back(model, y, targeted=targeted, rounds=halvings)
+        far, low, high = self.z, torch.zeros_like(self.distance), torch.ones_like(self.distance)
+        for _ in range(halvings):
+            middle = (low + high) / 2
+            z = self.x + per_sample(middle, self.x) * (far - self.x)
+            hit = decided(read_logits(model, z), y, targeted=targeted)
+            self.see(z, hit)
+            low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+        return self.z
+
+    def _give_back(self, model: Model, y: Tensor, *, targeted: bool, rounds: int) -> Tensor:
+        """Undo the smallest changes, as many at a time as has worked; half as many where it has not."""
+        share = torch.full_like(self.distance, 0.5)
+        for _ in range(rounds):
+            delta = flat(self.z - self.x)
+            changed = (delta != 0).sum(1)
+            undo = (share * changed).floor().clamp_min(1)
+            order = torch.where(delta != 0, delta.abs(), torch.inf).argsort(dim=1).argsort(dim=1)
+            z = torch.where(order < undo[:, None], torch.zeros_like(delta), delta)
+            z = self.x + z.reshape(self.x.shape)
+            hit = decided(read_logits(model, z), y, targeted=targeted)
+            self.see(z, hit)
+            share = torch.where(hit, share, share / 2)
+        return self.z
+
+
+def cosine(first: float, last: float, step: int, steps: int) -> float:
+    """From `first` to `last` along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * step / max(steps, 1))) / 2
+
+
+def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: object) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, the value of a loss and its gradient, at z. Cost: 1 forward, 1 backward."""
+    leaf = z.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = read_logits(model, leaf, y)
+        value = sign * loss(logits, y)  # type: ignore[operator]
+        g = input_gradient(value, leaf)
+    return logits.detach(), value.detach(), g.nan_to_num(0.0, 0.0, 0.0)

@@ -1,0 +1,250 @@
+"""Step rules of `ascend`: constant, decaying, Polyak's, and Auto-PGD's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.threats import TINY, Box, Threat, project_l1_box
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What `ascend` found, one entry a sample.
+
+    Attributes:
+        z: where the objective was done, else the best point met (the last with `keep_best=False`), (B, *D).
+        value: the objective there, (B,).
+        done: whether the objective reported done, (B,).
+        used: gradients taken, (B,) int64.
+        dead: how many of them were zero or not finite; a random direction took their place, (B,) int64.
+        moved: steps taken before the sample left, (B,) int64.
+    """
+
+    z: Tensor
+    value: Tensor
+    done: Tensor
+    used: Tensor
+    dead: Tensor
+    moved: Tensor
+
+
+State = dict[str, Tensor]
+"""Rows of the live batch, each value (b, ...): at, t, z, value, better, best, best_value, and what the rule adds."""
+
+
+def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
+    """Drop coordinates that sit on the box and push out of it, so that the step's length is not wasted."""
+    # In arithmetic, not in masks: comparisons of whole batches are several times slower on a CPU.
+    up = (box.high - z).sign().clamp_min(0)
+    down = (z - box.low).sign().clamp_min(0)
+    masked = g.clamp_min(0) * up + g.clamp_max(0) * down
+    return where_rows(flat(masked).abs().amax(1) > 0, masked, g)
+
+
+class Rule(Protocol):
+    """A step rule: per-row state, so that rows of different age can share a batch."""
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """State of fresh rows, beside what the kernel keeps."""
+        ...
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """The next points, from the state, the gradients and the centres; may update the rule's own state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every step has size `size` times eps."""
+
+    size: float = 0.1
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """No state."""
+        return {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        return threat.project(s["z"] + self.size * per_sample(threat.eps, x) * threat.steepest(g), x)
+
+
+@dataclass(frozen=True)
+class Decaying:
+    """Step sizes fall from `first` to `last` times eps along half a cosine; `absolute`, they are not times eps."""
+
+    first: float = 1.0
+    last: float = 0.01
+    absolute: bool = False
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """No state."""
+        return {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        wave = 1 + torch.cos(math.pi * s["t"].to(x.dtype) / max(steps, 1))
+        size = self.last + (self.first - self.last) * wave / 2
+        size = size if self.absolute else size * threat.eps
+        return threat.project(s["z"] + per_sample(size, x) * threat.steepest(g), x)
+
+
+@dataclass(frozen=True)
+class Polyak:
+    """The step that would reach the optimum if the objective were linear, where the best possible value is known.
+
+        d_t = g_t + |g_t| / |d_{t-1}| d_{t-1},        size_t = min( (optimum - v(z_t)) / <d_t, steepest(d_t)>, cap )
+
+    d_t halves the angle between the gradient and the last direction, which ends the zigzag of plain gradients in narrow
+    valleys; the denominator is its dual norm. Coordinates that push out of the box are dropped from both. Sizes are in
+    input units, not in multiples of eps, so that they have a meaning where eps is infinite.
+
+    Args:
+        cap: the longest step, in the threat's norm.
+        optimum: the best possible value of the objective; 0 for minus a distance that can vanish.
+        average: d as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave objective.
+    """
+
+    cap: float = 1.0
+    optimum: float = 0.0
+    average: bool = True
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """The last direction."""
+        return {"d": torch.zeros_like(z)} if self.average else {}
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One projected step."""
+        if self.average:
+            inside = threat.norm == math.inf
+            last = s["d"] if inside else inward(s["d"], s["z"], threat.box)
+            ratio = flat(g).norm(dim=1) / flat(last).norm(dim=1).clamp_min(TINY)
+            mean = g + per_sample(ratio, g) * last
+            s["d"] = mean = mean if inside else inward(mean, s["z"], threat.box)
+            # Two that cancel, or overflow, leave nothing to go by.
+            g = where_rows(flat(mean).abs().amax(1) > 0, mean.nan_to_num(0.0, 0.0, 0.0), g)
+        way = threat.steepest(g)
+        slope = (flat(g) * flat(way)).sum(1)
+        # A slope too small to divide by asks for more than the cap. NaN values, which are survived elsewhere, as well.
+        size = ((self.optimum - s["value"]) / slope).nan_to_num(nan=self.cap).clamp(0, self.cap)
+        return threat.project(s["z"] + per_sample(size, x) * way, x)
+
+
+@dataclass(frozen=True)
+class Auto:
+    """APGD's rule for Linf, L2 and L1.
+
+        u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1})),   a = .75, at first 1
+
+    At a checkpoint s is halved and the row returns to its best point if the loss rose in at most `rho` of the steps
+    since the last one, or if s was not halved there and the best loss has not improved since.
+
+    In L1 a step spreads over the q D largest entries of the gradient, has no momentum, and P is exact for ball and box:
+
+        z_{t+1} = P(z_t + s sign(g_q) / n(g_q)),   n = number of entries that are not 0,   at first s = eps, q = .2
+
+    Every .04 N steps q becomes n(best - x) / (1.5 D). Where that number fell by more than a twentieth, s returns to eps
+    and the row to its best point; else s is divided by 1.5, down to eps / 10.
+
+    Args:
+        rho: share of rising steps below which a row is said to oscillate.
+        momentum: a above.
+        first: the first step, in multiples of eps; half of it in L1.
+        share: q at first, in L1; where None from the entries in which the start differs from x.
+        compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
+    """
+
+    rho: float = 0.75
+    momentum: float = 0.75
+    first: float = 2.0
+    share: float | None = 0.2
+    compat: str = ""
+
+    def begin(self, z: Tensor, steps: int) -> State:
+        """Step size, last point and value, gradient at the best point, and the window's counters."""
+        count = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        number = count.to(z.dtype)
+        return {
+            "s": number + self.first,
+            "previous": z.clone(),
+            "last_value": number.clone(),
+            "best_g": torch.zeros_like(z),
+            "k": count + max(int(0.22 * steps), 1),
+            "in_window": count.clone(),
+            "rises": count.clone(),
+            "halved": torch.ones_like(count, dtype=torch.bool),
+            "best_at_check": number - torch.inf,
+            "q": number + (self.share or 0.0),
+            "support": number + z[0].numel() if len(z) else number,
+        }
+
+    def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
+        """Halve and return where a window has closed without progress; the gradient to go on with."""
+        due = s["in_window"] == s["k"]
+        if not due.any():
+            return g
+        stuck = ~s["halved"] & (s["best_at_check"] >= s["best_value"])
+        halve = due & ((s["rises"] <= self.rho * s["k"]) | stuck)
+        s["halved"] = torch.where(due, halve, s["halved"])
+        s["best_at_check"] = torch.where(due, s["best_value"], s["best_at_check"])
+        s["s"] = torch.where(halve, s["s"] / 2, s["s"])
+        s["z"] = where_rows(halve, s["best"], s["z"])
+        g = where_rows(halve, s["best_g"], g)
+        shorter = (s["k"] - max(int(0.03 * steps), 1)).clamp_min(max(int(0.06 * steps), 1))
+        s["k"] = torch.where(due, shorter, s["k"])
+        s["in_window"] = s["in_window"].masked_fill(due, 0)
+        s["rises"] = s["rises"].masked_fill(due, 0)
+        return g
+
+    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One step with momentum, after the checkpoint if one is due."""
+        if threat.norm not in (1.0, 2.0, math.inf):
+            raise ValueError(f"Auto is made for Linf, L2 and L1, the threat is {threat}; use Decaying")
+        if threat.norm == 1.0:
+            return self._sparse(s, g, x, threat, steps)
+        s["best_g"] = where_rows(s["better"], g, s["best_g"])
+        old = s["t"] > 0
+        rise = s["value"] > s["last_value"]
+        s["rises"] = s["rises"] + (old & rise)
+        s["in_window"] = s["in_window"] + old
+        first_value = torch.zeros_like(s["value"]) if self.compat == "reference" else s["value"]
+        s["last_value"] = torch.where(old, s["value"], first_value)
+        g = self._checkpoint(s, g, steps)
+        z = s["z"]
+        u = threat.project(z + per_sample(s["s"] * threat.eps, x) * threat.steepest(g), x)
+        a = per_sample(torch.where(old, self.momentum, 1.0), x)
+        step = threat.project(z + a * (u - z) + (1 - a) * (z - s["previous"]), x)
+        s["previous"] = z
+        return step
+
+    def _sparse(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        """One step in L1, over the share q of the entries, after the checkpoint if one is due."""
+        d, old, top = x[0].numel(), s["t"] > 0, self.first / 2
+        s["best_g"] = where_rows(s["better"], g, s["best_g"])
+        s["in_window"] = s["in_window"] + old
+        support = (flat(s["best"] - x) != 0).sum(1).to(x.dtype)
+        if self.share is None:
+            s["q"] = torch.where(old, s["q"], support / (1.5 * d))
+            s["support"] = torch.where(old, s["support"], support)
+        s["s"] = torch.where(old, s["s"], top)
+        due = s["in_window"] == max(int(0.04 * steps), 1)
+        if due.any():
+            sparser = due & (support < 0.95 * s["support"])
+            smaller = (s["s"] / 1.5).clamp_min(top / 10)
+            s["s"] = torch.where(sparser, top, torch.where(due, smaller, s["s"]))
+            s["z"], g = where_rows(sparser, s["best"], s["z"]), where_rows(sparser, s["best_g"], g)
+            s["q"] = torch.where(due, support / (1.5 * d), s["q"])
+            s["support"] = torch.where(due, support, s["support"])
+            s["in_window"] = s["in_window"].masked_fill(due, 0)
+        size = flat(g).abs()
+        count = (s["q"] * d + 1e-3).to(torch.int64).clamp(1, d)  # 1e-3: n / 1.5 may be whole
+        least = size.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
+        sign = torch.where(size >= least, flat(g).sign(), torch.zeros_like(size))
+        sign = sign / sign.abs().sum(1, keepdim=True).clamp_min(1)
+        far = s["z"] + per_sample(s["s"] * threat.eps, x) * sign.reshape(x.shape)
+        return project_l1_box(far, x, threat.eps, threat.box)

@@ -1,0 +1,120 @@
+"""How many rows a call of a model may take: guessed, then measured on the work itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.modes import modules_of
+from unfooled.core.model.outputs import answered
+from unfooled.core.types import Model
+
+
+class RowBudget:
+    """How many rows one call of a model may take so that its graph stays near a budget of bytes.
+
+    Guessed from the input's size for the first call, measured on it (the tensors that autograd saves), so that finding
+    out costs no pass of its own. Small budgets are also faster on a CPU: activations stay in the cache, and the
+    allocator does not return them to the system between calls.
+
+    Args:
+        model: its parameters are saved too, but not once a row.
+        x: inputs, (B, *D).
+        chunk_bytes: the budget; where None 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of what is free.
+    """
+
+    guess = 400  # bytes saved per byte of input: small CNNs need 100 to 400
+
+    def __init__(self, model: Model, x: Tensor, chunk_bytes: int | None = None) -> None:
+        if chunk_bytes is not None and chunk_bytes < 1:
+            raise BadInput(f"chunk_bytes is {chunk_bytes}; it must be at least 1")
+        default = (1 << 26) if x.device.type == "cpu" else (1 << 32)
+        self.budget = min(chunk_bytes or default, free_bytes(x.device) // 4)
+        self.own = x[:1].numel() * x.element_size()
+        self.row = self.guess * self.own
+        self.measured = False
+        self.weights = {p.data_ptr() for root in modules_of(model) for p in root.parameters()}
+
+    @property
+    def rows(self) -> int:
+        """Rows that fit, at least 1."""
+        return max(1, self.budget // self.row)
+
+    @contextmanager
+    def measuring(self, rows: int) -> Iterator[None]:
+        """Measure what the first call inside saves, which has `rows` rows; later calls are left alone."""
+        if self.measured:
+            yield
+            return
+        seen: dict[int, int] = {}
+
+        def note(t: Tensor) -> Tensor:
+            seen[t.data_ptr()] = t.numel() * t.element_size()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            yield
+        saved = sum(size for at, size in seen.items() if at not in self.weights)
+        # Twice: gradients flow back at the size of the activations that they replace.
+        self.row = max(1, 2 * saved // rows + 8 * self.own)
+        self.measured = True
+
+
+def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, chunk_bytes: int | None = None) -> int:
+    """Samples per batch whose forward and backward pass stay near a budget of bytes.
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
+        ceiling: never more than this; beyond it nothing gets faster on most devices.
+        chunk_bytes: the budget; see `RowBudget`.
+
+    Returns:
+        A batch size between 1 and `ceiling`.
+    """
+    budget = RowBudget(model, x, chunk_bytes)
+    try:
+        with torch.enable_grad(), budget.measuring(1):
+            model(x[:1].detach().clone().requires_grad_())
+    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
+        with torch.no_grad():
+            answered(model, x[:1])
+    return min(ceiling, budget.rows)
+
+
+def chunked(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
+    """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
+
+    Args:
+        fn: a function of tensors that share their first dimension, returning one with the same first dimension.
+        batch: samples per call, at least 1.
+
+    Returns:
+        A function with the same result, memory bounded by `batch` samples.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; it must be at least 1")
+
+    def call(*tensors: Tensor) -> Tensor:
+        if len(tensors[0]) <= batch:
+            return fn(*tensors)
+        return torch.cat([fn(*part) for part in zip(*(t.split(batch) for t in tensors), strict=True)])
+
+    return call
+
+
+def free_bytes(device: torch.device | str = "cpu") -> int:
+    """Memory that can still be taken on `device`, in bytes (a safe guess where the system does not say)."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file, not a path of ours)
+            fields = dict(line.split(":", 1) for line in f)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 2 << 30

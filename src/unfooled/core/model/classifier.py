@@ -1,0 +1,109 @@
+"""A module and its normalisation as one callable on the unit box, with its layers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
+
+
+class Classifier(nn.Module):
+    """A classifier on the unit box: x -> module((x - mean) / std), unwrapped to logits.
+
+    Args:
+        module: any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
+        mean: of the training data, in fractions of the input range; one number, or one a channel. None: no shift.
+        std: likewise. None: no scale.
+        name: what reports call it.
+        classes: class names in the order of the logits.
+        input_shape: one sample's shape, (C, H, W), where known.
+
+    Raises:
+        BadInput: mean and std do not fit the inputs' channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[[Tensor], Any],
+        *,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        name: str = "",
+        classes: Sequence[str] | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.name = name or type(module).__name__
+        self.classes = list(classes) if classes is not None else None
+        self.input_shape = tuple(input_shape) if input_shape is not None else None
+        self.register_buffer("mean", torch.as_tensor(0.0 if mean is None else mean, dtype=torch.float32).reshape(-1))
+        self.register_buffer("std", torch.as_tensor(1.0 if std is None else std, dtype=torch.float32).reshape(-1))
+        self.normalises = mean is not None or std is not None
+        if bool((self.std <= 0).any()):
+            raise BadInput(f"std is {self.std.tolist()}; it must be positive")
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, per channel."""
+        if not self.normalises:
+            return x
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            if len(value) not in (1, x.shape[1]):
+                raise BadInput(f"{name} has {len(value)} values, the inputs have {x.shape[1]} channels")
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (B, K), of inputs in the unit box, (B, *D)."""
+        if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
+            other = x.ndim > 1 and x.ndim == len(self.input_shape) + 1 and x.shape[1] != self.input_shape[0]
+            mend = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
+            raise BadInput(
+                f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {mend} or "
+                "choose another model"
+            )
+        return logits_of(self.module(self.normalise(x)))
+
+    def layers(self) -> list[str]:
+        """Names of the layers whose output `features` can return."""
+        return [name for name, _ in self.module.named_modules() if name] if isinstance(self.module, nn.Module) else []
+
+    def features(self, x: Tensor, layer: str) -> Tensor:
+        """The output of `layer` (its last call) for x; differentiable. Cost: one forward.
+
+        A layer that works in place on what it is given (`nn.ReLU(inplace=True)`) changes a copy.
+
+        Raises:
+            BadInput: no such layer; the nearest names are given.
+        """
+        if not isinstance(self.module, nn.Module):
+            raise BadInput(f"{self.name} is a plain callable and has no layers")
+        try:
+            target = self.module.get_submodule(layer)
+        except AttributeError:
+            import difflib
+
+            near = difflib.get_close_matches(layer, self.layers(), n=3, cutoff=0.3) or self.layers()[:8]
+            raise BadInput(f"{self.name} has no layer {layer!r}; it has {', '.join(near)}") from None
+        kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            kept.append(output)
+            return output.clone() if isinstance(output, Tensor) else None
+
+        handle = target.register_forward_hook(keep)
+        try:
+            self(x)
+        finally:
+            handle.remove()
+        if not kept:
+            raise BadInput(f"layer {layer!r} of {self.name} was not called in the forward pass")
+        return kept[-1]

@@ -1,0 +1,1 @@
+"""Readers of data files, each ending in tensors in the unit box."""

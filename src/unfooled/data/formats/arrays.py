@@ -1,0 +1,119 @@
+"""Arrays as people save them into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfooled.core.errors import BadInput
+
+CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
+
+
+def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+    """Some rows of an array as float32 in the unit box, channels first.
+
+    Bytes are divided by 255. Floating point numbers stay as they are, where all of them (not the rows alone) lie in
+    [0, 1]. Images may be (N, H, W), channels first or last; (N, D) stays.
+
+    Raises:
+        BadInput: numbers of another range or kind, or a shape that is neither; what was found is named.
+    """
+    if x.ndim < 2 or x.ndim > 4 or 0 in x.shape[1:]:
+        raise BadInput(f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
+    if x.dtype == np.uint8:
+        if x.size and x.max() == 1:
+            raise BadInput(f"{name} holds bytes of 0 and 1 alone, while bytes run to 255; save it as bool or float")
+        scale = np.float32(255)
+    elif x.dtype == np.bool_:
+        scale = np.float32(1)
+    elif x.dtype.kind == "f":
+        if not np.isfinite(x).all():
+            raise BadInput(f"{name} holds NaN or infinite values")
+        if x.size and (x.min() < 0 or x.max() > 1):
+            raise BadInput(
+                f"{name} lies in [{x.min():.4g}, {x.max():.4g}]; scale it to [0, 1] "
+                "(bytes: divide by 255 or save uint8); if it was normalised, undo that and tell the model instead: "
+                "--mean and --std, or Classifier(module, mean=..., std=...)"
+            )
+        scale = np.float32(1)
+    else:
+        span = f" in [{x.min()}, {x.max()}]" if x.dtype.kind in "iu" and x.size else ""
+        raise BadInput(f"{name} holds {x.dtype}{span}; save bytes (uint8, 0 to 255) or fractions (float, 0 to 1)")
+    return np.ascontiguousarray(channels_first(x, name)[rows].astype(np.float32) / scale)
+
+
+def channels_first(x: np.ndarray, name: str) -> np.ndarray:
+    """View images as (N, C, H, W): the channel axis has 1, 3 or 4 entries, or is the shorter one.
+
+    Raises:
+        BadInput: either axis could be the channels.
+    """
+    if x.ndim == 2:
+        return x
+    if x.ndim == 3:
+        return x[:, None]
+    first, last = x.shape[1] in CHANNELS, x.shape[3] in CHANNELS
+    if first == last:
+        first, last = x.shape[1] < x.shape[3], x.shape[3] < x.shape[1]
+    if first == last:
+        raise BadInput(
+            f"{name} has shape {x.shape}: either end could be the channels; save it as (N, C, H, W), C first"
+        )
+    return x if first else x.transpose(0, 3, 1, 2)
+
+
+def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
+    """Labels as (N,) int64, with class names where they were text (sorted).
+
+    Raises:
+        BadInput: one-hot rows, fractions, negative numbers.
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        hint = "; they look one-hot, save y.argmax(1)" if y.ndim == 2 else ""
+        raise BadInput(f"{name} has shape {y.shape}; labels are one number a sample, (N,){hint}")
+    if y.dtype.kind in "US":
+        found, inverse = np.unique(y.astype(str), return_inverse=True)
+        return inverse.astype(np.int64), found.tolist()
+    if y.dtype.kind not in "iufb" or not np.array_equal(y, np.floor(y)):
+        raise BadInput(f"{name} holds {y.dtype} that are no whole numbers; labels are 0, 1, 2, ...")
+    if y.size and y.min() < 0:
+        raise BadInput(f"{name} holds the label {int(y.min())}; labels are 0, 1, 2, ...")
+    return y.astype(np.int64), None
+
+
+def numbered(y: np.ndarray) -> list[str]:
+    """Class names where a source has none: their numbers."""
+    return [str(k) for k in range(int(y.max()) + 1)] if len(y) else []
+
+
+def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:
+    """Images of the size (antialiased bilinear) and number of channels (1 or 3) asked for.
+
+    Raises:
+        BadInput: the samples are no images, or have channels that are neither grey nor colour.
+    """
+    if (size is not None or channels is not None) and x.ndim != 4:
+        raise BadInput(f"{name} holds samples of shape {x.shape[1:]}; size and channels are for images")
+    if channels is not None and x.shape[1] != channels:
+        found = x.shape[1]
+        if channels == 1 and found in (3, 4):
+            x = np.tensordot(np.asarray(GREY, np.float32), x[:, :3], axes=(0, 1))[:, None]
+        elif channels == 3 and found in (1, 4):
+            x = np.repeat(x, 3, axis=1) if found == 1 else x[:, :3]
+        else:
+            raise BadInput(f"{name} has {found} channels, which cannot become {channels}; channels is 1 or 3")
+    if size is not None and x.shape[2:] != size:
+        z = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode="bilinear", antialias=True)
+        x = z.clamp(0, 1).numpy()
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def array(value: Any) -> np.ndarray:
+    """A tensor, list or array as an array on the host."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -1,0 +1,64 @@
+"""Data that the user's own code makes: `package.module:factory`, `path/to/file.py:factory`, returning (x, y)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unfooled.core.errors import BadInput
+from unfooled.core.user_code import named
+from unfooled.data.dataset import Source, split_named, unsplit
+from unfooled.data.formats import arrays
+
+
+def from_factory(source: str, split: str) -> Source:
+    """What `place:factory` returns, called with `split=` where it takes it.
+
+    Raises:
+        BadInput: the place or the name does not exist, its code fails, or it returns no (x, y).
+    """
+    with named(source) as factory:
+        if not callable(factory):
+            raise BadInput(f"{source} is a {type(factory).__name__}; name a function that returns (x, y)")
+        return from_callable(factory, split, source)
+
+
+def from_callable(factory: Callable[..., Any], split: str, name: str) -> Source:
+    """What a function returns: (x, y), or (x, y, classes)."""
+    try:
+        accepted = inspect.signature(factory).parameters.values()
+        takes = any(p.name == "split" or p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted)
+    except (TypeError, ValueError):  # a built-in without a signature
+        takes = False
+    try:
+        made = factory(split=split) if takes else factory()
+    except Exception as error:
+        raise BadInput(f"{name} raised {type(error).__name__}: {error}") from error
+    if takes:
+        return from_arrays(made, name, split_named(split) or split)
+    return from_arrays(made, name).warned(unsplit(split, name))
+
+
+def from_arrays(made: Any, name: str, split: str = "all") -> Source:
+    """A pair (x, y) or a triple (x, y, classes) of arrays or tensors.
+
+    Raises:
+        BadInput: it is neither, or the lengths differ.
+    """
+    if not isinstance(made, (tuple, list)) or len(made) not in (2, 3):
+        raise BadInput(f"{name} is a {type(made).__name__}; data are (x, y) or (x, y, classes)")
+    x = arrays.array(made[0])
+    y, names = arrays.labels(arrays.array(made[1]), f"y of {name}")
+    if len(x) != len(y):
+        raise BadInput(f"{name} has {len(x)} samples and {len(y)} labels")
+    classes = [str(item) for item in made[2]] if len(made) == 3 else names or arrays.numbered(y)
+    if len(y) and y.max() >= len(classes):
+        raise BadInput(f"{name} has labels up to {y.max()}, and {len(classes)} class names")
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return arrays.samples(x, rows, f"x of {name}")
+
+    return Source(name, split, y, classes, read)

@@ -1,0 +1,129 @@
+"""Image folders: `root/class/*.png`, or `root/train/class/*.png` with `test` and `val` beside it.
+
+Classes are sorted by name, as text (folders `1, 10, 2` stand in that order), over all splits together. Pixels are taken
+as they are stored: alpha is dropped, and the orientation that a camera noted is not applied.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfooled.core.errors import BadInput
+from unfooled.data.dataset import Source, chosen, split_named, unsplit
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+
+
+def images_below(path: Path) -> list[Path]:
+    """The images below a folder, sorted by their path."""
+    found = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
+    return sorted(item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts))
+
+
+def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
+    """List a folder's images and classes; they are decoded when asked for.
+
+    Args:
+        root: the folder.
+        split: which of its splits, where it has any.
+        size: (H, W) that every image is resized to, antialiased; None keeps their own, which must then be one.
+        channels: 1 or 3; None for grey where all images read are grey, else colour.
+
+    Raises:
+        BadInput: no classes, no images, no such split.
+    """
+    wanted, top, classes = _split(root, split)
+    warnings = [unsplit(split, root)] if wanted == "all" else []
+    if not classes and not images_below(root):
+        raise BadInput(
+            f"{root} holds no images; with labels they are looked for as {root}/CLASS/*.png (or .npz or IDX files), to "
+            f"be explained without labels as {root}/*.png"
+        )
+    if not classes:
+        raise BadInput(f"{root} holds no folders; images are looked for as {root}/CLASS/*.png, or .npz or IDX files")
+    held = {name: images_below(top / name) for name in classes}
+    if not any(held.values()):
+        raise BadInput(f"{top} holds {len(classes)} folders ({', '.join(classes[:3])}) without any images")
+    if empty := [name for name in classes if not held[name]]:
+        warnings.append(f"{len(empty)} classes have no images in {top}: {', '.join(empty[:3])}")
+    if all(name.isdigit() for name in classes) and classes != sorted(classes, key=int):
+        warnings.append(f"class folders are numbers in the order of text: {', '.join(classes[:4])}, ...; see labels")
+    files = [path for name in classes for path in held[name]]
+    y = np.repeat(np.arange(len(classes)), [len(held[name]) for name in classes])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return decode([files[row] for row in rows.tolist()], size, channels)
+
+    return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings))
+
+
+def loose(path: Path) -> list[Path]:
+    """Images without a label: the file itself, or a folder's own images where no folders stand beside them."""
+    if path.is_file():
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    if not path.is_dir() or _folders(path):
+        return []
+    return images_below(path)
+
+
+def files_of(root: Path, split: str) -> list[Path]:
+    """The files of a split in the order of `folder`'s rows. Errors as there."""
+    _, top, classes = _split(root, split)
+    return [path for name in classes for path in images_below(top / name)]
+
+
+def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:
+    """The split that is read ("all" without splits), its folder, and the classes of all splits."""
+    splits = {named: item for item in _folders(root) if (named := split_named(item.name)) and _folders(item)}
+    wanted = chosen(split, list(splits), root) if splits else "all"
+    classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
+    return wanted, splits.get(wanted, root), classes
+
+
+def _opened(path: Path, size: tuple[int, int] | None, channels: int | None) -> Any:
+    """One image as (H, W) or (H, W, 3), float32 in [0, 1]."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image: Any = opened
+            if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits of grey, which Pillow would cut to 8
+                image = Image.fromarray(np.asarray(image, np.float32) / 65535)
+            elif "transparency" in image.info:
+                image = image.convert("RGBA")
+            deep = image.mode == "F"
+            grey = deep or image.mode in ("1", "L", "LA", "La")
+            if not deep:
+                image = image.convert("L" if grey or channels == 1 else "RGB")
+            if size is not None and image.size != size[::-1]:
+                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+            values = np.asarray(image, np.float32)
+            if deep and (values.min() < 0 or values.max() > 1):
+                raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
+            return values if deep else values / np.float32(255)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} cannot be read as an image: {error}; remove or replace it") from error
+
+
+def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """Images as (n, C, H, W) float32 in [0, 1].
+
+    Raises:
+        BadInput: an image is damaged, or they have different sizes and none is asked for.
+    """
+    images = [_opened(path, size, channels) for path in files]
+    sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
+    if len(sizes) > 1:
+        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
+    if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):
+        return np.stack(images)[:, None]
+    colour = [np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image for image in images]
+    return np.ascontiguousarray(np.stack(colour).transpose(0, 3, 1, 2))

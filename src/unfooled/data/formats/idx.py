@@ -1,0 +1,83 @@
+"""IDX files, as MNIST came: two zero bytes, a type, the number of dimensions, the sizes (big-endian), the values.
+
+References:
+    LeCun, Cortes, Burges, The MNIST database of handwritten digits (the file format).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from unfooled.core.errors import BadInput
+from unfooled.data.dataset import Source, chosen, split_named
+from unfooled.data.formats import arrays
+
+TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IMAGES = re.compile(r"(?:.*[-_.])?(?P<split>[a-z0-9]+)[-_]images[-_.]idx\d[-_.]ubyte(?:\.gz)?", re.IGNORECASE)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array in an IDX file, gzipped or not.
+
+    Raises:
+        BadInput: the header is not IDX, or the file is shorter or longer than its header says.
+    """
+    try:
+        raw = path.read_bytes()
+        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadInput(f"{path} is cut off or damaged: {error}") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in TYPES or not data[3]:
+        raise BadInput(f"{path} is no IDX file: it starts with {data[:4].hex(' ') or 'nothing'}")
+    start = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:start][: len(data[4:start]) // 4 * 4], ">u4").tolist())
+    kind = np.dtype(TYPES[data[2]])
+    wanted = start + kind.itemsize * math.prod(shape)
+    if len(shape) < data[3] or len(data) != wanted:
+        state = "cut off" if len(shape) < data[3] or len(data) < wanted else "too long"
+        raise BadInput(f"{path} is {state}: {len(data)} bytes, where its header (sizes {shape}) means {wanted}")
+    return np.frombuffer(data, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Split -> images file, for a folder of IDX files; empty for any other folder."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):  # x before x.gz: the unpacked file wins
+        match = IMAGES.fullmatch(path.name)
+        split = split_named(match["split"]) if match else None
+        if split and path.is_file():
+            found.setdefault(split, path)
+    return found
+
+
+def idx_folder(folder: Path, split: str) -> Source:
+    """`train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and their like, gzipped or not."""
+    found = images_in(folder)
+    return idx_file(found[chosen(split, list(found), folder)], name=folder.resolve().name)
+
+
+def idx_file(path: Path, *, name: str = "") -> Source:
+    """An images file whose labels file lies beside it, named alike.
+
+    Raises:
+        BadInput: there is no labels file, or it has another number of entries.
+    """
+    bare = path.name.removesuffix(".gz")
+    stem = re.sub(r"idx\d", "idx1", bare.replace("images", "labels"))
+    beside = [path.with_name(stem + end) for end in ("", ".gz")]
+    held = next((file for file in beside if file.is_file() and file != path), None)
+    if held is None:
+        raise BadInput(f"{path} has no labels beside it; {beside[0].name} or {beside[1].name} was looked for")
+    x = read_idx(path)
+    y, _ = arrays.labels(read_idx(held), str(held))
+    if len(x) != len(y):
+        raise BadInput(f"{path} has {len(x)} images, {held.name} has {len(y)} labels")
+    match = IMAGES.fullmatch(path.name)
+    split = (split_named(match["split"]) if match else None) or "all"
+    return Source(name or bare, split, y, arrays.numbered(y), lambda rows: arrays.samples(x, rows, str(path)))

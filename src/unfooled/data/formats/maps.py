@@ -1,0 +1,112 @@
+"""Relevance maps that were stored by other programs: `.npy`, `.npz`, `.safetensors`. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput, missing_file, nearest
+
+SUFFIXES = (".npy", ".npz", ".safetensors")
+
+
+def read_maps(source: str) -> Tensor:
+    """Maps from a file, (N, H, W) or (N, C, H, W).
+
+    Args:
+        source: a path. An archive of several arrays needs the name of one: `file.npz:name`. A single map, (H, W),
+            becomes a batch of one.
+
+    Returns:
+        float32, or float64 where the file has that or integers.
+
+    Raises:
+        BadInput: no such file or array; Python objects; not numbers; NaN or infinite values; another shape; nothing.
+    """
+    path, name = _split(source)
+    if not path.is_file():
+        raise missing_file(path, SUFFIXES)
+    if path.suffix not in SUFFIXES:
+        raise BadInput(f"{path} is no {', '.join(SUFFIXES)} file; save the maps with numpy.save")
+    try:
+        found = _tensor(path, name) if path.suffix == ".safetensors" else _array(path, name)
+    except BadInput:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as e:
+        why = "it holds Python objects; save plain numbers" if "allow_pickle" in str(e) else str(e).splitlines()[0]
+        raise BadInput(f"cannot read {path}: {why}") from e
+    return _checked(found, source)
+
+
+def _split(source: str) -> tuple[Path, str | None]:
+    head, colon, name = source.rpartition(":")
+    if colon and name and Path(head).suffix in SUFFIXES and not Path(source).exists():
+        return Path(head), name
+    return Path(source), None
+
+
+def _pick(names: list[str], name: str | None, path: Path) -> str:
+    """The array asked for, or the only one."""
+    if not names:
+        raise BadInput(f"{path} holds no array")
+    if name is None:
+        if len(names) > 1:
+            raise BadInput(f"{path} holds {', '.join(names)}; choose one: {path}:{names[0]}")
+        return names[0]
+    if name not in names:
+        raise BadInput(f"{path} has no array {name!r}{nearest(name, names)}; it holds {', '.join(names)}")
+    return name
+
+
+def _array(path: Path, name: str | None) -> np.ndarray:
+    with path.open("rb") as f:
+        if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
+            raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
+        f.seek(0)
+        found = np.load(f, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            if name is not None:
+                raise BadInput(f"{path} is a single array; leave :{name} away")
+            return found
+        return found[_pick(list(found.files), name, path)]
+
+
+def _tensor(path: Path, name: str | None) -> Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as f:
+            return f.get_tensor(_pick(sorted(f.keys()), name, path))
+    except SafetensorError as e:
+        raise BadInput(f"cannot read {path}: {e}") from e
+
+
+def _checked(found: np.ndarray | Tensor, source: str) -> Tensor:
+    kind = found.dtype
+    if isinstance(found, np.ndarray):
+        if found.dtype.kind not in "fiub":
+            raise BadInput(f"{source} holds {kind}; maps are real numbers")
+        wide = np.float32 if found.dtype.kind == "f" and found.dtype.itemsize <= 4 else np.float64
+        found = torch.from_numpy(np.ascontiguousarray(found, dtype=wide))
+    elif found.is_complex():
+        raise BadInput(f"{source} holds {kind}; maps are real numbers")
+    else:
+        found = found.to(torch.float32 if found.is_floating_point() and found.itemsize <= 4 else torch.float64)
+    if found.ndim == 2:
+        found = found[None]
+    if found.ndim not in (3, 4) or found.numel() == 0:
+        empty = ": there is nothing in it" if found.numel() == 0 else ""
+        raise BadInput(f"{source} has shape {tuple(found.shape)}{empty}; maps are (H, W), (N, H, W) or (N, C, H, W)")
+    if found.ndim == 4 and found.shape[3] in (1, 3, 4) and found.shape[1] not in (1, 3, 4):
+        raise BadInput(f"{source} has shape {tuple(found.shape)}, channels last; save it as (N, C, H, W)")
+    bad = (~found.isfinite()).flatten(1).any(1).nonzero()[:, 0]
+    if len(bad):
+        raise BadInput(
+            f"{source} holds NaN or infinite values in {len(bad)} of {len(found)} maps, the first is map "
+            f"{int(bad[0])}; leave those out of both files"
+        )
+    return found

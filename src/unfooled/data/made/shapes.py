@@ -1,0 +1,396 @@
+"""Rendered shapes with known answers: what is where, what the label depends on, and what it only goes along with.
+
+    x = o colour + (1 - o) (d white + (1 - d) background)       o, d: shares of a pixel that object and distractor take
+
+Seven factors, 26 attributes: shape, colour, size, texture, position, background, distractor; all else is nuisance
+(jitter, rotation, phase, hue, shading). 32x32 RGB in [0, 1]; shapes are supersampled four times a side. The object lies
+on the distractor, the distractor on the background. The label depends on shape and colour alone (`RULES`); the spurious
+factor equals the label with probability rho, else is uniform over its other values: rho = .25 is independence.
+
+Exact masks come with every image: a pixel is in an object's mask exactly if it changes when the object is removed. A
+twin has one factor changed and the same nuisance: a true counterfactual image, its label, and the pixels that changed.
+
+Numbers belong to (seed, split, place): the first n of a split are the same whatever n, and splits never share a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.data.dataset import Source, chosen
+
+SIDE, SUPER = 32, 4
+FACTORS: dict[str, tuple[str, ...]] = {
+    "shape": ("disc", "ring", "square", "triangle"),
+    "colour": ("red", "orange", "yellow", "green", "blue", "purple"),
+    "size": ("small", "medium", "large"),
+    "texture": ("plain", "stripes", "checks"),
+    "position": ("top-left", "top-right", "bottom-left", "bottom-right"),
+    "background": ("sand", "slate", "moss", "plum"),
+    "distractor": ("absent", "present"),
+}
+"""Factor -> its values, in the order of the columns of `Shapes.factors`."""
+ATTRIBUTES = tuple(f"{factor}={value}" for factor, values in FACTORS.items() for value in values)
+PARTS = ("rim", "body")
+SIZES = {"train": 8000, "val": 1000, "test": 2000}
+"""Split -> how many samples it has, where no number is asked for."""
+
+COLOURS = np.array(
+    [
+        [0.85, 0.15, 0.12],
+        [0.9, 0.48, 0.1],
+        [0.9, 0.82, 0.15],
+        [0.15, 0.65, 0.25],
+        [0.15, 0.35, 0.85],
+        [0.55, 0.2, 0.75],
+    ],
+    np.float32,
+)
+BACKGROUNDS = np.array([[0.62, 0.56, 0.46], [0.42, 0.47, 0.54], [0.45, 0.54, 0.42], [0.52, 0.43, 0.5]], np.float32)
+RADII = np.array([4.5, 6.0, 7.5], np.float32)  # pixels
+RIM, DARK = 0.75, 0.55  # how bright the rim and the dark cells of a texture are, of the colour
+WINDOW, CROSS = 20, 8  # pixels: windows that object and distractor are drawn in
+COARSE = 4  # side of the grid that shading is interpolated from
+NUISANCE = 11 + COARSE * COARSE
+"""Columns: place (2), turn, hue (3), the distractor's quadrant and place (2), brightness, phase, shading (16)."""
+
+Factors = np.ndarray
+Rule = Callable[[Factors], np.ndarray]
+
+
+def shape_colour(factors: Factors) -> np.ndarray:
+    """2 [disc or ring] + [red, orange or yellow], (N,): linear in the attributes."""
+    return 2 * (factors[:, 0] < 2) + (factors[:, 1] < 3)
+
+
+def shape_alone(factors: Factors) -> np.ndarray:
+    """The shape, (N,)."""
+    return factors[:, 0]
+
+
+RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
+    "shape_colour": (shape_colour, ("angular cool", "angular warm", "round cool", "round warm")),
+    "shape": (shape_alone, FACTORS["shape"]),
+}
+"""Name -> the label of factors, (N, 7) -> (N,), and the classes' names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """The same scenes with one factor changed.
+
+    Attributes:
+        x: (B, 3, 32, 32).
+        y: (B,) int64, the label by the same rule.
+        factors: (B, 7) int64.
+        changed: (B, 32, 32) bool, pixels that differ from the original.
+    """
+
+    x: Tensor
+    y: Tensor
+    factors: Tensor
+    changed: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """Rendered shapes and the truth about them.
+
+    Attributes:
+        x: (N, 3, 32, 32) float32 in [0, 1].
+        y: (N,) int64.
+        factors: (N, 7) int64, values in the order of `FACTORS`.
+        attributes: (N, 26) float32, 0 or 1, in the order of `ATTRIBUTES`.
+        masks: "object", "distractor", "background" -> (N, 32, 32) bool: pixels that show some of it. They overlap at
+            edges; distractor is empty where it is absent.
+        parts: (N, 2, 32, 32) bool, the object's `PARTS`; they overlap where they meet.
+        classes: names in the order of the labels.
+        nuisance: (N, 27) float32 in [0, 1), all that is no factor.
+        grain: (N, 3, 32, 32) noise that was added, or None.
+        rule: the label of factors.
+    """
+
+    x: Tensor
+    y: Tensor
+    factors: Tensor
+    attributes: Tensor
+    masks: dict[str, Tensor]
+    parts: Tensor
+    classes: tuple[str, ...]
+    nuisance: Tensor
+    grain: Tensor | None
+    rule: Rule
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def twin(self, index: int | Sequence[int] | Tensor, factor: str, value: int | str | Tensor) -> Twin:
+        """Change one factor of some samples, and nothing else.
+
+        Args:
+            index: of the samples, one or (B,).
+            factor: its name.
+            value: the new value, a number, a name, or (B,).
+
+        Raises:
+            BadInput: a factor or value that there is not.
+        """
+        column, levels = _factor(factor)
+        if isinstance(value, str):
+            if value not in levels:
+                raise BadInput(f"{factor} has no value {value!r}; it has {', '.join(levels)}")
+            value = levels.index(value)
+        rows = torch.as_tensor(index).reshape(-1)
+        wanted = torch.as_tensor(value).expand(len(rows))
+        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(levels):
+            raise BadInput(f"{factor} has {len(levels)} values, 0 to {len(levels) - 1}; {value} is none of them")
+        factors = self.factors[rows].clone()
+        factors[:, column] = wanted
+        pixels, _ = render(factors.numpy(), self.nuisance[rows].numpy())
+        x = _grained(torch.from_numpy(pixels), None if self.grain is None else self.grain[rows])
+        y = torch.from_numpy(np.asarray(self.rule(factors.numpy()), np.int64))
+        return Twin(x, y, factors, (x != self.x[rows]).any(1))
+
+
+def load_shapes(
+    n: int | None = None,
+    *,
+    rho: float = 0.25,
+    seed: int = 0,
+    split: str = "train",
+    rule: str | Rule = "shape_colour",
+    spurious: str | None = "background",
+    noise: float = 0.0,
+) -> Shapes:
+    """Draw and render shapes.
+
+    Args:
+        n: how many; 8,000, 1,000 and 2,000 in train, val and test where None.
+        rho: probability that the spurious factor equals the label; else it is uniform over its other values.
+        seed: of everything.
+        split: "train", "val" or "test".
+        rule: a name in `RULES`, or a function of the factors, (N, 7) int -> (N,) int.
+        spurious: the factor that goes along with the label; None for none.
+        noise: standard deviation of Gaussian noise on the pixels, which are then clipped; a twin has the same noise.
+
+    Returns:
+        `Shapes`. Some 2 seconds for 8,000 on one core.
+
+    Raises:
+        BadInput: an unknown split, rule or factor, rho outside [0, 1], or a spurious factor that the label depends on,
+            or with fewer values than there are classes.
+
+    Example:
+        >>> shapes = load_shapes(4, rho=0.9)
+        >>> shapes.x.shape, shapes.masks["object"].shape, len(shapes.classes)
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 32, 32]), 4)
+    """
+    wanted, count, label, classes = _asked(n, rho, split, rule)
+    factors, nuisance, y = _drawn(count, rho, seed, wanted, label, spurious)
+    pixels, masks = render(factors, nuisance)
+    grain = None
+    if noise:
+        source = np.random.default_rng([seed, list(SIZES).index(wanted), 1])
+        grain = torch.from_numpy((noise * source.standard_normal(pixels.shape, np.float32)).astype(np.float32))
+    masked = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    return Shapes(
+        x=_grained(torch.from_numpy(pixels), grain),
+        y=torch.from_numpy(y),
+        factors=torch.from_numpy(factors),
+        attributes=torch.from_numpy(attributes_of(factors)),
+        masks={name: masked[name] for name in ("object", "distractor", "background")},
+        parts=torch.stack([masked[name] for name in PARTS], 1),
+        classes=classes or tuple(str(k) for k in range(int(y.max()) + 1)),
+        nuisance=torch.from_numpy(nuisance),
+        grain=grain,
+        rule=label,
+    )
+
+
+def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
+    """The shapes as a data source: labels at once, images when asked for."""
+    wanted, count, label, classes = _asked(None, rho, split, "shape_colour")
+    factors, nuisance, y = _drawn(count, rho, seed, wanted, label, "background")
+    name = "shapes" if rho == 0.25 else f"shapes:{rho:g}"
+    return Source(name, wanted, y, list(classes), lambda rows: render(factors[rows], nuisance[rows])[0])
+
+
+def attributes_of(factors: Factors) -> np.ndarray:
+    """One column a value, (N, 7) -> (N, 26) float32, in the order of `ATTRIBUTES`."""
+    columns = [factors[:, k, None] == np.arange(len(values)) for k, values in enumerate(FACTORS.values())]
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
+def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw scenes: the same factors and nuisance give the same image.
+
+    Args:
+        factors: (N, 7) int, in the order of `FACTORS`.
+        nuisance: (N, 27) in [0, 1).
+        without: "object" or "distractor", to leave it out.
+
+    Returns:
+        Images, (N, 3, 32, 32) float32 in [0, 1], and masks, (N, 32, 32) bool: object, rim, body, distractor,
+        background.
+    """
+    pixels = np.empty((len(factors), 3, SIDE, SIDE), np.float32)
+    names = ("object", "rim", "body", "distractor", "background")
+    masks = {name: np.empty((len(factors), SIDE, SIDE), bool) for name in names}
+    for low in range(0, len(factors), 64):
+        part = slice(low, low + 64)
+        pixels[part], found = _scenes(factors[part], nuisance[part].astype(np.float32), without)
+        for name in names:
+            masks[name][part] = found[name]
+    return pixels, masks
+
+
+def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    quadrant = np.stack([f[:, 4] // 2, f[:, 4] % 2], 1)  # row, column
+    centre = 16 + 5 * (2 * quadrant - 1) + 1.5 * (u[:, :2] - 0.5)
+    light, dark, rim = _object(f, u, centre.astype(np.float32))
+    if without == "object":
+        light, dark, rim = 0 * light, 0 * dark, 0 * rim
+    shown = light + dark + rim
+    other = (4 * u[:, 6]).astype(int)
+    place = 16 + 8.5 * (2 * np.stack([other // 2, other % 2], 1) - 1) + (u[:, 7:9] - 0.5)
+    d = _cross(place.astype(np.float32)) * (f[:, 6] * (without != "distractor"))[:, None, None]
+    tint = COLOURS[f[:, 1]] + 0.12 * (u[:, 3:6] - 0.5)
+    body = (light + DARK * dark + RIM * rim)[:, None] * tint[:, :, None, None]
+    coarse = u[:, 11:].reshape(-1, COARSE, COARSE) - 0.5
+    shade = 0.24 * (_UP @ coarse @ _UP.T) + 0.1 * (u[:, 9, None, None] - 0.5)
+    ground = BACKGROUNDS[f[:, 5]][:, :, None, None] + shade[:, None]
+    behind = d[:, None] * 0.95 + (1 - d[:, None]) * ground
+    pixels = body + (1 - shown[:, None]) * behind
+    masks = {"object": shown, "rim": rim, "body": light + dark, "distractor": d * (1 - shown)}
+    masks["background"] = (1 - shown) * (1 - d)
+    return pixels, {name: np.broadcast_to(share > 1e-6, (len(f), SIDE, SIDE)) for name, share in masks.items()}
+
+
+def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shares of each pixel that the object's light body, dark body and rim take, (N, 32, 32) each."""
+    corner = np.floor(centre).astype(int) - WINDOW // 2
+    steps = (np.arange(WINDOW * SUPER, dtype=np.float32) + 0.5) / SUPER
+    dy = (steps + (corner[:, :1] - centre[:, :1]))[:, :, None].astype(np.float32)
+    dx = (steps + (corner[:, 1:] - centre[:, 1:]))[:, None, :].astype(np.float32)
+    turn = 2 * np.pi * u[:, 2, None, None]
+    cos, sin = np.cos(turn), np.sin(turn)
+    a, b = cos * dx + sin * dy, cos * dy - sin * dx
+    r = RADII[f[:, 2]][:, None, None]
+    depth = np.empty_like(a)  # distance to the outer edge, positive inside
+    inside = np.empty(a.shape, bool)
+    for kind in range(4):
+        rows = f[:, 0] == kind
+        p, q, size = a[rows], b[rows], r[rows]
+        if kind < 2:
+            far = np.sqrt(p * p + q * q)
+            depth[rows] = size - far
+            inside[rows] = (far < size) & (far > 0.5 * size) if kind else far < size
+            continue
+        if kind == 2:
+            edge = np.float32(0.82) * size - np.maximum(np.abs(p), np.abs(q))
+        else:
+            across = np.float32(0.75**0.5) * np.abs(p)
+            edge = np.float32(0.58) * size - np.maximum(across + 0.5 * q, -q)
+        depth[rows], inside[rows] = edge, edge > 0
+    outer = inside & (depth < 0.22 * r)
+    within = inside & ~outer
+    phase = 4 + 2 * u[:, 10, None, None]
+    wave = np.zeros(a.shape, bool)
+    for kind in (1, 2):
+        rows = f[:, 3] == kind
+        wave[rows] = _odd(a[rows], phase[rows])
+        if kind == 2:
+            wave[rows] ^= _odd(b[rows], phase[rows])
+    return _placed(within & ~wave, corner), _placed(within & wave, corner), _placed(outer, corner)
+
+
+def _odd(a: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """Which cells, 1.5 pixels wide, are the odd ones."""
+    return ((a / np.float32(1.5) + 2 * phase).astype(np.uint8) & 1).view(bool)
+
+
+def _cross(place: np.ndarray) -> np.ndarray:
+    """Shares of each pixel that a cross of 6 by 6 pixels takes, (N, 32, 32)."""
+    corner = np.floor(place).astype(int) - CROSS // 2
+    steps = (np.arange(CROSS * SUPER, dtype=np.float32) + 0.5) / SUPER
+    dy = np.abs(steps + (corner[:, :1] - place[:, :1]))[:, :, None]
+    dx = np.abs(steps + (corner[:, 1:] - place[:, 1:]))[:, None, :]
+    return _placed(((dx < 1) & (dy < 3)) | ((dy < 1) & (dx < 3)), corner)
+
+
+def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Average windows of subsamples to pixels and put them where they belong, (N, 32, 32)."""
+    n, side = len(region), region.shape[1] // SUPER
+    # Sums over bytes first: several times as fast as a mean over two axes.
+    rows = region.view(np.uint8).reshape(n, side, SUPER, side * SUPER).sum(2, dtype=np.uint8)
+    share = rows.reshape(n, side, side, SUPER).sum(3, dtype=np.uint8).astype(np.float32) / SUPER**2
+    out = np.zeros((n, SIDE, SIDE), np.float32)
+    i = corner[:, :1, None] + np.arange(side)[:, None]
+    j = corner[:, None, 1:] + np.arange(side)
+    out[np.arange(n)[:, None, None], i, j] = share
+    return out
+
+
+def _interpolation() -> np.ndarray:
+    """Rows that interpolate COARSE values, which stand at both ends and evenly between, to SIDE."""
+    at = np.linspace(0, COARSE - 1, SIDE)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(COARSE))).astype(np.float32)
+
+
+_UP = _interpolation()
+
+
+def _grained(x: Tensor, grain: Tensor | None) -> Tensor:
+    return x if grain is None else (x + grain).clamp(0, 1)
+
+
+def _factor(name: Any) -> tuple[int, tuple[str, ...]]:
+    if name not in FACTORS:
+        raise BadInput(f"there is no factor {name!r}; there are {', '.join(FACTORS)}")
+    return list(FACTORS).index(name), FACTORS[name]
+
+
+def _asked(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str, int, Rule, tuple[str, ...]]:
+    """Check what is asked for: the split, the number, the rule and the classes."""
+    wanted = chosen(split, list(SIZES), "shapes")
+    if n is not None and n < 1:
+        raise BadInput(f"n is {n}; it must be at least 1, or None for all")
+    if not 0 <= rho <= 1:
+        raise BadInput(f"rho is {rho}; it is a probability, in [0, 1]")
+    if isinstance(rule, str) and rule not in RULES:
+        raise BadInput(f"there is no rule {rule!r}; there are {', '.join(RULES)}, or give a function of the factors")
+    label, classes = RULES[rule] if isinstance(rule, str) else (rule, ())
+    return wanted, n or SIZES[wanted], label, classes
+
+
+def _drawn(
+    n: int, rho: float, seed: int, split: str, label: Rule, spurious: str | None
+) -> tuple[Factors, np.ndarray, np.ndarray]:
+    """Factors, (n, 7) int64, nuisance, (n, 27) float32, and labels, (n,) int64."""
+    levels = np.array([len(values) for values in FACTORS.values()])
+    # One row a sample, so that the first samples do not depend on how many there are.
+    u = np.random.default_rng([seed, list(SIZES).index(split)]).random((n, len(levels) + 2 + NUISANCE))
+    factors = (u[:, : len(levels)] * levels).astype(np.int64)
+    y = np.asarray(label(factors), np.int64)
+    if y.shape != (n,) or y.min() < 0:
+        raise BadInput(f"the rule returned shape {y.shape} for {n} samples; labels are 0, 1, 2, ..., one a sample")
+    if spurious is not None:
+        column, values = _factor(spurious)
+        if y.max() >= len(values):
+            raise BadInput(f"{spurious} has {len(values)} values for {y.max() + 1} classes; choose another factor")
+        tied, rest = u[:, len(levels)] < rho, u[:, len(levels) + 1]
+        away = (y + 1 + (rest * (len(values) - 1)).astype(np.int64)) % len(values)
+        factors[:, column] = np.where(tied, y, away)
+        if not np.array_equal(label(factors), y):
+            raise BadInput(f"the label depends on {spurious}; choose a spurious factor that the rule leaves out")
+    nuisance = u[:, -NUISANCE:].astype(np.float32)
+    # The distractor stands clear of the object, in another quadrant; a twin's object may move in front of it.
+    nuisance[:, 6] = ((factors[:, 4] + 1 + (3 * nuisance[:, 6]).astype(np.int64)) % 4 + 0.5) / 4
+    return factors, nuisance, y

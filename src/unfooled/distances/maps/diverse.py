@@ -1,0 +1,137 @@
+"""The diverse top k: the best pixels of a map of which no two are close.
+
+    repeat: keep the best pixel that is left, delete every pixel within w rows and columns of it; stop at k, or at none
+
+That loop is sequential, but its result is not: it is the lexicographically first independent set by rank, and every
+pixel that is the best of its own window belongs to it. So all such pixels are kept at once, their windows deleted, and
+again. It runs over bands of ranks, best first: what a band keeps depends on better bands alone, so a map is done as
+soon as it has k, and the ties among its zeros (long chains of windows) are never looked at unless they are needed.
+
+References:
+    Kamath et al., LENS, 2023, arXiv:2312.10534 (top-k-div).
+    Blelloch, Fineman, Shun, Greedy sequential maximal independent set and matching are parallel on average, SPAA 2012
+    (why few rounds suffice on random ranks).
+"""
+
+from __future__ import annotations
+
+from operator import index
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.shapes import flat
+from unfooled.distances.norms import check_pair
+
+
+def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
+    """The k best pixels of each map of which no two are within w rows and columns of each other.
+
+    Args:
+        a: maps, (B, H, W); ties are ranked by the lower flat index. One that holds NaN gets an empty mask.
+        k: how many, between 1 and the size of a map.
+        w: reach of the window that a kept pixel deletes; 0 is the plain top k.
+
+    Returns:
+        (B, H, W) bool with at most k True: a map may have fewer such pixels, and their number is the divisor of scores.
+
+    Raises:
+        BadInput: k or w does not fit the maps.
+
+    Cost: a sort, and some 5 to 15 rounds of O(H W w); up to some hundred where zeros must be chosen.
+    """
+    check_maps(a, a)
+    height, width = a.shape[1:]
+    n = height * width
+    k, w = check_k(k, a), check_window(w)
+    rows = flat(a.detach())
+    kept = torch.zeros_like(a, dtype=torch.bool)
+    left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax hands NaN on
+    rank = torch.zeros(a.shape, dtype=torch.int32, device=a.device)  # n is the best, 1 the worst
+    rank[left] = _ranks(rows[left]).reshape(-1, height, width)
+    band = min(n, 2 * k * (w + 1) ** 2)
+    low = n - band
+    while len(left):
+        _extend(rank, kept, left, low, w)
+        found = flat(kept[left]).sum(1)
+        left = left[found < k] if low > 0 else left[:0]
+        low = max(0, n - 2 * (n - low))
+    score = flat(rank * kept)
+    least = score.topk(k, dim=1).values[:, -1:]
+    return ((score >= least) & (score > 0)).reshape(a.shape)
+
+
+def _extend(rank: Tensor, kept: Tensor, left: Tensor, low: int, w: int) -> None:
+    """Add the greedy choice among ranks above `low` to `kept`, for the maps `left`."""
+    alive = torch.where((rank[left] > low) & ~spread(kept[left], w), rank[left], 0)
+    while len(left):
+        head = (alive > 0) & (alive == spread(alive, w))
+        kept[left] |= head
+        alive = alive.masked_fill(spread(head, w), 0)
+        more = flat(alive).amax(1) > 0
+        if not more.all():
+            left, alive = left[more], alive[more]
+
+
+def spread(a: Tensor, w: int) -> Tensor:
+    """The largest value within w rows and columns of each pixel, windows cut at the border: (B, H, W), any dtype.
+
+    Shifted copies, since pooling has no bool and costs some fifty times as much on a CPU.
+    """
+    w = check_window(w)
+    if a.ndim != 3:
+        raise BadInput(f"the map has shape {tuple(a.shape)}; windows need (B, H, W)")
+    for dim in (1, 2):
+        source, a, n = a, a.clone(), a.shape[dim]
+        for d in range(1, min(w, n - 1) + 1):
+            for to, of in ((d, 0), (0, d)):
+                target = a.narrow(dim, to, n - d)
+                torch.maximum(target, source.narrow(dim, of, n - d), out=target)
+    return a
+
+
+def check_k(k: int, a: Tensor) -> int:
+    """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and maps of which there are none."""
+    n, whole = a.shape[1:].numel(), _whole(k)
+    if len(a) == 0:
+        raise BadInput(f"the maps have shape {tuple(a.shape)}: there are none in it; give at least one")
+    if whole is None or not 1 <= whole <= n:
+        raise BadInput(
+            f"k is {k!r}; maps of shape {tuple(a.shape[1:])} have 1 to {n} entries to choose; give a whole number"
+        )
+    return whole
+
+
+def check_window(w: int) -> int:
+    """Return the reach of a window as a plain int; refuse what is no whole number of at least 0."""
+    whole = _whole(w)
+    if whole is None or whole < 0:
+        raise BadInput(f"w is {w!r}; the reach of a window is a whole number of pixels, at least 0")
+    return whole
+
+
+def _whole(value: object) -> int | None:
+    """Whole numbers of any kind, NumPy's too, as int; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def check_maps(a: Tensor, b: Tensor) -> None:
+    """Refuse pairs that are not maps of one shape, (B, H, W), or of which there are none."""
+    check_pair(a, b)
+    if len(a) == 0:
+        raise BadInput(f"a and b have shape {tuple(a.shape)}: there are no maps in them; give at least one pair")
+    if a.ndim != 3:
+        raise BadInput(f"a has shape {tuple(a.shape)}; maps are (B, H, W), try abs_sum(a) for (B, C, H, W)")
+
+
+def _ranks(rows: Tensor) -> Tensor:
+    """Ranks n (best) to 1, ties in the order of the index: (B, n) int32."""
+    order = rows.argsort(dim=1, descending=True, stable=True)
+    place = torch.arange(rows.shape[1], 0, -1, dtype=torch.int32, device=rows.device)
+    return torch.empty(rows.shape, dtype=torch.int32, device=rows.device).scatter_(1, order, place.expand_as(order))

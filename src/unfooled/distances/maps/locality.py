@@ -1,0 +1,240 @@
+"""Where maps agree: the share of the most relevant coordinates that two maps have in common, up to a few pixels.
+
+    top_k_intersection    #(S_k(a) & S_k(b)) / k         S_k(a) = the k largest entries, ties to the lower flat index
+    lens_recall           #(N_w(S_k(a)) & S_k(b)) / k    N_w(S) = pixels within w of S, windows cut at the border
+    lens_precision        #(S_k(a) & N_w(S_k(b))) / k
+    diverse_intersection  #(D_k(a) & D_k(b)) / max k'    D_k(a) = the k' <= k best, none within w of a better one
+    lens_spearman, lens_kendall                          rank correlations of means over windows of 2w + 1 pixels
+
+a is the clean map and b the perturbed one. In terms of retrieval the names are the wrong way round: `lens_recall`
+dilates the clean set and asks how much of the perturbed set lies in it, so we print `clean_dilated` and
+`pert_dilated` beside the paper's names. A dilated set covers much of a small map, so that unrelated maps score high:
+read them beside `distances.null.chance`.
+
+Maps are reduced over channels first, by a reduction that is named: relevance has a sign, and channels may cancel.
+
+    abs_sum  sum_c |a_c|, scaled to a mean of 1 over the map          total  |sum_c a_c|
+    peak     max_c |a_c|                                             signed  sum_c a_c
+
+A map that is constant (zeros too) or holds NaN has no order: its scores are NaN, undefined, neither 0 nor 1.
+
+References:
+    Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (top-k intersection).
+    Kamath et al., LENS, 2023, arXiv:2312.10534 (locality and diversity; its published code reduces by `abs_sum`).
+    Differs from the published code: windows end at the border, pixel 0 and the second diverse pixel are kept. It has
+    no code for LENS-Spearman and LENS-Kendall: those are our reading.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unfooled.core.errors import BadInput
+from unfooled.core.shapes import flat, per_sample
+from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, spread
+from unfooled.distances.norms import check_pair
+from unfooled.distances.rank import kendall, spearman
+
+
+def abs_sum(a: Tensor) -> Tensor:
+    """Sum of absolute values over channels, scaled so that each map's mean is 1; (B, C, H, W) -> (B, H, W).
+
+    A map of zeros stays one. Differentiable; the sign is lost.
+    """
+    mass = _channels(a).abs().sum(1)
+    mean = mass.flatten(1).mean(1)
+    return mass / per_sample(torch.where(mean > 0, mean, 1), mass)
+
+
+def total(a: Tensor) -> Tensor:
+    """Absolute value of the sum over channels, (B, C, H, W) -> (B, H, W): channels may cancel."""
+    return _channels(a).sum(1).abs()
+
+
+def peak(a: Tensor) -> Tensor:
+    """Largest absolute value over channels, (B, C, H, W) -> (B, H, W)."""
+    return _channels(a).abs().amax(1)
+
+
+def signed(a: Tensor) -> Tensor:
+    """Sum over channels with its sign, (B, C, H, W) -> (B, H, W): evidence against ranks last."""
+    return _channels(a).sum(1)
+
+
+def as_maps(attribution: Tensor) -> Tensor:
+    """Reduce relevances of any input to maps, (B, *D) -> (B, H, W).
+
+    Images by `abs_sum`; other inputs by absolute value, a single row where they have one dimension. Differentiable.
+    """
+    if attribution.ndim == 4:
+        return abs_sum(attribution)
+    return attribution.abs().reshape(len(attribution), -1, attribution.shape[-1])
+
+
+def top_k_mask(a: Tensor, k: int) -> Tensor:
+    """The k largest entries of each map, ties to the lower flat index.
+
+    Args:
+        a: maps, (B, *D); one that holds NaN has no order and gets an empty mask.
+        k: how many, between 1 and the size of a map.
+
+    Returns:
+        (B, *D) bool, k entries True.
+
+    Raises:
+        BadInput: k does not fit the map.
+    """
+    k = check_k(k, a)
+    rows = flat(a.detach())
+    least = _kth_largest(rows, k)
+    mask = rows >= least
+    room = k - mask.sum(1, keepdim=True, dtype=torch.int32)
+    if (room < 0).any():  # more ties than places: those of lower index first
+        tie = rows == least
+        room = room + tie.sum(1, keepdim=True, dtype=torch.int32)
+        mask = mask & (~tie | (tie.cumsum(1, dtype=torch.int32) <= room))
+    return (mask & ~rows.amax(1, keepdim=True).isnan()).reshape(a.shape)  # amax hands NaN on
+
+
+def dilate(mask: Tensor, w: int) -> Tensor:
+    """Every pixel within w rows and w columns of a True one, windows cut at the border: (B, H, W) bool -> the same.
+
+    Raises:
+        BadInput: w is no whole number of at least 0, or the mask is not (B, H, W) bool.
+    """
+    if mask.dtype != torch.bool:
+        raise BadInput(f"the mask is {mask.dtype}; dilate takes bool, (B, H, W)")
+    return spread(mask, w)
+
+
+def top_k_intersection(a: Tensor, b: Tensor, *, k: int) -> Tensor:
+    """Share of the top k coordinates that two maps have in common.
+
+    Args:
+        a: maps, (B, *D), reduced over channels where they have any.
+        b: likewise.
+        k: how many coordinates.
+
+    Returns:
+        (B,) in [0, 1]; NaN, undefined, where a map is constant (zeros too) or holds NaN. Unrelated maps score k / size.
+
+    Raises:
+        BadInput: k does not fit, or the shapes do not agree.
+    """
+    check_pair(a, b)
+    return _overlap(top_k_mask(a, k), top_k_mask(b, k), defined(a) & defined(b)).to(a.dtype)
+
+
+def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
+    """Share of b's top k that lies within w pixels of a's: w-LENS-recall@k of the paper, `clean_dilated`.
+
+    Args:
+        a: clean maps, (B, H, W).
+        b: perturbed maps, likewise.
+        k: how many pixels.
+        w: reach of the window in pixels; its side is 2w + 1. 0 is `top_k_intersection`.
+        diverse: take the diverse top k of both maps (with the same w) and divide by the number found.
+
+    Returns:
+        (B,) in [0, 1]; NaN, undefined, where a map is constant or holds NaN. Unrelated maps score `chance(a, k=, w=)`.
+
+    Raises:
+        BadInput: k or w does not fit, or the shapes do not agree.
+    """
+    check_maps(a, b)
+    set_a, set_b = (_chosen(t, k, w, diverse) for t in (a, b))
+    return _overlap(set_b, dilate(set_a, w), defined(a) & defined(b)).to(a.dtype)
+
+
+def lens_precision(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
+    """Share of a's top k that lies within w pixels of b's: w-LENS-prec@k of the paper, `pert_dilated`.
+
+    The same as `lens_recall(b, a, ...)`, arguments likewise. Unrelated maps score `chance(b, k=, w=)`.
+    """
+    return lens_recall(b, a, k=k, w=w, diverse=diverse)
+
+
+def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
+    """Share of the diverse top k, no two of them within w pixels, that two maps have in common: top-k-div.
+
+    Where the maps have fewer than k such pixels, the larger of the two counts is the divisor. (B,) in [0, 1], NaN where
+    a map is constant or holds NaN; arguments and errors as for `lens_recall`.
+    """
+    check_maps(a, b)
+    set_a, set_b = (diverse_top_k(t, k, w) for t in (a, b))
+    larger = torch.maximum(_count(set_a), _count(set_b))
+    return (_count(set_a & set_b) / larger).where(defined(a) & defined(b), torch.nan).to(a.dtype)
+
+
+def zero_share(a: Tensor, *, k: int) -> Tensor:
+    """Share of the top k entries that are 0, chosen by their place alone: (B, *D) -> (B,); NaN for a map with NaN."""
+    mask = top_k_mask(a, k)
+    return (_count(mask & (a == 0)) / _count(mask)).to(a.dtype)
+
+
+def lens_spearman(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
+    """Spearman's rho of the local means of two maps, (B, H, W) -> (B,): ranks that may move by w pixels.
+
+    The mean is over the part of the window of 2w + 1 pixels that lies inside the map. NaN where a map is constant.
+    """
+    check_maps(a, b)
+    rho = spearman(_local_mean(a, w), _local_mean(b, w))
+    return rho.where(defined(a) & defined(b), torch.nan).to(a.dtype)
+
+
+def lens_kendall(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
+    """Kendall's tau-b of the local means of two maps, (B, H, W) -> (B,). See `lens_spearman`."""
+    check_maps(a, b)
+    tau = kendall(_local_mean(a, w), _local_mean(b, w))
+    return tau.where(defined(a) & defined(b), torch.nan).to(a.dtype)
+
+
+def defined(a: Tensor) -> Tensor:
+    """Whether each map has an order to speak of, (B,) bool: not constant, no NaN."""
+    rows = flat(a.detach())
+    return rows.amax(1) > rows.amin(1)
+
+
+def _kth_largest(rows: Tensor, k: int) -> Tensor:
+    """The k-th largest of each row, (B, n) -> (B, 1).
+
+    It lies in the k blocks with the largest maxima: whatever is larger than the least of those maxima is in a block of
+    a larger one, and the k maxima themselves are at least as large. So only those blocks need be searched.
+    """
+    fold = math.isqrt(rows.shape[1] // k)
+    if fold > 2:
+        size = rows.shape[1] // fold
+        blocks = rows[:, : fold * size].reshape(len(rows), fold, size)  # a block is a column: far apart in the map
+        best = blocks.amax(1).topk(k, dim=1, sorted=False).indices
+        rows = torch.cat([*(part.gather(1, best) for part in blocks.unbind(1)), rows[:, fold * size :]], 1)
+    return rows.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+
+
+def _chosen(a: Tensor, k: int, w: int, diverse: bool) -> Tensor:
+    return diverse_top_k(a, k, w) if diverse else top_k_mask(a, k)
+
+
+def _count(mask: Tensor) -> Tensor:
+    """How many of each mask are True, (B,) float64; int32 sums of bool are the fast ones."""
+    return flat(mask).sum(1, dtype=torch.int32).double()
+
+
+def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
+    """Share of `scored` that lies in `within`; NaN where not valid."""
+    return (_count(scored & within) / _count(scored)).where(valid, torch.nan)
+
+
+def _local_mean(a: Tensor, w: int) -> Tensor:
+    """Mean over the window around each pixel; float64, in which sums of float32 are exact and ties stay ties."""
+    w = check_window(w)
+    return F.avg_pool2d(a.detach().double()[:, None], 2 * w + 1, 1, w, count_include_pad=False)[:, 0]
+
+
+def _channels(a: Tensor) -> Tensor:
+    if a.ndim != 4:
+        raise BadInput(f"the map has shape {tuple(a.shape)}; a reduction over channels takes (B, C, H, W)")
+    return a

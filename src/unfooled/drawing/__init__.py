@@ -1,0 +1,1 @@
+"""Pictures and plots that results and the report draw with."""

@@ -1,0 +1,160 @@
+"""Arrays to pictures: inputs, amplified differences and relevance maps as bytes, bytes as data URIs.
+
+Relevance maps share one colour scale a row, so that "before" and "after" can be compared: the limit is the 99.5th
+percentile of |relevance| over both maps, larger values are drawn at the limit. Maps with negative values use a
+diverging scale around 0, others a sequential one; both are safe for colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+Bytes = npt.NDArray[np.uint8]
+
+AMPLIFY = (1000, 500, 200, 100, 50, 20, 10, 5, 2)
+LIMIT = 99.5
+BINS = 128  # bars of a 1-D input; longer ones are pooled
+BAR_HEIGHT = 64
+INK, PALE = (70, 78, 89), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One picture: (H, W) grey or indices into `palette`, or (H, W, 3) colour."""
+
+    pixels: Bytes
+    palette: str | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How large and how faithful: pictures are reduced to `edge` pixels, photographs are PNG or (lossy) JPEG."""
+
+    edge: int
+    lossy: bool
+
+
+# Tried in this order until the page is small enough.
+ENCODINGS = (Encoding(256, False), Encoding(256, True), Encoding(128, True), Encoding(64, True), Encoding(32, True))
+
+
+@cache
+def colours(name: str) -> Bytes:
+    """The 256 colours of "diverging" or "sequential", (256, 3)."""
+    from matplotlib import colormaps
+
+    scale = colormaps["RdBu_r" if name == "diverging" else "cividis"]
+    return (scale(np.arange(256) / 255)[:, :3] * 255).round().astype(np.uint8)
+
+
+def gradient(name: str, stops: int = 9) -> str:
+    """The scale as a CSS gradient, left to right."""
+    picked = colours(name)[np.linspace(0, 255, stops).round().astype(int)]
+    return "linear-gradient(90deg, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in picked.tolist()) + ")"
+
+
+def kind(shape: tuple[int, ...]) -> str | None:
+    """How a sample of this shape is drawn: "image" for (H, W) and (C, H, W), "bars" for (D,), else not at all."""
+    return {1: "bars", 2: "image", 3: "image"}.get(len(shape))
+
+
+def _to_byte(value: Array) -> Bytes:
+    return np.asarray(np.clip(value, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _planes(value: Array) -> Array:
+    """(H, W), (C, H, W) -> (H, W) or (H, W, 3); other channel counts are averaged."""
+    if value.ndim == 2:
+        return value
+    return value.transpose(1, 2, 0) if len(value) == 3 else value.mean(0)
+
+
+def photograph(value: Array) -> Plate:
+    """An input in [0, 1]: (H, W), (1, H, W) and (3, H, W) as they are, other channel counts averaged."""
+    return Plate(_to_byte(_planes(value)))
+
+
+def amplification(x: Array, x_adv: Array) -> int:
+    """The largest round factor that keeps 99.9 % of the entries that changed within half the range."""
+    size = np.abs(x_adv - x)
+    changed = size[size > 0]
+    largest = float(np.quantile(changed, 0.999)) if changed.size else 1.0
+    return next((k for k in AMPLIFY if k * largest <= 0.5), 1)
+
+
+def change(x: Array, x_adv: Array, factor: int) -> Plate:
+    """The difference around mid-grey: 0.5 + factor * (x_adv - x)."""
+    return Plate(_to_byte(0.5 + factor * _planes(x_adv - x)))
+
+
+def relevance(value: Array) -> Array:
+    """A map to draw: (C, H, W) summed over channels, NaN and infinite entries as 0."""
+    value = np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    return value.sum(0) if value.ndim == 3 else value
+
+
+def limit(*maps: Array) -> float:
+    """The relevance at the end of the colour scale; never 0."""
+    size = np.abs(np.concatenate([m.ravel() for m in maps]))
+    return float(np.percentile(size, LIMIT)) or float(size.max()) or 1.0
+
+
+def heat(value: Array, largest: float, *, signed: bool) -> Plate:
+    """A relevance map (H, W) in the colours of its scale."""
+    share = value / largest
+    return Plate(_to_byte(share / 2 + 0.5 if signed else share), "diverging" if signed else "sequential")
+
+
+def _pool(value: Array) -> Array:
+    """At most BINS values, each the one of its bin that is furthest from 0."""
+    if len(value) <= BINS:
+        return value
+    bins = np.array_split(value, BINS)
+    return np.array([part[np.abs(part).argmax()] for part in bins])
+
+
+def bars(value: Array, largest: float, *, signed: bool, coloured: bool) -> Plate:
+    """A 1-D input or map (D,) as a strip of bars, from the ground or, signed, from the middle."""
+    share = np.clip(_pool(value) / largest, -1, 1)
+    width = max(3, 256 // len(share))
+    level = np.linspace(1, -1, BAR_HEIGHT)[:, None] if signed else np.linspace(1, 0, BAR_HEIGHT)[:, None]
+    filled = np.where(share >= 0, (level >= 0) & (level <= share), (level <= 0) & (level >= share))
+    filled &= share != 0
+    tone = np.broadcast_to(np.array(INK, np.uint8), (len(share), 3))
+    if coloured:
+        at = _to_byte(share / 2 + 0.5 if signed else share)
+        tone = colours("diverging" if signed else "sequential")[at]
+    cells = np.where(filled[..., None], tone[None], np.array(PALE, np.uint8))
+    wide = np.repeat(cells, width, axis=1)
+    wide[:, width - 1 :: width] = PALE  # a gap between bars
+    if signed:
+        wide[BAR_HEIGHT // 2] = np.minimum(wide[BAR_HEIGHT // 2], 200)
+    return Plate(wide.astype(np.uint8))
+
+
+def encode(plate: Plate, how: Encoding) -> tuple[str, int, int]:
+    """A data URI, and the width and height of the picture in it."""
+    from PIL import Image
+
+    image = Image.fromarray(plate.pixels)
+    if max(image.size) > how.edge:
+        scale = how.edge / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    lossy = how.lossy and plate.palette is None
+    if lossy:
+        image.save(buffer, "JPEG", quality=85, subsampling=0)
+    else:
+        if plate.palette is not None:
+            image.putpalette(colours(plate.palette).tobytes())
+        image.save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{'jpeg' if lossy else 'png'};base64,{text}", image.width, image.height

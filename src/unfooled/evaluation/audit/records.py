@@ -1,0 +1,124 @@
+"""What a run leaves behind, as pydantic records: every table and page is a pure function of them.
+
+A run folder holds
+
+    config.json          what was asked (`Config`); a second start with another configuration is refused
+    summary.json         what was found (`Summary`)
+    samples.safetensors  per-sample results: y, clean, adversarial, success, distance, x_adv
+    gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
+    reasons.safetensors  likewise, of `Summary.reasons.gallery`, where explanations were attacked
+    attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
+    chunks/              the work done so far, one file a chunk, by stage
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
+from unfooled.runs.records import Environment, Passes, Record
+from unfooled.statistics.intervals import Estimate, Mean
+
+
+class CurvePoint(Record):
+    """Accuracy when an adversary may use radius eps."""
+
+    eps: float
+    accuracy: Estimate
+
+
+class Example(Record):
+    """One row of the gallery; pictures are rows of gallery.safetensors in the same order."""
+
+    index: int
+    label: int
+    clean: int
+    adversarial: int
+    clean_confidence: float | None
+    adversarial_confidence: float | None
+    fooled: bool
+    distance: float | None
+    psnr: float | None
+    similarity: float | None
+
+
+class Nearness(Record):
+    """How near the nearest adversarial examples are, in one norm.
+
+    Attributes:
+        norm: "l0", "l1", "l2" or "linf".
+        n: samples looked at; those that are wrong when clean count with distance 0.
+        reached: share for which an adversarial example was found at all.
+        quartiles: 25, 50 and 75 % of the distances; None where that share was not reached.
+        classes: the median by true class, in the order of the classes; None where there is no sample or no median.
+        curve: (distance, share of samples that are right up to it), at most 64 points.
+    """
+
+    norm: str
+    n: int
+    reached: Estimate
+    quartiles: tuple[float | None, float | None, float | None]
+    classes: list[float | None]
+    curve: list[tuple[float, float]]
+
+
+class Summary(Record):
+    """What an audit found. `passes` counts the attack over n; diagnostics, nearest points (over n,
+    too) and explanations are counted apart.
+
+    `verdict` is SOUND (nothing speaks against the figure), EXTENDED (something did; the attack went on until nothing
+    did), OVERSTATED (the true figure is probably lower) or NOT EVALUABLE; `trusted` is true for the first two, and
+    `because` says why in words. `robust_accuracy_8bit` is judged on images rounded to 8 bits, where the clean ones are.
+
+    `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and
+    `confusion_entries` holds (true, under attack, count) where the count is not 0.
+    """
+
+    schema_version: int = 1
+    title: str
+    model: str
+    data: str
+    n: int
+    threat: str
+    seed: int
+    clean_accuracy: Estimate
+    robust_accuracy: Estimate
+    robust_accuracy_8bit: Estimate | None = None
+    verdict: str = ""
+    trusted: bool = False
+    because: str = ""
+    diagnostics: list[Finding] = Field(default_factory=list)
+    diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
+    nearest_passes: Passes = Passes(forward=0.0, backward=0.0)
+    effort: str = ""
+    progress: list[Progress] = Field(default_factory=list)
+    nearest: list[Nearness] = Field(default_factory=list)
+    attack_success_rate: Estimate
+    passes: Passes
+    explanation_passes: Passes
+    seconds: float
+    warnings: list[str]
+    attack: str
+    curve: list[CurvePoint]
+    curve_n: int
+    confusion: list[list[int]]
+    confusion_entries: list[tuple[int, int, int]] = Field(default_factory=list)
+    classes: list[str]
+    psnr: Mean
+    ssim: Mean
+    noise: Mean
+    noise_unit: str
+    movements: list[Movement]
+    explanation: str
+    reasons: Reasons | None = None
+    attention: Attention | None = None
+    gallery: list[Example]
+    limits: list[str]
+    command: str
+    created: str
+    options: dict[str, Any]
+    environment: Environment

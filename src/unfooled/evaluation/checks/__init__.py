@@ -1,0 +1,1 @@
+"""Checks before, during and after an attack, and the verdict that they lead to."""

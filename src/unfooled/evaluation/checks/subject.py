@@ -1,0 +1,95 @@
+"""Getting to know a model before it is judged: what it returns, and whether it repeats itself."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import check_inputs, check_mode
+from unfooled.core.goals import read_logits
+from unfooled.core.types import Model
+from unfooled.evaluation.checks.before import rounding
+from unfooled.runs.hashes import model_hash, tensors_hash
+
+
+@dataclass(frozen=True)
+class LogOfProbabilities:
+    """A model that returns probabilities, read as logits: log max(p, tiny). Same decisions, usable gradients."""
+
+    model: Model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Log-probabilities, (B, K)."""
+        p = read_logits(self.model, x)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as it will be judged.
+
+    Attributes:
+        model: to attack; the given one, or its logarithm where it returns probabilities.
+        random: its output changes from call to call.
+        probabilities: it returns them instead of logits.
+        warnings: what was noticed, in sentences.
+        classes: how many.
+    """
+
+    model: Model
+    random: bool
+    probabilities: bool
+    warnings: tuple[str, ...]
+    classes: int
+
+
+def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
+    """Check a model on a few samples.
+
+    Returns:
+        A `Subject`. Cost: 2 forwards of at most 16 samples.
+
+    Raises:
+        BadInput: inputs, labels or outputs that cannot be used, a model in training mode.
+    """
+    check_inputs(x, y)
+    check_mode(model)
+    few = x[:16]
+    with torch.no_grad():
+        logits = read_logits(model, few)
+        again = read_logits(model, few)
+    read_logits(lambda _: logits.new_zeros(len(y), logits.shape[1]), x, y)  # every label, not the first 16 alone
+    warnings = []
+    random = bool((logits - again).abs().max() > rounding(logits))
+    if random:
+        warnings.append(
+            "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
+            "over 20 fresh draws a sample."
+        )
+    probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    if probabilities:
+        warnings.append(
+            "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
+        )
+        model = LogOfProbabilities(model)
+    return Subject(model, random, probabilities, tuple(warnings), logits.shape[1])
+
+
+def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Hashes of the model, its code and weights, and of the data: a run is only continued with the same ones."""
+    return {"model": model_hash(model)[:16], "data": tensors_hash(x, y)[:16]}
+
+
+def untouched(model: Any) -> Any:
+    """A copy of a model before it is asked anything; None where it cannot be copied."""
+    if isinstance(model, FunctionType):  # copied by reference, with what it closes over
+        return None
+    try:
+        return copy.deepcopy(model)
+    except Exception:
+        return None

@@ -1,0 +1,1 @@
+"""Judges of explanations: under attack, faithfulness, movement, locality, attention."""

@@ -1,0 +1,214 @@
+"""Does a map say what the model uses, and what it learned? Checks that need no ground truth.
+
+    deletion      p_y as pixels leave in the order of the map, the first first; its mean: lower is better
+    insertion     p_y as they enter a blurred image in that order; its mean: higher is better
+    randomised    Spearman's rho of the map and that of the same network with shuffled parameters, from the last layer
+                  down: near 0 where the map depends on what was learned
+    alignment     |<x, g>| / (||x|| ||g||), g the gradient of z_y - max_{j != y} z_j: does it look like the image?
+
+Deletion and insertion are read beside those of a map that knows nothing, such as the same one rolled by half: networks
+differ in how they fall to any hole.
+
+References:
+    Petsiuk, Das, Saenko, RISE, BMVC 2018, arXiv:1806.07421 (deletion, insertion).
+    Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, arXiv:1810.03292 (randomised parameters).
+    Etmann et al., On the connection between adversarial robustness and saliency map interpretability, ICML 2019,
+    arXiv:1905.04172 (alignment).
+    Differs: a layer is randomised by shuffling the entries of its parameters, which keeps their scale and works for
+    every layer; alignment is divided by ||x||, so that images of different brightness compare.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.checks import check_inputs, check_labels, check_mode, check_run, input_gradient
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
+from unfooled.core.losses import margin
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.modes import frozen
+from unfooled.core.shapes import flat
+from unfooled.core.types import Model
+from unfooled.distances.rank import spearman
+from unfooled.explanations.masks import fill_blur, fill_mean
+
+Fill = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PerturbationCurves:
+    """The probability of y while pixels are exchanged, the share exchanged going from 0 to 1 in equal steps.
+
+    Attributes:
+        deletion: (B, steps + 1). insertion: likewise. NaN for maps that are constant or not finite: they have no order.
+    """
+
+    deletion: Tensor
+    insertion: Tensor
+
+    @property
+    def deletion_area(self) -> Tensor:
+        """Under the curve, (B,) in [0, 1]; lower is better."""
+        return _area(self.deletion)
+
+    @property
+    def insertion_area(self) -> Tensor:
+        """Under the curve, (B,) in [0, 1]; higher is better."""
+        return _area(self.insertion)
+
+
+def _area(curve: Tensor) -> Tensor:
+    return (curve[:, 1:] + curve[:, :-1]).mean(1) / 2
+
+
+@torch.no_grad()
+def perturbation_curves(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    maps: Tensor,
+    *,
+    steps: int = 16,
+    removed: Fill = fill_mean,
+    base: Fill = fill_blur,
+    batch: int | None = None,
+) -> PerturbationCurves:
+    """Take pixels away, and bring them in, in the order of a map.
+
+    Args:
+        model: any callable to logits, in eval mode. Not modified.
+        x: images, (B, C, H, W).
+        y: the class explained, (B,).
+        maps: (B, h, w), larger is more important; enlarged to (H, W) where smaller. Equal entries in reading order.
+        steps: in which all pixels are exchanged, an equal number in each.
+        removed: `x -> b`, what stands where pixels were deleted.
+        base: `x -> b`, what insertion begins with.
+        batch: samples per call; as many as fit well in memory where None (cost: 1 forward of one sample).
+
+    Returns:
+        `PerturbationCurves`. Cost: 2 steps forwards a sample, and 2 more.
+
+    Raises:
+        BadInput: no images, or maps that do not fit them.
+    """
+    check_inputs(x, y)
+    check_mode(model)
+    if x.ndim != 4:
+        raise BadInput(f"x has shape {tuple(x.shape)}; pixels are exchanged in images, (B, C, H, W)")
+    if maps.ndim != 3 or len(maps) != len(x):
+        raise BadInput(f"maps have shape {tuple(maps.shape)}; there must be one a sample, ({len(x)}, h, w)")
+    if steps < 1:
+        raise BadInput(f"steps is {steps}; it must be at least 1")
+    batch = batch or fitting_batch(model, x)
+    parts = zip(x.split(batch), y.split(batch), maps.split(batch), strict=True)
+    found = [_curves(model, *part, steps, removed, base) for part in parts]
+    defined = torch.isfinite(flat(maps)).all(1) & (flat(maps) != flat(maps)[:, :1]).any(1)
+    curves = (torch.cat(lines).where(defined[:, None], torch.nan) for lines in zip(*found, strict=True))
+    return PerturbationCurves(*curves)
+
+
+def _curves(
+    model: Model, x: Tensor, y: Tensor, maps: Tensor, steps: int, removed: Fill, base: Fill
+) -> tuple[Tensor, Tensor]:
+    """Deletion and insertion of a few samples, (B, steps + 1) each."""
+    size = (x.shape[2], x.shape[3])
+    if maps.shape[1:] != size:
+        maps = F.interpolate(maps[:, None].to(x.dtype), size, mode="bilinear", align_corners=False)[:, 0]
+    order = flat(maps).nan_to_num().argsort(dim=1, descending=True, stable=True)
+    place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=x.device).expand_as(order))
+    place = place.view(-1, 1, *size)
+    gone, blurred, pixels = removed(x), base(x), order.shape[1]
+
+    def says(z: Tensor) -> Tensor:
+        return read_logits(model, z, y).softmax(1).gather(1, y[:, None])[:, 0]
+
+    shares = [place < round(pixels * k / steps) for k in range(steps + 1)]
+    deleted = torch.stack([says(torch.where(first, gone, x)) for first in shares], 1)
+    return deleted, torch.stack([says(torch.where(first, x, blurred)) for first in shares], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Randomised:
+    """How alike a map stays while a network forgets.
+
+    Attributes:
+        layers: names, in the order in which they were shuffled; each with all before it.
+        similarity: Spearman's rho of the maps before and after, (layers, B); NaN where a map is constant.
+    """
+
+    layers: tuple[str, ...]
+    similarity: Tensor
+
+
+def parameter_randomisation(
+    model: nn.Module, explain: Callable[[nn.Module, Tensor, Tensor], Tensor], x: Tensor, y: Tensor, *, seed: int = 0
+) -> Randomised:
+    """Shuffle a copy's parameters layer by layer, the last one first, and compare its maps with the network's own.
+
+    Args:
+        model: in eval mode. Not modified: a copy is.
+        explain: `(model, x, y) -> (B, *M)`, a map or relevances.
+        x: samples, (B, *D).
+        y: the class explained, (B,).
+        seed: of the shuffling.
+
+    Returns:
+        `Randomised`. Layers are modules with parameters of their own, in reverse order of registration; a parameter
+        whose entries are all equal stays as it is. Cost: 1 explanation a sample, and 1 more a layer.
+
+    Raises:
+        BadInput: no module, or one without parameters.
+    """
+    check_inputs(x, y)
+    check_mode(model)
+    check_run(seed)
+    if not isinstance(model, nn.Module):
+        raise BadInput(f"the model is a {type(model).__name__}; parameters can be shuffled in a torch module alone")
+    before, other = explain(model, x, y).detach(), copy.deepcopy(model)
+    layers = [(name, own) for name, m in other.named_modules() if (own := list(m.parameters(recurse=False)))]
+    if not layers:
+        raise BadInput("the model has no parameters; there is nothing that it could forget")
+    source, found = torch.Generator().manual_seed(seed), []
+    for _, own in reversed(layers):
+        with torch.no_grad():
+            for p in own:
+                p.copy_(p.flatten()[torch.randperm(p.numel(), generator=source).to(p.device)].view_as(p))
+        found.append(spearman(before, explain(other, x, y).detach()))
+    return Randomised(tuple(name for name, _ in reversed(layers)), torch.stack(found))
+
+
+def gradient_alignment(model: Model, x: Tensor, y: Tensor, *, batch: int | None = None) -> Tensor:
+    """The cosine between an image and the gradient of its margin, without its sign.
+
+    Args:
+        model: any callable to logits, in eval mode. Not modified.
+        x: samples, (B, *D), in the units that they are seen in: 0 is black.
+        y: labels, (B,).
+        batch: samples per call; as many as fit well in memory where None (cost: 1 forward of one sample).
+
+    Returns:
+        (B,) in [0, 1]; NaN where the gradient or the image is 0. Cost: 1 forward, 1 backward.
+
+    Raises:
+        BadInput: the model's output has no gradient.
+    """
+    check_inputs(x, y)
+    check_labels(y, len(x))
+    check_mode(model)
+    found = []
+    with frozen(model):
+        batch = batch or fitting_batch(model, x)
+        for part, label in zip(x.split(batch), y.split(batch), strict=True):
+            at = part.detach().requires_grad_()
+            with torch.enable_grad():
+                g = input_gradient(-margin(read_logits(model, at, label), label), at)
+            a, b = flat(part).double(), flat(g).double()
+            found.append(((a * b).sum(1).abs() / (a.norm(dim=1) * b.norm(dim=1))).to(x.dtype))
+    return torch.cat(found)

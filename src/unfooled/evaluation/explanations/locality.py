@@ -1,0 +1,244 @@
+"""How much of a set of maps survived: locality scores with their chance levels, as records.
+
+For every pair of maps (clean, perturbed) and every k and w: top-k intersection, LENS-recall and LENS-precision, on
+request those of diverse sets; each raw, its chance level, corrected, and the share of shifts around the torus that
+score as high. Definitions are in `distances.locality` and `distances.null`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.shapes import flat
+from unfooled.distances import (
+    chance,
+    corrected,
+    diverse_intersection,
+    diverse_top_k,
+    either_nonzero,
+    kendall,
+    lens_kendall,
+    lens_spearman,
+    shift_null,
+    shift_p,
+    spearman,
+    zero_share,
+)
+from unfooled.distances.maps.locality import defined
+from unfooled.runs.records import Record
+from unfooled.statistics.intervals import Mean, mean
+
+SAYS_NOTHING = 0.9
+"""A chance level above which a raw score cannot be told from that of unrelated maps."""
+
+NAMES = {
+    "top_k_intersection": "",
+    "lens_recall": "clean_dilated",
+    "lens_precision": "pert_dilated",
+    "diverse_intersection": "",
+    "diverse_lens_recall": "clean_dilated",
+    "diverse_lens_precision": "pert_dilated",
+}
+"""Score -> neutral name: which of the two sets is dilated."""
+
+
+class Score(Record):
+    """A score over all pairs of maps.
+
+    Attributes:
+        score: its name; `neutral` says which set is dilated ("" where none is).
+        raw, chance, corrected: means over the maps that have an order.
+        p: median share of shifts that score at least as high; None where it is not computed.
+        surprising: share of maps with p below .05.
+        values, chances: of every pair, None where undefined.
+    """
+
+    score: str
+    neutral: str
+    raw: Mean
+    chance: Mean
+    corrected: Mean
+    p: float | None
+    surprising: float | None
+    values: list[float | None]
+    chances: list[float | None]
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether unrelated maps score nearly 1."""
+        return self.chance.value is not None and self.chance.value > SAYS_NOTHING
+
+
+class Block(Record):
+    """All scores at one k and w; zeros are shares of the top k that are 0, found are counts of diverse pixels."""
+
+    k: int
+    w: int
+    scores: list[Score]
+    zeros_clean: Mean
+    zeros_perturbed: Mean
+    found_clean: Mean | None
+    found_perturbed: Mean | None
+
+
+class Rank(Record):
+    """A rank correlation over all pairs; `undefined` counts maps (or supports) without an order."""
+
+    name: str
+    value: Mean
+    undefined: int
+
+
+class Survival(Record):
+    """What `score_maps` found: n pairs of maps of `shape`, of which `undefined` have no order and no score."""
+
+    n: int
+    shape: tuple[int, int]
+    undefined: int
+    ranks: list[Rank]
+    blocks: list[Block]
+
+
+def score_maps(
+    a: Tensor,
+    b: Tensor,
+    *,
+    k: Sequence[int],
+    w: Sequence[int] = (1,),
+    diverse: bool = False,
+    seed: int = 0,
+    batch: int = 32,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Survival:
+    """Score pairs of maps at every k and w.
+
+    Args:
+        a: clean maps, (N, H, W).
+        b: perturbed maps, likewise.
+        k: how many pixels.
+        w: reaches of the window.
+        diverse: score the diverse sets too.
+        seed: of the bootstrap of the intervals.
+        batch: pairs at a time; results do not depend on it.
+        progress: called with ("maps", pairs done, N).
+
+    Raises:
+        BadInput: shapes that do not agree, or a k or w that does not fit.
+    """
+    if a.shape != b.shape or a.ndim != 3:
+        raise BadInput(f"clean is {tuple(a.shape)}, perturbed {tuple(b.shape)}; both must be the same (N, H, W)")
+    parts: dict[str, list[Tensor]] = {}
+    if progress is not None:
+        progress("maps", 0, len(a))
+    for i in range(0, len(a), batch):
+        found = _ranks(a[i : i + batch], b[i : i + batch], w)
+        for one in k:
+            for reach in w:
+                found |= _locality(a[i : i + batch], b[i : i + batch], one, reach, diverse)
+        for name, value in found.items():
+            parts.setdefault(name, []).append(value.detach().cpu().double())
+        if progress is not None:
+            progress("maps", min(i + batch, len(a)), len(a))
+    values = {name: torch.cat(part) for name, part in parts.items()}
+    ordered = defined(a) & defined(b)
+    return Survival(
+        n=len(a),
+        shape=(a.shape[1], a.shape[2]),
+        undefined=int((~ordered).sum()),
+        ranks=[
+            Rank(name=name, value=mean(v, seed=seed), undefined=int(v.isnan().sum()))
+            for name, v in values.items()
+            if "|" not in name
+        ],
+        blocks=[_block(values, one, reach, diverse, seed) for one in k for reach in w],
+    )
+
+
+def _ranks(a: Tensor, b: Tensor, w: Sequence[int]) -> dict[str, Tensor]:
+    support = either_nonzero(a, b)
+    found = {
+        "Spearman": spearman(a, b),
+        "Spearman, where either is not zero": spearman(a, b, support=support),
+        "Kendall": kendall(a, b),
+        "Kendall, where either is not zero": kendall(a, b, support=support),
+    }
+    for reach in w:
+        found[f"LENS-Spearman, w = {reach}"] = lens_spearman(a, b, w=reach)
+        found[f"LENS-Kendall, w = {reach}"] = lens_kendall(a, b, w=reach)
+    return found
+
+
+def _locality(a: Tensor, b: Tensor, k: int, w: int, diverse: bool) -> dict[str, Tensor]:
+    """Raw scores, chance levels and p values of a batch, by `key`."""
+    nulls = {
+        "top_k_intersection": (shift_null(a, b, k=k, w=0), chance(a, k=k, w=0)),
+        "lens_recall": (shift_null(a, b, k=k, w=w), chance(a, k=k, w=w)),
+        "lens_precision": (shift_null(b, a, k=k, w=w), chance(b, k=k, w=w)),
+    }
+    found: dict[str, Tensor] = {}
+    if diverse:
+        for name, s, t in (("diverse_lens_recall", a, b), ("diverse_lens_precision", b, a)):
+            nulls[name] = shift_null(s, t, k=k, w=w, diverse=True), chance(s, k=k, w=w, diverse=True)
+        counts = [flat(diverse_top_k(t, k, w)).sum(1).double() for t in (a, b)]
+        raw = diverse_intersection(a, b, k=k, w=w)
+        found[_key("diverse_intersection", "raw", k, w)] = raw
+        # Of two random sets of these sizes, the smaller has its share of the map in common with the larger.
+        level = torch.minimum(*counts) / a.shape[1:].numel()
+        found[_key("diverse_intersection", "chance", k, w)] = level.where(~raw.isnan(), torch.nan)
+        for side, count in zip(("clean", "perturbed"), counts, strict=True):
+            found[_key("found", side, k, w)] = count.where(~raw.isnan(), torch.nan)
+    for name, (null, level) in nulls.items():
+        found[_key(name, "raw", k, w)] = null[:, 0]
+        found[_key(name, "chance", k, w)] = level.where(~null[:, 0].isnan(), torch.nan)
+        found[_key(name, "p", k, w)] = shift_p(null)
+    ordered = defined(a) & defined(b)
+    for side, t in (("clean", a), ("perturbed", b)):
+        found[_key("zeros", side, k, w)] = zero_share(t, k=k).where(ordered, torch.nan)
+    return found
+
+
+def _block(values: dict[str, Tensor], k: int, w: int, diverse: bool, seed: int) -> Block:
+    def average(name: str, what: str) -> Mean:
+        return mean(values[_key(name, what, k, w)], seed=seed)
+
+    scores = []
+    for name, neutral in NAMES.items():
+        raw, level = (values.get(_key(name, what, k, w)) for what in ("raw", "chance"))
+        if raw is None or level is None:
+            continue
+        p = values.get(_key(name, "p", k, w))
+        p = p[~p.isnan()] if p is not None else torch.empty(0)
+        scores.append(
+            Score(
+                score=name,
+                neutral=neutral,
+                raw=mean(raw, seed=seed),
+                chance=mean(level, seed=seed),
+                corrected=mean(corrected(raw, level), seed=seed),
+                p=float(p.quantile(0.5)) if len(p) else None,
+                surprising=float((p < 0.05).double().mean()) if len(p) else None,
+                values=_listed(raw),
+                chances=_listed(level),
+            )
+        )
+    return Block(
+        k=k,
+        w=w,
+        scores=scores,
+        zeros_clean=average("zeros", "clean"),
+        zeros_perturbed=average("zeros", "perturbed"),
+        found_clean=average("found", "clean") if diverse else None,
+        found_perturbed=average("found", "perturbed") if diverse else None,
+    )
+
+
+def _key(name: str, what: str, k: int, w: int) -> str:
+    return f"{name}|{what}|{k}|{w}"
+
+
+def _listed(values: Tensor) -> list[float | None]:
+    return [None if v != v else round(v, 6) for v in values.tolist()]

@@ -1,0 +1,89 @@
+"""How far the reasons move when the input does: maps before and after, and scores between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.types import Explain, Model
+from unfooled.distances.maps.attention import centroid_shift
+from unfooled.distances.maps.locality import as_maps, top_k_intersection
+from unfooled.distances.quality import psnr, ssim
+from unfooled.distances.rank import spearman
+from unfooled.evaluation.explanations.attention import attention_records
+from unfooled.evaluation.explanations.records import Movement
+from unfooled.explanations.attention import probability
+from unfooled.explanations.cams import grad_cam_map
+from unfooled.statistics import intervals
+
+TOP = 0.1
+"""Share of the pixels that counts as the top of a map."""
+
+
+def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) -> dict[str, Tensor]:
+    """Explain y at x and at z, and compare.
+
+    Returns:
+        before, after: the explanations, (B, *D).
+        top_k, spearman: agreement of the maps, (B,); NaN where a map is constant.
+        cam_shift: how far Grad-CAM's centre of mass moved, as a share of the diagonal, (B,); NaN where the model has no
+            spatial layer. psnr, ssim: of the pictures themselves, (B,); NaN for ssim where x is no image.
+        Where the model has a spatial layer and x is images, also attention_before and attention_after, (B, h, w), and
+        complete, (B,), of the former: see `attention_records`. Cost: twice the explanation's, twice Grad-CAM's, and
+        then 4 forwards.
+    """
+    before, after = explain(model, x, y), explain(model, z, y)
+    a, b = as_maps(before), as_maps(after)
+    k = max(1, round(TOP * a[0].numel()))
+    nothing = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
+    looked: dict[str, Tensor] = {}
+    try:
+        found = grad_cam_map(model, x, y)
+        moved = grad_cam_map(model, z, y, layer=found.layer)
+        shift = centroid_shift(found.map, moved.map)
+        if x.ndim == 4:
+            p = probability(found.map)[0].detach()
+            complete = attention_records(model, x, y, look=lambda *_: p)["complete"]
+            looked = {
+                "attention_before": p,
+                "attention_after": probability(moved.map)[0].detach(),
+                "complete": complete,
+            }
+    except BadInput:  # no layer with a height and a width
+        shift = nothing
+    return {
+        "before": before,
+        "after": after,
+        "top_k": top_k_intersection(a, b, k=k),
+        "spearman": spearman(a, b),
+        "cam_shift": shift,
+        "psnr": psnr(z, x),
+        "ssim": ssim(z, x) if x.ndim == 4 else nothing,
+        **looked,
+    }
+
+
+def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanation: str, seed: int) -> list[Movement]:
+    """Average the scores over the samples that were right when clean: those that were fooled, and the others."""
+    rows = (
+        ("top_k", f"top {TOP:.0%} of the pixels kept (chance {TOP:.2f})", explanation, "higher"),
+        ("spearman", "Spearman's rank correlation", explanation, "higher"),
+        ("cam_shift", "shift of the centre of attention", "Grad-CAM", "lower"),
+    )
+    out = []
+    for key, name, of, better in rows:
+        values = scores[key]
+        if key == "cam_shift" and bool(values.isnan().all()):
+            continue
+        out.append(
+            Movement(
+                name=name,
+                explanation=of,
+                better=better,
+                fooled=intervals.mean(values[fooled & right], seed=seed),
+                unfooled=intervals.mean(values[~fooled & right], seed=seed),
+                undefined=int(values[right].isnan().sum()),
+            )
+        )
+    return out

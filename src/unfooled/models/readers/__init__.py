@@ -1,0 +1,1 @@
+"""Readers of networks: checkpoints, exported programs, model libraries, factories."""

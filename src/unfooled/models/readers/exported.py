@@ -1,0 +1,125 @@
+"""Exported programs, `.pt2` of `torch.export.save`, as modules that take any number of samples.
+
+A program with a dynamic batch is called as it is (within its bounds). One that was exported for b samples is called on
+groups of b, the last one filled up with zeros: a cost of ceil(B / b) calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
+from unfooled.models.readers.found import Found
+from unfooled.models.readers.vetting import vetted
+
+
+class Exported(nn.Module):
+    """A program's module, called on groups of a size that it takes.
+
+    Args:
+        program: what `ExportedProgram.module()` returns.
+        least: samples that it takes in one call at least; smaller groups are filled up with zeros.
+        most: at most; None for any number.
+    """
+
+    def __init__(self, program: nn.Module, least: int, most: int | None) -> None:
+        super().__init__()
+        self.program, self.least, self.most = program, least, most
+
+    def train(self, mode: bool = True) -> Exported:
+        """Set this module's flag alone: the graph was fixed at export and its module refuses the call."""
+        self.training = mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (B, K)."""
+        return torch.cat([self._group(part) for part in x.split(self.most or max(len(x), 1))])
+
+    def _group(self, x: Tensor) -> Tensor:
+        short = self.least - len(x)
+        filled = torch.cat([x, x.new_zeros(short, *x.shape[1:])]) if short > 0 else x
+        return logits_of(self.program(filled))[: len(x)]
+
+
+def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = False) -> Found:
+    """Load an exported program of one input, (B, *D), and one output, logits.
+
+    Args:
+        path: a `.pt2` file.
+        device: where it shall run; graphs name their devices, so it is moved before it is built.
+        trust_pickle: load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
+
+    Raises:
+        BadInput: the file is damaged, holds what could run code, or takes more than one input, or was exported in
+            training mode.
+    """
+    source: Any = path if trust_pickle else vetted(path)
+    try:
+        with _quiet():
+            program = torch.export.load(source)
+            if device.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, device)
+            module = program.module()
+    except Exception as error:  # the loader raises nearly anything
+        detail = (str(error).splitlines() or [""])[0][:200]
+        raise BadInput(f"{path} cannot be loaded as an exported program: {type(error).__name__}: {detail}") from error
+    names = program.graph_signature.user_inputs
+    inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    if len(inputs) != 1:
+        raise BadInput(f"{path} takes {len(inputs)} inputs; a classifier takes one, (B, *D)")
+    if active := _training_nodes(program):
+        raise BadInput(f"{path} was exported in training mode ({active}); export it after model.eval()")
+    sides = tuple(inputs[0].meta["val"].shape)
+    least, most = _limits(program, sides[0])
+    shape = sides[1:] if all(isinstance(side, int) for side in sides[1:]) else None
+    for weight in module.parameters():
+        weight.requires_grad_(False)
+    return Found(Exported(module, least, most), path.stem, input_shape=shape)
+
+
+def _limits(program: Any, side: Any) -> tuple[int, int | None]:
+    """The fewest and the most samples that a program takes in one call."""
+    if isinstance(side, int):
+        return side, side
+    span = program.range_constraints.get(side.node.expr)
+    if span is None:
+        return 1, None
+    # Export notes a bound of 2 where 0 and 1 were merely not traced, and does not hold anyone to it.
+    return int(span.lower) if span.lower > 2 else 1, int(span.upper) if span.upper.is_Integer else None
+
+
+def _training_nodes(program: Any) -> str:
+    """The first operation that was exported in training mode; empty where there is none."""
+    place = {"dropout": "train", "batch_norm": "training"}
+    for node in program.graph.nodes:
+        name = getattr(node.target, "__name__", "").split(".")[0]
+        if node.op == "call_function" and name in place:
+            schema = [argument.name for argument in node.target._schema.arguments]
+            at = schema.index(place[name])
+            if node.args[at] if at < len(node.args) else node.kwargs.get(place[name]):
+                return name
+    return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The loader logs (and misformats) what is raised again below."""
+    logs = [logging.getLogger(name) for name in ("torch.export", "torch._export.serde.serialize")]
+    before = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)

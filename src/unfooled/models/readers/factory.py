@@ -1,0 +1,36 @@
+"""Models that the user's own code builds: `package.module:factory`, `path/to/file.py:factory`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.user_code import named
+
+
+def from_factory(source: str) -> Any:
+    """The model that `place:factory` returns, called without arguments; a module instance is taken as it is.
+
+    Raises:
+        BadInput: the place or the name does not exist, its code fails, or it returns no model; with the original error.
+    """
+    attribute = source.rpartition(":")[2]
+    with named(source) as factory:
+        if isinstance(factory, nn.Module):
+            return factory
+        if not callable(factory):
+            raise BadInput(f"{source} is a {type(factory).__name__}; name a module or a function that returns one")
+        try:
+            model = factory()
+        except Exception as error:
+            raise BadInput(
+                f"{source}: {attribute}() raised {type(error).__name__}: {error} (it is called without arguments, and "
+                "returns the model)"
+            ) from error
+    if not callable(model):
+        raise BadInput(
+            f"{source}: {attribute}() returned a {type(model).__name__}; it must return a module or callable"
+        )
+    return model

@@ -1,0 +1,92 @@
+"""Image classifiers in a folder of the Hugging Face transformers library (optional): `config.json` and weights.
+
+Nothing is fetched, and code inside the folder is not run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unfooled.core.errors import BadInput
+from unfooled.models.readers.found import Found
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}") from error
+    if not isinstance(held, dict):
+        raise BadInput(f"{path} holds a {type(held).__name__}; it must be an object")
+    return held
+
+
+def from_folder(folder: Path) -> Found:
+    """Load an image classifier with its class names, normalisation and input shape.
+
+    Raises:
+        BadInput: the folder is no such model, transformers is not installed, or it cannot load the model.
+    """
+    config = _json(folder / "config.json")
+    if not config:
+        raise BadInput(f"{folder} is a folder without a config.json; a model is a file, or a Hugging Face folder")
+    held = [name for name in WEIGHTS if (folder / name).is_file()]
+    if not held:
+        raise BadInput(f"{folder} has a config.json but no weights ({', '.join(WEIGHTS[::2])})")
+    try:
+        import transformers
+    except (ImportError, RuntimeError, OSError) as error:
+        raise BadInput(
+            f"{folder} is a Hugging Face model; it needs the hf extra (pip install -e '.[hf]'); importing "
+            f"transformers failed: {error}"
+        ) from error
+    try:
+        module, report = transformers.AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, use_safetensors="safetensors" in held[0], output_loading_info=True
+        )
+    except Exception as error:  # transformers has no one error
+        detail = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"{folder} ({config.get('model_type', 'unknown type')}) cannot be loaded as an image classifier: "
+            f"{type(error).__name__}: {detail}"
+        ) from error
+    # transformers fills these with random numbers and goes on: a base model without a head would seem to classify.
+    lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if lacking:
+        raise BadInput(
+            f"{folder} holds no weights for {len(lacking)} parts of the model (the first: {lacking[0]}); is it a base "
+            "model, without a classifier?"
+        )
+    mean, std, shape = _preprocessing(_json(folder / "preprocessor_config.json"), config)
+    return Found(module, folder.resolve().name, mean, std, _names(config), shape)
+
+
+def _names(config: dict[str, Any]) -> list[str] | None:
+    """Class names in the order of their ids."""
+    names = config.get("id2label")
+    return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) and names else None
+
+
+def _preprocessing(facts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int] | None]:
+    """Mean, standard deviation and input shape."""
+    normalises = facts.get("do_normalize", True)
+    mean, std = (facts.get(key) if normalises else None for key in ("image_mean", "image_std"))
+    size = facts.get("crop_size") if facts.get("do_center_crop") else facts.get("size")
+    size = size if size is not None else config.get("image_size")
+    if isinstance(size, dict):
+        sides = (size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge")))
+    elif isinstance(size, (list, tuple)) and len(size) == 2:
+        sides = (size[0], size[1])
+    else:
+        sides = (size, size)
+    height, width = sides
+    if not (isinstance(height, int) and isinstance(width, int)):
+        return mean, std, None
+    return mean, std, (int(config.get("num_channels", 3)), height, width)

@@ -1,0 +1,79 @@
+"""Files of `torch.save`, read without running what is in them, and what is wrong with one that cannot be."""
+
+from __future__ import annotations
+
+import argparse
+import pickletools
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfooled.core.errors import BadInput
+
+
+def _harmless() -> list[Any]:
+    """What training scripts put beside weights, and cannot run anything: parsed arguments, NumPy numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    return [
+        argparse.Namespace,
+        np.dtype,
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),
+        *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.bool_)),
+    ]
+
+
+def read_pickle(path: Path, trust_pickle: bool) -> Any:
+    """What `torch.save` wrote, in host memory.
+
+    Raises:
+        BadInput: it would run code (unless trusted), or is no such file.
+    """
+    try:
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # it reads them, or fails below
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
+        raise _unreadable(path, error, trust_pickle) from error
+
+
+def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
+    """What is wrong with a file that did not load, as far as it can be told."""
+    text = str(error)
+    if "TorchScript" in text:
+        return BadInput(
+            f"{path} is a TorchScript archive; save the model with torch.export.save (.pt2), or name a factory that "
+            "loads it"
+        )
+    named = re.search(r"(?:GLOBAL|unrecognized function|[Uu]nsupported class) ([\w.]+)", text)
+    wanted = named.group(1) if named else _first_import(path)
+    if wanted and not trusted:
+        return BadInput(
+            f"{path} was refused: it is a pickle that imports and may run {wanted}; save the weights alone "
+            "(safetensors.torch.save_file(model.state_dict(), ...)), or give trust_pickle=True if you trust its author"
+        )
+    with path.open("rb") as file:
+        if file.read(24).startswith(b"version https://git-lfs"):
+            return BadInput(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
+    reason = "not a file of torch.save" if "weights_only" in text else f"{type(error).__name__}: {text[:200]}"
+    return BadInput(f"{path} ({path.stat().st_size} bytes) is cut off, damaged or no checkpoint: {reason}")
+
+
+def _first_import(path: Path) -> str:
+    """The first name that a bare pickle would import, read without running it; empty where there is none."""
+    strings: list[str] = []
+    try:
+        for code, argument, _ in pickletools.genops(path.read_bytes()):
+            if code.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if code.name == "STACK_GLOBAL":
+                return ".".join(strings[-2:])
+            if isinstance(argument, str):
+                strings.append(argument)
+    except Exception:  # not a pickle at all
+        return ""
+    return ""

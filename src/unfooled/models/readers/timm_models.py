@@ -1,0 +1,56 @@
+"""Models of the timm library (optional): `timm:NAME`, with its published weights or with a checkpoint of yours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from unfooled.core.errors import BadInput, nearest
+from unfooled.models.readers.found import Found
+
+
+def _timm() -> Any:
+    """The library, or what to install."""
+    try:
+        import timm
+    except (ImportError, RuntimeError, OSError) as error:  # torchvision of another build fails in all three ways
+        raise BadInput(
+            "timm: models need the timm extra (pip install -e '.[timm]') and the torchvision that belongs to your "
+            f"torch; importing timm failed: {error}"
+        ) from error
+    return timm
+
+
+def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_classes: int | None = None) -> Found:
+    """A timm model with its pretrained weights, or, where `state` is given, one of its sizes (weights not yet loaded).
+
+    Args:
+        name: of the model, as in `timm.list_models()`, tag included.
+        state: weights that shall be loaded next; the number of classes is read off them. Then nothing is fetched.
+        num_classes: K of that state, where known.
+
+    Raises:
+        BadInput: timm is not installed, has no such model, or its weights are neither here nor to be had.
+    """
+    timm = _timm()
+    options: dict[str, Any] = {"pretrained": state is None}
+    try:
+        if state is not None and num_classes is None:
+            head = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
+            heads = (head,) if isinstance(head, str) else head
+            found = [state[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in state]
+            num_classes = found[0] if found else None
+        if num_classes is not None:
+            options["num_classes"] = num_classes
+        module = timm.create_model(name, **options)
+    except Exception as error:  # unknown names, no network, a cache that is cut off: timm has no one error
+        if name.split(".")[0] not in timm.list_models():
+            raise BadInput(f"timm has no model {name!r}{nearest(name, timm.list_models())}") from error
+        raise BadInput(
+            f"timm:{name} could not be built ({type(error).__name__}: {str(error)[:200]}); where its weights cannot be "
+            f"fetched, give a checkpoint as the source and arch='timm:{name}'"
+        ) from error
+    facts = module.pretrained_cfg
+    return Found(module, name, facts.get("mean"), facts.get("std"), input_shape=facts.get("input_size"))

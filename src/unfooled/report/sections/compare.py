@@ -1,0 +1,175 @@
+"""Two or more runs beside each other: what differs, and by how much more than chance would.
+
+    difference  d = b - a,   low = d - sqrt((b - b_low)^2 + (a_high - a)^2),   high likewise
+
+The intervals of the two runs are combined by their squares, as if the runs had judged independent samples. Where both
+judged the same samples this is too wide, so a difference that is called clear is clear.
+
+References:
+    Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 1998
+    (method 10). Zou, Donner, Construction of confidence limits about effect measures, Statistics in Medicine 2008.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.explanations.records import Movement
+from unfooled.report.runs import Run
+from unfooled.report.sections.nearness import NORMS, median
+from unfooled.report.trust import doubted, tone
+from unfooled.report.words import MINUS, between, decimals, finite, mean, number, percent, signed
+from unfooled.statistics.intervals import Estimate, Mean
+
+Measured = Estimate | Mean
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference against the first run; `clear` where its interval leaves out 0.
+
+    Where a run does not believe its figure there is no difference to speak of: `text` says so and `interval` is empty.
+    """
+
+    text: str
+    interval: str
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the comparison: a value for each run, a change for each run but the first."""
+
+    name: str
+    values: list[str]
+    changes: list[Change | None]
+
+
+def difference(a: Measured, b: Measured) -> tuple[float, float, float] | None:
+    """Difference b - a with its 95 % interval; None where either was not measured."""
+    if a.value is None or b.value is None or a.low is None or a.high is None or b.low is None or b.high is None:
+        return None
+    if not finite(a.value, a.low, a.high, b.value, b.low, b.high):
+        return None
+    d = b.value - a.value
+    low = d - math.hypot(b.value - b.low, a.high - a.value)
+    return d, low, d + math.hypot(b.high - b.value, a.value - a.low)
+
+
+def _change(a: Measured, b: Measured) -> Change | None:
+    found = difference(a, b)
+    if found is None:
+        return None
+    share = isinstance(a, Estimate)
+    d, low, high = (100 * v if share else v for v in found)
+    places = 1 if share else decimals(max(abs(a.value or 0), abs(b.value or 0)))
+    return Change(f"{signed(d, places)}{' points' if share else ''}", between(low, high, places), low > 0 or high < 0)
+
+
+def _show(m: Measured) -> str:
+    return percent(m.value, m.n) if isinstance(m, Estimate) else mean(m)
+
+
+def _line(name: str, found: Sequence[Measured | None]) -> Line:
+    first = found[0]
+    changes = [_change(first, m) if first is not None and m is not None else None for m in found[1:]]
+    return Line(name, [_show(m) if m is not None else MINUS for m in found], changes)
+
+
+def _figure(name: str, runs: Sequence[Run], found: Sequence[Measured | None], bound: str = "at most") -> Line:
+    """A row of figures that follow from how strong the attack was: no more is claimed than each run believes."""
+    line = _line(name, found)
+    tones = [tone(r.summary) for r in runs]
+    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
+    values = [
+        shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
+        for how, value, m in zip(tones, line.values, found, strict=True)
+    ]
+    changes: list[Change | None] = []
+    for r, change in zip(runs[1:], line.changes, strict=True):
+        doubtful = next((one for one in (r, runs[0]) if doubted(one.summary)), None)
+        if change is not None and doubtful is not None:
+            change = Change(f"no claim, {doubtful.letter} is {doubtful.summary.verdict}", "", False)
+        changes.append(change)
+    return Line(name, values, changes)
+
+
+def _nearest(s: Summary, norm: str) -> Mean | None:
+    return next((median(record) for record in s.nearest if record.norm == norm), None)
+
+
+def _movement(s: Summary, like: Movement) -> Mean | None:
+    return next((m.fooled for m in s.movements if (m.name, m.explanation) == (like.name, like.explanation)), None)
+
+
+def _reasons(s: Sequence[Summary]) -> list[Line]:
+    """Attacks on explanations, one pair of lines for each explanation that was attacked."""
+    lines = []
+    for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
+        of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
+        points = [found.at_eps() if found is not None else None for found in of]
+        lens = [point.lens if point is not None else None for point in points]
+        first = [found.reason_first if found is not None else None for found in of]
+        lines += [
+            _line(f"Corrected LENS under attack, {name}", lens),
+            _line(f"Reason moved before the label, {name}", first),
+        ]
+    return lines
+
+
+def compare(runs: Sequence[Run]) -> list[Line]:
+    """The comparison table, measures in the order of the page."""
+    s = [r.summary for r in runs]
+    lines = (
+        [Line("Verdict", [r.verdict or MINUS for r in s], [None] * (len(s) - 1))] if any(r.verdict for r in s) else []
+    )
+    lines.append(_figure("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in s]))
+    if any(r.robust_accuracy_8bit for r in s):
+        lines.append(_figure("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in s]))
+    lines += [
+        _line("Clean accuracy", [r.clean_accuracy for r in s]),
+        _figure("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
+    ]
+    for norm in dict.fromkeys(record.norm for r in s for record in r.nearest):
+        found = [_nearest(r, norm) for r in s]
+        lines.append(_figure(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, found))
+    units = {r.noise_unit for r in s}
+    if len(units) == 1:
+        lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in s]))
+    lines += [
+        _line("PSNR of the examples (dB)", [r.psnr for r in s]),
+        _line("SSIM of the examples", [r.ssim for r in s]),
+    ]
+    moved = {(m.name, m.explanation): m for r in s for m in r.movements}
+    lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in s]) for m in moved.values()]
+    lines += _reasons(s)
+    spent = [("Passes per sample, attack", [r.passes for r in s])]
+    if any(r.diagnostics for r in s):
+        spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in s]))
+    none: list[Change | None] = [None] * (len(s) - 1)
+    return [*lines, *(Line(name, [number(p.forward + p.backward) for p in of], none) for name, of in spent)]
+
+
+def _effort(s: Summary) -> object:
+    """What was done to move the explanations; None where nothing was."""
+    r = s.reasons
+    return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
+
+
+ASKED: dict[str, Callable[[Summary], object]] = {
+    "data": lambda s: s.data,
+    "number of samples": lambda s: s.n,
+    "threat": lambda s: s.threat,
+    "attack": lambda s: s.attack,
+    "seed": lambda s: s.seed,
+    "explanation": lambda s: s.explanation,
+    "attack on explanations": _effort,
+}
+
+
+def unlike(runs: Sequence[Run]) -> list[str]:
+    """What was not asked alike of the runs, by name; differences are then not the models' alone."""
+    return [name for name, read in ASKED.items() if len({read(r.summary) for r in runs} - {None}) > 1]

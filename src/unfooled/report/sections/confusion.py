@@ -1,0 +1,81 @@
+"""What became of what under attack: a heat table for few classes, the most frequent confusions for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unfooled.evaluation.audit.records import Summary
+
+TABLE = 20  # classes that fit a table on a page
+PAIRS = 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A count, and how dark it is: its share of the row."""
+
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Samples of class `true` that were taken for `taken`, and their share of the class."""
+
+    true: str
+    taken: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Either `rows` (up to 20 classes) or `pairs` alone; `kinds` counts the pairs that occur at all."""
+
+    names: list[str]
+    rows: list[tuple[str, list[Cell], int]]
+    pairs: list[Pair]
+    kinds: int
+    total: int
+    long: bool
+
+
+def class_name(classes: Sequence[str], k: int) -> str:
+    """The name of class k, or its number."""
+    return classes[k] if 0 <= k < len(classes) and classes[k] else str(k)
+
+
+def _table(s: Summary) -> list[list[int]]:
+    """The table that the entries stand for."""
+    size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
+    table = [[0] * size for _ in range(size)]
+    for t, p, count in s.confusion_entries:
+        table[t][p] = count
+    return table
+
+
+def confusion(s: Summary) -> Confusion | None:
+    """Arrange the counts, rows true, columns as classified under attack; None where there are none."""
+    matrix = s.confusion or _table(s)
+    total = sum(map(sum, matrix))
+    if not total:
+        return None
+    names = [class_name(s.classes, k) for k in range(max(len(matrix), *map(len, matrix)))]
+    sums = [sum(row) for row in matrix]
+    wrong = [
+        Pair(names[t], names[p], count, count / sums[t])
+        for t, row in enumerate(matrix)
+        for p, count in enumerate(row)
+        if p != t and count
+    ]
+    wrong.sort(key=lambda pair: -pair.count)
+    rows = []
+    if len(names) <= TABLE:
+        rows = [
+            (names[t], [Cell(count, count / max(1, sums[t]), p == t) for p, count in enumerate(row)], sums[t])
+            for t, row in enumerate(matrix)
+        ]
+    long = any(len(name) > 4 for name in names)
+    return Confusion(names, rows, wrong[:PAIRS], len(wrong), total, long)

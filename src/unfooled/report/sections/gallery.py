@@ -1,0 +1,195 @@
+"""The gallery: each example's input, adversarial input, difference and explanations, in the order of the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfooled.drawing.pictures import ENCODINGS, Encoding, Plate, encode, gradient
+from unfooled.drawing.plates import Plates, draw
+from unfooled.evaluation.audit.records import Example
+from unfooled.evaluation.explanations.records import ReasonExample
+from unfooled.report.runs import Run
+from unfooled.report.sections.confusion import class_name
+from unfooled.report.words import percent
+
+PIXELATED = 64  # pictures up to this edge are enlarged without smoothing
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image element."""
+
+    caption: str
+    alt: str
+    src: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: its numbers, the names of its classes, its pictures."""
+
+    example: Example
+    label: str
+    clean: str
+    adversarial: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The rows that are shown, and how to read them.
+
+    Attributes:
+        form: "image" or "bars"; None where samples of this shape cannot be drawn.
+        factor: amplification of the differences.
+        scale: "diverging" or "sequential".
+        gradient: the scale as a CSS gradient.
+        notes: sentences on what the pictures do not show.
+    """
+
+    form: str | None
+    rows: list[Row]
+    factor: int
+    scale: str
+    gradient: str
+    notes: list[str]
+
+
+def _texts(run: Run, e: Example, factor: int) -> list[tuple[str, str]]:
+    """Caption and alternative text of each of the five pictures."""
+    classes, why = run.summary.classes, run.summary.explanation
+    label, clean, adv = (class_name(classes, k) for k in (e.label, e.clean, e.adversarial))
+    at = f"sample {e.index}"
+    return [
+        ("Input", f"Input of {at}: {label}, classified {clean} ({percent(e.clean_confidence)})"),
+        ("Adversarial", f"Adversarial input of {at}: classified {adv} ({percent(e.adversarial_confidence)})"),
+        (f"Difference \u00d7 {factor}", f"Difference of the two inputs of {at}, amplified {factor} times around grey"),
+        ("Why, before", f"Explanation ({why}) of {at} before the attack"),
+        ("Why, after", f"Explanation ({why}) of {at} after the attack, on the colour scale of before"),
+    ]
+
+
+def _row(run: Run, e: Example, plates: Sequence[Plate], factor: int, how: Encoding) -> Row:
+    pictures = []
+    for plate, (caption, alt) in zip(plates, _texts(run, e, factor) if plates else [], strict=True):
+        src, width, height = encode(plate, how)
+        pictures.append(Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED))
+    label, clean, adv = (class_name(run.summary.classes, k) for k in (e.label, e.clean, e.adversarial))
+    return Row(e, label, clean, adv, pictures)
+
+
+def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
+    notes = []
+    total = len(run.summary.gallery)
+    if drawn.form is None:
+        shape = tuple(run.pictures["x"].shape[1:]) if run.pictures else ()
+        return [f"Samples of shape {shape} cannot be drawn, so only their numbers are shown."] if total else []
+    if shown < total:
+        notes.append(f"The first {shown} of {total} examples are shown, to keep this page small.")
+    shape = run.pictures["x"].shape[1:]
+    if len(shape) == 3 and shape[0] not in (1, 3):
+        notes.append(f"Inputs have {shape[0]} channels; their mean is drawn.")
+    if len(shape) == 3 and shape[0] > 1:
+        notes.append("Explanations are summed over channels.")
+    if drawn.form == "image" and max(shape[-2:]) > how.edge:
+        notes.append(f"Pictures are reduced from {max(shape[-2:])} to {how.edge} pixels, which hides fine noise.")
+    if drawn.form == "image" and how.lossy:
+        notes.append("Inputs are compressed with loss for this page; the run folder has them exactly.")
+    broken = sum(int((~np.isfinite(v)).sum()) for v in run.pictures.values())
+    if broken:
+        notes.append(f"{broken:,} values of the pictures are not finite; they are drawn as if they were neutral.")
+    return notes
+
+
+def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
+    """The galleries of all runs, encoded alike, as faithful as fits into `budget` characters.
+
+    Where even the smallest pictures do not fit, the last examples of each run are left out, and a note says so.
+    """
+    drawn = [draw(run.pictures) for run in runs]
+    for how in ENCODINGS:
+        rows = [
+            [_row(r, e, p, d.factor, how) for e, p in zip(r.summary.gallery, d.rows, strict=False)]
+            for r, d in zip(runs, drawn, strict=True)
+        ]
+        if _size(rows) <= budget:
+            break
+    while _size(rows) > budget and any(len(r) > 1 for r in rows):
+        longest = max(map(len, rows))
+        rows = [r[: longest - 1] for r in rows]
+    found = []
+    for run, d, shown in zip(runs, drawn, rows, strict=True):
+        scale = "diverging" if d.signed else "sequential"
+        notes = _notes(run, d, len(shown), how)
+        if d.form is None:
+            shown = [_row(run, e, [], d.factor, how) for e in run.summary.gallery]
+        found.append(Gallery(d.form, shown, d.factor, scale, gradient(scale), notes))
+    return found
+
+
+@dataclass(frozen=True)
+class ReasonRow:
+    """One case of an attack on explanations: its numbers, the name of its class, its pictures."""
+
+    example: ReasonExample
+    label: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class ReasonGallery:
+    """The worst cases of one run, and how to read them; `form`, scale and gradient as in `Gallery`."""
+
+    form: str | None
+    rows: list[ReasonRow]
+    factor: int
+    scale: str
+    gradient: str
+
+
+def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
+    """The worst attacks on explanations of all runs, as faithful as fits into `budget` characters."""
+    drawn = [draw(run.reasons) for run in runs]
+    worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
+    for how in ENCODINGS:
+        rows = [
+            [_reason_row(r, e, p, d.factor, how) for e, p in zip(of, d.rows, strict=False)]
+            for r, of, d in zip(runs, worst, drawn, strict=True)
+        ]
+        if sum(len(p.src) for run in rows for row in run for p in row.pictures) <= budget:
+            break
+    else:
+        rows = [run[:1] for run in rows]
+    scales = ["diverging" if d.signed else "sequential" for d in drawn]
+    return [
+        ReasonGallery(d.form, of, d.factor, scale, gradient(scale))
+        for d, of, scale in zip(drawn, rows, scales, strict=True)
+    ]
+
+
+def _reason_row(run: Run, e: ReasonExample, plates: Sequence[Plate], factor: int, how: Encoding) -> ReasonRow:
+    label = class_name(run.summary.classes, e.label)
+    why = run.summary.reasons.explanation if run.summary.reasons is not None else ""
+    at = f"sample {e.index}"
+    texts = (
+        ("Input", f"Input of {at}: {label}"),
+        ("Attacked", f"Attacked input of {at}: still classified {label}"),
+        (f"Difference \u00d7 {factor}", f"Difference of the two inputs of {at}, amplified {factor} times around grey"),
+        ("Why, before", f"Explanation ({why}) of {at} before the attack on it"),
+        ("Why, attacked", f"Explanation ({why}) of {at} under attack, on the colour scale of before"),
+    )
+    pictures = []
+    for plate, (caption, alt) in zip(plates, texts, strict=True):
+        src, width, height = encode(plate, how)
+        pictures.append(Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED))
+    return ReasonRow(e, label, pictures)
+
+
+def _size(rows: Sequence[Sequence[Row]]) -> int:
+    return sum(len(p.src) for run in rows for row in run for p in row.pictures)

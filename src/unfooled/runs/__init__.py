@@ -1,0 +1,1 @@
+"""Work that survives a kill: records, whole files, hashes, chunks and units."""

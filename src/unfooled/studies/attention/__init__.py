@@ -1,0 +1,1 @@
+"""Attention: is incomplete attention vulnerable, and does training that holds it resist?"""

@@ -1,0 +1,1 @@
+"""Attribution robustness: do explanations survive an attack?"""

@@ -1,0 +1,1 @@
+"""Broken defences: does an audit notice hidden gradients?"""

@@ -1,0 +1,216 @@
+"""The networks that the broken-defences study trains: the ones inside the defences, and the honest ones beside them.
+
+Interval bound propagation, for one of the honest ones: bounds pass a linear layer as midpoint and radius,
+
+    m' = W m + b,   r' = |W| r,        and a monotone layer each by itself;
+
+trained on the mean of CE(f(x), y) and CE(worst, y), where worst has the lower bound of y and the upper bounds of the
+others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.attacks.fgsm import fgsm
+from unfooled.core.errors import BadInput
+from unfooled.core.threats import Linf
+from unfooled.core.types import TrainingLoss
+from unfooled.runs.units import filed
+from unfooled.studies.broken_defences.defences import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
+from unfooled.studies.common.fitting import fitted, new_network
+from unfooled.training import Batches, Madry, Standard, Trades
+
+Arch = Callable[..., nn.Module]
+"""(input_shape, classes) -> module, with `nn.ReLU` layers."""
+
+
+@dataclass(frozen=True)
+class Fgsm:
+    """Adversarial training on one full step from x itself: cheap, and apt to fit the step instead of the threat."""
+
+    threat: Linf
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        return F.cross_entropy(model(fgsm(model, x, y, self.threat)), y)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Cross-entropy to a teacher's probabilities.
+
+    With the student used as 100 f, this is distillation at temperature 100: softmax(100 f / 100) is what is fitted.
+    """
+
+    teacher: nn.Module = field(repr=False)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        with torch.no_grad():
+            soft = self.teacher(x).softmax(1)
+        return F.cross_entropy(model(x), soft)
+
+
+def bounds(net: nn.Sequential, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Propagate an interval through a sequence of layers.
+
+    Returns:
+        Bounds of the outputs: no input between low and high leaves them.
+
+    Raises:
+        BadInput: a layer that is neither linear, nor a convolution, nor monotone.
+
+    References:
+        Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models, 2018,
+        arXiv:1810.12715.
+    """
+    for layer in net:
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            middle, radius = layer((low + high) / 2), (high - low) / 2
+            if isinstance(layer, nn.Linear):
+                radius = F.linear(radius, layer.weight.abs())
+            else:
+                radius = F.conv2d(radius, layer.weight.abs(), None, layer.stride, layer.padding)
+            low, high = middle - radius, middle + radius
+        elif isinstance(layer, (nn.ReLU, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)):
+            low, high = layer(low), layer(high)
+        else:
+            raise BadInput(f"bounds know linear layers, convolutions, ReLU and pooling, not {type(layer).__name__}")
+    return low, high
+
+
+@dataclass(frozen=True)
+class Ibp:
+    """Half the loss on clean samples, half on the worst case that interval bounds allow.
+
+    Args:
+        eps: of the intervals, in Linf.
+
+    References:
+        Gowal et al. 2018, arXiv:1810.12715. Differs: neither eps nor the weight of the worst case is ramped up.
+    """
+
+    eps: float
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        assert isinstance(model, nn.Sequential)
+        low, high = bounds(model, (x - self.eps).clamp(0, 1), (x + self.eps).clamp(0, 1))
+        own = F.one_hot(y, low.shape[1]).bool()
+        worst = torch.where(own, low, high)
+        return (F.cross_entropy(model(x), y) + F.cross_entropy(worst, y)) / 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is built and trained.
+
+    Args:
+        build: `(arch, input_shape, classes) -> module`.
+        loss: `(eps of the threat, trained networks so far) -> loss`.
+        classes: use the first so many classes only.
+        epochs: times the scale's.
+        shift: train on shifted images, too; a network without convolutions has not the room for it.
+    """
+
+    build: Callable[[Arch, Sequence[int], int], nn.Module]
+    loss: Callable[[float, dict[str, nn.Module]], TrainingLoss] = lambda eps, nets: Standard()
+    classes: int | None = None
+    epochs: float = 1.0
+    shift: bool = True
+
+
+def _plain(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
+    return arch(shape, k)
+
+
+def _activation(build: Callable[[], nn.Module], arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
+    return replaced(arch(shape, k), nn.ReLU, build)
+
+
+def _dense(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
+    """One hidden layer: bounds stay narrow, so that no ramp is needed."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, k))
+
+
+def _normalised(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
+    """With batch normalisation."""
+    c, h, w = shape
+    after = 16 * (-(-h // 2)) * (-(-w // 2))
+    return nn.Sequential(
+        nn.Conv2d(c, 16, 3, padding=1, stride=2), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(after, k)
+    )
+
+
+RECIPES: dict[str, Recipe] = {
+    "standard": Recipe(_plain),
+    "thermometer": Recipe(lambda arch, s, k: Around(arch((LEVELS * s[0], *s[1:]), k), before=thermometer)),
+    "distilled": Recipe(_plain, lambda eps, nets: Distilled(nets["standard"])),
+    "k-winners": Recipe(partial(_activation, Winners), epochs=1.5),
+    "step": Recipe(partial(_activation, partial(Step, through=True)), epochs=2),
+    "clamped": Recipe(lambda arch, s, k: Around(arch(s, k), before=ramp)),
+    "fgsm": Recipe(_plain, lambda eps, nets: Fgsm(Linf(eps))),
+    "batch-norm": Recipe(_normalised),
+    "pgd-at, half eps": Recipe(_plain, lambda eps, nets: Madry(Linf(eps / 2), steps=5), epochs=1.5),
+    "pgd-at": Recipe(_plain, lambda eps, nets: Madry(Linf(eps), steps=5), epochs=1.5),
+    "trades, half eps": Recipe(_plain, lambda eps, nets: Trades(Linf(eps / 2), steps=5), epochs=1.5),
+    "trades": Recipe(_plain, lambda eps, nets: Trades(Linf(eps), steps=5), epochs=1.5),
+    "ibp": Recipe(_dense, lambda eps, nets: Ibp(eps / 2), epochs=2, shift=False),
+    "linear": Recipe(lambda arch, s, k: nn.Sequential(nn.Flatten(), nn.Linear(math.prod(s), k)), shift=False),
+    "two classes": Recipe(_plain, classes=2),
+    "softplus": Recipe(partial(_activation, partial(nn.Softplus, beta=5.0))),
+}
+"""Name -> recipe. A recipe may use networks that stand above it."""
+
+HONEST = ("pgd-at, half eps", "pgd-at", "trades, half eps", "trades", "ibp")
+"""Trained at the eps that honest networks are judged at; the FGSM network at the one of the defences."""
+
+
+def fit(
+    name: str,
+    data: tuple[Tensor, Tensor],
+    nets: dict[str, nn.Module],
+    *,
+    arch: Arch,
+    eps: float,
+    epochs: int,
+    seed: int = 0,
+    folder: Path | None = None,
+) -> nn.Module:
+    """Train one network, or read it where it was trained before.
+
+    Args:
+        name: of a recipe.
+        data: x (N, C, H, W) and y (N,), to train on.
+        nets: the networks that are there already.
+        arch: builds the network where the recipe has none of its own.
+        eps: Linf radius for recipes that train against one.
+        epochs: the scale's.
+        seed: of the start, the order and the shifts.
+        folder: where it is kept, epoch by epoch; nowhere where None.
+
+    Returns:
+        The network in eval mode.
+    """
+    recipe, (x, y) = RECIPES[name], data
+    if recipe.classes is not None:
+        x, y = x[y < recipe.classes], y[y < recipe.classes]
+    k = recipe.classes or int(y.max()) + 1
+    net = new_network(lambda: recipe.build(arch, tuple(x.shape[1:]), k), seed)
+    loss, epochs = recipe.loss(eps, nets), round(epochs * recipe.epochs)
+    settings = {"name": name, "seed": seed, "epochs": epochs, "eps": eps, "n": len(x)}
+    # Shifts, so that defences which move the image leave it a digit.
+    batches = Batches(x, y, 64, seed, crop=max(1, x.shape[-1] // 16) if recipe.shift else 0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
+    file = None if folder is None else folder / f"{filed(name)}.pt"
+    fitted(net, batches, loss, optimizer, epochs=epochs, seed=seed, file=file, settings=settings, clip=5.0)
+    return net

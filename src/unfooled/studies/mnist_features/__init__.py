@@ -1,0 +1,1 @@
+"""MNIST features: what do networks inherit from a rebuilt data set?"""

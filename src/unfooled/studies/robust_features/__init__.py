@@ -1,0 +1,1 @@
+"""Robust and non-robust features: four sets, and what networks learn from each."""

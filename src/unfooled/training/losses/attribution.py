@@ -1,0 +1,177 @@
+"""Attributional training by path integrals of the loss: how far the reasons for it can be pushed inside the threat.
+
+    IG^l(x, x') = (x' - x) * sum_j w_j grad_z l(f(x + t_j (x' - x)), y)
+
+    IG-NORM       min_theta  mean l(x) + lambda max_{x' in T(x)} |IG^l(x, x')|_1
+    IG-SUM-NORM   min_theta  mean max_{x' in T(x)} [ l(x') + beta |IG^l(x, x')|_1 ]
+
+l is the cross-entropy and the path leads from the sample to the adversarial point: another object than the logit's
+integrated gradients from a baseline, by which networks are judged. Since sum_i IG^l_i = l(x') - l(x), the sum in place
+of the norm, with lambda = 1, is the loss of `Madry`. To first order |IG^l|_1 in a Linf ball is eps |grad_x l|_1:
+`InputGradient(norm=1)`. The loss has curvature through the softmax, so ReLU need not be smoothed.
+
+At x' = x the norm has no gradient: the inner ascent starts at a random point. It differentiates gradients, which costs
+`steps * inner_path` double backwards; `inner=partial(pgd, steps=7)` replaces it by an attack on the loss.
+
+References:
+    Chen et al., Robust attribution regularization, NeurIPS 2019, arXiv:1905.09957.
+    Differs from the published code: means over the batch where it sums, so lambda does not depend on the batch size;
+    Gauss-Legendre nodes where it takes the far ends of even cells (`nodes=right` is that); the best iterate is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.ascent import Constant, Rule, ascend
+from unfooled.core.losses import cross_entropy
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.modes import evaluating, frozen
+from unfooled.core.shapes import flat
+from unfooled.core.threats import Threat
+from unfooled.core.types import BudgetAttack, Model, TrainingLoss
+from unfooled.explanations import integrated_gradients
+from unfooled.explanations.paths import Rule as Nodes
+from unfooled.explanations.paths import gauss_legendre
+from unfooled.runs.spelling import spelled
+from unfooled.training.losses.grouped import grouped_mean
+from unfooled.training.losses.inner import InEval, at_least, proposed
+from unfooled.training.losses.standard import Standard
+
+
+@dataclass(frozen=True, repr=False)
+class IgNorm:
+    """The base loss plus lambda times the largest norm of the loss's path integral inside the threat.
+
+    Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', `path` for the
+    regulariser. Memory does not grow with the batch: few samples' paths are in memory at once.
+    Gradients are taken in eval mode, sample by sample; a network with batch normalisation answers for its running
+    statistics there, and for the batch's in the base loss.
+
+    Args:
+        threat: what the adversary may do.
+        weight: lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
+        path: nodes of the regulariser's path.
+        inner_path: nodes of the path that x' is sought with.
+        steps: of the inner ascent.
+        inner: an attack that finds x' instead, `(model, x, y, threat, *, generator) -> x'`.
+        base: the loss that is regularised; in the paper that of the clean samples.
+        rule: step sizes of the inner ascent, relative to eps.
+        nodes: where on the path gradients are taken; see `integrated_gradients`.
+        chunk_bytes: memory of one call's graph, see `RowBudget`.
+    """
+
+    threat: Threat
+    weight: float = 1.0
+    path: int = 10
+    inner_path: int = 5
+    steps: int = 7
+    inner: BudgetAttack | None = None
+    base: TrainingLoss = field(default=Standard(), kw_only=True)
+    rule: Rule = field(default=Constant(0.25), kw_only=True)
+    nodes: Nodes = field(default=gauss_legendre, kw_only=True)
+    chunk_bytes: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, steps=self.steps)
+        at_least(1, path=self.path, inner_path=self.inner_path)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        # The base first: it moves batch statistics, which both passes over the path must find alike.
+        loss = self.base(model, x, y)
+        if not self.weight:
+            return loss
+        z = _largest(self, model, x, y, lambda _z, _y, size: size)
+        return loss + self.weight * _mean_size(self, model, x, z, y)
+
+    __repr__ = spelled
+
+
+@dataclass(frozen=True, repr=False)
+class IgSumNorm:
+    """The largest sum, inside the threat, of the loss and beta times the norm of its path integral.
+
+    Cost: as `IgNorm`, with 1 forward and backward at x' for a base, and as many in each step of the ascent.
+
+    Args:
+        threat: what the adversary may do.
+        weight: beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
+        path: as for `IgNorm`, like inner_path, steps, inner, rule, nodes and chunk_bytes.
+        inner_path: nodes of the path that x' is sought with.
+        steps: of the inner ascent.
+        inner: an attack that finds x' instead.
+        rule: step sizes of the inner ascent.
+        nodes: where on the path gradients are taken.
+        chunk_bytes: memory of one call's graph.
+    """
+
+    threat: Threat
+    weight: float = 0.1
+    path: int = 10
+    inner_path: int = 5
+    steps: int = 7
+    inner: BudgetAttack | None = None
+    rule: Rule = field(default=Constant(0.25), kw_only=True)
+    nodes: Nodes = field(default=gauss_legendre, kw_only=True)
+    chunk_bytes: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        at_least(0, weight=self.weight, steps=self.steps)
+        at_least(1, path=self.path, inner_path=self.inner_path)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+
+        def total(z: Tensor, labels: Tensor, size: Tensor) -> Tensor:
+            return cross_entropy(model(z).to(z.dtype), labels) + self.weight * size
+
+        z = _largest(self, model, x, y, total)
+        loss = F.cross_entropy(model(z), y)
+        return loss + self.weight * _mean_size(self, model, x, z, y) if self.weight else loss
+
+    __repr__ = spelled
+
+
+def _largest(
+    loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, y: Tensor, gain: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Points of the threat with the largest gain(z, y, |IG^l|_1) that the ascent finds, or those of `inner`."""
+    if loss.inner is not None:
+        return proposed(loss.inner, model, x, y, loss.threat)
+    seed = int(torch.randint(1 << 62, ()))
+    with evaluating(model), frozen(model):
+
+        def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+            size = _size(loss, model, x[at], z, y[at], loss.inner_path, create_graph=z.requires_grad)
+            return gain(z, y[at], size), torch.zeros_like(at, dtype=torch.bool)
+
+        # A sample keeps about three graphs of a forward pass at every node alive: so many samples at once fit.
+        rows = fitting_batch(model, x, ceiling=3 * loss.inner_path * len(x), chunk_bytes=loss.chunk_bytes)
+        start, batch = loss.threat.sample(x, seed), max(1, rows // (3 * loss.inner_path))
+        return ascend(objective, x, loss.threat, steps=loss.steps, rule=loss.rule, start=start, batch=batch).z
+
+
+def _mean_size(loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, z: Tensor, y: Tensor) -> Tensor:
+    """The mean of |IG^l(x, z)|_1, a scalar."""
+    seen = InEval(model)
+    return grouped_mean(
+        model, lambda x, z, y: _size(loss, seen, x, z, y, loss.path), x, z, y, graphs=3 * loss.path,
+        chunk_bytes=loss.chunk_bytes,
+    )  # fmt: skip
+
+
+def _size(
+    loss: IgNorm | IgSumNorm, model: Model, x: Tensor, z: Tensor, y: Tensor, steps: int, *, create_graph: bool = True
+) -> Tensor:
+    """|IG^l(x, z)|_1, (B,)."""
+    e = integrated_gradients(
+        model, z, y, baseline=x, steps=steps, rule=loss.nodes, score=cross_entropy, chunk_bytes=loss.chunk_bytes,
+        one_graph=True, create_graph=create_graph,
+    )  # fmt: skip
+    return flat(e).abs().sum(1)

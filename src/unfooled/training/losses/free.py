@@ -1,0 +1,59 @@
+"""Free adversarial training: one backward pass moves the weights and the perturbation.
+
+each batch `replays` times:   z = P(x + delta),   theta <- theta - lr grad_theta CE(f(z), y)
+                              delta <- P( z + step eps steepest(grad_z CE(f(z), y)) ) - x
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.shapes import per_sample
+from unfooled.core.threats import Threat
+from unfooled.training.losses.memory import Carried
+
+
+@dataclass(frozen=True)
+class Free:
+    """The mean cross-entropy at the carried perturbation. Cost: `replays` forwards and backwards a sample and epoch.
+
+    The loop takes `replays` steps on each batch, so divide the epochs by that number. The perturbation of one batch is
+    where the next one starts, place by place.
+
+    Args:
+        threat: what the adversary may do.
+        replays: steps on each batch (m in the paper, which takes 4 to 10).
+        step: length of a step, relative to eps.
+        memory: where the perturbation is kept; a new one unless given.
+
+    References:
+        Shafahi et al., Adversarial training for free!, NeurIPS 2019, arXiv:1904.12843, algorithm 1.
+        Differs from the paper: any threat with a steepest step.
+    """
+
+    threat: Threat
+    replays: int = 4
+    step: float = 1.0
+    memory: Carried = field(default_factory=Carried, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.replays < 1:
+            raise ValueError(f"replays is {self.replays}; it must be at least 1")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar; the perturbation moves when its gradient is taken."""
+        threat = self.threat.bounded(x)
+        z = self.memory.start(x, threat).requires_grad_()
+
+        def move(g: Tensor) -> None:
+            with torch.no_grad():
+                step = self.step * per_sample(threat.eps, x) * threat.steepest(g)
+                self.memory.keep(threat.project(z.detach() + step, x) - x)
+
+        if torch.is_grad_enabled():
+            z.register_hook(move)
+        return F.cross_entropy(model(z), y)

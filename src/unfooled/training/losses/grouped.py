@@ -1,0 +1,94 @@
+"""The mean of per-sample terms whose graphs are large: value and gradient at the memory of a few samples.
+
+    R(theta) = 1/B sum_i r_i(theta),    dR/dtheta = sum over groups of  d( sum_{i in group} r_i / B ) / dtheta
+
+A term that holds gradients of the network (an explanation, a path integral) keeps several graphs of a forward pass
+alive. So each group's gradient is taken as soon as its value is there, and its graph dropped; the backward pass only
+scales what has been summed. Nothing is computed twice, as checkpoints would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from unfooled.core.model.batching import RowBudget
+
+Term = Callable[..., Tensor]
+"""(rows of each tensor) -> (b,), one value a sample; rows must not depend on each other."""
+
+
+def grouped_mean(
+    model: nn.Module, term: Term, *tensors: Tensor, graphs: int = 3, chunk_bytes: int | None = None
+) -> Tensor:
+    """The mean of `term(*tensors)` over the samples, a scalar, differentiable once.
+
+    Args:
+        model: whose parameters the term depends on.
+        term: see `Term`; deterministic, and with the model in eval mode, since it is called group by group.
+        tensors: (B, ...) each; floating point ones that require gradients receive them.
+        graphs: how many graphs of a forward pass the term keeps alive for a sample, about: for the first group's size.
+            The next ones go by what that one saved.
+        chunk_bytes: memory of one group's graph, see `RowBudget`.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    work = _Work(model, term, graphs, chunk_bytes, len(tensors), torch.is_grad_enabled())
+    mean: Tensor = _Grouped.apply(work, *tensors, *parameters)
+    return mean
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What `grouped_mean` was asked for; `tensors` counts them, `wanted` says whether anyone wants gradients."""
+
+    model: nn.Module
+    term: Term
+    graphs: int
+    chunk_bytes: int | None
+    tensors: int
+    wanted: bool
+
+
+class _Grouped(torch.autograd.Function):
+    """Sums the gradients while the value is made."""
+
+    @staticmethod
+    def forward(ctx: Any, work: _Work, *given: Tensor) -> Tensor:
+        """The mean, and the gradients of whatever needs one."""
+        tensors, parameters = given[: work.tensors], given[work.tensors :] if work.wanted else ()
+        moving = [work.wanted and t.requires_grad for t in tensors]
+        budget, size = RowBudget(work.model, tensors[0], work.chunk_bytes), len(tensors[0])
+        total = torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device)
+        theta = [torch.zeros_like(p) for p in parameters]
+        inputs = [torch.zeros_like(t) if m else None for t, m in zip(tensors, moving, strict=True)]
+        low = 0
+        while low < size:
+            left, fit = size - low, max(1, budget.rows // (1 if budget.measured else work.graphs))
+            rows = slice(low, low + -(-left // -(-left // fit)))
+            low = rows.stop
+            part = [t[rows].detach().requires_grad_(m) for t, m in zip(tensors, moving, strict=True)]
+            with torch.enable_grad():
+                with budget.measuring(len(part[0])):
+                    value = work.term(*part).sum() / size
+                leaves = [*(t for t in part if t.requires_grad), *parameters]
+                grads = list(torch.autograd.grad(value, leaves, allow_unused=True)) if leaves else []
+            total += value.detach()
+            for whole in inputs:
+                if whole is not None and (g := grads.pop(0)) is not None:
+                    whole[rows] = g
+            for whole, g in zip(theta, grads, strict=True):
+                if g is not None:
+                    whole += g
+        ctx.grads = [*inputs, *theta] if work.wanted else [None] * len(given)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+        """What was summed, scaled."""
+        return (None, *(None if g is None else upstream * g for g in ctx.grads))

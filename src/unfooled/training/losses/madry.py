@@ -1,0 +1,70 @@
+"""PGD adversarial training: train on the worst points instead of the clean ones.
+
+min_theta  mean max_{z in T(x)} CE(f(z), y)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.ascent import Constant, Rule
+from unfooled.core.losses import cross_entropy
+from unfooled.core.threats import Threat
+from unfooled.training.losses.inner import remembering, worst_points
+from unfooled.training.losses.memory import Starts
+
+
+@dataclass(frozen=True)
+class Madry:
+    """The mean cross-entropy at the worst points found. Cost: steps + 2 forwards, steps + 1 backwards.
+
+    Args:
+        threat: what the adversary may do.
+        steps: of the inner attack.
+        rule: its step sizes, relative to eps.
+        clean: share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
+        start: "random", or "warm": each attack goes on where the last one on the same sample ended, so that fewer steps
+            do. A sample is known by its bytes: not with augmentation.
+        remove: a sample whose best other logit exceeds its label's by this much leaves the attack; costs less. None
+            keeps every sample to the end.
+        memory: where warm starts are kept; a new one unless given.
+
+    References:
+        Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
+        Zheng et al., Efficient adversarial training with transferable adversarial examples, CVPR 2020,
+        arXiv:1912.11969 (warm starts; theirs follow augmentation and are reset now and then).
+        Zhang et al., Attacks which do not kill training make adversarial learning stronger, ICML 2020,
+        arXiv:2002.11242 (samples leave early; theirs a number of steps after the label is lost).
+        Differs from the paper: the best iterate is trained on, not the last, and the model is in eval mode while it is
+        attacked.
+    """
+
+    threat: Threat
+    steps: int = 7
+    rule: Rule = Constant(0.25)  # noqa: RUF009  (frozen)
+    clean: float = 0.0
+    start: str = "random"
+    remove: float | None = None
+    memory: Starts | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", remembering(self.start, self.memory))
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        return self.outer(model, x, y, self.inner(model, x, y))
+
+    def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The points trained on, (B, *D)."""
+        return worst_points(
+            model, x, y, self.threat, loss=cross_entropy, steps=self.steps, rule=self.rule, memory=self.memory,
+            remove=self.remove,
+        )  # fmt: skip
+
+    def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The loss with these points, a scalar."""
+        loss = F.cross_entropy(model(z), y)
+        return loss if not self.clean else (1 - self.clean) * loss + self.clean * F.cross_entropy(model(x), y)

@@ -1,0 +1,95 @@
+"""TRADES: accuracy on clean samples, and the same answer all around them.
+
+min_theta  mean CE(f(x), y) + beta max_{z in T(x)} KL(p(x) || p(z)),   p = softmax f
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.ascent import Constant, Rule
+from unfooled.core.losses import kl
+from unfooled.core.model.modes import evaluating
+from unfooled.core.threats import Threat
+from unfooled.training.losses.inner import remembering, worst_points
+from unfooled.training.losses.memory import Starts
+
+
+def divergent_points(
+    model: nn.Module,
+    x: Tensor,
+    _y: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    rule: Rule,
+    memory: Starts | None = None,
+    remove: float | None = None,
+) -> Tensor:
+    """Points of the threat where the prediction is farthest from that at x, in KL; labels play no part."""
+    with evaluating(model), torch.no_grad():
+        fixed = model(x).softmax(1)
+
+    def divergence(logits: Tensor, rows: Tensor) -> Tensor:
+        return kl(fixed[rows])(logits, rows)
+
+    # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
+    rows = torch.arange(len(x), device=x.device)
+    return worst_points(
+        model, x, rows, threat, loss=divergence, steps=steps, rule=rule, memory=memory, remove=remove,
+        labels=fixed.argmax(1),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Clean cross-entropy plus beta times the divergence at the worst points.
+
+    Cost: steps + 4 forwards, steps + 2 backwards.
+
+    Args:
+        threat: what the adversary may do.
+        beta: 1 / lambda of the paper, which uses 1 and 6.
+        steps: of the inner attack.
+        rule: its step sizes, relative to eps.
+        start: "random", or "warm": see `Madry`.
+        remove: a sample whose prediction at x is beaten by this much in logits leaves the attack; costs less. None
+            keeps every sample to the end.
+        memory: where warm starts are kept; a new one unless given.
+
+    References:
+        Zhang et al., Theoretically principled trade-off between robustness and accuracy, ICML 2019, arXiv:1901.08573.
+        Differs from the published code: starts are uniform in the threat instead of Gaussian with deviation .001, since
+        the divergence has no gradient at x, and the best iterate is kept.
+    """
+
+    threat: Threat
+    beta: float = 6.0
+    steps: int = 10
+    rule: Rule = Constant(0.25)  # noqa: RUF009  (frozen)
+    start: str = "random"
+    remove: float | None = None
+    memory: Starts | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", remembering(self.start, self.memory))
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of the batch, a scalar."""
+        return self.outer(model, x, y, self.inner(model, x, y))
+
+    def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The points trained on, (B, *D)."""
+        return divergent_points(
+            model, x, y, self.threat, steps=self.steps, rule=self.rule, memory=self.memory, remove=self.remove
+        )
+
+    def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """The loss with these points, a scalar."""
+        clean = model(x)
+        apart = F.kl_div(model(z).log_softmax(1), clean.softmax(1), reduction="batchmean")
+        return F.cross_entropy(clean, y) + self.beta * apart
