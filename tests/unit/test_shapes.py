@@ -8,7 +8,7 @@ from tests.conftest import points, tiny_net
 from torch import Tensor
 
 from unfooled.core.model import batching as rows
-from unfooled.core.model.batching import chunked, fitting_batch, free_bytes
+from unfooled.core.model.batching import batched, fitting_batch, free_bytes
 from unfooled.core.shapes import flat, per_sample, where_rows
 
 
@@ -36,14 +36,14 @@ def test_chunks_give_the_same_in_pieces(batch: int) -> None:
         return flat(a).sum(1) * b
 
     a, b = points(7, (2, 2)), points(7, ())
-    torch.testing.assert_close(chunked(fn, batch)(a, b), flat(a).sum(1) * b)
+    torch.testing.assert_close(batched(fn, batch)(a, b), flat(a).sum(1) * b)
     assert max(seen) <= batch
     assert len(seen) == -(-7 // batch)
 
 
 def test_chunks_of_no_size() -> None:
     with pytest.raises(ValueError, match="batch is 0; it must be at least 1"):
-        chunked(lambda a: a, 0)
+        batched(lambda a: a, 0)
 
 
 def test_the_batch_that_fits_follows_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

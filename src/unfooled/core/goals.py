@@ -12,11 +12,20 @@ from unfooled.core.model.outputs import answered, logits_of
 from unfooled.core.types import Loss, Model, Objective
 
 
-def read_logits(model: Model, x: Tensor, y: Tensor | None = None) -> Tensor:
+def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int | None = None) -> Tensor:
     """Run the model and check what it returned: logits, (B, K), K >= 2, that know every label.
 
-    What the model raises where no gradient is asked for is its own fault, and said to be.
+    An error of the model itself is named as the model's where no gradient is asked for.
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D).
+        y: labels to be checked against the number of classes, (B,); None: not checked.
+        batch: samples computed at once; None: all.
     """
+    if batch is not None and len(x) > batch:
+        labels = [None] * -(-len(x) // batch) if y is None else y.split(batch)
+        return torch.cat([read_logits(model, *part) for part in zip(x.split(batch), labels, strict=True)])
     output = model(x) if torch.is_grad_enabled() else answered(model, x)
     logits = check_logits(logits_of(output), len(x))
     if y is not None and len(y):

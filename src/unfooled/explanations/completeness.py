@@ -16,7 +16,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
-from unfooled.core.model.batching import RowBudget, chunked
+from unfooled.core.model.batching import RowBudget, batched
 from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, prepared, scored
@@ -61,7 +61,7 @@ def score_change(
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
         rows = RowBudget(model, x, chunk_bytes).rows
-        value = chunked(lambda z, c: scored(model, z, c, score), rows)
+        value = batched(lambda z, c: scored(model, z, c, score), rows)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)

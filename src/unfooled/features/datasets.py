@@ -40,7 +40,7 @@ from unfooled.core.checks import check_attack, check_inputs, check_labels, check
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
-from unfooled.core.model.batching import RowBudget, chunked, fitting_batch
+from unfooled.core.model.batching import RowBudget, batched, fitting_batch
 from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
@@ -124,7 +124,7 @@ def robust_set(
         raise BadInput("the threat has one eps a sample; rebuilt sets take one for all")
     where = _device(encode, x)
     size = batch or _fitting(encode, x[:1].to(where))
-    features = torch.no_grad()(chunked(encode, size))
+    features = torch.no_grad()(batched(encode, size))
 
     def work(part: Tensor) -> Rows:
         began_at, source = time.perf_counter(), rows[part]
@@ -237,7 +237,7 @@ def d_rand(
         base = torch.Generator().manual_seed(seed)
         z_adv = attack(model, z, goal, threat, targeted=True, generator=base, **({"batch": size} if takes else {}))
         stored = _stored(z_adv, clean)
-        off = torch.no_grad()(chunked(lambda z, t: margin(read_logits(model, z, t), t), size))
+        off = torch.no_grad()(batched(lambda z, t: margin(read_logits(model, z, t), t), size))
         after = off(stored.to(z_adv) / 255, goal)
         return {
             "x": stored,

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from unfooled.core.ascent import Polyak, Rule, ascend
 from unfooled.core.checks import check_differentiable, check_inputs, check_mode, check_threat
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import RowBudget, chunked
+from unfooled.core.model.batching import RowBudget, batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import frozen, modules_of
 from unfooled.core.shapes import flat
@@ -159,7 +159,7 @@ def invert_features(
             size = -found.value
         else:
             with torch.no_grad():
-                size = chunked(lambda z, at: distance(z, at)[0], batch)(found.z, torch.arange(len(t), device=t.device))
+                size = batched(lambda z, at: distance(z, at)[0], batch)(found.z, torch.arange(len(t), device=t.device))
     return Inversion(
         x=found.z,
         residual=size / length,

@@ -86,7 +86,7 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, chunk_bytes: i
     return min(ceiling, budget.rows)
 
 
-def chunked(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
+def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
     """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
 
     Args:

@@ -26,7 +26,7 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import check_run, check_threat
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, read_logits
-from unfooled.core.model.batching import chunked, fitting_batch
+from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.model.modes import Counted, frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
@@ -188,7 +188,7 @@ class _Audit:
             x, y, z, threat = self.x[at], self.y[at], work.best[at], self.threat.take(at)
             verdict = verify(self.subject.model, x, y, z, threat, draws=self.draws, batch=self.batch)
             with torch.inference_mode():
-                confidence = chunked(lambda z: read_logits(self.subject.model, z), self.batch)(z).softmax(1).amax(1)
+                confidence = batched(lambda z: read_logits(self.subject.model, z), self.batch)(z).softmax(1).amax(1)
             found = {
                 "x_adv": where_rows(verdict.inside, z, x),
                 "inside": verdict.inside,
