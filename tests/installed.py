@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     requires = [r for r in metadata.requires("unfooled") or [] if "extra ==" not in r]
     assert not any("<" in r or "==" in r for r in requires), f"upper bounds in the metadata: {requires}"
     for file in ("py.typed", "report/templates"):
-        assert (resources.files("unfooled") / file).exists(), f"the wheel lacks {file}"
+        assert (where / file).exists(), f"the wheel lacks {file}"
     command = Path(sys.executable).with_name("unfooled")
     with tempfile.TemporaryDirectory() as folder:
         for arguments in (
