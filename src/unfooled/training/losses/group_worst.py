@@ -1,4 +1,4 @@
-"""Train on the worst of a few versions of each sample, or on versions drawn at random.
+"""Training on the worst of a few versions of each sample, or on versions drawn at random.
 
 GroupWorst   min_theta  mean max_g CE(f(x_g), y)
 Augmented    min_theta  mean loss(f, a(x), y),   a drawn anew in every step
