@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
-from tests.conftest import points, source
+from tests.conftest import points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks import restarted
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Waves
 from unfooled.core import rng
-from unfooled.core.threats import Linf, Threat
+from unfooled.core.threats import L2, Linf, Threat
+from unfooled.evaluation.audit import Plan, audit
 
 DRAWS: dict[str, Callable[..., Tensor]] = {"uniform": rng.uniform, "normal": rng.normal}
 every_draw = pytest.mark.parametrize("name", DRAWS)
@@ -142,3 +148,100 @@ def test_restarts_have_seeds_of_their_own() -> None:
         restarted(stand, 4)(model, x, torch.zeros(3, dtype=torch.int64), Linf(0.1), generator=source(seed))
         assert len(set(met)) == 4
         assert met[0] == seed
+
+
+def pairs(a: rng.Use, b: rng.Use) -> bool:
+    """Whether two uses have a stage and a draw in common."""
+    return shared(a.draws, b.draws) and any(shared(s, t) for s in a.stages for t in b.stages)
+
+
+def shared(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
+
+
+def test_no_two_uses_share_a_stream() -> None:
+    assert set(rng.USES) == set(rng.Stream)
+    for first, second in combinations(rng.Stream, 2):
+        assert not pairs(rng.USES[first], rng.USES[second]), (first, second)
+    for stream, use in rng.USES.items():
+        assert use.stages[0].start == stream
+        assert not any(shared(s, t) for s, t in combinations(use.stages, 2))
+    assert pairs(rng.Use((range(3, 5),), range(2)), rng.Use((range(4, 9),), range(1, 2)))
+
+
+def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
+    assert not any(shared(a, b) for a, b in combinations(rng.Numbers.EVERY, 2))
+    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.MOST
+    numbers = [n for part in (rng.Numbers.ATTACK, *rng.Numbers.AGAIN) for n in part]
+    assert len({rng.wave_stage(n) for n in numbers}) == len(numbers)
+    bases = {rng.derived(seed, n).initial_seed() for seed in (0, 1, 7) for part in rng.Numbers.EVERY for n in part}
+    assert len(bases) == 3 * sum(len(part) for part in rng.Numbers.EVERY)
+
+
+def test_every_use_is_in_the_table() -> None:
+    """No stage is a number in the code, and none is left out but where a random point is asked for."""
+    asking, found = {"seeds", "keys", "_uniform"}, 0
+    for file in (Path(rng.__file__).parents[1]).rglob("*.py"):
+        if file.name == "rng.py":
+            continue
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            stage = next((k.value for k in call.keywords if k.arg == "stage"), None)
+            if name == "_uniform" and len(call.args) > 3:
+                stage = call.args[3]
+            if name in asking and stage is None:
+                assert file.name in STARTS, f"{file}:{call.lineno} takes numbers of no stream"
+            if stage is not None and name in {*asking, "sample", "corner"}:
+                said = ast.unparse(stage)
+                assert said == "stage" or "rng.Stream." in said or "rng.wave_stage" in said, f"{file}:{call.lineno}"
+                found += said != "stage"
+    assert found > 25
+
+
+STARTS = {"step_ll.py", "masks.py"}
+"""R+FGSM jumps where other attacks start; `fill_noise` draws a base seed anew at every call."""
+
+
+def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On models without gradients, random and rough ones, where every part of it runs."""
+    origin: dict[int, int] = {}
+    met: set[tuple[int, int]] = set()
+    plain_seeds, plain_bits = rng.seeds, rng.bits
+
+    def seeds(x: Tensor, generator: torch.Generator | int | None = None, *, stage: int = 0) -> Tensor:
+        found = plain_seeds(x, generator, stage=stage)
+        origin.update(dict.fromkeys(found.tolist(), int(stage)))
+        return found
+
+    def bits(seed: Tensor, size: int, *, draw: int | Tensor = 0) -> Tensor:
+        draws = torch.as_tensor(draw).expand(len(seed)).tolist()
+        for key, number in zip(seed.tolist(), draws, strict=True):
+            met.add((origin[key] if key in origin else origin[key ^ 1], number))
+        return plain_bits(seed, size, draw=draw)
+
+    monkeypatch.setattr(rng, "seeds", seeds)
+    monkeypatch.setattr(rng, "bits", bits)
+    net, x = tiny_net(4, (1, 6, 5)), points(8, (1, 6, 5), seed=8)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+
+    def rough(z: Tensor) -> Tensor:
+        return net(z) + 3 * torch.sin(400 * z.flatten(1)[:, :4])
+
+    def hidden(z: Tensor) -> Tensor:
+        return net(z).detach()
+
+    short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), Bursts(1, 2)))
+    plan = Plan(effort=short, nearest_budget=100, nearest_n=4, explain_n=1, reasons_n=2, reasons_steps=1)
+    for model, threat in ((rough, Linf(0.02)), (rough, L2(0.1)), (hidden, Linf(0.02)), (hidden, L2(0.1))):
+        audit(model, x, y, threat, plan=plan, seed=3)
+    autoattack_stages = {stage for stage, _ in met}
+    allowed = {stream: rng.USES[stream] for stream in rng.Stream}
+    for stage, draw in sorted(met):
+        assert any(any(stage in part for part in use.stages) and draw in use.draws for use in allowed.values()), (
+            stage,
+            draw,
+        )
+    for stream in ("START", "SQUARE", "TWIN", "RAYS", "HOP_SKIP_JUMP", "RANDOM_POINT", "JITTER", "CHECK_START"):
+        assert rng.Stream[stream] in autoattack_stages, stream
+    assert {rng.wave_stage(2), rng.wave_stage(301)} <= autoattack_stages

@@ -162,7 +162,8 @@ def alma(
             if t == 0:
                 dead = ~(flat(g) != 0).any(1)
                 if dead.any():
-                    noise = rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), dtype=x.dtype)
+                    seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
+                    noise = rng.normal(seeds, tuple(x.shape[1:]), dtype=x.dtype)
                     g = where_rows(dead, threat.steepest(noise), g)
                 rate = _first_rate(z, g, threat, first)
             square = a * square + (1 - a) * g.square()

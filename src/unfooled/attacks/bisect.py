@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from unfooled.core import rng
 from unfooled.core.ascent import Auto, ascend
 from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
 from unfooled.core.goals import fooled, fooling, read_logits
@@ -83,7 +84,8 @@ def bisect(
             ball, inner = threat.with_eps(eps[rows]), x[rows]
             first = ball.project(where_rows(near, best.z, z)[rows], inner)
             if again.any() or (r == 0 and start is None):
-                fresh = ball.sample(inner, generator, stage=r)
+                stage = rng.Stream.BISECTION if r else rng.Stream.START
+                fresh = ball.sample(inner, generator, draw=r, stage=stage)
                 first = where_rows(again[rows] | (r == 0 and start is None), fresh, first)
             objective = fooling(model, y[rows], margin, targeted=targeted)
             found = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)

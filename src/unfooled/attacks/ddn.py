@@ -68,7 +68,8 @@ def ddn(
             best.see(z, hit)
             dead = ~(flat(g) != 0).any(1)
             if dead.any():
-                g = where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
+                seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
+                g = where_rows(dead, rng.normal(seeds, tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
             delta = z - x + cosine(1.0, 0.01, t, steps) * threat.steepest(g)
             radius = radius * torch.where(hit, 1 - gamma, 1 + gamma)
             delta = delta * per_sample(radius / threat.size(delta).clamp_min(TINY), delta)

@@ -204,7 +204,7 @@ class _Walk:
         dead = ~(flat(g) != 0).any(1)
         if not dead.any():
             return g
-        seeds = rng.seeds(self.best.x[at], self.generator)
+        seeds = rng.seeds(self.best.x[at], self.generator, stage=rng.Stream.REVIVED)
         return where_rows(dead, rng.normal(seeds, tuple(g.shape[1:]), draw=t, dtype=g.dtype), g)
 
     def step(self, z: Tensor, x: Tensor, value: Tensor, g: Tensor) -> Tensor:

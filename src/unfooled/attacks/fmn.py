@@ -84,7 +84,8 @@ def fmn(
             radius = torch.minimum(torch.where(hit, less, more), worst).clamp_min(0)
             dead = ~(flat(g) != 0).any(1)
             if dead.any():
-                g = where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
+                seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
+                g = where_rows(dead, rng.normal(seeds, tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
             far = z + cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(g)
             # In L1, ball then box would spend the radius on entries that cannot move any further.
             z = project_l1_box(far, x, radius) if norm == 1 else threat.with_eps(radius).project(far, x)

@@ -70,7 +70,8 @@ def hop_skip_jump(
     threat = unbounded(norm, (2, math.inf))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
-    walk = _Walk(model, x, y, threat, steps, targeted=targeted, seed=rng.seeds(x, generator, stage=53))
+    seeds = rng.seeds(x, generator, stage=rng.Stream.HOP_SKIP_JUMP)
+    walk = _Walk(model, x, y, threat, steps, targeted=targeted, seed=seeds)
     live = walk.begin(start)
     t = 0
     while len(live):

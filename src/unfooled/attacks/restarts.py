@@ -41,7 +41,7 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
         best, left = x.clone(), torch.arange(len(x), device=x.device)
         top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         for r in range(restarts):
-            source = torch.Generator().manual_seed((rng.base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
+            source = rng.restart(generator, r)
             z = attack(model, x[left], y[left], threat.take(left), targeted=targeted, generator=source)
             with torch.no_grad():
                 logits = read_logits(model, z)

@@ -33,6 +33,19 @@ def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int 
     return logits
 
 
+def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
+    """Run a model whose output has been checked before: logits, (B, K), unwrapped once.
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D).
+        batch: samples computed at once. None: all.
+    """
+    if batch is not None and len(x) > batch:
+        return torch.cat([logits_at(model, part) for part in x.split(batch)])
+    return logits_of(model(x) if torch.is_grad_enabled() else answered(model, x))
+
+
 def fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
     """Where the label is lost (or the target hit), (B,) bool. NaN or infinite logits are no decision, so no success."""
     prediction = logits.argmax(1)

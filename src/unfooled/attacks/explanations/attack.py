@@ -211,7 +211,7 @@ class _Climb:
             return self._value(normalised(self.found.map_of(points, rows[at])), logits, rows[at])[:, None]
 
         def pull(point: Tensor, g: Tensor) -> Tensor:
-            key, box = rng.seeds(point, self.generator, stage=47), self.found.threat.box
+            key, box = rng.seeds(point, self.generator, stage=rng.Stream.MAP_SIGNS), self.found.threat.box
             return estimated_gradient(values, point, g, key, draws=how.draws, sigma=how.sigma, rows=how.rows, box=box)
 
         everyone = torch.arange(len(z), device=z.device)

@@ -256,7 +256,7 @@ def _moved(
         best, top = x.detach().clone(), objective(x.detach(), torch.arange(len(x), device=x.device))[0].detach()
         left = torch.arange(len(x), device=x.device)
         for r in range(restarts):
-            source = torch.Generator().manual_seed((rng.base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
+            source = rng.restart(generator, r)
             inside = threat.take(left)
             start = inside.sample(x[left], source)
             rows = left

@@ -209,7 +209,7 @@ class Jittered:
         return pulled(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
-        key, total = rng.seeds(x, self.seed, stage=31), torch.zeros_like(x)
+        key, total = rng.seeds(x, self.seed, stage=rng.Stream.JITTER), torch.zeros_like(x)
         for k in range(self.draws):
             noise = rng.normal(key, tuple(x.shape[1:]), draw=k, dtype=x.dtype)
             z = self.box.clamp(x + self.sigma * noise).requires_grad_()
@@ -262,7 +262,7 @@ class Estimated:
         return pulled(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
-        key = rng.seeds(x, self.seed, stage=37)
+        key = rng.seeds(x, self.seed, stage=rng.Stream.SIGNS)
 
         def values(z: Tensor, _at: Tensor) -> Tensor:
             return logits_of(self.model(z))

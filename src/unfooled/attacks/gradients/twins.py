@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.restarts import restarted
+from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, read_logits
@@ -113,8 +114,8 @@ class _Asked:
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
     """Random points, in Linf every other time a corner: attacks end there."""
     if isinstance(threat, Linf) and draw % 2:
-        return threat.corner(x, seed, draw=draw, stage=41)
-    return threat.sample(x, seed, draw=draw, stage=41)
+        return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
 def _fresh(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:

@@ -201,7 +201,7 @@ class _Run:
         if not dead.any():
             return g
         self.found.dead[s["at"][dead]] += 1
-        seed = rng.seeds(x[dead], self.base, stage=-1)
+        seed = rng.seeds(x[dead], self.base, stage=rng.Stream.REVIVED)
         g = g.clone()
         g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
         return g
