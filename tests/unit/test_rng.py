@@ -15,11 +15,17 @@ from tests.conftest import points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks import restarted
-from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.cascade import Cascade, Effort
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Waves
 from unfooled.core import rng
+from unfooled.core.model.modes import Counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks.after import extend
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import finding
 
 DRAWS: dict[str, Callable[..., Tensor]] = {"uniform": rng.uniform, "normal": rng.normal}
 every_draw = pytest.mark.parametrize("name", DRAWS)
@@ -179,23 +185,23 @@ def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
 
 
 def test_every_use_is_in_the_table() -> None:
-    """No stage is a number in the code, and none is left out but where a random point is asked for."""
-    asking, found = {"seeds", "keys", "_uniform"}, 0
-    for file in (Path(rng.__file__).parents[1]).rglob("*.py"):
+    """No stage is a number in the code, and every use of sample seeds says which one it is."""
+    package, uses = Path(rng.__file__).parents[1], 0
+    for file in package.rglob("*.py"):
         if file.name == "rng.py":
             continue
         for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
-            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            place, name = f"{file.relative_to(package)}:{call.lineno}", ast.unparse(call.func)
             stage = next((k.value for k in call.keywords if k.arg == "stage"), None)
-            if name == "_uniform" and len(call.args) > 3:
+            if file.parent.name == "features" and name == "_uniform":
                 stage = call.args[3]
-            if name in asking and stage is None:
-                assert file.name in STARTS, f"{file}:{call.lineno} takes numbers of no stream"
-            if stage is not None and name in {*asking, "sample", "corner"}:
-                said = ast.unparse(stage)
-                assert said == "stage" or "rng.Stream." in said or "rng.wave_stage" in said, f"{file}:{call.lineno}"
-                found += said != "stage"
-    assert found > 25
+            if name == "rng.seeds" and stage is None:
+                assert file.name in STARTS, place
+            if name == "rng.seeds" or name.split(".")[-1] in ("sample", "corner", "keys", "_uniform"):
+                text = "" if stage is None else ast.unparse(stage)
+                assert text in ("", "stage") or "rng.Stream." in text or "rng.wave_stage" in text, place
+                uses += "rng." in text
+    assert uses > 25
 
 
 STARTS = {"step_ll.py", "masks.py"}
@@ -203,7 +209,7 @@ STARTS = {"step_ll.py", "masks.py"}
 
 
 def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On models without gradients, random and rough ones, where every part of it runs."""
+    """Where every part of it runs: on a model without gradients, and where a check asks for more."""
     origin: dict[int, int] = {}
     met: set[tuple[int, int]] = set()
     plain_seeds, plain_bits = rng.seeds, rng.bits
@@ -221,27 +227,21 @@ def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(rng, "seeds", seeds)
     monkeypatch.setattr(rng, "bits", bits)
-    net, x = tiny_net(4, (1, 6, 5)), points(8, (1, 6, 5), seed=8)
+    net, x = tiny_net(4, (1, 6, 5)), points(6, (1, 6, 5), seed=8)
     with torch.no_grad():
         y = net(x).argmax(1)
-
-    def rough(z: Tensor) -> Tensor:
-        return net(z) + 3 * torch.sin(400 * z.flatten(1)[:, :4])
-
-    def hidden(z: Tensor) -> Tensor:
-        return net(z).detach()
-
     short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), Bursts(1, 2)))
-    plan = Plan(effort=short, nearest_budget=100, nearest_n=4, explain_n=1, reasons_n=2, reasons_steps=1)
-    for model, threat in ((rough, Linf(0.02)), (rough, L2(0.1)), (hidden, Linf(0.02)), (hidden, L2(0.1))):
-        audit(model, x, y, threat, plan=plan, seed=3)
-    autoattack_stages = {stage for stage, _ in met}
-    allowed = {stream: rng.USES[stream] for stream in rng.Stream}
+    plan = Plan(effort=short, nearest_budget=100, nearest_n=2, explain_n=1, reasons=None)
+    audit(lambda z: net(z).detach(), x, y, Linf(0.02), plan=plan, seed=3)
+    audit(lambda z: net(z).detach(), x, y, L2(0.1), plan=plan, seed=3)
+    counted = Counted(net)
+    attack = Cascade(Problem(counted, x, y, Linf(1e-3), counted), Ledger.of(None, len(x)))
+    rough = [finding("D9", True, "rough", "goes on")]
+    extend(attack, attack.begin(), Gradients(counted, rough), rough, short.stages)
     for stage, draw in sorted(met):
-        assert any(any(stage in part for part in use.stages) and draw in use.draws for use in allowed.values()), (
-            stage,
-            draw,
-        )
-    for stream in ("START", "SQUARE", "TWIN", "RAYS", "HOP_SKIP_JUMP", "RANDOM_POINT", "JITTER", "CHECK_START"):
-        assert rng.Stream[stream] in autoattack_stages, stream
-    assert {rng.wave_stage(2), rng.wave_stage(301)} <= autoattack_stages
+        uses = [use for use in rng.USES.values() if any(stage in part for part in use.stages) and draw in use.draws]
+        assert len(uses) == 1, (stage, draw)
+    stages = {stage for stage, _ in met}
+    for name in ("START", "SQUARE", "JITTER", "TWIN", "RAYS", "HOP_SKIP_JUMP", "CHECK_START", "CHECK_MEMORY"):
+        assert rng.Stream[name] in stages, name
+    assert {rng.wave_stage(2), rng.wave_stage(302), rng.Stream.NOISE + 1, rng.Stream.NOISE + 201} <= stages
