@@ -212,11 +212,6 @@ def derived(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * Numbers.MOST + number) & 0x7FFFFFFF)
 
 
-def restart(generator: torch.Generator | None, r: int) -> torch.Generator:
-    """Return the generator of restart `r`: another base seed, and `generator`'s own for the first."""
-    return torch.Generator().manual_seed((base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
-
-
 def base_seed(generator: torch.Generator | None) -> int:
     """The seed that a generator stands for; 0 for None. The generator is not advanced."""
     return 0 if generator is None else generator.initial_seed() & 0x7FFFFFFFFFFFFFFF

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, logits_at, read_logits
+from unfooled.core.goals import checked_once, fooled
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -46,6 +46,7 @@ def on_levels(x_adv: Tensor, x: Tensor, levels: int = 256) -> Tensor:
     return torch.where(x_adv > x, torch.maximum(down, x), torch.where(x_adv < x, torch.minimum(up, x), x))
 
 
+@torch.no_grad()
 def verify(
     model: Model,
     x: Tensor,
@@ -86,27 +87,6 @@ def verify(
         raise BadInput(f"x_adv has {found}, x is a tensor of shape {tuple(x.shape)}; they must agree")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
-    return judge_points(
-        model, x, y, x_adv, threat, targeted=targeted, tol=tol, levels=levels, draws=draws, batch=batch, check=True
-    )
-
-
-@torch.no_grad()
-def judge_points(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    x_adv: Tensor,
-    threat: Threat,
-    *,
-    targeted: bool = False,
-    tol: float = 1e-6,
-    levels: int | None = None,
-    draws: int = 1,
-    batch: int = 256,
-    check: bool = False,
-) -> Verdict:
-    """Judge points as `verify` does, for callers that have checked the inputs; `check` looks at the logits too."""
     finite = torch.isfinite(flat(x_adv)).all(1)
     proposed = where_rows(finite, x_adv, x)
     if levels is not None:
@@ -114,10 +94,10 @@ def judge_points(
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
     lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
-    undefined, prediction = ~finite, torch.zeros_like(y)
+    undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
     for rows in torch.arange(len(x), device=x.device).split(batch):
         for _ in range(draws):
-            clean, moved = (_logits(model, z[rows], y[rows], check=check) for z in (x, proposed))
+            clean, moved = reader(x[rows]), reader(proposed[rows])
             already[rows] += fooled(clean, y[rows], targeted=targeted)
             lost[rows] += fooled(moved, y[rows], targeted=targeted)
             undefined[rows] |= ~torch.isfinite(moved).all(1)
@@ -141,7 +121,3 @@ def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> 
     low, high = flat(z).amin(1), flat(z).amax(1)
     near = size <= eps + tol * eps.clamp(min=1).nan_to_num(posinf=1)
     return near & (low >= threat.box.low - tol) & (high <= threat.box.high + tol)
-
-
-def _logits(model: Model, z: Tensor, y: Tensor, *, check: bool) -> Tensor:
-    return read_logits(model, z, y) if check else logits_at(model, z)

@@ -16,7 +16,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
-from unfooled.core.model.batching import RowBudget, batched
+from unfooled.core.model.batching import BatchBudget, batched
 from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, prepared, scored
@@ -55,12 +55,12 @@ def score_change(
     *,
     baseline: float | Tensor = 0.0,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
 ) -> Tensor:
     """s(f(x), y) - s(f(r), y), (B,): what a complete attribution sums to. Cost: at most 2 forwards a sample."""
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
-        rows = RowBudget(model, x, chunk_bytes).rows
+        rows = BatchBudget(model, x, batch_bytes).batch
         value = batched(lambda z, c: scored(model, z, c, score), rows)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:

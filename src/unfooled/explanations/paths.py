@@ -60,7 +60,7 @@ def integrated_gradients(
     steps: int = 32,
     rule: Rule = gauss_legendre,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     one_graph: bool = False,
     create_graph: bool = False,
 ) -> Tensor:
@@ -74,7 +74,7 @@ def integrated_gradients(
         steps: gradients along the path, at least 1.
         rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
         score: `(logits, y) -> (B,)`; with `cross_entropy` the path integral of the loss.
-        chunk_bytes: memory of one call's graph, see `RowBudget`. At least one row is always passed.
+        batch_bytes: memory of one call's graph, see `BatchBudget`. At least one row is always passed.
         one_graph: with `create_graph`, build the graph of the whole path instead of two passes. Needs steps times the
             memory; gives third derivatives, random models (dropout) and tensors that the model closes over outside of
             any module, none of which the two passes see.
@@ -95,7 +95,7 @@ def integrated_gradients(
     """
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        path = PathIntegral(model, score, _nodes(rule, steps), chunk_bytes)
+        path = PathIntegral(model, score, _nodes(rule, steps), batch_bytes)
         r = baselines(baseline, x)
         if not create_graph:
             x = x.detach()
@@ -115,21 +115,21 @@ def integrated_gradients_with_gap(
     steps: int = 32,
     rule: Rule = gauss_legendre,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     tolerance: float | None = None,
     most: int = 1024,
 ) -> PathAttribution:
     """Integrated gradients (detached) and their completeness gap.
 
     Args:
-        model: as for `integrated_gradients`, like x, y, baseline, steps, rule, score and chunk_bytes.
+        model: as for `integrated_gradients`, like x, y, baseline, steps, rule, score and batch_bytes.
         x: inputs, (B, *D).
         y: the class to explain, (B,).
         baseline: where the path starts.
         steps: gradients along the path at first.
         rule: nodes and weights.
         score: `(logits, y) -> (B,)`.
-        chunk_bytes: memory of one call's graph.
+        batch_bytes: memory of one call's graph.
         tolerance: double the steps of the samples whose relative gap exceeds this, until none does or `most` is
             reached; a warning counts the rest.
         most: the largest number of steps.
@@ -137,9 +137,9 @@ def integrated_gradients_with_gap(
     Returns:
         A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards a sample.
     """
-    options: dict[str, Any] = {"rule": rule, "score": score, "chunk_bytes": chunk_bytes}
+    options: dict[str, Any] = {"rule": rule, "score": score, "batch_bytes": batch_bytes}
     attribution = integrated_gradients(model, x, y, baseline=baseline, steps=steps, **options)
-    change = score_change(model, x, y, baseline=baseline, score=score, chunk_bytes=chunk_bytes)
+    change = score_change(model, x, y, baseline=baseline, score=score, batch_bytes=batch_bytes)
     used = torch.full((len(x),), steps, dtype=torch.int64, device=x.device)
     found = PathAttribution(attribution, change, used)
     if tolerance is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import RowBudget
+from unfooled.core.model.batching import BatchBudget
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.types import Explain, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, saliency
@@ -33,7 +33,7 @@ def smooth_grad(
     sigma: float = 0.15,
     seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """Average `explain` over noisy copies of each sample.
@@ -48,7 +48,7 @@ def smooth_grad(
         seed: one seed a sample, (B,) int64, or one for all. Where None they come from `generator` and the bytes of x,
             so the noise changes whenever x does: attacks on the map and finite differences fix it with a number here.
         generator: base seed; not advanced.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
         create_graph: keep the graph of all copies (memory grows with `samples`).
 
     Returns:
@@ -66,13 +66,13 @@ def smooth_grad(
         if not create_graph:
             z = z.detach()
         reach = flat(z).amax(1) - flat(z).amin(1)
-        budget, total, low = RowBudget(model, x, chunk_bytes), [], 0
+        budget, total, low = BatchBudget(model, x, batch_bytes), [], 0
         while low < len(x):
-            rows = slice(low, low + budget.rows)
+            rows = slice(low, low + budget.batch)
             low += len(z[rows])
             width, mean, k = per_sample(sigma * reach[rows], z), torch.zeros_like(z[rows]), 0
             while k < samples:
-                some = max(1, min(budget.rows // len(z[rows]), samples - k))
+                some = max(1, min(budget.batch // len(z[rows]), samples - k))
                 noise = noise_of(seeds[rows], range(k, k + some), z)
                 copies = (z[rows] + width * noise).flatten(0, 1)
                 with budget.measuring(len(copies)):

@@ -36,7 +36,7 @@ from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Ascent, Auto, ascend
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
@@ -114,9 +114,10 @@ def autoattack(
     problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
     ledger = Ledger.of(run, len(x))
     with frozen(model):
-        standing = _begin(problem, ledger)
-        for method, attack in ATTACKS.items():
-            standing = _stage(problem, standing, ledger, method, attack)
+        standing = _begin(problem, ledger)  # which checks what the model returns
+        with trusted():
+            for method, attack in ATTACKS.items():
+                standing = _stage(problem, standing, ledger, method, attack)
     if log is not None:
         log.extend(standing.log)
     return standing.points

@@ -28,9 +28,9 @@ from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
-from unfooled.attacks.gradients.adaptive import Averaged
+from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
-from unfooled.core.checks import check_attack, check_mode, check_run
+from unfooled.core.checks import check_attack, check_mode, check_run, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import Counted, frozen
@@ -332,7 +332,9 @@ def cascade(
     problem = Problem(counted, x, y, threat, attacked, draws, seed, batch or fitting_batch(model, x))
     attack = Cascade(problem, Ledger.of(run, len(x)), certify=certify)
     with frozen(model):
-        standing = attack.perform(attack.begin(), fitted(effort.stages, threat))
+        standing = attack.begin()  # which checks what the model returns
+        with trusted():
+            standing = attack.perform(standing, fitted(effort.stages, threat))
     if log is not None:
         log.extend(standing.log)
     return standing.frontier.points

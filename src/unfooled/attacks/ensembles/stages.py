@@ -23,13 +23,13 @@ from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
+from unfooled.core.ascent.nearest import DUAL
 from unfooled.core.checks import input_gradient
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import Model, Objective
 
-DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 PROBES = 7
 """Full steps of a wave along its direction."""
 WARM = 200

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.core.checks import check_run, check_threat
+from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import Counted
@@ -86,7 +86,9 @@ def audit(
     folder = Path(out) if out is not None else None
     ledger = Ledger(Run(folder, config, chunk=chunk, progress=progress))
     batch = batch or fitting_batch(subject.model, x)
-    outcome = perform(Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger), plan)
+    setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
+    with trusted():  # model, samples and threat have been checked
+        outcome = perform(setting, plan)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
     source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
     summary = summarise(outcome, source, ledger, subject.warnings)

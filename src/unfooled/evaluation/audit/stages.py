@@ -48,7 +48,7 @@ from unfooled.evaluation.explanations.survival import (
     attack_explanations,
     shrunk,
 )
-from unfooled.evaluation.verify import judge_points
+from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
 
@@ -176,7 +176,7 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
             z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-            verdict = judge_points(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
             return {"z": z, "distance": verdict.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
@@ -212,7 +212,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
         x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
-        verdict = judge_points(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
+        verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
         with torch.inference_mode():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         found = {
@@ -226,7 +226,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "rate": verdict.rate,
         }
         if on_grid:
-            rounded = judge_points(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
+            rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
             found["success_8bit"] = rounded.success
         return found
 

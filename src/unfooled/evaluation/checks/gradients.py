@@ -9,7 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks.gradients.adaptive import Averaged, Jittered, StraightThrough
+from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Threat

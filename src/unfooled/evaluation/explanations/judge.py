@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,14 +21,13 @@ from torch import Tensor
 from unfooled.attacks.explanations.attack import (
     GRADIENT_COST,
     Differences,
+    Search,
     attack_explanation,
-    budget_of,
     differentiable,
 )
 from unfooled.attacks.explanations.candidates import Explanation, Reduce, mapped, sound
 from unfooled.attacks.explanations.noise import best_of_random
 from unfooled.attacks.explanations.objectives import MapObjective
-from unfooled.core.ascent import Decaying, Rule
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.losses import true_logit
@@ -38,7 +37,7 @@ from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.distances.maps.locality import as_maps
-from unfooled.evaluation.verify import Verdict, judge_points, verify
+from unfooled.evaluation.verify import Verdict, verify
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """(clean maps, maps), both (B, H, W) -> similarity (B,): lower is a stronger attack, NaN undefined."""
@@ -194,33 +193,6 @@ class ExplanationRobustness:
     n: int
 
 
-@dataclass(frozen=True)
-class Contest:
-    """How an attack on an explanation climbs, and what it is compared with.
-
-    Attributes:
-        rule: Step sizes relative to eps.
-        hold: Weight of the label in the objective.
-        betas: Sharpness of softplus in equal shares of the steps.
-        differences: Attack by differences. None: by gradients where the explanation has them.
-        n: Random points of each sample. None: as many as the attack computes explanations of a sample, `budget_of` it
-            (a map with its gradient counts as `GRADIENT_COST`). Points that lose the label count too, though no
-            explanation of them is computed.
-        reduce: Attributions (B, *D) -> maps (B, H, W).
-    """
-
-    rule: Rule = Decaying()  # noqa: RUF009  (frozen)
-    hold: float = 10.0
-    betas: Sequence[float] = (5, 15, 50)
-    differences: Differences | None = None
-    n: int | None = None
-    reduce: Reduce = as_maps
-
-
-FAIR = Contest()
-"""The default: the attack climbs by gradients, and chance may compute as many explanations."""
-
-
 def explanation_robustness(
     model: Model,
     x: Tensor,
@@ -230,9 +202,9 @@ def explanation_robustness(
     *,
     scores: Mapping[str, Score],
     objectives: Sequence[MapObjective],
-    steps: int = 50,
-    restarts: int = 2,
-    contest: Contest = FAIR,
+    search: Search = Search(),  # noqa: B008  (frozen)
+    n: int | None = None,
+    reduce: Reduce = as_maps,
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ExplanationRobustness:
@@ -250,9 +222,11 @@ def explanation_robustness(
         explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, or any callable (then by differences).
         scores: Name -> `(clean maps, maps) -> (B,)`, similarities: lower is a stronger attack.
         objectives: Objectives of the attack, one after the other.
-        steps: Gradients a restart.
-        restarts: Random starts for each objective.
-        contest: How the attack climbs, and with how many random points it is compared.
+        search: Steps and restarts for each objective, and the rest of `Search`.
+        n: Random points of each sample. None: as many as the attack computes explanations of a sample,
+            `Search.explanations` (a map with its gradient counts as `GRADIENT_COST`). Points that lose the label count
+            too, though no explanation of them is computed.
+        reduce: Attributions (B, *D) -> maps (B, H, W).
         batch: Samples computed at once. None: as many as fit well in memory.
         generator: Base seed.
 
@@ -266,30 +240,27 @@ def explanation_robustness(
     if not scores or not objectives:
         raise BadInput("there are no scores or no objectives; give at least one of each")
     batch = batch or max(1, fitting_batch(model, x) // 3)
-    clean = maps_of(model, x, y, explain, contest.reduce, batch)
-    differences = contest.differences
-    if differences is None and not differentiable(model, x, y, explain):
-        differences = Differences()
-    n = contest.n or len(objectives) * budget_of(steps=steps, restarts=restarts, differences=differences)
-    common: dict[str, Any] = {"reduce": contest.reduce, "batch": batch, "generator": generator}
+    clean = maps_of(model, x, y, explain, reduce, batch)
+    if search.differences is None and not differentiable(model, x, y, explain):
+        search = replace(search, differences=Differences())
+    n = n or len(objectives) * search.explanations
+    common: dict[str, Any] = {"reduce": reduce, "batch": batch, "generator": generator}
 
     def attack(counted: Counted, taken: Explanation, worst: _Worst) -> None:
         for objective in objectives:
             attack_explanation(
-                counted, x, y, threat, taken, objective=objective, observe=worst, steps=steps, restarts=restarts,
-                rule=contest.rule, hold=contest.hold, betas=contest.betas, differences=differences, **common,
-            )  # fmt: skip
+                counted, x, y, threat, taken, objective=objective, search=search, observe=worst, **common
+            )
 
-    def chance(count: int) -> _Search:
-        def search(counted: Counted, taken: Explanation, worst: _Worst) -> None:
+    def chance(count: int) -> _Propose:
+        def propose(counted: Counted, taken: Explanation, worst: _Worst) -> None:
             best_of_random(counted, x, y, threat, taken, objective=None, n=count, observe=worst, **common)
 
-        return search
+        return propose
 
-    def arm(search: _Search) -> Arm:
-        return _arm(search, _Arena(model, x, y, threat, explain, scores, contest.reduce, clean, batch))
-
-    return ExplanationRobustness(arm(attack), arm(chance(n)), arm(chance(1)), clean, n)
+    arena = _Arena(model, x, y, threat, explain, scores, reduce, clean, batch)
+    arms = (_arm(propose, arena) for propose in (attack, chance(n), chance(1)))
+    return ExplanationRobustness(*arms, clean, n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,16 +278,16 @@ class _Arena:
     batch: int
 
 
-def _arm(search: _Search, a: _Arena) -> Arm:
-    """Run a search, and judge the point that is worst for each score."""
+def _arm(propose: _Propose, a: _Arena) -> Arm:
+    """Run an attack or chance, and judge the point that is worst for each score."""
     counted, taken, worst = Counted(a.model), _Counting(a.explain), _Worst(a.x, a.clean, a.scores)
     begun = time.perf_counter()
-    search(counted, taken, worst)
+    propose(counted, taken, worst)
     seconds = time.perf_counter() - begun - worst.seconds
     verdicts = {}
     for name, score in a.scores.items():
         points = worst.points[name]
-        verdict = judge_points(a.model, a.x, a.y, points, a.threat, batch=a.batch)
+        verdict = verify(a.model, a.x, a.y, points, a.threat, batch=a.batch)
         verdicts[name] = _judged(
             a.model, a.x, a.y, points, verdict, a.explain, {name: score}, a.reduce, a.clean, a.batch
         )
@@ -363,7 +334,7 @@ class _Worst:
         self.seconds += time.perf_counter() - begun
 
 
-_Search = Callable[[Counted, Explanation, _Worst], None]
+_Propose = Callable[[Counted, Explanation, _Worst], None]
 """`(counted model, counting explanation, observer)`: shows candidates to the observer."""
 
 

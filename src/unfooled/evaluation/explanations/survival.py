@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unfooled.attacks import Differences, out_of_lens
+from unfooled.attacks import Differences, Search, out_of_lens
 from unfooled.attacks.explanations.attack import differentiable
 from unfooled.attacks.explanations.candidates import Explanation
 from unfooled.core.errors import BadInput
@@ -36,7 +36,6 @@ from unfooled.evaluation.explanations.judge import (
     STATUSES,
     UNDEFINED,
     Arm,
-    Contest,
     ExplanationRobustness,
     Score,
     explanation_robustness,
@@ -152,8 +151,8 @@ def attack_explanations(
     if approach.pixels < LARGE:
         scores["tau"] = kendall
     result = explanation_robustness(
-        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, W),), steps=steps, restarts=restarts,
-        contest=Contest(differences=approach.differences), batch=batch,
+        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, W),),
+        search=Search(steps, restarts=restarts, differences=approach.differences), batch=batch,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     rows = {"chance": chance(result.clean, k=k, w=W), "random_points": torch.full_like(y, result.n)}
