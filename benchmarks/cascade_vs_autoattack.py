@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 import unfooled as uf
-from unfooled.attacks.ensembles.cascade import Effort, Point
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.modes import Counted
 from unfooled.data import load_dataset
 from unfooled.runs.files import write_whole
@@ -153,7 +154,7 @@ def peer(name: str, path: str, last: int) -> None:
 
 def attacked(model: nn.Module, x: Tensor, y: Tensor, effort: Effort, seed: int) -> dict[str, Any]:
     """One run of the cascade, judged by `verify`."""
-    log: list[Point] = []
+    log: list[Progress] = []
     counted = Counted(model)
     wall, cpu = time.perf_counter(), time.process_time()
     z = uf.cascade(counted, x, y, uf.Linf(EPS), effort=effort, seed=seed, log=log)

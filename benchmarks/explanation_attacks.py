@@ -77,7 +77,7 @@ def main() -> None:
             continue
         found = explanation_robustness(
             model, x, y, threat, explain, scores={"lens": lens, "top": partial(top_k_intersection, k=K)},
-            objectives=objectives, restarts=1,
+            objectives=objectives, search=search,
         )  # fmt: skip
         row: dict[str, Any] = {"explanation": name, "n": n, "random_points": found.n}
         for how, arm in (("attack", found.attack), ("best_of_n", found.best_of_n), ("random", found.random)):

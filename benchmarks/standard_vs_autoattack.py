@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.cascade import Point
+from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.modes import Counted
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
@@ -45,7 +45,7 @@ TARGETS = {"lenet5": 20.0, "trades": 1.3}
 
 def ours(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> tuple[dict[str, Any], Tensor]:
     """One run, judged by `verify`: its record, and who stands."""
-    log: list[Point] = []
+    log: list[Progress] = []
     counted = Counted(model)
     wall, cpu = time.perf_counter(), time.process_time()
     z = autoattack(counted, x, y, uf.Linf(EPS), seed=seed, log=log)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from unfooled import Classifier, Linf, load_data
-from unfooled.attacks import out_of_lens
+from unfooled.attacks import Search, out_of_lens
 from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
 from unfooled.evaluation.explanations.judge import Score, explanation_robustness
 from unfooled.explanations import saliency
@@ -40,7 +40,7 @@ def main() -> None:
             pass
         model.eval()
         found = explanation_robustness(
-            model, x, y, threat, saliency, scores=scores, objectives=[out_of_lens(K, 1)], steps=15, restarts=1
+            model, x, y, threat, saliency, scores=scores, objectives=[out_of_lens(K, 1)], search=Search(15, restarts=1)
         )
         level = chance(found.clean, k=K, w=1)
         print(f"{name}: {found.attack.counts['lens']}, unrelated maps would score {level.nanmean():.2f} in raw LENS")

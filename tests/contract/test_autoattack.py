@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks.ensembles import autoattack as module
 from unfooled.attacks.ensembles.autoattack import autoattack
-from unfooled.attacks.ensembles.cascade import Point
+from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import counted
 from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
@@ -91,7 +91,7 @@ def test_the_log_says_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published steps and targets, whose costs are known where nothing falls."""
     monkeypatch.setattr(module, "QUERIES", 40)
     model, x = linear(10, SHAPE), interior(2, SHAPE)
-    y, log = model(x).argmax(1), list[Point]()
+    y, log = model(x).argmax(1), list[Progress]()
     with counted(model) as seen:
         autoattack(seen, x, y, Linf(model.distance(x, y, math.inf) * 0.5), log=log, batch=2)
     assert [p.stage for p in log] == STAGES
@@ -112,7 +112,7 @@ def test_the_log_says_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_and_resumed(tmp_path: Path) -> None:
     model, x, y = subject(20)
     config = Config(model="m", data="d", n=20, threat="linf:0.02", seed=0)
-    log: list[Point] = []
+    log: list[Progress] = []
     whole = autoattack(model, x, y, Linf(0.02), log=log)
 
     def stop(stage: str, done: int, total: int) -> None:
@@ -122,7 +122,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         autoattack(model, x, y, Linf(0.02), run=Run(tmp_path, config, chunk=6, progress=stop))
     assert (tmp_path / "chunks" / "autoattack-apgd-t").is_dir()
-    resumed: list[Point] = []
+    resumed: list[Progress] = []
     with counted(model) as seen:
         again = autoattack(seen, x, y, Linf(0.02), run=Run(tmp_path, config, chunk=6), log=resumed)
     assert seen.forwards < log[-1].forward * 20 / 2 + 30 * 20
@@ -148,10 +148,10 @@ def test_fab_beyond_eps_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     y = model(x).argmax(1)
     best = model.distance(x, y, 2.0)
     eps = torch.where(torch.arange(6) < 3, best * 0.9, best * 1.05)
-    for name in ("apgd_ce", "apgd_t"):
-        monkeypatch.setattr(module._Standard, name, lambda self, at: self.x[at])
+    for name in ("apgd-ce", "apgd-t"):
+        monkeypatch.setitem(module.ATTACKS, name, lambda problem, order: problem.x)
     monkeypatch.setattr(module, "QUERIES", 1)
-    log: list[Point] = []
+    log: list[Progress] = []
     z = autoattack(model, x, y, L2(eps), log=log)
     assert torch.equal(verify(model, x, y, z, L2(eps)).success, torch.arange(6) >= 3)
     assert log[3].accuracy == 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,12 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, labels_only, pgd
-from unfooled.attacks.ensembles.cascade import (
-    NORMAL,
-    QUICK,
-    THOROUGH,
-    Ascents,
-    Bursts,
-    Cascade,
-    Effort,
-    Point,
-    Searches,
-    Waves,
-    cascade,
-    targets,
-)
+from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, Cascade, Effort, cascade
 from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Waves, targets
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -77,7 +69,7 @@ def test_verdicts_do_not_depend_on_batch_order_or_chunks(threat: Threat) -> None
 @both
 def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None:
     model, x, y = subject(40)
-    log: list[Point] = []
+    log: list[Progress] = []
     with counted(model) as seen:
         z = cascade(seen, x, y, threat, log=log, batch=40)
     left = 1 - verify(model, x, y, z, threat).success.double().mean().item()
@@ -175,21 +167,65 @@ def test_a_random_model_is_not_fooled_by_one_lucky_draw() -> None:
 def test_waves_learn_from_successes() -> None:
     model, x, y = subject(60)
     effort = Effort("waves", (Waves(3), Waves(3), Waves(3)))
-    config = Config(model="", data="", n=60, threat="", seed=0)
-    work = Cascade(Counted(model), x, y, Linf(0.03), 0, 60, model, run=Run(None, config, chunk=60))
-    work.begin()
-    work.perform(effort.stages)
-    assert work.learned is not None
-    assert len(work.learned) == sum(point.closed for point in work.log[1:])
-    first = Waves(3).directions(work, torch.arange(60), 7)
-    work.learned = None
-    assert not torch.equal(first, Waves(3).directions(work, torch.arange(60), 7))
+    problem = Problem(Counted(model), x, y, Linf(0.03), model)
+    attack = Cascade(problem, Ledger.of(None, 60))
+    standing = attack.perform(attack.begin(), effort.stages)
+    frontier = standing.frontier
+    assert frontier.learned is not None
+    assert len(frontier.learned) == sum(point.closed for point in standing.log[1:])
+    first = Waves(3).directions(problem, frontier, 7)
+    assert not torch.equal(first, Waves(3).directions(problem, replace(frontier, learned=None), 7))
+
+
+def test_a_frontier_is_a_value() -> None:
+    """A stage's result makes a new one; what is better counts, and what is fooled stays so."""
+    x = points(4, (3,))
+    start = Frontier.start(x)
+    rows, z = torch.tensor([2, 0]), x[[2, 0]] + 1
+    result = StageResult(rows, z, torch.tensor([-1.0, 0.5]), torch.tensor([False, True]))
+    after = start.with_result(result)
+    assert torch.equal(start.points, x)
+    assert not start.fooled.any()
+    assert torch.equal(after.points[rows], z)
+    assert after.fooled.tolist() == [True, False, False, False]
+    assert (result.taken, result.closed) == (2, 1)
+    worse = after.with_result(StageResult(rows, x[rows], torch.tensor([-2.0, 0.1]), torch.tensor([False, False])))
+    assert torch.equal(worse.points, after.points)
+    assert torch.equal(worse.margins, after.margins)
+    assert worse.fooled.tolist() == after.fooled.tolist()
+    assert set(after.survivors().tolist()) == {1, 2, 3}
+    assert after.survivors(most=1).tolist() == [2]  # the largest margin that is known
+    certified = replace(after, certified=torch.tensor([False, True, False, False]))
+    assert set(certified.survivors().tolist()) == {2, 3}
+
+
+def test_a_stage_has_a_key_and_passes_are_summed_by_family() -> None:
+    key = StageKey(Family.CASCADE, "longer", 340, "D11", 2)
+    assert (key.label, key.folder) == ("340-D11-longer-2", "cascade-340-D11-longer-2")
+    assert [StageKey(Family.CLEAN).folder, StageKey(Family.NEAREST, "l2").folder] == ["clean", "nearest-l2"]
+    model, x, y = subject(12)
+    ledger = Ledger.of(None, 12)
+    attack = Cascade(Problem(Counted(model), x, y, Linf(0.03), model), ledger)
+    standing = attack.perform(attack.begin(), SMALL.stages)
+    checks = replace(attack, family=Family.CHECKS)
+    alone = ledger.passes(Family.CASCADE)
+    assert alone == (round(standing.log[-1].forward * 12), round(standing.log[-1].backward * 12))
+    stage = replace(SMALL.stages[0], share=1.0)  # type: ignore[type-var]
+    checks.stage(replace(standing, frontier=Frontier.start(x)), stage, 200, check="D12")
+    assert ledger.passes(Family.CASCADE) == alone
+    assert ledger.passes(Family.CHECKS)[0] > 0
+    assert ledger.passes(Family.CASCADE, Family.CHECKS)[0] == alone[0] + ledger.passes(Family.CHECKS)[0]
+
+
+def test_an_effort_has_as_many_stages_as_there_are_numbers() -> None:
+    with pytest.raises(BadInput, match="41 stages; at most 40"):
+        Effort("long", (Ascents(1),) * 41)
 
 
 def test_waves_stop_after_two_that_closed_nothing() -> None:
     x = points(4, SHAPE)
     model = linear(3, SHAPE)
-    log: list[Point] = []
+    log: list[Progress] = []
     cascade(model, x, model(x).argmax(1), Linf(1e-7), effort=Effort("waves", (Waves(1),) * 5), log=log)
     assert len([p for p in log if p.stage.endswith("odi")]) == 2
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from unfooled.attacks import apgd
 from unfooled.core.model.modes import counted
 from unfooled.core.threats import Linf
-from unfooled.evaluation.checks.after import FLOOR, conclude, diagnose, fired, merged
-from unfooled.evaluation.checks.before import before, finding
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.after import FLOOR, diagnose
+from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.table import Finding, finding
+from unfooled.evaluation.checks.verdict import conclude, fired, merged
 
 SHAPE = (1, 6, 5)
 EPS = Linf(0.1)

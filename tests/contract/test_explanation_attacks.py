@@ -285,7 +285,7 @@ def test_where_nothing_is_right_nothing_is_done() -> None:
     for attack in (attack_explanation, best_of_random, random_walk, square_explain):
         assert torch.equal(attack(net, x, y, Linf(0.1), saliency, objective=cosine()), x)
     found = explanation_robustness(
-        net, x, y, Linf(0.1), saliency, scores=SCORES_OF_SMALL, objectives=[cosine()], steps=2
+        net, x, y, Linf(0.1), saliency, scores=SCORES_OF_SMALL, objectives=[cosine()], search=Search(2)
     )
     assert found.attack.counts["top"]["skipped"] == 4
     assert found.best_of_n.scores["top"].isnan().all()
@@ -487,8 +487,7 @@ def test_robustness_is_the_worst_case_of_every_score(digits: tuple[nn.Module, Te
     options: dict[str, Any] = {
         "scores": SCORES,
         "objectives": (out_of_top_k(K), kendall_surrogate(128)),
-        "steps": 8,
-        "restarts": 1,
+        "search": Search(8, restarts=1),
     }
     run: Callable[..., Any] = partial(explanation_robustness, net, threat=Linf(0.2), explain=saliency, **options)
     found = run(x, y)

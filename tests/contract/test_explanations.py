@@ -271,7 +271,9 @@ def test_smooth_grad_is_the_mean_of_a_slow_loop() -> None:
         for i in range(3):
             maps = []
             for k in range(samples):
-                xi = rng.normal(rng.seeds(x[i : i + 1], 9), (2, 6, 5), draw=k // 2, dtype=torch.float64)[0]
+                xi = rng.normal(
+                    rng.seeds(x[i : i + 1], 9, stage=rng.Stream.SMOOTHING), (2, 6, 5), draw=k // 2, dtype=torch.float64
+                )[0]
                 noisy = x[i] + (-1) ** k * 0.2 * (x[i].max() - x[i].min()) * xi
                 maps.append(explain(net, noisy[None], y[i : i + 1])[0])
             torch.testing.assert_close(found[i], torch.stack(maps).mean(0))

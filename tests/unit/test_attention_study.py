@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from unfooled.attacks.ensembles.cascade import Ascents, Effort
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Linf

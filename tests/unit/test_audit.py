@@ -14,13 +14,14 @@ from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd
-from unfooled.attacks.ensembles.cascade import Ascents, Bursts, Effort, Searches
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
-from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.audit.records import Summary
-from unfooled.evaluation.checks.subject import fingerprint, get_to_know
+from unfooled.evaluation.checks.subject import fingerprint, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.records import read_record
 
@@ -218,7 +219,7 @@ def test_softmax_at_the_end_is_noticed_and_undone() -> None:
     wrapped = audit(nn.Sequential(model, nn.Softmax(1)), x, y, Linf(0.05), plan=PLAN)
     assert wrapped.robust_accuracy == plain.robust_accuracy
     assert any("probabilities" in w for w in wrapped.warnings)
-    attacked = get_to_know(nn.Sequential(model, nn.Softmax(1)), x, y).model(x)
+    attacked = inspect_model(nn.Sequential(model, nn.Softmax(1)), x, y).model(x)
     assert torch.allclose(attacked, model(x).log_softmax(1), atol=1e-4)
     assert not plain.warnings
 
@@ -490,5 +491,5 @@ def test_a_fingerprint_tells_code_and_settings() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_noise_is_noticed_at_any_scale_of_the_logits(scale: float) -> None:
     model, x, y = subject(8)
-    assert get_to_know(lambda z: scale * (model(z) + 0.1 * torch.randn(len(z), 3)), x, y).random
-    assert not get_to_know(lambda z: scale * model(z), x, y).random
+    assert inspect_model(lambda z: scale * (model(z) + 0.1 * torch.randn(len(z), 3)), x, y).random
+    assert not inspect_model(lambda z: scale * model(z), x, y).random

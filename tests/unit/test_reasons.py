@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import L0, Linf
 from unfooled.distances import abs_sum, chance, corrected, lens_recall, top_k_intersection
-from unfooled.evaluation.audit.audit import audit
+from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations import survival as reasons
 from unfooled.evaluation.explanations.records import Reasons
-from unfooled.evaluation.explanations.survival import Attacked, Way, order, shrunk, way_of
+from unfooled.evaluation.explanations.survival import Approach, AttackedExplanations, approach_to, moved_first, shrunk
 from unfooled.explanations import grad_cam, saliency
 from unfooled.runs.records import read_record
 
@@ -101,7 +101,7 @@ def test_which_moved_first() -> None:
     inf = float("inf")
     moved = torch.tensor([0.1, 0.2, inf, inf, 0.4, 0.1], dtype=torch.float64)
     label = torch.tensor([0.2, 0.2, 0.3, inf, inf, 0.05], dtype=torch.float64)
-    first, lost, neither = order(moved, label, torch.full((6,), 0.3, dtype=torch.float64))
+    first, lost, neither = moved_first(moved, label, torch.full((6,), 0.3, dtype=torch.float64))
     assert first.tolist() == [True, False, False, False, False, False]
     assert lost.tolist() == [False, True, True, False, False, True]
     assert neither.tolist() == [False, False, False, True, True, False]
@@ -117,8 +117,8 @@ def rows(attack: list[float], lucky: list[float], status: list[int], level: list
 
 def test_a_reason_is_moved_by_attack_or_chance_and_not_by_a_failure() -> None:
     nan = float("nan")
-    found = Attacked(
-        Way("gradients", pixels=9), torch.arange(5), (0.5, 1.0),
+    found = AttackedExplanations(
+        Approach("gradients", pixels=9), torch.arange(5), (0.5, 1.0),
         (rows([0.9, 0.9, nan, nan, 1.0], [0.9, 0.5, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0]),
          rows([0.4, 0.9, nan, nan, 1.0], [0.9, 0.9, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0])),
     )  # fmt: skip
@@ -142,14 +142,14 @@ class Tied(torch.autograd.Function):
 
 def test_how_an_explanation_can_be_attacked() -> None:
     model, x, y = subject(4)
-    assert way_of(model, x, y, saliency) == Way("gradients", pixels=30)
+    assert approach_to(model, x, y, saliency) == Approach("gradients", pixels=30)
     net = tiny_net(3, SHAPE)
-    assert way_of(lambda z: net(Tied.apply(z)), x, y, saliency).by == "differences"
-    assert way_of(model, x, y, lambda model, x, y: x * 2).by == "differences"
+    assert approach_to(lambda z: net(Tied.apply(z)), x, y, saliency).by == "differences"
+    assert approach_to(model, x, y, lambda model, x, y: x * 2).by == "differences"
     rows = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
-    assert "layer" in way_of(rows, x, y, grad_cam).reason
+    assert "layer" in approach_to(rows, x, y, grad_cam).reason
     flat = nn.Linear(1, 2)
-    assert "single value" in way_of(flat, torch.rand(2, 1), torch.zeros(2, dtype=torch.int64), saliency).reason
+    assert "single value" in approach_to(flat, torch.rand(2, 1), torch.zeros(2, dtype=torch.int64), saliency).reason
 
 
 def test_explanations_without_derivatives_are_attacked_by_differences() -> None:

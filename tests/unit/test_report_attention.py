@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from unfooled.attacks.ensembles.cascade import Ascents, Effort
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.core.threats import Linf
-from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
-from tests.conftest import points, source
+from tests.conftest import points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks import restarted
+from unfooled.attacks.ensembles.cascade import Cascade, Effort
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Waves
 from unfooled.core import rng
-from unfooled.core.threats import Linf, Threat
+from unfooled.core.model.modes import Counted
+from unfooled.core.threats import L2, Linf, Threat
+from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks.after import extend
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import finding
 
 DRAWS: dict[str, Callable[..., Tensor]] = {"uniform": rng.uniform, "normal": rng.normal}
 every_draw = pytest.mark.parametrize("name", DRAWS)
@@ -142,3 +154,94 @@ def test_restarts_have_seeds_of_their_own() -> None:
         restarted(stand, 4)(model, x, torch.zeros(3, dtype=torch.int64), Linf(0.1), generator=source(seed))
         assert len(set(met)) == 4
         assert met[0] == seed
+
+
+def pairs(a: rng.Use, b: rng.Use) -> bool:
+    """Whether two uses have a stage and a draw in common."""
+    return shared(a.draws, b.draws) and any(shared(s, t) for s in a.stages for t in b.stages)
+
+
+def shared(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
+
+
+def test_no_two_uses_share_a_stream() -> None:
+    assert set(rng.USES) == set(rng.Stream)
+    for first, second in combinations(rng.Stream, 2):
+        assert not pairs(rng.USES[first], rng.USES[second]), (first, second)
+    for stream, use in rng.USES.items():
+        assert use.stages[0].start == stream
+        assert not any(shared(s, t) for s, t in combinations(use.stages, 2))
+    assert pairs(rng.Use((range(3, 5),), range(2)), rng.Use((range(4, 9),), range(1, 2)))
+
+
+def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
+    assert not any(shared(a, b) for a, b in combinations(rng.Numbers.EVERY, 2))
+    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.MOST
+    numbers = [n for part in (rng.Numbers.ATTACK, *rng.Numbers.AGAIN) for n in part]
+    assert len({rng.wave_stage(n) for n in numbers}) == len(numbers)
+    bases = {rng.derived(seed, n).initial_seed() for seed in (0, 1, 7) for part in rng.Numbers.EVERY for n in part}
+    assert len(bases) == 3 * sum(len(part) for part in rng.Numbers.EVERY)
+
+
+def test_every_use_is_in_the_table() -> None:
+    """No stage is a number in the code, and every use of sample seeds says which one it is."""
+    package, uses = Path(rng.__file__).parents[1], 0
+    for file in package.rglob("*.py"):
+        if file.name == "rng.py":
+            continue
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            place, name = f"{file.relative_to(package)}:{call.lineno}", ast.unparse(call.func)
+            stage = next((k.value for k in call.keywords if k.arg == "stage"), None)
+            if file.parent.name == "features" and name == "_uniform":
+                stage = call.args[3]
+            if name == "rng.seeds" and stage is None:
+                assert file.name in STARTS, place
+            if name == "rng.seeds" or name.split(".")[-1] in ("sample", "corner", "keys", "_uniform"):
+                text = "" if stage is None else ast.unparse(stage)
+                assert text in ("", "stage") or "rng.Stream." in text or "rng.wave_stage" in text, place
+                uses += "rng." in text
+    assert uses > 25
+
+
+STARTS = {"step_ll.py", "masks.py"}
+"""R+FGSM jumps where other attacks start; `fill_noise` draws a base seed anew at every call."""
+
+
+def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every part of it runs: on a model without gradients, and where a check asks for more."""
+    origin: dict[int, int] = {}
+    met: set[tuple[int, int]] = set()
+    plain_seeds, plain_bits = rng.seeds, rng.bits
+
+    def seeds(x: Tensor, generator: torch.Generator | int | None = None, *, stage: int = 0) -> Tensor:
+        found = plain_seeds(x, generator, stage=stage)
+        origin.update(dict.fromkeys(found.tolist(), int(stage)))
+        return found
+
+    def bits(seed: Tensor, size: int, *, draw: int | Tensor = 0) -> Tensor:
+        draws = torch.as_tensor(draw).expand(len(seed)).tolist()
+        for key, number in zip(seed.tolist(), draws, strict=True):
+            met.add((origin[key] if key in origin else origin[key ^ 1], number))
+        return plain_bits(seed, size, draw=draw)
+
+    monkeypatch.setattr(rng, "seeds", seeds)
+    monkeypatch.setattr(rng, "bits", bits)
+    net, x = tiny_net(4, (1, 6, 5)), points(6, (1, 6, 5), seed=8)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), Bursts(1, 2)))
+    plan = Plan(effort=short, nearest_budget=100, nearest_n=2, explain_n=1, reasons=None)
+    audit(lambda z: net(z).detach(), x, y, Linf(0.02), plan=plan, seed=3)
+    audit(lambda z: net(z).detach(), x, y, L2(0.1), plan=plan, seed=3)
+    counted = Counted(net)
+    attack = Cascade(Problem(counted, x, y, Linf(1e-3), counted), Ledger.of(None, len(x)))
+    rough = [finding("D9", True, "rough", "goes on")]
+    extend(attack, attack.begin(), Gradients(counted, rough), rough, short.stages)
+    for stage, draw in sorted(met):
+        uses = [use for use in rng.USES.values() if any(stage in part for part in use.stages) and draw in use.draws]
+        assert len(uses) == 1, (stage, draw)
+    stages = {stage for stage, _ in met}
+    for name in ("START", "SQUARE", "JITTER", "TWIN", "RAYS", "HOP_SKIP_JUMP", "CHECK_START", "CHECK_MEMORY"):
+        assert rng.Stream[name] in stages, name
+    assert {rng.wave_stage(2), rng.wave_stage(302), rng.Stream.NOISE + 1, rng.Stream.NOISE + 201} <= stages

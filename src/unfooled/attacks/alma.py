@@ -187,7 +187,8 @@ def _alive(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | No
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():
         return g
-    noise = rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), dtype=x.dtype)
+    seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
+    noise = rng.normal(seeds, tuple(x.shape[1:]), dtype=x.dtype)
     return where_rows(dead, threat.steepest(noise), g)
 
 

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from unfooled.core import rng
 from unfooled.core.ascent import Auto, ascend
 from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, decided, loss_and_gradient, unbounded
 from unfooled.core.goals import checked_once, fooled, fooling, logits_at
@@ -78,7 +79,9 @@ def bisect(
             ball, inner = threat.with_eps(radii.now(near)[rows]), x[rows]
             first, fresh = ball.project(where_rows(near, best.z, z)[rows], inner), r == 0 and start is None
             if radii.again.any() or fresh:
-                first = where_rows(radii.again[rows] | fresh, ball.sample(inner, generator, stage=r), first)
+                stage = rng.Stream.BISECTION if r else rng.Stream.START
+                drawn = ball.sample(inner, generator, draw=r, stage=stage)
+                first = where_rows(radii.again[rows] | fresh, drawn, first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
             found = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)
             hit = torch.zeros_like(near)

@@ -71,7 +71,7 @@ def hop_skip_jump(
     threat = unbounded(norm, (2, math.inf))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
-    seed = rng.seeds(x, generator, stage=53)
+    seed = rng.seeds(x, generator, stage=rng.Stream.HOP_SKIP_JUMP)
     walk = _Walk(checked_once(model, y), x, y, threat, steps, targeted=targeted, seed=seed)
     live = walk.begin(start)
     t = 0

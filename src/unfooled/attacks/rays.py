@@ -68,7 +68,8 @@ def rays(
     live = ~fooled(read_logits(model, x, y), y, targeted=targeted)
     if not bool(live.any()):
         return out
-    search = _Search(x[live], None if start is None else start[live], rng.seeds(x[live], generator, stage=47))
+    seeds = rng.seeds(x[live], generator, stage=rng.Stream.RAYS)
+    search = _Search(x[live], None if start is None else start[live], seeds)
     label = y[live]
     for _ in range(steps - 1):
         z = search.propose()

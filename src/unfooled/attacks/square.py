@@ -91,7 +91,7 @@ def square(
         fooling(model, y, loss, targeted=targeted),
         x,
         threat,
-        rng.seeds(x, generator, stage=17),
+        rng.seeds(x, generator, stage=rng.Stream.SQUARE),
         steps=steps,
         p=p,
         start=start,
@@ -213,7 +213,7 @@ class _Bumps:
         delta = torch.zeros_like(image)
         for i, top in enumerate(range(0, h - tile + 1, tile)):
             for j, left in enumerate(range(0, w - tile + 1, tile)):
-                u = rng.uniform(seed, (c,), draw=1 + i * w + j)
+                u = rng.uniform(seed, (c,), draw=-1 - i * w - j)  # below 0: from 2 on draws are those of queries
                 sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
                 delta[:, :, top : top + tile, left : left + tile] = _bump(tile, tile, x, self.threat.norm) * sign
         unit = delta / per_sample(self.threat.size(delta).clamp_min(TINY), delta)

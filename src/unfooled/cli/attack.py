@@ -80,13 +80,13 @@ def search(
     from unfooled.cli import show
     from unfooled.core.model.batching import fitting_batch
     from unfooled.core.model.modes import counted
-    from unfooled.evaluation.checks.subject import get_to_know
+    from unfooled.evaluation.checks.subject import inspect_model
     from unfooled.evaluation.verify import verify
     from unfooled.runs.files import write_whole
     from unfooled.statistics import intervals
 
     x, y, found = given.x, given.y, []
-    subject = get_to_know(given.model, x, y)
+    subject = inspect_model(given.model, x, y)
     batch = batch or fitting_batch(subject.model, x)
     run, said = catalog.attack(asked["attack"], steps=asked["steps"], restarts=asked["restarts"], batch=batch)
     with show.bars(quiet) as progress, counted(subject.model) as model:

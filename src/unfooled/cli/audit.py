@@ -170,7 +170,7 @@ def judge(
     """Bind the names to functions and run the audit with progress bars."""
     from unfooled.cli import show
     from unfooled.core.model.batching import fitting_batch
-    from unfooled.evaluation.audit.audit import Plan, audit
+    from unfooled.evaluation.audit import Plan, audit
 
     if attack is None and (steps is not None or restarts != 1):
         attack = "apgd-ce" if allowed.norm >= 2 else "pgd-margin"
@@ -199,12 +199,10 @@ def judge(
             out=out,
             seed=seed,
             classes=given.classes,
-            about=about,
-            options=given.options,
+            about={**about, "options": given.options, "warnings": given.warnings},
             chunk=chunk,
             batch=batch,
             progress=progress,
-            warnings=given.warnings,
         )
 
 

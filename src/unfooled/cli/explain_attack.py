@@ -122,6 +122,7 @@ def search(given: options.Inputs, target: Tensor, explain: Any, how: Asked, *, s
     """Attack, judge, and score beside chance."""
     import torch
 
+    from unfooled.attacks import Search
     from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
     from unfooled.distances.maps.locality import as_maps
     from unfooled.evaluation.explanations.judge import ATTACKED, STATUSES, explanation_robustness
@@ -141,7 +142,8 @@ def search(given: options.Inputs, target: Tensor, explain: Any, how: Asked, *, s
     objective = catalog.resolve(path)(**{name: {"k": k, "w": how.w, "mask": mask}[name] for name in takes})
     decides, aim = DECIDES[how.objective], _aim(how.objective, mask)
     found = explanation_robustness(
-        model, x, target, how.threat, explain, objectives=(objective,), steps=how.steps, restarts=how.restarts,
+        model, x, target, how.threat, explain, objectives=(objective,),
+        search=Search(how.steps, restarts=how.restarts),
         scores={
             "lens": partial(lens_recall, k=k, w=how.w), "top_k": partial(top_k_intersection, k=k), "kendall": kendall,
             **({} if aim is None else {decides: partial(_negative, aim)}),

@@ -90,7 +90,12 @@ class Threat(ABC):
         """Draw a random change of size at most eps."""
 
     def sample(
-        self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
     ) -> Tensor:
         """Draw a random point of the threat for each sample; equal sample, seed, stage and draw give equal points."""
         return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
@@ -153,7 +158,12 @@ class Linf(Threat):
         return eps * (2 * rng.uniform(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype) - 1)
 
     def corner(
-        self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
     ) -> Tensor:
         """Draw a random corner of the ball, x +- eps in each coordinate, clamped to the box."""
         u = rng.uniform(rng.seeds(x, generator, stage=stage), tuple(x.shape[1:]), draw=draw, dtype=x.dtype)

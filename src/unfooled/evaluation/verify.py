@@ -1,4 +1,4 @@
-"""The only judge: is the point allowed, did the label change, how far is it?"""
+"""The only judge of points: is a point allowed, did the label change, how far is it?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import checked_once, fooled
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -20,13 +20,13 @@ class Verdict:
     """What is true of each proposed point, one entry a sample.
 
     Attributes:
-        inside: within the ball and the box, up to the tolerance, (B,) bool.
-        success: the label is lost (or the target hit) by an allowed point, or was lost before, (B,) bool.
-        distance: the threat's norm of the change; 0 where already wrong, inf where there is no success, (B,).
-        queries: forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
-        undefined: the model's logits there are NaN or infinite: no decision, hence no success, (B,) bool.
-        rate: share of the draws in which the label was lost (one draw for a deterministic model), (B,).
-        prediction: the class predicted at x_adv (in the last draw), (B,) int64.
+        inside: Whether it lies within the ball and the box, up to the tolerance, (B,) bool.
+        success: Whether the label is lost (or the target hit) by an allowed point, or was lost before, (B,) bool.
+        distance: Size of the change in the threat's norm; 0 where already wrong, inf where there is no success, (B,).
+        queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
+        undefined: Whether the logits there are NaN or infinite: no decision, hence no success, (B,) bool.
+        rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
+        prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
 
     inside: Tensor
@@ -63,22 +63,22 @@ def verify(
     """Judge proposed points; nothing that an attack says of itself is used.
 
     Args:
-        model: any callable to logits.
-        x: clean inputs, (B, *D).
-        y: labels, or targets when `targeted`, (B,).
-        x_adv: proposed points, (B, *D).
-        threat: what is allowed; `eps = math.inf` allows the whole box.
-        targeted: success is to hit y.
-        tol: how far the size may exceed eps and a coordinate the box (relative to eps where that is above 1).
-        levels: 256 judges the points as 8-bit images, rounded towards x.
-        draws: of a random model; success is a majority, `rate` the frequency.
-        batch: samples per forward.
+        model: Any callable to logits.
+        x: Clean inputs, (B, *D).
+        y: Labels, or targets when `targeted`, (B,).
+        x_adv: Proposed points, (B, *D).
+        threat: Constraint set; `eps = math.inf` allows the whole box.
+        targeted: Count hitting y as success.
+        tol: Tolerance of the size and of the box, relative to eps where that is above 1.
+        levels: Levels of a coordinate: 256 judges the points as 8-bit images, rounded towards x. None: as they are.
+        draws: Evaluations of a random model; success is a majority, `rate` the frequency.
+        batch: Samples computed at once.
 
     Returns:
         A `Verdict`. Cost: 2 draws forwards a sample (x and x_adv).
 
     Raises:
-        BadInput: shapes that do not agree, inputs that are no images of the unit box.
+        BadInput: Shapes that do not agree, or inputs that are no images of the unit box.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -91,33 +91,33 @@ def verify(
     proposed = where_rows(finite, x_adv, x)
     if levels is not None:
         proposed = on_levels(proposed, x, levels)
-    eps = torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device)
     size = threat.size(proposed - x)
-    low, high = flat(proposed).amin(1), flat(proposed).amax(1)
-    inside = finite & (size <= eps + tol * eps.clamp(min=1).nan_to_num(posinf=1))
-    inside &= (low >= threat.box.low - tol) & (high <= threat.box.high + tol)
-
-    lost = torch.zeros(len(x), device=x.device)
-    already = torch.zeros(len(x), device=x.device)
-    undefined = ~finite
-    prediction = torch.zeros_like(y)
+    inside = finite & _allowed(x, proposed, size, threat, tol)
+    lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+    undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
     for rows in torch.arange(len(x), device=x.device).split(batch):
         for _ in range(draws):
-            clean = read_logits(model, x[rows], y[rows])
-            moved = read_logits(model, proposed[rows])
+            clean, moved = reader(x[rows]), reader(proposed[rows])
             already[rows] += fooled(clean, y[rows], targeted=targeted)
             lost[rows] += fooled(moved, y[rows], targeted=targeted)
             undefined[rows] |= ~torch.isfinite(moved).all(1)
             prediction[rows] = moved.argmax(1)
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
-    distance = torch.where(success, size, torch.inf).masked_fill(wrong, 0)
     return Verdict(
         inside=inside,
         success=success,
-        distance=distance,
+        distance=torch.where(success, size, torch.inf).masked_fill(wrong, 0),
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined,
         rate=torch.where(inside, lost, already) / draws,
         prediction=prediction,
     )
+
+
+def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:
+    """Return which points lie within the ball and the box, up to the tolerance, (B,) bool."""
+    eps = torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device)
+    low, high = flat(z).amin(1), flat(z).amax(1)
+    near = size <= eps + tol * eps.clamp(min=1).nan_to_num(posinf=1)
+    return near & (low >= threat.box.low - tol) & (high <= threat.box.high + tol)

@@ -92,7 +92,7 @@ def noise_of(seeds: Tensor, draws: range, like: Tensor) -> Tensor:
 
 def _seeds(x: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
     if seed is None:
-        return rng.seeds(x, generator)
+        return rng.seeds(x, generator, stage=rng.Stream.SMOOTHING)
     seeds = torch.as_tensor(seed, dtype=torch.int64, device=x.device)
     if seeds.ndim > 1 or (seeds.ndim == 1 and len(seeds) != len(x)):
         raise BadInput(f"seed has shape {tuple(seeds.shape)}; give one number, or one per sample, ({len(x)},)")

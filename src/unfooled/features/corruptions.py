@@ -56,7 +56,7 @@ def check_images(x: Tensor, index: Tensor | None = None) -> None:
         raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be one int64 a sample, ({len(x)},)")
 
 
-def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int = 0) -> Tensor:
+def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int) -> Tensor:
     """One seed a sample, (B,) int64: from its bytes, or from its place in the data set."""
     return rng.seeds(x if index is None else index.to(x.device)[:, None], seed, stage=stage)
 
@@ -119,7 +119,8 @@ def half_normal_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, 
         BadInput: x is no batch of images in the unit box, or index does not fit it.
     """
     check_images(x, index)
-    noise = rng.normal(keys(x, seed, index, stage=1), tuple(x.shape[1:]), dtype=torch.float64)
+    own = keys(x, seed, index, stage=rng.Stream.HALF_NORMAL_NOISE)
+    noise = rng.normal(own, tuple(x.shape[1:]), dtype=torch.float64)
     return _noisy(x, noise * std)
 
 
@@ -135,7 +136,7 @@ def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, sha
     """
     check_images(x, index)
     n, m = _counts(x, share)
-    u = rng.uniform(keys(x, seed, index, stage=2), (1,), dtype=torch.float64)[:, 0]
+    u = rng.uniform(keys(x, seed, index, stage=rng.Stream.STROKE_REMOVAL), (1,), dtype=torch.float64)[:, 0]
     return _without(x, (u * (n - m - 1)).to(torch.int64), m)
 
 
@@ -227,6 +228,6 @@ def random_group(
         (B, *D). A new seed a step gives new draws; see `training.Augmented`.
     """
     whole = groups(x, seed=seed, index=index, corruptions=corruptions)
-    u = rng.uniform(keys(x, seed, index, stage=3), (1,), dtype=torch.float64)[:, 0]
+    u = rng.uniform(keys(x, seed, index, stage=rng.Stream.CORRUPTION), (1,), dtype=torch.float64)[:, 0]
     chosen = (u * whole.shape[1]).to(torch.int64)
     return whole.gather(1, per_sample(chosen, x).to(torch.int64).unsqueeze(1).expand(-1, 1, *x.shape[1:])).squeeze(1)

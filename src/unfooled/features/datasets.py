@@ -271,7 +271,8 @@ def _targets(kind: str, y: Tensor, seed: int, k: int) -> Tensor:
     y = y.cpu()
     if kind == "d-det":
         return (y + 1) % k
-    u = rng.uniform(rng.seeds(torch.arange(len(y))[:, None], seed, stage=31), (1,), dtype=torch.float64)[:, 0]
+    seeds = rng.seeds(torch.arange(len(y))[:, None], seed, stage=rng.Stream.RELABELLING)
+    u = rng.uniform(seeds, (1,), dtype=torch.float64)[:, 0]
     return (u * k).to(torch.int64)
 
 
@@ -317,7 +318,7 @@ def smallest_threat(
 
 def _starts(x: Tensor, source: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
     """First points of the rows `source`, and the rows that they are; one number a row, whatever its label."""
-    key = rng.seeds(source[:, None], seed, stage=32)
+    key = rng.seeds(source[:, None], seed, stage=rng.Stream.INVERSION)
     if kind == "grey":
         return torch.full_like(x[source], 0.5), torch.full_like(source, GREY)
     if kind == "noise":

@@ -52,7 +52,7 @@ def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons
         BadInput: x is no batch of images in the unit box, or index does not fit it.
     """
     check_images(x, index)
-    u = _uniform(x, seed, index, 11, *x.shape[1:])
+    u = _uniform(x, seed, index, rng.Stream.SHOT_NOISE, *x.shape[1:])
     rate = photons * x.to(torch.float64)
     term = torch.exp(-rate)  # P(k), and below P(<= k): the count is the first k with u below it
     below, count = term.clone(), torch.zeros_like(rate)
@@ -67,7 +67,7 @@ def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, shar
     """Set this share of the pixels to 0 or 1, as often the one as the other. Arguments as for `shot_noise`."""
     check_images(x, index)
     place = (*([1] * (x.ndim - 3)), *x.shape[-2:])
-    u = _uniform(x, seed, index, 12, *place)
+    u = _uniform(x, seed, index, rng.Stream.IMPULSE_NOISE, *place)
     return torch.where(u < share / 2, torch.zeros_like(x), torch.where(u >= 1 - share / 2, torch.ones_like(x), x))
 
 
@@ -78,7 +78,7 @@ def glass_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, reach: 
     h, w = x.shape[-2:]
     still = torch.eye(2, 3, dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
     grid = F.affine_grid(still, list(images.shape), align_corners=False)
-    shift = 2 * reach * (2 * _uniform(x, seed, index, 13, h, w, 2) - 1)
+    shift = 2 * reach * (2 * _uniform(x, seed, index, rng.Stream.GLASS_BLUR, h, w, 2) - 1)
     grid = grid + (shift / torch.tensor([w, h], device=x.device)).to(x)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1).reshape(x.shape)
 
@@ -86,7 +86,7 @@ def glass_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, reach: 
 def motion_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, length: float = 6.0) -> Tensor:
     """Average along a segment of `length` pixels in a random direction. Arguments as for `shot_noise`."""
     check_images(x, index)
-    angle = math.pi * _uniform(x, seed, index, 14, 1)[:, 0]
+    angle = math.pi * _uniform(x, seed, index, rng.Stream.MOTION_BLUR, 1)[:, 0]
     side = torch.tensor([x.shape[-1], x.shape[-2]], dtype=angle.dtype, device=x.device)
     step = 2 * torch.stack([angle.cos(), angle.sin()], 1) / side
     stops = torch.linspace(-length / 2, length / 2, max(2, math.ceil(length) + 1)).tolist()
@@ -107,7 +107,7 @@ def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: fl
     Arguments as for `shot_noise`, and `degrees`. Nothing is scaled, on images that are not square either.
     """
     check_images(x, index)
-    u = _uniform(x, seed, index, 15, 2)
+    u = _uniform(x, seed, index, rng.Stream.ROTATION, 2)
     angle = math.radians(degrees) * (1 + u[:, 0]) / 2 * torch.where(u[:, 1] < 0.5, -1.0, 1.0)
     ratio = x.shape[-2] / x.shape[-1]
     rows = [angle.cos(), -angle.sin() * ratio, angle.sin() / ratio, angle.cos()]
@@ -117,7 +117,7 @@ def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: fl
 def scale(x: Tensor, *, seed: int = 0, index: Tensor | None = None, least: float = 0.6) -> Tensor:
     """Shrink about the middle, to `least` of the size up to half way back to 1. Arguments as for `shot_noise`."""
     check_images(x, index)
-    factor = least + (1 - least) / 2 * _uniform(x, seed, index, 16, 1)
+    factor = least + (1 - least) / 2 * _uniform(x, seed, index, rng.Stream.SCALE, 1)
     matrix = torch.eye(2, dtype=torch.float64, device=x.device) / per_sample(factor[:, 0], factor[:, :, None])
     return _moved(x, _affine(x, matrix=matrix))
 
@@ -125,7 +125,7 @@ def scale(x: Tensor, *, seed: int = 0, index: Tensor | None = None, least: float
 def translate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.2) -> Tensor:
     """Shift by half of `share` of the side up to all of it, in a random direction. Arguments as for `shot_noise`."""
     check_images(x, index)
-    u = _uniform(x, seed, index, 17, 2)
+    u = _uniform(x, seed, index, rng.Stream.TRANSLATION, 2)
     angle, size = 2 * math.pi * u[:, 0], share * (1 + u[:, 1])  # coordinates are 2 wide: half of share is share
     return _moved(x, _affine(x, shift=size[:, None] * torch.stack([angle.cos(), angle.sin()], 1)))
 
@@ -145,7 +145,7 @@ def fog(x: Tensor, *, seed: int = 0, index: Tensor | None = None, strength: floa
     clouds = torch.zeros(len(x), 1, *x.shape[-2:], dtype=torch.float64, device=x.device)
     for octave in range(4):
         cells = 2 ** (octave + 1)
-        field = _uniform(x, seed, index, 20 + octave, 1, cells, cells)
+        field = _uniform(x, seed, index, rng.Stream.FOG + octave, 1, cells, cells)
         clouds = clouds + F.interpolate(field, x.shape[-2:], mode="bilinear", align_corners=True) / 2**octave
     low, high = clouds.amin((1, 2, 3), keepdim=True), clouds.amax((1, 2, 3), keepdim=True)
     clouds = ((clouds - low) / (high - low).clamp_min(1e-12)).to(x)
@@ -159,7 +159,7 @@ def zigzag(x: Tensor, *, seed: int = 0, index: Tensor | None = None, strength: f
     column = torch.arange(w, dtype=torch.float64, device=x.device)
     wave = (6 * column / max(w - 1, 1)) % 2  # three periods; a triangle of height 1
     wave = torch.minimum(wave, 2 - wave)
-    u = _uniform(x, seed, index, 18, 2)
+    u = _uniform(x, seed, index, rng.Stream.ZIGZAG, 2)
     height = h / 4 * (1 + u[:, :1])
     line = (h - 1 - height) * u[:, 1:] + height * wave
     away = (torch.arange(h, dtype=torch.float64, device=x.device)[:, None] - line[:, None]).abs()

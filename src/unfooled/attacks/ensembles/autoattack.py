@@ -21,19 +21,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.apgd import apgd, shrinking
-from unfooled.attacks.ensembles.cascade import Point
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.ensembles.stages import towards
 from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Ascent, Auto, ascend
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
@@ -42,11 +45,31 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
 from unfooled.runs.chunks import Rows, Run
-from unfooled.runs.records import Config
 
 STEPS, TARGETS, QUERIES, SCHEDULE = 100, 9, 5000, 10_000
-RESTARTS_L1, TARGETS_L1 = 5, 5  # of APGD and APGD-T in L1, as published
-AUTOATTACK = "autoattack"  # what records and the command line call this effort
+RESTARTS_L1, TARGETS_L1 = 5, 5
+"""Restarts of APGD and targets of APGD-T in L1, as published."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Standing:
+    """Where the ensemble stands.
+
+    Attributes:
+        points: Adversarial examples where one was found, else x, (n, *D).
+        fooled: Whether one was found, (n,) bool.
+        order: Likeliest classes but the label, likeliest first, (n, targets).
+        log: Progress after each attack.
+    """
+
+    points: Tensor
+    fooled: Tensor
+    order: Tensor
+    log: tuple[Progress, ...] = ()
+
+    def noted(self, ledger: Ledger, method: str) -> Self:
+        """Return the standing with the curve's next point."""
+        return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled)))
 
 
 def autoattack(
@@ -56,28 +79,28 @@ def autoattack(
     threat: Threat,
     *,
     seed: int = 0,
-    log: list[Point] | None = None,
+    log: list[Progress] | None = None,
     batch: int | None = None,
-    run: Run | None = None,
+    run: Run | Ledger | None = None,
 ) -> Tensor:
     """Attack with AutoAttack-standard.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K), K >= 4. Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K), K >= 4. Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        seed: of everything random.
-        log: receives a `Point` after each attack: passes a sample and the accuracy left.
-        batch: samples alive at once; from the free memory where None.
-        run: where finished chunks are kept; in memory where None.
+        seed: Random seed.
+        log: Receives a `Progress` after each attack: passes a sample, and the accuracy left.
+        batch: Samples computed at once. None: as many as fit well in memory.
+        run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
         Points inside the threat, (B, *D): an adversarial example where one was found, else x. Success is for `verify`
         to say.
 
     Raises:
-        BadInput: another norm or box, fewer than 4 classes, or inputs that cannot be used.
+        BadInput: Another norm or box, fewer than 4 classes, or inputs that cannot be used.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -87,155 +110,143 @@ def autoattack(
         raise BadInput(
             f"autoattack works in the unit box, the threat's is {threat.box}; use the cascade (--effort normal)"
         )
-    config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
-    kept = run or Run(None, config, chunk=max(len(x), 1))
-    work = _Standard(Counted(model), x, y, threat.bounded(x), seed, batch or fitting_batch(model, x), kept)
+    counted, batch = Counted(model), batch or fitting_batch(model, x)
+    problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
+    ledger = Ledger.of(run, len(x))
     with frozen(model):
-        work.perform()
+        standing = _begin(problem, ledger)  # which checks what the model returns
+        with trusted():
+            for method, attack in ATTACKS.items():
+                standing = _stage(problem, standing, ledger, method, attack)
     if log is not None:
-        log.extend(work.log)
-    return work.best
+        log.extend(standing.log)
+    return standing.points
 
 
-@dataclass
-class _Standard:
-    """One evaluation under way: what has been found, and the four attacks."""
+def _key(method: str) -> StageKey:
+    return StageKey(Family.AUTOATTACK, method)
 
-    model: Counted
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    seed: int
-    batch: int
-    run: Run
-    log: list[Point] = field(default_factory=list)
 
-    def perform(self) -> None:
-        """Every attack in turn, on those that stand, until nobody does."""
-        clean = self.run.map("autoattack-clean", self.clean, len(self.x), model=self.model)
-        self.best = self.x.clone()
-        self.fooled, self.order = (clean[k].to(self.x.device) for k in ("fooled", "order"))
-        self.note("clean")
-        for name, attack in (
-            ("apgd-ce", self.apgd_ce), ("apgd-t", self.apgd_t), ("fab-t", self.fab_t), ("square", self.square),
-        ):  # fmt: skip
-            rows = (~self.fooled).nonzero()[:, 0]
-            if len(rows):
-                self.stage(name, attack, rows[rng.sample_keys(self.x[rows]).argsort(stable=True)])
+def _begin(problem: Problem, ledger: Ledger) -> _Standing:
+    """Find the samples that are wrong already, and the likeliest other classes of the rest."""
 
-    def stage(self, name: str, attack: Callable[[Tensor], Tensor], rows: Tensor) -> None:
-        """One attack on `rows`, chunk by chunk."""
-
-        def work(positions: Tensor) -> Rows:
-            at = rows[positions.to(rows.device)]
-            z = attack(at)
-            return {"z": z, "fooled": fooled(self.look(z), self.y[at])}
-
-        found = {
-            k: v.to(rows.device)
-            for k, v in self.run.map(f"autoattack-{name}", work, len(rows), model=self.model).items()
-        }
-        self.best[rows] = where_rows(found["fooled"], found["z"], self.best[rows])
-        self.fooled[rows] |= found["fooled"]
-        self.note(name)
-
-    def note(self, name: str) -> None:
-        """Add a point to the curve."""
-        spent = [self.run.passes[k] for k in self.run.passes if k.startswith("autoattack-")]
-        n = len(self.x)
-        left = 1 - float(self.fooled.double().mean())
-        self.log.append(Point(name, sum(f for f, _ in spent) / n, sum(b for _, b in spent) / n, left))
-
-    def look(self, z: Tensor) -> Tensor:
-        """The logits, (b, K)."""
+    def work(rows: Tensor) -> Rows:
+        part = problem.take(rows.to(problem.x.device))
         with torch.no_grad():
-            return torch.cat([read_logits(self.model, part) for part in z.split(self.batch)])
-
-    def clean(self, rows: Tensor) -> Rows:
-        """Who is wrong already, and the likeliest other classes of the rest."""
-        rows = rows.to(self.x.device)
-        with torch.no_grad():
-            logits = torch.cat([read_logits(self.model, self.x[r], self.y[r]) for r in rows.split(self.batch)])
-        y, k = self.y[rows], logits.shape[1]
+            logits = read_logits(part.model, part.x, part.y, batch=part.batch)
+        k = logits.shape[1]
         if k < 4:
             raise BadInput(
                 f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade "
                 "(--effort normal)"
             )
-        order = logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
-        return {"fooled": fooled(logits, y), "order": order[:, : min(TARGETS, k - 1)]}
+        order = logits.scatter(1, part.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+        return {"fooled": fooled(logits, part.y), "order": order[:, : min(TARGETS, k - 1)]}
 
-    def start(self, x: Tensor, threat: Threat, draw: int) -> Tensor:
-        """A random point on the surface of the ball, then the box."""
-        seeds, shape = rng.seeds(x, self.seed, stage=200), tuple(x.shape[1:])
-        if isinstance(threat, Linf):
-            u = 2 * rng.uniform(seeds, shape, draw=draw, dtype=x.dtype) - 1
-            u = u / per_sample(flat(u).abs().amax(1).clamp_min(TINY), u)
+    clean = ledger.map(_key("clean"), work, len(problem.x), model=problem.model)
+    lost, order = (clean[name].to(problem.x.device) for name in ("fooled", "order"))
+    return _Standing(problem.x.clone(), lost, order).noted(ledger, "clean")
+
+
+_Attack = Callable[[Problem, Tensor], Tensor]
+"""`(problem, order of its samples' classes) -> points`."""
+
+
+def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, attack: _Attack) -> _Standing:
+    """Run one attack on the samples that stand, chunk by chunk."""
+    rows = (~standing.fooled).nonzero()[:, 0]
+    if not len(rows):
+        return standing
+    rows = rows[rng.sample_keys(problem.x[rows]).argsort(stable=True)]
+
+    def work(positions: Tensor) -> Rows:
+        at = rows[positions.to(rows.device)]
+        part = problem.take(at)
+        points = attack(part, standing.order[at])
+        return {"points": points, "fooled": fooled(part.logits(points), part.y)}
+
+    result = ledger.map(_key(method), work, len(rows), model=problem.model)
+    points, lost = (result[name].to(rows.device) for name in ("points", "fooled"))
+    best = where_rows(lost, points, standing.points[rows])
+    after = replace(
+        standing,
+        points=standing.points.index_copy(0, rows, best),
+        fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
+    )
+    return after.noted(ledger, method)
+
+
+def _start(problem: Problem, draw: int) -> Tensor:
+    """Return a random point on the surface of each ball, then in the box."""
+    x, threat = problem.x, problem.threat
+    seeds, shape = rng.seeds(x, problem.seed, stage=rng.Stream.AUTOATTACK), tuple(x.shape[1:])
+    if isinstance(threat, Linf):
+        u = 2 * rng.uniform(seeds, shape, draw=draw, dtype=x.dtype) - 1
+        u = u / per_sample(flat(u).abs().amax(1).clamp_min(TINY), u)
+    else:
+        u = threat.steepest(rng.normal(seeds, shape, draw=draw, dtype=x.dtype))
+    return threat.project(x + per_sample(threat.eps, x) * u, x)
+
+
+def _ascended(problem: Problem, objective: Objective, draw: int) -> Ascent:
+    """Climb with APGD from a random start, in Linf and L2."""
+    start = _start(problem, draw)
+    return ascend(objective, problem.x, problem.threat, steps=STEPS, rule=Auto(), start=start, batch=problem.batch)
+
+
+def _apgd_ce(problem: Problem, order: Tensor) -> Tensor:
+    """APGD on the cross-entropy."""
+    p = problem
+    if p.threat.norm == 1:
+        source = torch.Generator().manual_seed(p.seed)
+        return apgd(
+            p.model, p.x, p.y, p.threat, steps=STEPS, loss=losses.cross_entropy, restarts=RESTARTS_L1, batch=p.batch,
+            generator=source,
+        )  # fmt: skip
+    return _ascended(p, fooling(p.model, p.y, losses.cross_entropy), 0).z
+
+
+def _apgd_t(problem: Problem, order: Tensor) -> Tensor:
+    """APGD on the targeted DLR, one class after the other."""
+    z = problem.x.clone()
+    live = torch.arange(len(z), device=z.device)
+    sparse = problem.threat.norm == 1
+    for k in range(min(TARGETS_L1, order.shape[1]) if sparse else order.shape[1]):
+        part = problem.take(live)
+        goal = towards(part, order[live, k], losses.dlr_targeted)
+        if sparse:
+            source = rng.derived(part.seed, rng.Numbers.AUTOATTACK_L1[k])
+            points = shrinking(goal, part.x, part.threat, STEPS, None, part.batch, source)
+            done = fooled(part.logits(points), part.y)
         else:
-            u = threat.steepest(rng.normal(seeds, shape, draw=draw, dtype=x.dtype))
-        return threat.project(x + per_sample(threat.eps, x) * u, x)
+            climb = _ascended(part, goal, 1 + k)
+            points, done = climb.z, climb.done
+        z[live[done]] = points[done]
+        live = live[~done]
+        if not len(live):
+            break
+    return z
 
-    def apgd_ce(self, at: Tensor) -> Tensor:
-        """APGD on the cross-entropy."""
-        x, y, threat = self.x[at], self.y[at], self.threat.take(at)
-        if threat.norm == 1:
-            source = torch.Generator().manual_seed(self.seed)
-            found = partial(apgd, steps=STEPS, loss=losses.cross_entropy, restarts=RESTARTS_L1, batch=self.batch)
-            return found(self.model, x, y, threat, generator=source)
-        objective = fooling(self.model, y, losses.cross_entropy)
-        return self.ascended(objective, x, threat, 0).z
 
-    def ascended(self, objective: Objective, x: Tensor, threat: Threat, draw: int) -> Ascent:
-        """APGD from a random start in Linf and L2."""
-        start = self.start(x, threat, draw)
-        return ascend(objective, x, threat, steps=STEPS, rule=Auto(), start=start, batch=self.batch)
+def _fab_t(problem: Problem, order: Tensor) -> Tensor:
+    """FAB-T; what it finds farther away than eps is no success."""
+    parts = []
+    for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
+        p = problem.take(rows)
+        source = torch.Generator().manual_seed(p.seed)
+        z = fab(p.model, p.x, p.y, p.threat.norm, targets=TARGETS, steps=STEPS, eps=p.threat.eps, generator=source)
+        parts.append(where_rows(p.threat.size(z - p.x) <= torch.as_tensor(p.threat.eps), z, p.x))
+    return torch.cat(parts)
 
-    def apgd_t(self, at: Tensor) -> Tensor:
-        """APGD on the targeted DLR, one class after the other."""
-        z = self.x[at]
-        open_ = torch.arange(len(at), device=at.device)
-        for k in range(self.order.shape[1] if self.threat.norm != 1 else min(TARGETS_L1, self.order.shape[1])):
-            rows = at[open_]
-            x, threat, label, goal = self.x[rows], self.threat.take(rows), self.y[rows], self.order[rows, k]
 
-            def towards(p: Tensor, live: Tensor, label: Tensor = label, goal: Tensor = goal) -> tuple[Tensor, Tensor]:
-                logits = read_logits(self.model, p)
-                return losses.dlr_targeted(goal[live])(logits, label[live]), fooled(logits.detach(), label[live])
+def _square(problem: Problem, order: Tensor) -> Tensor:
+    """Random search."""
+    parts = []
+    for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
+        p, source = problem.take(rows), torch.Generator().manual_seed(problem.seed)
+        parts.append(square(p.model, p.x, p.y, p.threat, steps=QUERIES, schedule=SCHEDULE, generator=source))
+    return torch.cat(parts)
 
-            if threat.norm == 1:
-                source = torch.Generator().manual_seed((self.seed * 1009 + 1 + k) & 0x7FFFFFFF)
-                p = shrinking(towards, x, threat, STEPS, None, self.batch, source)
-                done = fooled(self.look(p), label)
-            else:
-                found = self.ascended(towards, x, threat, 1 + k)
-                p, done = found.z, found.done
-            z[open_[done]] = p[done]
-            open_ = open_[~done]
-            if not len(open_):
-                break
-        return z
 
-    def fab_t(self, at: Tensor) -> Tensor:
-        """FAB-T; what it finds farther away than eps is no success."""
-        parts = []
-        for rows in at.split(self.batch):
-            x, threat = self.x[rows], self.threat.take(rows)
-            source = torch.Generator().manual_seed(self.seed)
-            z = fab(
-                self.model, x, self.y[rows], threat.norm, targets=TARGETS, steps=STEPS, eps=threat.eps, generator=source
-            )
-            parts.append(where_rows(threat.size(z - x) <= torch.as_tensor(threat.eps), z, x))
-        return torch.cat(parts)
-
-    def square(self, at: Tensor) -> Tensor:
-        """Random search."""
-        parts = []
-        for rows in at.split(self.batch):
-            source = torch.Generator().manual_seed(self.seed)
-            threat = self.threat.take(rows)
-            parts.append(
-                square(
-                    self.model, self.x[rows], self.y[rows], threat, steps=QUERIES, schedule=SCHEDULE, generator=source
-                )
-            )
-        return torch.cat(parts)
+ATTACKS: dict[str, _Attack] = {"apgd-ce": _apgd_ce, "apgd-t": _apgd_t, "fab-t": _fab_t, "square": _square}
+"""The attacks in their order."""

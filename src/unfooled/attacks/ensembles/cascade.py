@@ -18,36 +18,38 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Frontier, Searches, Sparse, Stage, Waves, targets
+from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
 from unfooled.attacks.gradients.averaged import Averaged
-from unfooled.core.checks import check_attack, check_mode, check_run
+from unfooled.core import rng
+from unfooled.core.checks import check_attack, check_mode, check_run, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import Counted, frozen
-from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.runs.chunks import Rows, Run
-from unfooled.runs.records import Config
 
 __all__ = [
+    "EFFORTS",
     "NORMAL",
     "QUICK",
     "THOROUGH",
-    "Ascents",
-    "Bursts",
     "Cascade",
+    "Certify",
     "Effort",
-    "Point",
-    "Searches",
-    "Waves",
+    "Standing",
+    "allowed",
     "cascade",
-    "targets",
+    "fitted",
 ]
 
 Certify = Callable[[Tensor, Tensor, Threat], Tensor]
@@ -56,15 +58,22 @@ Certify = Callable[[Tensor, Tensor, Threat], Tensor]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much the cascade does: its stages in order.
+    """How much the cascade does.
 
     Attributes:
-        name: what records call it.
-        stages: each takes the survivors, or the share of them with the smallest margins.
+        name: Name in records.
+        stages: Stages in order, at most 40; each takes the survivors, or those with the smallest margins.
     """
 
     name: str
     stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.stages) > len(rng.Numbers.ATTACK):
+            raise BadInput(
+                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have random "
+                "numbers of their own"
+            )
 
 
 QUICK = Effort("quick", (Ascents(20), Ascents(40)))
@@ -85,8 +94,9 @@ NORMAL = Effort(
         Searches(2000, 0.03),
     ),
 )
-"""Whoever falls late stood near the boundary before: on two hardened MNIST networks all but 2 of the 22 samples that
-fell after the first stage were among the 15 % with the smallest margins (test images 2,000 to 2,399, seed 0)."""
+"""The default. A sample that is fooled late stood near the boundary before: on two hardened MNIST networks all but 2 of
+the 22 samples that were fooled after the first stage were among the 15 % with the smallest margins (test images 2,000
+to 2,399, seed 0)."""
 THOROUGH = Effort(
     "thorough",
     (
@@ -106,156 +116,172 @@ THOROUGH = Effort(
     ),
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
-FAR = 0.05  # share that must fall among those farther from the boundary for a stage to take more than its share
-ENOUGH = 15  # samples in that half, below which a share says nothing
-PATIENCE = 2  # waves in a row that close nothing, after which no further one is run
+FAR = 0.05
+"""Share that must be fooled of the samples farther from the boundary for a stage to take more than its share."""
+ENOUGH = 15
+"""Samples in that half below which a share says nothing."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """A step of the curve: passes a sample so far, and the accuracy that is left; what the stage itself did."""
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where an attack stands.
 
-    stage: str
-    forward: float
-    backward: float
-    accuracy: float
-    taken: int = 0
-    closed: int = 0
+    Attributes:
+        frontier: Best points so far.
+        log: Progress after each stage.
+    """
+
+    frontier: Frontier
+    log: tuple[Progress, ...] = ()
+
+    def with_progress(self, progress: Progress) -> Self:
+        """Return the standing with one more point of the curve."""
+        return replace(self, log=(*self.log, progress))
 
 
-@dataclass
-class Cascade(Frontier):
-    """One cascade under way: the frontier, and the stages that move it, kept chunk by chunk."""
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """Stages run against a problem; every method takes a standing and returns the next.
 
-    model: Counted
-    run: Run = field(kw_only=True)
-    certify: Certify | None = field(default=None, kw_only=True)
-    prefix: str = field(default="cascade", kw_only=True)
-    log: list[Point] = field(default_factory=list, kw_only=True)
-    certified: Tensor = field(init=False)
-    aside: tuple[int, int] = field(init=False, default=(0, 0))  # passes of diagnostics that are kept in no chunk
+    Attributes:
+        problem: What is attacked.
+        ledger: Where chunks are stored and passes are counted.
+        family: Family of the stages' keys.
+        certify: Tells which samples are proven robust. None: none are.
+    """
 
-    def stage(self, name: str, stage: Stage, draw: int) -> Point:
-        """Attack the survivors, or the part of them that the stage takes; then the next part, where that pays.
+    problem: Problem
+    ledger: Ledger
+    family: Family = Family.CASCADE
+    certify: Certify | None = None
 
-        It pays where of the half of a part that stood farther from the boundary at least `FAR` fell: then margins say
-        little on this model, and those behind may fall as well. Halves of fewer than `ENOUGH` samples tell nothing.
+    def begin(self) -> Standing:
+        """Look at the clean samples; those that are wrong, or certified, are left alone."""
+        x = self.problem.x
+        clean = self._map(StageKey(self.family, "clean"), self._clean, len(x))
+        lost = clean["fooled"].to(x.device)
+        frontier = replace(
+            Frontier.start(x),
+            margins=clean["margins"].to(x.device, x.dtype),
+            fooled=lost,
+            certified=clean["certified"].to(x.device) & ~lost,
+        )
+        return self.noted(Standing(frontier), StageKey(self.family, "clean"), len(x), int(lost.sum()))
+
+    def perform(self, standing: Standing, stages: Sequence[Stage], *, first: int = 0) -> Standing:
+        """Run the stages in turn, until no sample is left.
+
+        Args:
+            standing: Where the attack stands.
+            stages: Stages in order.
+            first: Number of the first stage.
         """
-        order = self.survivors()
-        size = len(self.survivors(stage.share, stage.most))
+        barren: dict[type[Stage], int] = {}
+        for number, stage in enumerate(stages, first):
+            if not bool(standing.frontier.standing.any()):
+                break
+            kind = type(stage)
+            if stage.patience is not None and barren.get(kind, 0) >= stage.patience:
+                continue
+            standing, last = self.stage(standing, stage, number)
+            barren[kind] = 0 if last is not None and last.closed else barren.get(kind, 0) + 1
+        return standing
+
+    def stage(
+        self, standing: Standing, stage: Stage, number: int, *, check: str = ""
+    ) -> tuple[Standing, StageResult | None]:
+        """Attack the survivors that a stage takes, and the next part of them where that pays.
+
+        It pays where of the half of a part that stood farther from the boundary at least `FAR` were fooled: then
+        margins say little on this model, and samples behind them may be fooled as well. Halves of fewer than `ENOUGH`
+        samples decide nothing.
+
+        Args:
+            standing: Where the attack stands.
+            stage: The stage.
+            number: Its number, the draw of its random numbers.
+            check: Id of the check that it belongs to.
+
+        Returns:
+            The next standing, and what the last part found; None where no sample was left.
+        """
+        frontier = standing.frontier
+        order, size = frontier.survivors(), len(frontier.survivors(stage.share, stage.most))
         if size < len(order):
-            order = order[self.margin[order].argsort(descending=True, stable=True)]
+            order = order[frontier.margins[order].argsort(descending=True, stable=True)]
         if stage.most is not None:
             order = order[:size]
-        point, start = self.note(name, 0, 0, keep=False), 0
-        while start < len(order):
-            rows = order[start : start + size]
-            part = name if not start else f"{name}-{start // size}"
-            point, hit = self.part(part, stage, draw, rows)
-            start += size
-            half = hit[len(hit) // 2 :]
+        result = None
+        for part, rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
+            key = StageKey(self.family, stage.name, number, check, part)
+            result = self.attack(standing.frontier, stage, rows, key)
+            standing = Standing(standing.frontier.with_result(result), standing.log)
+            standing = self.noted(standing, key, result.taken, result.closed)
+            half = result.fooled[result.taken // 2 :]
             if len(half) < ENOUGH or float(half.double().mean()) < FAR:
                 break
-        return point
+        return standing, result
 
-    def part(self, name: str, stage: Stage, draw: int, rows: Tensor) -> tuple[Point, Tensor]:
-        """Attack some samples chunk by chunk, then keep what is better; who fell, in the order of `rows`."""
-
-        def work(positions: Tensor) -> Rows:
-            at = rows[positions.to(rows.device)]
-            z = stage.propose(self, at, draw)
-            margin, hit = self.look(z, self.y[at])
-            return {"z": z, "margin": margin, "fooled": hit}
-
-        found = self.run.map(f"{self.prefix}-{name}", work, len(rows), model=self.model)
-        closed, fell = 0, torch.zeros(len(rows), dtype=torch.bool)
-        if found:
-            device = self.x.device
-            value, z, hit = (found[k].to(device) for k in ("margin", "z", "fooled"))
-            value = value.to(self.margin.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
-            better = hit | (value > self.margin[rows]) | self.margin[rows].isinf()
-            closed, fell = int(hit.sum()), hit.cpu()
-            if isinstance(stage, Waves) and closed:
-                new = stage.directions(self, rows[hit], draw)
-                self.learned = new if self.learned is None else torch.cat([self.learned, new])
-            self.best[rows] = where_rows(better, z, self.best[rows])
-            self.margin[rows] = torch.where(better, value, self.margin[rows])
-            self.fooled[rows] |= hit
-        return self.note(name, len(rows), closed), fell
-
-    def note(self, name: str, taken: int, closed: int, *, keep: bool = True) -> Point:
-        """Write the curve's next point."""
-        spent = [self.run.passes[k] for k in self.run.passes if k.startswith(f"{self.prefix}-")]
-        n = max(len(self.x), 1)
-        left = 1 - float(self.fooled.double().mean()) if len(self.x) else 0.0
-        point = Point(name, sum(f for f, _ in spent) / n, sum(b for _, b in spent) / n, left, taken, closed)
-        if keep:
-            self.log.append(point)
-        return point
-
-    def adopt(self, z: Tensor) -> None:
-        """Take over the points of another attack. Cost: 1 F a survivor and draw."""
-        rows = self.survivors()
+    def attack(self, frontier: Frontier, stage: Stage, rows: Tensor, key: StageKey) -> StageResult:
+        """Run a stage on some samples, chunk by chunk, and look at the points that it proposes."""
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
-            margin, hit = self.look(z[at], self.y[at])
-            return {"margin": margin, "fooled": hit}
+            problem = self.problem.take(at)
+            proposal = stage.propose(problem, frontier.take(at), key.number or 0)
+            margins, lost = problem.look(proposal.points)
+            found = {"points": proposal.points, "margins": margins, "fooled": lost}
+            return found if proposal.directions is None else found | {"directions": proposal.directions}
 
-        found = self.run.map(f"{self.prefix}-adopt", work, len(rows), model=self.model)
+        found = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
+        lost, directions = found["fooled"], found.get("directions")
+        learned = None if directions is None else directions[lost]
+        return StageResult(rows, found["points"], found["margins"], lost, learned)
+
+    def adopt(self, standing: Standing, points: Tensor) -> Standing:
+        """Take over the points of another attack for the survivors. Cost: 1 F a survivor and draw."""
+        frontier, key = standing.frontier, StageKey(self.family, "adopt")
+        rows = frontier.survivors()
+
+        def work(positions: Tensor) -> Rows:
+            at = rows[positions.to(rows.device)]
+            margins, lost = self.problem.take(at).look(points[at])
+            return {"margins": margins, "fooled": lost}
+
+        found = self._map(key, work, len(rows))
         if len(rows):
-            self.best[rows], self.margin[rows] = z[rows], found["margin"].to(self.margin)
-            self.fooled[rows] |= found["fooled"].to(self.fooled)
-        self.note("adopt", len(rows), 0)
+            frontier = frontier.with_points(rows, points[rows], found["margins"], found["fooled"].to(frontier.fooled))
+        return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
 
-    def begin(self) -> None:
-        """Look at the clean samples; leave those alone that are wrong, or certified."""
-        clean = self.run.map(f"{self.prefix}-clean", self._clean, len(self.x), model=self.model)
-        self.fooled = clean["fooled"].to(self.x.device)
-        self.margin = clean["margin"].to(self.x.device, self.x.dtype)
-        self.certified = clean["certified"].to(self.x.device) & ~self.fooled
-        self.note("clean", len(self.x), int(self.fooled.sum()))
+    def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:
+        """Return the standing with the curve's next point."""
+        progress = self.ledger.progress(key, standing.frontier.fooled, taken=taken, closed=closed)
+        return standing.with_progress(progress)
 
-    def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
-        """As `Frontier.survivors`, without what is certified."""
-        whole, self.fooled = self.fooled, self.fooled | self.certified
-        rows = super().survivors(share, most)
-        self.fooled = whole
-        return rows
-
-    def perform(self, stages: Sequence[Stage], *, first: int = 0) -> None:
-        """Every stage in turn, until nobody is left."""
-        empty_waves = 0
-        for i, stage in enumerate(stages, first):
-            if bool((self.fooled | self.certified).all()):
-                break
-            if isinstance(stage, Waves) and empty_waves >= PATIENCE:
-                continue
-            point = self.stage(f"{i}-{stage.name}", stage, i)
-            if isinstance(stage, Waves):
-                empty_waves = 0 if point.closed else empty_waves + 1
+    def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int) -> Rows:
+        return self.ledger.map(key, work, n, model=self.problem.model)
 
     def _clean(self, rows: Tensor) -> Rows:
-        x, y = self.x[rows], self.y[rows]
-        margin, hit = self.look(x, y)
-        proven = torch.zeros_like(hit)
+        """Look at clean samples, and check what the model returns for them: later looks trust it."""
+        part = self.problem.take(rows.to(self.problem.x.device))
+        margins, lost = part.look(part.x, check=True)
+        proven = torch.zeros_like(lost)
         if self.certify is not None:
-            proven = self.certify(x, y, self.threat.take(rows.to(x.device))).to(hit)
-        return {"margin": margin, "fooled": hit, "certified": proven}
+            proven = self.certify(part.x, part.y, part.threat).to(lost)
+        return {"margins": margins, "fooled": lost, "certified": proven}
 
 
-def possible(stage: Stage, threat: Threat) -> bool:
-    """Whether a stage knows the threat's norm: there is no random search in L0."""
-    return threat.norm != 0 or not isinstance(stage, Searches)
+def allowed(stage: Stage, threat: Threat) -> bool:
+    """Return whether a stage knows the threat's norm: there is no random search in L0."""
+    return stage.sparse or threat.norm != 0
 
 
 def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
-    """The stages that a threat allows: L0 has sparse attacks instead of random search."""
+    """Return the stages that a threat allows: L0 has sparse attacks instead of random search."""
     if threat.norm != 0:
         return tuple(stages)
-    kept = [s for s in stages if possible(s, threat)]
-    most = max((s.steps for s in stages if isinstance(s, Ascents)), default=20)
-    return (*kept, Sparse(2 * most))
+    depth = max((stage.depth for stage in stages), default=0) or 20
+    return (*(stage for stage in stages if allowed(stage, threat)), Sparse(2 * depth))
 
 
 def cascade(
@@ -268,31 +294,31 @@ def cascade(
     seed: int = 0,
     draws: int = 1,
     certify: Certify | None = None,
-    log: list[Point] | None = None,
+    log: list[Progress] | None = None,
     batch: int | None = None,
-    run: Run | None = None,
+    run: Run | Ledger | None = None,
 ) -> Tensor:
     """Attack with the whole cascade.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
-        threat: what is allowed; its eps may be (B,).
-        effort: `QUICK`, `NORMAL` or `THOROUGH`, or stages of one's own.
-        seed: of every random start.
-        draws: of a random model, averaged at every gradient; the cost is multiplied by it.
-        certify: tells which samples are proven robust; they are not attacked.
-        log: receives a `Point` after each stage: passes a sample and the accuracy left.
-        batch: samples alive at once; from the free memory where None.
-        run: where finished chunks are kept; in memory where None.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Constraint set; its eps may be (B,).
+        effort: `QUICK`, `NORMAL` or `THOROUGH`, or stages of your own.
+        seed: Random seed.
+        draws: Model evaluations averaged per gradient, for a random model; multiplies the cost.
+        certify: Tells which samples are proven robust; they are not attacked. None: none are.
+        log: Receives a `Progress` after each stage: passes a sample, and the accuracy left.
+        batch: Samples computed at once. None: as many as fit well in memory.
+        run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
         Points inside the threat, (B, *D): x where it is wrong already, an adversarial example where one was found, the
         point with the largest margin elsewhere. Success is for `verify` to say.
 
     Raises:
-        BadInput: inputs that cannot be used.
+        BadInput: The inputs cannot be used.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -301,16 +327,14 @@ def cascade(
         raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or an Effort of your own")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
-    config = Config(model="", data="", n=len(x), threat=str(threat), seed=seed)
     counted = Counted(model)
     attacked: Model = counted if draws == 1 else Averaged(counted, draws)
-    work = Cascade(
-        counted, x, y, threat, seed, batch or fitting_batch(model, x), attacked, draws,
-        run=run or Run(None, config, chunk=max(len(x), 1)), certify=certify,
-    )  # fmt: skip
+    problem = Problem(counted, x, y, threat, attacked, draws, seed, batch or fitting_batch(model, x))
+    attack = Cascade(problem, Ledger.of(run, len(x)), certify=certify)
     with frozen(model):
-        work.begin()
-        work.perform(fitted(effort.stages, threat))
+        standing = attack.begin()  # which checks what the model returns
+        with trusted():
+            standing = attack.perform(standing, fitted(effort.stages, threat))
     if log is not None:
-        log.extend(work.log)
-    return work.best
+        log.extend(standing.log)
+    return standing.frontier.points

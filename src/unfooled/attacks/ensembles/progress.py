@@ -1,4 +1,4 @@
-"""What an ensemble of attacks records after each of its stages."""
+"""The record of what an ensemble of attacks has reached after one of its stages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from unfooled.runs.records import Record
 
 
 class Progress(Record):
-    """The attack after one of its stages: passes a sample so far, and the accuracy that is left."""
+    """A point of the curve of accuracy against passes.
+
+    Attributes:
+        stage: Label of the stage, such as "3-square".
+        forward: Forward passes a sample so far.
+        backward: Backward passes a sample so far.
+        accuracy: Share of the samples that nothing has fooled yet.
+        taken: Samples that the stage attacked.
+        closed: Samples that it fooled.
+        method: Name of the stage's method, such as "square"; empty in records of version 0.1.
+        check: Id of the check that the stage belongs to, such as "D14"; empty for none.
+    """
 
     stage: str
     forward: float
     backward: float
     accuracy: float
-    taken: int
-    closed: int
+    taken: int = 0
+    closed: int = 0
+    method: str = ""
+    check: str = ""

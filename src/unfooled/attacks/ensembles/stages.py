@@ -1,132 +1,99 @@
-"""The stages of the cascade: each proposes better points for the samples that nothing has fooled yet.
+"""Stages of the cascade: each proposes better points for the samples that nothing has fooled yet.
 
-A stage is a frozen dataclass with a name, a `share` (the part of the survivors it takes, smallest margins first),
-`most` (how many at most) and `propose`. It reads the frontier, the best points so far; what it proposes is judged and
-kept by the cascade.
+A stage is a frozen dataclass. It is given the problem and the frontier of the samples that it takes, and returns a
+`Proposal`; the cascade judges the points and makes the next frontier of them.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
+from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
-from unfooled.attacks.square import square
+from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
+from unfooled.core.ascent.nearest import DUAL
 from unfooled.core.checks import input_gradient
-from unfooled.core.goals import Attack, fooled, fooling, read_logits
+from unfooled.core.goals import Attack, fooled, fooling, logits_at
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import Model, Objective
 
-DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
+PROBES = 7
+"""Full steps of a wave along its direction."""
+WARM = 200
+"""Place on Square's schedule at which a search from good points begins: its windows are small there."""
 
 
-@dataclass
-class Frontier:
-    """How far an attack has come: the best point and margin of every sample.
+class Proposal(NamedTuple):
+    """Points that a stage proposes.
 
     Attributes:
-        model: the judge's: its values decide.
-        x, y, threat: the samples, their labels, what is allowed.
-        seed: of everything random.
-        batch: samples alive at once.
-        attacked: where gradients come from: the model, or a stand-in whose values are the model's.
-        draws: of a random model; with more than one a single draw decides nothing.
-        best: points with the largest margin, (n, *D); margin: there, (n,); fooled: (n,) bool.
-        learned: directions of successful waves, by rank of the logit, (m, K).
+        points: Points inside the threat, (b, *D).
+        directions: Directions of the logits that led there, by rank, (b, K). None: the stage follows no directions.
     """
 
-    model: Model
-    x: Tensor
-    y: Tensor
-    threat: Threat
-    seed: int
-    batch: int
-    attacked: Model
-    draws: int = 1
-    best: Tensor = field(init=False)
-    margin: Tensor = field(init=False)
-    fooled: Tensor = field(init=False)
-    keys: Tensor = field(init=False)
-    learned: Tensor | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.best = self.x.clone()
-        self.margin = torch.full((len(self.x),), -torch.inf, dtype=self.x.dtype, device=self.x.device)
-        self.fooled = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
-        self.keys = rng.sample_keys(self.x)
-
-    def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
-        """Those that nothing has fooled, in the order of their hashes; or the part with the smallest margins."""
-        rows = (~self.fooled).nonzero()[:, 0]
-        rows = rows[self.keys[rows].argsort()]
-        count = max(1, math.ceil(share * len(rows)))
-        count = min(count, len(rows) if most is None else most)
-        if count < len(rows):
-            rows = rows[self.margin[rows].argsort(descending=True, stable=True)[:count]]
-        return rows
-
-    def objective(self, y: Tensor) -> Objective:
-        """The margin at the attacked model; done where fooled, unless the model is random."""
-        return fooling(self.attacked, y, losses.margin, stop=self.draws == 1)
-
-    def look(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The margins at z and whether the label is lost there; for a random model in three draws of four."""
-        margins, hits = [], []
-        with torch.no_grad():
-            for _ in range(self.draws):
-                parts = zip(z.split(self.batch), y.split(self.batch), strict=True)
-                logits = torch.cat([read_logits(self.model, part, label) for part, label in parts])
-                margins.append(losses.margin(logits, y))
-                hits.append(fooled(logits, y))
-        return torch.stack(margins).mean(0), torch.stack(hits).double().mean(0) >= 0.75
+    points: Tensor
+    directions: Tensor | None = None
 
 
-class Stage(Protocol):
-    """One step of the cascade."""
+class Stage(ABC):
+    """One step of the cascade.
+
+    Attributes:
+        name: Name in records.
+        share: Share of the survivors that it takes, those with the smallest margins.
+        most: Largest number of samples that it takes. None: no limit.
+        sparse: Whether it can attack in L0.
+        patience: Times in a row that stages of this kind may fool nobody before the others are left out. None: no
+            limit.
+    """
+
+    name: str
+    share: float
+    most: int | None
+    sparse: ClassVar[bool] = True
+    patience: ClassVar[int | None] = None
 
     @property
-    def name(self) -> str:
-        """What records call it."""
-        ...
+    def depth(self) -> int:
+        """Gradient steps of an ascent from a fresh start; 0 for stages of other kinds."""
+        return 0
 
-    @property
-    def share(self) -> float:
-        """The part of the survivors that it takes."""
-        ...
+    @abstractmethod
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Propose points inside the threat.
 
-    @property
-    def most(self) -> int | None:
-        """How many samples at most."""
-        ...
-
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Points inside the threat for the samples `at`, (b, *D); `draw` tells equal stages apart."""
-        ...
+        Args:
+            problem: Samples that the stage takes.
+            frontier: Their best points so far.
+            number: Number of the stage, the draw of its random numbers.
+        """
 
 
-def _ascend(f: Frontier, objective: Objective, at: Tensor, start: Tensor, steps: int) -> Tensor:
-    """The best step rule of the norm, from `start`."""
-    x, threat = f.x[at], f.threat.take(at)
+def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -> Tensor:
+    """Climb from `start` with the best step rule of the norm."""
+    x, threat = problem.x, problem.threat
     if threat.norm == 1:
-        return shrinking(objective, x, threat, steps, start, f.batch)
+        return shrinking(objective, x, threat, steps, start, problem.batch)
     rule = Auto() if threat.norm in (2.0, math.inf) else Decaying()
-    return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=f.batch).z
+    return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=problem.batch).z
 
 
 @dataclass(frozen=True)
-class Ascents:
-    """Margin APGD from a fresh random corner (Linf) or point; from the best point with `fresh=False`."""
+class Ascents(Stage):
+    """APGD on the margin, from a random corner (Linf) or point, or from the best point with `fresh=False`."""
 
     steps: int
     share: float = 1.0
@@ -134,18 +101,23 @@ class Ascents:
     fresh: bool = True
     name: str = "apgd"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: steps + 1 F, steps B."""
-        x, threat = f.x[at], f.threat.take(at)
-        start = f.best[at]
+    @property
+    def depth(self) -> int:
+        """Gradient steps."""
+        return self.steps
+
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Climb once. Cost: steps + 1 F, steps B."""
+        start, threat = frontier.points, problem.threat
         if self.fresh:
-            start = (threat.corner if isinstance(threat, Linf) else threat.sample)(x, f.seed, draw=draw)
-        return _ascend(f, f.objective(f.y[at]), at, start, self.steps)
+            draw = threat.corner if isinstance(threat, Linf) else threat.sample
+            start = draw(problem.x, problem.seed, draw=number)
+        return Proposal(_ascend(problem, problem.objective, start, self.steps))
 
 
 @dataclass(frozen=True)
-class Bursts:
-    """APGD towards single classes, each from the best point; the one whose linearised boundary is nearest to x first.
+class Bursts(Stage):
+    """APGD towards single classes from the best point, the class whose linearised boundary is nearest to x first.
 
     Nearest to x, not to the best point: there the class that the ascents already went for comes out first.
     """
@@ -156,59 +128,56 @@ class Bursts:
     most: int | None = None
     name: str = "targets"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: 1 F and a B a class to order them, steps + 1 F and steps B a target."""
-        x, y, best = f.x[at], f.y[at], f.best[at]
-        threat = f.threat.take(at)
-        order = targets(f.attacked, x, y, threat.norm, self.targets, f.batch)
-        top, open_ = f.margin[at].clone(), torch.ones_like(y, dtype=torch.bool)
-        rule = Auto() if threat.norm != 0 else Decaying()
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Climb towards each class. Cost: 1 F and a B a class to order them, steps + 1 F and steps B a target."""
+        p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
+        order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
+        live = torch.ones_like(p.y, dtype=torch.bool)
+        rule = Auto() if p.threat.norm != 0 else Decaying()
         for k in range(order.shape[1]):
-            rows = open_.nonzero()[:, 0]
+            rows = live.nonzero()[:, 0]
             if not len(rows):
                 break
-            label, goal = y[rows], order[rows, k]
-
-            def towards(z: Tensor, live: Tensor, label: Tensor = label, goal: Tensor = goal) -> tuple[Tensor, Tensor]:
-                logits = read_logits(f.attacked, z)
-                value = losses.margin_targeted(goal[live])(logits, label[live])
-                return value, fooled(logits.detach(), label[live]) & (f.draws == 1)
-
-            found = ascend(
-                towards, x[rows], threat.take(rows), steps=self.steps, rule=rule, start=best[rows], batch=f.batch
+            goal = towards(p.take(rows), order[rows, k], losses.margin_targeted)
+            climb = ascend(
+                goal, p.x[rows], p.threat.take(rows), steps=self.steps, rule=rule, start=best[rows], batch=p.batch
             )
-            better = found.done | (found.value > top[rows])
-            best[rows] = where_rows(better, found.z, best[rows])
-            top[rows] = torch.where(better, found.value, top[rows])
-            open_[rows] = ~found.done
-        return best
+            better = climb.done | (climb.value > top[rows])
+            best[rows] = where_rows(better, climb.z, best[rows])
+            top[rows] = torch.where(better, climb.value, top[rows])
+            live[rows] = ~climb.done
+        return Proposal(best)
 
 
 @dataclass(frozen=True)
-class Searches:
-    """Square attack from the best point, entering its schedule where the windows are small; or cold."""
+class Searches(Stage):
+    """Square from the best point, entering its schedule where the windows are small; from scratch with `cold`."""
 
     queries: int
     share: float = 1.0
     most: int | None = None
     cold: bool = False
     name: str = "square"
+    sparse: ClassVar[bool] = False
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: queries F."""
-        source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        found = [
-            square(
-                f.model if f.draws == 1 else f.attacked, f.x[rows], f.y[rows], f.threat.take(rows), steps=self.queries,
-                start=None if self.cold else f.best[rows], first_query=0 if self.cold else 200, generator=source,
-            )
-            for rows in at.split(f.batch)
-        ]  # fmt: skip
-        return torch.cat(found)
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Search. Cost: queries F."""
+        source = rng.derived(problem.seed, number)
+        parts = []
+        for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
+            p = problem.take(rows)
+            parts.append(
+                square_search(
+                    fooling(p.scored, p.y, losses.margin), p.x, p.threat,
+                    rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
+                    start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
+                )
+            )  # fmt: skip
+        return Proposal(torch.cat(parts))
 
 
 @dataclass(frozen=True)
-class Waves:
+class Waves(Stage):
     """Output diversification: seven full steps along a direction of the logits, then margin steps that decay.
 
     From the second wave on, half of the directions are those that succeeded before, with noise, aligned by the rank of
@@ -219,43 +188,43 @@ class Waves:
     share: float = 1.0
     most: int | None = None
     name: str = "odi"
+    patience: ClassVar[int | None] = 2
 
-    def directions(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Weights by rank, (b, K): first the true class, then the others from the likeliest on."""
-        with torch.no_grad():
-            k = read_logits(f.attacked, f.x[at[:1]]).shape[1]
-        seeds = rng.seeds(f.x[at], f.seed, stage=100 + draw)
-        fresh = 2 * rng.uniform(seeds, (k,), dtype=f.x.dtype) - 1
-        if f.learned is None or not len(f.learned):
+    def directions(self, problem: Problem, frontier: Frontier, number: int) -> Tensor:
+        """Draw weights by rank, (b, K): first the true class, then the others from the likeliest on."""
+        k = problem.logits(problem.x[:1], problem.attacked).shape[1]
+        seeds = rng.seeds(problem.x, problem.seed, stage=rng.wave_stage(number))
+        fresh = 2 * rng.uniform(seeds, (k,), dtype=problem.x.dtype) - 1
+        if frontier.learned is None or not len(frontier.learned):
             return fresh
         u = rng.uniform(seeds, (2,), draw=1, dtype=torch.float64)
-        old = f.learned[(u[:, 0] * len(f.learned)).long()]
+        old = frontier.learned[(u[:, 0] * len(frontier.learned)).long()]
         return torch.where(u[:, 1:] < 0.5, old + 0.3 * fresh, fresh)
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: steps + 9 F, steps + 7 B."""
-        x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        with torch.no_grad():
-            logits = torch.cat([read_logits(f.attacked, part) for part in x.split(f.batch)])
-        rank = logits.scatter(1, y[:, None], torch.inf).argsort(dim=1, descending=True).argsort(dim=1)
-        w = self.directions(f, at, draw).gather(1, rank)
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Follow a direction, then the margin. Cost: steps + 9 F, steps + 7 B."""
+        p = problem
+        logits = p.logits(p.x, p.attacked)
+        rank = logits.scatter(1, p.y[:, None], torch.inf).argsort(dim=1, descending=True).argsort(dim=1)
+        directions = self.directions(p, frontier, number)
+        w = directions.gather(1, rank)
 
         def diverse(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-            logits = read_logits(f.attacked, z)
-            return (w[live] * logits).sum(1), fooled(logits.detach(), y[live]) & (f.draws == 1)
+            logits = logits_at(p.attacked, z)
+            return (w[live] * logits).sum(1), fooled(logits.detach(), p.y[live]) & p.decisive
 
         start = ascend(
-            diverse, x, threat, steps=7, rule=Constant(1.0), start=threat.sample(x, f.seed, draw=draw),
-            keep_best=False, batch=f.batch,
+            diverse, p.x, p.threat, steps=PROBES, rule=Constant(1.0), start=p.threat.sample(p.x, p.seed, draw=number),
+            keep_best=False, batch=p.batch,
         ).z  # fmt: skip
-        if threat.norm == 1:
-            return _ascend(f, f.objective(y), at, start, self.steps)
-        rule = Decaying()
-        return ascend(f.objective(y), x, threat, steps=self.steps, rule=rule, start=start, batch=f.batch).z
+        if p.threat.norm == 1:
+            return Proposal(_ascend(p, p.objective, start, self.steps), directions)
+        climb = ascend(p.objective, p.x, p.threat, steps=self.steps, rule=Decaying(), start=start, batch=p.batch)
+        return Proposal(climb.z, directions)
 
 
 @dataclass(frozen=True)
-class Sparse:
+class Sparse(Stage):
     """The nearest points in L0, cut to what the threat allows."""
 
     steps: int
@@ -263,26 +232,20 @@ class Sparse:
     most: int | None = None
     name: str = "sparse"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: 2 steps + 20 F, 2 steps B."""
-        x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        z = torch.cat(
-            [sigma_zero(f.attacked, *part, 0, steps=self.steps, generator=source) for part in _parts(x, y, f)]
-        )
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 F, 2 steps B."""
+        p, source = problem, rng.derived(problem.seed, number)
+        parts = list(zip(p.x.split(p.batch), p.y.split(p.batch), strict=True))
+        first = [sigma_zero(p.attacked, *part, 0, steps=self.steps, generator=source) for part in parts]
         again = [
-            fmn(f.attacked, a, b, 0, steps=self.steps, start=s, generator=source)
-            for (a, b), s in zip(_parts(x, y, f), z.split(f.batch), strict=True)
+            fmn(p.attacked, *part, 0, steps=self.steps, start=start, generator=source)
+            for part, start in zip(parts, first, strict=True)
         ]
-        return threat.project(torch.cat(again), x)
-
-
-def _parts(x: Tensor, y: Tensor, f: Frontier) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(x.split(f.batch), y.split(f.batch), strict=True))
+        return Proposal(p.threat.project(torch.cat(again), p.x))
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Stage):
     """Any attack with its options bound."""
 
     attack: Attack
@@ -290,82 +253,95 @@ class Given:
     most: int | None = None
     name: str = "attack"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: the attack's."""
-        source = torch.Generator().manual_seed(f.seed)
-        return self.attack(f.attacked, f.x[at], f.y[at], f.threat.take(at), generator=source)
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Run the attack. Cost: its own."""
+        source = torch.Generator().manual_seed(problem.seed)
+        return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
 
 
 @dataclass(frozen=True)
-class Proposals:
-    """Points from elsewhere: `(x, y, threat, seed) -> points`, such as a twin's adversarial examples."""
+class Proposals(Stage):
+    """Points from elsewhere, such as a twin's adversarial examples: `(x, y, threat, generator) -> points`."""
 
-    points: Callable[[Tensor, Tensor, Threat, int], Tensor]
+    points: Callable[[Tensor, Tensor, Threat, torch.Generator], Tensor]
     share: float = 1.0
     most: int | None = None
     name: str = "transfer"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: none, beside the look at the points."""
-        threat = f.threat.take(at)
-        return threat.project(self.points(f.x[at], f.y[at], threat, f.seed * 1009 + draw), f.x[at])
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Ask for points and cut them to the threat. Cost: none of the model."""
+        x, threat = problem.x, problem.threat
+        return Proposal(threat.project(self.points(x, problem.y, threat, rng.derived(problem.seed, number)), x))
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Random points of the threat, corners in Linf; the one with the largest margin."""
+class Noise(Stage):
+    """Random points of the threat, corners in Linf; the one with the largest margin is proposed."""
 
     draws: int
     share: float = 1.0
     most: int | None = None
     name: str = "noise"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: draws F."""
-        x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        best, top = f.best[at].clone(), f.margin[at].clone()
-        corner = threat.corner if isinstance(threat, Linf) else threat.sample
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Look at random points. Cost: draws F."""
+        x, threat = problem.x, problem.threat
+        best, top = frontier.points.clone(), frontier.margins.clone()
+        point = threat.corner if isinstance(threat, Linf) else threat.sample
         for i in range(self.draws):
-            z = corner(x, f.seed, draw=i, stage=300 + draw)
-            with torch.no_grad():
-                logits = torch.cat([read_logits(f.model, part) for part in z.split(f.batch)])
-            value = losses.margin(logits, y)
-            better = value > top
-            best, top = where_rows(better, z, best), torch.where(better, value, top)
-        return best
+            z = point(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
+            margins = losses.margin(problem.logits(z), problem.y)
+            better = margins > top
+            best, top = where_rows(better, z, best), torch.where(better, margins, top)
+        return Proposal(best)
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """Attacks that see labels alone: RayS in Linf, HopSkipJump in L2 and L1; their points, cut to the threat."""
+class Decisions(Stage):
+    """Attacks that see labels alone, cut to the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0."""
 
     queries: int
     share: float = 1.0
     most: int | None = None
     name: str = "decision"
 
-    def propose(self, f: Frontier, at: Tensor, draw: int) -> Tensor:
-        """Cost: queries F."""
-        x, y, threat = f.x[at], f.y[at], f.threat.take(at)
-        if threat.norm == 0:
-            return f.best[at]
-        source = torch.Generator().manual_seed((f.seed * 1009 + draw) & 0x7FFFFFFF)
-        judge = f.model if f.draws == 1 else f.attacked
-        return labels_only(judge, x, y, threat, steps=self.queries, generator=source, batch=f.batch)
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Ask for labels. Cost: queries F."""
+        p = problem
+        if p.threat.norm == 0:
+            return Proposal(frontier.points)
+        source = rng.derived(p.seed, number)
+        return Proposal(labels_only(p.scored, p.x, p.y, p.threat, steps=self.queries, generator=source, batch=p.batch))
+
+
+def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]) -> Objective:
+    """Build the objective of an ascent towards single classes.
+
+    Args:
+        problem: Samples.
+        goal: Classes to go for, one a sample, (b,).
+        loss: `goal -> (logits, y) -> (b,)`, such as `losses.margin_targeted`.
+    """
+
+    def objective(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+        logits, y = logits_at(problem.attacked, z), problem.y[live]
+        return loss(goal[live])(logits, y), fooled(logits.detach(), y) & problem.decisive
+
+    return objective
 
 
 def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
-    """The classes with the nearest linearised boundary at z, nearest first, (B, count).
+    """Return the classes with the nearest linearised boundary at z, nearest first, (B, count).
 
         score_c = (z_y - z_c) / |grad (z_y - z_c)|_dual         over the 12 best classes where there are more
 
     Cost: 1 forward, and 1 backward a class scored.
     """
-    found = []
+    nearest = []
     for part, label in zip(z.split(batch), y.split(batch), strict=True):
         leaf = part.detach().requires_grad_()
         with torch.enable_grad():
-            logits = read_logits(model, leaf)
+            logits = logits_at(model, leaf)
             k = logits.shape[1]
             others = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
             scores = []
@@ -375,5 +351,5 @@ def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: 
                 length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
                 scores.append(gap.detach() / length)
         order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        found.append(others.gather(1, order))
-    return torch.cat(found)
+        nearest.append(others.gather(1, order))
+    return torch.cat(nearest)

@@ -218,7 +218,7 @@ class _Climb:
             return self._value(normalised(self.candidates.map_of(points, rows[at])), logits, rows[at])[:, None]
 
         def pull(point: Tensor, g: Tensor) -> Tensor:
-            key, d = rng.seeds(point, self.generator, stage=47), differences
+            key, d = rng.seeds(point, self.generator, stage=rng.Stream.MAP_SIGNS), differences
             box = self.candidates.threat.box
             return estimated_gradient(values, point, g, key, draws=d.draws, sigma=d.sigma, batch=d.batch, box=box)
 

@@ -52,7 +52,7 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
     """Draw `random_point` for arguments that have been checked."""
     sample = threat.corner if isinstance(threat, Linf) else threat.sample
-    return sample(x, generator, draw=draw, stage=53)
+    return sample(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 
 
 def best_of_random(
@@ -145,7 +145,7 @@ def random_walk(
         batch = batch or fitting_batch(model, x)
         candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
         for rows in candidates.groups(batch):
-            near, seed = threat.take(rows).bounded(x), rng.seeds(x[rows], generator, stage=59)
+            near, seed = threat.take(rows).bounded(x), rng.seeds(x[rows], generator, stage=rng.Stream.WALK)
             z = x[rows]
             for draw in range(steps):
                 g = rng.normal(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
@@ -201,6 +201,6 @@ def square_explain(
             def value(z: Tensor, at: Tensor, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
                 return candidates.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
 
-            seed = rng.seeds(x[rows], generator, stage=61)
+            seed = rng.seeds(x[rows], generator, stage=rng.Stream.MAP_SQUARE)
             square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows])
     return candidates.best

@@ -144,7 +144,7 @@ class _KendallSurrogate:
 
     def __call__(self, clean: Tensor) -> MapValue:
         rows = flat(clean)
-        u = rng.uniform(rng.seeds(clean, stage=41), (2, self.pairs), dtype=torch.float64)
+        u = rng.uniform(rng.seeds(clean, stage=rng.Stream.PAIRS), (2, self.pairs), dtype=torch.float64)
         first, second = (u * rows.shape[1]).long().unbind(1)
         gap = rows.gather(1, first) - rows.gather(1, second)
         order, size = gap.sign(), gap.abs()

@@ -67,7 +67,7 @@ class Estimated:
         return with_gradient(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
-        key = rng.seeds(x, self.seed, stage=37)
+        key = rng.seeds(x, self.seed, stage=rng.Stream.SIGNS)
 
         def values(z: Tensor, _at: Tensor) -> Tensor:
             return logits_of(self.model(z))

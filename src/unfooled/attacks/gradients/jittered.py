@@ -45,7 +45,7 @@ class Jittered:
         return with_gradient(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
-        key, total = rng.seeds(x, self.seed, stage=31), torch.zeros_like(x)
+        key, total = rng.seeds(x, self.seed, stage=rng.Stream.JITTER), torch.zeros_like(x)
         for k in range(self.draws):
             noise = rng.normal(key, tuple(x.shape[1:]), draw=k, dtype=x.dtype)
             z = self.box.clamp(x + self.sigma * noise).requires_grad_()

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from unfooled.attacks.gradients.custom import check_count
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.restarts import check_restarts, repeat
+from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once, logits_at
@@ -110,8 +111,8 @@ def distil(
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
     """Draw random points, in Linf every other time corners: attacks end there."""
     if isinstance(threat, Linf) and draw % 2:
-        return threat.corner(x, seed, draw=draw, stage=41)
-    return threat.sample(x, seed, draw=draw, stage=41)
+        return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
 def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:

@@ -206,7 +206,7 @@ class _Run:
         if not dead.any():
             return g
         self.result.dead[s["at"][dead]] += 1
-        seed = rng.seeds(x[dead], self.seed, stage=-1)
+        seed = rng.seeds(x[dead], self.seed, stage=rng.Stream.REVIVED)
         g = g.clone()
         g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
         return g

@@ -133,4 +133,5 @@ def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) 
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():
         return g
-    return where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=draw, dtype=x.dtype), g)
+    seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
+    return where_rows(dead, rng.normal(seeds, tuple(x.shape[1:]), draw=draw, dtype=x.dtype), g)

@@ -1,23 +1,21 @@
-"""What a model is asked before it is attacked: are its answers steady, do its gradients exist and tell the truth?
+"""Checks before an attack: are the model's answers steady, do its gradients exist, and do they say the truth?
 
-Each probe returns a `Finding`; the letters are those of the table in the documentation of the diagnostics. All of them
-together cost at most about 2,500 passes a run, whatever the number of samples.
+Each check returns a `Finding`. All of them together cost at most about 2,500 passes a run, whatever the number of
+samples.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from unfooled.core import losses, rng
 from unfooled.core.ascent.nearest import decided
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
 
 NORMALISATIONS = {
     "mean .5, std .5": (0.5, 0.5),
@@ -26,40 +24,70 @@ NORMALISATIONS = {
     "MNIST's mean and std": (0.1307, 0.3081),
     "pixels from 0 to 255": (0.0, 1 / 255),
 }
+STAND_INS = "gradients of a distilled twin, random search, labels alone"
 
 
-def finding(
-    key: str, fired: bool, detail: str, action: str = "", value: float | None = None, threshold: float | None = None
-) -> Finding:
-    """A finding; an action belongs only to one that fired."""
-    number = value if value is not None and math.isfinite(value) else None
-    return Finding(
-        id=key, fired=bool(fired), detail=detail, action=action if fired else "", value=number, threshold=threshold
-    )
+def before(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0) -> list[Finding]:
+    """Check a model before it is attacked.
+
+    Args:
+        model: Any callable to logits.
+        x: Clean samples, (B, *D); the first 100 and fewer are used.
+        y: Labels, (B,).
+        threat: Constraint set of the attack to come.
+        seed: Random seed.
+
+    Returns:
+        Findings D2 to D9 and D19 to D22. Cost: at most about 2,500 passes in all.
+    """
+    with torch.no_grad():
+        first = read_logits(model, x[:1])
+    d3, d4 = answers(model, x)
+    right = _logits(model, x[:100]).argmax(1) == y[:100]
+    few = (right.nonzero()[:, 0] if bool(right.any()) else torch.arange(len(right), device=x.device))[:32]
+    a, b, near = x[few], y[few], threat.take(few).bounded(x)
+    z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
+    refusals = undefined(model, z)
+    result = [normalisation(model, x, y), d3, d4, refusals, ties(model, x)]
+    if d4.fired:  # noise would drown what follows
+        skipped = [
+            finding(key, False, "not tried: the answers change by themselves") for key in ("D5", "D7", "D9", "D20")
+        ]
+        return [*result, *vanishing(model, z, b, "at the start"), *skipped]
+    result += vanishing(model, torch.cat([a, z]), torch.cat([b, b]), "at the start")
+    result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed)]
+    return [
+        *result,
+        rough(model, a[:16], b[:16], near.take(torch.arange(len(a))[:16]), seed),
+        remembers(model, x[:1], first, threat, seed),
+    ]
+
+
+def _logits(model: Model, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return logits_at(model, x)
+
+
+def _margins(model: Model, z: Tensor, y: Tensor) -> Tensor:
+    return losses.margin(_logits(model, z), y)
 
 
 def gradient(model: Model, z: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | None, str]:
-    """Values (b,), gradient or None, and why there is none."""
+    """Return values (b,), the gradient or None, and why there is none."""
     leaf = z.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
-            value = loss(read_logits(model, leaf), y)
+            value = loss(logits_at(model, leaf), y)
             if not value.requires_grad:
                 return value, None, "its output carries no gradient to its input"
             (g,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     except RuntimeError as e:
-        with torch.no_grad():
-            return loss(read_logits(model, z), y), None, f"its backward pass raises: {str(e).splitlines()[0]}"
+        return loss(_logits(model, z), y), None, f"its backward pass raises: {str(e).splitlines()[0]}"
     return value.detach(), g, "" if g is not None else "its output does not depend on its input"
 
 
-def _values(model: Model, z: Tensor, y: Tensor, loss: Loss = losses.margin) -> Tensor:
-    with torch.no_grad():
-        return loss(read_logits(model, z), y)
-
-
 def rounding(logits: Tensor) -> float:
-    """How far equal logits may be apart by the order of sums alone; what is farther apart is another answer.
+    """Return how far equal logits may be apart by the order of sums alone; what is farther apart is another answer.
 
     Relative to the largest logit, whatever their scale: 1e-4, or 5e-3 where matrices are multiplied with some ten bits.
     """
@@ -75,117 +103,143 @@ def normalisation(model: Model, x: Tensor, y: Tensor) -> Finding:
     from scipy.stats import binom
 
     few, label = x[:100], y[:100]
-    with torch.no_grad():
-        base = float((read_logits(model, few).argmax(1) == label).double().mean())
-        best, name = -1.0, ""
-        for key, (mean, std) in NORMALISATIONS.items():
-            channels = few.shape[1] if few.ndim > 2 else 0
-            if isinstance(mean, tuple) and channels != len(mean):
-                continue
-            m, s = (torch.as_tensor(v, dtype=few.dtype, device=few.device) for v in (mean, std))
-            if m.ndim:
-                m, s = (v.reshape(1, -1, *[1] * (few.ndim - 2)) for v in (m, s))
-            right = float((read_logits(model, (few - m) / s).argmax(1) == label).double().mean())
-            if right > best:
-                best, name = right, key
-        k = read_logits(model, few[:1]).shape[1]
-    gain = best - base
-    slack = max(0.05, 2 / len(few))
+    base = _accuracy(model, few, label)
+    tried = {name: _normalised(few, mean, std) for name, (mean, std) in NORMALISATIONS.items()}
+    scores = {name: _accuracy(model, z, label) for name, z in tried.items() if z is not None}
+    name = max(scores, key=scores.__getitem__)
+    k = _logits(model, few[:1]).shape[1]
+    gain, limit = scores[name] - base, max(CHECKS["D2"].limit, 2 / len(few))
     unlucky = float(binom.cdf(round(base * len(few)), len(few), 1 / k))
-    if best < 0.5 and unlucky < 1e-3:
+    if scores[name] < 0.5 and unlucky < 1e-3:
         return finding(
             "D2", True, f"{base:.0%} of {len(few)} samples are right, fewer than chance would give of {k} classes",
             "no verdict: labels and outputs seem to be in another order; give the model's own (--labels)", base, 1 / k,
         )  # fmt: skip
-    return finding(
-        "D2", gain > slack, f"accuracy {base:.0%} on the inputs as given, {best:.0%} after {name}",
-        "no verdict: the preprocessing seems wrong; give the model's own mean and std", gain, slack,
+    return above(
+        "D2", gain, f"accuracy {base:.0%} on the inputs as given, {scores[name]:.0%} after {name}",
+        "no verdict: the preprocessing seems wrong; give the model's own mean and std", limit=limit,
     )  # fmt: skip
+
+
+def _accuracy(model: Model, x: Tensor, y: Tensor) -> float:
+    return float((_logits(model, x).argmax(1) == y).double().mean())
+
+
+def _normalised(x: Tensor, mean: object, std: object) -> Tensor | None:
+    """Return (x - mean) / std, a value a channel; None where the channels are not as many."""
+    channels = x.shape[1] if x.ndim > 2 else 0
+    if isinstance(mean, tuple) and channels != len(mean):
+        return None
+    m, s = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (mean, std))
+    if m.ndim:
+        m, s = (v.reshape(1, -1, *[1] * (x.ndim - 2)) for v in (m, s))
+    return (x - m) / s
 
 
 def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
-    """D3: probabilities, few values, NaN; D4: answers that change with repetition, batch or order."""
+    """D3: probabilities, few values, NaN. D4: answers that change with repetition, batch or order."""
     few = x[:32]
-    with torch.no_grad():
-        logits, again = read_logits(model, few), read_logits(model, few)
-        ones = torch.cat([read_logits(model, row[None]) for row in few[:8]])
-        turned = read_logits(model, few.flip(0)).flip(0)
-    scale = rounding(logits)
+    logits, again = _logits(model, few), _logits(model, few)
+    ones = torch.cat([_logits(model, row[None]) for row in few[:8]])
+    turned = _logits(model, few.flip(0)).flip(0)
     apart = [float((logits[: len(b)] - b).abs().amax()) for b in (again, ones, turned)]
+    return _form(model, few, logits), _steady(apart, rounding(logits))
+
+
+def _form(model: Model, few: Tensor, logits: Tensor) -> Finding:
+    """D3, from the logits of a few samples."""
+    limit = CHECKS["D3"].limit
     values = len(torch.unique(logits))
     odd = bool((~torch.isfinite(logits)).any())
     summed = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    coarse = values <= 32 and values < logits.numel()
+    coarse = values <= limit and values < logits.numel()
     parts = [p for p, on in [("NaN or infinite", odd), ("probabilities", summed), (f"{values} values", coarse)] if on]
-    said = f"outputs of {len(few)} samples are {', '.join(parts) or 'plain logits'}"
-    action = "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked"
     if constant(model, few, logits):
-        said = f"the logits of {len(few)} samples and of as many random inputs are all the same"
-        action = "no verdict: the model decides nothing, so nothing could change its decision"
-    d3 = finding("D3", bool(parts), said, action, float(values), 32)
-    random = apart[0] > scale
-    what = "the same input gives other outputs" if random else "outputs change with the rest of the batch"
-    d4 = finding(
-        "D4", max(apart) > scale, f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
-        f"{apart[2]:.2g} in another order" + (f": {what}" if max(apart) > scale else ""),
-        "gradients are averaged over draws; fresh draws decide" if random else "no verdict: rows depend on each other",
-        max(apart), scale,
+        return finding(
+            "D3", bool(parts), f"the logits of {len(few)} samples and of as many random inputs are all the same",
+            "no verdict: the model decides nothing, so nothing could change its decision", float(values), limit,
+            kind=Kind.STOP,
+        )  # fmt: skip
+    return finding(
+        "D3", bool(parts), f"outputs of {len(few)} samples are {', '.join(parts) or 'plain logits'}",
+        "their logarithm is attacked" if summed else "the checks of the gradient decide what is attacked",
+        float(values), limit,
     )  # fmt: skip
-    return d3, d4
+
+
+def _steady(apart: list[float], scale: float) -> Finding:
+    """D4, from the largest changes of a logit when repeated, alone and in another order."""
+    random, changes = apart[0] > scale, max(apart) > scale
+    what = "the same input gives other outputs" if random else "outputs change with the rest of the batch"
+    return above(
+        "D4", max(apart), f"largest change of a logit: {apart[0]:.2g} repeated, {apart[1]:.2g} alone, "
+        f"{apart[2]:.2g} in another order" + (f": {what}" if changes else ""),
+        "gradients are averaged over draws; fresh draws decide" if random else "no verdict: rows depend on each other",
+        limit=scale, kind=Kind.STOP if changes and not random else None,
+    )  # fmt: skip
 
 
 def constant(model: Model, x: Tensor, logits: Tensor) -> bool:
-    """Whether samples of several values and uniform noise all get one answer, digit for digit."""
+    """Return whether samples of several values and uniform noise all get one answer, digit for digit."""
     if len(x) < 8 or not bool((logits == logits[:1]).all()) or bool((x == x[:1]).all()):
         return False
-    noise = rng.uniform(rng.seeds(x, 0, stage=405), tuple(x.shape[1:]), dtype=x.dtype)
-    with torch.no_grad():
-        return bool((read_logits(model, noise) == logits[:1]).all())
+    seeds = rng.seeds(x, 0, stage=rng.Stream.CHECK_CONSTANT)
+    noise = rng.uniform(seeds, tuple(x.shape[1:]), dtype=x.dtype)
+    return bool((_logits(model, noise) == logits[:1]).all())
 
 
-def dead(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Finding, Finding]:
-    """D6: gradients that vanish under the margin; D8: that do not exist; D19's part: under the cross-entropy alone."""
+def vanishing(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Finding, Finding]:
+    """D6: gradients of the margin that vanish. D8: that do not exist. D19's part: of the cross-entropy alone.
+
+    Args:
+        model: Any callable to logits.
+        z: Points, (b, *D).
+        y: Labels, (b,).
+        where: Name of the points in the findings.
+    """
     _, g, why = gradient(model, z, y, losses.margin)
     d8 = finding(
         "D8", g is None, why or "the backward pass returns a gradient", "gradients of a distilled twin are used"
     )
     if g is None:
-        none = finding("D6", False, "there is no gradient to look at")
-        return none, d8, finding("D19", False, "there is no gradient to look at")
-    vanish = flat(g.nan_to_num()).abs().sum(1) <= 1e-12 * g[0].numel()
+        none = "there is no gradient to look at"
+        return finding("D6", False, none), d8, finding("D19", False, none)
+    zero = _zero(g)
     _, ce, _ = gradient(model, z, y, losses.cross_entropy)
-    sure = torch.zeros_like(vanish) if ce is None else flat(ce.nan_to_num()).abs().sum(1) <= 1e-12 * g[0].numel()
-    share, alone = float(vanish.double().mean()), float((sure & ~vanish).double().mean())
-    d6 = finding(
-        "D6", share > 0.05, f"the margin's gradient is zero on {share:.0%} of {len(z)} points {where}",
-        "gradients of a distilled twin, random search, labels alone", share, 0.05,
-    )  # fmt: skip
-    d19 = finding(
-        "D19", alone > 0.05, f"the cross-entropy's gradient vanishes on {alone:.0%} of {len(z)} points where the "
-        "margin's does not", "the margin is attacked", alone, 0.05,
+    sure = torch.zeros_like(zero) if ce is None else _zero(ce)
+    share, alone = float(zero.double().mean()), float((sure & ~zero).double().mean())
+    d6 = above("D6", share, f"the margin's gradient is zero on {share:.0%} of {len(z)} points {where}", STAND_INS)
+    d19 = above(
+        "D19", alone, f"the cross-entropy's gradient vanishes on {alone:.0%} of {len(z)} points where the "
+        "margin's does not", "the margin is attacked",
     )  # fmt: skip
     return d6, d8, d19
+
+
+def _zero(g: Tensor) -> Tensor:
+    """Return where a gradient is zero or undefined, (b,) bool."""
+    return flat(g.nan_to_num()).abs().sum(1) <= 1e-12 * g[0].numel()
 
 
 def jumps(model: Model, z: Tensor, y: Tensor, seed: int) -> Finding:
     """D5: a step of 1e-6 changes the loss by far more than the gradient says, as noise seeded by the input does."""
     value, g, _ = gradient(model, z, y, losses.margin)
     g = torch.zeros_like(z) if g is None else g.nan_to_num()
-    step = 1e-6 * rng.normal(rng.seeds(z, seed, stage=401), tuple(z.shape[1:]), dtype=z.dtype).sign()
-    with torch.no_grad():
-        logits = read_logits(model, z + step)
-        change = (losses.margin(logits, y) - value).abs()
-    said = 1e-6 * flat(g).abs().sum(1)
-    jumped = change > torch.maximum(10 * said, 1e-3 * (1 + logits.abs().amax(1)))
+    seeds = rng.seeds(z, seed, stage=rng.Stream.CHECK_JUMPS)
+    step = 1e-6 * rng.normal(seeds, tuple(z.shape[1:]), dtype=z.dtype).sign()
+    logits = _logits(model, z + step)
+    change = (losses.margin(logits, y) - value).abs()
+    expected = 1e-6 * flat(g).abs().sum(1)
+    jumped = change > torch.maximum(10 * expected, 1e-3 * (1 + logits.abs().amax(1)))
     share = float(jumped.double().mean())
-    return finding(
-        "D5", share > 0.05, f"a change of 1e-6 moves the loss far more than its gradient says on {share:.0%} of "
-        f"{len(z)} points", "gradients are averaged over jittered inputs; random search, labels alone", share, 0.05,
+    return above(
+        "D5", share, f"a change of 1e-6 moves the loss far more than its gradient says on {share:.0%} of "
+        f"{len(z)} points", "gradients are averaged over jittered inputs; random search, labels alone",
     )  # fmt: skip
 
 
 def lies(model: Model, z: Tensor, y: Tensor, seed: int) -> Finding:
-    """D7: finite differences along the gradient and 8 directions near it against what the gradient says."""
+    """D7: finite differences along the gradient and 8 directions near it contradict the gradient."""
     _, g, why = gradient(model, z, y, losses.margin)
     if g is None:
         return finding("D7", False, why)
@@ -196,131 +250,92 @@ def lies(model: Model, z: Tensor, y: Tensor, seed: int) -> Finding:
         return finding("D7", False, "the gradient is zero")
     z, y, g, length = z[live], y[live], g[live], length[live]
     unit = g / per_sample(length, g)
-    seeds, wrong, h = rng.seeds(z, seed, stage=402), [], 1e-3
+    seeds, wrong, h = rng.seeds(z, seed, stage=rng.Stream.CHECK_DIRECTIONS), [], 1e-3
     for k in range(9):
         u = unit
         if k:
             noise = rng.normal(seeds, tuple(z.shape[1:]), draw=k, dtype=z.dtype)
             u = unit + noise / per_sample(flat(noise).norm(dim=1), noise)
             u = u / per_sample(flat(u).norm(dim=1), u)
-        up, down = _values(model, z + h * u, y), _values(model, z - h * u, y)
-        said = (flat(g) * flat(u)).sum(1)
-        rough = 2e-6 * torch.maximum(up.abs(), down.abs()) / h  # rounding of the difference
-        wrong.append(((up - down) / (2 * h) - said).abs() > 0.1 * length + rough)
+        up, down = _margins(model, z + h * u, y), _margins(model, z - h * u, y)
+        expected = (flat(g) * flat(u)).sum(1)
+        slack = 2e-6 * torch.maximum(up.abs(), down.abs()) / h  # rounding of the difference
+        wrong.append(((up - down) / (2 * h) - expected).abs() > 0.1 * length + slack)
     share = float(torch.stack(wrong).double().mean())
-    return finding(
-        "D7", share > 0.1, f"finite differences contradict the gradient in {share:.0%} of {9 * len(z)} directions",
-        "gradients of a distilled twin, random search, labels alone", share, 0.1,
-    )  # fmt: skip
+    return above(
+        "D7", share, f"finite differences contradict the gradient in {share:.0%} of {9 * len(z)} directions", STAND_INS
+    )
 
 
 def rough(model: Model, z: Tensor, y: Tensor, threat: Threat, seed: int) -> Finding:
     """D9: the loss jumps about within a tenth of eps."""
-    value = _values(model, z, y)
-    with torch.no_grad():
-        spread = read_logits(model, z).std(1)
+    value = _margins(model, z, y)
+    spread = _logits(model, z).std(1)
     near = threat.scaled(0.1)
-    change = torch.stack([(_values(model, near.sample(z, seed, draw=k, stage=403), y) - value).abs() for k in range(8)])
+    points = (near.sample(z, seed, draw=k, stage=rng.Stream.CHECK_ROUGHNESS) for k in range(8))
+    change = torch.stack([(_margins(model, point, y) - value).abs() for point in points])
     relative = float((change.mean(0) / torch.maximum(value.abs(), spread).clamp_min(1e-12)).mean())
-    return finding(
-        "D9", relative > 0.1, f"within a tenth of eps the loss changes by {relative:.1%} on average",
-        "gradients are averaged over 16 neighbours", relative, 0.1,
+    return above(
+        "D9", relative, f"within a tenth of eps the loss changes by {relative:.1%} on average",
+        "gradients are averaged over 16 neighbours",
     )  # fmt: skip
 
 
 def remembers(model: Model, one: Tensor, first: Tensor, threat: Threat, seed: int) -> Finding:
-    """D20: the answer to the same input changes after 500 queries near it; `first` is the answer before all probes."""
-    with torch.no_grad():
-        many = one.expand(100, *one.shape[1:]).contiguous()
-        for k in range(5):
-            noise = rng.uniform(rng.seeds(one, seed, stage=404), tuple(many.shape), draw=k, dtype=one.dtype)[0]
-            near = threat.box.clamp(many + 0.02 * (2 * noise - 1))
-            read_logits(model, near)
-        after = read_logits(model, one)
+    """D20: the answer to the same input changes after 500 queries near it; `first` is the answer before all checks."""
+    many = one.expand(100, *one.shape[1:]).contiguous()
+    seeds = rng.seeds(one, seed, stage=rng.Stream.CHECK_MEMORY)
+    for k in range(5):
+        noise = rng.uniform(seeds, tuple(many.shape), draw=k, dtype=one.dtype)[0]
+        _logits(model, threat.box.clamp(many + 0.02 * (2 * noise - 1)))
+    after = _logits(model, one)
     change = float((first - after).nan_to_num(torch.inf, torch.inf, torch.inf).abs().amax())
-    limit = rounding(first)
-    return finding(
-        "D20", change > limit, f"the logits of a sample change by {change:.2g} after 500 queries near it",
-        "refused: the model remembers queries; judge it without that state", change, limit,
+    return above(
+        "D20", change, f"the logits of a sample change by {change:.2g} after 500 queries near it",
+        "refused: the model remembers queries; judge it without that state", limit=rounding(first),
     )  # fmt: skip
 
 
 def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
     """D20 after the attack: a copy that was never asked anything is fooled where the model itself is not.
 
+    Args:
+        copy: The copy.
+        model: The model that was attacked.
+        z: Points that the attack ended at, (b, *D).
+        y: Labels, (b,).
+
     Cost: 1 forward of the model, of at most 500 points.
     """
     z, y = z[:500], y[:500]
-    with torch.no_grad():
-        fresh, own = read_logits(copy, z), read_logits(model, z)
-    lost = int((decided(fresh, y) & ~fooled(own, y)).sum())
+    fresh, own = _logits(copy, z), _logits(model, z)
+    lost, limit = int((decided(fresh, y) & ~fooled(own, y)).sum()), CHECKS["D20"].limit
     return finding(
-        "D20", lost > max(1, 0.02 * len(z)), f"a copy that was asked nothing before is fooled at {lost} of "
+        "D20", lost > max(1, limit * len(z)), f"a copy that was asked nothing before is fooled at {lost} of "
         f"{len(z)} points at which the model is not", "no verdict: the model remembers what it was asked; judge it "
-        "without that state", lost / max(len(z), 1), 0.02,
+        "without that state", lost / max(len(z), 1), limit,
     )  # fmt: skip
 
 
 def ties(model: Model, x: Tensor) -> Finding:
     """D21: too few or tied logits for the DLR loss."""
-    with torch.no_grad():
-        logits = read_logits(model, x[:32])
+    logits, limit = _logits(model, x[:32]), CHECKS["D21"].limit
     k = logits.shape[1]
     if k < 4:
         return finding("D21", True, f"{k} classes", "the margin is attacked, towards all other classes", float(k), 4)
     top = logits.topk(3, dim=1).values
     gap = float((top[:, 0] - top[:, 2]).abs().amin())
-    second = float(((top[:, 1] - top[:, 2]).abs() <= 1e-6).double().mean())
-    tied = gap < 1e-6 or second > 0.5
+    second = float(((top[:, 1] - top[:, 2]).abs() <= limit).double().mean())
     return finding(
-        "D21", tied, f"the second and third logit are equal on {second:.0%} of the samples", "the margin is attacked",
-        gap, 1e-6,
+        "D21", gap < limit or second > 0.5, f"the second and third logit are equal on {second:.0%} of the samples",
+        "the margin is attacked", gap, limit,
     )  # fmt: skip
 
 
 def undefined(model: Model, z: Tensor) -> Finding:
     """D22: no answer at perturbed inputs, which is no decision."""
-    with torch.no_grad():
-        share = float((~torch.isfinite(read_logits(model, z))).any(1).double().mean())
-    return finding(
-        "D22", share > 0.01, f"logits are NaN or infinite at {share:.0%} of {len(z)} random points of the threat",
-        "no verdict: a model that returns no answer has not withstood", share, 0.01,
+    share = float((~torch.isfinite(_logits(model, z))).any(1).double().mean())
+    return above(
+        "D22", share, f"logits are NaN or infinite at {share:.0%} of {len(z)} random points of the threat",
+        "no verdict: a model that returns no answer has not withstood",
     )  # fmt: skip
-
-
-def before(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0) -> list[Finding]:
-    """Check a model before it is attacked.
-
-    Args:
-        model: any callable to logits.
-        x: clean samples, (B, *D); the first 100 and fewer are used.
-        y: labels, (B,).
-        threat: what will be allowed.
-        seed: of the probes.
-
-    Returns:
-        Findings D2 to D9 and D19 to D22. Cost: at most about 2,500 passes in all.
-    """
-    with torch.no_grad():
-        first = read_logits(model, x[:1])
-    d3, d4 = answers(model, x)
-    with torch.no_grad():
-        right = read_logits(model, x[:100]).argmax(1) == y[:100]
-    few = (right.nonzero()[:, 0] if bool(right.any()) else torch.arange(len(right), device=x.device))[:32]
-    a, b, near = x[few], y[few], threat.take(few).bounded(x)
-    z = near.sample(a, seed, stage=400)
-    nan = undefined(model, z)
-    result = [normalisation(model, x, y), d3, d4, nan, ties(model, x)]
-    if d4.fired:  # noise would drown what follows
-        d6, d8, d19 = dead(model, z, b, "at the start")
-        skipped = [
-            finding(key, False, "not tried: the answers change by themselves") for key in ("D5", "D7", "D9", "D20")
-        ]
-        return [*result, d6, d8, d19, *skipped]
-    d6, d8, d19 = dead(model, torch.cat([a, z]), torch.cat([b, b]), "at the start")
-    result += [d6, d8, d19, jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed)]
-    return [
-        *result,
-        rough(model, a[:16], b[:16], near.take(torch.arange(len(a))[:16]), seed),
-        remembers(model, x[:1], first, threat, seed),
-    ]

@@ -1,4 +1,4 @@
-"""Getting to know a model before it is judged: what it returns, and whether it repeats itself."""
+"""Inspection of a model before it is judged: what it returns, and whether it repeats itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import check_inputs, check_mode
-from unfooled.core.goals import read_logits
+from unfooled.core.checks import check_inputs, check_labels, check_mode
+from unfooled.core.goals import logits_at, read_logits
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
 from unfooled.runs.hashes import model_hash, tensors_hash
@@ -24,8 +24,8 @@ class LogOfProbabilities:
     model: Model
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Log-probabilities, (B, K)."""
-        p = read_logits(self.model, x)
+        """Return log-probabilities, (B, K)."""
+        p = logits_at(self.model, x)
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
@@ -34,11 +34,11 @@ class Subject:
     """A model as it will be judged.
 
     Attributes:
-        model: to attack; the given one, or its logarithm where it returns probabilities.
-        random: its output changes from call to call.
-        probabilities: it returns them instead of logits.
-        warnings: what was noticed, in sentences.
-        classes: how many.
+        model: Model to attack: the given one, or its logarithm where it returns probabilities.
+        random: Whether its output changes from call to call.
+        probabilities: Whether it returns probabilities instead of logits.
+        warnings: Sentences about what was noticed.
+        classes: Number of classes.
     """
 
     model: Model
@@ -48,14 +48,19 @@ class Subject:
     classes: int
 
 
-def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
-    """Check a model on a few samples.
+def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
+    """Check inputs, labels and a model, and look at what it returns for a few samples.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K).
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, (B,) int64.
 
     Returns:
         A `Subject`. Cost: 2 forwards of at most 16 samples.
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used, a model in training mode.
+        BadInput: Inputs, labels or outputs that cannot be used, or a model in training mode.
     """
     check_inputs(x, y)
     check_mode(model)
@@ -63,7 +68,7 @@ def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
     with torch.no_grad():
         logits = read_logits(model, few)
         again = read_logits(model, few)
-    read_logits(lambda _: logits.new_zeros(len(y), logits.shape[1]), x, y)  # every label, not the first 16 alone
+    check_labels(y, len(y), logits.shape[1])
     warnings = []
     random = bool((logits - again).abs().max() > rounding(logits))
     if random:
@@ -81,12 +86,12 @@ def get_to_know(model: Model, x: Tensor, y: Tensor) -> Subject:
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Hashes of the model, its code and weights, and of the data: a run is only continued with the same ones."""
+    """Return hashes of the model, its code and weights, and of the data: a run is only continued with the same ones."""
     return {"model": model_hash(model)[:16], "data": tensors_hash(x, y)[:16]}
 
 
 def untouched(model: Any) -> Any:
-    """A copy of a model before it is asked anything; None where it cannot be copied."""
+    """Return a copy of a model that has not been asked anything; None where it cannot be copied."""
     if isinstance(model, FunctionType):  # copied by reference, with what it closes over
         return None
     try:

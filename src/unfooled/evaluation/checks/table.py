@@ -1,24 +1,165 @@
-"""The checks of a verdict and what each found."""
+"""The table of the checks: what each looks at, what follows when it fires, and its threshold.
+
+    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22
+    after    what other attacks still find among the survivors: D6, D11 to D16, D18, D19
+    points   what the points themselves show: D3, D10, D17, D20, D22 to D24
+    verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
+
+A new check takes a row here, a function in `before` or `after`, and a row in the documentation of the checks.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import model_validator
 
 from unfooled.runs.records import Record
 
 
-class Finding(Record):
-    """One check of the verdict.
+class Kind(StrEnum):
+    """What follows when a check fires."""
+
+    MEND = "mend"
+    """A remedy is known and was applied."""
+    EXTEND = "extend"
+    """The attack was too short, and goes on."""
+    MASKING = "masking"
+    """Gradients are hidden or wrong; attacks follow that need none."""
+    STOP = "stop"
+    """No figure can be believed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A row of the table.
 
     Attributes:
-        id: D1 to D25, as in the documentation of the diagnostics.
-        fired: whether something was found.
-        detail: what was seen, in words.
-        action: what was done about it; empty where nothing fired.
-        value, threshold: the figure that decides, where there is one.
+        kind: What follows when it fires, unless a finding says otherwise.
+        title: What it looks at.
+        limit: Threshold above which it fires. NaN: it has none, or one that depends on the run.
+        hides: Whether it shows that the model's own gradient is of no use.
+    """
+
+    kind: Kind
+    title: str
+    limit: float = math.nan
+    hides: bool = False
+
+
+YIELD = 0.002
+"""Share of all samples that a further attack may fool without a finding."""
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "D1": Check(Kind.STOP, "mode and types"),
+        "D2": Check(Kind.STOP, "preprocessing", 0.05),
+        "D3": Check(Kind.MEND, "form of the outputs", 32),
+        "D4": Check(Kind.MEND, "steady answers"),
+        "D5": Check(Kind.MASKING, "jumps of the loss", 0.05, hides=True),
+        "D6": Check(Kind.MASKING, "vanishing gradients", 0.05, hides=True),
+        "D7": Check(Kind.MASKING, "gradients that lie", 0.1, hides=True),
+        "D8": Check(Kind.MASKING, "missing gradients", hides=True),
+        "D9": Check(Kind.EXTEND, "rough loss", 0.1),
+        "D10": Check(Kind.STOP, "same answer twice", YIELD),
+        "D11": Check(Kind.EXTEND, "more steps", YIELD),
+        "D12": Check(Kind.EXTEND, "more restarts", YIELD),
+        "D13": Check(Kind.MASKING, "one step, or noise", YIELD),
+        "D14": Check(Kind.EXTEND, "search without gradients", YIELD),
+        "D15": Check(Kind.MASKING, "points made on a twin", YIELD),
+        "D16": Check(Kind.MASKING, "random points", YIELD),
+        "D17": Check(Kind.EXTEND, "nearest points", YIELD),
+        "D18": Check(Kind.MASKING, "anything allowed", 0.1),
+        "D19": Check(Kind.MEND, "saturated loss", 0.05),
+        "D20": Check(Kind.STOP, "memory of queries", 0.02),
+        "D21": Check(Kind.MEND, "few or tied logits", 1e-6),
+        "D22": Check(Kind.STOP, "refusals", 0.01),
+        "D23": Check(Kind.MEND, "8-bit images", 0.01),
+        "D24": Check(Kind.STOP, "certificates", 0),
+    }
+)
+"""Id -> check."""
+
+
+class Finding(Record):
+    """What a check found.
+
+    Attributes:
+        id: Id of the check, D1 to D24.
+        kind: What follows where it fired; the check's own kind in records that do not say.
+        fired: Whether something was found.
+        detail: What was seen, in words.
+        action: What was done about it; empty where nothing fired.
+        value: Figure that decides. None: there is none.
+        threshold: Threshold of that figure. None: there is none.
     """
 
     id: str
+    kind: Kind
     fired: bool
     detail: str
     action: str
     value: float | None = None
     threshold: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_kind(cls, fields: Any) -> Any:
+        """Add the kind that the check has, where a record of version 0.1 holds none."""
+        if not isinstance(fields, dict) or "kind" in fields:
+            return fields
+        check = CHECKS.get(str(fields.get("id")))
+        return {**fields, "kind": check.kind if check is not None else Kind.MEND}
+
+
+def finding(
+    check: str,
+    fired: bool,
+    detail: str,
+    action: str = "",
+    value: float | None = None,
+    threshold: float | None = None,
+    *,
+    kind: Kind | None = None,
+) -> Finding:
+    """Return a finding; an action belongs only to one that fired.
+
+    Args:
+        check: Id of the check.
+        fired: Whether something was found.
+        detail: What was seen, in words.
+        action: What is done about it.
+        value: Figure that decides. None: there is none, like a value that is not finite.
+        threshold: Threshold of that figure. None: there is none.
+        kind: What follows. None: what the table says.
+    """
+    return Finding(
+        id=check,
+        kind=CHECKS[check].kind if kind is None else kind,
+        fired=bool(fired),
+        detail=detail,
+        action=action if fired else "",
+        value=value if value is not None and math.isfinite(value) else None,
+        threshold=threshold,
+    )
+
+
+def above(
+    check: str, value: float, detail: str, action: str, *, limit: float | None = None, kind: Kind | None = None
+) -> Finding:
+    """Return the finding of a check that fires where a figure is above its threshold.
+
+    Args:
+        check: Id of the check.
+        value: Figure that decides.
+        detail: What was seen, in words.
+        action: What is done about it.
+        limit: Threshold. None: that of the table.
+        kind: What follows. None: what the table says.
+    """
+    limit = CHECKS[check].limit if limit is None else limit
+    return finding(check, value > limit, detail, action, value, limit, kind=kind)

@@ -1,14 +1,14 @@
-"""Do the reasons survive? An audit's attack on the explanations of samples whose label holds, and what it says of them.
+"""Survival of explanations: an audit's attack on the explanations of samples whose label is kept, and its summary.
 
     corrected LENS   (LENS-recall - c) / (1 - c) at w = 1, c the level of an unrelated map: 1 unmoved, 0 no better than
                      a map of something else
     moved            corrected LENS below 1/2 at an allowed point that keeps the label
     reason first     moved at an audited radius smaller than the distance of the nearest adversarial example
-    label first      an adversarial example within eps, no farther than the smallest radius that moves the reason
+    label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
 
-Beside the attack stand the best of as many random points as it takes explanations, and one random point. What moves a
-reason moves it, whoever found it: so the shares count the better of attack and best of N.
+Beside the attack stand the best of as many random points as it computes explanations, and one random point. What moves
+an explanation moves it, whoever found it: so the shares count the better of attack and best of N.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unfooled.attacks import Differences, out_of_lens
+from unfooled.attacks import Differences, Search, out_of_lens
 from unfooled.attacks.explanations.attack import differentiable
 from unfooled.attacks.explanations.candidates import Explanation
 from unfooled.core.errors import BadInput
@@ -36,6 +36,7 @@ from unfooled.evaluation.explanations.judge import (
     STATUSES,
     UNDEFINED,
     Arm,
+    ExplanationRobustness,
     Score,
     explanation_robustness,
 )
@@ -48,8 +49,9 @@ from unfooled.statistics import intervals
 W = 1
 """Reach of LENS in pixels."""
 MOVED = 0.5
-"""Corrected LENS below which a reason counts as moved."""
+"""Corrected LENS below which an explanation counts as moved."""
 HOW = ("attack", "best of N", "random")
+"""Ways of choosing points, as records name them."""
 LARGE = 4096
 """Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
 WORST = 6
@@ -59,8 +61,14 @@ FEW = Differences(draws=4)
 
 
 @dataclass(frozen=True)
-class Way:
-    """How an explanation can be attacked: by "gradients", by "differences", or "" with the reason why not."""
+class Approach:
+    """How an explanation can be attacked.
+
+    Attributes:
+        by: "gradients", "differences", or "" where it cannot be.
+        reason: Why it cannot be.
+        pixels: Pixels of a map.
+    """
 
     by: str
     reason: str = ""
@@ -68,31 +76,31 @@ class Way:
 
     @property
     def differences(self) -> Differences | None:
-        """As the attack takes it."""
+        """The option of the attack."""
         return FEW if self.by == "differences" else None
 
     @property
     def k(self) -> int:
-        """How many pixels count as the top of a map."""
+        """Number of pixels that count as the top of a map."""
         return max(1, round(TOP * self.pixels))
 
 
-def way_of(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> Way:
+def approach_to(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> Approach:
     """Try an explanation, and its derivative, on one sample. Cost: 2 explanations, a gradient of one."""
     x, y = x[:1].detach(), y[:1]
     with frozen(model):
         try:
-            found = as_maps(torch.as_tensor(explain(model, x, y)))
+            maps = as_maps(torch.as_tensor(explain(model, x, y)))
         except BadInput as e:
-            return Way("", f"the explanation cannot be computed: {e}")
-        pixels = found[0].numel()
+            return Approach("", f"the explanation cannot be computed: {e}")
+        pixels = maps[0].numel()
         if pixels < 2:
-            return Way("", "its maps have a single value, which has no order", pixels)
-    return Way("gradients" if differentiable(model, x, y, explain) else "differences", pixels=pixels)
+            return Approach("", "its maps have a single value, which has no order", pixels)
+    return Approach("gradients" if differentiable(model, x, y, explain) else "differences", pixels=pixels)
 
 
 def shrunk(threat: Threat, share: float) -> Threat:
-    """The threat at a share of its eps; counts are rounded up."""
+    """Return the threat at a share of its eps; counts are rounded up."""
     smaller = threat.scaled(share)
     if threat.norm != 0:
         return smaller
@@ -100,13 +108,13 @@ def shrunk(threat: Threat, share: float) -> Threat:
     return smaller.with_eps(eps.ceil() if isinstance(eps, Tensor) else math.ceil(eps))
 
 
-def attack_reasons(
+def attack_explanations(
     model: Model,
     x: Tensor,
     y: Tensor,
     threat: Threat,
     explain: Explanation,
-    way: Way,
+    approach: Approach,
     *,
     steps: int,
     restarts: int,
@@ -117,17 +125,17 @@ def attack_reasons(
     """Attack the explanations of some samples at one radius, and judge.
 
     Args:
-        model: any callable to logits.
-        x: samples, (B, *D).
-        y: their labels, (B,).
-        threat: what is allowed.
-        explain: the explanation.
-        way: how it can be attacked.
-        steps: of each ascent.
-        restarts: of the attack.
-        seed: of its starts and of the random points.
-        batch: samples alive at once.
-        pictures: whether points and maps are returned too.
+        model: Any callable to logits.
+        x: Samples, (B, *D).
+        y: Their labels, (B,).
+        threat: Constraint set.
+        explain: The explanation.
+        approach: How it can be attacked.
+        steps: Gradients a restart.
+        restarts: Random starts.
+        seed: Random seed.
+        batch: Samples computed at once.
+        pictures: Whether points and maps are returned too.
 
     Returns:
         chance (B,), and for each way of `HOW` its lens, top_k and tau (B,), NaN where not attacked, and its status for
@@ -135,56 +143,74 @@ def attack_reasons(
         either attack or best of N found, whether it was `by chance`, its output_change and top_k.
         Cost: the attack's, about 3 passes a random point, and the judge's 60.
     """
-    k = way.k
+    k = approach.k
     scores: dict[str, Score] = {
         "lens": partial(lens_recall, k=k, w=W),
         "top_k": partial(top_k_intersection, k=k),
     }
-    if way.pixels < LARGE:
+    if approach.pixels < LARGE:
         scores["tau"] = kendall
-    found = explanation_robustness(
-        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, W),), steps=steps, restarts=restarts,
-        differences=way.differences, batch=batch, generator=torch.Generator().manual_seed(seed),
+    result = explanation_robustness(
+        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, W),),
+        search=Search(steps, restarts=restarts, differences=approach.differences), batch=batch,
+        generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    rows = {"chance": chance(found.clean, k=k, w=W), "random_points": torch.full_like(y, found.n)}
-    for how, arm in zip(HOW, (found.attack, found.best_of_n, found.random), strict=True):
+    rows = {"chance": chance(result.clean, k=k, w=W), "random_points": torch.full_like(y, result.n)}
+    for how, arm in zip(HOW, (result.attack, result.best_of_n, result.random), strict=True):
         rows |= {f"{how}: {name}": value for name, value in arm.scores.items()}
         rows[f"{how}: status"] = arm.status["lens"]
         if "tau" not in scores:
-            rows[f"{how}: tau"] = _tau(model, y, arm, found.clean, explain, batch)
-    if pictures:
-        attack, lucky = (arm.scores["lens"].nan_to_num(nan=torch.inf) for arm in (found.attack, found.best_of_n))
-        rows["by chance"] = by_chance = lucky < attack
-        rows["x_adv"] = z = where_rows(by_chance, found.best_of_n.x_adv["lens"], found.attack.x_adv["lens"])
-        change = found.best_of_n.output_change["lens"], found.attack.output_change["lens"]
-        rows["output_change"] = torch.where(by_chance, *change)
-        for name, points in (("before", x), ("after", z)):
-            parts = zip(points.split(batch), y.split(batch), strict=True)
-            rows[name] = torch.cat([torch.as_tensor(explain(model, *part)).detach() for part in parts])
-        rows["top_k"] = top_k_intersection(found.clean, as_maps(rows["after"]), k=k)
-    return rows
+            rows[f"{how}: tau"] = _tau(model, y, arm, result.clean, explain, batch)
+    return rows | _pictures(model, x, y, explain, result, k, batch) if pictures else rows
+
+
+def _pictures(
+    model: Model, x: Tensor, y: Tensor, explain: Explanation, result: ExplanationRobustness, k: int, batch: int
+) -> Rows:
+    """Return the worst point for LENS of each sample, and its maps."""
+    attack, lucky = (arm.scores["lens"].nan_to_num(nan=torch.inf) for arm in (result.attack, result.best_of_n))
+    by_chance = lucky < attack
+    z = where_rows(by_chance, result.best_of_n.x_adv["lens"], result.attack.x_adv["lens"])
+    change = result.best_of_n.output_change["lens"], result.attack.output_change["lens"]
+    before, after = (_explained(model, points, y, explain, batch) for points in (x, z))
+    return {
+        "by chance": by_chance,
+        "x_adv": z,
+        "output_change": torch.where(by_chance, *change),
+        "before": before,
+        "after": after,
+        "top_k": top_k_intersection(result.clean, as_maps(after), k=k),
+    }
+
+
+def _explained(model: Model, x: Tensor, y: Tensor, explain: Explanation, batch: int) -> Tensor:
+    """Return attributions, (B, *D), detached."""
+    parts = zip(x.split(batch), y.split(batch), strict=True)
+    return torch.cat([torch.as_tensor(explain(model, *part)).detach() for part in parts])
 
 
 def _tau(model: Model, y: Tensor, arm: Arm, clean: Tensor, explain: Explanation, batch: int) -> Tensor:
-    """Kendall's tau at the points that LENS chose."""
+    """Return Kendall's tau at the points that are worst for LENS."""
     parts = zip(arm.x_adv["lens"].split(batch), y.split(batch), strict=True)
     maps = torch.cat([as_maps(torch.as_tensor(explain(model, *part)).detach()) for part in parts])
     return kendall(clean, maps).where(arm.status["lens"] == ATTACKED, torch.nan)
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """What the attack on the reasons left: rows by radius.
+class AttackedExplanations:
+    """What the attack on explanations left: rows by radius.
 
     Attributes:
-        way: how it went.
-        samples: which were attacked, (n,) int64.
-        radii: in multiples of eps, ascending; rows: of each.
-        passes: forwards and backwards in all.
-        steps, restarts: of the attack.
+        approach: How they were attacked.
+        samples: Samples that were attacked, (n,) int64.
+        radii: Radii in multiples of eps, ascending.
+        rows: Rows of `attack_explanations`, by radius.
+        passes: Forwards and backwards in all.
+        steps: Gradients a restart.
+        restarts: Random starts.
     """
 
-    way: Way
+    approach: Approach
     samples: Tensor
     radii: tuple[float, ...] = ()
     rows: tuple[Rows, ...] = ()
@@ -193,14 +219,14 @@ class Attacked:
     restarts: int = 0
 
     def lens(self, how: str) -> Tensor:
-        """Corrected LENS by radius and sample, (R, n); NaN where not attacked."""
+        """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
         return torch.stack([corrected(rows[f"{how}: lens"], rows["chance"]) for rows in self.rows]).double()
 
     def status(self, how: str) -> Tensor:
-        """Positions in `STATUSES` by radius and sample, (R, n); undefined, too, where chance is 1."""
-        found = torch.stack([rows[f"{how}: status"] for rows in self.rows])
+        """Return positions in `STATUSES` by radius and sample, (R, n); undefined, too, where chance is 1."""
+        status = torch.stack([rows[f"{how}: status"] for rows in self.rows])
         full = torch.stack([rows["chance"] >= 1 for rows in self.rows])
-        return torch.where(full & (found == ATTACKED), UNDEFINED, found)
+        return torch.where(full & (status == ATTACKED), UNDEFINED, status)
 
     @property
     def worst(self) -> Tensor:
@@ -208,75 +234,83 @@ class Attacked:
         return torch.fmin(self.lens("attack"), self.lens("best of N"))
 
     def moved_at(self) -> Tensor:
-        """The smallest audited radius, in multiples of eps, that moves each reason; inf where none does, (n,)."""
+        """Return the smallest radius, in multiples of eps, that moves each explanation; inf where none does, (n,)."""
         at = torch.tensor(self.radii, dtype=torch.float64)[:, None].expand(self.worst.shape)
         return torch.where(self.worst < MOVED, at, torch.inf).amin(0)
 
     def comparable(self) -> Tensor:
-        """Samples of which it can be said which moved first, (n,) bool: right, with a map that has an order."""
+        """Return whether it can be said what moved first, (n,) bool: samples that are right, with maps of an order."""
         status = self.status("attack")
         return ~((status == UNDEFINED) | (status == SKIPPED)).all(0)
 
 
-def order(moved: Tensor, label: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which moved first: the reason at a radius `moved`, or the label at a distance `label`, (n,) each; inf for never.
-
-    Returns:
-        Reason first, label first, neither up to eps: (n,) bool, exactly one of them for each sample.
-    """
-    reason = (moved <= eps * (1 + 1e-6)) & (moved < label)
-    lost = ~reason & (label <= eps * (1 + 1e-6))
-    return reason, lost, ~reason & ~lost
-
-
-def summarise_reasons(found: Attacked, distance: Tensor, eps: Tensor, y: Tensor, *, name: str, seed: int) -> Reasons:
-    """Averages, shares and the worst cases.
+def moved_first(moved: Tensor, label: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return whether explanation or label moved first.
 
     Args:
-        found: what was attacked.
-        distance: of every sample's nearest adversarial example, inf where none was found, (N,).
-        eps: every sample's, (N,).
-        y: labels, (N,).
-        name: of the explanation.
-        seed: of the intervals.
+        moved: Radius that moves the explanation, (n,); inf for never.
+        label: Distance of the nearest adversarial example, (n,); inf for none.
+        eps: Largest radius that counts, (n,).
+
+    Returns:
+        Explanation first, label first, neither up to eps: (n,) bool, exactly one of them for each sample.
     """
-    n, way = len(found.samples), found.way
-    if not found.rows:
-        return Reasons(explanation=name, skipped=way.reason or "no sample is right when clean", n=n)
-    each = eps[found.samples].double()
+    explanation = (moved <= eps * (1 + 1e-6)) & (moved < label)
+    lost = ~explanation & (label <= eps * (1 + 1e-6))
+    return explanation, lost, ~explanation & ~lost
+
+
+def summarise_survival(
+    attacked: AttackedExplanations, distance: Tensor, eps: Tensor, y: Tensor, *, name: str, seed: int
+) -> Reasons:
+    """Return averages, shares and the worst cases.
+
+    Args:
+        attacked: What was attacked.
+        distance: Distance of every sample's nearest adversarial example, inf where none was found, (N,).
+        eps: Every sample's eps, (N,).
+        y: Labels, (N,).
+        name: Name of the explanation.
+        seed: Random seed of the intervals.
+    """
+    n, approach = len(attacked.samples), attacked.approach
+    if not attacked.rows:
+        return Reasons(explanation=name, skipped=approach.reason or "no sample is right when clean", n=n)
+    each = eps[attacked.samples].double()
     middle = float(each.mean())
-    curve = [_point(found, i, how, middle * share, seed) for i, share in enumerate(found.radii) for how in HOW]
-    kept = found.comparable()
-    first = order((found.moved_at() * each)[kept], distance[found.samples].double()[kept], each[kept])
-    level = found.rows[-1]["chance"]
+    curve = [_point(attacked, i, how, middle * share, seed) for i, share in enumerate(attacked.radii) for how in HOW]
+    judged = attacked.comparable()
+    near = distance[attacked.samples].double()[judged]
+    first = moved_first((attacked.moved_at() * each)[judged], near, each[judged])
+    last = attacked.rows[-1]
     return Reasons(
         explanation=name,
-        by=way.by,
+        by=approach.by,
         n=n,
-        k=way.k,
+        k=approach.k,
         w=W,
-        pixels=way.pixels,
-        steps=found.steps,
-        restarts=found.restarts,
-        random_points=int(found.rows[-1]["random_points"].amax()),
+        pixels=approach.pixels,
+        steps=attacked.steps,
+        restarts=attacked.restarts,
+        random_points=int(last["random_points"].amax()),
         curve=curve,
-        chance=intervals.mean(level, seed=seed),
+        chance=intervals.mean(last["chance"], seed=seed),
         threshold=MOVED,
         reason_first=intervals.share(first[0]),
         label_first=intervals.share(first[1]),
         neither=intervals.share(first[2]),
-        passes=Passes(forward=found.passes[0] / n, backward=found.passes[1] / n),
-        gallery=[_example(found, i, y) for i in worst_reasons(found).tolist()],
+        passes=Passes(forward=attacked.passes[0] / n, backward=attacked.passes[1] / n),
+        gallery=[_example(attacked, i, y) for i in worst_cases(attacked).tolist()],
     )
 
 
-def _point(found: Attacked, i: int, how: str, eps: float, seed: int) -> ReasonPoint:
-    rows, status = found.rows[i], found.status(how)[i]
+def _point(attacked: AttackedExplanations, i: int, how: str, eps: float, seed: int) -> ReasonPoint:
+    rows, status = attacked.rows[i], attacked.status(how)[i]
     return ReasonPoint(
         eps=eps,
-        share=found.radii[i],
+        share=attacked.radii[i],
         how=how,
-        lens=intervals.mean(found.lens(how)[i], seed=seed),
+        lens=intervals.mean(attacked.lens(how)[i], seed=seed),
         lens_raw=intervals.mean(rows[f"{how}: lens"], seed=seed),
         top_k=intervals.mean(rows[f"{how}: top_k"], seed=seed),
         kendall=intervals.mean(rows[f"{how}: tau"], seed=seed),
@@ -284,35 +318,35 @@ def _point(found: Attacked, i: int, how: str, eps: float, seed: int) -> ReasonPo
     )
 
 
-def worst_reasons(found: Attacked) -> Tensor:
-    """Rows whose corrected LENS fell most at the largest radius, the worst first."""
-    if not found.rows:
+def worst_cases(attacked: AttackedExplanations) -> Tensor:
+    """Return the rows with the lowest corrected LENS at the largest radius, the lowest first."""
+    if not attacked.rows:
         return torch.zeros(0, dtype=torch.int64)
-    score = found.worst[-1].nan_to_num(nan=torch.inf)
+    score = attacked.worst[-1].nan_to_num(nan=torch.inf)
     return score.argsort(stable=True)[: min(WORST, int(torch.isfinite(score).sum()))]
 
 
-def _example(found: Attacked, i: int, y: Tensor) -> ReasonExample:
+def _example(attacked: AttackedExplanations, i: int, y: Tensor) -> ReasonExample:
     def number(value: Tensor) -> float | None:
         return float(value) if bool(torch.isfinite(value)) else None
 
-    rows, sample = found.rows[-1], int(found.samples[i])
+    rows, sample = attacked.rows[-1], int(attacked.samples[i])
     how = "best of N" if bool(rows["by chance"][i]) else "attack"
     return ReasonExample(
         index=sample,
         label=int(y[sample]),
         how=how,
-        lens=number(found.worst[-1][i]),
+        lens=number(attacked.worst[-1][i]),
         lens_raw=number(rows[f"{how}: lens"][i]),
         chance=number(rows["chance"][i]),
         top_k=number(rows["top_k"][i]),
         output_change=number(rows["output_change"][i]),
-        moved_at=number(found.moved_at()[i]),
+        moved_at=number(attacked.moved_at()[i]),
     )
 
 
-def reason_pictures(found: Attacked, x: Tensor) -> Rows:
-    """The worst cases as tensors: x, x_adv, before, after, (G, *D) each."""
-    rows = worst_reasons(found)
-    kept = {name: found.rows[-1][name][rows] for name in ("x_adv", "before", "after")} if found.rows else {}
-    return {"x": x[found.samples[rows]], **kept}
+def survival_pictures(attacked: AttackedExplanations, x: Tensor) -> Rows:
+    """Return the worst cases as tensors: x, x_adv, before, after, (G, *D) each."""
+    rows = worst_cases(attacked)
+    maps = {name: attacked.rows[-1][name][rows] for name in ("x_adv", "before", "after")} if attacked.rows else {}
+    return {"x": x[attacked.samples[rows]], **maps}

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks import kendall_surrogate, out_of_lens, out_of_top_k
+from unfooled.attacks import Search, kendall_surrogate, out_of_lens, out_of_top_k
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.attacks.explanations.objectives import MapObjective
 from unfooled.core.errors import BadInput
@@ -249,8 +249,8 @@ def measure(model: nn.Module, bench: Bench, rows: Tensor, look: Look, eps: float
     every = scores_of(task)
     ranked = {name: every[name] for name in leaders(task)}
     found = explanation_robustness(
-        model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task), steps=size.attack_steps,
-        restarts=look.restarts, generator=torch.Generator().manual_seed(bench.seed),
+        model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task),
+        search=Search(size.attack_steps, restarts=look.restarts), generator=torch.Generator().manual_seed(bench.seed),
     )  # fmt: skip
     clean = as_maps(look.judged(model, x, y))
     values: dict[str, dict[str, list[float | None]]] = {}

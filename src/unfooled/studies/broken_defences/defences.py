@@ -233,7 +233,12 @@ test_time_dropout.__test__ = False  # type: ignore[attr-defined]  # no test, wha
 
 def hashed_noise(base: nn.Module) -> nn.Module:
     """Adds noise seeded by the input's bytes: it repeats itself, and every step of an attack meets other noise."""
-    return Around(base, before=lambda x: x + 0.1 * rng.normal(rng.seeds(x), tuple(x.shape[1:]), dtype=x.dtype))
+
+    def before(x: Tensor) -> Tensor:
+        seeds = rng.seeds(x, stage=rng.Stream.HASHED_NOISE)
+        return x + 0.1 * rng.normal(seeds, tuple(x.shape[1:]), dtype=x.dtype)
+
+    return Around(base, before=before)
 
 
 # Networks and purifiers that have no useful gradient

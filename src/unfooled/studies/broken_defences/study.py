@@ -30,7 +30,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Loss, Model
 from unfooled.data.load import load_dataset
-from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.verify import verify
 from unfooled.models import Lenet5, SmallCnn
 from unfooled.runs.chunks import Progress

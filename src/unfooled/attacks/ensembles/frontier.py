@@ -1,0 +1,213 @@
+"""What an ensemble of attacks works on, and how far it has come, as values that nothing changes.
+
+A `Problem` is what is attacked: the samples, the threat and the model. A `Frontier` holds the best point of every
+sample; a stage proposes better points for some of them, and `Frontier.with_result` returns the next frontier.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from unfooled.core import losses, rng
+from unfooled.core.goals import fooled, fooling, logits_at, read_logits
+from unfooled.core.model.modes import Counted
+from unfooled.core.shapes import where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model, Objective
+
+SURE = 0.75
+"""Share of the draws of a random model in which a label must be lost to count as fooled during an attack."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Samples to be fooled, and the model to fool.
+
+    Attributes:
+        model: Model whose values decide; it counts its passes.
+        x: Inputs, (n, *D).
+        y: Labels, (n,).
+        threat: Constraint set; its eps may be (n,).
+        attacked: Model that gradients are taken of: `model`, or a stand-in with the same values.
+        draws: Model evaluations averaged, for a random model; above 1 a single evaluation decides nothing.
+        seed: Random seed.
+        batch: Samples computed at once.
+    """
+
+    model: Counted
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    attacked: Model
+    draws: int = 1
+    seed: int = 0
+    batch: int = 256
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the problem of some of the samples."""
+        return replace(self, x=self.x[rows], y=self.y[rows], threat=self.threat.take(rows))
+
+    @property
+    def decisive(self) -> bool:
+        """Whether one evaluation of the model decides."""
+        return self.draws == 1
+
+    @property
+    def scored(self) -> Model:
+        """Model that a search without gradients evaluates: the mean of the draws where the model is random."""
+        return self.model if self.decisive else self.attacked
+
+    @property
+    def objective(self) -> Objective:
+        """Margin at the attacked model; a sample is done once it is fooled, unless the model is random."""
+        return fooling(self.attacked, self.y, losses.margin, stop=self.decisive)
+
+    def logits(self, z: Tensor, model: Model | None = None) -> Tensor:
+        """Evaluate the model, or another one, without a gradient, (b, K)."""
+        with torch.no_grad():
+            return logits_at(self.model if model is None else model, z, batch=self.batch)
+
+    def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the margin at `z` and whether the label is lost there, (n,) each.
+
+        Args:
+            z: Points, (n, *D).
+            check: Check what the model returns, and that it knows every label.
+
+        Cost: `draws` forwards.
+        """
+        margins, lost = [], []
+        for _ in range(self.draws):
+            with torch.no_grad():
+                logits = read_logits(self.model, z, self.y, batch=self.batch) if check else self.logits(z)
+            margins.append(losses.margin(logits, self.y))
+            lost.append(fooled(logits, self.y))
+        return torch.stack(margins).mean(0), torch.stack(lost).double().mean(0) >= SURE
+
+
+@dataclass(frozen=True, eq=False)
+class StageResult:
+    """What a stage found.
+
+    Attributes:
+        rows: Positions of the samples that it attacked, (m,).
+        points: Points that it proposed, (m, *D).
+        margins: Margins there, (m,).
+        fooled: Whether the label is lost there, (m,) bool.
+        learned: Directions of the logits that succeeded, by rank, (k, K). None: the stage follows no directions.
+    """
+
+    rows: Tensor
+    points: Tensor
+    margins: Tensor
+    fooled: Tensor
+    learned: Tensor | None = None
+
+    @property
+    def taken(self) -> int:
+        """Number of samples attacked."""
+        return len(self.rows)
+
+    @property
+    def closed(self) -> int:
+        """Number of samples fooled."""
+        return int(self.fooled.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """The best points of an attack so far.
+
+    Attributes:
+        points: Points with the largest margin, (n, *D).
+        margins: Margins there, (n,); -inf where nothing has been tried.
+        fooled: Samples whose label is lost, (n,) bool.
+        certified: Samples that are proven robust, and left alone, (n,) bool.
+        keys: Hashes of the samples, (n,), which decide their order.
+        learned: Directions of successful waves, by rank of the logit, (m, K). None: there are none yet.
+    """
+
+    points: Tensor
+    margins: Tensor
+    fooled: Tensor
+    certified: Tensor
+    keys: Tensor
+    learned: Tensor | None = None
+
+    @classmethod
+    def start(cls, x: Tensor) -> Self:
+        """Return the frontier of an attack that has tried nothing: every point is the sample itself."""
+        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        margins = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        return cls(x.clone(), margins, none, none, rng.sample_keys(x))
+
+    @property
+    def standing(self) -> Tensor:
+        """Samples that are neither fooled nor certified, (n,) bool."""
+        return ~(self.fooled | self.certified)
+
+    def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
+        """Return the positions of the samples that still stand, or of those with the smallest margins.
+
+        Args:
+            share: Share of them to return, at least one.
+            most: Largest number of them to return. None: no limit.
+
+        Returns:
+            Positions in the order of the samples' hashes, or of their margins where a part is returned.
+        """
+        rows = self.standing.nonzero()[:, 0]
+        rows = rows[self.keys[rows].argsort()]
+        count = max(1, math.ceil(share * len(rows)))
+        count = min(count, len(rows) if most is None else most)
+        if count < len(rows):
+            rows = rows[self.margins[rows].argsort(descending=True, stable=True)[:count]]
+        return rows
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the frontier of some of the samples."""
+        return replace(
+            self, points=self.points[rows], margins=self.margins[rows], fooled=self.fooled[rows],
+            certified=self.certified[rows], keys=self.keys[rows],
+        )  # fmt: skip
+
+    def with_result(self, result: StageResult) -> Self:
+        """Return the frontier after a stage: its points count where they are fooled, or have a larger margin."""
+        rows = result.rows
+        margins = result.margins.to(self.margins.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        better = result.fooled | (margins > self.margins[rows]) | self.margins[rows].isinf()
+        known = [part for part in (self.learned, result.learned) if part is not None]
+        return replace(
+            self,
+            points=_put(self.points, rows, where_rows(better, result.points, self.points[rows])),
+            margins=_put(self.margins, rows, torch.where(better, margins, self.margins[rows])),
+            fooled=_put(self.fooled, rows, self.fooled[rows] | result.fooled),
+            learned=torch.cat(known) if known else None,
+        )
+
+    def with_points(self, rows: Tensor, points: Tensor, margins: Tensor, lost: Tensor) -> Self:
+        """Return the frontier with other points for some samples, whatever it knew of them."""
+        return replace(
+            self,
+            points=_put(self.points, rows, points),
+            margins=_put(self.margins, rows, margins.to(self.margins)),
+            fooled=_put(self.fooled, rows, self.fooled[rows] | lost),
+        )
+
+    def with_fooled(self, rows: Tensor, points: Tensor) -> Self:
+        """Return the frontier after points were found elsewhere that fool some samples."""
+        return replace(
+            self,
+            points=_put(self.points, rows, points),
+            fooled=_put(self.fooled, rows, torch.ones_like(rows, dtype=torch.bool)),
+        )
+
+
+def _put(whole: Tensor, rows: Tensor, part: Tensor) -> Tensor:
+    """Return a copy of a tensor with some of its rows replaced."""
+    return whole.index_copy(0, rows, part)

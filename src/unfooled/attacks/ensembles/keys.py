@@ -1,0 +1,117 @@
+"""Keys of the stages of an evaluation, and the ledger that counts their passes.
+
+A key says what a stage is; its folder and its label are made from it, and nothing is read back from either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.core.model.modes import Counted
+from unfooled.runs.chunks import Rows, Run
+from unfooled.runs.records import Config, R
+
+
+class Family(StrEnum):
+    """Part of an evaluation whose passes are counted together. The values are names of folders."""
+
+    CLEAN = "clean"
+    CASCADE = "cascade"
+    AUTOATTACK = "autoattack"
+    NEAREST = "nearest"
+    CHECKS = "diagnostics"
+    JUDGE = "judge"
+    EXPLAIN = "explain"
+    EXPLANATIONS = "reasons"
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """Identity of a stage.
+
+    Attributes:
+        family: Part of the evaluation that the stage belongs to.
+        method: Name of what is run; empty where the family has one stage.
+        number: Number of the stage, which is also the draw of its random numbers. None: it has no number.
+        check: Id of the check that the stage belongs to; empty for none.
+        part: Number of the part, for a stage that takes its samples in several.
+    """
+
+    family: Family
+    method: str = ""
+    number: int | None = None
+    check: str = ""
+    part: int = 0
+
+    @property
+    def label(self) -> str:
+        """Text that records and progress bars show, such as "3-square"."""
+        words = ("" if self.number is None else str(self.number), self.check, self.method, str(self.part or ""))
+        return "-".join(word for word in words if word)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that holds the stage's chunks, such as "cascade-3-square"."""
+        return "-".join(word for word in (self.family.value, self.label) if word)
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """A run, and the passes that each of its stages took: the one thing that the stages of an evaluation share.
+
+    Attributes:
+        run: Where finished chunks are stored.
+        spent: Stage -> forwards and backwards, those of an earlier start included.
+    """
+
+    run: Run
+    spent: dict[StageKey, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Run | Ledger | None, n: int) -> Ledger:
+        """Return a ledger of a run; in memory and in one chunk of `n` samples where there is none."""
+        if isinstance(run, Ledger):
+            return run
+        config = Config(model="", data="", n=n, threat="", seed=0)
+        return cls(run if run is not None else Run(None, config, chunk=max(n, 1)))
+
+    def map(self, key: StageKey | str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
+        """Compute a stage chunk by chunk, see `Run.map`; a name alone is a stage of the attack."""
+        key = StageKey(Family.CASCADE, key) if isinstance(key, str) else key
+        rows = self.run.map(key.folder, fn, n, model=model)
+        self.spent[key] = self.run.passes[key.folder]
+        return rows
+
+    def once(self, key: StageKey, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
+        """Compute a few records, or read those of an earlier start, see `Run.once`."""
+        records = self.run.once(key.folder, kind, fn, model=model)
+        self.spent[key] = self.run.passes[key.folder]
+        return records
+
+    def passes(self, *families: Family) -> tuple[int, int]:
+        """Return the forwards and backwards that the stages of some families took."""
+        pairs = [pair for key, pair in self.spent.items() if key.family in families]
+        return sum(f for f, _ in pairs), sum(b for _, b in pairs)
+
+    def progress(self, key: StageKey, fooled: Tensor, *, taken: int = 0, closed: int = 0) -> Progress:
+        """Return the curve's point after a stage.
+
+        Args:
+            key: The stage; passes are those of its family.
+            fooled: Samples that are fooled, (n,) bool.
+            taken: Samples that the stage attacked.
+            closed: Samples that it fooled.
+        """
+        n = max(len(fooled), 1)
+        forward, backward = self.passes(key.family)
+        left = 1 - float(fooled.to(torch.float64).mean()) if len(fooled) else 0.0
+        return Progress(
+            stage=key.label, forward=forward / n, backward=backward / n, accuracy=left, taken=taken, closed=closed,
+            method=key.method, check=key.check,
+        )  # fmt: skip

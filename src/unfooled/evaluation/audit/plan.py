@@ -1,0 +1,253 @@
+"""What an audit does, as small frozen values: the attack, the nearest points, the explanation, the attack on it.
+
+`Plan` takes all options as flat keywords and builds the values from them. It stays a flat dataclass, instead of holding
+the values as fields, so that `dataclasses.replace(plan, nearest_n=50)`, the help of an editor and a type checker keep
+working with the keywords that users write. The stages of an audit see the values alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
+from unfooled.attacks.ensembles.stages import Given, Stage
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import Attack
+from unfooled.core.threats import Threat
+from unfooled.core.types import Explain
+from unfooled.evaluation.checks.after import FLOOR
+from unfooled.explanations.gradients import saliency
+from unfooled.explanations.paths import integrated_gradients
+from unfooled.runs.spelling import spelled
+
+
+@dataclass(frozen=True)
+class LabelAttack:
+    """The attack on the label.
+
+    Attributes:
+        effort: Effort of the cascade.
+        attack: Budget attack that runs instead of the cascade. None: the cascade.
+        whole: Attack on all samples at once that keeps its own stages. None: there is none.
+        name: Name of the attack in the report; empty for the cascade.
+        certify: Tells which samples are proven robust. None: none are.
+        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
+    """
+
+    effort: Effort
+    attack: Attack | None
+    whole: Attack | None
+    name: str
+    certify: Certify | None
+    floor: int
+
+    @property
+    def own(self) -> bool:
+        """Whether the attack is the cascade, which may go on where a check asks for it."""
+        return self.attack is None and self.whole is None
+
+    @property
+    def label(self) -> str:
+        """Text that the report shows."""
+        return f"cascade, {self.effort.name}" if self.own else self.name or "custom"
+
+    def stages(self, threat: Threat) -> tuple[Stage, ...]:
+        """Return the stages that are run against the survivors."""
+        return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
+
+    def record(self, threat: Threat) -> dict[str, Any]:
+        """Return what is recorded. An attack is known by its name: its options may hold a batch size."""
+        return {
+            "attack": self.label,
+            "effort": self.effort.name if self.own else "",
+            "stages": [spelled(stage) for stage in self.stages(threat)] if self.own else [],
+            "certify": self.certify is not None,
+            "floor": self.floor,
+        }
+
+
+@dataclass(frozen=True)
+class NearestPoints:
+    """The search for the nearest adversarial examples, and the curve that is read off them.
+
+    Attributes:
+        n: Samples that it is done for, the first of all.
+        budget: Passes a sample and norm.
+        norms: Norms in which it is done. None: the threat's own.
+        radii: Radii of the curve, in multiples of eps.
+    """
+
+    n: int
+    budget: int
+    norms: Sequence[float] | None
+    radii: Sequence[float]
+
+    def __post_init__(self) -> None:
+        _at_least_one("nearest_n", self.n)
+
+
+@dataclass(frozen=True)
+class Explaining:
+    """The explanations before and after the attack.
+
+    Attributes:
+        explain: The explanation.
+        name: Its name in the report.
+        n: Samples that are explained, the first of all.
+        gallery: Pictures on the page.
+    """
+
+    explain: Explain
+    name: str
+    n: int
+    gallery: int
+
+    def __post_init__(self) -> None:
+        _at_least_one("explain_n", self.n)
+
+
+@dataclass(frozen=True)
+class ExplanationAttack:
+    """The attack on an explanation, label kept; its objective is mass out of the LENS neighbourhood.
+
+    Attributes:
+        explain: The explanation.
+        name: Its name in the report.
+        n: Samples attacked, the first that are right when clean.
+        radii: Radii, in multiples of eps.
+        steps: Gradients a restart.
+        restarts: Random starts.
+    """
+
+    explain: Callable[..., Tensor]
+    name: str
+    n: int
+    radii: Sequence[float]
+    steps: int
+    restarts: int
+
+    def __post_init__(self) -> None:
+        for option in ("n", "steps", "restarts"):
+            _at_least_one(f"reasons_{option}", getattr(self, option))
+        if not (self.radii and min(self.radii) > 0):
+            raise BadInput(f"the plan's reasons_radii are {self.radii}; give at least one, all above 0")
+
+
+def _at_least_one(option: str, number: int) -> None:
+    if number < 1:
+        raise BadInput(f"the plan's {option} is {number}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an audit does. All of it can change a figure, so all of it is recorded.
+
+    Args:
+        effort: Effort of the cascade: `QUICK`, `NORMAL`, `THOROUGH` or your own.
+        attack: Budget attack with its options bound, run instead of the cascade; it is not extended. None: the cascade.
+        attack_name: Name of that attack in the report.
+        whole: Attack on all samples at once that keeps its own stages, such as `autoattack`; otherwise like `attack`.
+        certify: Tells which samples are proven robust; they are not attacked. None: none are.
+        norms: Norms in which the nearest adversarial examples are searched. None: the threat's own.
+        nearest_budget: Passes a sample and norm for that search.
+        nearest_n: Samples that it is done for, the first of all.
+        explain_n: Samples that are explained, the first of all.
+        radii: Radii of the curve, in multiples of eps.
+        explain: Explanation before and after the attack; integrated gradients by default.
+        explain_name: Name of that explanation in the report.
+        gallery: Pictures on the page.
+        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
+        reasons: Explanation that is attacked itself, label kept; saliency by default, as the cheapest. None: none is.
+        reasons_name: Name of that explanation in the report.
+        reasons_n: Samples whose explanation is attacked, the first that are right when clean.
+        reasons_radii: Radii of that attack, in multiples of eps.
+        reasons_steps: Gradients a restart of that attack.
+        reasons_restarts: Random starts of that attack.
+
+    Raises:
+        BadInput: A number of samples, steps or restarts below 1, or radii that are not above 0.
+    """
+
+    effort: Effort = NORMAL
+    attack: Attack | None = None
+    attack_name: str = ""
+    whole: Attack | None = None
+    certify: Certify | None = None
+    norms: Sequence[float] | None = None
+    nearest_budget: int = 400
+    nearest_n: int = 200
+    explain_n: int = 100
+    radii: Sequence[float] = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    explain: Explain = integrated_gradients
+    explain_name: str = "integrated gradients"
+    gallery: int = 12
+    floor: int = FLOOR
+    reasons: Callable[..., Tensor] | None = saliency
+    reasons_name: str = "saliency"
+    reasons_n: int = 32
+    reasons_radii: Sequence[float] = (0.25, 0.5, 1.0)
+    reasons_steps: int = 20
+    reasons_restarts: int = 1
+
+    def __post_init__(self) -> None:
+        _ = self.nearest, self.explaining, self.explanation_attack  # the values check themselves
+
+    @property
+    def label_attack(self) -> LabelAttack:
+        """The attack on the label."""
+        return LabelAttack(self.effort, self.attack, self.whole, self.attack_name, self.certify, self.floor)
+
+    @property
+    def nearest(self) -> NearestPoints:
+        """The search for the nearest adversarial examples."""
+        return NearestPoints(self.nearest_n, self.nearest_budget, self.norms, self.radii)
+
+    @property
+    def explaining(self) -> Explaining:
+        """The explanations before and after the attack."""
+        return Explaining(self.explain, self.explain_name, self.explain_n, self.gallery)
+
+    @property
+    def explanation_attack(self) -> ExplanationAttack | None:
+        """The attack on an explanation. None: there is none."""
+        if self.reasons is None:
+            return None
+        return ExplanationAttack(
+            self.reasons, self.reasons_name, self.reasons_n, self.reasons_radii, self.reasons_steps,
+            self.reasons_restarts,
+        )  # fmt: skip
+
+    def record(self, threat: Threat) -> dict[str, Any]:
+        """Return all of it as JSON values, by option, for `Config.options`."""
+        attacked = self.explanation_attack
+        return {
+            **self.label_attack.record(threat),
+            **recorded("nearest", self.nearest),
+            **recorded("explain", self.explaining),
+            **({"reasons": "none"} if attacked is None else recorded("reasons", attacked)),
+        }
+
+
+def recorded(prefix: str, value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON values, under names such as `nearest_n`.
+
+    Args:
+        prefix: Prefix of the names; a field of that name stands for itself.
+        value: The dataclass; its own fields alone, not those of dataclasses in it.
+    """
+    names = {f.name: prefix if f.name == prefix else f"{prefix}_{f.name}" for f in fields(value)}
+    return {name: _json(getattr(value, field)) for field, name in names.items()}
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON holds it, functions and infinite numbers by their spelling."""
+    if isinstance(value, (list, tuple)):
+        return [_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (bool, int, float, str)) or value is None else spelled(value)

@@ -1,0 +1,312 @@
+"""Stages of an audit: functions that take values and return what they found, each kept chunk by chunk (see `Run`).
+
+    clean         predictions on the clean samples
+    probe         what the model answers before it is attacked
+    attack_label  the attack, on all samples that are right when clean
+    nearest       the nearest adversarial examples of the first samples, hence every radius
+    judge         what is true of the points found
+    explain       maps of the first samples, before and after
+    attack_maps   attacks that move the explanation and keep the label, by radius
+
+`perform` runs them in order; between them the checks decide whether the attack goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.attacks.ensembles.frontier import Frontier
+from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.attacks.explanations.candidates import takes_create_graph
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import logits_at
+from unfooled.core.model.modes import frozen
+from unfooled.core.shapes import where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
+from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
+from unfooled.evaluation.checks.before import before, replayed
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
+from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
+from unfooled.evaluation.explanations.movement import map_scores
+from unfooled.evaluation.explanations.survival import (
+    Approach,
+    AttackedExplanations,
+    approach_to,
+    attack_explanations,
+    shrunk,
+)
+from unfooled.evaluation.verify import verify
+from unfooled.runs.chunks import Rows
+
+
+def perform(s: Setting, plan: Plan) -> Outcome:
+    """Run every stage, or read what an earlier start left of it."""
+    first = clean(s)
+    right = first.prediction == s.y.cpu()
+    attacked = attack_label(s, plan, probe(s))
+    standing, gradients = attacked.standing, attacked.gradients
+    replay, asked = _replay(s, standing.frontier)
+    points = judge(s, standing.frontier.points)
+    findings = [*attacked.findings, *replay]
+    findings += judged(
+        standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
+        random=s.subject.random,
+    )  # fmt: skip
+    if gradients.missing:
+        gradients = gradients.with_twin(s.x, s.threat)
+    explained = explain(s, plan.explaining, points.x_adv, gradients)
+    survival = None if plan.explanation_attack is None else attack_maps(s, plan.explanation_attack, right, gradients)
+    few = min(s.n, plan.nearest.n)
+    own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
+    robust = robust_share(right, points, random=s.subject.random)
+    return Outcome(
+        clean=first,
+        attack=points,
+        explain=explained,
+        survival=survival,
+        right=right,
+        nearest=attacked.nearest,
+        distance=torch.minimum(own, points.distance[: len(own)]),
+        random=s.subject.random,
+        findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
+        conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
+        progress=standing.log,
+        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+    )
+
+
+def clean(s: Setting) -> Clean:
+    """Predict the clean samples; for a random model by the majority of the draws."""
+
+    def work(rows: Tensor) -> Rows:
+        with torch.inference_mode():
+            votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
+        if not bool(torch.isfinite(votes).all()):
+            bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
+            raise BadInput(
+                f"the model returns NaN or infinite logits for {len(bad)} of {len(rows)} clean samples, the first is "
+                f"sample {int(rows[bad[0]])}; nothing can be said of such a model"
+            )
+        prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
+        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1)}
+
+    return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
+
+
+def probe(s: Setting) -> list[Finding]:
+    """Check the model before it is attacked.
+
+    Raises:
+        BadInput: The model remembers queries.
+    """
+    with frozen(s.counted):
+        findings = s.ledger.once(
+            StageKey(Family.CHECKS, "probes"),
+            Finding,
+            lambda: before(s.counted, s.x, s.y, s.threat, seed=s.seed),
+            model=s.counted,
+        )
+    if s.subject.probabilities:  # the checks saw their logarithm
+        findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
+    for f in findings:
+        if f.fired and f.id == "D20":
+            raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")
+    return findings
+
+
+def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
+    """Attack the label, check what was found, and go on where the checks ask for it."""
+    label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
+    gradients = Gradients(s.counted, findings, draws, s.seed).ready(s.x, s.threat)
+    attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
+    with frozen(s.counted):
+        standing = _strike(s, attack, label, gradients)
+        spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
+        alone = standing.frontier
+        near = nearest(s, plan.nearest, gradients)
+        found, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
+        standing = replace(standing, frontier=frontier)
+        count = len(next(iter(near.values()))["distance"]) if near else 0
+        standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
+        findings = [*findings, found, *checked.findings]
+        # The figure of a whole attack is its own; what others found only speaks against it.
+        standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
+        standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
+        gradients, again = checked.gradients, []
+        may = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+        if may:
+            more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
+            standing, gradients, again = more.standing, more.gradients, more.again
+    distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
+    return Attacked(standing, gradients, distances, findings, again, may, checked.aside)
+
+
+def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
+    """Run the attack that the plan asks for."""
+    standing = attack.begin()
+    if label.whole is None:
+        return attack.perform(standing, label.stages(s.threat))
+    log: list[Progress] = []
+    points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
+
+
+def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
+    """Find the nearest adversarial examples of the first samples: points and distances by norm."""
+    found = {}
+    for norm in plan.norms or (s.threat.norm,):
+        own = norm == s.threat.norm
+        everything = (s.threat if own else NORMS[float(norm)](1.0)).with_eps(math.inf)
+
+        def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
+            x, y = s.x[s.at(rows)], s.y[s.at(rows)]
+            source = torch.Generator().manual_seed(s.seed)
+            z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
+            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+            return {"z": z, "distance": verdict.distance}
+
+        key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
+        found[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
+    return found
+
+
+def _missed(
+    s: Setting, plan: NearestPoints, frontier: Frontier, near: Mapping[str, Tensor] | None
+) -> tuple[Finding, Frontier]:
+    """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are kept."""
+    k = min(s.n, plan.n)
+    if not near:
+        return finding("D17", False, "no nearest points in the threat's norm"), frontier
+    eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
+    rows = ((near["distance"].to(eps) <= eps) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    d17 = above(
+        "D17", len(rows) / k, f"the nearest-point attacks fooled {len(rows)} of {k} samples that the attack had not",
+        "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),
+    )  # fmt: skip
+    return d17, frontier.with_fooled(rows, near["z"].to(s.x.device)[rows])
+
+
+def each_eps(threat: Threat, x: Tensor) -> Tensor:
+    """Return the eps of every sample, (n,), on the CPU."""
+    return torch.as_tensor(threat.eps, dtype=x.dtype).expand(len(x)).cpu()
+
+
+def judge(s: Setting, points: Tensor) -> Judged:
+    """Judge the points found; those that are not allowed are put back to x."""
+    on_grid = bool(((s.x * 255 - (s.x * 255).round()).abs() < 1e-3).all())
+
+    def work(rows: Tensor) -> Rows:
+        at = s.at(rows)
+        x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
+        verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
+        with torch.inference_mode():
+            confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
+        found = {
+            "x_adv": where_rows(verdict.inside, z, x),
+            "inside": verdict.inside,
+            "success": verdict.success,
+            "distance": verdict.distance,
+            "undefined": verdict.undefined,
+            "prediction": verdict.prediction,
+            "confidence": confidence,
+            "rate": verdict.rate,
+        }
+        if on_grid:
+            rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
+            found["success_8bit"] = rounded.success
+        return found
+
+    return Judged(**s.ledger.map(StageKey(Family.JUDGE), work, s.n))
+
+
+def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
+    """Explain the true label before and after; by a twin, where the model has no gradient."""
+    twin = gradients.twin if gradients.missing else None
+    model: Model = s.counted if twin is None else twin
+
+    def work(rows: Tensor) -> Rows:
+        at = s.at(rows)
+        return map_scores(model, s.x[at], s.y[at], x_adv[rows].to(s.x.device), plan.explain)
+
+    return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
+
+
+def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients) -> AttackedExplanations:
+    """Attack the explanations of the first samples that are right, radius by radius; say why where that is moot."""
+    samples = right.nonzero()[:, 0][: plan.n]
+    if s.subject.random:
+        reason = "the model is random: its reasons move from one call to the next"
+        return AttackedExplanations(Approach("", reason), samples)
+    if not len(samples):
+        return AttackedExplanations(Approach(""), samples)
+    if gradients.missing and takes_create_graph(plan.explain):
+        reason = "the model has no gradients that could be explained (checks D6, D8)"
+        return AttackedExplanations(Approach("", reason), samples)
+    at = s.at(samples)
+    x, y, threat = s.x[at], s.y[at], s.threat.take(at)
+    approach = approach_to(s.counted, x, y, plan.explain)
+    if not approach.by:
+        return AttackedExplanations(approach, samples)
+    radii, found = tuple(sorted(plan.radii)), []
+    for share in radii:
+
+        def work(rows: Tensor, share: float = share) -> Rows:
+            rows = s.at(rows)
+            return attack_explanations(
+                s.counted, x[rows], y[rows], shrunk(threat.take(rows), share), plan.explain, approach,
+                steps=plan.steps, restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3),
+                pictures=share == radii[-1],
+            )  # fmt: skip
+
+        key = StageKey(Family.EXPLANATIONS, f"{share:g}")
+        found.append(s.ledger.map(key, work, len(samples), model=s.counted))
+    passes = s.ledger.passes(Family.EXPLANATIONS)
+    return AttackedExplanations(approach, samples, radii, tuple(found), passes, plan.steps, plan.restarts)
+
+
+def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
+    """D20 once more, at the points that the survivors ended at, and the forwards that it took."""
+    rows = frontier.survivors()
+    if s.untouched is None or s.subject.random or not len(rows):
+        return [], 0
+    passed = s.counted.forwards
+    found = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
+    return [found], s.counted.forwards - passed
+
+
+def _mode(x: Tensor) -> Finding:
+    """D1: a model in training mode, or of another type, was refused before."""
+    return finding("D1", False, f"in eval mode, {str(x.dtype).removeprefix('torch.')} on {x.device.type}")
+
+
+def _rounded(points: Judged, right: Tensor) -> Finding:
+    """D23: points stay inside; rounding them to 8 bits must not change the figure much."""
+    if points.success_8bit is None:
+        return finding("D23", False, "the clean samples are no 8-bit images")
+    apart = float((points.success & ~points.success_8bit & right).double().mean())
+    return above(
+        "D23", apart, f"rounding the points to 8 bits would rescue {apart:.1%} of the samples",
+        "both figures are given",
+    )  # fmt: skip
+
+
+def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
+    """Return robust accuracy as a number; a random model's is the mean of what each sample keeps over the draws."""
+    if not len(right):
+        return 0.0
+    stays = 1 - points.rate.double() if random else (right & ~points.success).double()
+    return float(stays.mean())

@@ -1,0 +1,161 @@
+"""Values that the stages of an audit take and return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import Standing
+from unfooled.attacks.ensembles.frontier import Problem
+from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.attacks.ensembles.progress import Progress
+from unfooled.core.model.modes import Counted
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.subject import Subject
+from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.verdict import Conclusion
+from unfooled.evaluation.explanations.survival import AttackedExplanations
+from unfooled.runs.chunks import Rows
+
+FRESH = 20
+"""Fresh draws of a random model, whose majority decides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all stages of an audit are given.
+
+    Attributes:
+        subject: Model as it is judged.
+        counted: The same model, counting its passes.
+        untouched: Copy of the model that has not been asked anything. None: it cannot be copied.
+        x: Inputs, (n, *D).
+        y: Labels, (n,).
+        threat: Constraint set.
+        seed: Random seed.
+        batch: Samples computed at once.
+        ledger: Where chunks are stored and passes are counted.
+    """
+
+    subject: Subject
+    counted: Counted
+    untouched: Model | None
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    seed: int
+    batch: int
+    ledger: Ledger
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.x)
+
+    @property
+    def draws(self) -> int:
+        """Evaluations of the model that decide."""
+        return FRESH if self.subject.random else 1
+
+    def problem(self, gradients: Gradients) -> Problem:
+        """Return what is attacked, by the gradients that the checks ask for."""
+        return Problem(
+            self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch
+        )
+
+    def at(self, rows: Tensor) -> Tensor:
+        """Return positions on the device of the samples."""
+        return rows.to(self.x.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """Clean samples: predicted class and confidence, (n,) each."""
+
+    prediction: Tensor
+    confidence: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What is true of the points that the attack found, one entry a sample; see `Verdict`.
+
+    Attributes:
+        x_adv: The points; x where they are not allowed.
+        confidence: Confidence there.
+        success_8bit: Success of the points rounded to 8 bits. None: the clean samples are no 8-bit images.
+    """
+
+    x_adv: Tensor
+    inside: Tensor
+    success: Tensor
+    distance: Tensor
+    undefined: Tensor
+    prediction: Tensor
+    confidence: Tensor
+    rate: Tensor
+    success_8bit: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What the attack on the label left.
+
+    Attributes:
+        standing: Where it ended, with all that counts.
+        gradients: Gradients that it followed.
+        nearest: Norm -> distances of the first samples' nearest adversarial examples.
+        findings: Findings on the way.
+        again: Findings of the look after the attack went on.
+        extended: Whether it was allowed to go on, and asked to.
+        aside: Forwards and backwards of checks that no stage counts.
+    """
+
+    standing: Standing
+    gradients: Gradients
+    nearest: dict[float, Tensor]
+    findings: list[Finding]
+    again: list[Finding]
+    extended: bool
+    aside: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an audit's stages found, one entry a sample.
+
+    Attributes:
+        clean: Clean samples.
+        attack: Points that the attack found.
+        explain: Rows of `map_scores`, of the first samples.
+        survival: What the attack on the explanations left. None: there was none.
+        right: Samples that are right when clean, (n,) bool.
+        nearest: Norm -> distances of the first samples' nearest adversarial examples.
+        distance: Nearest of all that was found in the threat's norm, for the same samples.
+        random: Whether robust accuracy is a mean of frequencies.
+        findings: Findings, one a check.
+        conclusion: The verdict and why.
+        progress: The curve of accuracy against passes.
+        aside: Forwards and backwards of checks that no stage counts.
+    """
+
+    clean: Clean
+    attack: Judged
+    explain: Rows
+    survival: AttackedExplanations | None
+    right: Tensor
+    nearest: dict[float, Tensor]
+    distance: Tensor
+    random: bool
+    findings: list[Finding]
+    conclusion: Conclusion
+    progress: tuple[Progress, ...]
+    aside: tuple[int, int]
+
+    @property
+    def fooled(self) -> Tensor:
+        """Samples that are right when clean, and lost to an allowed point, (n,) bool."""
+        return self.right & self.attack.success

@@ -1,0 +1,96 @@
+"""The gradients that an attack follows, once the checks have looked at the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.straight_through import StraightThrough
+from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.core.model.modes import Counted
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.verdict import fired
+
+TWIN_N = 200
+"""Samples at which a twin learns the model's answers, at most."""
+SIGMA, NEIGHBOURS = 1e-3, 16
+"""Noise over which gradients are averaged, and its draws."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Models that stand in for the attacked one where its own gradient is of no use.
+
+    Attributes:
+        model: The attacked model, which counts its passes.
+        findings: Findings of the checks before the attack.
+        draws: Model evaluations averaged, for a random model.
+        seed: Random seed.
+        twin: Network that learned the model's answers. None: it has not been asked for.
+        forwards: Forward passes that the twin's training took.
+    """
+
+    model: Counted
+    findings: Sequence[Finding]
+    draws: int = 1
+    seed: int = 0
+    twin: nn.Module | None = None
+    forwards: int = 0
+
+    @property
+    def missing(self) -> bool:
+        """Whether the gradient vanishes or does not exist, so that nothing can be explained by it."""
+        return fired(self.findings, "D6", "D8")
+
+    def with_twin(self, x: Tensor, threat: Threat) -> Self:
+        """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
+        if self.twin is not None:
+            return self
+        before, few = self.model.forwards, torch.arange(min(len(x), TWIN_N), device=x.device)
+        twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed).requires_grad_(False)
+        return replace(self, twin=twin, forwards=self.model.forwards - before)
+
+    def ready(self, x: Tensor, threat: Threat) -> Self:
+        """Return the same with a twin where the attack follows the twin's gradients."""
+        borrows = fired(self.findings, "D6", "D7", "D8") and not fired(self.findings, "D5")
+        return self.with_twin(x, threat) if borrows else self
+
+    @property
+    def averaged(self) -> Model:
+        """The model, or its mean where it is random."""
+        return self.model if self.draws == 1 else Averaged(self.model, self.draws)
+
+    @property
+    def through_twin(self) -> Model:
+        """The model's values with the twin's gradients."""
+        return StraightThrough(self.averaged, self._distilled)
+
+    @property
+    def jittered(self) -> Model:
+        """The model's values with the mean gradient of its neighbours."""
+        return Jittered(self.averaged, SIGMA, NEIGHBOURS, self.seed)
+
+    @property
+    def attacked(self) -> Model:
+        """The model whose gradients the attack follows, as the findings ask."""
+        if fired(self.findings, "D5"):
+            return self.jittered
+        return self.through_twin if fired(self.findings, "D6", "D7", "D8") else self.averaged
+
+    def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+        """Return the twin's own adversarial examples, (B, *D)."""
+        return transfer(self._distilled)(self.averaged, x, y, threat, generator=generator)
+
+    @property
+    def _distilled(self) -> nn.Module:
+        if self.twin is None:
+            raise RuntimeError("there is no twin; ask for one with `with_twin`")
+        return self.twin

@@ -1,0 +1,95 @@
+"""The verdict of an audit: what its findings say together (D25)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from unfooled.evaluation.checks.table import CHECKS, Finding, Kind
+
+LOW = 0.05
+"""Robust accuracy below which nothing is left to overstate."""
+
+
+class Trust(StrEnum):
+    """Whether a robust accuracy can be believed."""
+
+    SOUND = "SOUND"
+    """Nothing speaks against the figure."""
+    EXTENDED = "EXTENDED"
+    """Something did; the attack went on until nothing did."""
+    OVERSTATED = "OVERSTATED"
+    """The true figure is probably lower."""
+    NOT_EVALUABLE = "NOT EVALUABLE"
+    """No figure can be believed."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the figure counts."""
+        return self in (Trust.SOUND, Trust.EXTENDED)
+
+
+class Conclusion(NamedTuple):
+    """A verdict and why, in one or two sentences."""
+
+    verdict: Trust
+    because: str
+
+
+def fired(findings: Iterable[Finding], *ids: str) -> bool:
+    """Return whether a check fired: one of `ids`, or any where none is given."""
+    return any(f.fired and (not ids or f.id in ids) for f in findings)
+
+
+def of_kind(findings: Iterable[Finding], kind: Kind) -> list[str]:
+    """Return the ids of the checks of a kind that fired."""
+    return list(dict.fromkeys(f.id for f in findings if f.fired and f.kind == kind))
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Return one finding a check: the first that fired, else the last; in the order of their numbers."""
+    best: dict[str, Finding] = {}
+    for f in findings:
+        if f.id not in best or not best[f.id].fired:
+            best[f.id] = f
+    return sorted(best.values(), key=lambda f: int(f.id[1:]))
+
+
+def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool) -> Conclusion:
+    """Return the verdict.
+
+    Args:
+        findings: Findings of the whole run.
+        again: Findings of the look after the attack went on.
+        robust: Robust accuracy.
+        extended: Whether the attack went on at all.
+    """
+    stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
+    details = {f.id: f.detail for f in findings if f.fired}
+    if stop:
+        reasons = "; ".join(f"{key}, {details[key]}" for key in stop)
+        return Conclusion(Trust.NOT_EVALUABLE, f"No figure can be believed: {reasons}.")
+    if robust <= LOW:
+        if masking:
+            because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
+            return Conclusion(Trust.EXTENDED, because)
+        return Conclusion(Trust.SOUND, "Hardly a sample withstood; a stronger attack could not say much else.")
+    if hidden := [key for key in masking if CHECKS[key].hides]:
+        seen = ", ".join(f"{key}: {details[key]}" for key in hidden)
+        return Conclusion(
+            Trust.OVERSTATED,
+            f"The model's gradients cannot be used ({seen}); the figure is what stand-in gradients, random search and "
+            "labels alone left, so the true one is probably lower.",
+        )
+    if fired(again):
+        still = "; ".join(f.detail for f in again if f.fired)
+        return Conclusion(Trust.OVERSTATED, f"Attacks still find more: {still}.")
+    if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
+        went = "engine went on until nothing more was found" if extended else "attack asked for was not extended"
+        seen = "; ".join(f"{key}: {details[key]}" for key in late)
+        return Conclusion(Trust.EXTENDED if extended else Trust.OVERSTATED, f"{seen}; the {went}.")
+    if mended := of_kind(findings, Kind.MEND):
+        because = f"What the checks found was mended ({', '.join(mended)}); none speaks against the figure."
+        return Conclusion(Trust.SOUND, because)
+    return Conclusion(Trust.SOUND, "No check speaks against the figure.")
