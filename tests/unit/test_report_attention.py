@@ -16,9 +16,9 @@ from unfooled.evaluation.audit.audit import Plan, audit
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
-from unfooled.report.page import render
+from unfooled.report.page import SINGLE, render
 from unfooled.report.runs import read_run
-from unfooled.report.sections.attention import enlarged, looked, overlay, told
+from unfooled.report.sections.attention import attention_sections, correlation_sentence, enlarged, overlay
 
 PLAN = Plan(effort=Effort("few", (Ascents(2),)), nearest_budget=100, floor=50, reasons=None, explain=saliency)
 
@@ -66,10 +66,12 @@ def test_the_page_shows_attention_before_and_after(tmp_path: Path) -> None:
     assert found.attention.n == 13
     run = read_run(tmp_path / "run")
     assert run.attention["before"].shape == (len(found.attention.gallery), 4, 4)
-    (section,) = looked([run])
+    (section,) = attention_sections([run], SINGLE)
     assert len(section.cases) == len(found.attention.gallery)
-    assert len(section.marks) == len(found.attention.points)
-    assert "Spearman" in told(section) or "Too few" in told(section)
+    ((_, plot),) = section.figures
+    assert sum(len(cloud.dots) for cloud in plot.clouds) == len(found.attention.points)
+    said = correlation_sentence(section)
+    assert "Spearman" in said or "Too few" in said
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "Where does it look?" in page
     assert page.count('class="over"') == 2 * len(section.cases)
@@ -86,5 +88,5 @@ def test_a_model_without_a_map_has_no_such_section(tmp_path: Path) -> None:
     old = json.loads(path.read_text())
     del old["attention"]
     path.write_text(json.dumps(old))
-    assert looked([read_run(tmp_path / "run")]) == []
+    assert attention_sections([read_run(tmp_path / "run")], SINGLE) == []
     assert "Where does it look?" not in render([tmp_path / "run"], tmp_path / "page.html").read_text()
