@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.unit.report_runs import attention, fabricate
 from torch import nn
 
 from unfooled.attacks.ensembles.cascade import Ascents, Effort
@@ -75,6 +76,37 @@ def test_the_page_shows_attention_before_and_after(tmp_path: Path) -> None:
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "Where does it look?" in page
     assert page.count('class="over"') == 2 * len(section.cases)
+
+
+def test_the_scatter_stands_where_its_numbers_are(tmp_path: Path) -> None:
+    fabricate(tmp_path / "run", threat="linf:0.3", attention=attention(n=120))
+    run = read_run(tmp_path / "run")
+    assert run.summary.attention is not None
+    (section,) = attention_sections([run], SINGLE)
+    ((name, plot),) = section.figures
+    assert name == "single"
+    axes = plot.axes
+    held, fooled = plot.clouds
+    assert (held.style, held.marker, fooled.style, fooled.marker) == ("held", "ring", "fooled", "cross")
+    points = run.summary.attention.points
+    assert len(fooled.dots) == sum(f for _, _, f in points)
+    for complete, distance, was_fooled in points:
+        cloud = fooled if was_fooled else held
+        x = axes.left + (complete - axes.x.low) / (axes.x.high - axes.x.low) * (axes.right - axes.left)
+        y = axes.bottom - distance / axes.y.high * (axes.bottom - axes.top)
+        if axes.x.low <= complete <= axes.x.high and distance <= axes.y.high:
+            assert any(
+                dot.x == pytest.approx(x, abs=0.06) and dot.y == pytest.approx(y, abs=0.06) for dot in cloud.dots
+            )
+    assert 0 < section.outside < 12
+    assert all(axes.left <= d.x <= axes.right and axes.top <= d.y <= axes.bottom for c in plot.clouds for d in c.dots)
+    (reference,) = plot.references
+    assert reference.text == "audited \u03b5: 0.3"
+    assert reference.y == pytest.approx(axes.py(0.3))
+    fabricate(tmp_path / "few", attention=attention(n=2))
+    (section,) = attention_sections([read_run(tmp_path / "few")], SINGLE)
+    assert (section.figures, section.outside) == ([], 0)
+    assert 'class="chart single"' not in render([tmp_path / "few"], tmp_path / "few.html").read_text()
 
 
 def test_a_model_without_a_map_has_no_such_section(tmp_path: Path) -> None:
