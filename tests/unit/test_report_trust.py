@@ -18,8 +18,8 @@ from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
 from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.sections.compare import compare
-from unfooled.report.sections.effort import attacking, effort_plot, flatness_sentence, steps
-from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival
+from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
+from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
 from unfooled.report.trust import TITLES, doubted, tone
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")
@@ -169,7 +169,7 @@ def test_progress_is_drawn_where_its_numbers_are() -> None:
     plot = effort_plot([one], Size("wide", 720, 340, 7))
     assert plot is not None
     (trace,), (level,) = plot.traces, plot.levels
-    drawn = attacking(steps(one.summary))
+    drawn = drawn_steps(steps(one.summary))
     assert [step.name for step in drawn][:3] == ["APGD", "APGD", "single classes"]  # clean would hide the flat end
     assert len(trace.dots) == len(drawn) == 9
     share = [step.accuracy.value or 0.0 for step in drawn]
@@ -335,7 +335,7 @@ def test_nearest_curve_is_drawn_where_its_numbers_are() -> None:
     )
     assert mark.text == "audited \u03b5: 0.3"
     assert not second.figures[0][1].axes.marks
-    curve = survival(one.summary.nearest[1])
+    curve = survival_curve(one.summary.nearest[1])
     assert curve[0] == pytest.approx((0.0, 0.98))
     points = [tuple(map(float, pair.split(","))) for pair in plot.traces[0].line.split()]
     assert points[0] == pytest.approx(

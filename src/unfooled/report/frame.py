@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfooled._version import __version__
 from unfooled.core.errors import BadInput
-from unfooled.drawing.theme import variables
+from unfooled.drawing.theme import css_variables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,7 +59,7 @@ def fill(template: str, records: str, **context: Any) -> str:
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     # Our own files, not the user's: the only text that is not escaped, with the records, which are made safe here.
     trusted = {
-        "style": Markup(variables() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "style": Markup(css_variables() + (TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "records": Markup(safe_in_script(records)),
         "digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

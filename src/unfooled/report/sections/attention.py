@@ -72,8 +72,8 @@ def enlarged(p: Array, size: tuple[int, int]) -> Array:
 
 def overlay(x: Array, p: Array, top: float) -> Bytes:
     """Lay the map in colour over the image in grey, (H, W, 3); the stronger the attention, the less grey."""
-    shown = photograph(x).pixels
-    grey = shown.mean(-1) if shown.ndim == 3 else shown.astype(float)
+    pixels = photograph(x).pixels
+    grey = pixels.mean(-1) if pixels.ndim == 3 else pixels.astype(float)
     share = np.clip(enlarged(p, grey.shape[:2]) / top, 0, 1)
     colour = colours("sequential")[(255 * share).round().astype(int)].astype(float)
     weight = (0.85 * np.sqrt(share))[..., None]

@@ -60,11 +60,11 @@ def difference(a: Measured, b: Measured) -> tuple[float, float, float] | None:
 
 
 def _change(a: Measured, b: Measured) -> Change | None:
-    found = difference(a, b)
-    if found is None:
+    interval = difference(a, b)
+    if interval is None:
         return None
     share = isinstance(a, Estimate)
-    d, low, high = (100 * v if share else v for v in found)
+    d, low, high = (100 * v if share else v for v in interval)
     places = 1 if share else decimals(max(abs(a.value or 0), abs(b.value or 0)))
     return Change(f"{signed(d, places)}{' points' if share else ''}", between(low, high, places), low > 0 or high < 0)
 
@@ -73,20 +73,20 @@ def _show(m: Measured) -> str:
     return percent(m.value, m.n) if isinstance(m, Estimate) else mean_text(m)
 
 
-def _line(name: str, found: Sequence[Measured | None]) -> Line:
-    first = found[0]
-    changes = [_change(first, m) if first is not None and m is not None else None for m in found[1:]]
-    return Line(name, [_show(m) if m is not None else MINUS for m in found], changes)
+def _line(name: str, measured: Sequence[Measured | None]) -> Line:
+    first = measured[0]
+    changes = [_change(first, m) if first is not None and m is not None else None for m in measured[1:]]
+    return Line(name, [_show(m) if m is not None else MINUS for m in measured], changes)
 
 
-def _bounded(name: str, runs: Sequence[Run], found: Sequence[Measured | None], bound: str = "at most") -> Line:
+def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None], bound: str = "at most") -> Line:
     """Return a row of figures that depend on the strength of the attack, claiming no more than each run believes."""
-    line = _line(name, found)
+    line = _line(name, measured)
     tones = [tone(r.summary) for r in runs]
     shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
     values = [
         shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
-        for how, value, m in zip(tones, line.values, found, strict=True)
+        for how, value, m in zip(tones, line.values, measured, strict=True)
     ]
     changes: list[Change | None] = []
     for r, change in zip(runs[1:], line.changes, strict=True):
@@ -110,9 +110,9 @@ def _explanation_lines(s: Sequence[Summary]) -> list[Line]:
     lines = []
     for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
         of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
-        points = [found.at_eps() if found is not None else None for found in of]
+        points = [record.at_eps() if record is not None else None for record in of]
         lens = [point.lens if point is not None else None for point in points]
-        first = [found.reason_first if found is not None else None for found in of]
+        first = [record.reason_first if record is not None else None for record in of]
         lines += [
             _line(f"Corrected LENS under attack, {name}", lens),
             _line(f"Reason moved before the label, {name}", first),
@@ -134,8 +134,8 @@ def compare(runs: Sequence[Run]) -> list[Line]:
         _bounded("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
     ]
     for norm in dict.fromkeys(record.norm for r in s for record in r.nearest):
-        found = [_nearest(r, norm) for r in s]
-        lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, found))
+        medians = [_nearest(r, norm) for r in s]
+        lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, medians))
     units = {r.noise_unit for r in s}
     if len(units) == 1:
         lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in s]))

@@ -78,12 +78,12 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
 
 def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Trace:
     letter = f"{run.letter}: " if many else ""
-    found = [(p.eps, p.accuracy, p.accuracy.value or 0.0) for p in curve]
+    points = [(p.eps, p.accuracy, p.accuracy.value or 0.0) for p in curve]
     return Trace(
         run.place,
-        axes.line([(eps, value) for eps, _, value in found]),
-        axes.band([(eps, e.low, e.high) for eps, e, _ in found]),
-        [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPS} = {eps_text(eps)}") for eps, e, value in found],
+        axes.line([(eps, value) for eps, _, value in points]),
+        axes.band([(eps, e.low, e.high) for eps, e, _ in points]),
+        [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPS} = {eps_text(eps)}") for eps, e, value in points],
     )
 
 

@@ -78,7 +78,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Effort:
+class EffortSection:
     """Accuracy against passes of all runs.
 
     Attributes:
@@ -108,27 +108,27 @@ def stage_name(stage: str) -> str:
 
 def steps(s: Summary) -> list[Step]:
     """Return the stages in their order. Passes never fall and accuracy never rises, whatever a stage counted."""
-    found: list[Step] = []
+    stages: list[Step] = []
     for p in s.progress:
         if not finite(p.forward, p.backward, p.accuracy):
             continue
         forward, backward, accuracy = p.forward, p.backward, p.accuracy
-        if found:
-            last = found[-1]
+        if stages:
+            last = stages[-1]
             accuracy = min(accuracy, last.left)
             if forward + backward < last.passes:
                 forward, backward = last.forward, last.backward
         estimate = share_of(round(accuracy * s.n), s.n).model_copy(update={"value": accuracy})
         counts = (p.taken, p.closed) if p.taken > 0 else (None, None)
         name = stage_name(p.stage)
-        found.append(Step(len(found), name, forward + backward, forward, backward, estimate, *counts))
-    return found
+        stages.append(Step(len(stages), name, forward + backward, forward, backward, estimate, *counts))
+    return stages
 
 
-def attacking(found: Sequence[Step]) -> list[Step]:
+def drawn_steps(stages: Sequence[Step]) -> list[Step]:
     """Return the steps that are drawn: without the clean one, where two others are left."""
-    later = [step for step in found if step.name != CLEAN]
-    return later if len(later) > 1 else list(found)
+    later = [step for step in stages if step.name != CLEAN]
+    return later if len(later) > 1 else list(stages)
 
 
 def flatness_sentence(s: Summary, noun: str) -> str:
@@ -157,23 +157,25 @@ def effort_plot(runs: Sequence[Run], size: Size) -> Plot | None:
         runs: runs to draw.
         size: size of the drawing.
     """
-    drawn = [(run, [step for step in attacking(steps(run.summary)) if step.passes > 0]) for run in runs]
-    drawn = [(run, found) for run, found in drawn if found]
-    if not any(len(found) > 1 for _, found in drawn):
+    drawn = [(run, [step for step in drawn_steps(steps(run.summary)) if step.passes > 0]) for run in runs]
+    drawn = [(run, stages) for run, stages in drawn if stages]
+    if not any(len(stages) > 1 for _, stages in drawn):
         return None
     finals = [run for run, _ in drawn if tone(run.summary) != "void" and finite(run.summary.robust_accuracy.value)]
-    shares = [step.left for _, found in drawn for step in found]
+    shares = [step.left for _, stages in drawn for step in stages]
     shares += [value for run in finals for value in _span(run.summary.robust_accuracy)]
-    axes = Axes.of(size, _passes_axis([step.passes for _, found in drawn for step in found], size), _left_axis(shares))
+    axes = Axes.of(
+        size, _passes_axis([step.passes for _, stages in drawn for step in stages], size), _left_axis(shares)
+    )
     levels: list[Level] = []
     for run in finals:
         levels.append(_final_level(axes, run, levels, many=len(runs) > 1))
     traces, labels = [], []
-    for run, found in drawn:
-        dots = [axes.dot(t.passes, t.left, step_tip(t, run, many=len(runs) > 1)) for t in found]
-        traces.append(Trace(run.place, axes.line(stairs([(t.passes, t.left) for t in found])), dots=dots))
+    for run, stages in drawn:
+        dots = [axes.dot(t.passes, t.left, step_tip(t, run, many=len(runs) > 1)) for t in stages]
+        traces.append(Trace(run.place, axes.line(stairs([(t.passes, t.left) for t in stages])), dots=dots))
         if len(runs) == 1:
-            labels = _stage_labels(axes, found, dots, [level.label for level in levels])
+            labels = _stage_labels(axes, stages, dots, [level.label for level in levels])
     return Plot(axes, traces, levels=levels, labels=labels)
 
 
@@ -207,11 +209,11 @@ def _final_level(axes: Axes, run: Run, others: Sequence[Level], *, many: bool) -
     return axes.level(run.place, _span(e), text, others)
 
 
-def _stage_labels(axes: Axes, found: Sequence[Step], dots: Sequence[Dot], taken: Sequence[Label]) -> list[Label]:
+def _stage_labels(axes: Axes, stages: Sequence[Step], dots: Sequence[Dot], taken: Sequence[Label]) -> list[Label]:
     """Name the stages where there is room: the first and the last, then those that fooled most."""
     drop = [1.0, *(a.y - b.y for a, b in pairwise(dots))]
     order = sorted(range(len(dots)), key=lambda k: (k not in (0, len(dots) - 1), drop[k]))
-    names = [(dots[k], f"{found[k].place} {found[k].name}") for k in order]
+    names = [(dots[k], f"{stages[k].place} {stages[k].name}") for k in order]
     return placed(names, taken, (axes.left, TOP - 8, axes.width, axes.bottom))
 
 
@@ -224,7 +226,7 @@ def step_tip(step: Step, run: Run, *, many: bool) -> str:
     return f"{letter}{step.place} {step.name}: {left} left after {passes} passes{fooled}"
 
 
-def effort_section(runs: Sequence[Run], sizes: Sequence[Size]) -> Effort:
+def effort_section(runs: Sequence[Run], sizes: Sequence[Size]) -> EffortSection:
     """Return accuracy against passes, of the runs that recorded stages.
 
     Args:
@@ -232,4 +234,4 @@ def effort_section(runs: Sequence[Run], sizes: Sequence[Size]) -> Effort:
         sizes: size of each drawing.
     """
     recorded = [(run, steps(run.summary), flatness_sentence(run.summary, run.noun)) for run in runs]
-    return Effort(drawings(sizes, partial(effort_plot, runs)), [one for one in recorded if one[1]])
+    return EffortSection(drawings(sizes, partial(effort_plot, runs)), [one for one in recorded if one[1]])

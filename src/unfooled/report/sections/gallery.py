@@ -165,13 +165,13 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
     while _length(rows) > budget and any(len(r) > 1 for r in rows):
         longest = max(map(len, rows))
         rows = [r[: longest - 1] for r in rows]
-    found = []
+    results = []
     for run, d, shown in zip(runs, drawn, rows, strict=True):
         notes = _notes(run, d, len(shown), how)
         if d.form is None:
             shown = [_row(run, e, [], d.factor, how) for e in run.summary.gallery]
-        found.append(Gallery(d.form, shown, d.factor, _scale(d), css_gradient(_scale(d)), notes))
-    return found
+        results.append(Gallery(d.form, shown, d.factor, _scale(d), css_gradient(_scale(d)), notes))
+    return results
 
 
 def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:

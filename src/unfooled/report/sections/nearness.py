@@ -78,7 +78,7 @@ class ClassMedians:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestSection:
     """The nearest adversarial examples by norm, and the medians by class of each run that has them."""
 
     groups: list[NearGroup]
@@ -94,12 +94,12 @@ def distance_text(distance: float | None, norm: str, in_255ths: bool) -> str:
     return f"{number(255 * distance)}/255" if in_255ths and distance else number(distance)
 
 
-def in_255ths(run: Run, norm: str) -> bool:
+def written_in_255ths(run: Run, norm: str) -> bool:
     """Return whether the run writes radii of that norm as 8/255."""
     return norm == "linf" and norm_of(run) == "linf" and "/255" in run.summary.threat
 
 
-def survival(record: Nearness) -> list[Point]:
+def survival_curve(record: Nearness) -> list[Point]:
     """Return the curve from distance 0 on, by distance; empty where nothing was found."""
     points = sorted((d, a) for d, a in record.curve if finite(d, a))
     return points if not points or points[0][0] <= 0 else [(0.0, 1.0), *points]
@@ -113,7 +113,7 @@ def median_estimate(record: Nearness) -> Mean:
     if not n:
         return Mean(value=None, low=None, high=None, n=0)
     rank = int(binom.ppf(0.025, n, 0.5))
-    counted = [(d, round((1 - a) * n)) for d, a in survival(record)]
+    counted = [(d, round((1 - a) * n)) for d, a in survival_curve(record)]
     low = max((d for d, k in counted if k <= rank), default=0.0) if rank else 0.0
     high = min((d for d, k in counted if k >= n + 1 - rank), default=None) if rank else None
     return Mean(value=value, low=low, high=high, n=n)
@@ -121,7 +121,7 @@ def median_estimate(record: Nearness) -> Mean:
 
 def near_row(run: Run, record: Nearness) -> NearRow:
     """Put the distances of a run in one norm into words."""
-    middle, ths = median_estimate(record), in_255ths(run, record.norm)
+    middle, ths = median_estimate(record), written_in_255ths(run, record.norm)
     low, high = (distance_text(v, record.norm, ths) for v in (middle.low, middle.high))
     interval = f"{low} to {high}" if middle.high is not None else f"{low} or more"
     first, second, third = (distance_text(q, record.norm, ths) for q in record.quartiles)
@@ -144,14 +144,14 @@ def distance_plot(rows: Sequence[NearRow], norm: str, size: Size) -> Plot | None
         norm: name of that norm.
         size: size of the drawing.
     """
-    curves = [survival(row.record) for row in rows]
+    curves = [survival_curve(row.record) for row in rows]
     if not any(len(curve) > 1 for curve in curves):
         return None
     marks = audited_radii([row.run for row in rows], norm)
     end = _end(curves, rows, marks)
     if end <= 0:
         return None
-    ticks = radius_ticks(end, size.ticks, in_255ths=any(in_255ths(row.run, norm) for row in rows))
+    ticks = radius_ticks(end, size.ticks, in_255ths=any(written_in_255ths(row.run, norm) for row in rows))
     name = NORMS.get(norm, (norm, ""))[0]
     axes = Axes.of(size, Axis(f"distance, {name}", 0.0, end, ticks), ACCURACY, marks)
     return Plot(axes, [_trace(axes, row, curve) for row, curve in zip(rows, curves, strict=True) if curve])
@@ -209,7 +209,7 @@ def class_medians(run: Run) -> ClassMedians | None:
     largest = max((d for c in known if math.isfinite(d := distance(c))), default=0.0)
     rows = []
     for c in known[:SHOWN]:
-        texts = [distance_text(_median_of(r, c), r.norm, in_255ths(run, r.norm)) for r in records]
+        texts = [distance_text(_median_of(r, c), r.norm, written_in_255ths(run, r.norm)) for r in records]
         length = distance(c) / largest if math.isfinite(distance(c)) and largest else None
         rows.append((class_name(run.summary.classes, c), texts, length))
     names = [NORMS.get(r.norm, (r.norm, ""))[0] for r in records]
@@ -220,7 +220,7 @@ def _median_of(record: Nearness, c: int) -> float | None:
     return record.classes[c] if c < len(record.classes) else None
 
 
-def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence[Size]) -> Nearest:
+def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence[Size]) -> NearestSection:
     """Return the nearest adversarial examples by norm, and by class for each run.
 
     Args:
@@ -231,4 +231,4 @@ def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence
     norms = {record.norm for run in runs for record in run.summary.nearest}
     medians = [(run, class_medians(run)) for run in runs]
     groups = distance_groups(runs, sizes if len(norms) == 1 else halves)
-    return Nearest(groups, [(run, found) for run, found in medians if found is not None])
+    return NearestSection(groups, [(run, one) for run, one in medians if one is not None])

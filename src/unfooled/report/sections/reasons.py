@@ -61,7 +61,7 @@ class ReasonsSection:
     runs: list[tuple[Run, Reasons, ReasonGallery]]
 
 
-def attacked(run: Run) -> Reasons | None:
+def attacked_reasons(run: Run) -> Reasons | None:
     """Return the run's record, where something was attacked."""
     record = run.summary.reasons
     return record if record is not None and record.curve else None
@@ -94,7 +94,7 @@ def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]
     """
     groups = []
     for norm, members in by_norm(runs).items():
-        rows = [(run, record) for run in members if (record := attacked(run)) is not None]
+        rows = [(run, record) for run in members if (record := attacked_reasons(run)) is not None]
         if rows:
             panels = [Panel(n, drawings(sizes, partial(score_plot, rows, score))) for score, n in SCORES.items()]
             groups.append(ScoreGroup(norm, rows, panels))
