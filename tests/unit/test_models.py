@@ -20,6 +20,7 @@ from unfooled.models import (
     SmallCnn,
     StridedCnn,
     TradesSmallCnn,
+    architectures,
     nets,
     readers,
 )

@@ -159,7 +159,7 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     if how == "void":
         return "There is no robust accuracy to report.", (
             f"The attack left {held:,} of {plural(s.n, noun)} standing. That count is struck: a check found that it "
-            "does not mean what it seems to mean. Mend what is named above, and audit again."
+            "does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
