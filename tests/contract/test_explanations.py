@@ -304,7 +304,7 @@ def test_noise_belongs_to_the_sample_and_the_seed() -> None:
     torch.testing.assert_close(explain(x, y)[1:2], explain(x[1:2], y[1:2]))
     assert (explain(x, y, generator=seed_of(1)) - explain(x, y)).abs().max() > 1e-6
     per_row = explain(x, y, seed=torch.tensor([3, 4, 5]))
-    torch.testing.assert_close(per_row[2:], explain(x[2:], y[2:], seed=5))
+    torch.testing.assert_close(per_row[2:], explain(x[2:], y[2:], noise_seed=5))
 
 
 # Derivatives of maps
