@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import unfooled as uf
-from unfooled.attacks import attack_explanation, out_of_lens, out_of_top_k
+from unfooled.attacks import Search, attack_explanation, out_of_lens, out_of_top_k
 from unfooled.data import load_dataset
 from unfooled.distances import chance, corrected, lens_recall, top_k_intersection
 from unfooled.evaluation.explanations.judge import explanation_robustness
@@ -68,7 +68,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, explain, objectives, n in looks:
         x, y = data.x[asked.first : asked.first + n], data.y[asked.first : asked.first + n]
-        alone = partial(attack_explanation, model, x, y, threat, explain, objective=objectives[0], restarts=1)
+        search = Search(restarts=1)
+        alone = partial(attack_explanation, model, x, y, threat, explain, objective=objectives[0], search=search)
         if asked.times:
             rounds = [seconds(alone, n) for _ in range(3)]
             rows.append({"explanation": name, "n": n, "rounds": rounds})

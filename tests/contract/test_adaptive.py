@@ -11,8 +11,7 @@ from tests.conftest import points, source, tiny_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.attacks import apgd
-from unfooled.attacks.gradients.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.attacks import Averaged, Estimated, Jittered, StraightThrough, apgd, bpda
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import counted, frozen, modules_of
 from unfooled.core.threats import Linf
@@ -153,11 +152,11 @@ def test_estimates_ask_inside_the_box_and_in_calls_of_bounded_size() -> None:
         return net(z)
 
     x, y = torch.tensor([[0.0] * 6 + [1.0] * 6]).repeat(7, 1), torch.zeros(7, dtype=torch.int64)
-    small = gradient(Estimated(model, 16, rows=10), x, y)
+    small = gradient(Estimated(model, 16, batch=10), x, y)
     assert max(len(z) for z in seen) == 10
     assert all(float(z.min()) >= 0 and float(z.max()) <= 1 for z in seen)
     torch.testing.assert_close(small, gradient(Estimated(net, 16), x, y))
-    torch.testing.assert_close(small[:1], gradient(Estimated(net, 16, rows=2), x[:1], y[:1]))
+    torch.testing.assert_close(small[:1], gradient(Estimated(net, 16, batch=2), x[:1], y[:1]))
 
 
 def wrappers(model: Model, twin: Model) -> dict[str, Model]:
@@ -225,7 +224,7 @@ def test_a_numpy_model_is_no_obstacle(wrap: Callable[[Model], Model]) -> None:
 
 def test_bad_options_are_refused() -> None:
     net, x = tiny_net(3, SHAPE), points(2, SHAPE).requires_grad_()
-    for bad in (lambda: Averaged(net, 0), lambda: Jittered(net, 0.1, 0), lambda: Estimated(net, rows=0)):
+    for bad in (lambda: Averaged(net, 0), lambda: Jittered(net, 0.1, 0), lambda: Estimated(net, batch=0)):
         with pytest.raises(BadInput, match="at least 1"):
             bad()
     for sigma in (0.0, -1.0, 0.5):

@@ -223,7 +223,7 @@ COSTS = [
     ("pgd, no steps", partial(pgd, steps=0), 1, 0),
     ("pgd, 3 restarts", partial(pgd, steps=10, restarts=3), 36, 30),
     ("apgd", partial(apgd, steps=10), 11, 10),
-    ("apgd, 4 draws", partial(apgd, steps=10, eot=4), 44, 40),
+    ("apgd, 4 draws", partial(apgd, steps=10, draws=4), 44, 40),
     ("restarted", restarted(partial(apgd, steps=5), 2), 14, 10),
 ]
 
@@ -236,7 +236,7 @@ def test_passes_are_those_claimed(attack: Attack, forwards: int, backwards: int)
     with counted(net) as standing:
         attack(standing, x, y, Linf(1e-6))
     assert (standing.forwards, standing.backwards) == (forwards * len(x), backwards * len(x))
-    if backwards and "eot" not in getattr(attack, "keywords", {}):  # an average is never done early
+    if backwards and "draws" not in getattr(attack, "keywords", {}):  # an average is never done early
         with counted(net) as falling:
             attack(falling, x, y, Linf(0.2))
         assert falling.forwards + falling.backwards < 0.7 * (forwards + backwards) * len(x) or attack is fgsm
@@ -281,7 +281,7 @@ def test_fgsm_takes_its_step_even_where_that_overshoots() -> None:
 
     x, y = torch.full((1, 3), 0.5), torch.tensor([0])
     torch.testing.assert_close(fgsm(ridge, x, y, Linf(0.1)), torch.tensor([[0.6, 0.5, 0.5]]))
-    z = pgd(ridge, x, y, Linf(0.1), steps=1, start=x)
+    z = pgd(ridge, x, y, Linf(0.1), steps=1, restarts=x)
     assert torch.equal(z, x), "where pgd keeps the best point"
 
 
@@ -310,7 +310,8 @@ def test_an_infinite_radius_is_the_box(kind: type[Threat]) -> None:
 
 def test_start_and_stop() -> None:
     net, x, y, threat = setting(Linf)
-    assert torch.equal(pgd(net, x, y, threat, steps=0, start=x), x)
+    for attack in (pgd, apgd):
+        assert torch.equal(attack(net, x, y, threat, steps=0, restarts=x), x), "first points in place of random ones"
     whole, early = (pgd(net, x, y, threat, stop=stop) for stop in (False, True))
     assert (cross_entropy(net(whole), y) >= cross_entropy(net(early), y) - 1e-9).all()
     assert cross_entropy(net(whole), y).sum() > cross_entropy(net(early), y).sum() + 0.1
@@ -325,7 +326,7 @@ def test_averaging_over_draws_beats_a_noisy_gradient() -> None:
         return model(z) + 2 * model((z - 0.5) * torch.randn(z.shape, generator=noise))
 
     threat = Linf(1.2 * model.distance(x, y, Linf.norm))
-    broken = [verify(model, x, y, apgd(noisy, x, y, threat, steps=10, eot=e), threat).success.sum() for e in (1, 30)]
+    broken = [verify(model, x, y, apgd(noisy, x, y, threat, steps=10, draws=d), threat).success.sum() for d in (1, 30)]
     assert broken[1] > broken[0]
 
 
@@ -362,8 +363,8 @@ def test_bad_input_is_named(fault: str, name: str) -> None:
     ("options", "threat", "message"),
     [
         ({}, Linf(torch.ones(3)), "eps has 3 values for 4 samples"),
-        ({"start": torch.zeros(2, 3, 4)}, Linf(0.1), r"start has shape \(2, 3, 4\)"),
-        ({"start": GOOD[0], "restarts": 2}, Linf(0.1), "every restart would repeat one run"),
+        ({"restarts": torch.zeros(2, 3, 4)}, Linf(0.1), r"start has shape \(2, 3, 4\)"),
+        ({"restarts": torch.zeros(2, 3, 4)}, L1(0.1), r"start has shape \(2, 3, 4\)"),
         ({"restarts": 0}, Linf(0.1), "restarts is 0"),
         ({"steps": -1}, Linf(0.1), "steps is -1"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unfooled.attacks import attention_hold, attention_only, attention_pgd, iou_below, pgd, r_step_ll, step_ll
+from unfooled.attacks import Unscaled, attention_hold, attention_only, attention_pgd, iou_below, pgd, r_step_ll, step_ll
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import L2, Linf, Threat
@@ -49,7 +49,7 @@ only = partial(attention_only, attend=attend, distance=js, steps=5)
 hold = partial(attention_hold, attend=attend, distance=js, steps=5)
 ATTACKS: dict[str, Callable[..., Tensor]] = {
     "pgd": guided,
-    "unbalanced": partial(guided, balance=False, weight=0.3),
+    "unscaled": partial(guided, weight=Unscaled(0.3)),
     "targeted": partial(guided, targeted=True),
     "stop": partial(guided, stop=iou_below(0.6)),
     "detached": partial(guided, attend=partial(attend, detach_weights=True)),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from unfooled.attacks import (
     Differences,
+    Search,
     attack_explanation,
     best_of_random,
     cosine,
@@ -26,7 +27,6 @@ from unfooled.attacks import (
     random_walk,
     square_explain,
 )
-from unfooled.attacks.explanations.attack import budget_of
 from unfooled.attacks.explanations.objectives import MapObjective, normalised
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -102,7 +102,7 @@ def test_points_are_inside_keep_the_label_and_move_the_map(
 ) -> None:
     net, x, y = digits
     objective = out_of_top_k(K)
-    z = attack_explanation(net, x, y, threat, explain, objective=objective, steps=8, restarts=1, every=4)
+    z = attack_explanation(net, x, y, threat, explain, objective=objective, search=Search(8, restarts=1, every=4))
     assert z.shape == x.shape
     assert z.dtype == x.dtype
     assert not z.requires_grad
@@ -120,7 +120,7 @@ def test_points_are_inside_keep_the_label_and_move_the_map(
 def test_other_norms_and_radii_per_sample(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     for threat in (L1(3.0), L0(6), Linf(torch.linspace(0, 0.2, len(x)))):
-        z = attack_explanation(net, x, y, threat, saliency, objective=cosine(), steps=5, restarts=1)
+        z = attack_explanation(net, x, y, threat, saliency, objective=cosine(), search=Search(5, restarts=1))
         assert (threat.size(z - x) <= torch.as_tensor(threat.eps) + 1e-5).all()
         assert (z != x).any()
         assert (net(z).argmax(1) == y)[(z != x).flatten(1).any(1)].all()
@@ -130,7 +130,8 @@ def test_other_norms_and_radii_per_sample(digits: tuple[nn.Module, Tensor, Tenso
 def test_nothing_is_mutated_and_seeds_decide(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     before, kept, state = {k: v.clone() for k, v in net.state_dict().items()}, x.clone(), torch.get_rng_state()
-    run = partial(attack_explanation, net, x, y, Linf(0.1), saliency, objective=out_of_lens(K), steps=5, restarts=1)
+    search = Search(5, restarts=1)
+    run = partial(attack_explanation, net, x, y, Linf(0.1), saliency, objective=out_of_lens(K), search=search)
     first = run()
     assert torch.equal(first, run())
     assert not torch.equal(first, run(generator=source(1)))
@@ -150,9 +151,7 @@ def test_the_batch_does_not_matter(differences: Differences | None) -> None:
         threat=Linf(0.1),
         explain=saliency,
         objective=kendall_surrogate(64),
-        steps=6,
-        restarts=2,
-        differences=differences,
+        search=Search(6, restarts=2, differences=differences),
     )
     whole = run(x, y)
     assert (whole != x).any()
@@ -183,9 +182,9 @@ def test_every_objective_beats_chance_at_the_same_cost(
 ) -> None:
     net, x, y = digits
     x, y = right(net, x, y)
-    z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=objective, steps=12, restarts=1)
-    n = budget_of(steps=12, restarts=1)
-    noise = best_of_random(net, x, y, Linf(0.2), saliency, objective=objective, n=n)
+    search = Search(12, restarts=1)
+    z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=objective, search=search)
+    noise = best_of_random(net, x, y, Linf(0.2), saliency, objective=objective, n=search.explanations)
     by_attack, by_noise = (gain(objective, saliency, net, x, y, p) for p in (z, noise))
     assert (by_attack >= 0).all()
     assert by_attack.mean() > 1.1 * by_noise.mean() > 0
@@ -197,7 +196,7 @@ def test_objectives_move_what_their_names_say(digits: tuple[nn.Module, Tensor, T
     a = as_maps(saliency(net, x, y))
 
     def after(objective: MapObjective) -> Tensor:
-        z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=objective, steps=15, restarts=1)
+        z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=objective, search=Search(15, restarts=1))
         return as_maps(saliency(net, z, y))
 
     assert top_k_intersection(a, after(out_of_top_k(K)), k=K).mean() < 0.6
@@ -217,8 +216,9 @@ def test_objectives_move_what_their_names_say(digits: tuple[nn.Module, Tensor, T
 def test_smoothing_gives_a_relu_network_its_curvature(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     x, y = right(net, x, y)
-    run = partial(attack_explanation, net, x, y, Linf(0.2), saliency, objective=out_of_top_k(K), steps=12, restarts=1)
-    smooth, plain = (gain(out_of_top_k(K), saliency, net, x, y, z).mean() for z in (run(), run(betas=())))
+    run = partial(attack_explanation, net, x, y, Linf(0.2), saliency, objective=out_of_top_k(K))
+    searches = Search(12, restarts=1), Search(12, restarts=1, betas=())
+    smooth, plain = (gain(out_of_top_k(K), saliency, net, x, y, run(search=search)).mean() for search in searches)
     assert smooth > 1.3 * plain
 
 
@@ -233,9 +233,8 @@ def test_the_label_is_held() -> None:
         def note(_z: Tensor, at: Tensor, _maps: Tensor, seen: list[int] = seen) -> None:
             seen.append(len(at))
 
-        attack_explanation(
-            net, x, y, Linf(0.3), input_x_gradient, objective=cosine(), hold=hold, every=1, steps=20, observe=note
-        )
+        search = Search(20, hold=hold, every=1)
+        attack_explanation(net, x, y, Linf(0.3), input_x_gradient, objective=cosine(), search=search, observe=note)
         kept.append(sum(seen))
     assert kept[1] > 1.1 * kept[0]
 
@@ -252,7 +251,7 @@ def test_observers_see_allowed_points_alone(digits: tuple[nn.Module, Tensor, Ten
         torch.testing.assert_close(maps, as_maps(saliency(net, z, y[at])))
 
     run = {"observe": note, "objective": cosine()}
-    attack_explanation(net, x, y, Linf(0.3), saliency, steps=6, every=2, **run)  # type: ignore[arg-type]
+    attack_explanation(net, x, y, Linf(0.3), saliency, search=Search(6, every=2), **run)  # type: ignore[arg-type]
     best_of_random(net, x, y, Linf(0.3), saliency, n=5, **run)  # type: ignore[arg-type]
     random_walk(net, x, y, Linf(0.3), saliency, steps=5, **run)  # type: ignore[arg-type]
     assert looked > 50
@@ -268,8 +267,8 @@ def test_vectors() -> None:
     y = model(x).argmax(1)
     options: dict[str, Any] = {"objective": out_of_top_k(2)}
     for run in (
-        partial(attack_explanation, steps=4, **options),
-        partial(attack_explanation, steps=4, differences=Differences(draws=4), **options),
+        partial(attack_explanation, search=Search(4), **options),
+        partial(attack_explanation, search=Search(4, differences=Differences(draws=4)), **options),
         partial(best_of_random, n=4, **options),
         partial(random_walk, steps=4, **options),
         partial(square_explain, steps=20, **options),
@@ -305,7 +304,7 @@ def test_batch_normalisation_in_eval_mode() -> None:
     net.eval()
     y, before = net(x).argmax(1), net[1].running_mean.clone()  # type: ignore[operator]
     for explain in (saliency, partial(integrated_gradients, steps=3)):
-        z = attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine(), steps=5)
+        z = attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine(), search=Search(5))
         assert (z != x).flatten(1).any(1).all()
         assert torch.equal(net(z).argmax(1), y)
     assert torch.equal(net[1].running_mean, before)  # type: ignore[arg-type]
@@ -339,10 +338,10 @@ def test_explanations_without_gradients_are_attacked_too(digits: tuple[nn.Module
     x, y = right(net, x, y)
     objective = out_of_top_k(K)
     one = gain(objective, saliency, net, x, y, best_of_random(net, x, y, Linf(0.1), saliency, objective=objective, n=1))
-    run = partial(attack_explanation, net, x, y, Linf(0.1), objective=objective, steps=10, restarts=1)
+    run = partial(attack_explanation, net, x, y, Linf(0.1), objective=objective, search=Search(10, restarts=1))
     z = run(explain=numpy_saliency)
     # Detected, and the same as asking for differences.
-    assert torch.equal(z, run(explain=saliency, differences=Differences()))
+    assert torch.equal(z, run(explain=saliency, search=Search(10, restarts=1, differences=Differences())))
     found = square_explain(net, x, y, Linf(0.1), numpy_saliency, objective=objective, steps=150)
     for points_ in (z, found):
         assert (Linf(0.1).size(points_ - x) <= 0.1 + 1e-6).all()
@@ -417,7 +416,7 @@ def test_the_map_of_a_linear_model_cannot_be_moved() -> None:
         for objective in OBJECTIVES.values():
             if objective is OBJECTIVES["into"]:
                 continue
-            z = attack_explanation(model, x, y, Linf(0.2), explain, objective=objective, steps=4, restarts=1)
+            z = attack_explanation(model, x, y, Linf(0.2), explain, objective=objective, search=Search(4, restarts=1))
             assert torch.equal(z, x)
             verdict = judge_explanation(model, x, y, z, Linf(0.2), explain, SCORES_OF_SMALL)
             assert verdict.counts == {"attacked": 0, "failed": 6, "undefined": 0, "skipped": 0}
@@ -435,7 +434,7 @@ def test_every_status_by_hand(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     x, y = right(net, x, y)
     threat = Linf(0.1)
-    good = attack_explanation(net, x, y, threat, saliency, objective=cosine(), steps=6)
+    good = attack_explanation(net, x, y, threat, saliency, objective=cosine(), search=Search(6))
     z = good.clone()
     z[1] = x[1]  # nothing done
     z[2] = (x[2] + 0.3).clamp(0, 1)  # outside
@@ -471,7 +470,7 @@ def test_maps_of_zeros_are_undefined() -> None:
     x = torch.full((3, 1, 4, 4), 0.2)
     x[1:, 0, 0, 0] = torch.tensor([0.8, 0.55])
     y = torch.zeros(3, dtype=torch.int64)
-    z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
+    z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), search=Search(5))
     assert torch.equal(z[0], x[0])
     # A map that dies, as that of the last sample does at half of the corners, would score best; it is no candidate.
     noise = best_of_random(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), n=10)
@@ -493,7 +492,7 @@ def test_robustness_is_the_worst_case_of_every_score(digits: tuple[nn.Module, Te
     }
     run: Callable[..., Any] = partial(explanation_robustness, net, threat=Linf(0.2), explain=saliency, **options)
     found = run(x, y)
-    assert found.n == 2 * budget_of(steps=8, restarts=1)
+    assert found.n == 2 * Search(8, restarts=1).explanations
     clean = net(x).argmax(1) == y
     for arm in (found.attack, found.best_of_n, found.random):
         for name, score in SCORES.items():
@@ -510,7 +509,7 @@ def test_robustness_is_the_worst_case_of_every_score(digits: tuple[nn.Module, Te
         assert (best <= one)[both].all()
         assert attack.nanmean() < best.nanmean() - 0.05 < one.nanmean()
     # No attack with one objective gets lower anywhere.
-    z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=out_of_top_k(K), steps=8, restarts=1)
+    z = attack_explanation(net, x, y, Linf(0.2), saliency, objective=out_of_top_k(K), search=Search(8, restarts=1))
     alone = judge_explanation(net, x, y, z, Linf(0.2), saliency, SCORES).scores["top"]
     fit = ~alone.isnan()
     assert (found.attack.scores["top"] <= alone)[fit].all()
@@ -533,9 +532,7 @@ def test_bad_input_is_named() -> None:
     y = net(x).argmax(1)
     run: Callable[..., Any] = partial(attack_explanation, net, x, y, Linf(0.1), saliency, objective=cosine())
     for options, message in (
-        ({"steps": 0}, "steps is 0"),
-        ({"hold": -1.0}, "hold is -1"),
-        ({"betas": (-5,)}, "beta is -5"),
+        ({"search": Search(betas=(-5,))}, "beta is -5"),
         ({"objective": out_of_top_k(31)}, "k is 31"),
         ({"objective": into(torch.ones(2, 2))}, r"mask has shape \(2, 2\)"),
         ({"objective": None}, "objective is None; give what to maximise"),
@@ -543,6 +540,14 @@ def test_bad_input_is_named() -> None:
     ):
         with pytest.raises(BadInput, match=message):
             run(**options)
+    for wrong, message in (
+        ({"steps": 0}, "steps is 0"),
+        ({"restarts": 0}, "restarts is 0"),
+        ({"every": 0}, "every is 0"),
+        ({"hold": -1.0}, "hold is -1"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            Search(**wrong)  # type: ignore[arg-type]
     for explain, shape in ((lambda model, x, y: x[:1], "1, 1, 6, 5"), (lambda model, x, y: x.sum(), "")):
         with pytest.raises(BadInput, match=rf"the explanation returned shape \({shape}\) for 3 samples"):
             attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine())

@@ -303,7 +303,7 @@ def test_noise_belongs_to_the_sample_and_the_seed() -> None:
     explain = partial(smooth_grad, net, samples=2)
     torch.testing.assert_close(explain(x, y)[1:2], explain(x[1:2], y[1:2]))
     assert (explain(x, y, generator=seed_of(1)) - explain(x, y)).abs().max() > 1e-6
-    per_row = explain(x, y, seed=torch.tensor([3, 4, 5]))
+    per_row = explain(x, y, noise_seed=torch.tensor([3, 4, 5]))
     torch.testing.assert_close(per_row[2:], explain(x[2:], y[2:], noise_seed=5))
 
 
@@ -353,15 +353,15 @@ def test_fused_attention_has_a_second_derivative(explain: Explanation) -> None:
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 20_000, None])
-def test_two_passes_equal_one_graph(chunk_bytes: int | None) -> None:
+@pytest.mark.parametrize("batch_bytes", [1, 20_000, None])
+def test_two_passes_equal_one_graph(batch_bytes: int | None) -> None:
     net, (x, y) = conv_net(), batch(5)
     v = torch.randn(x.shape, generator=seed_of(2), dtype=torch.float64)
     found = []
     for one_graph in (True, False):
         leaf, r = x.clone().requires_grad_(), torch.full_like(x[0], 0.2).requires_grad_()
         e = integrated_gradients(
-            net, 2 * leaf, y, baseline=r, steps=6, chunk_bytes=chunk_bytes, one_graph=one_graph, create_graph=True
+            net, 2 * leaf, y, baseline=r, steps=6, batch_bytes=batch_bytes, one_graph=one_graph, create_graph=True
         )
         found.append(torch.autograd.grad((e * v).square().sum(), [leaf, r, *net.parameters()], allow_unused=True))
     for one, two in zip(*found, strict=True):
@@ -374,7 +374,7 @@ def test_second_pass_is_bounded_and_spares_frozen_parameters() -> None:
     model = Rows(net)
     x.requires_grad_()
     with frozen(net):
-        e = integrated_gradients(model, x, y, steps=6, chunk_bytes=1, create_graph=True)
+        e = integrated_gradients(model, x, y, steps=6, batch_bytes=1, create_graph=True)
         assert model.seen == [*model.seen[:1], *[1] * (len(model.seen) - 1)]
         e.sum().backward()
     assert sum(model.seen) == 2 * 5 * 6
@@ -482,9 +482,9 @@ def test_batch_and_type(explain: Explanation, dtype: torch.dtype) -> None:
 def test_chunks_do_not_matter_and_are_kept(explain: Explanation) -> None:
     net, (x, y) = conv_net(nn.ReLU), batch(6)
     whole = explain(net, x, y)
-    for chunk_bytes, most in ((1, 1), (200_000, 32), (2**24, 192)):
+    for batch_bytes, most in ((1, 1), (200_000, 32), (2**24, 192)):
         model = Rows(net)
-        torch.testing.assert_close(explain(model, x, y, chunk_bytes=chunk_bytes), whole)
+        torch.testing.assert_close(explain(model, x, y, batch_bytes=batch_bytes), whole)
         assert max(model.seen) <= most
     assert max(model.seen) > 6
 
@@ -648,8 +648,8 @@ def test_bad_input_is_named() -> None:
         integrated_gradients(net, x, y, steps=0)
     with pytest.raises(BadInput, match=r"baseline has shape \(3,\); give a number, \(2, 6, 5\)"):
         integrated_gradients(net, x, y, baseline=torch.zeros(3))
-    with pytest.raises(BadInput, match="chunk_bytes is 0"):
-        integrated_gradients(net, x, y, chunk_bytes=0)
+    with pytest.raises(BadInput, match="batch_bytes is 0"):
+        integrated_gradients(net, x, y, batch_bytes=0)
     with pytest.raises(BadInput, match="sigma is -1"):
         smooth_grad(net, x, y, sigma=-1)
     with pytest.raises(BadInput, match="seed has shape"):

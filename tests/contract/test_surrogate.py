@@ -10,8 +10,7 @@ import torch
 from tests.conftest import linear, points, source, tiny_net
 from torch import Tensor, nn
 
-from unfooled.attacks import apgd, pgd
-from unfooled.attacks.gradients.adaptive import StraightThrough
+from unfooled.attacks import StraightThrough, apgd, pgd
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import counted

@@ -302,7 +302,7 @@ def test_memory_is_bounded_and_the_value_does_not_depend_on_the_bound() -> None:
     got = []
     for chunk in (1, 1 << 16, None):
         model = Rows(soft())
-        loss = IgNorm(THREAT, path=6, inner_path=3, steps=2, chunk_bytes=chunk, base=lambda m, x, y: x.new_zeros(()))
+        loss = IgNorm(THREAT, path=6, inner_path=3, steps=2, batch_bytes=chunk, base=lambda m, x, y: x.new_zeros(()))
         got.append((grads(loss, model, x, y), model.most, model.all))
     assert [most for _, most, _ in got] == sorted(most for _, most, _ in got)
     assert got[0][1] == 1
@@ -325,7 +325,7 @@ def test_grouped_graphs_are_dropped() -> None:
         alive[1] = max(alive)
         return value
 
-    grouped_mean(model, term, x.double(), y, chunk_bytes=1 << 14)
+    grouped_mean(model, term, x.double(), y, batch_bytes=1 << 14)
     assert alive == [0, 1]
 
 

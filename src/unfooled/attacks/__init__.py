@@ -1,20 +1,27 @@
-"""Attacks propose inputs that change the label; `evaluation.verify` grades them.
+"""Attacks: they propose inputs that change the label, or the explanation; `evaluation.verify` judges them.
 
-Budget attacks: `fgsm`, `step_ll`, `pgd`, `apgd`, `square`; of the attention map: `attention_pgd`, `attention_only`,
-`attention_hold`. Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`.
-Without gradients: `rays`, `hop_skip_jump`, `labels_only` (labels alone); wrappers `Averaged`, `StraightThrough`,
-`bpda`, `Jittered`, `Estimated` that give a model another gradient; `distil` and `transfer` borrow one from a twin.
+Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `square`, `labels_only`; any of them with `restarted`.
+Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; by labels alone `rays`,
+`hop_skip_jump`. Wrappers that give a model another gradient: `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
+`Estimated`; `distil` and `transfer` borrow one from a twin.
 
-Attacks on the reason instead of the label: `attack_explanation` with its objectives (`out_of_lens`, `cosine`, ...), the
-search `square_explain`, and the baselines `random_point`, `best_of_random`, `random_walk`.
+Attacks on the attention map: `attention_pgd`, `attention_only`, `attention_hold`. Attacks on any explanation:
+`attack_explanation` with its objectives (`out_of_lens`, `cosine`, ...), the search `square_explain`, and the baselines
+`random_point`, `best_of_random`, `random_walk`.
 """
 
 from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
-from unfooled.attacks.explanations.attack import Differences, attack_explanation
-from unfooled.attacks.explanations.attention import attention_hold, attention_only, attention_pgd, iou_below
+from unfooled.attacks.explanations.attack import Differences, Search, attack_explanation
+from unfooled.attacks.explanations.attention_shift import (
+    Unscaled,
+    attention_hold,
+    attention_only,
+    attention_pgd,
+    iou_below,
+)
 from unfooled.attacks.explanations.noise import best_of_random, random_point, random_walk, square_explain
 from unfooled.attacks.explanations.objectives import (
     cosine,
@@ -27,7 +34,10 @@ from unfooled.attacks.explanations.objectives import (
 from unfooled.attacks.fab import fab
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
-from unfooled.attacks.gradients.adaptive import Averaged, Estimated, Jittered, StraightThrough, bpda
+from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.estimated import Estimated
+from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.straight_through import StraightThrough, bpda
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.labels_only import labels_only
@@ -44,7 +54,9 @@ __all__ = [
     "Differences",
     "Estimated",
     "Jittered",
+    "Search",
     "StraightThrough",
+    "Unscaled",
     "alma",
     "apgd",
     "attack_explanation",

@@ -20,72 +20,17 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
-CHECK, TOLERANCE = 10, 1e-4
+WINDOW, TOLERANCE = 10, 1e-4
 HEAVIEST = 20.0  # multiplier times constraint's slope, in slopes of the norm; heavier, it takes too long to come down
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
-
-
-def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
-    """The price of a constraint c <= 0: increasing, once differentiable, of slope mu at 0.
-
-    Args:
-        c: values of the constraint, (B,).
-        rho: positive penalty parameters, (B,).
-        mu: positive multipliers, (B,).
-
-    Returns:
-        The prices, (B,).
-    """
-    over, under = c.clamp_min(0), c.clamp_max(0)
-    return mu * (over + rho * over.square() + under / (1 - rho * under)) + rho.square() * over.pow(3) / 6
-
-
-def slope(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
-    """The derivative of `penalty` with respect to c, (B,): the next multiplier."""
-    over, under = c.clamp_min(0), c.clamp_max(0)
-    return mu * (2 * rho * over + (1 - rho * under).pow(-2)) + rho.square() * over.square() / 2
-
-
-def _ratio(logits: Tensor, y: Tensor) -> Tensor:
-    """Margin over the gap from the first to the third logit; the margin itself where two classes leave no third."""
-    gap = margin(logits, y)
-    if logits.shape[1] < 3:
-        return gap
-    top = logits.topk(3, dim=1).values
-    return gap / (top[:, 0] - top[:, 2]).clamp_min(TINY)
-
-
-def _ratio_to_target(logits: Tensor, y: Tensor) -> Tensor:
-    """Margin over the gap from the first logit to the mean of the last two of the first four (of three, if three)."""
-    gap = margin(logits, y)
-    if logits.shape[1] < 3:
-        return gap
-    top = logits.topk(min(4, logits.shape[1]), dim=1).values
-    return gap / (top[:, 0] - top[:, -2:].mean(1)).clamp_min(TINY)
-
-
-def _first_rate(z: Tensor, g: Tensor, threat: Threat, first: float) -> Tensor:
-    """The factor of g that takes z a way `first` long inside the box, by bisection, (B,). No pass."""
-
-    def reaches(rate: Tensor) -> Tensor:
-        return threat.size(threat.box.clamp(z - per_sample(rate, g) * g) - z) >= first
-
-    high = first / threat.size(g).clamp_min(TINY)
-    for _ in range(20):  # only where the box is in the way is the first guess too short
-        high = torch.where(reaches(high), high, 2 * high)
-    low = torch.zeros_like(high)
-    for _ in range(20):
-        middle = (low + high) / 2
-        far = reaches(middle)
-        low, high = torch.where(far, low, middle), torch.where(far, middle, high)
-    return high
 
 
 def alma(
@@ -110,11 +55,11 @@ def alma(
         norm: 1 or 2.
         targeted: hit y instead of leaving it.
         steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        first: size of the first step in the norm, before RMSProp scales it; .5 in L1 and .1 in L2 where None. Steps
-            keep that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales
-            lead to other local minima.
-        average: share a of the past in all averages, from 0 to below 1; .5 in L1 and .9 in L2 where None.
-        start: points to start from, such as another attack's; x where None.
+        first: size of the first step in the norm, before RMSProp scales it. None: .5 in L1 and .1 in L2. Steps keep
+            that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales lead to
+            other local minima.
+        average: share a of the past in all averages, from 0 to below 1. None: .5 in L1 and .9 in L2.
+        start: points to start from, such as another attack's. None: x.
         generator: base seed of the first direction where the gradient is zero.
 
     Returns:
@@ -133,54 +78,143 @@ def alma(
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2))
-    usual = DEFAULTS[float(norm)]
-    first, a = usual[0] if first is None else first, usual[1] if average is None else average
-    if not (first > 0 and 0 <= a < 1):
-        raise BadInput(f"first is {first} and average {a}; they must be positive, and from 0 to below 1")
-    best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    first, a = _options(norm, first, average)
+    best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     ratio = _ratio_to_target if targeted else _ratio
     z = x if start is None else start
     square, speed = torch.ones_like(x), torch.zeros_like(x)
-    mu, rho = (torch.ones(len(x), dtype=x.dtype, device=x.device) for _ in range(2))
-    met = torch.full_like(mu, float(steps))  # step of the first adversarial point
+    price = _Price(x, steps, a)
     with frozen(model):
         for t in range(steps):
-            logits, c, g = loss_and_gradient(model, z, y, -sign, ratio)
+            logits, c, g = loss_and_gradient(reader, z, y, -sign, ratio)
             c, hit = c + TOLERANCE, decided(logits, y, targeted=targeted)
             best.see(z, hit)
-            met = torch.where(hit, met.clamp_max(t), met)
+            price.update(t, c, hit)
+            g = price.descent(c, g, _away(z - x, norm))
             if t == 0:
-                before = c
-            else:
-                mu = (a * mu + (1 - a) * slope(c, rho, mu)).clamp(1e-6, 1e12)
-            if t % CHECK == CHECK - 1:
-                rho = torch.where((met == steps) & (c >= 0.95 * before), 1.2 * rho, rho)
-                before = c
-            away = _away(z - x, norm)
-            mu = torch.minimum(mu, HEAVIEST * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
-            g = per_sample(slope(c, rho, mu), g) * g + away
-            if t == 0:
-                dead = ~(flat(g) != 0).any(1)
-                if dead.any():
-                    noise = rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), dtype=x.dtype)
-                    g = where_rows(dead, threat.steepest(noise), g)
+                g = _alive(g, x, threat, generator)
                 rate = _first_rate(z, g, threat, first)
             square = a * square + (1 - a) * g.square()
             speed = a * speed + g / (square.sqrt() + 1e-8)
             # Steps longer than all the way would never settle.
             scale = rate * (best.distance / first).clamp_max(1)
-            step = scale * 0.01 ** ((t - met).clamp_min(0) / (steps - met).clamp_min(1))
-            z = threat.box.clamp(z - per_sample(step, speed) * speed)
-        return best.pull_back(model, y, targeted=targeted)
+            z = threat.box.clamp(z - per_sample(scale * 0.01 ** price.progress(t), speed) * speed)
+        return best.pull_back(reader, y, targeted=targeted)
+
+
+class _Price:
+    """The parameters of the penalty, one a sample, and the step of the first adversarial point."""
+
+    def __init__(self, x: Tensor, steps: int, average: float) -> None:
+        self.steps, self.average = steps, average
+        self.mu, self.rho = (torch.ones(len(x), dtype=x.dtype, device=x.device) for _ in range(2))
+        self.met = torch.full_like(self.mu, float(steps))
+        self.before = self.mu  # the constraint at the last window's end
+
+    def update(self, t: int, c: Tensor, hit: Tensor) -> None:
+        """Follow the constraint: the multiplier at every step, rho at a window's end."""
+        self.met = torch.where(hit, self.met.clamp_max(t), self.met)
+        if t == 0:
+            self.before = c
+        else:
+            follow = self.average * self.mu + (1 - self.average) * slope(c, self.rho, self.mu)
+            self.mu = follow.clamp(1e-6, 1e12)
+        if t % WINDOW == WINDOW - 1:
+            stuck = (self.met == self.steps) & (c >= 0.95 * self.before)
+            self.rho = torch.where(stuck, 1.2 * self.rho, self.rho)
+            self.before = c
+
+    def descent(self, c: Tensor, g: Tensor, away: Tensor) -> Tensor:
+        """Return the gradient of norm and penalty, with the multiplier bounded by what outweighs the norm."""
+        self.mu = torch.minimum(self.mu, HEAVIEST * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
+        return per_sample(slope(c, self.rho, self.mu), g) * g + away
+
+    def progress(self, t: int) -> Tensor:
+        """Return the share of the steps done since the first adversarial point, (B,)."""
+        return (t - self.met).clamp_min(0) / (self.steps - self.met).clamp_min(1)
+
+
+def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
+    """Return the price of a constraint c <= 0: increasing, once differentiable, of slope mu at 0.
+
+    Args:
+        c: values of the constraint, (B,).
+        rho: positive penalty parameters, (B,).
+        mu: positive multipliers, (B,).
+
+    Returns:
+        The prices, (B,).
+    """
+    over, under = c.clamp_min(0), c.clamp_max(0)
+    return mu * (over + rho * over.square() + under / (1 - rho * under)) + rho.square() * over.pow(3) / 6
+
+
+def slope(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
+    """Return the derivative of `penalty` with respect to c, (B,): the next multiplier."""
+    over, under = c.clamp_min(0), c.clamp_max(0)
+    return mu * (2 * rho * over + (1 - rho * under).pow(-2)) + rho.square() * over.square() / 2
+
+
+def _options(norm: float, first: float | None, average: float | None) -> tuple[float, float]:
+    """Fill in the defaults of the norm."""
+    usual = DEFAULTS[float(norm)]
+    first, average = usual[0] if first is None else first, usual[1] if average is None else average
+    if not (first > 0 and 0 <= average < 1):
+        raise BadInput(f"first is {first} and average {average}; they must be positive, and from 0 to below 1")
+    return first, average
+
+
+def _ratio(logits: Tensor, y: Tensor) -> Tensor:
+    """Divide the margin by the gap from the first to the third logit; leave it where two classes have no third."""
+    gap = margin(logits, y)
+    if logits.shape[1] < 3:
+        return gap
+    top = logits.topk(3, dim=1).values
+    return gap / (top[:, 0] - top[:, 2]).clamp_min(TINY)
+
+
+def _ratio_to_target(logits: Tensor, y: Tensor) -> Tensor:
+    """Divide the margin by the gap from the first logit to the mean of the last two of the first four (or three)."""
+    gap = margin(logits, y)
+    if logits.shape[1] < 3:
+        return gap
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    return gap / (top[:, 0] - top[:, -2:].mean(1)).clamp_min(TINY)
+
+
+def _alive(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | None) -> Tensor:
+    """Replace gradients that are zero by random unit steps."""
+    dead = ~(flat(g) != 0).any(1)
+    if not dead.any():
+        return g
+    noise = rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), dtype=x.dtype)
+    return where_rows(dead, threat.steepest(noise), g)
+
+
+def _first_rate(z: Tensor, g: Tensor, threat: Threat, first: float) -> Tensor:
+    """Find the factor of g that moves z by `first` inside the box, by bisection, (B,). No pass."""
+
+    def reaches(rate: Tensor) -> Tensor:
+        return threat.size(threat.box.clamp(z - per_sample(rate, g) * g) - z) >= first
+
+    high = first / threat.size(g).clamp_min(TINY)
+    for _ in range(20):  # only where the box is in the way is the first guess too short
+        high = torch.where(reaches(high), high, 2 * high)
+    low = torch.zeros_like(high)
+    for _ in range(20):
+        middle = (low + high) / 2
+        far = reaches(middle)
+        low, high = torch.where(far, low, middle), torch.where(far, middle, high)
+    return high
 
 
 def _away(delta: Tensor, norm: float) -> Tensor:
-    """The gradient of the norm, (B, *D); 0 at 0."""
+    """Return the gradient of the norm, (B, *D); 0 at 0."""
     if norm == 1:
         return delta.sign()
     return delta / per_sample(_length(delta).clamp_min(TINY), delta)
 
 
 def _length(v: Tensor) -> Tensor:
-    """Euclidean, (B,)."""
+    """Return the Euclidean length, (B,)."""
     return flat(v).norm(dim=1)

@@ -11,13 +11,12 @@ the steps are sparse, and the radius shrinks:
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.restarts import restarted
-from unfooled.core.ascent import Ascent, Auto, ascend
+from unfooled.attacks.restarts import repeat
+from unfooled.core.ascent import Auto, ascend
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
@@ -36,9 +35,8 @@ def apgd(
     targeted: bool = False,
     steps: int = 100,
     loss: Loss = margin,
-    restarts: int = 1,
-    start: Tensor | None = None,
-    eot: int = 1,
+    restarts: int | Tensor = 1,
+    draws: int = 1,
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -53,10 +51,10 @@ def apgd(
         steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
-        restarts: random starts; samples already fooled are left out of the next (cost: 1 more forward each).
-        start: first points, (B, *D), instead of random ones.
-        eot: gradients averaged over this many draws of a random model (cost: times eot).
-        batch: samples alive at once; all where None.
+        restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
+            there are several). A tensor: the first points, (B, *D), instead of random ones.
+        draws: evaluations of a random model averaged per gradient; multiplies the cost.
+        batch: samples computed at once. None: all.
         generator: base seed; the same seed and sample give the same start whatever the batch.
 
     Returns:
@@ -83,21 +81,22 @@ def apgd(
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
         raise BadInput(f"apgd knows Linf, L2 and L1, the threat is {threat}; use pgd")
-    if restarts != 1:
-        if start is not None:
-            raise BadInput(
-                "start fixes the first points, so every restart would repeat one run; give start or restarts"
-            )
-        again = partial(apgd, steps=steps, loss=loss, eot=eot, batch=batch)
-        return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
-    if start is not None and start.shape != x.shape:
-        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
-    with frozen(model):
-        objective = fooling(model, y, loss, targeted=targeted, eot=eot)
+
+    def climb(
+        x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None, start: Tensor | None = None
+    ) -> Tensor:
+        objective = fooling(model, y, loss, targeted=targeted, draws=draws)
         if threat.norm == 1.0:
-            return shrinking(objective, x, threat.bounded(x), steps, start, batch, generator)
-        z = threat.sample(x, generator) if start is None else start
-        return ascend(objective, x, threat, steps=steps, rule=Auto(), start=z, batch=batch, generator=generator).z
+            return shrinking(objective, x, threat.bounded(x), steps, start, batch, source)
+        z = threat.sample(x, source) if start is None else start
+        return ascend(objective, x, threat, steps=steps, rule=Auto(), start=z, batch=batch, generator=source).z
+
+    with frozen(model):
+        if isinstance(restarts, Tensor):
+            return climb(x, y, threat, generator, restarts)
+        if restarts == 1:
+            return climb(x, y, threat, generator)
+        return repeat(climb, restarts, model, x, y, threat, targeted=targeted, generator=generator)
 
 
 def shrinking(
@@ -109,9 +108,24 @@ def shrinking(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """APGD in L1 on any objective: from a ball three times as large down to the threat's own, (B, *D)."""
+    """Maximise any objective by APGD in L1, from a ball three times as large down to the threat's own.
+
+    Args:
+        objective: `(z, at) -> value, done`, as for `ascend`.
+        x: centres, (B, *D).
+        threat: an `L1`.
+        steps: gradients a sample, shared by the three balls.
+        start: first points, (B, *D). None: random ones of the largest ball.
+        batch: samples computed at once. None: all.
+        generator: base seed of the start.
+
+    Returns:
+        Points inside the threat, (B, *D), detached.
+    """
     if steps < 0:
         raise ValueError(f"steps is {steps}; it must be at least 0")
+    if start is not None and start.shape != x.shape:
+        raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     x = x.detach()
     turns = [(3.0, int(0.3 * steps)), (2.0, int(0.3 * steps))]
     turns = [(f, n) for f, n in turns if n] + [(1.0, steps - sum(n for _, n in turns))]
@@ -130,9 +144,7 @@ def shrinking(
 
         first = project_l1_box(z[left], x[left], ball.eps, ball.box)
         rule = Auto(share=0.2 if factor == turns[0][0] and start is None else None)
-        found: Ascent = ascend(
-            within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator
-        )
+        found = ascend(within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator)
         z = z.index_copy(0, left, found.z)
         left = left[~found.done]
         if not len(left):

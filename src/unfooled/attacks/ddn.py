@@ -10,11 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unfooled.core import rng
-from unfooled.core.ascent.nearest import Nearest, check_minimal, cosine, decided, loss_and_gradient, unbounded
+from unfooled.core.ascent.nearest import (
+    Nearest,
+    check_minimal,
+    decided,
+    half_cosine,
+    loss_and_gradient,
+    revived,
+    unbounded,
+)
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.modes import frozen
-from unfooled.core.shapes import flat, per_sample, where_rows
+from unfooled.core.shapes import per_sample
 from unfooled.core.threats import TINY
 from unfooled.core.types import Model
 
@@ -40,9 +48,9 @@ def ddn(
         norm: 2.
         targeted: hit y instead of leaving it.
         steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        gamma: factor of the radius.
-        start: points to start from; x where None.
-        generator: base seed of the direction where the gradient is zero.
+        gamma: relative change of the radius a step.
+        start: points to start from. None: x.
+        generator: base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
@@ -57,20 +65,18 @@ def ddn(
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (2,))
-    best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     z = x if start is None else start
     radius = threat.size(z - x)
     radius = torch.where(radius > 0, radius, torch.ones_like(radius))
     with frozen(model):
         for t in range(steps):
-            logits, _, g = loss_and_gradient(model, z, y, sign, cross_entropy)
+            logits, _, g = loss_and_gradient(reader, z, y, sign, cross_entropy)
             hit = decided(logits, y, targeted=targeted)
             best.see(z, hit)
-            dead = ~(flat(g) != 0).any(1)
-            if dead.any():
-                g = where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
-            delta = z - x + cosine(1.0, 0.01, t, steps) * threat.steepest(g)
+            step = half_cosine(1.0, 0.01, t, steps)
+            delta = z - x + step * threat.steepest(revived(g, x, generator, t))
             radius = radius * torch.where(hit, 1 - gamma, 1 + gamma)
             delta = delta * per_sample(radius / threat.size(delta).clamp_min(TINY), delta)
             z = threat.box.clamp(x + delta)
-        return best.pull_back(model, y, targeted=targeted)
+        return best.pull_back(reader, y, targeted=targeted)

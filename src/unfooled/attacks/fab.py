@@ -16,20 +16,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core import rng
-from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, unbounded
+from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, decided, revived, unbounded
 from unfooled.core.checks import input_gradient
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.losses import margin, margin_targeted, true_logit
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Box
 from unfooled.core.types import Model
 
-DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 Linearise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(leaf (b, *D), its logits (b, K), rows (b,)) -> margin (b,) and gradient (b, *D) of the boundary to walk on."""
+"""(leaf (b, *D), its logits (b, K), positions (b,)) -> margin (b,) and gradient (b, *D) of the boundary to walk on."""
 
 
 def fab(
@@ -53,14 +51,14 @@ def fab(
         y: labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
         targeted: hit y instead of leaving it.
-        targets: FAB-T, which leaves y through one boundary: a class for each sample, (B,), or the number of likeliest
-            classes to try one after the other. None takes the nearest of all boundaries at each step.
-        steps: steps for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for each step that
-            ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
-        eps: a sample leaves at its first adversarial point this near, a float or (B,), and nobody is pulled back at the
-            end; None looks for the nearest.
-        start: points to start from, such as another attack's; x where None.
-        generator: base seed of the direction where the gradient is zero.
+        targets: classes of FAB-T, which leaves y through one boundary: one for each sample, (B,), or the number of
+            likeliest classes to try one after the other. None: the nearest of all boundaries at each step.
+        steps: gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
+            each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
+        eps: distance within which a sample leaves at its first adversarial point, a float or (B,), without the walk
+            back at the end. None: look for the nearest.
+        start: points to start from, such as another attack's. None: x.
+        generator: base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
@@ -96,7 +94,7 @@ def fab(
 
 
 def _goals(logits: Tensor, y: Tensor, targets: int | Tensor) -> list[Tensor | None]:
-    """Classes to walk to, one (B,) after the other."""
+    """Return the classes to walk to, one (B,) after the other."""
     k = logits.shape[1]
     if isinstance(targets, Tensor):
         if (
@@ -114,7 +112,7 @@ def _goals(logits: Tensor, y: Tensor, targets: int | Tensor) -> list[Tensor | No
 
 
 def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) -> Linearise:
-    """The boundary to walk on: towards the goal, else the nearest one by linear estimate; when targeted, into y."""
+    """Choose the boundary to walk on: towards the goal, else the nearest by linear estimate; when targeted, into y."""
 
     def single(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         loss = margin if goal is None else margin_targeted(goal[rows])
@@ -141,7 +139,7 @@ def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) ->
 
 @dataclass(frozen=True)
 class _Walk:
-    """One walk of the rows that have nothing near enough yet."""
+    """A walk of the samples that have no adversarial point near enough yet."""
 
     model: Model
     best: Nearest
@@ -152,14 +150,14 @@ class _Walk:
     generator: torch.Generator | None
 
     def run(self, at: Tensor, z: Tensor, steps: int) -> None:
-        """Take `steps` steps from z with the rows `at`; what is found goes into `best`."""
+        """Take `steps` steps from z with the samples `at`; adversarial points go into `best`."""
         before = torch.zeros_like(at, dtype=torch.bool)
         for t in range(steps + 1):
             # Where the last step ended adversarial, this one will too: looking first saves the gradient there.
             look, hit = before | (t == steps), torch.zeros_like(before)
             if look.any():
                 with torch.no_grad():
-                    hit[look] = self.note(z[look], at[look], read_logits(self.model, z[look]))
+                    hit[look] = self.note(z[look], at[look], logits_at(self.model, z[look]))
             stay = self.open(at)
             at, z, look, hit = at[stay], z[stay], look[stay], hit[stay]
             if t == steps or not len(at):
@@ -172,43 +170,34 @@ class _Walk:
                 value[new], g[new], _ = self.tangent(z[new], at[new])
             stay = self.open(at)
             at, z, before = at[stay], z[stay], (hit | new)[stay]
-            z = self.step(z, self.best.x[at], value[stay], self.revived(g[stay], at, t))
+            x = self.best.x[at]
+            z = self.step(z, x, value[stay], revived(g[stay], x, self.generator, t))
 
     def open(self, at: Tensor) -> Tensor:
-        """Rows whose nearest point is not near enough."""
+        """Return which samples have no point that is near enough."""
         return self.best.distance[at] > self.near[at]
 
     def note(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
-        """Keep what is adversarial and nearer; whether it is adversarial, (b,)."""
+        """Record what is adversarial and nearer; return where it is adversarial, (b,)."""
         hit = decided(logits, self.y[at], targeted=self.targeted)
-        size = self.best.threat.size(z - self.best.x[at])
-        nearer = hit & (size < self.best.distance[at])
-        self.best.z[at[nearer]], self.best.distance[at[nearer]] = z[nearer], size[nearer]
+        self.best.see_at(z, hit, at)
         return hit
 
     def back(self, z: Tensor, at: Tensor) -> Tensor:
-        """A tenth of the way towards x."""
+        """Go a tenth of the way towards x."""
         x = self.best.x[at]
         return x + 0.9 * (z - x)
 
     def tangent(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Margin, gradient and whether the point is adversarial. Cost: 1 forward, 1 backward a boundary."""
+        """Return margin, gradient and whether the point is adversarial. Cost: 1 forward, 1 backward a boundary."""
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
-            logits = read_logits(self.model, leaf)
+            logits = logits_at(self.model, leaf)
             value, g = self.linearise(leaf, logits, at)
         return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.note(z, at, logits.detach())
 
-    def revived(self, g: Tensor, at: Tensor, t: int) -> Tensor:
-        """A random direction where the gradient is zero."""
-        dead = ~(flat(g) != 0).any(1)
-        if not dead.any():
-            return g
-        seeds = rng.seeds(self.best.x[at], self.generator)
-        return where_rows(dead, rng.normal(seeds, tuple(g.shape[1:]), draw=t, dtype=g.dtype), g)
-
     def step(self, z: Tensor, x: Tensor, value: Tensor, g: Tensor) -> Tensor:
-        """Towards the plane from z, and a little from x."""
+        """Step to the plane from z, and a little from x."""
         threat = self.best.threat
         d, d0 = (to_plane(p, v, g, threat.norm) for p, v in ((z, value), (x, value + flat(g * (x - z)).sum(1))))
         size, size0 = (threat.size(change).clamp_min(1e-8) for change in (d, d0))
@@ -217,7 +206,7 @@ class _Walk:
 
 
 def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) -> Tensor:
-    """The smallest change d of t inside the box with value + <g, d> = 0; as near to it as the box allows.
+    """Find the smallest change d of t inside the box with value + <g, d> = 0, or as near to it as the box allows.
 
         Linf  |d_i| = min(r_i, lam)      L2  |d_i| = min(r_i, lam |g_i|)      L1  |d_i| = r_i, largest |g_i| first
 
@@ -227,7 +216,7 @@ def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) 
     Args:
         t: points in the box, (B, *D).
         value: the linear function at t, (B,).
-        g: its gradient, (B, *D).
+        g: gradient of that function, (B, *D).
         norm: 1, 2 or math.inf.
         box: bounds.
 

@@ -36,10 +36,10 @@ def fgsm(
         threat: constraint set; its eps (a fraction of the input range) may be (B,).
         targeted: lower the loss of y instead.
         loss: per-sample loss.
-        generator: base seed of the direction where the gradient is zero.
+        generator: base seed of the direction that replaces a zero gradient.
 
     Returns:
-        Points inside the threat, (B, *D), detached; where x itself is fooled already, x. Cost: 2 forwards, 1 backward.
+        Points inside the threat, (B, *D), detached; x itself where it is fooled already. Cost: 2 forwards, 1 backward.
 
     Raises:
         BadInput: inputs, labels or outputs that cannot be used; the message names the offender.

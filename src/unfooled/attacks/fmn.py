@@ -8,20 +8,25 @@ The step s_t falls from 1 to .01 and gamma_t from .05 to .001, along half a cosi
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from unfooled.core import rng
-from unfooled.core.ascent.nearest import Nearest, check_minimal, cosine, decided, loss_and_gradient, unbounded
+from unfooled.core.ascent.nearest import (
+    DUAL,
+    Nearest,
+    check_minimal,
+    decided,
+    half_cosine,
+    loss_and_gradient,
+    revived,
+    unbounded,
+)
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
-from unfooled.core.shapes import flat, where_rows
+from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, TINY, project_l1_box
 from unfooled.core.types import Model
-
-DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
 
 
 def fmn(
@@ -44,8 +49,8 @@ def fmn(
         norm: 0, 1, 2 or math.inf.
         targeted: hit y instead of leaving it.
         steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        start: points to start from, such as another attack's; x where None.
-        generator: base seed of the direction where the gradient is zero.
+        start: points to start from, such as another attack's. None: x.
+        generator: base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
@@ -61,18 +66,18 @@ def fmn(
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm)
-    best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     z = x if start is None else start
     worst = threat.size(torch.maximum(x - threat.box.low, threat.box.high - x))
     radius = torch.ones_like(worst) if norm == 0 and start is None else threat.size(z - x)
-    found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # an adversarial point, at some step
     with frozen(model):
         for t in range(steps):
-            logits, value, g = loss_and_gradient(model, z, y, sign, margin)
+            logits, value, g = loss_and_gradient(reader, z, y, sign, margin)
             hit = decided(logits, y, targeted=targeted)
             size = best.see(z, hit)
-            found |= hit
-            gamma = cosine(0.05, 0.001, t, steps)
+            met |= hit
+            gamma = half_cosine(0.05, 0.001, t, steps)
             if norm == 0:
                 less = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best.distance)
                 more = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
@@ -80,12 +85,9 @@ def fmn(
                 dual = flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)
                 less = torch.minimum(radius * (1 - gamma), best.distance)
                 # A little beyond the linear estimate: on a linear model it ends on the boundary, for ever undecided.
-                more = torch.where(found, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
+                more = torch.where(met, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
             radius = torch.minimum(torch.where(hit, less, more), worst).clamp_min(0)
-            dead = ~(flat(g) != 0).any(1)
-            if dead.any():
-                g = where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=t, dtype=x.dtype), g)
-            far = z + cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(g)
+            far = z + half_cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(revived(g, x, generator, t))
             # In L1, ball then box would spend the radius on entries that cannot move any further.
             z = project_l1_box(far, x, radius) if norm == 1 else threat.with_eps(radius).project(far, x)
-        return best.pull_back(model, y, targeted=targeted)
+        return best.pull_back(reader, y, targeted=targeted)

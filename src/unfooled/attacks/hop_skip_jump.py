@@ -16,16 +16,16 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import Nearest, check_minimal, unbounded
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import checked_once, fooled, logits_at
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
 NOISES = 60  # random images tried as a first point, at most
-HALVINGS = 10  # of a jump that has landed on the wrong side
-RESERVE = 4  # queries kept for the jump, beside those of the bisection
-LEAST = 8  # probes, below which a normal is not worth estimating
-ROWS = 1024  # samples a call of the model
+HALVINGS = 10  # most halvings of a jump that has landed on the wrong side
+RESERVE = 4  # queries reserved for the jump, beside those of the bisection
+LEAST = 8  # fewest probes with which a normal is worth estimating
+BATCH = 1024  # samples computed at once
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def hop_skip_jump(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Walk along the boundary; only the class with the largest output is looked at.
+    """Walk along the boundary; only the predicted class is used.
 
     Args:
         model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
@@ -49,9 +49,10 @@ def hop_skip_jump(
         y: labels, or targets when `targeted`, (B,) int64.
         norm: 2 or math.inf.
         targeted: hit y instead of leaving it; give a `start` of that class where noise is not.
-        steps: queries (cost: at most steps forwards a sample, 1 where it is fooled already).
-        probes: random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
-        start: adversarial points to start from, such as another attack's; noise where they are not adversarial.
+        steps: number of queries (cost: at most steps forwards a sample, 1 where it is fooled already).
+        probes: number of random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
+        start: adversarial points to start from, such as another attack's; noise replaces those that are not. None:
+            noise.
         generator: base seed of the noise.
 
     Returns:
@@ -70,7 +71,8 @@ def hop_skip_jump(
     threat = unbounded(norm, (2, math.inf))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
-    walk = _Walk(model, x, y, threat, steps, targeted=targeted, seed=rng.seeds(x, generator, stage=53))
+    seed = rng.seeds(x, generator, stage=53)
+    walk = _Walk(checked_once(model, y), x, y, threat, steps, targeted=targeted, seed=seed)
     live = walk.begin(start)
     t = 0
     while len(live):
@@ -80,7 +82,7 @@ def hop_skip_jump(
 
 
 class _Walk:
-    """Every sample's point on the boundary, and the queries that it has left."""
+    """The walk of a batch: each sample's point on the boundary, and the queries that it has left."""
 
     def __init__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, steps: int, *, targeted: bool, seed: Tensor
@@ -91,47 +93,36 @@ class _Walk:
         self.left = torch.full((len(x),), steps, dtype=torch.int64, device=x.device)
 
     def ask(self, z: Tensor, at: Tensor) -> Tensor:
-        """Whether the points are adversarial for the samples `at`, which may repeat; counted."""
-        parts = zip(z.split(ROWS), at.split(ROWS), strict=True)
-        hit = [
-            fooled(read_logits(self.model, points, self.y[rows]), self.y[rows], targeted=self.targeted)
-            for points, rows in parts
-        ]
+        """Return where the points are adversarial for the samples `at`, which may repeat; count the queries."""
         self.left.index_add_(0, at, torch.full_like(at, -1))
-        return torch.cat(hit)
-
-    def see(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
-        """Keep what is adversarial and nearer than the sample's best."""
-        size = self.threat.size(z - self.x[at])
-        nearer = hit & (size < self.best.distance[at])
-        self.best.z[at[nearer]], self.best.distance[at[nearer]] = z[nearer], size[nearer]
+        return fooled(logits_at(self.model, z, batch=BATCH), self.y[at], targeted=self.targeted)
 
     def begin(self, start: Tensor | None) -> Tensor:
-        """Find first points and bring them to the boundary; the samples that have one and queries left."""
+        """Find first points and bring them to the boundary; return the samples that have one, and queries left."""
         every = torch.arange(len(self.x), device=self.x.device)
         right = ~self.ask(self.x, every)  # where it is fooled already, x is the answer
-        far, found = self.x.clone(), ~right
+        far, ready = self.x.clone(), ~right  # ready: nothing more to find
         look = every[right & (self.left > 0)]
         if start is not None and len(look):
             hit = self.ask(start[look], look)
             far[look] = where_rows(hit, start[look], far[look])
-            found[look] |= hit
+            ready[look] |= hit
         for draw in range(NOISES):
-            look = every[~found & (self.left > 0)]
+            look = every[~ready & (self.left > 0)]
             if not len(look):
                 break
             z = _noise(self.x[look], self.seed[look], draw)
             hit = self.ask(z, look)
-            far[look[hit]], found[look] = z[hit], hit
-        live = every[right & found]
+            far[look[hit]], ready[look] = z[hit], hit
+        live = every[right & ready]
         if not len(live):
             return live
-        self.see(far[live], torch.ones_like(live) > 0, live)
+        self.best.see_at(far[live], torch.ones_like(live) > 0, live)
         self.z[live] = self.to_boundary(far[live], live)
         return self.able(live)
 
     def between(self, far: Tensor, share: Tensor, at: Tensor) -> Tensor:
-        """The point between x and `far` whose size is a share of far's: on the segment, or in Linf by clipping."""
+        """Return the point whose size is a share of far's: on the segment from x, or in Linf by clipping."""
         x = self.x[at]
         if self.threat.norm == 2:
             return x + per_sample(share, x) * (far - x)
@@ -139,7 +130,7 @@ class _Walk:
         return torch.maximum(torch.minimum(far, x + radius), x - radius)
 
     def to_boundary(self, far: Tensor, at: Tensor) -> Tensor:
-        """Bisect from adversarial points towards x, as far as the queries last; the adversarial ends."""
+        """Bisect from adversarial points towards x while queries last; return the adversarial ends."""
         low, high, near = torch.zeros(len(at)).to(far), torch.ones(len(at)).to(far), far.clone()
         for _ in range(self.halvings):
             on = self.left[at] > 0
@@ -149,13 +140,13 @@ class _Walk:
             z = self.between(far[on], middle[on], at[on])
             hit = torch.zeros_like(on)
             hit[on] = self.ask(z, at[on])
-            self.see(z, hit[on], at[on])
+            self.best.see_at(z, hit[on], at[on])
             near[hit] = z[hit[on]]
             low, high = torch.where(on & ~hit, middle, low), torch.where(hit, middle, high)
         return near
 
     def hop(self, at: Tensor, t: int, probes: int) -> Tensor:
-        """One estimate, one jump, one bisection; the samples that can afford another."""
+        """Make one estimate, one jump and one bisection; return the samples that can afford another."""
         v = self.normal(at, t, probes)
         z, x = self.z[at], self.x[at]
         step, far = self.threat.size(z - x) / math.sqrt(t), z.clone()
@@ -166,14 +157,14 @@ class _Walk:
                 break
             further = self.threat.box.clamp(z[look] + per_sample(step[look], x) * v[look])
             hit = self.ask(further, at[look])
-            self.see(further, hit, at[look])
+            self.best.see_at(further, hit, at[look])
             far[look[hit]], jumped[look[hit]] = further[hit], True
             step = step / 2
         self.z[at] = self.to_boundary(far, at)
         return self.able(at)
 
     def normal(self, at: Tensor, t: int, probes: int) -> Tensor:
-        """The direction into the adversarial side, as the steepest one of the norm."""
+        """Estimate the direction into the adversarial side, as the steepest one of the norm."""
         x, z = self.x[at], self.z[at]
         d = x[0].numel()
         # Probes reach over the boundary by delta / sqrt(d), several times what the bisection leaves open.
@@ -181,7 +172,7 @@ class _Walk:
         allowed = (self.left[at] - self.halvings - RESERVE).clamp(max=probes)
         sums = torch.zeros(2, len(at), d).to(x)  # of phi u and of u
         phis, count = torch.zeros(len(at)).to(x), allowed.to(x.dtype)
-        group = max(1, ROWS // len(at))
+        group = max(1, BATCH // len(at))
         for first in range(0, probes, group):
             draw = torch.arange(first, min(first + group, probes), device=x.device)
             row = torch.arange(len(at), device=x.device).repeat_interleave(len(draw))
@@ -202,12 +193,12 @@ class _Walk:
         return self.threat.steepest(v.reshape(x.shape))
 
     def able(self, at: Tensor) -> Tensor:
-        """The samples whose queries last for an estimate that is worth one."""
+        """Return the samples with enough queries left for an estimate."""
         return at[self.left[at] >= self.halvings + RESERVE + LEAST]
 
 
 def _noise(x: Tensor, seed: Tensor, draw: int) -> Tensor:
-    """Random inputs: every other one of the box's two ends alone, every other pair in stripes as wide as a row."""
+    """Draw random inputs: odd draws have the box's two ends alone, two draws of four are stripes as wide as a row."""
     shape = tuple(x.shape[1:])
     u = rng.uniform(seed, shape if draw % 4 < 2 else (*shape[:-1], 1), draw=draw, dtype=x.dtype).expand_as(x)
     return u.round() if draw % 2 else u.clone()

@@ -1,18 +1,24 @@
-"""The attack for a model that tells its label and nothing else."""
+"""Attack by labels alone: a nearest-point search that asks for the predicted class, cut to the threat."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.rays import rays
-from unfooled.core.checks import check_attack
+from unfooled.core.checks import check_attack, check_inputs, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.threats import Threat
-from unfooled.core.types import Model
+from unfooled.core.goals import checked_once
+from unfooled.core.model.batching import batched
+from unfooled.core.threats import UNIT, Threat
+from unfooled.core.types import MinimalAttack, Model
+
+SEARCHES: dict[float, MinimalAttack] = {math.inf: rays, 2.0: hop_skip_jump, 1.0: hop_skip_jump}
+"""The search for each norm of the threat; L1 takes the nearest points in L2."""
 
 
 def labels_only(
@@ -21,6 +27,7 @@ def labels_only(
     y: Tensor,
     threat: Threat,
     *,
+    targeted: bool = False,
     steps: int = 1000,
     generator: torch.Generator | None = None,
     batch: int | None = None,
@@ -31,15 +38,16 @@ def labels_only(
 
     Args:
         model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        steps: labels asked for a sample. Cost: so many forwards.
+        targeted: hit y instead of leaving it.
+        steps: number of queries a sample (cost: as many forwards).
         generator: base seed.
-        batch: samples alive at once; all where None.
+        batch: samples computed at once. None: all.
 
     Returns:
-        Points inside the threat, (B, *D). Success is for `verify` to say.
+        Points inside the threat, (B, *D). Success is not implied: see `verify`.
 
     Raises:
         BadInput: L0, where a dense point cut to a few entries fools nobody, or inputs that cannot be used.
@@ -51,8 +59,10 @@ def labels_only(
     check_attack(x, y, threat)
     if threat.norm == 0:
         raise BadInput(f"labels_only knows Linf, L2 and L1, the threat is {threat}")
-    search, norm = (rays, math.inf) if threat.norm == math.inf else (hop_skip_jump, 2.0)
-    size = batch or len(x)
-    parts = zip(x.split(size), y.split(size), strict=True)
-    found = [search(model, a, b, norm, steps=steps, generator=generator) for a, b in parts]
-    return threat.project(torch.cat(found), x)
+    if threat.box != UNIT:
+        check_inputs(x)  # the searches work in the unit box
+    check_mode(model)
+    search, norm = SEARCHES[threat.norm], math.inf if threat.norm == math.inf else 2.0
+    run = partial(search, checked_once(model, y), norm=norm, targeted=targeted, steps=steps, generator=generator)
+    with trusted():
+        return threat.project(batched(run, batch or len(x))(x, y), x)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample
@@ -85,8 +86,8 @@ def pdpgd(
         norm: 1, 2 or math.inf.
         targeted: hit y instead of leaving it.
         steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        rate: Adam's first step size; it falls to a hundredth of it.
-        start: points to start from, such as another attack's; x where None.
+        rate: first step size of Adam; it falls to a hundredth of that.
+        start: points to start from, such as another attack's. None: x.
         generator: unused; nothing here is random.
 
     Returns:
@@ -103,7 +104,7 @@ def pdpgd(
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
-    best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     delta = torch.zeros_like(x) if start is None else (start - x).detach()
     first, second = torch.zeros_like(x), torch.zeros_like(x)
     weight = torch.full((len(x),), math.log(100.0), dtype=x.dtype, device=x.device)  # log of m / (1 - m)
@@ -115,7 +116,7 @@ def pdpgd(
     with frozen(model):
         for t in range(steps):
             z = x + delta
-            logits, _, g = loss_and_gradient(model, z, y, 1.0, loss)
+            logits, _, g = loss_and_gradient(reader, z, y, 1.0, loss)
             hit = decided(logits, y, targeted=targeted)
             best.see(z, hit)
             g = g / per_sample(flat(g).abs().amax(1).clamp_min(TINY), g)
@@ -127,4 +128,4 @@ def pdpgd(
             theta = 0.1 * (1 - 0.9 * t / max(steps - 1, 1))
             weight = (weight + theta * torch.where(hit, -1.0, 1.0)).clamp(-math.log(1e6), math.log(1e6))
             smooth = 0.9 * smooth + 0.1 * weight.sigmoid()
-        return best.pull_back(model, y, targeted=targeted)
+        return best.pull_back(reader, y, targeted=targeted)

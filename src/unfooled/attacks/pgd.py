@@ -5,15 +5,12 @@ z <- P( z + s_t eps steepest(grad_z l(f(z), y)) ),   z_0 a random point of the t
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from unfooled.attacks.restarts import restarted
+from unfooled.attacks.restarts import repeat
 from unfooled.core.ascent import Decaying, Rule, ascend
 from unfooled.core.checks import check_attack, check_mode
-from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooling
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.modes import frozen
@@ -31,8 +28,7 @@ def pgd(
     steps: int = 20,
     rule: Rule = Decaying(),  # noqa: B008  (frozen)
     loss: Loss = cross_entropy,
-    restarts: int = 1,
-    start: Tensor | None = None,
+    restarts: int | Tensor = 1,
     stop: bool = True,
     batch: int | None = None,
     generator: torch.Generator | None = None,
@@ -48,10 +44,10 @@ def pgd(
         steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
         rule: step sizes relative to eps; `Constant(.1)` for the paper's.
         loss: per-sample loss.
-        restarts: random starts; samples already fooled are left out of the next (cost: 1 more forward each).
-        start: first points, (B, *D), instead of random ones.
-        stop: a sample leaves as soon as it is fooled; else every step is taken and the highest loss is kept.
-        batch: samples alive at once; all where None.
+        restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
+            there are several). A tensor: the first points, (B, *D), instead of random ones.
+        stop: let a sample leave as soon as it is fooled; else every step is taken and the highest loss is returned.
+        batch: samples computed at once. None: all.
         generator: base seed; the same seed and sample give the same start whatever the batch.
 
     Returns:
@@ -63,7 +59,7 @@ def pgd(
     References:
         Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018,
         arXiv:1706.06083, eq. 2.1.
-        Differs from the paper: keeps the best iterate instead of the last, and decaying steps by default.
+        Differs from the paper: returns the best iterate instead of the last, and decaying steps by default.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)
@@ -72,14 +68,17 @@ def pgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
-    if restarts != 1:
-        if start is not None:
-            raise BadInput(
-                "start fixes the first points, so every restart would repeat one run; give start or restarts"
-            )
-        again = partial(pgd, steps=steps, rule=rule, loss=loss, stop=stop, batch=batch)
-        return restarted(again, restarts)(model, x, y, threat, targeted=targeted, generator=generator)
-    with frozen(model):
-        z = threat.sample(x, generator) if start is None else start
+
+    def climb(
+        x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None, start: Tensor | None = None
+    ) -> Tensor:
+        z = threat.sample(x, source) if start is None else start
         objective = fooling(model, y, loss, targeted=targeted, stop=stop)
-        return ascend(objective, x, threat, steps=steps, rule=rule, start=z, batch=batch, generator=generator).z
+        return ascend(objective, x, threat, steps=steps, rule=rule, start=z, batch=batch, generator=source).z
+
+    with frozen(model):
+        if isinstance(restarts, Tensor):
+            return climb(x, y, threat, generator, restarts)
+        if restarts == 1:
+            return climb(x, y, threat, generator)
+        return repeat(climb, restarts, model, x, y, threat, targeted=targeted, generator=generator)

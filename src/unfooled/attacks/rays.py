@@ -17,7 +17,7 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import check_minimal, unbounded
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat
 from unfooled.core.types import Model
 
@@ -36,7 +36,7 @@ def rays(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Search along rays of signs; only the class with the largest output is looked at.
+    """Search along rays of signs; only the predicted class is used.
 
     Args:
         model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
@@ -44,8 +44,8 @@ def rays(
         y: labels, or targets when `targeted`, (B,) int64.
         norm: math.inf.
         targeted: hit y instead of leaving it; give a `start` of that class, few rays meet one.
-        steps: queries (cost: steps forwards a sample, 1 where it is fooled already).
-        start: points whose signs around x are the first ray; brighter everywhere where None.
+        steps: number of queries (cost: steps forwards a sample, 1 where it is fooled already).
+        start: points whose signs around x are the first ray. None: brighter everywhere.
         generator: base seed of the orders of coordinates.
 
     Returns:
@@ -72,13 +72,13 @@ def rays(
     label = y[live]
     for _ in range(steps - 1):
         z = search.propose()
-        search.answer(fooled(read_logits(model, z, label), label, targeted=targeted), z)
+        search.answer(fooled(logits_at(model, z), label, targeted=targeted), z)
     out[live] = search.best
     return out
 
 
 class _Search:
-    """The rays of a batch: each sample is either checking a flip at its best radius or searching a radius."""
+    """The rays of a batch; each sample is either checking a flip at its best radius or searching a radius."""
 
     def __init__(self, x: Tensor, start: Tensor | None, seed: Tensor) -> None:
         b, self.size = len(x), x[0].numel()
@@ -93,27 +93,27 @@ class _Search:
         self.gallop = torch.zeros_like(self.radius)  # relative step of the search downwards; 0 once it bisects
 
     def _blocks(self) -> Tensor:
-        """How many blocks a sample's level has, (b,)."""
+        """Return the number of blocks of each sample's level, (b,)."""
         return (1 << self.level.clamp_min(0)).clamp(max=self.size)
 
     def _ray(self) -> Tensor:
-        """The signs with the block of each sample flipped, (b, D)."""
+        """Return the signs with the block of each sample flipped, (b, D)."""
         mine = (self.rank * self._blocks()[:, None]) // self.size == self.block[:, None]
         return torch.where(mine & (self.level >= 0)[:, None], -self.d, self.d)
 
     def _least(self) -> Tensor:
-        """The relative gain that a flip must bring: a part of what the block's share of the signs could."""
+        """Return the relative gain that a flip must bring: a part of what the block's share of the signs could."""
         return 0.25 / self._blocks().to(self.radius.dtype)
 
     def propose(self) -> Tensor:
-        """The next query of every sample."""
+        """Return the next query of every sample."""
         check = torch.where(self.radius.isinf(), torch.ones_like(self.radius), self.radius * (1 - self._least()))
         down = torch.where(self.gallop > 0, self.high * (1 - self.gallop), (self.low + self.high) / 2)
         self.asked = torch.where(self.searching, down, check)
         return (self.x + (self.asked[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
 
     def answer(self, hit: Tensor, z: Tensor) -> None:
-        """Take in the decisions at the proposed points."""
+        """Update the search with the decisions at the proposed points."""
         rows = hit.reshape(-1, *[1] * (self.x.ndim - 1))
         self.best = torch.where(rows, z, self.best)
         begin, search = hit & ~self.searching, self.searching

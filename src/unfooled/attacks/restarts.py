@@ -1,32 +1,37 @@
-"""Any attack, several times: what one start missed, the next may find."""
+"""Restarts of any attack: a sample that one random start missed may be fooled from the next."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import check_attack
-from unfooled.core.goals import Attack, fooled, read_logits
+from unfooled.core.checks import check_attack, trusted
+from unfooled.core.goals import checked_once, fooled
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import BudgetAttack, Model
 
+Propose = Callable[[Tensor, Tensor, Threat, torch.Generator | None], Tensor]
+"""`(x, y, threat, generator) -> x_adv`: one run of an attack whose other arguments are bound."""
 
-def restarted(attack: Attack, restarts: int) -> BudgetAttack:
+
+def restarted(attack: BudgetAttack, restarts: int) -> BudgetAttack:
     """Repeat an attack from other seeds on the samples that it has not fooled yet.
 
     Args:
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`.
-        restarts: how often, at least 1.
+        restarts: number of runs, at least 1.
 
     Returns:
-        An attack with the same signature. Where no start succeeds, the point with the largest margin is kept.
-        Cost: the attack's, plus 1 forward, for each restart a sample is left in.
+        An attack with the same signature. Where no run succeeds, the point with the largest margin is returned.
+        Cost: the attack's, plus 1 forward, for each run that a sample is left in.
     """
-    if restarts < 1:
-        raise ValueError(f"restarts is {restarts}; it must be at least 1")
+    check_restarts(restarts)
 
     def run(
         model: Model,
@@ -38,22 +43,54 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         check_attack(x, y, threat)
-        best, left = x.clone(), torch.arange(len(x), device=x.device)
-        top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        for r in range(restarts):
-            source = torch.Generator().manual_seed((rng.base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
-            z = attack(model, x[left], y[left], threat.take(left), targeted=targeted, generator=source)
-            with torch.no_grad():
-                logits = read_logits(model, z)
-                value = margin(logits, y[left]).to(x.dtype) * (-1 if targeted else 1)
-                value = value.masked_fill(value.isnan(), -torch.inf)
-            hit = fooled(logits, y[left], targeted=targeted)
-            better = hit | (value > top[left]) | (r == 0)
-            best[left] = where_rows(better, z, best[left])
-            top[left] = torch.where(better, value, top[left])
-            left = left[~hit]
-            if not len(left):
-                break
-        return best
+
+        def propose(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:
+            return attack(model, x, y, threat, targeted=targeted, generator=source)
+
+        return repeat(propose, restarts, model, x, y, threat, targeted=targeted, generator=generator)
 
     return run
+
+
+def repeat(
+    propose: Propose,
+    restarts: int,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    targeted: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Run an attack from several seeds, on arguments that have been checked; see `restarted`."""
+    check_restarts(restarts)
+    best, left = x.clone(), torch.arange(len(x), device=x.device)
+    top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+    reader = checked_once(model, y)
+    for r in range(restarts):
+        with trusted() if r else nullcontext():  # the first run checks what the model returns
+            z = propose(x[left], y[left], threat.take(left), source_of(generator, r))
+        with torch.no_grad():
+            logits = reader(z)
+            value = margin(logits, y[left]).to(x.dtype) * (-1 if targeted else 1)
+            value = value.masked_fill(value.isnan(), -torch.inf)
+        hit = fooled(logits, y[left], targeted=targeted)
+        better = hit | (value > top[left]) | (r == 0)
+        best[left] = where_rows(better, z, best[left])
+        top[left] = torch.where(better, value, top[left])
+        left = left[~hit]
+        if not len(left):
+            break
+    return best
+
+
+def source_of(generator: torch.Generator | None, r: int) -> torch.Generator:
+    """Return the generator of run r, whose seed is the base seed plus r."""
+    return torch.Generator().manual_seed((rng.base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
+
+
+def check_restarts(restarts: int) -> None:
+    """Refuse a number of runs below 1."""
+    if restarts < 1:
+        raise ValueError(f"restarts is {restarts}; it must be at least 1")

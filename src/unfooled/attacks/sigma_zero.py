@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unfooled.core.ascent.nearest import Nearest, check_minimal, cosine, decided, unbounded
+from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, half_cosine, unbounded
 from unfooled.core.checks import check_differentiable
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, per_sample
@@ -43,9 +43,9 @@ def sigma_zero(
         norm: 0.
         targeted: hit y instead of leaving it.
         steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        sigma: width of the stand-in.
+        sigma: width of the smooth stand-in for L0.
         tau: first threshold below which an entry is set to zero.
-        start: points to start from; x where None.
+        start: points to start from. None: x.
         generator: unused; nothing here is random.
 
     Returns:
@@ -61,16 +61,16 @@ def sigma_zero(
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (0,))
-    best, sign = Nearest(x, threat), -1.0 if targeted else 1.0
+    best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
     delta = torch.zeros_like(x) if start is None else (start - x).detach()
     first, second = torch.zeros_like(x), torch.zeros_like(x)
     bound = torch.full((len(x),), tau, dtype=x.dtype, device=x.device)
     with frozen(model):
         for t in range(steps):
-            rate = cosine(1.0, 0.1, t, steps)
+            rate = half_cosine(1.0, 0.1, t, steps)
             leaf = delta.detach().requires_grad_()
             with torch.enable_grad():
-                logits = read_logits(model, x + leaf, y)
+                logits = reader(x + leaf)
                 check_differentiable(logits)
                 far = (-sign * margin(logits, y)).clamp_min(0)
                 stand_in = (leaf.square() / (leaf.square() + sigma)).flatten(1).mean(1)
@@ -84,4 +84,4 @@ def sigma_zero(
             delta = threat.box.clamp(x + delta - rate * step) - x
             bound = (bound + torch.where(hit, 0.01 * rate, -0.01 * rate)).clamp(0, 1)
             delta = torch.where(delta.abs() < per_sample(bound, delta), torch.zeros_like(delta), delta)
-        return best.pull_back(model, y, targeted=targeted)
+        return best.pull_back(reader, y, targeted=targeted)

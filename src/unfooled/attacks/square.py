@@ -10,6 +10,7 @@ The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def side_share(query: int, queries: int, p: float) -> float:
-    """Share of the pixels that a window covers at a query."""
+    """Return the share of the pixels that a window covers at a query."""
     scaled = int(query / queries * 10_000)
     return p / 2 ** sum(scaled > bound for bound in HALVINGS)
 
@@ -63,13 +64,13 @@ def square(
         y: labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         targeted: lower the loss of y instead.
-        steps: queries (cost: steps forwards a sample, less once fooled, and none for a window that holds the proposed
-            values already).
+        steps: number of queries (cost: steps forwards a sample, less once fooled, and none for a window that has the
+            proposed values already).
         p: share of the pixels that the first windows cover.
         loss: per-sample loss.
-        start: points to start from, such as a gradient attack's best; instead of stripes or bumps.
-        first_query: where on the schedule of p to enter, for a warm start.
-        schedule: queries over which p falls, where the search ends before; first_query + steps where None.
+        start: points to start from, such as a gradient attack's best. None: stripes or bumps.
+        first_query: query of the schedule of p at which to enter, for a warm start.
+        schedule: number of queries over which p falls. None: first_query + steps.
         generator: base seed.
 
     Returns:
@@ -112,25 +113,28 @@ def square_search(
     first_query: int = 0,
     schedule: int | None = None,
 ) -> Tensor:
-    """Maximise any objective by changes of windows: what `square` does, (B, *D).
+    """Maximise any objective by random changes of windows, as `square` does.
 
     Args:
         objective: `(z, at) -> value, done`, as for `ascend`; no gradient is asked of it.
         x: centres, (B, *D).
         threat: `Linf`, `L2` or `L1`.
-        seed: one a sample, (B,).
+        seed: one seed a sample, (B,).
         steps: evaluations of the objective a sample.
         p: share of the pixels that the first windows cover.
-        start: points to start from; stripes or bumps where None.
-        first_query: where on the schedule of p to enter.
-        schedule: queries over which p falls; first_query + steps where None.
+        start: points to start from. None: stripes or bumps.
+        first_query: query of the schedule of p at which to enter.
+        schedule: number of queries over which p falls. None: first_query + steps.
+
+    Returns:
+        The best points met, (B, *D), inside the threat.
     """
     if not isinstance(threat, (Linf, L2, L1)):
         raise BadInput(f"square knows Linf, L2 and L1, the threat is {threat}")
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
-    propose = _Linf(threat) if isinstance(threat, Linf) else _Bumps(threat)
-    z = start if start is not None else propose.first(x, seed)
+    proposals = _Stripes if isinstance(threat, Linf) else _Bumps
+    z = start if start is not None else proposals(threat).first(x, seed)
     at = torch.arange(len(x), device=x.device)
     best = threat.project(z, x)
     value, done = objective(best, at)
@@ -143,7 +147,7 @@ def square_search(
             break
         share = side_share(query + first_query, schedule or steps + first_query, p)
         near = threat.take(at)
-        z = near.project(propose.at(at).change(x[at], best, seed, query, share), x[at])
+        z = near.project(proposals(near).change(x[at], best, seed, query, share), x[at])
         moved, done = (z != best).flatten(1).any(1).nonzero()[:, 0], torch.zeros_like(at, dtype=torch.bool)
         if len(moved):
             new, done[moved] = objective(z[moved], at[moved])
@@ -154,7 +158,7 @@ def square_search(
 
 
 def _windows(x: Tensor, seed: Tensor, draw: int, share: float) -> tuple[Tensor, Tensor, Tensor, int, int]:
-    """One window a sample: its mask (B, 1, H, W), its top and left, and its height and width."""
+    """Draw one window a sample: its mask (B, 1, H, W), its top and left, and its height and width."""
     h, w = x.shape[2:]
     height = min(h, max(1, round(math.sqrt(share * h * w))))
     width = min(w, max(1, round(share * h * w / height)))
@@ -166,22 +170,21 @@ def _windows(x: Tensor, seed: Tensor, draw: int, share: float) -> tuple[Tensor, 
     return (in_rows[:, None, :, None] & in_columns[:, None, None, :]), top, left, height, width
 
 
-class _Linf:
-    """Stripes first, then one window of +-eps, channel by channel."""
+@dataclass(frozen=True)
+class _Stripes:
+    """Proposals in Linf: stripes first, then one window of +-eps, channel by channel."""
 
-    def __init__(self, threat: Threat) -> None:
-        self.threat = threat
-
-    def at(self, rows: Tensor) -> _Linf:
-        return type(self)(self.threat.take(rows))
+    threat: Threat
 
     def first(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Return the first points, (b, *D)."""
         image = as_images(x)
         b, c, _, w = image.shape
         sign = torch.where(rng.uniform(seed, (c, 1, w), draw=0) < 0.5, -1.0, 1.0).to(x.dtype).reshape(b, c, 1, w)
         return (image + per_sample(self.threat.eps, image) * sign).reshape(x.shape)
 
     def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
+        """Return the best points with one window replaced, (b, *D)."""
         image, z = as_images(x), as_images(best)
         mask, *_ = _windows(image, seed, 2 * query, share)
         u = rng.uniform(seed, (image.shape[1],), draw=2 * query + 1)
@@ -189,14 +192,21 @@ class _Linf:
         return torch.where(mask, image + per_sample(self.threat.eps, image) * sign, z).reshape(x.shape)
 
 
-class _Bumps(_Linf):
-    """A grid of bumps first, then the length of one window, and what is left of eps, moves into a bump elsewhere."""
+@dataclass(frozen=True)
+class _Bumps:
+    """Proposals in L2 and L1: a grid of bumps, then the length of one window moves into a bump elsewhere.
+
+    What is left of eps moves along with it.
+    """
+
+    threat: Threat
 
     def length(self, delta: Tensor, dims: int) -> Tensor:
-        """The norm's sum over all but the first dimensions: of squares in L2, of absolute values in L1."""
+        """Sum over all but the first dimensions: squares in L2, absolute values in L1."""
         return delta.flatten(dims).abs().pow(self.threat.norm).sum(dims)
 
     def first(self, x: Tensor, seed: Tensor) -> Tensor:
+        """Return the first points, (b, *D)."""
         image = as_images(x)
         _, c, h, w = image.shape
         tile = max(1, min(h, w) // 5)
@@ -210,6 +220,7 @@ class _Bumps(_Linf):
         return (image + unit * per_sample(self.threat.eps, image)).reshape(x.shape)
 
     def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
+        """Return the best points with one window emptied into another, (b, *D)."""
         image, delta = as_images(x), as_images(best) - as_images(x)
         into, top, left, height, width = _windows(image, seed, 3 * query, share)
         away, *_ = _windows(image, seed, 3 * query + 1, share)
@@ -236,7 +247,7 @@ class _Bumps(_Linf):
 
 
 def _bump(height: int, width: int, like: Tensor, p: float) -> Tensor:
-    """Concentric rectangles whose weights fall with 1/m^2 (1/m^4 in L1), the lower half of opposite sign; length 1."""
+    """Build a bump of length 1: concentric rectangles weighted by 1/m^2 (1/m^4 in L1), the lower half negative."""
     power = 4 if p == 1 else 2
 
     def hill(h: int, w: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Step-LL: one step towards the class that is least likely at x; and the same after a random step.
+"""Step-LL: one step towards the class that is least likely at x, also after a random step.
 
     step_ll      z = P( x  - eps steepest(grad l(f(x), y_LL)) ),              y_LL = argmin_c f(x)_c
     r_step_ll    x~ = P( x + eps/2 steepest(N(0, I)) ),   z = P( x~ - eps/2 steepest(grad l(f(x~), y_LL)) )
@@ -19,7 +19,7 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.ascent import Constant, ascend
 from unfooled.core.checks import check_attack, check_mode
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import per_sample, where_rows
@@ -38,7 +38,7 @@ def step_ll(
     skip_wrong: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """One step of length eps towards the least likely class.
+    """Take one step of length eps towards the least likely class.
 
     Args:
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
@@ -46,9 +46,9 @@ def step_ll(
         y: labels, or targets when `targeted`, (B,) int64.
         threat: constraint set; its eps (a fraction of the input range) may be (B,).
         targeted: step towards y instead of the least likely class.
-        loss: per-sample loss, lowered.
+        loss: per-sample loss, minimised.
         skip_wrong: leave x where it is fooled already; training moves every sample.
-        generator: base seed of the direction where the gradient is zero.
+        generator: base seed of the direction that replaces a zero gradient.
 
     Returns:
         Points inside the threat, (B, *D), detached. Cost: 2 forwards, 1 backward.
@@ -75,7 +75,7 @@ def r_step_ll(
     skip_wrong: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Half of eps at random, then half of eps towards the class that is least likely at x. As `step_ll` otherwise."""
+    """Step half of eps at random, then half of eps towards the class that is least likely at x; see `step_ll`."""
     return _step(model, x, y, threat, targeted, loss, generator, skip_wrong=skip_wrong, noise=0.5)
 
 
@@ -91,6 +91,7 @@ def _step(
     skip_wrong: bool,
     noise: float,
 ) -> Tensor:
+    """Take the step of length 1 - noise, after a random one of length noise, in multiples of eps."""
     check_attack(x, y, threat)
     check_mode(model)
     x, whole = x.detach(), threat.bounded(x)
@@ -104,7 +105,7 @@ def _step(
             start = whole.project(x + noise * per_sample(whole.eps, x) * jump, x)
 
         def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-            return -loss(read_logits(model, z), aim[at]), torch.zeros_like(at) > 0
+            return -loss(logits_at(model, z), aim[at]), torch.zeros_like(at) > 0
 
         step = Constant(1.0 - noise)
         z = ascend(objective, x, threat, steps=1, rule=step, start=start, keep_best=False, generator=generator).z

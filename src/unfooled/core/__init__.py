@@ -1,1 +1,1 @@
-"""The vocabulary: threats, losses, the ascent kernel, and what it means to be a model."""
+"""The vocabulary of the library: threats, losses, goals, the ascent kernel, and what a model is."""

@@ -1,4 +1,4 @@
-"""Errors that name the offender and the mend in one sentence, and suggestions for names that do not exist."""
+"""Errors that name the offender and the remedy in one sentence, and suggestions for names that do not exist."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ NO_GRADIENT = (
 
 
 class BadInput(ValueError):
-    """The caller's input cannot be used; the message names the offender and the mend."""
+    """An argument that cannot be used; the message names it and says what to do."""
 
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
-    """The closest known names as a question, `; did you mean a or b?`; empty where none is close."""
+    """Return the closest known names as a question, `; did you mean a or b?`; empty where none is close."""
     close = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def missing_file(path: Path, suffixes: Iterable[str]) -> BadInput:
-    """The error for a path that is not there, with the nearest names of its folder."""
+    """Return the error for a path that does not exist, with the nearest names of its folder."""
     folder = path.parent
     if not folder.is_dir():
         return BadInput(f"there is no file {path}, nor a folder {folder}")
     names = sorted(item.name for item in folder.iterdir() if item.suffix in set(suffixes) or item.is_dir())
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
-    found = f"that folder holds {', '.join(close)}" if close else "that folder holds no model file"
-    return BadInput(f"there is no file {path}; {found}")
+    content = f"that folder holds {', '.join(close)}" if close else "that folder holds no model file"
+    return BadInput(f"there is no file {path}; {content}")

@@ -1,40 +1,90 @@
-"""What an attack on the label maximises, and when it is done."""
+"""Goals of attacks on the label: how a model's logits are read, what is maximised, and when a sample is done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import check_labels, check_logits
+from unfooled.core.checks import check_labels, check_logits, is_trusted
+from unfooled.core.model.batching import batched
 from unfooled.core.model.outputs import answered, logits_of
 from unfooled.core.types import Loss, Model, Objective
 
 
 def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int | None = None) -> Tensor:
-    """Run the model and check what it returned: logits, (B, K), K >= 2, that know every label.
+    """Run the model and check its output once: logits, (B, K), K >= 2, that know every label.
 
-    An error of the model itself is named as the model's where no gradient is asked for.
+    For the place where a model is handed in; loops read by `logits_at`. An error of the model itself is reported as the
+    model's where no gradient is recorded.
 
     Args:
         model: any callable to logits.
         x: inputs, (B, *D).
-        y: labels to be checked against the number of classes, (B,); None: not checked.
-        batch: samples computed at once; None: all.
+        y: labels to be checked against the number of classes, (B,). None: not checked.
+        batch: samples computed at once. None: all.
+
+    Raises:
+        BadInput: the output is no logits, or a label lies beyond the classes.
+    """
+    reader = checked_once(model, y)
+    return reader(x) if batch is None else batched(reader, batch)(x)
+
+
+def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
+    """Run a model whose output has been checked before: logits, (B, K), unwrapped once.
+
+    Only the shape is looked at, which costs nothing: some models drop the batch's dimension when one sample is left.
+
+    Args:
+        model: any callable to logits.
+        x: inputs, (B, *D).
+        batch: samples computed at once. None: all.
     """
     if batch is not None and len(x) > batch:
-        labels = [None] * -(-len(x) // batch) if y is None else y.split(batch)
-        return torch.cat([read_logits(model, *part) for part in zip(x.split(batch), labels, strict=True)])
-    output = model(x) if torch.is_grad_enabled() else answered(model, x)
-    logits = check_logits(logits_of(output), len(x))
-    if y is not None and len(y):
-        check_labels(y, len(x), logits.shape[1])
-    return logits
+        return torch.cat([logits_at(model, part) for part in x.split(batch)])
+    return unwrapped(model(x) if torch.is_grad_enabled() else answered(model, x), len(x))
+
+
+def unwrapped(output: Any, n: int) -> Tensor:
+    """Return the logits of an output for n samples, (n, K), refusing another shape."""
+    logits = output if isinstance(output, Tensor) else logits_of(output)
+    return logits if logits.ndim == 2 and len(logits) == n else check_logits(logits, n)
+
+
+def checked_once(model: Model, y: Tensor | None = None) -> Model:
+    """Wrap a model for a loop: the first output is checked, against all labels, and the later ones are trusted.
+
+    Args:
+        model: any callable to logits; returned as it is where it is wrapped already.
+        y: labels of every sample that the loop may pass, (B,). None: not checked.
+
+    Returns:
+        A model whose outputs are unwrapped to logits, (B, K).
+    """
+    return model if isinstance(model, _CheckedOnce) else _CheckedOnce(model, y)
+
+
+class _CheckedOnce:
+    """A model that reads its logits, and checks the first output."""
+
+    def __init__(self, model: Model, y: Tensor | None) -> None:
+        self.model, self.y, self.checked = model, y, is_trusted()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = logits_at(self.model, x)
+        if not self.checked:
+            check_logits(logits, len(x))
+            if self.y is not None and len(self.y):
+                check_labels(self.y, len(self.y), logits.shape[1])
+            self.checked = True
+        return logits
 
 
 def fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Where the label is lost (or the target hit), (B,) bool. NaN or infinite logits are no decision, so no success."""
+    """Return where the label is lost (or the target hit), (B,) bool; NaN or infinite logits are no success."""
     prediction = logits.argmax(1)
     changed = prediction == y if targeted else prediction != y
     return changed & torch.isfinite(logits).all(1)
@@ -47,32 +97,32 @@ def fooling(
     *,
     targeted: bool = False,
     stop: bool = True,
-    eot: int = 1,
+    draws: int = 1,
 ) -> Objective:
     """Build the objective of an attack on the label.
 
     Args:
-        model: any callable to logits.
+        model: any callable to logits; its first output is checked, see `checked_once`.
         y: labels, or targets when `targeted`, (B,).
         loss: `(logits, y) -> (B,)`, maximised (minimised when targeted).
-        targeted: success is to hit y.
+        targeted: hit y instead of leaving it.
         stop: report samples as done once they are fooled.
-        eot: draws of a random model whose loss is averaged; with more than one nothing is ever done, since a single
-            lucky draw is no success.
+        draws: evaluations of a random model whose loss is averaged; with more than one no sample is ever done, since a
+            single lucky draw is no success.
 
     Returns:
-        An objective for `ascend`; cost: `eot` passes an evaluation.
+        An objective for `ascend`. Cost: `draws` passes an evaluation.
     """
-    sign = -1.0 if targeted else 1.0
+    sign, reader = -1.0 if targeted else 1.0, checked_once(model, y)
 
     def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         label = y[at]
-        logits = read_logits(model, z, label)
+        logits = reader(z)
         value = loss(logits, label)
-        if eot > 1:
-            more = [loss(read_logits(model, z), label) for _ in range(eot - 1)]
+        if draws > 1:
+            more = [loss(reader(z), label) for _ in range(draws - 1)]
             value = torch.stack([value, *more]).mean(0)
-        done = fooled(logits.detach(), label, targeted=targeted) if stop and eot == 1 else torch.zeros_like(at) > 0
+        done = fooled(logits.detach(), label, targeted=targeted) if stop and draws == 1 else torch.zeros_like(at) > 0
         return sign * value, done
 
     return objective

@@ -22,27 +22,27 @@ from torch.nn import functional as F
 
 
 def true_logit(logits: Tensor, y: Tensor) -> Tensor:
-    """z_y, (B,)."""
+    """Return z_y, (B,)."""
     return logits.gather(1, y[:, None])[:, 0]
 
 
 def best_other(logits: Tensor, y: Tensor) -> Tensor:
-    """max_{j != y} z_j, (B,)."""
+    """Return max_{j != y} z_j, (B,)."""
     return logits.scatter(1, y[:, None], -torch.inf).amax(1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy in nats; its float32 gradient vanishes once the margin exceeds about 16.6."""
+    """Return the cross-entropy in nats, (B,); its float32 gradient vanishes once the margin exceeds about 16.6."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Best other logit minus the true one; positive exactly where the label is lost."""
+    """Return the best other logit minus the true one, (B,); positive exactly where the label is lost."""
     return best_other(logits, y) - true_logit(logits, y)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio: the margin, invariant to scaling and shifting the logits. Needs K >= 3."""
+    """Return the difference of logits ratio, (B,): a margin that scale and shift do not change. Needs K >= 3."""
     if logits.shape[1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, the model has {logits.shape[1]}; use margin")
     top = logits.topk(3, dim=1).values

@@ -1,4 +1,4 @@
-"""Per-sample arithmetic on tensors of any shape, and work cut into chunks that fit in memory."""
+"""Per-sample arithmetic on tensors of any shape."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def where_rows(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
-    """The `count` largest cells of each map, ties to the lower flat index.
+    """Mark the `count` largest cells of each map, ties to the lower flat index.
 
     Args:
         p: maps, (B, h, w).
-        count: how many, a number or (B,).
+        count: number of cells, an int or (B,).
 
     Returns:
         (B, h, w) bool.
@@ -40,7 +40,7 @@ def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
 
 
 def top_share(p: Tensor, q: float) -> Tensor:
-    """T_q, the top q of the cells (at least one), (B, h, w) bool."""
+    """Mark the share q of the cells that are largest, at least one, (B, h, w) bool."""
     if not 0 < q <= 1:
         raise BadInput(f"q is {q}; it is a share of the cells, in (0, 1]")
     return top_cells(p, max(1, round(q * p[0].numel())))

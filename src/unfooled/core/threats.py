@@ -1,4 +1,4 @@
-"""Threat models: the inputs an adversary may put in place of x, as a norm ball inside a box.
+"""Threat models: the inputs that an adversary may put in place of x, as a norm ball inside a box.
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
@@ -55,7 +55,7 @@ class Threat(ABC):
 
     Args:
         eps: radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
-        box: bounds of the inputs, the unit box unless told otherwise.
+        box: bounds of the inputs; the unit box by default.
     """
 
     eps: float | Tensor
@@ -75,7 +75,7 @@ class Threat(ABC):
 
     @abstractmethod
     def size(self, delta: Tensor) -> Tensor:
-        """The norm of each sample's change, (B, *D) -> (B,)."""
+        """Return the norm of each sample's change, (B, *D) -> (B,)."""
 
     @abstractmethod
     def project(self, z: Tensor, x: Tensor) -> Tensor:
@@ -83,32 +83,32 @@ class Threat(ABC):
 
     @abstractmethod
     def steepest(self, g: Tensor) -> Tensor:
-        """The unit step that gains most along g; 0 where g is 0."""
+        """Return the unit step that gains most along g; 0 where g is 0."""
 
     @abstractmethod
     def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
-        """A random change of size at most eps."""
+        """Draw a random change of size at most eps."""
 
     def sample(
         self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
     ) -> Tensor:
-        """A random point of the threat for each sample; the same for the same sample, seed, stage and draw."""
+        """Draw a random point of the threat for each sample; equal sample, seed, stage and draw give equal points."""
         return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
 
     def take(self, rows: Tensor) -> Self:
-        """The threat of the samples in `rows` (an index or a mask)."""
+        """Return the threat of the samples in `rows`, an index or a mask."""
         return replace(self, eps=self.eps[rows]) if isinstance(self.eps, Tensor) and self.eps.ndim else self
 
     def scaled(self, factor: float | Tensor) -> Self:
-        """The same threat with eps times `factor`."""
+        """Return the same threat with eps times `factor`."""
         return replace(self, eps=self.eps * factor)
 
     def with_eps(self, eps: float | Tensor) -> Self:
-        """The same threat with another radius."""
+        """Return the same threat with another radius."""
         return replace(self, eps=eps)
 
     def bounded(self, x: Tensor) -> Self:
-        """The same set with eps at most the box's diameter in this norm, so that multiples of an infinite eps exist."""
+        """Limit eps to the box's diameter in this norm: the same set, and multiples of an infinite eps exist."""
         d = x[0].numel()
         reach = float(d) if self.norm == 0 else (self.box.high - self.box.low) * d ** (1 / self.norm)
         return self.with_eps(self.eps.clamp(max=reach) if isinstance(self.eps, Tensor) else min(self.eps, reach))
@@ -121,7 +121,7 @@ class Threat(ABC):
 
 
 def eps_text(eps: float) -> str:
-    """Write a radius as people do: 0.3, 8/255, 12."""
+    """Write a radius the way papers do: 0.3, 8/255, 12."""
     short = f"{eps:.6g}"
     of_255 = eps * 255
     if len(short) > 5 and 0.5 < of_255 < 255 and abs(of_255 - round(of_255)) < 1e-6:
@@ -131,12 +131,12 @@ def eps_text(eps: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Linf(Threat):
-    """Every coordinate may move by at most eps."""
+    """The maximum norm: every coordinate may move by at most eps."""
 
     norm: ClassVar[float] = math.inf
 
     def size(self, delta: Tensor) -> Tensor:
-        """The largest change of a coordinate."""
+        """Return the largest change of a coordinate."""
         return flat(delta).abs().amax(1)
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Linf(Threat):
         return self.box.clamp(z.clamp(x - eps, x + eps))
 
     def steepest(self, g: Tensor) -> Tensor:
-        """The sign of g."""
+        """Return the sign of g."""
         return g.sign()
 
     def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class Linf(Threat):
     def corner(
         self, x: Tensor, generator: torch.Generator | int | None = None, *, draw: int | Tensor = 0, stage: int = 0
     ) -> Tensor:
-        """A random corner of the ball, x +- eps in each coordinate, then the box."""
+        """Draw a random corner of the ball, x +- eps in each coordinate, clamped to the box."""
         u = rng.uniform(rng.seeds(x, generator, stage=stage), tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
         return self.project(torch.where(u < 0.5, x - eps, x + eps), x)
@@ -163,12 +163,12 @@ class Linf(Threat):
 
 @dataclass(frozen=True, eq=False)
 class L2(Threat):
-    """The Euclidean length of the change is at most eps."""
+    """The Euclidean norm: the length of the change is at most eps."""
 
     norm: ClassVar[float] = 2.0
 
     def size(self, delta: Tensor) -> Tensor:
-        """Euclidean length."""
+        """Return the Euclidean length."""
         return flat(delta).norm(dim=1)
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class L2(Threat):
         return self.box.clamp(torch.where(shrink < 1, x + delta * shrink, z))
 
     def steepest(self, g: Tensor) -> Tensor:
-        """The direction of g. Scaled by its largest entry first, so that tiny gradients do not underflow."""
+        """Return the direction of g, scaled by its largest entry first so that tiny gradients do not underflow."""
         peak = per_sample(flat(g).abs().amax(1), g)
         g = g / torch.where(peak > 0, peak, torch.ones_like(peak))
         return g / per_sample(self.size(g).clamp_min(TINY), g)
@@ -203,7 +203,7 @@ def _add(x: Tensor, delta: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class L1(Threat):
-    """The sum of absolute changes is at most eps.
+    """The sum norm: absolute changes add up to at most eps.
 
     `project` is ball then box, as for every threat; `project_l1_box` is the exact projection onto both.
     """
@@ -211,7 +211,7 @@ class L1(Threat):
     norm: ClassVar[float] = 1.0
 
     def size(self, delta: Tensor) -> Tensor:
-        """Sum of absolute values."""
+        """Return the sum of absolute values."""
         return flat(delta).abs().sum(1)
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class L1(Threat):
         return self.box.clamp(z)
 
     def steepest(self, g: Tensor) -> Tensor:
-        """The sign of g's largest entry, alone."""
+        """Return the sign of g's largest entry, and 0 elsewhere."""
         rows = flat(g)
         top = rows.abs().argmax(1, keepdim=True)
         return torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign()).reshape(g.shape)
@@ -252,7 +252,7 @@ class L1(Threat):
 
 @dataclass(frozen=True, eq=False)
 class L0(Threat):
-    """At most eps entries may change, to anything in the box.
+    """The number of changes: at most eps entries may become anything in the box.
 
     Args:
         eps: a count, a float or (B,); 10 allows ten entries.
@@ -268,11 +268,11 @@ class L0(Threat):
             raise ValueError(f'per is {self.per!r}; it must be "entry" or "pixel"')
 
     def _groups(self, value: Tensor) -> Tensor:
-        """Sum what counts as one: (B, *D) -> (B, groups)."""
+        """Sum the entries that count as one: (B, *D) -> (B, groups)."""
         return flat(value.sum(1)) if self.per == "pixel" and value.ndim > 2 else flat(value)
 
-    def _keep(self, gain: Tensor, like: Tensor) -> Tensor:
-        """Mask of the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."""
+    def _largest(self, gain: Tensor, like: Tensor) -> Tensor:
+        """Mask the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."""
         rank = gain.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         mask = rank < per_sample(self.eps, gain)
         if self.per == "pixel" and like.ndim > 2:
@@ -280,24 +280,24 @@ class L0(Threat):
         return mask.reshape(like.shape)
 
     def size(self, delta: Tensor) -> Tensor:
-        """How many entries (or pixels) changed."""
+        """Count the entries (or pixels) that changed."""
         return (self._groups((delta != 0).to(delta.dtype)) > 0).sum(1).to(delta.dtype)
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Keep the eps changes that matter most for the distance to z, undo the rest; exact for ball and box."""
         inside = self.box.clamp(z)
         gain = self._groups((z - x).square() - (z - inside).square())
-        return torch.where(self._keep(gain, x), inside, x)
+        return torch.where(self._largest(gain, x), inside, x)
 
     def steepest(self, g: Tensor) -> Tensor:
-        """The sign of g on the eps groups with the largest sum of |g|."""
-        return torch.where(self._keep(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
+        """Return the sign of g on the eps groups with the largest sum of |g|."""
+        return torch.where(self._largest(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
 
     def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
-        keep = self._keep(self._groups(rng.uniform(seed, shape, draw=draw)), x)
+        changed = self._largest(self._groups(rng.uniform(seed, shape, draw=draw)), x)
         value = self.box.low + (self.box.high - self.box.low) * rng.uniform(seed ^ 1, shape, draw=draw, dtype=x.dtype)
-        return torch.where(keep, value - x, torch.zeros_like(x))
+        return torch.where(changed, value - x, torch.zeros_like(x))
 
 
 def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -> Tensor:

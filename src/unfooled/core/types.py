@@ -1,4 +1,4 @@
-"""What the parts of the library expect of each other, as call signatures.
+"""Call signatures that the parts of the library expect of one another.
 
 Shapes: B samples, `*D` one sample's shape, K classes. Inputs live in the unit box, labels are int64.
 """
@@ -28,14 +28,14 @@ Purify = Callable[[Tensor], Tensor]
 """x (B, *D) -> x (B, *D)."""
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(z (b, *D), at (b,) int64 positions of the live rows) -> value (b,), done (b,) bool."""
+"""(z (b, *D), at (b,) int64 positions of the live samples) -> value (b,), done (b,) bool."""
 
 
 class Explain(Protocol):
-    """Why the model says `y`: one relevance per input coordinate, differentiable when asked."""
+    """An explanation: one attribution per input coordinate for the class `y`, differentiable when asked."""
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
-        """Return relevances, (B, *D)."""
+        """Return the attribution, (B, *D)."""
         ...
 
 
@@ -48,7 +48,7 @@ class TrainingLoss(Protocol):
 
 
 class BudgetAttack(Protocol):
-    """The strongest point inside a threat; never grades itself."""
+    """An attack that looks for the strongest point inside a threat; it never grades itself."""
 
     def __call__(
         self,
@@ -65,7 +65,7 @@ class BudgetAttack(Protocol):
 
 
 class MinimalAttack(Protocol):
-    """The nearest point that changes the decision; x itself where none is found."""
+    """An attack that looks for the nearest point that changes the decision; x itself where it finds none."""
 
     def __call__(
         self,
@@ -75,7 +75,9 @@ class MinimalAttack(Protocol):
         norm: float,
         *,
         targeted: bool = False,
+        steps: int = ...,
+        start: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Return adversarial points, (B, *D)."""
+        """Return adversarial points, (B, *D), after at most `steps` gradients or queries from `start`."""
         ...

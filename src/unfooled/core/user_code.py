@@ -1,6 +1,6 @@
-"""Things that the user's own code holds: `package.module:name`, `path/to/file.py:name`.
+"""The one door to a user's own code: `package.module:name`, `path/to/file.py:name`.
 
-The code runs: it is the user's own. It sees the current directory (and the file's own) among the importable ones.
+The code runs with the current directory, and the file's own, among the importable ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unfooled.core.errors import BadInput, nearest
 
 @contextmanager
 def importable(*folders: Path) -> Iterator[None]:
-    """Put folders first among the importable ones, for a while."""
+    """Put folders first among the importable ones until the context ends."""
     before = list(sys.path)
     sys.path[:0] = [str(folder) for folder in folders]
     try:
@@ -45,8 +45,8 @@ def _module_of(place: str) -> ModuleType:
 
 
 @contextmanager
-def named(source: str) -> Iterator[Any]:
-    """Import `place:name` and yield what it names, while its folder is importable.
+def imported(source: str) -> Iterator[Any]:
+    """Import `place:name` and yield the object of that name, with its folder importable until the context ends.
 
     Raises:
         BadInput: the place or the name does not exist, or its code fails; with the original error.

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import true_logit
-from unfooled.core.model.batching import RowBudget, batched
+from unfooled.core.model.batching import BatchBudget, batched
 from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, prepared, scored
@@ -55,7 +55,7 @@ def score_change(
     *,
     baseline: float | Tensor = 0.0,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
 ) -> Tensor:
     """Return s(f(x), y) - s(f(r), y), (B,), the sum of a complete attribution.
 
@@ -65,20 +65,20 @@ def score_change(
         y: classes to explain, (B,) int64.
         baseline: start of the path: a number, one sample's shape, or (B, *D).
         score: function `(logits, y) -> (B,)` that is explained.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
 
     Returns:
         (B,). Cost: at most 2 forwards a sample.
     """
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
-        rows = RowBudget(model, x, chunk_bytes).rows
-        value = batched(lambda z, c: scored(model, z, c, score), rows)
+        reader = checked_once(model, y)
+        value = batched(lambda z, c: scored(reader, z, c, score), BatchBudget(model, x, batch_bytes).batch)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)
         # One baseline for all is passed once, and its logits scored for each label.
-        logits = read_logits(model, baselines(baseline, x[:1]))
+        logits = reader(baselines(baseline, x[:1]))
         return value(x, y) - score(logits.expand(len(x), -1), y)
 
 

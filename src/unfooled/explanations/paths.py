@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
@@ -62,7 +63,7 @@ def integrated_gradients(
     steps: int = 32,
     rule: Rule = gauss_legendre,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     one_graph: bool = False,
     create_graph: bool = False,
 ) -> Tensor:
@@ -76,7 +77,7 @@ def integrated_gradients(
         steps: gradient evaluations along the path, at least 1.
         rule: quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
         score: function `(logits, y) -> (B,)` that is explained; with `cross_entropy` the path integral of the loss.
-        chunk_bytes: memory of one call's graph, see `RowBudget`; at least one sample is computed at once.
+        batch_bytes: memory of one call's graph, see `BatchBudget`; at least one sample is computed at once.
         one_graph: whether `create_graph` builds the graph of the whole path instead of taking two passes. Needs `steps`
             times the memory. Required for third derivatives, for random models (dropout), and for derivatives by
             tensors that the model uses without holding them in a module.
@@ -97,7 +98,7 @@ def integrated_gradients(
     """
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        path = PathIntegral(model, score, _nodes(rule, steps), chunk_bytes)
+        path = PathIntegral(model, score, _nodes(rule, steps), batch_bytes)
         r = baselines(baseline, x)
         if not create_graph:
             x = x.detach()
@@ -117,7 +118,7 @@ def integrated_gradients_with_gap(
     steps: int = 32,
     rule: Rule = gauss_legendre,
     score: Loss = true_logit,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     tolerance: float | None = None,
     most: int = 1024,
 ) -> PathAttribution:
@@ -131,7 +132,7 @@ def integrated_gradients_with_gap(
         steps: gradient evaluations along the path, at first.
         rule: quadrature rule.
         score: function `(logits, y) -> (B,)` that is explained.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
         tolerance: largest relative gap. The steps of the samples beyond it are doubled until none is or `most` is
             reached; a warning counts the rest. None: nothing is doubled.
         most: largest number of steps.
@@ -139,9 +140,10 @@ def integrated_gradients_with_gap(
     Returns:
         A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards a sample.
     """
-    options: dict[str, Any] = {"rule": rule, "score": score, "chunk_bytes": chunk_bytes}
+    options: dict[str, Any] = {"rule": rule, "score": score, "batch_bytes": batch_bytes}
     attribution = integrated_gradients(model, x, y, baseline=baseline, steps=steps, **options)
-    change = score_change(model, x, y, baseline=baseline, score=score, chunk_bytes=chunk_bytes)
+    with trusted():
+        change = score_change(model, x, y, baseline=baseline, score=score, batch_bytes=batch_bytes)
     used = torch.full((len(x),), steps, dtype=torch.int64, device=x.device)
     result = PathAttribution(attribution, change, used)
     if tolerance is None:
@@ -149,7 +151,9 @@ def integrated_gradients_with_gap(
     r = baselines(baseline, x)
     while (loose := result.relative_gap > tolerance).any() and 2 * steps <= most:
         steps *= 2
-        attribution[loose] = integrated_gradients(model, x[loose], y[loose], baseline=r[loose], steps=steps, **options)
+        with trusted():
+            finer = integrated_gradients(model, x[loose], y[loose], baseline=r[loose], steps=steps, **options)
+        attribution[loose] = finer
         used[loose] = steps
     if loose.any():
         warnings.warn(

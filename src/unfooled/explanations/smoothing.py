@@ -12,12 +12,15 @@ References:
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from unfooled.core import rng
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import RowBudget
+from unfooled.core.model.batching import BatchBudget
 from unfooled.core.shapes import flat, per_sample
 from unfooled.core.types import Explain, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, saliency
@@ -33,7 +36,7 @@ def smooth_grad(
     sigma: float = 0.15,
     noise_seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
-    chunk_bytes: int | None = None,
+    batch_bytes: int | None = None,
     create_graph: bool = False,
 ) -> Tensor:
     """Average `explain` over noisy copies of each sample.
@@ -49,7 +52,7 @@ def smooth_grad(
             differences need it. None: the noise depends on `generator` and the bytes of x, so it changes whenever x
             does.
         generator: random generator; not advanced.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
         create_graph: whether to keep the graph of all copies; memory grows with `samples`.
 
     Returns:
@@ -67,16 +70,17 @@ def smooth_grad(
         if not create_graph:
             z = z.detach()
         reach = flat(z).amax(1) - flat(z).amin(1)
-        budget, total, low = RowBudget(model, x, chunk_bytes), [], 0
+        budget, total, low = BatchBudget(model, x, batch_bytes), [], 0
         while low < len(x):
-            rows = slice(low, low + budget.rows)
+            rows = slice(low, low + budget.batch)
             low += len(z[rows])
             width, mean, k = per_sample(sigma * reach[rows], z), torch.zeros_like(z[rows]), 0
             while k < samples:
-                some = max(1, min(budget.rows // len(z[rows]), samples - k))
+                some = max(1, min(budget.batch // len(z[rows]), samples - k))
                 noise = noise_of(seeds[rows], range(k, k + some), z)
                 copies = (z[rows] + width * noise).flatten(0, 1)
-                with budget.measuring(len(copies)):
+                # The first call of each batch checks the labels against the model's classes, for the later ones too.
+                with budget.measuring(len(copies)), trusted() if k else nullcontext():
                     part = explain(model, copies, y[rows].repeat(some), create_graph=create_graph)
                 mean = mean + part.reshape(noise.shape).sum(0) / samples
                 k += some

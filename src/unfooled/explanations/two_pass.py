@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import RowBudget
+from unfooled.core.goals import checked_once
+from unfooled.core.model.batching import BatchBudget
 from unfooled.core.model.modes import modules_of
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, score_gradient
@@ -35,18 +37,18 @@ class PathIntegral:
         model: any callable to logits, (B, *D) -> (B, K).
         score: function `(logits, y) -> (B,)` whose gradient is averaged.
         nodes: places on the path and their weights.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
     """
 
-    def __init__(self, model: Model, score: Loss, nodes: Nodes, chunk_bytes: int | None) -> None:
-        self.model, self.score, self.nodes, self.chunk_bytes = model, score, nodes, chunk_bytes
+    def __init__(self, model: Model, score: Loss, nodes: Nodes, batch_bytes: int | None) -> None:
+        self.model, self.score, self.nodes, self.batch_bytes = model, score, nodes, batch_bytes
 
     def parameters(self) -> list[Tensor]:
         """Return the parameters behind the model that require gradients."""
         every = (p for root in modules_of(self.model) for p in root.parameters() if p.requires_grad)
         return list({id(p): p for p in every}.values())  # each once, though two roots may share it
 
-    def calls(self, budget: RowBudget, size: int, graphs: int) -> Iterator[tuple[slice, slice]]:
+    def calls(self, budget: BatchBudget, size: int, graphs: int) -> Iterator[tuple[slice, slice]]:
         """Cut samples and steps into calls: even groups of samples, with as many steps each as the budget allows.
 
         Args:
@@ -56,11 +58,11 @@ class PathIntegral:
         """
         steps, low = len(self.nodes[0]), 0
         while low < size:
-            left, fit = size - low, max(1, budget.rows // graphs)
+            left, fit = size - low, max(1, budget.batch // graphs)
             group = -(-left // -(-left // fit))
             j = 0
             while j < steps:
-                some = max(1, min(max(1, budget.rows // graphs) // group, steps - j))
+                some = max(1, min(max(1, budget.batch // graphs) // group, steps - j))
                 yield slice(low, low + group), slice(j, j + some)
                 j += some
             low += group
@@ -72,23 +74,25 @@ class PathIntegral:
 
     def mean_gradient(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
         """Return the mean gradient g, (B, *D), without a graph."""
-        budget, mean = RowBudget(self.model, x, self.chunk_bytes), torch.zeros_like(x)
+        budget, mean = BatchBudget(self.model, x, self.batch_bytes), torch.zeros_like(x)
+        reader = checked_once(self.model, y)
         for rows, at in self.calls(budget, len(x), 1):
             z, w, _ = self.points(x[rows], r[rows], at)
             leaf = z.flatten(0, 1).requires_grad_()
             with budget.measuring(len(leaf)):
-                g = score_gradient(self.model, leaf, y[rows].repeat(len(z)), self.score, create_graph=False)
+                g = score_gradient(reader, leaf, y[rows].repeat(len(z)), self.score, create_graph=False)
             mean[rows] += (w * g.view_as(z)).sum(0)
         return mean
 
     def graph(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
         """Return g, (B, *D), with the graph of the whole path; small batches take several steps a call."""
-        budget, parts, j = RowBudget(self.model, x, self.chunk_bytes), [], 0
+        budget, parts, j = BatchBudget(self.model, x, self.batch_bytes), [], 0
+        reader = checked_once(self.model, y)
         while j < len(self.nodes[0]):
-            some = max(1, min(budget.rows // len(x), len(self.nodes[0]) - j))
+            some = max(1, min(budget.batch // len(x), len(self.nodes[0]) - j))
             z, w, _ = self.points(x, r, slice(j, j + some))
             points = z.flatten(0, 1)
-            g = score_gradient(self.model, points, y.repeat(len(z)), self.score, create_graph=True)
+            g = score_gradient(reader, points, y.repeat(len(z)), self.score, create_graph=True)
             parts.append((w * g.view_as(z)).sum(0))
             j += some
         return torch.stack(parts).sum(0)
@@ -117,8 +121,8 @@ class TwoPass(torch.autograd.Function):
         u = v * (x - r)
         near, far, seen = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
         theta = [torch.zeros_like(p) for p in parameters]
-        budget = RowBudget(path.model, x, path.chunk_bytes)
-        with differentiating():
+        budget = BatchBudget(path.model, x, path.batch_bytes)
+        with differentiating(), trusted():  # the first pass has checked
             # A double backward keeps about three graphs of a forward pass alive.
             for rows, at in path.calls(budget, len(x), 3):
                 z, w, t = path.points(x[rows], r[rows], at)

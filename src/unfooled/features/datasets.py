@@ -40,7 +40,7 @@ from unfooled.core.checks import check_attack, check_inputs, check_labels, check
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import margin
-from unfooled.core.model.batching import RowBudget, batched, fitting_batch
+from unfooled.core.model.batching import BatchBudget, batched, fitting_batch
 from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 from unfooled.core.types import Model
@@ -343,7 +343,7 @@ def _device(model: Any, x: Tensor) -> torch.device:
 
 
 def _fitting(encode: Encode, x: Tensor) -> int:
-    return min(1024, RowBudget(encode, x).rows)
+    return min(1024, BatchBudget(encode, x).batch)
 
 
 def _path(folder: str | Path | None) -> Path | None:

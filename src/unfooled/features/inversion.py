@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from unfooled.core.ascent import Polyak, Rule, ascend
 from unfooled.core.checks import check_differentiable, check_inputs, check_mode, check_threat
 from unfooled.core.errors import BadInput
-from unfooled.core.model.batching import RowBudget, batched
+from unfooled.core.model.batching import BatchBudget, batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import frozen, modules_of
 from unfooled.core.shapes import flat
@@ -184,12 +184,12 @@ def weights_of(encode: Encode) -> Iterator[Tensor]:
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
-    """Samples whose graph fits (see `RowBudget`), measured on the first (cost: 1 forward of it)."""
-    budget = RowBudget(encode, x)
+    """Samples whose graph fits (see `BatchBudget`), measured on the first (cost: 1 forward of it)."""
+    budget = BatchBudget(encode, x)
     with torch.enable_grad(), budget.measuring(1):
         features = encode(x[:1].detach().clone().requires_grad_())
     check_differentiable(features)
-    return min(budget.rows, 256 if x.device.type == "cpu" else 4096, len(x))
+    return min(budget.batch, 256 if x.device.type == "cpu" else 4096, len(x))
 
 
 @dataclass(frozen=True)

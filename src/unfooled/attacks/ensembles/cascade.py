@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Frontier, Searches, Sparse, Stage, Waves, targets
-from unfooled.attacks.gradients.adaptive import Averaged
+from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch

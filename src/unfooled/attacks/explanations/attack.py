@@ -1,18 +1,18 @@
-"""Attacks on explanations: move the reason, keep the label.
+"""Attacks on explanations: move the explanation, keep the label.
 
     maximise  objective(A(x')) - hold * relu(margin(f(x')) + kappa)   over x' inside the threat,   argmax f(x') = y
 
 A is the explanation's map, reduced over channels and scaled to mass 1. A ReLU network has no curvature, so its gradient
 maps have no gradient: the ascent runs on the explanation of the network with softplus(beta t) / beta in place of ReLU,
-sharpened step by step. What it finds is judged on the true network and its true explanation, and only points that keep
+sharpened step by step. Its points are judged on the true network and its true explanation, and only points that keep
 the label there can be returned.
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (the attacks).
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983
     (softplus, annealed).
-    Differs: the label is held by a term of the objective and by the true model, not by stopping; restarts; any threat,
-    objective and explanation; the true explanation chooses among the iterates.
+    Differs: a term of the objective and the true model keep the label, not stopping; restarts; any threat, objective
+    and explanation; the true explanation chooses among the iterates.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.explanations.candidates import Candidates, Explanation, Observe, Reduce, takes_create_graph
-from unfooled.attacks.explanations.noise import random_point
+from unfooled.attacks.explanations.noise import drawn
 from unfooled.attacks.explanations.objectives import MapObjective, normalised
-from unfooled.attacks.gradients.adaptive import estimated_gradient, pulled
+from unfooled.attacks.gradients.custom import with_gradient
+from unfooled.attacks.gradients.estimated import estimated_gradient
 from unfooled.core import rng
 from unfooled.core.ascent import Decaying, Rule, ascend
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -45,21 +46,60 @@ GRADIENT_COST = 3
 
 @dataclass(frozen=True)
 class Differences:
-    """The gradient of the objective by central differences along random signs, for explanations that have none.
+    """Gradients by central differences along random signs, for explanations that have none.
 
     Args:
-        draws: pairs of points. Cost: 2 `draws` explanations and forwards a step, no backward.
+        draws: number of pairs of points. Cost: 2 `draws` explanations and forwards a step, no backward.
         sigma: half the step, a fraction of the input range: wide enough to cross the kinks of a ReLU network.
-        rows: points per call of the explanation.
+        batch: points computed at once.
     """
 
     draws: int = 16
     sigma: float = 0.02
-    rows: int = 512
+    batch: int = 512
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or self.rows < 1 or not 0 < self.sigma < 0.5:
-            raise BadInput(f"{self} cannot be used; draws and rows are at least 1, sigma is above 0 and below 1/2")
+        if self.draws < 1 or self.batch < 1 or not 0 < self.sigma < 0.5:
+            raise BadInput(f"{self} cannot be used; draws and batch are at least 1, sigma is above 0 and below 1/2")
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search of an attack on an explanation: its steps and starts, how it keeps the label, how it differentiates.
+
+    Args:
+        steps: gradients a restart, at least 1.
+        rule: step sizes relative to eps.
+        restarts: number of random starts, corners for `Linf`, at least 1.
+        every: steps between looks at the true explanation; the start and the end are always looked at.
+        hold: weight of the term that keeps the label, per unit of the logits.
+        kappa: lead of the label, in logits, below which that term sets in.
+        betas: sharpness of softplus in equal shares of the steps. (): the true network's own curvature.
+        differences: differences in place of gradients. None: only where the explanation cannot be differentiated.
+    """
+
+    steps: int = 50
+    rule: Rule = Decaying()  # noqa: RUF009  (frozen)
+    restarts: int = 2
+    every: int = 5
+    hold: float = 10.0
+    kappa: float = 0.0
+    betas: Sequence[float] = (5, 15, 50)
+    differences: Differences | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.every < 1:
+            raise BadInput(
+                f"steps is {self.steps}, restarts is {self.restarts}, every is {self.every}; each must be at least 1"
+            )
+        if not self.hold >= 0:
+            raise BadInput(f"hold is {self.hold}; it must be at least 0")
+
+    @property
+    def explanations(self) -> int:
+        """Explanations taken of a sample at most, a gradient counted as `GRADIENT_COST`: the budget of its baseline."""
+        step = GRADIENT_COST if self.differences is None else 1 + 2 * self.differences.draws
+        return self.restarts * (self.steps * step + -(-self.steps // self.every) + 1)
 
 
 def attack_explanation(
@@ -70,47 +110,33 @@ def attack_explanation(
     explain: Explanation,
     *,
     objective: MapObjective,
-    steps: int = 50,
-    rule: Rule = Decaying(),  # noqa: B008  (frozen)
-    hold: float = 10.0,
-    kappa: float = 0.0,
-    betas: Sequence[float] = (5, 15, 50),
-    restarts: int = 2,
-    every: int = 5,
-    differences: Differences | None = None,
+    search: Search = Search(),
     reduce: Reduce = as_maps,
     observe: Observe | None = None,
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Change why the model says y, without changing that it does.
+    """Change why the model predicts y, without changing that it does.
 
     Args:
         model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
         x: inputs in the threat's box, (B, *D).
         y: labels, (B,) int64.
         threat: constraint set; its eps may be (B,).
-        explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, options bound with `functools.partial`. Whatever has
-            no `create_graph`, or whose map cannot be differentiated, is attacked by `Differences`.
-        objective: what to maximise: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
-            `kendall_surrogate`, or a function of your own (see `explanation_objectives`).
-        steps: gradients a restart.
-        rule: step sizes relative to eps.
-        hold: weight of the term that holds the label, per unit of the logits.
-        kappa: lead, in logits, below which that term sets in.
-        betas: sharpness of softplus in equal shares of the steps; none, (), attacks the true network's own curvature.
-        restarts: random starts, corners for `Linf`, at least 1.
-        every: steps between looks at the true explanation; the start and the end are always looked at.
-        differences: attack by differences instead of gradients.
-        reduce: relevances (B, *D) -> maps (B, H, W).
+        explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, options bound with `functools.partial`. One without
+            `create_graph`, or whose map cannot be differentiated, is attacked by `Differences`.
+        objective: value of a map, maximised: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
+            `kendall_surrogate`, or a function of your own (see `objectives`).
+        search: steps, restarts and the rest, see `Search`.
+        reduce: attributions (B, *D) -> maps (B, H, W).
         observe: called with every candidate looked at, `(z, at, maps)`; see `Observe`.
-        batch: samples alive at once; as many as fit well in memory where None (cost: 1 forward of one sample).
+        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
         generator: base seed; the same seed and sample give the same starts whatever the batch.
 
     Returns:
         Points inside the threat, (B, *D), detached, that keep the label of the true model and whose true map has the
         highest objective met. x itself where none beats x's own map, where the label is wrong already, and where the
-        clean map is constant. Success is not implied: see `evaluation.explanation.judge_explanation`.
+        clean map is constant. Success is not implied: see `evaluation.explanations.judge.judge_explanation`.
         Cost a restart: steps (map and gradient of it, 1 F, 1 B) and steps / every + 1 explanations.
 
     Raises:
@@ -121,114 +147,96 @@ def attack_explanation(
         >>> from unfooled.explanations import saliency
         >>> model = lambda x: torch.stack([x[:, 0] * x[:, 1] + 1, x[:, 2] ** 2], 1)
         >>> x, y = torch.tensor([[0.5, 0.4, 0.3]]), torch.tensor([0])
-        >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), steps=5)
+        >>> z = attack_explanation(model, x, y, Linf(0.1), saliency, objective=out_of_top_k(1), search=Search(steps=5))
         >>> saliency(model, x, y).argmax(1), saliency(model, z, y).argmax(1)
         (tensor([1]), tensor([0]))
     """
-    if steps < 1 or restarts < 1 or every < 1:
-        raise BadInput(f"steps is {steps}, restarts is {restarts}, every is {every}; each must be at least 1")
     if not callable(objective):
         raise BadInput(f"objective is {objective!r}; give what to maximise, such as out_of_top_k(100)")
-    if not hold >= 0:
-        raise BadInput(f"hold is {hold}; it must be at least 0")
     with frozen(model):
         # A map's gradient keeps about three graphs of a forward alive.
         batch = batch or max(1, fitting_batch(model, x) // 3)
-        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        differences = search.differences
         if differences is None and not differentiable(model, x, y, explain):
             differences = Differences()
-        for r in range(restarts):
-            start = random_point(x, threat, draw=r, generator=generator)
-            for rows in found.groups(batch):
-                climb = _Climb(found, rows, steps, every, hold, kappa, tuple(betas), differences, generator)
+        for r in range(search.restarts):
+            start = drawn(x, threat, r, generator)
+            for rows in candidates.groups(batch):
+                climb = _Climb(candidates, rows, search, differences, generator)
                 ascend(
-                    climb,
-                    x[rows],
-                    threat.take(rows),
-                    steps=steps,
-                    rule=rule,
-                    start=start[rows],
+                    climb, x[rows], threat.take(rows), steps=search.steps, rule=search.rule, start=start[rows],
                     generator=generator,
-                )
-    return found.best
-
-
-def budget_of(*, steps: int = 50, restarts: int = 2, every: int = 5, differences: Differences | None = None) -> int:
-    """Explanations that `attack_explanation` takes of a sample at most: what its random baseline may take, too."""
-    step = GRADIENT_COST if differences is None else 1 + 2 * differences.draws
-    return restarts * (steps * step + -(-steps // every) + 1)
+                )  # fmt: skip
+    return candidates.best
 
 
 class _Climb:
-    """The objective of one ascent over some rows: counts its steps, and shows iterates to the candidates."""
+    """The objective of one ascent over some samples: counts its steps, and offers iterates as candidates."""
 
     def __init__(
         self,
-        found: Candidates,
+        candidates: Candidates,
         rows: Tensor,
-        steps: int,
-        every: int,
-        hold: float,
-        kappa: float,
-        betas: tuple[float, ...],
+        search: Search,
         differences: Differences | None,
         generator: torch.Generator | None,
     ) -> None:
-        self.found, self.rows, self.steps, self.every, self.t = found, rows, steps, every, 0
-        self.hold, self.kappa, self.differences, self.generator = hold, kappa, differences, generator
-        self.models: list[Model] = [Smoothed(found.model, beta, pools=True) for beta in betas] or [found.model]
+        self.candidates, self.rows, self.search, self.t = candidates, rows, search, 0
+        self.differences, self.generator = differences, generator
+        model = candidates.model
+        self.models: list[Model] = [Smoothed(model, beta, pools=True) for beta in search.betas] or [model]
 
     def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """All rows start together and none is ever done, so that each call is a step of every row."""
+        """Evaluate all samples together: none is ever done, so that each call is a step of every sample."""
         rows, t = self.rows[at], self.t
         self.t += 1
-        open_end = torch.zeros_like(at, dtype=torch.bool)
-        if t == self.steps:
-            self.found.offer(z, rows)
-            return z.new_zeros(len(z)), open_end
+        never = torch.zeros_like(at, dtype=torch.bool)
+        if t == self.search.steps:
+            self.candidates.offer(z, rows)
+            return z.new_zeros(len(z)), never
         if self.differences is not None:
-            return self._by_differences(z, rows, t), open_end
-        logits = read_logits(self.found.model, z)
-        if t % self.every == 0:
-            self.found.offer(z, rows, logits)
-        model = self.models[t * len(self.models) // self.steps]
-        return self._value(self.found.graph_of(model, z, rows), logits, rows), open_end
+            return self._by_differences(z, rows, t, self.differences), never
+        logits = logits_at(self.candidates.model, z)
+        if t % self.search.every == 0:
+            self.candidates.offer(z, rows, logits)
+        model = self.models[t * len(self.models) // self.search.steps]
+        return self._value(self.candidates.graph_of(model, z, rows), logits, rows), never
 
     def _value(self, maps: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-        assert self.found.value is not None
-        held = (margin(logits, self.found.y[rows]) + self.kappa).clamp_min(0)
-        return self.found.value(maps, rows) - self.hold * held
+        assert self.candidates.value is not None
+        losing = (margin(logits, self.candidates.y[rows]) + self.search.kappa).clamp_min(0)
+        return self.candidates.value(maps, rows) - self.search.hold * losing
 
-    def _by_differences(self, z: Tensor, rows: Tensor, t: int) -> Tensor:
-        """The objective on the true model, with an estimated gradient."""
-        how = self.differences
-        assert how is not None
-        if t % self.every == 0:
-            self.found.offer(z, rows)
+    def _by_differences(self, z: Tensor, rows: Tensor, t: int, differences: Differences) -> Tensor:
+        """Evaluate the objective on the true model, with an estimated gradient."""
+        if t % self.search.every == 0:
+            self.candidates.offer(z, rows)
 
         def values(points: Tensor, at: Tensor) -> Tensor:
-            logits = read_logits(self.found.model, points)
-            return self._value(normalised(self.found.map_of(points, rows[at])), logits, rows[at])[:, None]
+            logits = logits_at(self.candidates.model, points)
+            return self._value(normalised(self.candidates.map_of(points, rows[at])), logits, rows[at])[:, None]
 
         def pull(point: Tensor, g: Tensor) -> Tensor:
-            key, box = rng.seeds(point, self.generator, stage=47), self.found.threat.box
-            return estimated_gradient(values, point, g, key, draws=how.draws, sigma=how.sigma, rows=how.rows, box=box)
+            key, d = rng.seeds(point, self.generator, stage=47), differences
+            box = self.candidates.threat.box
+            return estimated_gradient(values, point, g, key, draws=d.draws, sigma=d.sigma, batch=d.batch, box=box)
 
         everyone = torch.arange(len(z), device=z.device)
-        return pulled(z, lambda points: values(points, everyone), pull)[:, 0]
+        return with_gradient(z, lambda points: values(points, everyone), pull)[:, 0]
 
 
 def differentiable(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> bool:
-    """Whether the explanation's map can be differentiated. Cost: 1 explanation of one sample and a gradient of it."""
+    """Return whether the explanation's map can be differentiated. Cost: 1 explanation of a sample and its gradient."""
     if not takes_create_graph(explain):
         return False
     z = x[:1].detach().clone().requires_grad_()
     with frozen(model), torch.enable_grad():
         try:
-            found = explain(model, z, y[:1], create_graph=True)
-            if not isinstance(found, Tensor) or not found.requires_grad:
+            attribution = explain(model, z, y[:1], create_graph=True)
+            if not isinstance(attribution, Tensor) or not attribution.requires_grad:
                 return False
-            torch.autograd.grad(found.square().sum(), z)
+            torch.autograd.grad(attribution.square().sum(), z)
         except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an option handed on that is not taken
             return False
     return True

@@ -1,7 +1,7 @@
-"""Points that may stand for an attack on an explanation: allowed by the true model, ranked by the true explanation.
+"""Candidates for an attack on an explanation: allowed by the true model, ranked by the true explanation.
 
-Whoever proposes points (an ascent, a search, chance) offers them here, and what keeps the label and moves the map most
-is kept. So no attack can win on a smoothed model what it does not win on the true one.
+An ascent, a search or chance proposes points; those that keep the label and move the map most are recorded here. So no
+attack can win on a smoothed model what it does not win on the true one.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.explanations.objectives import MapObjective, MapValue, normalised
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import logits_at, read_logits
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.distances.maps.locality import defined
 
 Reduce = Callable[[Tensor], Tensor]
-"""Relevances (B, *D) -> maps (B, H, W)."""
+"""Attributions (B, *D) -> maps (B, H, W)."""
 
 Observe = Callable[[Tensor, Tensor, Tensor], None]
-"""(z (b, *D), at (b,) positions in x, maps (b, H, W)): told of every candidate, for those who rank by other scores."""
+"""(z (b, *D), at (b,) positions in x, maps (b, H, W)): called with every candidate, to rank by other scores."""
 
 Explanation = Callable[..., Tensor]
 """`(model, x, y) -> (B, *D)`; also with `create_graph=True`, where its map is to be differentiated."""
@@ -39,18 +40,18 @@ class Candidates:
         model: the true model.
         x: clean inputs, (B, *D).
         y: labels, (B,).
-        threat: what is allowed; candidates are trusted to be inside.
+        threat: constraint set; candidates are trusted to be inside.
         explain: the true explanation.
-        objective: ranks maps; where None nothing is ranked, only `observe` is told.
-        reduce: relevances to maps.
-        observe: told of every candidate.
-        batch: samples per explanation of the clean inputs; all where None.
+        objective: value of a map, which ranks candidates. None: no ranking, only `observe` is called.
+        reduce: attributions to maps.
+        observe: called with every candidate.
+        batch: clean samples computed at once. None: all.
 
     Attributes:
-        live: samples that can be attacked, positions: right when clean, with a map that is not constant.
-        best: where the map moved most, x itself where no candidate moves it, (B, *D).
-        maps: explanations taken of each sample without their gradient, (B,) int64.
-        gradients: explanations taken with it, (B,) int64.
+        live: positions of the samples that can be attacked: right when clean, with a map that is not constant.
+        best: the points that moved the map most, x itself where no candidate moves it, (B, *D).
+        maps: number of explanations taken of each sample without their gradient, (B,) int64.
+        gradients: number of explanations taken with it, (B,) int64.
     """
 
     def __init__(
@@ -70,12 +71,11 @@ class Candidates:
         self.model, self.x, self.y, self.explain, self.reduce, self.observe = model, x, y, explain, reduce, observe
         self.threat = threat
         every = torch.arange(len(x), device=x.device)
-        rows = every.split(batch or len(x))
         with torch.no_grad():
-            kept = torch.cat([self.keeps_label(read_logits(model, x[r], y[r]), r) for r in rows])
+            right = self.keeps_label(read_logits(model, x, y, batch=batch), every)
         self.maps, self.gradients = torch.zeros_like(y), torch.zeros_like(y)
-        clean = torch.cat([self.map_of(x[r], r) for r in rows])
-        self.live = every[kept & sound(clean)]
+        clean = batched(lambda at: self._map(x[at], at), batch or len(x))(every)
+        self.live = every[right & sound(clean)]
         self.best = x.clone()
         self.value: MapValue | None = None
         self.top = torch.zeros(len(x), dtype=clean.dtype, device=x.device)
@@ -86,40 +86,48 @@ class Candidates:
             self.top = start + 1e-6 * (1 + start.abs())
 
     def groups(self, batch: int) -> tuple[Tensor, ...]:
-        """The samples that can be attacked, `batch` at a time."""
+        """Split the samples that can be attacked into batches."""
         return self.live.split(batch) if len(self.live) else ()
 
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
-        """Whether the label of each sample holds, (b,) bool; logits that are NaN or infinite hold none."""
+        """Return where the label is kept, (b,) bool; NaN or infinite logits keep none."""
         return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
 
     def map_of(self, z: Tensor, at: Tensor) -> Tensor:
-        """The true map at z, (b, H, W)."""
+        """Return the true map at z, (b, H, W)."""
+        with trusted():  # the explanation has checked its arguments on the clean samples
+            return self._map(z, at)
+
+    def _map(self, z: Tensor, at: Tensor) -> Tensor:
         self.maps.index_add_(0, at, torch.ones_like(at))
         with torch.enable_grad():  # explanations written by hand may rely on it
             return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
 
     def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
-        """The map of a stand-in for the model at z, normalised and with a graph, (b, H, W)."""
+        """Return the map of a stand-in for the model at z, normalised and with a graph, (b, H, W)."""
         self.gradients.index_add_(0, at, torch.ones_like(at))
-        found = self.explain(model, z, self.y[at], create_graph=True)
-        return normalised(mapped(found, self.reduce, len(z)))
+        with trusted():
+            attribution = self.explain(model, z, self.y[at], create_graph=True)
+        return normalised(mapped(attribution, self.reduce, len(z)))
 
     @torch.no_grad()
     def offer(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
-        """Take in a candidate for each sample of `at` (no sample twice); its value, -inf where it is none, (b,).
+        """Record a candidate for each sample of `at`, no sample twice.
 
         Args:
             z: points inside the threat, (b, *D).
             at: positions in x, (b,).
-            logits: the true model's there, where known (else 1 forward). Cost: 1 explanation where the label is kept.
+            logits: the true model's there. None: 1 forward more. Cost: 1 explanation where the label is kept.
+
+        Returns:
+            The value of each candidate, (b,); -inf where it does not count.
         """
         z = z.detach()
-        logits = read_logits(self.model, z) if logits is None else logits.detach()
+        logits = logits_at(self.model, z) if logits is None else logits.detach()
         fit = self.keeps_label(logits, at) & (flat(z) != flat(self.x[at])).any(1)
-        found = torch.full((len(z),), -torch.inf, dtype=self.top.dtype, device=z.device)
+        values = torch.full((len(z),), -torch.inf, dtype=self.top.dtype, device=z.device)
         if not fit.any():
-            return found
+            return values
         z, rows = z[fit], at[fit]
         maps = self.map_of(z, rows)
         good = sound(maps)
@@ -131,17 +139,17 @@ class Candidates:
             better = value > self.top[rows]
             self.best[rows] = where_rows(better, z, self.best[rows])
             self.top[rows] = torch.where(better, value, self.top[rows])
-            found[fit.nonzero()[:, 0][good]] = value
-        return found
+            values[fit.nonzero()[:, 0][good]] = value
+        return values
 
 
-def mapped(relevances: Any, reduce: Reduce, n: int) -> Tensor:
-    """Relevances of n samples as maps, (n, H, W), of tensors and of arrays alike.
+def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
+    """Reduce the attributions of n samples, a tensor or an array, to maps, (n, H, W).
 
     Raises:
         BadInput: there are not as many as samples, or they are no maps.
     """
-    given = torch.as_tensor(relevances)
+    given = torch.as_tensor(attribution)
     if given.ndim < 2 or len(given) != n:
         raise BadInput(
             f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must return (B, *D), one a sample"
@@ -153,12 +161,12 @@ def mapped(relevances: Any, reduce: Reduce, n: int) -> Tensor:
 
 
 def sound(maps: Tensor) -> Tensor:
-    """Whether each map says something: finite and not constant, (B,) bool."""
+    """Return which maps say something, finite and not constant, (B,) bool."""
     return defined(maps) & torch.isfinite(flat(maps)).all(1)
 
 
 def takes_create_graph(explain: Explanation) -> bool:
-    """Whether an explanation can be asked to be differentiable."""
+    """Return whether an explanation can be asked to be differentiable."""
     try:
         parameters = inspect.signature(explain).parameters.values()
     except (TypeError, ValueError):  # builtins and some compiled callables have no signature

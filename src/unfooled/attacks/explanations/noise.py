@@ -1,4 +1,4 @@
-"""What chance does to an explanation: the baselines beside every attack on one, and a search without gradients.
+"""Chance and search on an explanation: the baselines beside every attack on one, and a search without gradients.
 
     random_point     one random point of the threat; a corner for Linf
     best_of_random   the best of n such points that keep the label
@@ -10,7 +10,7 @@ explanations has shown nothing.
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (random signs).
-    Kamath et al., LENS, 2023, arXiv:2312.10534 (the walk: its published code steps by random signs and keeps the best).
+    Kamath et al., LENS, 2023, arXiv:2312.10534 (the walk: its published code steps by random signs and takes the best).
     Andriushchenko et al., Square Attack, ECCV 2020, arXiv:1912.00049 (the windows).
 """
 
@@ -34,11 +34,23 @@ from unfooled.distances.maps.locality import as_maps
 
 
 def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.Generator | int | None = None) -> Tensor:
-    """One random point of the threat for each sample, (B, *D): a corner of the ball for `Linf`, else uniform inside.
+    """Draw one random point of the threat for each sample: a corner of the ball for `Linf`, else uniform inside.
 
-    The same sample, seed and draw give the same point whatever the batch. No pass of any model.
+    Args:
+        x: inputs, (B, *D).
+        threat: constraint set.
+        draw: number of the draw; equal sample, seed and draw give equal points whatever the batch.
+        generator: base seed.
+
+    Returns:
+        Points inside the threat, (B, *D). No pass of any model.
     """
     check_threat(x, threat)
+    return drawn(x, threat, draw, generator)
+
+
+def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
+    """Draw `random_point` for arguments that have been checked."""
     sample = threat.corner if isinstance(threat, Linf) else threat.sample
     return sample(x, generator, draw=draw, stage=53)
 
@@ -57,7 +69,7 @@ def best_of_random(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The best of n random points: what an attack of the same cost must beat.
+    """Return the best of n random points: what an attack of the same cost must beat.
 
     Args:
         model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
@@ -65,11 +77,11 @@ def best_of_random(
         y: labels, (B,) int64.
         threat: constraint set.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: what ranks the points; where None only `observe` is told of them, and x is returned.
-        n: points, draws 0 to n - 1 of `random_point`: the first is the single random point.
-        reduce: relevances to maps.
+        objective: value of a map, which ranks the points. None: only `observe` is called, and x is returned.
+        n: number of points, draws 0 to n - 1 of `random_point`.
+        reduce: attributions to maps.
         observe: called with every point that keeps the label, `(z, at, maps)`.
-        batch: samples alive at once; as many as fit well in memory where None (cost: 1 forward of one sample).
+        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
         generator: base seed.
 
     Returns:
@@ -83,12 +95,12 @@ def best_of_random(
         raise BadInput(f"n is {n}; it must be at least 1")
     with frozen(model):
         batch = batch or fitting_batch(model, x)
-        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.groups(batch):
+        candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in candidates.groups(batch):
             near = threat.take(rows)
             for draw in range(n):
-                found.offer(random_point(x[rows], near, draw=draw, generator=generator), rows)
-    return found.best
+                candidates.offer(drawn(x[rows], near, draw, generator), rows)
+    return candidates.best
 
 
 def random_walk(
@@ -106,7 +118,7 @@ def random_walk(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A random walk from x and the best of its steps: what the literature reports as random perturbation.
+    """Return the best step of a random walk from x: what the literature reports as random perturbation.
 
     Arguments as for `best_of_random`, and:
 
@@ -116,12 +128,12 @@ def random_walk(
         y: labels, (B,).
         threat: constraint set.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: what ranks the steps.
-        steps: of the walk. Cost: steps forwards, and an explanation for each step that keeps the label.
-        step: size of one, in multiples of eps (.01 at eps = .3 in the published code).
-        reduce: relevances to maps.
+        objective: value of a map, which ranks the steps.
+        steps: number of steps (cost: steps forwards, and an explanation for each step that keeps the label).
+        step: size of a step, in multiples of eps (.01 at eps = .3 in the published code).
+        reduce: attributions to maps.
         observe: called with every step that keeps the label.
-        batch: samples alive at once.
+        batch: samples computed at once.
         generator: base seed.
 
     Returns:
@@ -131,15 +143,15 @@ def random_walk(
         raise BadInput(f"steps is {steps}, step is {step}; there must be at least 1 step and its size above 0")
     with frozen(model):
         batch = batch or fitting_batch(model, x)
-        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.groups(batch):
+        candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in candidates.groups(batch):
             near, seed = threat.take(rows).bounded(x), rng.seeds(x[rows], generator, stage=59)
             z = x[rows]
             for draw in range(steps):
                 g = rng.normal(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
                 z = near.project(z + per_sample(step * near.eps, x) * near.steepest(g), x[rows])
-                found.offer(z, rows)
-    return found.best
+                candidates.offer(z, rows)
+    return candidates.best
 
 
 def square_explain(
@@ -159,7 +171,7 @@ def square_explain(
 ) -> Tensor:
     """Attack an explanation by random search with square-shaped changes: no gradient, so none can be masked.
 
-    Starts from x, so that the label holds throughout. Arguments as for `best_of_random`, and:
+    Starts from x, so that the label is kept throughout. Arguments as for `best_of_random`, and:
 
     Args:
         model: any callable to logits.
@@ -167,12 +179,12 @@ def square_explain(
         y: labels, (B,).
         threat: `Linf`, `L2` or `L1`.
         explain: `(model, x, y) -> (B, *D)`; need not be differentiable.
-        objective: what to maximise.
-        steps: queries. Cost: at most that many forwards, and an explanation for each that keeps the label.
+        objective: value of a map, maximised.
+        steps: number of queries (cost: at most steps forwards, and an explanation for each that keeps the label).
         p: share of the pixels that the first windows cover.
-        reduce: relevances to maps.
+        reduce: attributions to maps.
         observe: called with every point that keeps the label.
-        batch: samples alive at once.
+        batch: samples computed at once.
         generator: base seed.
 
     Returns:
@@ -183,12 +195,12 @@ def square_explain(
     """
     with frozen(model):
         batch = batch or fitting_batch(model, x)
-        found = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
-        for rows in found.groups(batch):
+        candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
+        for rows in candidates.groups(batch):
 
             def value(z: Tensor, at: Tensor, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
-                return found.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
+                return candidates.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
 
             seed = rng.seeds(x[rows], generator, stage=61)
             square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows])
-    return found.best
+    return candidates.best

@@ -1,4 +1,4 @@
-"""What an attack on an explanation maximises: how far a map has moved from the clean one, and in which way.
+"""Objectives of attacks on explanations: how far a map has moved from the clean one, and in which way.
 
     out_of_top_k(k)      - sum_{i in S_k(A0)} A_i                       mass leaves the k most relevant pixels
     out_of_lens(k, w)    - sum_{i in N_w(S_k(A0))} A_i                  mass leaves their neighbourhood too; `diverse`:
@@ -19,7 +19,7 @@ References:
     mass, target region).
     Kamath et al., LENS, 2023, arXiv:2312.10534 (the neighbourhood).
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983 (maps
-    driven towards a chosen one).
+    driven towards a given one).
     Differs: masses are those of the normalised map; the centre is not rounded to whole pixels.
 """
 
@@ -45,10 +45,10 @@ MapValue = Callable[[Tensor, Tensor], Tensor]
 
 
 class MapObjective(Protocol):
-    """Made from the clean maps; see the module's docstring."""
+    """An objective made from the clean maps; see the module's docstring."""
 
     def __call__(self, clean: Tensor) -> MapValue:
-        """Return the function to maximise, from the normalised clean maps, (B, H, W). Rows must not mix."""
+        """Return the function to maximise, from the normalised clean maps, (B, H, W). Samples must not mix."""
         ...
 
 
@@ -86,11 +86,11 @@ def out_of_lens(k: int, w: int = 1, *, diverse: bool = False) -> MapObjective:
 
 @dataclass(frozen=True)
 class _MassCenter:
-    """Squared way of the centre of mass."""
+    """Squared shift of the centre of mass."""
 
     def __call__(self, clean: Tensor) -> MapValue:
-        there = centroid(clean.abs())
-        return lambda maps, at: (centroid(maps.abs()) - there[at]).square().sum(1)
+        before = centroid(clean.abs())
+        return lambda maps, at: (centroid(maps.abs()) - before[at]).square().sum(1)
 
 
 def mass_center() -> MapObjective:
@@ -144,8 +144,8 @@ class _KendallSurrogate:
 
     def __call__(self, clean: Tensor) -> MapValue:
         rows = flat(clean)
-        drawn = rng.uniform(rng.seeds(clean, stage=41), (2, self.pairs), dtype=torch.float64)
-        first, second = (drawn * rows.shape[1]).long().unbind(1)
+        u = rng.uniform(rng.seeds(clean, stage=41), (2, self.pairs), dtype=torch.float64)
+        first, second = (u * rows.shape[1]).long().unbind(1)
         gap = rows.gather(1, first) - rows.gather(1, second)
         order, size = gap.sign(), gap.abs()
         middle = size.median(1).values

@@ -1,4 +1,4 @@
-"""A twin with honest gradients, trained on the model's own answers, and the attack that transfers from it.
+"""Distilled twins: a network with honest gradients, trained on the model's own answers, and the attack through it.
 
     pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y_r)
     twin_r = argmin mean KL( softmax(f(z) / s) || softmax(twin(z)) ) over pool_r
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unfooled.attacks.gradients.custom import check_count
 from unfooled.attacks.pgd import pgd
-from unfooled.attacks.restarts import restarted
-from unfooled.core.checks import check_attack, check_mode
+from unfooled.attacks.restarts import check_restarts, repeat
+from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import Attack, read_logits
+from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Linf, Threat
@@ -53,15 +54,17 @@ def distil(
     Args:
         model: any callable to logits; only its values are used.
         x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
-        threat: where the answers are asked for; its eps may be (n,).
-        rounds: of adversarial points against the twin so far; the first round has random points alone.
-        points: asked for a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model, no B.
-        epochs: over all points in the last round, a third as many in the others; more where they make few steps.
-        width: of the twin; chosen by the image's size where None.
-        module: an untrained network to copy and train instead: `SmallCnn` for images of at least 4x4, else two hidden
+        threat: set of points whose answers are asked for; its eps may be (n,).
+        rounds: rounds of asking and training; the first has random points alone, the later ones adversarial points of
+            the twin so far.
+        points: points asked for a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
+            no B.
+        epochs: epochs over all points in the last round, a third as many in the others; more where they make few steps.
+        width: channels of the twin. None: by the image's size.
+        module: an untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
-        batch: samples a step of training, and times 16 a call of the model.
-        seed: of the weights, the order and the points.
+        batch: samples a step of training; 16 times as many are asked of the model at once.
+        seed: seed of the weights, the order and the points.
 
     Returns:
         The twin, in eval mode. Its logits are those of the model, divided by a constant.
@@ -77,18 +80,23 @@ def distil(
     check_attack(x, torch.zeros(len(x), dtype=torch.int64), threat)
     check_mode(model)
     for name, number in (("points", points), ("epochs", epochs), ("batch", batch)):
-        if number < 1:
-            raise BadInput(f"{name} is {number}; it must be at least 1")
-    ask = _Asked(model, 16 * batch)
+        check_count(number, name)
+    reader = checked_once(model)
+
+    def ask(z: Tensor) -> Tensor:
+        with torch.no_grad():
+            return logits_at(reader, z.detach(), batch=16 * batch).detach()
+
     pool, answers = [x.detach()], [ask(x)]
     label = answers[0].argmax(1)
-    twin = _fresh(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
+    twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     wide = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
         for k in range(points):
             z = _random(wide, x, seed, r * points + k)
-            if r and k % 2:  # where the twin thinks that the model falls
-                z = pgd(twin, x, label, wide, steps=8, start=z, stop=False)
+            if r and k % 2:  # where the twin predicts that the model is fooled
+                with trusted():
+                    z = pgd(twin, x, label, wide, steps=8, restarts=z, stop=False)
             pool.append(z)
             answers.append(ask(z))
         # Rough until the last round: the twin need only say where to ask next.
@@ -99,26 +107,15 @@ def distil(
     return twin.eval()
 
 
-class _Asked:
-    """The model's answers, in calls of bounded size."""
-
-    def __init__(self, model: Model, rows: int) -> None:
-        self.model, self.rows = model, rows
-
-    @torch.no_grad()
-    def __call__(self, z: Tensor) -> Tensor:
-        return torch.cat([read_logits(self.model, part).detach() for part in z.detach().split(self.rows)])
-
-
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
-    """Random points, in Linf every other time a corner: attacks end there."""
+    """Draw random points, in Linf every other time corners: attacks end there."""
     if isinstance(threat, Linf) and draw % 2:
         return threat.corner(x, seed, draw=draw, stage=41)
     return threat.sample(x, seed, draw=draw, stage=41)
 
 
-def _fresh(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
-    """An untrained network for inputs like x; the global generator is left as it was."""
+def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
+    """Build an untrained network for inputs like x; the global generator is left as it was."""
     if module is not None:
         return copy.deepcopy(module)
     shape = tuple(x.shape[1:])
@@ -134,23 +131,23 @@ def _fresh(module: nn.Module | None, x: Tensor, classes: int, width: int | None,
 
 
 def _targets(answers: Tensor) -> Tensor:
-    """What the twin learns, (N, K): probabilities at a temperature that keeps the runners-up, NaN where undefined."""
-    seen = answers[torch.isfinite(answers).all(1)]
-    if not len(seen):
+    """Turn answers into targets, (N, K): probabilities that show the runners-up too, NaN where undefined."""
+    defined = answers[torch.isfinite(answers).all(1)]
+    if not len(defined):
         raise BadInput("the model's outputs are NaN or infinite at every point; there is nothing to learn from it")
     classes = answers.shape[1]
-    if len(seen[: 4 * FEW].unique()) <= FEW:
+    if len(defined[: 4 * FEW].unique()) <= FEW:
         # Labels in disguise (one-hot rows, rounded scores): their size says nothing.
         hard = F.one_hot(answers.nan_to_num().argmax(1), classes).to(answers.dtype)
         return where_rows(torch.isfinite(answers).all(1), 0.9 * hard + 0.1 / classes, torch.full_like(hard, torch.nan))
-    if bool((seen >= 0).all()) and bool(((seen.sum(1) - 1).abs() < 1e-3).all()):
-        answers, seen = answers.clamp_min(1e-12).log(), seen.clamp_min(1e-12).log()
-    top = seen.topk(2, dim=1).values
+    if bool((defined >= 0).all()) and bool(((defined.sum(1) - 1).abs() < 1e-3).all()):
+        answers, defined = answers.clamp_min(1e-12).log(), defined.clamp_min(1e-12).log()
+    top = defined.topk(2, dim=1).values
     return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
 
 
 def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
-    """Train the twin on all points so far: AdamW, the step falling along half a cosine."""
+    """Train the twin on all points so far by AdamW, with steps that decay along half a cosine."""
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)
     twin.train()
@@ -171,16 +168,16 @@ def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int,
     twin.eval()
 
 
-def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:
+def transfer(surrogate: Model, attack: BudgetAttack | None = None, *, proposals: int = 1) -> BudgetAttack:
     """Turn an attack on one model into an attack on another.
 
     Args:
         surrogate: a model with a gradient: `distil`'s twin, the network without its defence, another network.
-        attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`; 40
-            steps of PGD on the margin where None. It should go on after the surrogate is fooled (`pgd` with
-            `stop=False`): what stops at the surrogate's boundary seldom crosses the model's.
-        proposals: runs from other seeds; the point with the largest margin of the model is kept, and fooled samples
-            are left out of the next.
+        attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`. None:
+            40 steps of PGD on the margin. It should go on after the surrogate is fooled (`pgd` with `stop=False`): what
+            stops at the surrogate's boundary seldom crosses the model's.
+        proposals: number of runs from other seeds; fooled samples are left out of the next, and the point with the
+            largest margin of the model is returned.
 
     Returns:
         A budget attack. Cost: 1 F of the model a proposal; the passes of `attack` are the surrogate's.
@@ -188,6 +185,7 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
     """
+    check_restarts(proposals)
     bound = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
 
     def run(
@@ -203,9 +201,9 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
         check_attack(x, y, threat)
         check_mode(model)
 
-        def proposed(_: Model, *args: Any, **more: Any) -> Tensor:
-            return bound(surrogate, *args, **options, **more)
+        def propose(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:
+            return bound(surrogate, x, y, threat, targeted=targeted, generator=source, **options)
 
-        return restarted(proposed, proposals)(model, x, y, threat, targeted=targeted, generator=generator)
+        return repeat(propose, proposals, model, x, y, threat, targeted=targeted, generator=generator)
 
     return run

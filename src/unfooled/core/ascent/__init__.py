@@ -1,6 +1,23 @@
-"""Ascent of a per-sample objective inside a threat: kernel, step rules, what nearest-point attacks share."""
+"""Ascent of a per-sample objective inside a threat: kernel, step rules, and what nearest-point attacks share."""
 
 from unfooled.core.ascent.kernel import Ascent, ascend
+from unfooled.core.ascent.nearest import DUAL, NORMS, Nearest, check_minimal, decided, unbounded
 from unfooled.core.ascent.rules import Auto, Constant, Decaying, Polyak, Rule, State, inward
 
-__all__ = ["Ascent", "Auto", "Constant", "Decaying", "Polyak", "Rule", "State", "ascend", "inward"]
+__all__ = [
+    "DUAL",
+    "NORMS",
+    "Ascent",
+    "Auto",
+    "Constant",
+    "Decaying",
+    "Nearest",
+    "Polyak",
+    "Rule",
+    "State",
+    "ascend",
+    "check_minimal",
+    "decided",
+    "inward",
+    "unbounded",
+]

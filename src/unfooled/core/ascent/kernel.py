@@ -1,4 +1,4 @@
-"""The one kernel: maximise a per-sample objective inside a threat, one steepest step at a time.
+"""The ascent kernel: maximise a per-sample objective inside a threat, one steepest step at a time.
 
     z_{t+1} = P( z_t + s_t eps steepest(grad v(z_t)) )
 
@@ -45,15 +45,15 @@ from unfooled.core.types import Objective
 
 @dataclass(frozen=True)
 class Ascent:
-    """What `ascend` found, one entry a sample.
+    """Result of `ascend`, one entry a sample.
 
     Attributes:
-        z: where the objective was done, else the best point met (the last with `keep_best=False`), (B, *D).
+        z: the point where the objective was done, else the best one met (the last with `keep_best=False`), (B, *D).
         value: the objective there, (B,).
         done: whether the objective reported done, (B,).
-        used: gradients taken, (B,) int64.
-        dead: how many of them were zero or not finite; a random direction took their place, (B,) int64.
-        moved: steps taken before the sample left, (B,) int64.
+        used: number of gradients taken, (B,) int64.
+        dead: number of gradients that were zero or not finite and gave way to a random direction, (B,) int64.
+        moved: number of steps taken before the sample left, (B,) int64.
     """
 
     z: Tensor
@@ -65,7 +65,7 @@ class Ascent:
 
 
 STEADY = Constant()
-"""The default rule: full steps of constant length."""
+"""The default rule: steps of constant length."""
 
 
 def ascend(
@@ -84,16 +84,16 @@ def ascend(
     """Maximise `objective` inside `threat` around each sample.
 
     Args:
-        objective: `(z (b, *D), at (b,)) -> value (b,), done (b,)`; `at` are the positions in x of the live rows, so
-            closures read `y[at]`. Rows must not depend on each other.
+        objective: `(z (b, *D), at (b,)) -> value (b,), done (b,)`; `at` are the positions in x of the live samples, so
+            closures read `y[at]`. Samples must not depend on each other.
         x: centres, (B, *D).
         threat: constraint set; its eps may be (B,).
         steps: gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
-        rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
-        start: first points, (B, *D); x where None. Used as they are: draw them from `threat.sample`.
+        rule: step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
+        start: first points, (B, *D), used as they are: draw them from `threat.sample`. None: x.
         keep_best: return the best point met; else the last.
-        revive: a zero gradient gives way to a random direction; else its sample leaves, `dead` being 1.
-        batch: samples alive at once; all where None.
+        revive: replace a zero gradient by a random direction; else its sample leaves, `dead` being 1.
+        batch: samples computed at once. None: all.
         generator: base seed of the directions that replace zero gradients.
 
     Returns:
@@ -106,40 +106,45 @@ def ascend(
         raise BadInput(f"steps is {steps}; it must be at least 0")
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
+    first = (x if start is None else start).detach()
     run = _Run(
-        objective, x.detach(), threat.bounded(x), steps, rule, (x if start is None else start).detach(), keep_best
+        objective, x.detach(), threat.bounded(x), steps, rule, first, keep_best, revive, rng.base_seed(generator)
     )
-    run.revives = revive
-    run.base = rng.base_seed(generator)
     queue = torch.arange(len(x), device=x.device).split(batch or max(len(x), 1))
     waiting = list(queue[1:])
     s = run.fresh(queue[0]) if len(queue) else {}
     while s and len(s["at"]):
         s = run.step(s)
         room = (batch or len(x)) - len(s["at"])
-        # Refill in pieces of half a batch: single rows would cost a copy of the whole state each.
+        # Refill in pieces of half a batch: single samples would cost a copy of the whole state each.
         while waiting and room >= max((batch or 1) // 2, 1):
             rows, rest = waiting[0][:room], waiting[0][room:]
             waiting[:1] = [rest] if len(rest) else []
             fresh = run.fresh(rows)
             s = {name: torch.cat([s[name], fresh[name]]) for name in fresh} if len(s["at"]) else fresh
             room -= len(rows)
-    return run.found
+    return run.result
 
 
 class _Run:
-    """One ascent under way: the results so far, and one step of the live rows."""
-
-    base = 0
-    revives = True
+    """One ascent under way: the results so far, and one step of the live samples."""
 
     def __init__(
-        self, objective: Objective, x: Tensor, threat: Threat, steps: int, rule: Rule, start: Tensor, keep_best: bool
+        self,
+        objective: Objective,
+        x: Tensor,
+        threat: Threat,
+        steps: int,
+        rule: Rule,
+        start: Tensor,
+        keep_best: bool,
+        revives: bool,
+        seed: int,
     ) -> None:
         self.objective, self.x, self.threat, self.steps, self.rule = objective, x, threat, steps, rule
-        self.start, self.keep_best = start, keep_best
+        self.start, self.keep_best, self.revives, self.seed = start, keep_best, revives, seed
         n, count = len(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.found = Ascent(
+        self.result = Ascent(
             z=start.clone(),
             value=torch.full((n,), -torch.inf, dtype=x.dtype, device=x.device),
             done=torch.zeros(n, dtype=torch.bool, device=x.device),
@@ -147,12 +152,12 @@ class _Run:
             dead=count.clone(),
             moved=count.clone(),
         )
-        # How many rows of each age were done on arrival: where most are, looking first saves their gradient.
-        self.seen = torch.zeros(steps + 1, device=x.device)
-        self.fell = torch.zeros(steps + 1, device=x.device)
+        # Arrivals at each age, and how many were done there: where most are, looking first saves their gradient.
+        self.arrived = torch.zeros(steps + 1, device=x.device)
+        self.finished = torch.zeros(steps + 1, device=x.device)
 
     def fresh(self, rows: Tensor) -> State:
-        """State of rows that start now."""
+        """Return the state of samples that start now."""
         z = self.start[rows]
         value = torch.full((len(rows),), -torch.inf, dtype=z.dtype, device=z.device)
         s = {"at": rows, "t": torch.zeros_like(rows), "z": z, "best": z, "best_value": value, "value": value}
@@ -160,9 +165,9 @@ class _Run:
         return s | self.rule.begin(z, self.steps)
 
     def evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
-        """Value, done and gradient of the live rows; rows that need no gradient get none taken."""
+        """Return value, done and gradient of the live samples; those that need no gradient get none taken."""
         z, at, t = s["z"], s["at"], s["t"]
-        look = (t >= self.steps) | (self.fell[t] > 0.4 * self.seen[t])
+        look = (t >= self.steps) | (self.finished[t] > 0.4 * self.arrived[t])
         value = torch.empty(len(z), dtype=z.dtype, device=z.device)
         done = torch.zeros(len(z), dtype=torch.bool, device=z.device)
         need = t < self.steps
@@ -185,29 +190,29 @@ class _Run:
                 value, done, g = v, d.detach(), part
             else:
                 value[need], done[need], g[need] = v, d, part
-            self.found.used[at] += need
-        self.seen.index_add_(0, t, torch.ones_like(t, dtype=self.seen.dtype))
-        self.fell.index_add_(0, t, done.to(self.fell.dtype))
+            self.result.used[at] += need
+        self.arrived.index_add_(0, t, torch.ones_like(t, dtype=self.arrived.dtype))
+        self.finished.index_add_(0, t, done.to(self.finished.dtype))
         return value, done, g
 
     def unusable(self, g: Tensor) -> Tensor:
-        """Rows whose gradient is zero or not finite, (b,) bool."""
+        """Return where the gradient is zero or not finite, (b,) bool."""
         peak = flat(g).abs().amax(1)  # NaN and infinity reach it
         return ~((peak > 0) & (peak < torch.inf))
 
     def revive(self, g: Tensor, s: State, x: Tensor) -> Tensor:
-        """Give rows without a usable gradient a random direction, and count them."""
+        """Replace unusable gradients by random directions, and count them."""
         dead = self.unusable(g)
         if not dead.any():
             return g
-        self.found.dead[s["at"][dead]] += 1
-        seed = rng.seeds(x[dead], self.base, stage=-1)
+        self.result.dead[s["at"][dead]] += 1
+        seed = rng.seeds(x[dead], self.seed, stage=-1)
         g = g.clone()
         g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
         return g
 
     def step(self, s: State) -> State:
-        """Evaluate the live rows, keep their best, let go of those that are done, move the others."""
+        """Evaluate the live samples, record their best, let go of those that are done, move the others."""
         value, done, g = self.evaluate(s)
         better = (value > s["best_value"]) | s["best_value"].isnan() | (s["t"] == 0)
         s["value"], s["better"] = value, better
@@ -216,16 +221,16 @@ class _Run:
         leave = done | (s["t"] >= self.steps)
         if not self.revives:
             dead = ~leave & self.unusable(g)
-            self.found.dead[s["at"]] += dead
+            self.result.dead[s["at"]] += dead
             leave = leave | dead
         if leave.any():
-            # Done rows return the point that is done; the others their best.
-            kept = done | torch.full_like(done, not self.keep_best)
+            # Done samples return the point that is done; the others their best.
+            current = done | torch.full_like(done, not self.keep_best)
             at = s["at"][leave]
-            self.found.z[at] = where_rows(kept, s["z"], s["best"])[leave]
-            self.found.value[at] = torch.where(kept, value, s["best_value"])[leave]
-            self.found.done[at] = done[leave]
-            self.found.moved[at] = s["t"][leave]
+            self.result.z[at] = where_rows(current, s["z"], s["best"])[leave]
+            self.result.value[at] = torch.where(current, value, s["best_value"])[leave]
+            self.result.done[at] = done[leave]
+            self.result.moved[at] = s["t"][leave]
             stay = ~leave
             g, s = g[stay], {name: rows[stay] for name, rows in s.items()}
         if not len(s["at"]):

@@ -1,4 +1,7 @@
-"""What minimal-norm attacks share: the nearest adversarial point met so far, and the walk from it back towards x."""
+"""Parts that minimal-norm attacks share: the nearest adversarial point met so far, and the walk from it back towards x.
+
+The attacks themselves have the signature of `core.types.MinimalAttack`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ import math
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import check_inputs, check_mode, input_gradient
+from unfooled.core import rng
+from unfooled.core.checks import check_inputs, check_mode, input_gradient, is_trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import fooled, read_logits
+from unfooled.core.goals import fooled, logits_at
 from unfooled.core.losses import best_other, true_logit
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
-from unfooled.core.types import Model
+from unfooled.core.types import Loss, Model
 
 NORMS: dict[float, type[Threat]] = {0.0: L0, 1.0: L1, 2.0: L2, math.inf: Linf}
+DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
+"""The dual of each norm: the norm of the gradient that tells how far a linear boundary is."""
 
 
 def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> Threat:
-    """The threat of a norm with an infinite eps: its size, its steepest step, the box.
+    """Return the threat of a norm with an infinite eps, for its size, its steepest step and its box.
 
     Raises:
         BadInput: a norm that the attack does not know.
@@ -31,15 +37,16 @@ def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> 
 
 
 def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
-    """All that a minimal-norm attack requires of its inputs."""
-    check_inputs(x, y)
-    check_mode(model)
+    """Check the arguments of a minimal-norm attack."""
+    if not is_trusted():
+        check_inputs(x, y)
+        check_mode(model)
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
 
 
 def decided(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Where the decision is another by more than rounding, (B,): the same point in another batch must agree."""
+    """Return where the decision has changed by more than rounding, (B,): the same point in another batch must agree."""
     gap = best_other(logits, y) - true_logit(logits, y)
     slack = 1e-5 * logits.abs().amax(1)
     return fooled(logits, y, targeted=targeted) & ((-gap if targeted else gap) > slack)
@@ -59,12 +66,18 @@ class Nearest:
         self.distance = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
 
     def see(self, z: Tensor, hit: Tensor) -> Tensor:
-        """Keep z where it is adversarial and nearer; the sizes of z, (B,)."""
+        """Record z where it is adversarial and nearer; return the sizes of z, (B,)."""
         size = self.threat.size(z - self.x)
         nearer = hit & (size < self.distance)
         self.z = where_rows(nearer, z.detach(), self.z)
         self.distance = torch.where(nearer, size, self.distance)
         return size
+
+    def see_at(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
+        """Record z, points of the samples `at` alone, where they are adversarial and nearer."""
+        size = self.threat.size(z - self.x[at])
+        nearer = hit & (size < self.distance[at])
+        self.z[at[nearer]], self.distance[at[nearer]] = z[nearer], size[nearer]
 
     @torch.no_grad()
     def pull_back(self, model: Model, y: Tensor, *, targeted: bool = False, halvings: int = 10) -> Tensor:
@@ -79,7 +92,7 @@ class Nearest:
         for _ in range(halvings):
             middle = (low + high) / 2
             z = self.x + per_sample(middle, self.x) * (far - self.x)
-            hit = decided(read_logits(model, z), y, targeted=targeted)
+            hit = decided(logits_at(model, z), y, targeted=targeted)
             self.see(z, hit)
             low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
         return self.z
@@ -94,22 +107,30 @@ class Nearest:
             order = torch.where(delta != 0, delta.abs(), torch.inf).argsort(dim=1).argsort(dim=1)
             z = torch.where(order < undo[:, None], torch.zeros_like(delta), delta)
             z = self.x + z.reshape(self.x.shape)
-            hit = decided(read_logits(model, z), y, targeted=targeted)
+            hit = decided(logits_at(model, z), y, targeted=targeted)
             self.see(z, hit)
             share = torch.where(hit, share, share / 2)
         return self.z
 
 
-def cosine(first: float, last: float, step: int, steps: int) -> float:
-    """From `first` to `last` along half a cosine."""
+def half_cosine(first: float, last: float, step: int, steps: int) -> float:
+    """Return a step size between `first` and `last` along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * step / max(steps, 1))) / 2
 
 
-def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: object) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, the value of a loss and its gradient, at z. Cost: 1 forward, 1 backward."""
+def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, sign times the loss, and its gradient at z. Cost: 1 forward, 1 backward."""
     leaf = z.detach().requires_grad_()
     with torch.enable_grad():
-        logits = read_logits(model, leaf, y)
-        value = sign * loss(logits, y)  # type: ignore[operator]
+        logits = logits_at(model, leaf)
+        value = sign * loss(logits, y)
         g = input_gradient(value, leaf)
     return logits.detach(), value.detach(), g.nan_to_num(0.0, 0.0, 0.0)
+
+
+def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) -> Tensor:
+    """Replace gradients that are zero by random directions, which belong to the samples x and the draw."""
+    dead = ~(flat(g) != 0).any(1)
+    if not dead.any():
+        return g
+    return where_rows(dead, rng.normal(rng.seeds(x, generator), tuple(x.shape[1:]), draw=draw, dtype=x.dtype), g)

@@ -12,30 +12,8 @@ from torch import Tensor
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Box, Threat, project_l1_box
 
-
-@dataclass(frozen=True)
-class Ascent:
-    """What `ascend` found, one entry a sample.
-
-    Attributes:
-        z: where the objective was done, else the best point met (the last with `keep_best=False`), (B, *D).
-        value: the objective there, (B,).
-        done: whether the objective reported done, (B,).
-        used: gradients taken, (B,) int64.
-        dead: how many of them were zero or not finite; a random direction took their place, (B,) int64.
-        moved: steps taken before the sample left, (B,) int64.
-    """
-
-    z: Tensor
-    value: Tensor
-    done: Tensor
-    used: Tensor
-    dead: Tensor
-    moved: Tensor
-
-
 State = dict[str, Tensor]
-"""Rows of the live batch, each value (b, ...): at, t, z, value, better, best, best_value, and what the rule adds."""
+"""State of the live samples, each value (b, ...): at, t, z, value, better, best, best_value, and the rule's own."""
 
 
 def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
@@ -48,46 +26,52 @@ def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
 
 
 class Rule(Protocol):
-    """A step rule: per-row state, so that rows of different age can share a batch."""
+    """A step rule; its state is per sample, so that samples of different age can share a batch."""
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """State of fresh rows, beside what the kernel keeps."""
+        """Return the rule's own state for samples that start now."""
         ...
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """The next points, from the state, the gradients and the centres; may update the rule's own state."""
+        """Return the next points from the state, the gradients and the centres; may update the rule's own state."""
         ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """Every step has size `size` times eps."""
+    """Steps of constant size, `size` times eps."""
 
     size: float = 0.1
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """No state."""
+        """Return no state."""
         return {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """One projected step."""
+        """Take one projected step."""
         return threat.project(s["z"] + self.size * per_sample(threat.eps, x) * threat.steepest(g), x)
 
 
 @dataclass(frozen=True)
 class Decaying:
-    """Step sizes fall from `first` to `last` times eps along half a cosine; `absolute`, they are not times eps."""
+    """Step sizes that fall along half a cosine.
+
+    Args:
+        first: first step size, in multiples of eps.
+        last: last step size.
+        absolute: sizes are in input units instead.
+    """
 
     first: float = 1.0
     last: float = 0.01
     absolute: bool = False
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """No state."""
+        """Return no state."""
         return {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """One projected step."""
+        """Take one projected step."""
         wave = 1 + torch.cos(math.pi * s["t"].to(x.dtype) / max(steps, 1))
         size = self.last + (self.first - self.last) * wave / 2
         size = size if self.absolute else size * threat.eps
@@ -96,7 +80,7 @@ class Decaying:
 
 @dataclass(frozen=True)
 class Polyak:
-    """The step that would reach the optimum if the objective were linear, where the best possible value is known.
+    """Steps that would reach the optimum if the objective were linear, where the best possible value is known.
 
         d_t = g_t + |g_t| / |d_{t-1}| d_{t-1},        size_t = min( (optimum - v(z_t)) / <d_t, steepest(d_t)>, cap )
 
@@ -105,9 +89,10 @@ class Polyak:
     input units, not in multiples of eps, so that they have a meaning where eps is infinite.
 
     Args:
-        cap: the longest step, in the threat's norm.
-        optimum: the best possible value of the objective; 0 for minus a distance that can vanish.
-        average: d as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave objective.
+        cap: longest step, in the threat's norm.
+        optimum: best possible value of the objective; 0 for minus a distance that can vanish.
+        average: average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
+            objective.
     """
 
     cap: float = 1.0
@@ -115,11 +100,11 @@ class Polyak:
     average: bool = True
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """The last direction."""
+        """Return the last direction, zero at first."""
         return {"d": torch.zeros_like(z)} if self.average else {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """One projected step."""
+        """Take one projected step."""
         if self.average:
             inside = threat.norm == math.inf
             last = s["d"] if inside else inward(s["d"], s["z"], threat.box)
@@ -137,11 +122,11 @@ class Polyak:
 
 @dataclass(frozen=True)
 class Auto:
-    """APGD's rule for Linf, L2 and L1.
+    """The step rule of APGD for Linf, L2 and L1.
 
         u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1})),   a = .75, at first 1
 
-    At a checkpoint s is halved and the row returns to its best point if the loss rose in at most `rho` of the steps
+    At a checkpoint s is halved and the sample returns to its best point if the loss rose in at most `rho` of the steps
     since the last one, or if s was not halved there and the best loss has not improved since.
 
     In L1 a step spreads over the q D largest entries of the gradient, has no momentum, and P is exact for ball and box:
@@ -149,13 +134,13 @@ class Auto:
         z_{t+1} = P(z_t + s sign(g_q) / n(g_q)),   n = number of entries that are not 0,   at first s = eps, q = .2
 
     Every .04 N steps q becomes n(best - x) / (1.5 D). Where that number fell by more than a twentieth, s returns to eps
-    and the row to its best point; else s is divided by 1.5, down to eps / 10.
+    and the sample to its best point; else s is divided by 1.5, down to eps / 10.
 
     Args:
-        rho: share of rising steps below which a row is said to oscillate.
-        momentum: a above.
-        first: the first step, in multiples of eps; half of it in L1.
-        share: q at first, in L1; where None from the entries in which the start differs from x.
+        rho: share of rising steps up to which a sample counts as oscillating.
+        momentum: weight a of the new step.
+        first: first step, in multiples of eps; half of it in L1.
+        share: first q in L1. None: from the number of entries in which the start differs from x.
         compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
     """
 
@@ -166,7 +151,7 @@ class Auto:
     compat: str = ""
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """Step size, last point and value, gradient at the best point, and the window's counters."""
+        """Return step size, last point and value, gradient at the best point, and the window's counters."""
         count = torch.zeros(len(z), dtype=torch.int64, device=z.device)
         number = count.to(z.dtype)
         return {
@@ -184,7 +169,7 @@ class Auto:
         }
 
     def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
-        """Halve and return where a window has closed without progress; the gradient to go on with."""
+        """Halve s where a window has closed without progress; return the gradient to continue with."""
         due = s["in_window"] == s["k"]
         if not due.any():
             return g
@@ -202,7 +187,7 @@ class Auto:
         return g
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """One step with momentum, after the checkpoint if one is due."""
+        """Take one step with momentum, after the checkpoint if one is due."""
         if threat.norm not in (1.0, 2.0, math.inf):
             raise ValueError(f"Auto is made for Linf, L2 and L1, the threat is {threat}; use Decaying")
         if threat.norm == 1.0:
@@ -223,7 +208,7 @@ class Auto:
         return step
 
     def _sparse(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """One step in L1, over the share q of the entries, after the checkpoint if one is due."""
+        """Take one step in L1 over the share q of the entries, after the checkpoint if one is due."""
         d, old, top = x[0].numel(), s["t"] > 0, self.first / 2
         s["best_g"] = where_rows(s["better"], g, s["best_g"])
         s["in_window"] = s["in_window"] + old

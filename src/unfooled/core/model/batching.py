@@ -1,4 +1,4 @@
-"""How many rows a call of a model may take: guessed, then measured on the work itself."""
+"""Batch sizes that fit in memory: guessed, then measured on the work itself."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from unfooled.core.model.outputs import answered
 from unfooled.core.types import Model
 
 
-class RowBudget:
-    """How many rows one call of a model may take so that its graph stays near a budget of bytes.
+class BatchBudget:
+    """The number of samples that one call of a model may take so that its graph stays near a budget of bytes.
 
     Guessed from the input's size for the first call, measured on it (the tensors that autograd saves), so that finding
     out costs no pass of its own. Small budgets are also faster on a CPU: activations stay in the cache, and the
     allocator does not return them to the system between calls.
 
     Args:
-        model: its parameters are saved too, but not once a row.
+        model: any callable to logits; its parameters are saved too, but not once a sample.
         x: inputs, (B, *D).
-        chunk_bytes: the budget; where None 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of what is free.
+        batch_bytes: the budget. None: 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of the free memory.
     """
 
     guess = 400  # bytes saved per byte of input: small CNNs need 100 to 400
 
-    def __init__(self, model: Model, x: Tensor, chunk_bytes: int | None = None) -> None:
-        if chunk_bytes is not None and chunk_bytes < 1:
-            raise BadInput(f"chunk_bytes is {chunk_bytes}; it must be at least 1")
+    def __init__(self, model: Model, x: Tensor, batch_bytes: int | None = None) -> None:
+        if batch_bytes is not None and batch_bytes < 1:
+            raise BadInput(f"batch_bytes is {batch_bytes}; it must be at least 1")
         default = (1 << 26) if x.device.type == "cpu" else (1 << 32)
-        self.budget = min(chunk_bytes or default, free_bytes(x.device) // 4)
-        self.own = x[:1].numel() * x.element_size()
-        self.row = self.guess * self.own
+        self.budget = min(batch_bytes or default, free_bytes(x.device) // 4)
+        self.input_bytes = x[:1].numel() * x.element_size()
+        self.sample_bytes = self.guess * self.input_bytes
         self.measured = False
         self.weights = {p.data_ptr() for root in modules_of(model) for p in root.parameters()}
 
     @property
-    def rows(self) -> int:
-        """Rows that fit, at least 1."""
-        return max(1, self.budget // self.row)
+    def batch(self) -> int:
+        """Samples that fit, at least 1."""
+        return max(1, self.budget // self.sample_bytes)
 
     @contextmanager
-    def measuring(self, rows: int) -> Iterator[None]:
-        """Measure what the first call inside saves, which has `rows` rows; later calls are left alone."""
+    def measuring(self, batch: int) -> Iterator[None]:
+        """Measure what the first call inside saves for its `batch` samples; later calls are left alone."""
         if self.measured:
             yield
             return
@@ -60,30 +60,30 @@ class RowBudget:
             yield
         saved = sum(size for at, size in seen.items() if at not in self.weights)
         # Twice: gradients flow back at the size of the activations that they replace.
-        self.row = max(1, 2 * saved // rows + 8 * self.own)
+        self.sample_bytes = max(1, 2 * saved // batch + 8 * self.input_bytes)
         self.measured = True
 
 
-def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, chunk_bytes: int | None = None) -> int:
-    """Samples per batch whose forward and backward pass stay near a budget of bytes.
+def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: int | None = None) -> int:
+    """Return a batch size whose forward and backward pass stay near a budget of bytes.
 
     Args:
         model: any callable to logits.
         x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
-        ceiling: never more than this; beyond it nothing gets faster on most devices.
-        chunk_bytes: the budget; see `RowBudget`.
+        ceiling: largest batch size; beyond it nothing gets faster on most devices.
+        batch_bytes: the budget; see `BatchBudget`.
 
     Returns:
         A batch size between 1 and `ceiling`.
     """
-    budget = RowBudget(model, x, chunk_bytes)
+    budget = BatchBudget(model, x, batch_bytes)
     try:
         with torch.enable_grad(), budget.measuring(1):
             model(x[:1].detach().clone().requires_grad_())
     except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
         with torch.no_grad():
             answered(model, x[:1])
-    return min(ceiling, budget.rows)
+    return min(ceiling, budget.batch)
 
 
 def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
@@ -91,7 +91,7 @@ def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
 
     Args:
         fn: a function of tensors that share their first dimension, returning one with the same first dimension.
-        batch: samples per call, at least 1.
+        batch: samples computed at once, at least 1.
 
     Returns:
         A function with the same result, memory bounded by `batch` samples.
@@ -108,7 +108,7 @@ def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Memory that can still be taken on `device`, in bytes (a safe guess where the system does not say)."""
+    """Return the memory that can still be taken on `device`, in bytes; a safe guess where the system does not say."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +18,11 @@ class Classifier(nn.Module):
 
     Args:
         module: any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
-        mean: of the training data, in fractions of the input range; one number, or one a channel. None: no shift.
-        std: likewise. None: no scale.
-        name: what reports call it.
+        mean: mean of the training data in fractions of the input range; one number, or one a channel. None: no shift.
+        std: standard deviation likewise. None: no scale.
+        name: name in reports. Empty: the module's class.
         classes: class names in the order of the logits.
-        input_shape: one sample's shape, (C, H, W), where known.
+        input_shape: one sample's shape, (C, H, W). None: not checked.
 
     Raises:
         BadInput: mean and std do not fit the inputs' channels.
@@ -52,7 +53,7 @@ class Classifier(nn.Module):
             raise BadInput(f"std is {self.std.tolist()}; it must be positive")
 
     def normalise(self, x: Tensor) -> Tensor:
-        """(x - mean) / std, per channel."""
+        """Return (x - mean) / std, per channel."""
         if not self.normalises:
             return x
         for name, value in (("mean", self.mean), ("std", self.std)):
@@ -62,22 +63,22 @@ class Classifier(nn.Module):
         return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of inputs in the unit box, (B, *D)."""
+        """Return the logits, (B, K), of inputs in the unit box, (B, *D)."""
         if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
             other = x.ndim > 1 and x.ndim == len(self.input_shape) + 1 and x.shape[1] != self.input_shape[0]
-            mend = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
+            remedy = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
             raise BadInput(
-                f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {mend} or "
+                f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {remedy} or "
                 "choose another model"
             )
         return logits_of(self.module(self.normalise(x)))
 
     def layers(self) -> list[str]:
-        """Names of the layers whose output `features` can return."""
+        """Return the names of the layers whose output `features` can return."""
         return [name for name, _ in self.module.named_modules() if name] if isinstance(self.module, nn.Module) else []
 
     def features(self, x: Tensor, layer: str) -> Tensor:
-        """The output of `layer` (its last call) for x; differentiable. Cost: one forward.
+        """Return the output of `layer` (its last call) for x, differentiable. Cost: one forward.
 
         A layer that works in place on what it is given (`nn.ReLU(inplace=True)`) changes a copy.
 
@@ -89,21 +90,19 @@ class Classifier(nn.Module):
         try:
             target = self.module.get_submodule(layer)
         except AttributeError:
-            import difflib
-
             near = difflib.get_close_matches(layer, self.layers(), n=3, cutoff=0.3) or self.layers()[:8]
             raise BadInput(f"{self.name} has no layer {layer!r}; it has {', '.join(near)}") from None
-        kept: list[Tensor] = []
+        outputs: list[Tensor] = []
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            kept.append(output)
+        def record(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            outputs.append(output)
             return output.clone() if isinstance(output, Tensor) else None
 
-        handle = target.register_forward_hook(keep)
+        handle = target.register_forward_hook(record)
         try:
             self(x)
         finally:
             handle.remove()
-        if not kept:
+        if not outputs:
             raise BadInput(f"layer {layer!r} of {self.name} was not called in the forward pass")
-        return kept[-1]
+        return outputs[-1]

@@ -1,4 +1,4 @@
-"""States a model is put into for a while, always undone: frozen, evaluating, counted."""
+"""Modes of a model that end with their context, and wrappers that watch its calls."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 
 
 def modules_of(model: Any) -> list[nn.Module]:
-    """The modules behind a callable.
+    """Find the modules behind a callable.
 
-    Itself, what it wraps (`.model`, `.module`, `.func`), the owner of a method, what a function closes over, and what
-    it names among its globals.
+    The callable itself, what it wraps (`.model`, `.module`, `.func`), the owner of a method, what a function closes
+    over, and the globals that it names.
     """
     found: list[nn.Module] = []
     seen: set[int] = set()
@@ -39,7 +41,7 @@ def modules_of(model: Any) -> list[nn.Module]:
 
 
 def bound(item: Any) -> Iterator[Any]:
-    """What a partial or a function holds: arguments, the cells of its closure, the globals that it names."""
+    """Yield what a partial or a function refers to: arguments, cells of its closure, the globals that it names."""
     if isinstance(item, partial):
         yield from (*item.args, *item.keywords.values())
     for cell in getattr(item, "__closure__", None) or ():
@@ -51,7 +53,7 @@ def bound(item: Any) -> Iterator[Any]:
 
 
 def in_training(model: Any) -> list[str]:
-    """Names of the submodules in training mode whose output depends on it (dropout, batch normalisation)."""
+    """Name the submodules in training mode whose output depends on it (dropout, batch normalisation)."""
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
     return [
         f"{name or '(root)'} ({type(module).__name__})"
@@ -63,15 +65,15 @@ def in_training(model: Any) -> list[str]:
 
 @contextmanager
 def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
-    """Give an attribute of each item a value; each one's own is restored on exit."""
+    """Set an attribute of each item; each one's own value is restored on exit."""
     before = [(item, getattr(item, name)) for item in items]
     try:
         for item, _ in before:
             setattr(item, name, value)
         yield
     finally:
-        for item, was in before:
-            setattr(item, name, was)
+        for item, old in before:
+            setattr(item, name, old)
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 @contextmanager
 def unrecorded(model: Any) -> Iterator[None]:
-    """Batch normalisation leaves its running statistics alone: what passes is no data, and has no part in them.
+    """Keep batch normalisation from updating its running statistics, for inputs that are no data.
 
     In training mode it still normalises by the batch.
     """
@@ -101,7 +103,7 @@ def frozen(model: Any) -> Iterator[None]:
 
 
 class Counted:
-    """A model that counts the samples passed through it.
+    """A wrapper that counts the samples passed through a model.
 
     Attributes:
         forwards: samples passed forwards so far.
@@ -117,13 +119,13 @@ class Counted:
         """Run the model and count the samples, now and when a gradient comes back."""
         output = self.model(x)
         self.forwards += len(x)
-        logits = _held(output)
+        logits = _logits_in(output)
         if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a count alone.
-            rows = len(x)
+            batch = len(x)
 
             def note(_: Tensor) -> None:
-                self.backwards += rows
+                self.backwards += batch
 
             logits.register_hook(note)
         return output
@@ -132,13 +134,10 @@ class Counted:
         return getattr(self.__dict__["model"], name)
 
 
-def _held(output: Any) -> Tensor | None:
-    """The logits that an output holds; None where it holds none, which is for its reader to refuse."""
+def _logits_in(output: Any) -> Tensor | None:
+    """Return the logits in an output; None: there are none, which its reader will refuse."""
     if isinstance(output, Tensor):
         return output
-    from unfooled.core.errors import BadInput  # both need this module
-    from unfooled.core.model.outputs import logits_of
-
     try:
         return logits_of(output)
     except BadInput:
@@ -146,10 +145,10 @@ def _held(output: Any) -> Tensor | None:
 
 
 class Tapped:
-    """A model that keeps the output of its last call, so that what explains it need not run it again.
+    """A wrapper that stores the last output of a model, so that its logits need no second pass beside an explanation.
 
     Attributes:
-        output: what the model returned last, in its graph; None before the first call.
+        output: the output of the last call, in its graph. None: not called yet.
     """
 
     def __init__(self, model: Model) -> None:
@@ -157,7 +156,7 @@ class Tapped:
         self.output: Any = None
 
     def __call__(self, x: Tensor) -> Any:
-        """Run the model and keep what it returns."""
+        """Run the model and store its output."""
         self.output = self.model(x)
         return self.output
 
@@ -167,7 +166,7 @@ class Tapped:
 
 @contextmanager
 def counted(model: Model) -> Iterator[Counted]:
-    """Yield a wrapper of `model` whose `.forwards` and `.backwards` are the samples passed so far.
+    """Yield a `Counted` wrapper of `model`, whose `.forwards` and `.backwards` are the samples passed so far.
 
     Example:
         >>> with counted(lambda x: x) as f:

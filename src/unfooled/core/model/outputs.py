@@ -1,4 +1,4 @@
-"""What a model returned, as logits; what it raised, as its own error."""
+"""Outputs of a model as logits, and its exceptions as errors of the model."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def logits_of(output: Any) -> Tensor:
 
 
 class ModelFails(BadInput):
-    """The model itself raised an error, which is the cause of this one."""
+    """An error that the model itself raised, which is the cause of this one."""
 
 
 def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """What the model returns; what it raises is told as its own.
+    """Call the model, and report an exception of its own as such.
 
     Raises:
-        ModelFails: with the model's error in one line. Memory that has run out stays what it is.
+        ModelFails: with the model's error in one line. Exhausted memory is raised as it is.
     """
     try:
         return model(x)
@@ -41,7 +41,6 @@ def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     except Exception as error:
         if "out of memory" in str(error).lower():
             raise
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise ModelFails(
-            f"the model fails on samples of shape {tuple(x.shape[1:])}, {x.dtype}, with {type(error).__name__}: {said}"
-        ) from error
+        reason = (str(error).strip().splitlines() or [""])[0]
+        shape, kind = tuple(x.shape[1:]), type(error).__name__
+        raise ModelFails(f"the model fails on samples of shape {shape}, {x.dtype}, with {kind}: {reason}") from error

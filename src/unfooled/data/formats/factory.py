@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.core.user_code import named
+from unfooled.core.user_code import imported
 from unfooled.data.dataset import Source, split_named, unsplit
 from unfooled.data.formats import arrays
 
@@ -20,7 +20,7 @@ def from_factory(source: str, split: str) -> Source:
     Raises:
         BadInput: the place or the name does not exist, its code fails, or it returns no (x, y).
     """
-    with named(source) as factory:
+    with imported(source) as factory:
         if not callable(factory):
             raise BadInput(f"{source} is a {type(factory).__name__}; name a function that returns (x, y)")
         return from_callable(factory, split, source)

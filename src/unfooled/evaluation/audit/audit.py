@@ -254,11 +254,11 @@ class _Audit:
         clean = run.map("clean", self.clean, n, model=self.counted)
         right = clean["prediction"] == self.y.cpu()
         findings = self.probed()
-        eot = EOT if self.subject.random else 1
-        gradients = Gradients(self.counted, self.x, self.threat, findings, eot, self.seed)
+        draws = EOT if self.subject.random else 1
+        gradients = Gradients(self.counted, self.x, self.threat, findings, draws, self.seed)
         with frozen(self.counted):
             work = Cascade(
-                self.counted, self.x, self.y, self.threat, self.seed, self.batch, gradients.attacked, eot, run=run,
+                self.counted, self.x, self.y, self.threat, self.seed, self.batch, gradients.attacked, draws, run=run,
                 certify=self.plan.certify,
             )  # fmt: skip
             work.begin()

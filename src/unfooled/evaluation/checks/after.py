@@ -27,7 +27,9 @@ from unfooled.attacks.apgd import apgd
 from unfooled.attacks.ensembles.cascade import Cascade, fitted, possible
 from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
 from unfooled.attacks.fgsm import fgsm
-from unfooled.attacks.gradients.adaptive import Averaged, Jittered, StraightThrough
+from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core import losses
 from unfooled.core.goals import fooled, read_logits

@@ -22,8 +22,8 @@ from torch import Tensor
 from unfooled.attacks.explanations.attack import (
     GRADIENT_COST,
     Differences,
+    Search,
     attack_explanation,
-    budget_of,
     differentiable,
 )
 from unfooled.attacks.explanations.candidates import Explanation, Reduce, mapped, sound
@@ -227,9 +227,9 @@ def explanation_robustness(
         betas: sharpness of softplus.
         restarts: random starts for each objective.
         differences: attack by differences.
-        n: random points; where None as many as the attack takes explanations of a sample, `budget_of` it (a map with
-            its gradient counts as `GRADIENT_COST`). Points that lose the label count too, though no explanation is
-            taken of them.
+        n: random points; where None as many as the attack takes explanations of a sample, `Search.explanations` (a
+            map with its gradient counts as `GRADIENT_COST`). Points that lose the label count too, though no
+            explanation is taken of them.
         reduce: relevances to maps.
         batch: samples alive at once; as many as fit well in memory where None.
         generator: base seed.
@@ -248,9 +248,8 @@ def explanation_robustness(
     common: dict[str, Any] = {"reduce": reduce, "batch": batch, "generator": generator}
     if differences is None and not differentiable(model, x, y, explain):
         differences = Differences()
-    effort: dict[str, Any] = {"steps": steps, "restarts": restarts, "differences": differences}
-    n = n or len(objectives) * budget_of(**effort)
-    options: dict[str, Any] = {"rule": rule, "hold": hold, "betas": betas, **effort}
+    search = Search(steps, rule, restarts, hold=hold, betas=betas, differences=differences)
+    n = n or len(objectives) * search.explanations
 
     def attack(counted: Counted, explain: Explanation, observe: Any) -> None:
         for objective in objectives:
@@ -262,7 +261,7 @@ def explanation_robustness(
                 explain,
                 objective=objective,
                 observe=observe,
-                **options,
+                search=search,
                 **common,
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from unfooled.core.errors import BadInput
-from unfooled.core.user_code import named
+from unfooled.core.user_code import imported
 
 
 def from_factory(source: str) -> Any:
@@ -17,7 +17,7 @@ def from_factory(source: str) -> Any:
         BadInput: the place or the name does not exist, its code fails, or it returns no model; with the original error.
     """
     attribute = source.rpartition(":")[2]
-    with named(source) as factory:
+    with imported(source) as factory:
         if isinstance(factory, nn.Module):
             return factory
         if not callable(factory):

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks.ensembles.cascade import Effort, cascade
-from unfooled.attacks.explanations.attention import attention_hold, attention_pgd
+from unfooled.attacks.explanations.attention_shift import attention_hold, attention_pgd
 from unfooled.attacks.step_ll import step_ll
 from unfooled.core.ascent import Constant, Decaying, ascend
 from unfooled.core.losses import cross_entropy

@@ -63,7 +63,7 @@ class IgNorm:
         base: the loss that is regularised; in the paper that of the clean samples.
         rule: step sizes of the inner ascent, relative to eps.
         nodes: where on the path gradients are taken; see `integrated_gradients`.
-        chunk_bytes: memory of one call's graph, see `RowBudget`.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
     """
 
     threat: Threat
@@ -75,7 +75,7 @@ class IgNorm:
     base: TrainingLoss = field(default=Standard(), kw_only=True)
     rule: Rule = field(default=Constant(0.25), kw_only=True)
     nodes: Nodes = field(default=gauss_legendre, kw_only=True)
-    chunk_bytes: int | None = field(default=None, kw_only=True)
+    batch_bytes: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         at_least(0, weight=self.weight, steps=self.steps)
@@ -102,13 +102,13 @@ class IgSumNorm:
     Args:
         threat: what the adversary may do.
         weight: beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
-        path: as for `IgNorm`, like inner_path, steps, inner, rule, nodes and chunk_bytes.
+        path: as for `IgNorm`, like inner_path, steps, inner, rule, nodes and batch_bytes.
         inner_path: nodes of the path that x' is sought with.
         steps: of the inner ascent.
         inner: an attack that finds x' instead.
         rule: step sizes of the inner ascent.
         nodes: where on the path gradients are taken.
-        chunk_bytes: memory of one call's graph.
+        batch_bytes: memory of one call's graph.
     """
 
     threat: Threat
@@ -119,7 +119,7 @@ class IgSumNorm:
     inner: BudgetAttack | None = None
     rule: Rule = field(default=Constant(0.25), kw_only=True)
     nodes: Nodes = field(default=gauss_legendre, kw_only=True)
-    chunk_bytes: int | None = field(default=None, kw_only=True)
+    batch_bytes: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         at_least(0, weight=self.weight, steps=self.steps)
@@ -152,7 +152,7 @@ def _largest(
             return gain(z, y[at], size), torch.zeros_like(at, dtype=torch.bool)
 
         # A sample keeps about three graphs of a forward pass at every node alive: so many samples at once fit.
-        rows = fitting_batch(model, x, ceiling=3 * loss.inner_path * len(x), chunk_bytes=loss.chunk_bytes)
+        rows = fitting_batch(model, x, ceiling=3 * loss.inner_path * len(x), batch_bytes=loss.batch_bytes)
         start, batch = loss.threat.sample(x, seed), max(1, rows // (3 * loss.inner_path))
         return ascend(objective, x, loss.threat, steps=loss.steps, rule=loss.rule, start=start, batch=batch).z
 
@@ -162,7 +162,7 @@ def _mean_size(loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, z: Tensor,
     seen = InEval(model)
     return grouped_mean(
         model, lambda x, z, y: _size(loss, seen, x, z, y, loss.path), x, z, y, graphs=3 * loss.path,
-        chunk_bytes=loss.chunk_bytes,
+        batch_bytes=loss.batch_bytes,
     )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _size(
 ) -> Tensor:
     """|IG^l(x, z)|_1, (B,)."""
     e = integrated_gradients(
-        model, z, y, baseline=x, steps=steps, rule=loss.nodes, score=cross_entropy, chunk_bytes=loss.chunk_bytes,
+        model, z, y, baseline=x, steps=steps, rule=loss.nodes, score=cross_entropy, batch_bytes=loss.batch_bytes,
         one_graph=True, create_graph=create_graph,
     )  # fmt: skip
     return flat(e).abs().sum(1)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from unfooled.core.model.batching import RowBudget
+from unfooled.core.model.batching import BatchBudget
 
 Term = Callable[..., Tensor]
 """(rows of each tensor) -> (b,), one value a sample; rows must not depend on each other."""
 
 
 def grouped_mean(
-    model: nn.Module, term: Term, *tensors: Tensor, graphs: int = 3, chunk_bytes: int | None = None
+    model: nn.Module, term: Term, *tensors: Tensor, graphs: int = 3, batch_bytes: int | None = None
 ) -> Tensor:
     """The mean of `term(*tensors)` over the samples, a scalar, differentiable once.
 
@@ -34,10 +34,10 @@ def grouped_mean(
         tensors: (B, ...) each; floating point ones that require gradients receive them.
         graphs: how many graphs of a forward pass the term keeps alive for a sample, about: for the first group's size.
             The next ones go by what that one saved.
-        chunk_bytes: memory of one group's graph, see `RowBudget`.
+        batch_bytes: memory of one group's graph, see `BatchBudget`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    work = _Work(model, term, graphs, chunk_bytes, len(tensors), torch.is_grad_enabled())
+    work = _Work(model, term, graphs, batch_bytes, len(tensors), torch.is_grad_enabled())
     mean: Tensor = _Grouped.apply(work, *tensors, *parameters)
     return mean
 
@@ -49,7 +49,7 @@ class _Work:
     model: nn.Module
     term: Term
     graphs: int
-    chunk_bytes: int | None
+    batch_bytes: int | None
     tensors: int
     wanted: bool
 
@@ -62,13 +62,13 @@ class _Grouped(torch.autograd.Function):
         """The mean, and the gradients of whatever needs one."""
         tensors, parameters = given[: work.tensors], given[work.tensors :] if work.wanted else ()
         moving = [work.wanted and t.requires_grad for t in tensors]
-        budget, size = RowBudget(work.model, tensors[0], work.chunk_bytes), len(tensors[0])
+        budget, size = BatchBudget(work.model, tensors[0], work.batch_bytes), len(tensors[0])
         total = torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device)
         theta = [torch.zeros_like(p) for p in parameters]
         inputs = [torch.zeros_like(t) if m else None for t, m in zip(tensors, moving, strict=True)]
         low = 0
         while low < size:
-            left, fit = size - low, max(1, budget.rows // (1 if budget.measured else work.graphs))
+            left, fit = size - low, max(1, budget.batch // (1 if budget.measured else work.graphs))
             rows = slice(low, low + -(-left // -(-left // fit)))
             low = rows.stop
             part = [t[rows].detach().requires_grad_(m) for t, m in zip(tensors, moving, strict=True)]

@@ -1,0 +1,43 @@
+"""Expectation over transformation: a random model as the mean of its draws.
+
+    mean_k f_k(x)
+
+References:
+    Athalye, Engstrom, Ilyas, Kwok, Synthesizing robust adversarial examples, ICML 2018, arXiv:1707.07397 (EOT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unfooled.attacks.gradients.custom import check_count
+from unfooled.core.model.outputs import logits_of
+from unfooled.core.types import Model
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A random model as the mean of the logits over fresh draws, so that its gradient is the expected one.
+
+    Args:
+        model: any callable to logits, another draw at every call.
+        draws: model evaluations averaged, at least 1. Cost: `draws` F a forward, `draws` B a backward.
+
+    References:
+        arXiv:1707.07397, eq. 2. Differs from it: the expectation is over the model, not over changes of the scene.
+    """
+
+    model: Model
+    draws: int = 20
+
+    def __post_init__(self) -> None:
+        check_count(self.draws)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the mean logits, (B, K)."""
+        total = logits_of(self.model(x))
+        for _ in range(self.draws - 1):
+            total = total + logits_of(self.model(x))
+        return total / self.draws

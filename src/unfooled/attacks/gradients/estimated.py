@@ -1,0 +1,130 @@
+"""Estimated gradients: central differences of a model's values along random signs.
+
+    f'(x) ~ 1/m sum_k (f(c + sigma u_k) - f(c - sigma u_k)) / (2 sigma) u_k
+
+References:
+    Uesato et al., Adversarial risk and the dangers of evaluating against weak attacks, ICML 2018, arXiv:1802.05666
+    (SPSA).
+    Ilyas, Engstrom, Athalye, Lin, Black-box adversarial attacks with limited queries and information, ICML 2018,
+    arXiv:1804.08598 (NES).
+    Choromanski et al., Structured evolution with compact architectures for scalable policy optimization, ICML 2018,
+    arXiv:1804.02395 (orthogonal directions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.gradients.custom import check_count, check_sigma, with_gradient
+from unfooled.core import rng
+from unfooled.core.model.outputs import logits_of
+from unfooled.core.shapes import flat
+from unfooled.core.threats import UNIT, Box
+from unfooled.core.types import Model
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A model whose gradient is estimated from its values.
+
+    The u_k are rows of a Hadamard matrix with random signs: orthogonal, so that m draws span m directions and as many
+    as there are coordinates (the next power of two) give every one. c is x, moved inwards by at most sigma where it is
+    nearer than that to the box. One-hot labels are flat almost everywhere and need sigma near the boundary's distance.
+
+    Args:
+        model: any callable to logits; only its values are used, so it may be numpy or another process.
+        draws: number m of directions, at least 1. Cost: 1 F a forward; 2 `draws` F and no B a backward.
+        sigma: half the step, a fraction of the input range: above the steps of a rounding, below the scale on which the
+            scores bend.
+        seed: seed of the signs, which are a function of it and of each sample's bytes.
+        batch: samples computed at once.
+        box: bounds of the inputs.
+
+    References:
+        arXiv:1802.05666 (signs), arXiv:1804.08598 (antithetic pairs), arXiv:1804.02395 (orthogonal).
+        Differs from the first two: the directions are orthogonal, and the estimate is the whole gradient, not a step of
+        Adam.
+    """
+
+    model: Model
+    draws: int = 32
+    sigma: float = 0.01
+    seed: int = 0
+    batch: int = 512
+    box: Box = UNIT
+
+    def __post_init__(self) -> None:
+        check_count(self.draws)
+        check_count(self.batch, "batch")
+        check_sigma(self.sigma)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits at x, (B, K)."""
+        return with_gradient(x, self.model, self._pull)
+
+    def _pull(self, x: Tensor, g: Tensor) -> Tensor:
+        key = rng.seeds(x, self.seed, stage=37)
+
+        def values(z: Tensor, _at: Tensor) -> Tensor:
+            return logits_of(self.model(z))
+
+        return estimated_gradient(values, x, g, key, draws=self.draws, sigma=self.sigma, batch=self.batch, box=self.box)
+
+
+@torch.no_grad()
+def estimated_gradient(
+    values: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    g: Tensor,
+    key: Tensor,
+    *,
+    draws: int,
+    sigma: float,
+    batch: int,
+    box: Box,
+) -> Tensor:
+    """Estimate the gradient of <values, g> at x by differences along orthogonal random signs; see `Estimated`.
+
+    Args:
+        values: `(points (n, *D), at (n,) positions in x) -> (n, K)`.
+        x: points at which the gradient is wanted, (B, *D).
+        g: gradient at the values, (B, K).
+        key: seeds of the signs, one a sample, (B,).
+        draws: pairs of points a sample.
+        sigma: half the step.
+        batch: points computed at once.
+        box: bounds of the inputs.
+
+    Returns:
+        The estimate, (B, *D).
+    """
+    total = torch.zeros_like(flat(x))
+    centre = flat(x.clamp(box.low + sigma, box.high - sigma))
+    sample = torch.arange(len(x), device=x.device)
+    count, some = len(x) * draws, max(batch // 2, 1)
+    for low in range(0, count, some):
+        pair = torch.arange(low, min(low + some, count), device=x.device)
+        at, draw = sample[pair // draws], pair % draws
+        u = _signs(key[at], centre.shape[1], draw).to(x.dtype)
+        ends = torch.cat([centre[at] + sigma * u, centre[at] - sigma * u])
+        up, down = values(ends.reshape(-1, *x.shape[1:]), torch.cat([at, at])).chunk(2)
+        slope = ((up - down).to(g.dtype) * g[at]).sum(1) / (2 * sigma)
+        total.index_add_(0, at, slope[:, None].to(x.dtype) * u)
+    return (total / draws).reshape(x.shape)
+
+
+def _signs(key: Tensor, size: int, draw: Tensor) -> Tensor:
+    """Return row `draw` of each sample's Hadamard matrix of signs, (b, size); orthogonal while draw < 2^k >= size."""
+    full = 1 << max(size - 1, 0).bit_length()
+    odd = rng.bits(key, 1, draw=1) | 1  # an odd factor visits every row once
+    row = (odd[:, 0] * draw) & (full - 1)
+    parity = row[:, None] & torch.arange(size, device=key.device)
+    for shift in (32, 16, 8, 4, 2, 1):
+        parity = parity ^ (parity >> shift)
+    # A new set of signs each time that the rows have been used up.
+    flip = rng.bits(key, size, draw=2 + draw // full)
+    return 1 - 2 * ((parity ^ flip) & 1)

@@ -1,0 +1,107 @@
+"""Straight-through gradients: the values of one model with the gradient of another.
+
+    f(x) + g(x) - constant(g(x))
+
+References:
+    Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420 (BPDA).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
+from unfooled.core.types import Model, Purify
+
+
+def identity(x: Tensor) -> Tensor:
+    """Return the input itself: the stand-in for a defence that returns nearly what it was given."""
+    return x
+
+
+@dataclass(frozen=True)
+class StraightThrough:
+    """The values of one model with the gradient of another.
+
+    Args:
+        model: source of the values; never asked for a gradient, so it may go through numpy or raise in backward.
+        backward: source of the gradient: a smooth approximation, an undefended or a distilled twin.
+
+    Cost: 1 F of `model`; where a gradient is wanted, also 1 F and 1 B of `backward`.
+
+    References:
+        arXiv:1802.00420, section 4.1.
+    """
+
+    model: Model
+    backward: Model
+
+    @property
+    def module(self) -> Model:
+        """The second model, under a name where `frozen` looks for modules."""
+        return self.backward
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of `model`, (B, K)."""
+        with torch.no_grad():
+            value = logits_of(self.model(x.detach()))
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return value
+        soft = logits_of(self.backward(x))
+        if soft.shape != value.shape:
+            raise BadInput(
+                f"the two return shapes {tuple(value.shape)} and {tuple(soft.shape)}; a gradient can be borrowed only "
+                "from what has the same output"
+            )
+        return value + (soft - soft.detach())
+
+
+@dataclass(frozen=True)
+class Defended:
+    """A model behind a defence: x -> model(defence(x)).
+
+    Args:
+        defence: x (B, *D) -> x (B, *D), a purifier, a rounding, a code.
+        model: any callable to logits. Cost: 1 F of each, 1 B of each.
+    """
+
+    defence: Purify
+    model: Model
+
+    @property
+    def module(self) -> Purify:
+        """The defence, under a name where `frozen` looks for modules."""
+        return self.defence
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits, (B, K)."""
+        return logits_of(self.model(self.defence(x)))
+
+
+def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
+    """Put a defence in front of a model, and differentiate it as if it were `approx`.
+
+        f(d(x)) forwards,   f'(d(x)) a'(x) backwards
+
+    Args:
+        defence: what the defended system does to its input; may go through numpy, may raise in backward.
+        model: any callable to logits; differentiated at d(x).
+        approx: a differentiable stand-in with the same output shape; the identity unless a better one is known.
+
+    Returns:
+        A model. Cost: 1 F of the defence and of the model; 1 B of the model, 1 F and 1 B of `approx`.
+
+    References:
+        arXiv:1802.00420, section 4.1.
+
+    Example:
+        >>> model = bpda(lambda x: (x * 7).round() / 7, lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1))
+        >>> x = torch.tensor([[0.3, 0.2]], requires_grad=True)
+        >>> torch.autograd.grad(model(x)[:, 0].sum(), x)[0]
+        tensor([[1., 1.]])
+    """
+    return Defended(StraightThrough(defence, approx), model)
