@@ -114,3 +114,9 @@ def test_smoothing_checks_the_labels_of_every_batch(net: nn.Module) -> None:
 
     with pytest.raises(BadInput, match="model has 3 classes"):
         smooth_grad(net, x, torch.tensor([0, 1, 2, 0, 3]), explain=explain, samples=3, batch_bytes=1)
+
+
+def test_smoothing_checks_each_batch_once_and_not_each_draw(net: nn.Module, counted: Counter[str]) -> None:
+    x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
+    smooth_grad(net, x, y, samples=6, batch_bytes=1)  # one sample and one draw at once: 30 calls
+    assert counted == {"inputs": 1 + 5, "mode": 1 + 5, "classes": 5}
