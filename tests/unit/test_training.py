@@ -17,7 +17,7 @@ from unfooled.core.threats import L2, Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.evaluation.verify import verify
 from unfooled.training import Batches, Madry, Standard, Trades, train
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 
 
 def problem(n: int = 96) -> tuple[Tensor, Tensor]:

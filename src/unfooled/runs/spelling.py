@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from unfooled.core.errors import BadInput
 
 
 def spelled(value: Any) -> str:
@@ -26,4 +21,3 @@ def spelled(value: Any) -> str:
         words = [f"{f.name}={spelled(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(words)})"
     return str(value.__qualname__) if callable(value) and hasattr(value, "__qualname__") else repr(value)
-
