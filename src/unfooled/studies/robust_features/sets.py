@@ -262,7 +262,8 @@ class Bench:
             "storage": Storage(parts, self.size.shard), "progress": self._told,
         }  # fmt: skip
         if name in SEEN:
-            made = robust_set(Encoder(net, last_features(net)), *self.train, search=Search(steps=self.size.gradients), **options)
+            search = Search(steps=self.size.gradients)
+            made = robust_set(Encoder(net, last_features(net)), *self.train, search=search, **options)
         else:
             options["kind"] = {D_RAND: "d-rand", D_DET: "d-det"}[name]
             threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)
