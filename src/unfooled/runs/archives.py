@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.files import write_whole
+from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.hashes import content_hash
 from unfooled.runs.settings import Settings, as_text, parse, refuse_changed
 
@@ -65,10 +65,11 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
     """
     import numpy as np
 
-    if not path.exists():
+    data = read_file(path)
+    if data is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         layout, before = parse(str(arrays[ASKED]))
     except Exception as error:  # a damaged archive makes the reader raise nearly anything

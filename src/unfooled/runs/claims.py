@@ -28,6 +28,8 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.store import Store
 
 FOLDER = ".claims"
+PRESENT = "present "
+"""Beginning of the name of a claim that claims no work."""
 BEAT = 15.0
 """Seconds between two refreshments of a claim."""
 STALE = 120.0
@@ -116,17 +118,23 @@ class Claims:
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Show the others that this process works in the folder, see `live`."""
-        with self.claimed(f"present {uuid.uuid4().hex}"):
+        """Show the others that this process works in the folder, see `live`; remove such signs of processes gone."""
+        with self.claimed(PRESENT + uuid.uuid4().hex):
+            if self.store is not None:
+                for file, holder in self._holders(self.store):
+                    if holder.gone and holder.name.startswith(PRESENT):
+                        self.store.remove(file)
             yield
 
     def live(self) -> list[str]:
         """Return the names of the claims whose holders are at work, those of this process included."""
-        if self.store is None:
-            return []
-        top = dict(sorted(_parts(file) for file in self.store.list(FOLDER) if _numbered(file)))  # the last one counts
-        holders = (self._holder(self.store, _file(key, number)) for key, number in top.items())
-        return [holder.name for holder in holders if holder is not None and not holder.gone]
+        return [] if self.store is None else [holder.name for _, holder in self._holders(self.store) if not holder.gone]
+
+    def _holders(self, store: Store) -> list[tuple[str, Holder]]:
+        """Read the claims that count: of each work the last one."""
+        top = dict(sorted(_parts(file) for file in store.list(FOLDER) if _numbered(file)))
+        files = [_file(key, number) for key, number in top.items()]
+        return [(file, holder) for file in files if (holder := self._holder(store, file)) is not None]
 
     def _take(self, store: Store, name: str) -> str | None:
         """Create a claim unless somebody at work holds one; the name of its file."""

@@ -35,17 +35,21 @@ class Seal:
     config: str
     name: str
 
-    def hash(self, content: Any) -> str:
-        """SHA-256 of the content together with what it belongs to."""
-        return content_hash([self.config, self.name, content])
+    def stamp(self, content: Any) -> dict[str, str]:
+        """Return what is stored beside the content: what it belongs to, and the SHA-256 of both together."""
+        return {"config": self.config, "name": self.name, SEAL: content_hash([self.config, self.name, content])}
+
+    def fits(self, stored: Mapping[str, Any], content: Any) -> bool:
+        """Return whether a stored stamp is that of this content."""
+        stamp = self.stamp(content)
+        return {key: stored.get(key) for key in stamp} == stamp
 
 
 def seal_rows(rows: Rows, facts: Mapping[str, float], seal: Seal) -> bytes:
     """Return a safetensors file of rows, with facts about them (JSON values) in its header."""
     from safetensors.torch import save
 
-    header = {"config": seal.config, "name": seal.name, "facts": dict(facts), SEAL: seal.hash([rows, facts])}
-    return bytes(save(rows, {"chunk": json.dumps(header)}))
+    return bytes(save(rows, {"chunk": json.dumps({**seal.stamp([rows, facts]), "facts": dict(facts)})}))
 
 
 def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]] | None:
@@ -64,10 +68,10 @@ def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]]
         # `load` keeps the header to itself: JSON behind its length.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["chunk"])
-        facts, stated = dict(about["facts"]), about[SEAL]
+        facts = dict(about["facts"])
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None
-    if stated != seal.hash([stored, facts]) or any(value.shape[:1] != (rows,) for value in stored.values()):
+    if not seal.fits(about, [stored, facts]) or any(value.shape[:1] != (rows,) for value in stored.values()):
         return None
     return stored, facts
 
@@ -75,18 +79,17 @@ def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]]
 def seal_json(content: Any, seal: Seal) -> bytes:
     """Return a JSON file of a content, which must consist of JSON values."""
     content = json.loads(json.dumps(content))
-    about = {"config": seal.config, "name": seal.name, SEAL: seal.hash(content), "content": content}
-    return (json.dumps(about, indent=2) + "\n").encode()
+    return (json.dumps({**seal.stamp(content), "content": content}, indent=2) + "\n").encode()
 
 
 def open_json(data: bytes, seal: Seal) -> Any:
     """Return the content of a sealed JSON file; None where it is not what was written there."""
     try:
         about = json.loads(data)
-        content, stated = about["content"], about[SEAL]
+        content = about["content"]
     except (ValueError, KeyError, TypeError):
         return None
-    return content if stated == seal.hash(content) else None
+    return content if seal.fits(about, content) else None
 
 
 def seal_mapping(content: Mapping[str, Any]) -> dict[str, Any]:
