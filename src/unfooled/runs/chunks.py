@@ -88,7 +88,7 @@ class Run:
             while chunks.missing(self.chunk):
                 if self._advance(chunks, fn, model):
                     self._report(chunks)
-        spans = sorted(chunks.rows)
+        spans = chunks.spans()
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
@@ -153,12 +153,12 @@ class Run:
 
     def _report(self, chunks: _Chunks) -> None:
         if self.progress is not None:
-            self.progress(chunks.stage, sum(b - a for a, b in chunks.rows), chunks.n)
+            self.progress(chunks.stage, sum(b - a for a, b in chunks.spans()), chunks.n)
 
 
 @dataclass
 class _Chunks:
-    """The chunks of one stage that are known so far; they do not overlap."""
+    """The chunks of one stage that are known so far; starts with other chunk sizes may leave some that overlap."""
 
     folder: Folder
     stage: str
@@ -183,7 +183,7 @@ class _Chunks:
         store = self.folder.store
         files = [] if store is None else store.list(f"chunks/{self.stage}")
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
-            if b > self.n or file in self.unusable or any(a < end and start < b for start, end in self.rows):
+            if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
             found = self.folder.read_rows(file, b - a)
             if found is None:
@@ -203,10 +203,19 @@ class _Chunks:
         spans = (_span(name) for name in self.folder.claims.live() if name.startswith(prefix))
         return [span for span in spans if span is not None]
 
+    def spans(self) -> list[Span]:
+        """Return the spans of chunks that do not overlap, in order; of those that begin together the longest."""
+        end, spans = 0, []
+        for a, b in sorted(self.rows, key=lambda span: (span[0], -span[1])):
+            if a >= end:
+                spans.append((a, b))
+                end = b
+        return spans
+
     def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
         """Return the spans that are neither known nor claimed, cut into chunks."""
         start, spans = 0, []
-        for a, b in sorted([*self.rows, *claimed, (self.n, self.n)]):
+        for a, b in sorted([*self.spans(), *claimed, (self.n, self.n)]):
             spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
             start = max(start, b)
         return spans
