@@ -239,7 +239,7 @@ def test_a_process_is_told_by_its_start() -> None:
     assert replace(mine, started="0").gone
 
 
-def fit(place: Path, log: Path) -> None:
+def fit(place: Path, log: Path, gate: Any) -> None:
     def told(what: str, done: int, of: int) -> None:
         if done:
             with log.open("a") as file:
@@ -248,6 +248,7 @@ def fit(place: Path, log: Path) -> None:
 
     x, y, net = points(12, (1, 6, 6), seed=3), torch.arange(12) % 3, tiny_net(3, (1, 6, 6), seed=0)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    gate.wait(30)
     fitted(net, Batches(x, y, 4), Standard(), optimizer, epochs=4, seed=0, file=place / "net.pt", progress=told)
     torch.save(net.state_dict(), log.with_suffix(".pt"))
     os._exit(0)
@@ -255,7 +256,8 @@ def fit(place: Path, log: Path) -> None:
 
 def test_a_network_that_two_starts_want_is_trained_once(tmp_path: Path) -> None:
     logs = [tmp_path / f"{k}.txt" for k in range(2)]
-    assert run_all(fit, *((tmp_path / "networks", log) for log in logs)) == [0, 0]
+    gate = FORK.Barrier(2)
+    assert run_all(fit, *((tmp_path / "networks", log, gate) for log in logs)) == [0, 0]
     assert sorted(log.read_text() if log.exists() else "" for log in logs) == ["", "1\n2\n3\n4\n"]
     a, b = (torch.load(log.with_suffix(".pt"), weights_only=True) for log in logs)
     assert content_hash(a) == content_hash(b)
@@ -294,7 +296,7 @@ def test_hashes_differ_where_settings_do() -> None:
     [
         (1, 1.0), (1, True), ("1", 1), (None, "null"), ([1, 2], [[1], 2]), ({"a": 1, "b": 2}, {"a": 2, "b": 1}),
         (["ab", "c"], ["a", "bc"]), ({1: 2}, {"1": 2}), (torch.zeros(2), torch.zeros(1, 2)), (torch.zeros(2), [0, 0]),
-        (torch.zeros(2), torch.zeros(2, dtype=torch.int32)), ({}, []),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int32)), ({}, []), ([1, 23], [12, 3]),
     ],
 )  # fmt: skip
 def test_other_contents_have_other_hashes(a: Any, b: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.folder import discard, open_folder, started
 from unfooled.runs.records import Config
+from unfooled.runs.store import Store
 from unfooled.runs.units import Units
 from unfooled.training import Batches, Checkpoint, Standard, train
 
@@ -426,6 +428,23 @@ def test_starts_with_chunks_of_other_sizes_share_the_work(tmp_path: Path) -> Non
     done = [log.read_text().split() for log in logs]
     assert all(done)
     assert sum(map(len, done)) < 65  # looks that fall together may cost a chunk, and no more
+
+
+def test_rows_that_another_start_computes_are_left_to_it(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def compute(rows: Tensor) -> Rows:
+        made.extend(rows.tolist())
+        return {"v": rows * 2}
+
+    run = Run(tmp_path, config(0), chunk=3)
+    mine = threading.Thread(target=lambda: run.map("s", compute, 12))
+    with claims.Claims(Store(tmp_path)).claimed("chunks/s/2-7.safetensors"):
+        mine.start()
+        time.sleep(1.0)
+        assert sorted(made) == [0, 1, 7, 8, 9, 10, 11]
+    mine.join(20)
+    assert sorted(made) == list(range(12))
 
 
 @pytest.mark.parametrize("work", [*SHARED, Training()], ids=name)
