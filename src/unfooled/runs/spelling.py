@@ -1,4 +1,4 @@
-"""Names: how a value is spelled, and suggestions for a name that does not exist."""
+"""How a value is spelled in records and settings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def spelled(value: Any) -> str:
     """Write a value as its call, functions by their names: the same text in every process, where `repr` has addresses.
 
     Example:
-        >>> spelled(partial(nearest, n=2))
-        'nearest(n=2)'
+        >>> spelled(partial(sorted, reverse=True))
+        'sorted(reverse=True)'
     """
     if isinstance(value, partial):
         words = [*map(spelled, value.args), *(f"{k}={spelled(v)}" for k, v in value.keywords.items())]
