@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unfooled.core.errors import BadInput
 from unfooled.runs.files import write_whole
 
-
 R = TypeVar("R", bound=BaseModel)
 
 
