@@ -47,6 +47,7 @@ _PACKAGES = (
     "runs",
     "statistics",
     "studies",
+    "testing",
     "training",
 )
 
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         runs,
         statistics,
         studies,
+        testing,
         training,
     )
     from unfooled.attacks.ensembles.autoattack import autoattack
