@@ -72,7 +72,6 @@ def test_an_attack_without_a_row_is_checked_all_the_same() -> None:
     rows = with_new_ones({name: row for name, row in ROWS.items() if row.function is not fgsm}, "threat")
     assert rows["fgsm"].norms == (math.inf, 2.0, 1.0, 0.0)
     assert norms_of(apgd, "threat") == SMOOTH
-    assert set(with_new_ones(ROWS, "threat")) == set(ROWS)
 
 
 @pytest.mark.parametrize("kind", [Linf, L2, L1])

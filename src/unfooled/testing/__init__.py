@@ -7,7 +7,7 @@ the same checks.
 Example:
     >>> from unfooled.testing import check_distance
     >>> from unfooled.distances import linf
-    >>> check_distance(linf, triangle=True)
+    >>> check_distance(linf, metric=True)
 """
 
 from unfooled.testing.attacks import check_attack

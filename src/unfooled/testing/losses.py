@@ -28,8 +28,9 @@ def fresh_net(seed: int = 0) -> nn.Sequential:
 
 
 def fit(model: nn.Module, loss: TrainingLoss, *, epochs: int = 4, lr: float = 5e-3, **options: Any) -> list[float]:
-    """Train on the toy problem with Adam and return the mean loss of every epoch."""
+    """Train on the toy problem with Adam, in the model's dtype, and return the mean loss of every epoch."""
     x, y = brightest_third()
+    x = x.to(next(model.parameters()).dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     return [e.loss for e in train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)]
 
@@ -167,7 +168,7 @@ class _Case:
     def zero(self) -> None:
         if self.at_zero is None:
             return
-        plain, other = fresh_net(), fresh_net()
+        plain, other = fresh_net().double(), fresh_net().double()  # float32's rounding would grow from step to step
         loss = copy.deepcopy(self.at_zero)
         fit(plain, _Standard(replays_of(loss)), epochs=2)
         fit(other, loss, epochs=2)

@@ -63,7 +63,7 @@ def close(a: Tensor, b: Tensor, *, rtol: float | None = None, atol: float | None
 
 def differs_by(a: Tensor, b: Tensor) -> str:
     """Return the largest difference of two tensors of one shape, as text."""
-    return f"{float((a - b).abs().max()):.3g}"
+    return f"{float((a - b).detach().abs().max()):.3g}"
 
 
 def demand_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
