@@ -465,6 +465,17 @@ def test_chunks_do_not_matter_and_are_kept(explain: Explanation) -> None:
     assert max(model.seen) > 6
 
 
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_graph_in_any_grad_mode_of_the_caller(row: Row, mode: Callable[[], Any]) -> None:
+    net, (x, y) = conv_net(nn.ReLU), batch()
+    want = row.explain(net, x, y)
+    with mode():
+        graph = row.explain(net, x.clone(), y.clone(), create_graph=True)
+        assert graph.requires_grad
+    torch.testing.assert_close(graph.detach(), want)
+
+
 def test_no_needless_passes() -> None:
     net, (x, y) = conv_net(nn.ReLU), batch(5)
     for explain, forwards, backwards in (
