@@ -82,7 +82,6 @@ if TYPE_CHECKING:
         runs,
         statistics,
         studies,
-        testing,
         training,
     )
     from unfooled.attacks.ensembles.autoattack import autoattack
