@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unfooled import distances
 from unfooled.core.errors import BadInput
 from unfooled.distances import (
     abs_sum,
@@ -69,7 +70,7 @@ LENS = {**SHARE, "draw": draw_maps, "invariances": [*ORDER, lambda a, b: (a.mT, 
 ONE_SIDED = {**LENS, "symmetric": False}
 OF_MAPS = {"draw": draw_probabilities, "invariances": [lambda a, b: (a.flip(-1), b.flip(-1))]}
 ROWS = {
-    "linf": Row(linf, NORM),
+    "linf": Row(distances.linf, NORM),
     "l2": Row(l2, NORM),
     "l1": Row(l1, NORM),
     "l0": Row(l0, NORM),

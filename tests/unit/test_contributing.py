@@ -142,6 +142,6 @@ def test_the_explanation_runs_from_the_command_line(copy: Path) -> None:
 def test_the_loss_trains_from_the_command_line(copy: Path) -> None:
     run(
         copy, "-m", "unfooled", "train", "--data", "digits", "--loss", "toy", "--threat", "linf:0.1", "--epochs", "1",
-        "--arch", "small-cnn", "--out", "trained",
+        "--arch", "small-cnn", "--out", "trained.pt",
     )  # fmt: skip
-    assert list((copy / "trained").rglob("*.pt"))
+    assert (copy / "trained.pt").is_file()

@@ -284,7 +284,7 @@ BUDGET: list[tuple[Method, dict[str, Any], str]] = [
     (fails_with_an_error_of_its_own, {}, r"bad input \(x outside the box\) with RuntimeError instead of a ValueError"),
     (never_moves, {}, r"fools no more than chance: 0 of 40 samples, a random point [1-9]"),
     (loses_its_start, START, "loses a sample that the random point it starts from fools"),
-    (ignores_targets, {}, "hits 0 of 7 targets, at least 7 are claimed"),
+    (ignores_targets, {}, "hits 0 of 7 targets, at least 2.8 are claimed"),
     (leaves_the_threat_with_a_target, {}, "leaves the threat when it aims at a class"),
     (stops_half_way, {"optimum": 1.05}, "fools 0.00 of the samples just above the distance of a linear model"),
     (attack, {"passes": (8, 8)}, "takes 9 forwards and 8 backwards a sample, at most 8 and 8 are claimed"),
@@ -345,7 +345,7 @@ MINIMAL: list[tuple[Method, dict[str, Any], str]] = [
     (goes_too_far, {}, r"is farther than a random search for \d+ of 10 samples"),
     (finds_nothing, {}, "finds nothing for 10 of 10 samples"),
     (goes_a_little_too_far, {"optimum": 1.05}, r"misses the nearest point of a linear model of 2 classes, \(1, 6, 5\)"),
-    (misses_half_the_targets, {}, "hits 3 of 6 targets, at least 6 are claimed"),
+    (misses_half_the_targets, {"hit_rate": 1}, "hits 3 of 6 targets, at least 6 are claimed"),
     (knows_no_norm, {}, r"accepts bad input \(the norm 3\)"),
     (grows_with_the_batch, {}, "depends on the batch: chunks of 3 give another outcome"),
 ]
