@@ -47,6 +47,7 @@ _PACKAGES = (
     "runs",
     "statistics",
     "studies",
+    "testing",
     "training",
 )
 

@@ -72,17 +72,6 @@ def test_batch_and_order_do_not_matter(norm: float, targets: int | None) -> None
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-@norms
-def test_at_least_as_near_as_a_random_search(norm: float) -> None:
-    model, x, y = subject(10)
-    found = distances(model, x, y, fab(model, x, y, norm), norm)
-    threat, nearest = NORMS[norm](math.inf), torch.full_like(found, torch.inf)
-    for seed in range(300):
-        near = threat.with_eps(nearest.clamp(max=3.0)).sample(x, seed)
-        nearest = torch.minimum(nearest, distances(model, x, y, near, norm))
-    assert bool((found <= nearest + 1e-6).all())
-
-
 def test_a_target_is_the_boundary_walked_to() -> None:
     model, x = linear(6, SHAPE), interior(8, SHAPE)
     y = model(x).argmax(1)

@@ -10,31 +10,71 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import interior, linear, points, source, tiny_net
+from tests.contract.rows import Row, pairs, with_new_ones
 from torch import Tensor
 
 from unfooled.attacks.alma import alma, penalty, slope
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
+from unfooled.attacks.fab import fab
 from unfooled.attacks.fmn import fmn
+from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.pdpgd import pdpgd, proximal
+from unfooled.attacks.rays import rays
 from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 
 Minimal = Callable[..., Tensor]
-PAIRS = [
-    (ddn, 2.0),
-    (sigma_zero, 0.0),
-    *((fmn, p) for p in NORMS),
-    *((bisect, p) for p in (1.0, 2.0, math.inf)),
-    *((pdpgd, p) for p in (1.0, 2.0, math.inf)),
-    *((alma, p) for p in (1.0, 2.0)),
-]
-IDS = [f"{attack.__name__}-{norm:g}" for attack, norm in PAIRS]
-every = pytest.mark.parametrize(("attack", "norm"), PAIRS, ids=IDS)
+SMOOTH = (math.inf, 2.0, 1.0)
+COST = (40 + 10 + 2 * 20 + 2, 41)
+"""At most so many forwards and backwards for 40 steps."""
+EXACT = {"optimum": 1.005, "passes": COST, "hit_rate": 1}
+SHORT = {"steps": 30}
+EFFORT: dict[str, dict[str, Any]] = {
+    "optimum": {"steps": 200},
+    "random": {"steps": 150},
+    "targeted": {"steps": 100},
+    "passes": {"steps": 40},
+}
+"""Steps for what takes more than `SHORT` has."""
+ROWS = {
+    "ddn": Row(ddn, (2.0,), SHORT, EXACT, EFFORT),
+    "sigma_zero": Row(sigma_zero, (0.0,), SHORT, EXACT, EFFORT, keeps_start=True),
+    "fmn": Row(fmn, (math.inf, 2.0, 1.0, 0.0), SHORT, EXACT, EFFORT, keeps_start=True),
+    "bisect": Row(bisect, SMOOTH, SHORT, EXACT, EFFORT, keeps_start=True),
+    # Swings about the boundary: its last per cents are left to an attack that starts from its result.
+    "pdpgd": Row(pdpgd, SMOOTH, SHORT, {**EXACT, "optimum": 1.04}, EFFORT, keeps_start=True),
+    # Swings too, with steps of a scale that is asked for, whatever the distance.
+    "alma": Row(
+        alma,
+        (2.0, 1.0),
+        SHORT,
+        {**EXACT, "optimum": 1.15},
+        {**EFFORT, "optimum": {"steps": 500, "first": 0.02}},
+        keeps_start=True,
+    ),
+    "fab": Row(
+        fab,
+        SMOOTH,
+        {"steps": 20},
+        {"optimum": 1.01, "hit_rate": 1},
+        {"random": {"steps": 100}, "targeted": {"steps": 40}},
+        keeps_start=True,
+    ),
+    # Labels alone: targets need a start, and few queries do not beat a random search.
+    "rays": Row(rays, (math.inf,), {"steps": 100}, {"targeted": False}),
+    "hop_skip_jump": Row(
+        hop_skip_jump,
+        (math.inf, 2.0),
+        {"steps": 100},
+        {"targeted": False, "seeded": True},
+        {"random": {"steps": 400}},
+        keeps_start=True,
+    ),
+}
 SHAPE = (1, 6, 5)
 
 
@@ -42,63 +82,9 @@ def distances(model: Model, x: Tensor, y: Tensor, z: Tensor, norm: float, *, tar
     return verify(model, x, y, z, NORMS[norm](math.inf), targeted=targeted).distance
 
 
-@every
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_two_classes_linear_is_exact(attack: Minimal, norm: float, dtype: torch.dtype) -> None:
-    model, x = linear(2, SHAPE, dtype=dtype), interior(8, SHAPE, dtype=dtype)
-    y = model(x).argmax(1)
-    # alma swings about the boundary with steps of a scale that is asked for, whatever the distance.
-    z = alma(model, x, y, norm, steps=500, first=0.02) if attack is alma else attack(model, x, y, norm, steps=200)
-    assert z.dtype == dtype
-    found = distances(model, x, y, z, norm)
-    if norm == 0:
-        assert bool((found == 1).all())
-        return
-    best = model.distance(x, y, norm)
-    assert bool((found >= best * (1 - 1e-4)).all())
-    # pdpgd swings about the boundary: its last per cents are left to an attack that starts from its result.
-    slack = {pdpgd: 1.04, alma: 1.15}.get(attack, 1.005)
-    assert bool((found <= best * slack).all()), found / best
-
-
-@every
-def test_at_least_as_near_as_a_random_search(attack: Minimal, norm: float) -> None:
-    model, x = tiny_net(3, SHAPE), points(10, SHAPE, seed=2)
-    with torch.no_grad():
-        y = model(x).argmax(1)
-    found = distances(model, x, y, attack(model, x, y, norm, steps=150), norm)
-    threat = NORMS[norm](math.inf)
-    nearest = torch.full_like(found, torch.inf)
-    for seed in range(300):
-        near = threat.with_eps(nearest.clamp(max=3.0)).sample(x, seed)
-        nearest = torch.minimum(nearest, distances(model, x, y, near, norm))
-    assert bool(torch.isfinite(found).all())
-    assert bool((found <= nearest + 1e-6).all())
-
-
-@every
-def test_nothing_is_touched_and_the_batch_does_not_matter(attack: Minimal, norm: float) -> None:
-    model, x = tiny_net(3, SHAPE), points(7, SHAPE, seed=4)
-    with torch.no_grad():
-        y = model(x).argmax(1)
-    kept, state = x.clone(), torch.get_rng_state()
-    whole = attack(model, x, y, norm, steps=30)
-    assert torch.equal(x, kept)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert torch.equal(whole, attack(model, x, y, norm, steps=30))
-    order = torch.tensor([4, 0, 6, 2, 5, 1, 3])
-    parts = torch.cat([attack(model, x[r], y[r], norm, steps=30) for r in order.split(3)])
-    a, b = distances(model, x, y, whole, norm)[order], distances(model, x[order], y[order], parts, norm)
-    torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-4)
-
-
-@every
-def test_targets_are_hit(attack: Minimal, norm: float) -> None:
-    model, x = linear(4, SHAPE), interior(6, SHAPE)
-    target = (model(x).argmax(1) + 1) % 4
-    z = attack(model, x, target, norm, targeted=True, steps=100)
-    assert bool(torch.isfinite(distances(model, x, target, z, norm, targeted=True)).all())
+@pytest.mark.parametrize(("row", "norm"), pairs(with_new_ones(ROWS, "norm")))
+def test_contract(row: Row, norm: float) -> None:
+    row.check(norm)
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0])
@@ -112,32 +98,6 @@ def test_alma_sees_a_slope_towards_a_target_that_is_third(norm: float) -> None:
     found, other = (distances(model, x, third, z, norm, targeted=True) for z in (near, far))
     # Short first steps: a multiplier that is not bounded ends at 3.7 and 2.5 times the other's distance.
     assert bool((found <= {1.0: 3.2, 2.0: 1.5}[norm] * other).all()), found / other
-
-
-@every
-def test_already_wrong_stays_and_failure_returns_x(attack: Minimal, norm: float) -> None:
-    model, x = tiny_net(3, SHAPE), points(4, SHAPE)
-    with torch.no_grad():
-        y = (model(x).argmax(1) + 1) % 3
-    assert bool((distances(model, x, y, attack(model, x, y, norm, steps=5), norm) == 0).all())
-
-    def sure(z: Tensor) -> Tensor:
-        s = z.flatten(1).sum(1)
-        return torch.stack([s + 99, s * 0.5], 1)
-
-    z = attack(sure, x, torch.zeros(4, dtype=torch.int64), norm, steps=5)
-    assert torch.equal(z, x)
-
-
-@every
-def test_passes_are_what_is_claimed(attack: Minimal, norm: float) -> None:
-    x = points(3, SHAPE)
-    with torch.no_grad():
-        y = tiny_net(3, SHAPE)(x).argmax(1)
-    with counted(tiny_net(3, SHAPE)) as model:
-        attack(model, x, y, norm, steps=40)
-    assert model.backwards <= 3 * 41
-    assert model.forwards <= 3 * (40 + 10 + 2 * 20 + 2)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +164,12 @@ def test_alma_refuses_options_out_of_range(option: dict[str, Any]) -> None:
         alma(linear(2, SHAPE), interior(2, SHAPE), torch.zeros(2, dtype=torch.int64), **option)
 
 
-@pytest.mark.parametrize(("attack", "norm"), [(a, p) for a, p in PAIRS if a is not ddn], ids=IDS[1:])
-def test_a_start_is_never_lost(attack: Minimal, norm: float) -> None:
+@pytest.mark.parametrize(("row", "norm"), pairs({name: row for name, row in ROWS.items() if row.keeps_start}))
+def test_a_start_is_never_lost(row: Row, norm: float) -> None:
     model, x = tiny_net(3, SHAPE), points(8, SHAPE, seed=2)
     with torch.no_grad():
         y = model(x).argmax(1)
-    start = attack(model, x, y, norm, steps=60)
+    start = row(model, x, y, norm, steps=60)
     before = distances(model, x, y, start, norm)
-    after = distances(model, x, y, attack(model, x, y, norm, steps=8, start=start), norm)
+    after = distances(model, x, y, row(model, x, y, norm, steps=8, start=start), norm)
     assert bool((after <= before * (1 + 1e-6)).all())

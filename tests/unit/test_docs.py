@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import re
 import shlex
@@ -128,7 +128,7 @@ def test_the_command_line_page_lists_every_name() -> None:
     from unfooled.cli import catalog
     from unfooled.cli.app import app
 
-    page = (ROOT / "docs/reference/command-line.md").read_text(encoding="utf-8")
+    page = complete("reference/command-line.md")
     for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.OBJECTIVES, catalog.TRAINING, catalog.FEATURES):
         assert [name for name in table if f"`{name}`" not in page] == []
     assert [c.name for c in app.registered_commands if f"`unfooled {c.name}`" not in page] == []
@@ -164,10 +164,29 @@ def test_references_agree() -> None:
         assert cited <= entries, f"{name_of(place)} cites what the bibliography lacks"
 
 
+def complete(page: str) -> str:
+    """A page of docs/ as the site shows it."""
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    text: str = hooks.complete(page, (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    return text
+
+
+def test_pages_are_completed() -> None:
+    assert "\n::: unfooled.core.shapes\n" in complete("reference/distances.md")
+    attacks = complete("reference/attacks.md")
+    assert attacks.count("::: unfooled.attacks.pgd\n") == 1
+    assert complete("reference/command-line.md").startswith("# Command line")
+    assert complete("methods/attacks.md") == (ROOT / "docs/methods/attacks.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("family", ["attacks", "explanations", "distances", "training", "features"])
 def test_every_public_name_has_its_pages(family: str) -> None:
     package = importlib.import_module(f"unfooled.{family}")
-    reference = (ROOT / f"docs/reference/{family}.md").read_text(encoding="utf-8")
+    reference = complete(f"reference/{family}.md")
     page = {"features": "robust-features"}.get(family, family)
     methods = (ROOT / f"docs/methods/{page}.md").read_text(encoding="utf-8")
     for name in package.__all__:

@@ -47,53 +47,6 @@ NAMES = [
 every = pytest.mark.parametrize("i", range(len(NAMES)), ids=NAMES)
 
 
-class Replayed:
-    """Standard training that takes several steps on each batch."""
-
-    def __init__(self, replays: int) -> None:
-        self.replays = replays
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(model(x), y)
-
-
-@every
-@pytest.mark.parametrize("threat", [THREAT, L2(0.3)], ids=str)
-def test_loss_falls_and_nothing_else_is_touched(i: int, threat: Linf | L2) -> None:
-    model, state = fresh(), torch.get_rng_state()
-    loss = losses(threat)[i]
-    x, y = problem()
-    before = F.cross_entropy(model(x), y).item()
-    fit(model, loss, epochs=6)
-    # The clean loss: warm starts and ramps make the attack harder while the network learns.
-    assert F.cross_entropy(model(x), y).item() < 0.8 * before
-    assert not model.training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(p.requires_grad for p in model.parameters())
-
-
-@every
-def test_a_loss_leaves_inputs_mode_and_gradients_alone(i: int) -> None:
-    model, loss = fresh().train(), losses(THREAT)[i]
-    x, y = problem(12)
-    before = x.clone()
-    loss(model, x, y)
-    assert torch.equal(x, before)
-    assert not x.requires_grad
-    assert all(module.training for module in model.modules())
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-
-
-@every
-def test_eps_zero_is_standard_training(i: int) -> None:
-    loss = losses(Linf(0.0))[i]
-    plain, hardened = fresh(), fresh()
-    fit(plain, Replayed(getattr(loss, "replays", 1)), epochs=2)
-    fit(hardened, loss, epochs=2)
-    for a, b in zip(plain.parameters(), hardened.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
-
-
 @every
 def test_killed_and_resumed_training_ends_with_the_same_weights(i: int, tmp_path: Path) -> None:
     x, y = problem(80)

@@ -21,7 +21,7 @@ LEVELS = [
     ("attacks",),
     ("training", "purification", "features", "counterfactuals", "certification"),
     ("evaluation",),
-    ("studies", "report", "compat"),
+    ("studies", "report", "compat", "testing"),
     ("workflows",),
     ("cli",),
 ]

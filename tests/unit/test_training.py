@@ -7,66 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import points, tiny_net
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from unfooled.attacks import pgd
 from unfooled.core.ascent import Constant
 from unfooled.core.errors import BadInput
-from unfooled.core.threats import L2, Linf
-from unfooled.core.types import TrainingLoss
+from unfooled.core.threats import Linf
 from unfooled.evaluation.verify import verify
+from unfooled.testing.losses import fit, fresh_net
+from unfooled.testing.subjects import brightest_third
 from unfooled.training import Batches, Madry, Standard, Trades, train
 from unfooled.training.checkpoint import Checkpoint
 
-
-def problem(n: int = 96) -> tuple[Tensor, Tensor]:
-    """Three classes: which third of the picture is brightest."""
-    x = points(n, (1, 6, 6), seed=3) * 0.5
-    y = torch.arange(n) % 3
-    for i in range(n):
-        x[i, 0, 2 * y[i] : 2 * y[i] + 2] += 0.4
-    return x, y
-
-
-def fresh(seed: int = 0) -> nn.Sequential:
-    return tiny_net(3, (1, 6, 6), seed=seed)
-
-
-def fit(model: nn.Module, loss: TrainingLoss, *, epochs: int = 4, lr: float = 5e-3, **options: object) -> list[float]:
-    x, y = problem()
-    optimizer = torch.optim.Adam(model.parameters(), lr)
-    steps = train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)  # type: ignore[arg-type]
-    return [epoch.loss for epoch in steps]
-
-
+problem, fresh = brightest_third, fresh_net
 THREAT = Linf(0.05)
-LOSSES = [
-    Standard(),
-    Standard(0.1),
-    Madry(THREAT, steps=3),
-    Madry(L2(0.3), steps=2, clean=0.5),
-    Trades(THREAT, steps=3),
-]
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_loss_falls_and_nothing_else_is_touched(loss: TrainingLoss) -> None:
-    model, state = fresh(), torch.get_rng_state()
-    losses = fit(model, loss, epochs=6)
-    assert losses[-1] < 0.8 * losses[0]
-    assert not model.training
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(p.requires_grad for p in model.parameters())
-
-
-@pytest.mark.parametrize("loss", [Madry(Linf(0.0), steps=2), Trades(Linf(0.0), steps=2)], ids=["madry", "trades"])
-def test_eps_zero_is_standard_training(loss: TrainingLoss) -> None:
-    plain, hardened = fresh(), fresh()
-    fit(plain, Standard(), epochs=2)
-    fit(hardened, loss, epochs=2)
-    for a, b in zip(plain.parameters(), hardened.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_trades_is_the_formula() -> None:

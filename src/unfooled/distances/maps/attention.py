@@ -133,6 +133,7 @@ def centroid(a: Tensor) -> Tensor:
 
 def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
     """Distance of the centres of mass as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
+    check_pair(a, b)
     return (centroid(a) - centroid(b)).norm(dim=1) / 2**0.5
 
 

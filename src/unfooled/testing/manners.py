@@ -1,0 +1,158 @@
+"""What an attack leaves alone, and what its points do not depend on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.threats import Threat
+from unfooled.testing.case import EPS, Case, N, takes
+from unfooled.testing.promises import Snapshot, close, demand_refusal, differs_by
+from unfooled.testing.subjects import linear, points, seeded_generator, unshaken
+
+
+def inside(case: Case) -> None:
+    """Check that the points are inside the ball and the box, and like x."""
+    for dtype in (torch.float32, torch.float64):
+        net, x, y, threat = case.setting(dtype)
+        z = case.run(net, x, y, threat)
+        case.demand(isinstance(z, Tensor), f"returns a {type(z).__name__} instead of a tensor", threat)
+        for what in ("shape", "dtype", "device"):
+            got, want = getattr(z, what), getattr(x, what)
+            case.demand(got == want, f"returns another {what} than x's: {got} instead of {want}", threat)
+        case.demand(not z.requires_grad, "returns points that still require a gradient: detach them", threat)
+        case.demand(z.isfinite().all(), f"returns NaN or infinite values, {dtype}", threat)
+        low, high = threat.box.low, threat.box.high
+        span = f"[{float(z.min()):.4g}, {float(z.max()):.4g}]"
+        case.demand(low <= z.min() and z.max() <= high, f"leaves the box: its points lie in {span}", threat)
+        out = ~case.judge(net, x, y, z, threat).inside
+        far = float(threat.size(z - x).max())
+        case.demand(
+            not out.any(), f"leaves the ball: {int(out.sum())} of {N} points, the farthest at {far:.6g}", threat
+        )
+
+
+def untouched(case: Case) -> None:
+    """Check that inputs, model and generators are left alone."""
+    net, x, y, threat = case.setting()
+    eps = torch.full((N,), EPS[case.norm], dtype=x.dtype, device=x.device)
+    x.requires_grad_()
+    first, *_ = parameters = list(net.parameters())
+    first.requires_grad_(False)
+    for p in parameters:
+        p.grad = torch.full_like(p, 7)
+    net[1].train()  # a ReLU, which is the same in either mode
+    generator = seeded_generator(3)
+    options: dict[str, Any] = {"generator": generator} if takes(case.attack, "generator") else {}
+    state = generator.get_state()
+    before = Snapshot(net, x=x, y=y, eps=eps)
+    z = case.run(net, x, y, threat.with_eps(eps), **options)
+    before.demand_unchanged(case.attack, str(threat))
+    case.demand(z.data_ptr() != x.data_ptr(), "returns the memory of x itself: return a copy", threat)
+    case.demand(
+        torch.equal(generator.get_state(), state),
+        "advances the generator that it was handed: take its seed alone (core.rng), so that no sample depends on "
+        "the others",
+        threat,
+    )
+
+
+def seed(case: Case) -> None:
+    """Check that the same seed gives the same bits, and another seed other points where that is claimed."""
+    net, x, y, threat = case.setting()
+    z = case.run(net, x, y, threat, seed=1)
+    case.demand(torch.equal(z, case.run(net, x, y, threat, seed=1)), "gives other points for the same seed", threat)
+    if case.claims.seeded:
+        other = case.run(net, x, y, threat, seed=2)
+        case.demand(not torch.equal(z, other), "gives the same points for another seed", threat)
+
+
+def batch(case: Case) -> None:
+    """Check that who is fooled depends neither on the order nor on the size of the batch."""
+    net, x, y, threat = case.setting()
+    want = case.outcome(net, x, y, case.run(net, x, y, threat), threat)
+    order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
+    z = case.run(net, x[order], y[order], threat)[order.argsort()]
+    case.demand(case.same(case.outcome(net, x, y, z, threat), want), "depends on the order of the batch", threat)
+    z = torch.cat([case.run(net, x[r], y[r], threat) for r in order.split(3)])[order.argsort()]
+    case.demand(
+        case.same(case.outcome(net, x, y, z, threat), want),
+        "depends on the batch: chunks of 3 give another outcome than the whole",
+        threat,
+    )
+    if takes(case.attack, "batch"):
+        z = case.run(net, x, y, threat, batch=3)
+        case.demand(case.same(case.outcome(net, x, y, z, threat), want), "gives another outcome with batch=3", threat)
+
+
+def alone(case: Case) -> None:
+    """Check that a sample is treated alone as in a batch."""
+    net, x, y, threat = case.setting()
+    z = case.run(net, x, y, threat)
+    distance = case.outcome(net, x, y, z, threat)
+    for i in (0, 3, N - 1):
+        one = case.run(net, x[i : i + 1], y[i : i + 1], threat)
+        if case.claims.minimal:
+            near = case.outcome(net, x[i : i + 1], y[i : i + 1], one, threat)
+            kept, apart = case.same(near, distance[i : i + 1]), differs_by(near, distance[i : i + 1])
+        else:
+            kept, apart = close(one[0], z[i]), differs_by(one[0], z[i])
+        case.demand(kept, f"gives sample {i} alone another point than in a batch, by {apart}", threat)
+
+
+def radii(case: Case) -> None:
+    """Check that one eps a sample equals each eps alone."""
+    if case.claims.minimal:
+        return
+    net, x, y, threat = case.setting()
+    eps = torch.linspace(0.2, 2.5, N, dtype=x.dtype, device=x.device) * EPS[case.norm]
+    eps = eps.round() if case.norm == 0 else eps
+    z = case.run(net, x, y, threat.with_eps(eps))
+    for i in range(N):
+        one = case.run(net, x[i : i + 1], y[i : i + 1], threat.with_eps(float(eps[i])))
+        case.demand(
+            close(one[0], z[i]),
+            f"treats one eps a sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
+            threat.with_eps(float(eps[i])),
+        )
+
+
+def already(case: Case) -> None:
+    """Check what becomes of samples that nothing fools, or that are wrong already."""
+    net, x, y, threat = case.setting()
+    for model, label, what in (
+        (unshaken, torch.zeros_like(y), "that nothing fools"),
+        (net, (net(x).detach().argmax(1) + 1) % 3, "that are wrong already"),
+    ):
+        z = case.run(model, x, label, threat)
+        if case.claims.minimal:
+            case.demand(torch.equal(z, x), f"does not return x itself for samples {what}", threat)
+        else:
+            inside = case.judge(model, x, label, z, threat).inside.all()
+            case.demand(inside, f"leaves the threat for samples {what}", threat)
+
+
+def refusals(case: Case) -> None:
+    """Check that bad input raises ValueError."""
+    shape = (3, 4)
+    model, x, y = linear(3, shape), points(4, shape), torch.tensor([0, 1, 2, 0])
+    threat, nan = NORMS[case.norm](EPS[case.norm]), torch.full_like(x, torch.nan)
+    bad: list[tuple[str, Tensor, Tensor, Threat]] = [
+        ("x outside the box", x * 255, y, threat),
+        ("NaN in x", torch.cat([x[:2], nan[2:]]), y, threat),
+        ("no samples", x[:0], y[:0], threat),
+        ("a label above the last class", x, y + 1, threat),
+        ("a negative label", x, y - 1, threat),
+        ("fewer labels than samples", x, y[:3], threat),
+        ("labels that are no int64", x, y.float(), threat),
+    ]
+    if not case.claims.minimal:
+        bad.append(("3 values of eps for 4 samples", x, y, threat.with_eps(torch.ones(3))))
+    for what, samples, labels, allowed in bad:
+        demand_refusal(partial(case.run, model, samples, labels, allowed), case.attack, what)
+    if case.claims.minimal:
+        demand_refusal(partial(case.attack, model, x, y, 3.0), case.attack, "the norm 3")

@@ -1,0 +1,131 @@
+"""What an attack is able to do: better than chance, its targets, a linear model's boundary, within its passes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.model.modes import counted
+from unfooled.testing.case import SHAPE, Case
+from unfooled.testing.subjects import interior, linear, points
+
+SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (2, (6,)),
+    (3, (3, 7)),
+    (4, (2, 3, 4)),
+    (10, (2, 2, 2, 3)),
+    (100, (2, 3, 4)),
+)
+"""Classes and sample shapes of the linear models."""
+
+
+def random(case: Case) -> None:
+    """Check that the attack beats a random point of the threat, or a random search for the nearest one."""
+    net, _, _, threat = case.setting()
+    n = 10 if case.claims.minimal else 40
+    x = points(n, SHAPE, dtype=torch.float64, seed=5).to(case.claims.device)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    found = case.judge(net, x, y, case.run(net, x, y, threat), threat)
+    if not case.claims.minimal:
+        luck = case.judge(net, x, y, threat.sample(x), threat).success
+        fooled = found.success
+        counts = f"{int(fooled.sum())} of {n} samples, a random point {int(luck.sum())}"
+        case.demand(fooled.sum() > luck.sum(), f"fools no more than chance: {counts}", threat)
+        kept = not case.claims.random_start or (fooled | ~luck).all()
+        case.demand(kept, "loses a sample that the random point it starts from fools", threat)
+        return
+    nearest = torch.full_like(found.distance, torch.inf)
+    for seed in range(300):
+        near = threat.with_eps(nearest.clamp(max=3.0)).sample(x, seed)
+        with torch.no_grad():
+            hit = net(near).argmax(1) != y
+        nearest = torch.minimum(nearest, threat.size(near - x).masked_fill(~hit, torch.inf))
+    case.demand(found.distance.isfinite().all(), f"finds nothing for {int((~found.success).sum())} of {n} samples")
+    far = found.distance > nearest + 1e-6
+    case.demand(not far.any(), f"is farther than a random search for {int(far.sum())} of {n} samples")
+
+
+def targeted(case: Case) -> None:
+    """Check that targets are hit."""
+    if not case.claims.targeted:
+        return
+    if case.claims.minimal:
+        model, x = linear(4, SHAPE).to(case.claims.device), interior(6, SHAPE).to(case.claims.device)
+        target, wide = (model(x).argmax(1) + 1) % 4, NORMS[case.norm](math.inf)
+    else:
+        model, x, _, threat = case.setting()  # type: ignore[assignment]
+        target, wide = model(x).topk(2).indices[:, 1], threat.scaled(4)
+    z = case.run(model, x, target, wide, targeted=True)
+    verdict = case.judge(model, x, target, z, wide, targeted=True)
+    case.demand(verdict.inside.all(), "leaves the threat when it aims at a class", wide)
+    hit, least = int((verdict.prediction == target).sum()), case.claims.hit_rate * len(x)
+    case.demand(hit >= least - 1e-9, f"hits {hit} of {len(x)} targets, at least {least:g} are claimed", wide)
+
+
+def optimum(case: Case) -> None:
+    """Check that a linear model's boundary is reached, and nothing is fooled before it."""
+    if case.claims.optimum is None:
+        return
+    if case.claims.minimal:
+        for dtype in (torch.float32, torch.float64):
+            _optimum_of(case, 2, SHAPE, 0.0, dtype)
+    elif case.norm == 0:
+        for gap in (0.1, 0.4, 0.8, 1.2):  # boundaries that are several entries away
+            _optimum_of(case, 2, (8,), gap, torch.float64)
+    else:
+        for k, shape in SIZES:
+            if k >= case.claims.fewest_classes:
+                _optimum_of(case, k, shape, 0.0, torch.float32)
+
+
+def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: torch.dtype) -> None:
+    """Check one linear model.
+
+    Two classes come close: the loss then rises all the way to the boundary, and every gradient leads there.
+    """
+    factor = case.claims.optimum or 1.0
+    n = 8 if case.claims.minimal else 12
+    model, x = linear(k, shape, dtype=dtype, rivals=2), interior(n, shape, dtype=dtype).to(case.claims.device)
+    model.bias[0] += gap
+    model = model.to(case.claims.device)
+    y = model(x).argmax(1)
+    best, what = model.distance(x, y, case.norm), f"a linear model of {k} classes, {shape}, {dtype}"
+    if case.claims.minimal:
+        z = case.run(model, x, y, NORMS[case.norm](math.inf))
+        ratio = case.judge(model, x, y, z, NORMS[case.norm](math.inf)).distance / best
+        case.demand(
+            (ratio >= 1 - 1e-4).all() and (ratio <= factor).all(),
+            f"misses the nearest point of {what}, by up to {float(ratio.max()):.4g} times the distance",
+        )
+        return
+    count = case.norm == 0  # entries: exactly as many, and one fewer
+    for threat, broken in (
+        (NORMS[case.norm](best if count else factor * best), True),
+        (NORMS[case.norm](best - 1 if count else 0.95 * best), False),
+    ):
+        verdict = case.judge(model, x, y, case.run(model, x, y, threat), threat)
+        share = f"{float(verdict.success.double().mean()):.2f}"
+        case.demand(verdict.inside.all(), f"leaves the threat of {what}")
+        side = "above" if broken else "below"
+        case.demand(
+            (verdict.success == broken).all(), f"fools {share} of the samples just {side} the distance of {what}"
+        )
+
+
+def passes(case: Case) -> None:
+    """Check that the claimed passes are not exceeded."""
+    if case.claims.passes is None:
+        return
+    net, x, y, threat = case.setting()
+    x, y = x[:-1], y[:-1]  # those that are right
+    with counted(net) as model:
+        case.run(model, x, y, threat.scaled(0 if case.norm == 0 else 1e-5))
+    most, n = case.claims.passes, len(x)
+    case.demand(
+        model.forwards <= most[0] * n and model.backwards <= most[1] * n,
+        f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards a sample, "
+        f"at most {most[0]} and {most[1]} are claimed",
+    )

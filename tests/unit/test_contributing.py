@@ -1,0 +1,147 @@
+"""The steps of CONTRIBUTING.md lead somewhere: each is followed, block by block, on a copy of the package."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECTIONS = ("Add an attack", "Add an explanation", "Add a distance", "Add a training loss")
+FENCE = re.compile(r"^( *)```\w*\n\1# (?P<file>[\w./]+\.py)(?:, in (?P<table>\w+))?\n(?P<text>.*?)^\1```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A step: the text of a new file, a line for an existing one, or a row for a table in it (or a list)."""
+
+    file: str
+    table: str | None
+    text: str
+
+
+def section(title: str) -> str:
+    """The text of a section of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n")[1].partition("\n## ")[0]
+
+
+def blocks(title: str) -> list[Block]:
+    """The steps of a section, in their order."""
+    return [
+        Block(found["file"], found["table"], textwrap.dedent(found["text"])) for found in FENCE.finditer(section(title))
+    ]
+
+
+def apply(block: Block, root: Path) -> None:
+    """Follow one step in a copy."""
+    path = root / block.file
+    if block.table is not None:
+        opening = re.compile(rf"^{block.table}\b[^\n]*= [\[{{]\n", re.M)
+        text, n = opening.subn(
+            lambda found: found[0] + textwrap.indent(block.text, "    "), path.read_text(encoding="utf-8")
+        )
+        assert n == 1, f"{block.file} has no table {block.table}"
+        path.write_text(text, encoding="utf-8")
+    elif path.exists():
+        imports = path.read_text(encoding="utf-8").partition("\n__all__")
+        path.write_text(imports[0].rstrip() + "\n" + block.text + "\n" + imports[1] + imports[2], encoding="utf-8")
+    else:
+        path.write_text(block.text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and the contract tests, with all toys added, and a network as a file."""
+    root = tmp_path_factory.mktemp("contributing")
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(ROOT / "src", root / "src", ignore=ignore)
+    shutil.copytree(ROOT / "tests", root / "tests", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for title in SECTIONS:
+        for block in blocks(title):
+            apply(block, root)
+    (root / "net.py").write_text(
+        "import torch\nfrom unfooled.models import SmallCnn\n\n\ndef make():\n"
+        "    torch.manual_seed(0)\n    return SmallCnn(width=4).eval()\n"
+    )
+    return root
+
+
+def run(root: Path, *words: str) -> str:
+    """Run Python in the copy, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root / "src"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_method_touches_five_files(title: str) -> None:
+    steps = blocks(title)
+    new = [block.file for block in steps if not (ROOT / block.file).exists()]
+    assert len(new) == 1
+    assert len(steps) == 4
+    prose = re.sub(r"```.*?```", "", section(title), flags=re.S)
+    numbered = re.findall(r"^\d\. ", prose, re.M)
+    pages = re.findall(r"^4\. .*`(docs/methods/[\w-]+\.md)`", prose, re.M)
+    assert len(numbered) == 5
+    assert len(pages) == 1
+    assert (ROOT / pages[0]).is_file()
+    assert len({block.file for block in steps} | {pages[0], "CHANGELOG.md"}) == 5
+
+
+def test_every_block_is_a_step_of_a_section() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = list(FENCE.finditer(text))
+    assert len(found) == sum(len(blocks(title)) for title in SECTIONS) == 16
+    with pytest.raises(AssertionError, match="has no table NOTHING"):
+        apply(Block("pyproject.toml", "NOTHING", "x"), ROOT)
+
+
+def test_the_contracts_are_checked_as_soon_as_a_method_is_exported(copy: Path) -> None:
+    files = ["test_attacks.py", "test_explanations.py", "test_distances.py", "test_training_losses.py"]
+    told = run(
+        copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "toy or Toy", "-v",
+        *[f"tests/contract/{name}" for name in files],
+    )  # fmt: skip
+    for name in (
+        "test_contract[toy-inf]",
+        "test_contract[toy-0]",
+        "test_contract[toy]",
+        "test_contract[Toy-linf:0.05]",
+    ):
+        assert f"{name} PASSED" in told, told
+
+
+def test_the_attack_runs_from_the_command_line(copy: Path) -> None:
+    base = ["-m", "unfooled", "attack", "--model", "net.py:make", "--data", "digits", "--n", "20", "--attack", "toy"]
+    told = run(copy, *base, "--threat", "linf:0.1", "--out", "toy.npz")
+    assert "robust accuracy" in told
+    assert (copy / "toy.npz").is_file()
+
+
+def test_the_explanation_runs_from_the_command_line(copy: Path) -> None:
+    run(copy, "-m", "unfooled", "explain", "--model", "net.py:make", "--data", "digits", "--n", "4", "--method", "toy")
+    assert (copy / "explanations" / "maps.npz").is_file()
+
+
+def test_the_loss_trains_from_the_command_line(copy: Path) -> None:
+    run(
+        copy, "-m", "unfooled", "train", "--data", "digits", "--loss", "toy", "--threat", "linf:0.1", "--epochs", "1",
+        "--arch", "small-cnn", "--out", "trained.pt",
+    )  # fmt: skip
+    assert (copy / "trained.pt").is_file()
