@@ -129,4 +129,4 @@ def fooling(
 
 
 Attack = Callable[..., Tensor]
-"""A budget attack with its options bound; see `BudgetAttack`."""
+"""A budget attack that is handed in, options bound; it may take fewer keywords than `BudgetAttack`."""

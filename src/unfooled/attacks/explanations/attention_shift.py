@@ -169,10 +169,10 @@ class _Guided:
         """Return the gradient of value plus weighted shift with respect to z, each part taken once."""
         (g,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
         (h,) = torch.autograd.grad(shift.sum(), z, allow_unused=True)
-        if h is None:
-            return g
-        scale = flat(g).abs().sum(1) / flat(h).abs().sum(1) if self.scaled else torch.ones_like(value)
-        return g + per_sample(torch.where(scale.isfinite(), self.weight * scale, 0), z) * h
+        if h is not None:
+            scale = flat(g).abs().sum(1) / flat(h).abs().sum(1) if self.scaled else torch.ones_like(value)
+            g = g + per_sample(torch.where(scale.isfinite(), self.weight * scale, 0), z) * h
+        return g
 
 
 def attended(attend: Explain, model: Model, z: Tensor, y: Tensor) -> tuple[Tensor, Any]:

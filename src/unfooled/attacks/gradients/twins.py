@@ -24,7 +24,7 @@ from unfooled.attacks.restarts import check_restarts, repeat
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import checked_once, logits_at
+from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Linf, Threat
@@ -169,7 +169,7 @@ def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int,
     twin.eval()
 
 
-def transfer(surrogate: Model, attack: BudgetAttack | None = None, *, proposals: int = 1) -> BudgetAttack:
+def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:
     """Turn an attack on one model into an attack on another.
 
     Args:
@@ -187,7 +187,7 @@ def transfer(surrogate: Model, attack: BudgetAttack | None = None, *, proposals:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
     """
     check_restarts(proposals)
-    bound = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
+    bound: Attack = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
 
     def run(
         model: Model,
