@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from unfooled.core.threats import L2
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.files import write_whole
 from unfooled.studies.robust_features.sets import Scale, Task
 from unfooled.studies.robust_features.study import study

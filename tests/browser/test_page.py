@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.report_runs import fabricate, judged, reasons
+from tests.unit.report_runs import attention, fabricate, judged, reasons
 
 from unfooled.report import render
+from unfooled.report.study_page import render_study
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
@@ -62,6 +63,23 @@ def browse(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+def study(folder: Path) -> Path:
+    """A study's folder: long names, wide tables, a claim of each verdict."""
+    claims = [
+        {"claim": LONG, "source": LONG, "verdict": v, "value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+        for v in ("holds", "fails", "undecided")
+    ]
+    found = {
+        "study": "made-up", "title": LONG, "scale": "small", "seeds": [0, 1], "seconds": 7.0,
+        "environment": {"a": LONG}, "claims": claims,
+        "tables": {"A table": [{f"column {k}": "words " * (k + 1) for k in range(12)}]},
+        "notes": [LONG], "pictures": [], "command": f"unfooled study {LONG}", "created": "2026-05-03T14:22:05+00:00",
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(found))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
@@ -73,11 +91,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         reasons=reasons(),
         threat="l2:0.5",
         noise_unit="of the range of the inputs",
+        attention=attention(),
     )
     fabricate(folder / "c", shape=(30,), classes=30, examples=2)
     fabricate(folder / "d", examples=2, title="d", reasons=reasons(attack=0.4), **judged("OVERSTATED", because=LONG))
     fabricate(folder / "e", examples=2, title="e", **judged("NOT EVALUABLE", threat="linf:8/255"))
     return {
+        "study": render_study(study(folder / "study")),
         "one": render([folder / "a"], folder / "one.html"),
         "two": render([folder / "a", folder / "b"], folder / "two.html"),
         "bars": render([folder / "c"], folder / "bars.html"),
@@ -103,10 +123,10 @@ def test_nothing_overflows_at_any_width(pages: dict[str, Path], tmp_path: Path) 
         assert not one["small"], (name, one)
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize("name", ["one", "two", "study"])
 def test_no_errors_and_the_script_runs(pages: dict[str, Path], name: str, tmp_path: Path) -> None:
     dom, console = browse(pages[name], tmp_path / "profile")
     assert console == []
     buttons = re.findall(r"<button[^>]*>", dom)
-    assert len(buttons) == {"one": 1, "two": 2}[name]
+    assert len(buttons) == {"one": 1, "two": 2, "study": 1}[name]
     assert not any("hidden" in button for button in buttons)  # its policy lets the page's own script run

@@ -10,11 +10,11 @@ import torch
 from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
-from unfooled.attacks.hop_skip_jump import hop_skip_jump
-from unfooled.attacks.rays import rays
+from unfooled.attacks import hop_skip_jump, labels_only, rays
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import counted
+from unfooled.core.threats import L2, Box, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 
@@ -143,3 +143,22 @@ def test_what_they_do_not_know_is_refused() -> None:
             attack(model, x, y, norm, start=x[:1])
         with pytest.raises(BadInput, match="at least 1"):
             attack(model, x, y, norm, steps=0)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.6), L2(2.0)], ids=str)
+def test_labels_alone_lead_to_a_target_inside_the_threat(threat: Threat) -> None:
+    model, x = linear(2, SHAPE), interior(6, SHAPE)
+    goal = 1 - model(x).argmax(1)
+    z = labels_only(labels_of(model, 2), x, goal, threat, targeted=True, steps=600)
+    verdict = verify(model, x, goal, z, threat, targeted=True)
+    assert bool(verdict.inside.all())
+    assert bool(verdict.success.all())
+
+
+def test_a_search_by_labels_works_in_the_unit_box() -> None:
+    model, x = linear(2, SHAPE), interior(6, SHAPE)
+    y = model(x).argmax(1)
+    with pytest.raises(BadInput, match=r"outside \[0, 1\]"):
+        labels_only(labels_of(model, 2), 2 * x - 1, y, Linf(0.1, box=Box(-1, 1)), steps=10)
+    with pytest.raises(BadInput, match="steps is 0"):
+        labels_only(labels_of(model, 2), x, y, Linf(0.1), steps=0)

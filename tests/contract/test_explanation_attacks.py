@@ -48,7 +48,7 @@ Explanation = Callable[..., Tensor]
 EXPLANATIONS: dict[str, Explanation] = {
     "saliency": saliency,
     "input_x_gradient": input_x_gradient,
-    "smooth_grad": partial(smooth_grad, samples=4, seed=3),
+    "smooth_grad": partial(smooth_grad, samples=4, noise_seed=3),
     "integrated_gradients": partial(integrated_gradients, steps=4),
     "grad_cam": partial(grad_cam, layer="4", relu=False),
 }

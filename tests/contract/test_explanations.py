@@ -47,8 +47,8 @@ GRADIENTS: dict[str, Explanation] = {
     "one_graph": partial(integrated_gradients, steps=3, one_graph=True),
     "path_of_the_loss": partial(integrated_gradients, steps=3, rule=right, score=cross_entropy),
     "log_probability": partial(saliency, score=log_probability),
-    "smooth_grad": partial(smooth_grad, samples=3, seed=5),
-    "smooth_integrated": partial(smooth_grad, samples=2, seed=5, explain=partial(integrated_gradients, steps=2)),
+    "smooth_grad": partial(smooth_grad, samples=3, noise_seed=5),
+    "smooth_integrated": partial(smooth_grad, samples=2, noise_seed=5, explain=partial(integrated_gradients, steps=2)),
 }
 EXPLANATIONS = GRADIENTS | {
     "grad_cam": partial(grad_cam, relu=False),
@@ -305,8 +305,8 @@ def test_noise_belongs_to_the_sample_and_the_seed() -> None:
     explain = partial(smooth_grad, net, samples=2)
     torch.testing.assert_close(explain(x, y)[1:2], explain(x[1:2], y[1:2]))
     assert (explain(x, y, generator=seed_of(1)) - explain(x, y)).abs().max() > 1e-6
-    per_row = explain(x, y, seed=torch.tensor([3, 4, 5]))
-    torch.testing.assert_close(per_row[2:], explain(x[2:], y[2:], seed=5))
+    per_row = explain(x, y, noise_seed=torch.tensor([3, 4, 5]))
+    torch.testing.assert_close(per_row[2:], explain(x[2:], y[2:], noise_seed=5))
 
 
 # Derivatives of maps
@@ -655,7 +655,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(BadInput, match="sigma is -1"):
         smooth_grad(net, x, y, sigma=-1)
     with pytest.raises(BadInput, match="seed has shape"):
-        smooth_grad(net, x, y, seed=torch.zeros(2, dtype=torch.int64))
+        smooth_grad(net, x, y, noise_seed=torch.zeros(2, dtype=torch.int64))
 
 
 def test_grad_cam_without_a_spatial_layer() -> None:

@@ -19,7 +19,14 @@ from safetensors.torch import save_file
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
 from unfooled.evaluation.checks.table import Finding
-from unfooled.evaluation.explanations.records import Movement, ReasonExample, ReasonPoint, Reasons
+from unfooled.evaluation.explanations.records import (
+    Attention,
+    AttentionExample,
+    Movement,
+    ReasonExample,
+    ReasonPoint,
+    Reasons,
+)
 from unfooled.runs.records import Environment, Passes, write_record
 from unfooled.statistics.intervals import Estimate, Mean
 
@@ -203,6 +210,24 @@ def reasons(*, n: int = 32, eps: float = 0.3, attack: float = 0.9, cases: int = 
     return Reasons(**(found | changes))
 
 
+def attention(*, n: int = 120, cases: int = 3, far: float = 0.3) -> Attention:
+    """Attention of n samples, two fifths of them fooled; some completenesses lie beyond any axis."""
+    g = torch.Generator().manual_seed(n)
+    complete, distance = (0.5 + 0.4 * torch.randn(n, generator=g), far * (1 + 0.6 * torch.randn(n, generator=g)).abs())
+    fooled = torch.rand(n, generator=g) < 0.4
+    points = list(zip(complete.tolist(), distance.tolist(), fooled.tolist(), strict=True))
+    gallery = [
+        AttentionExample(
+            index=7 * k, label=k, fooled=k % 2 == 0, complete=0.4, js=0.1, start=(0.5, 0.4), end=(0.3, 0.7)
+        )
+        for k in range(cases)
+    ]
+    level = Mean(value=-0.3, low=-0.45, high=-0.12, n=n)
+    return Attention(
+        n=n + 10, cells=(7, 7), points=points, undefined=3, unreached=7, correlation=level, gallery=gallery
+    )
+
+
 def fabricate(
     folder: Path, *, shape: tuple[int, ...] = (1, 28, 28), signed: bool = True, seed: int = 0, **changes: Any
 ) -> Summary:
@@ -223,6 +248,11 @@ def fabricate(
         size = (len(found.reasons.gallery), *shape)
         tensors = {name: torch.rand(size, generator=g) for name in ("x", "x_adv", "before", "after")}
         save_file(tensors, str(folder / "reasons.safetensors"))
+    if found.attention is not None and found.attention.gallery:
+        rows = len(found.attention.gallery)
+        tensors = {name: torch.rand((rows, *shape), generator=g) for name in ("x", "x_adv")}
+        tensors |= {name: torch.rand((rows, *found.attention.cells), generator=g) for name in ("before", "after")}
+        save_file(tensors, str(folder / "attention.safetensors"))
     return found
 
 

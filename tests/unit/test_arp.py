@@ -18,6 +18,7 @@ from unfooled.core.model.modes import counted
 from unfooled.core.threats import Linf
 from unfooled.explanations import attention, attention_scores
 from unfooled.explanations.masks import fill_blur, fill_mean, fill_noise
+from unfooled.runs.spelling import spelled
 from unfooled.training import (
     Arp,
     ArpPublished,
@@ -266,7 +267,8 @@ def test_its_name_has_no_addresses_and_tells_options_apart() -> None:
     one, two = str(arp(Linf(0.1))), str(arp(Linf(0.1), base="trades", rectify=0.2))
     assert "0x" not in one + two
     assert one != two
-    assert one == str(arp(Linf(0.1)))
+    assert one == str(arp(Linf(0.1))) == spelled(arp(Linf(0.1)))
+    assert one.startswith("Arp(attack=worst_points(loss=cross_entropy, steps=7, rule=Constant(size=0.25)), base=advers")
 
 
 def test_notes_are_means_over_samples() -> None:
@@ -291,7 +293,7 @@ def test_rounds_end_on_a_map_that_never_moves(rounds: int) -> None:
 
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     done = iou_rounds(model, x, y, optimizer, loss=ce, attack=attack, attend=attention, rounds=rounds)
-    assert done.kept == (1.0,) * (rounds + 1)
+    assert done.attacked == (1.0,) * (rounds + 1)
     assert calls == [4] * (rounds + 1)
     assert len(done.losses) == rounds + 1
     assert model.training
@@ -315,7 +317,7 @@ def test_samples_whose_attention_moved_leave() -> None:
     done = iou_rounds(
         model, x, y, torch.optim.SGD(model.parameters(), 0.01), loss=ce, attack=attack, attend=attend, rounds=2
     )
-    assert done.kept == (1.0, 0.5, 0.5)
+    assert done.attacked == (1.0, 0.5, 0.5)
 
 
 def test_bad_input_is_named() -> None:

@@ -17,7 +17,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Linf
 from unfooled.distances import js
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.studies.attention import defence as defence
 from unfooled.studies.attention import statistics as st

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unfooled.attacks import pgd
 from unfooled.core.errors import BadInput
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.statistics import intervals
 from unfooled.studies.attribution_robustness import study as study

@@ -226,15 +226,15 @@ def test_warm_starts_make_few_steps_stronger() -> None:
 
 def test_memory_survives_a_round_trip() -> None:
     x, memory = points(5, (1, 6, 6)), Starts()
-    memory.keep(x, x + 0.01)
+    memory.store(x, x + 0.01)
     other = Starts()
     other.restore(memory.state())
     assert torch.equal(other.start(x, x, THREAT), memory.start(x, x, THREAT))
     other.restore({})
     assert len(other) == 0
     carried = Carried()
-    carried.keep(torch.full((4, 2), 0.1))
-    carried.keep(torch.full((2, 2), 0.2))
+    carried.store(torch.full((4, 2), 0.1))
+    carried.store(torch.full((2, 2), 0.2))
     assert carried.state()["delta"][:, 0].tolist() == pytest.approx([0.2, 0.2, 0.1, 0.1])
 
 

@@ -19,7 +19,7 @@ from unfooled.attacks import pgd
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.features import groups
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.statistics import intervals
 from unfooled.studies.common import radii

@@ -98,9 +98,10 @@ def test_augmented_losses_follow_the_progress_of_the_one_inside() -> None:
 
 
 def test_names_are_the_same_in_every_process(tmp_path: Path) -> None:
-    assert str(GroupWorst(groups)) == "GroupWorst(groups, cross_entropy)"
-    assert str(GroupWorst(partial(groups, seed=1))) == "GroupWorst(groups(seed=1), cross_entropy)"
-    assert str(Augmented(half_normal_noise)) == "Augmented(half_normal_noise, Standard(smoothing=0.0))"
+    assert str(GroupWorst(groups)) == "GroupWorst(groups=groups, inner=cross_entropy)"
+    assert str(GroupWorst(partial(groups, seed=1))) == "GroupWorst(groups=groups(seed=1), inner=cross_entropy)"
+    text = "Augmented(change=half_normal_noise, base=Standard(smoothing=0.0))"
+    assert str(Augmented(half_normal_noise)) == text
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     keep = Checkpoint(tmp_path / "a.pt", settings={"loss": str(GroupWorst(groups))})

@@ -180,7 +180,7 @@ def test_a_bare_pickle_is_refused_by_what_it_imports(tmp_path: Path) -> None:
 
 def test_a_whole_module_loads_where_it_is_trusted(tmp_path: Path, net: SmallCnn) -> None:
     torch.save(net, tmp_path / "whole.pt")
-    with pytest.raises(BadInput, match=r"may run unfooled\.models\.small_cnn\.SmallCnn"):
+    with pytest.raises(BadInput, match=r"may run unfooled\.models\.nets\.small_cnn\.SmallCnn"):
         load_model(tmp_path / "whole.pt")
     assert same(load_model(tmp_path / "whole.pt", trust_pickle=True), net)
 

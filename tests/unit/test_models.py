@@ -7,11 +7,25 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from unfooled import models
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Linf
-from unfooled.models import ARCHITECTURES, CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
-from unfooled.models.architectures import build, build_like, fitting
+from unfooled.models import (
+    ARCHITECTURES,
+    CifarResnet,
+    Lenet5,
+    MnistCnn,
+    ResNet18,
+    SmallCnn,
+    StridedCnn,
+    TradesSmallCnn,
+    architectures,
+    nets,
+    readers,
+)
+from unfooled.models.architectures import architectures_of, build, build_like
+from unfooled.models.names import strip, within
 from unfooled.models.nets.cifar_resnet import PadShortcut
 from unfooled.models.nets.small_cnn import GridPool
 
@@ -97,7 +111,7 @@ def test_resnet18_has_the_known_number_of_parameters_and_names() -> None:
     )
     layers = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m.weight.shape[-1] != 1]
     assert len(layers) == 18
-    assert fitting(net.state_dict()) == ["resnet18"]
+    assert architectures_of(net.state_dict()) == ["resnet18"]
     small = build_like("resnet18", ResNet18((1, 16, 16), 4, width=8).state_dict()).eval()
     assert small(torch.rand(2, 1, 16, 16)).shape == (2, 4)
 
@@ -107,7 +121,7 @@ def test_strided_cnn_has_the_papers_number_of_parameters() -> None:
     assert parameters(StridedCnn()) == 16 * 17 + 32 * (16 * 16 + 1) + (32 * 7 * 7 + 1) * 100 + 101 * 10 == 166_406
     wide = StridedCnn((3, 32, 32), 43, width=8).state_dict()
     assert build_like("strided-cnn", wide, input_shape=(3, 32, 32)).load_state_dict(wide)
-    assert fitting(wide) == ["strided-cnn"]
+    assert architectures_of(wide) == ["strided-cnn"]
 
 
 @pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, StridedCnn, TradesSmallCnn, CifarResnet, ResNet18])
@@ -125,8 +139,8 @@ def test_sizes_are_read_off_the_weights() -> None:
     assert like.load_state_dict(state)
     assert like(torch.rand(2, 3, 40, 32)).shape == (2, 43)
     assert build_like("trades-small-cnn", TradesSmallCnn((3, 28, 28), 5).state_dict()).state_dict().keys()
-    assert fitting(CifarResnet(depth=32).state_dict()) == ["cifar-resnet32"]
-    assert fitting({"a": torch.zeros(1)}) == []
+    assert architectures_of(CifarResnet(depth=32).state_dict()) == ["cifar-resnet32"]
+    assert architectures_of({"a": torch.zeros(1)}) == []
 
 
 def test_unknown_architecture_names_the_nearest_and_all() -> None:
@@ -180,3 +194,21 @@ def test_small_cnn_learns_the_digits_and_can_be_hardened() -> None:
     after = accuracy(hard, pgd(hard, x_test, y_test, threat, 8))
     assert accuracy(hard, x_test) > 0.95
     assert after > before + 0.05, (before, after)
+
+
+def test_names_are_matched_in_one_way_everywhere() -> None:
+    state = Lenet5().state_dict()
+    trained = {f"model.{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(2)}
+    architectures._weight_names.cache_clear()
+    before = torch.random.get_rng_state()
+    assert architectures_of(trained) == architectures_of(state) == ["lenet5"]  # as they would be loaded
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert within(trained, set(state)).keys() == state.keys()
+    assert within(trained, {"other"}) == trained
+    assert strip({f"module.model.{key}": value for key, value in state.items()}).keys() == state.keys()
+
+
+def test_the_families_list_their_names() -> None:
+    for module in (models, nets, readers):
+        assert sorted(module.__all__) == module.__all__
+        assert all(hasattr(module, name) for name in module.__all__)

@@ -22,8 +22,8 @@ from unfooled.drawing.theme import TOKENS
 from unfooled.evaluation.audit.records import CurvePoint, Summary
 from unfooled.report import render, words
 from unfooled.report.__main__ import main
-from unfooled.report.runs import letter, read_run, read_runs
-from unfooled.report.sections.compare import compare, difference, unlike
+from unfooled.report.runs import letter_of, read_run, read_runs
+from unfooled.report.sections.compare import compare, difference, different_settings
 from unfooled.runs.records import Passes, write_record
 from unfooled.statistics.intervals import Estimate
 
@@ -273,7 +273,7 @@ def test_runs_that_were_asked_differently_say_so(tmp_path: Path) -> None:
     fabricate(tmp_path / "a")
     fabricate(tmp_path / "b", threat="l2:0.5", n=500)
     runs = read_runs([tmp_path / "a", tmp_path / "b"])
-    assert unlike(runs) == ["number of samples", "threat"]
+    assert different_settings(runs) == ["number of samples", "threat"]
     found = Page(render([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html"))
     assert "The runs differ in number of samples, threat" in found.text
     assert "Norm: l2" in found.inside["h3"]  # radii of different norms do not share an axis
@@ -305,7 +305,7 @@ def test_comparison_lines(two: tuple[Page, list[Summary], Path]) -> None:
     assert (same.text, same.clear) == ("0.0 points", False)
     assert lines["centre shift, gradients, fooled"].values == ["4.20", "4.20"]
     assert lines["Passes per sample, attack"].changes == [None]
-    assert [letter(k) for k in (0, 25, 26, 52)] == ["A", "Z", "AA", "BA"]
+    assert [letter_of(k) for k in (0, 25, 26, 52)] == ["A", "Z", "AA", "BA"]
 
 
 # What is not there

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.unit.report_runs import attention, fabricate
 from torch import nn
 
 from unfooled.attacks.ensembles.cascade import Effort
@@ -17,9 +18,9 @@ from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.explanations import saliency
 from unfooled.models import SmallCnn
-from unfooled.report.page import render
+from unfooled.report.page import SINGLE, render
 from unfooled.report.runs import read_run
-from unfooled.report.sections.attention import enlarged, looked, overlay, told
+from unfooled.report.sections.attention import attention_sections, correlation_sentence, enlarged, overlay
 
 PLAN = Plan(effort=Effort("few", (Ascents(2),)), nearest_budget=100, floor=50, reasons=None, explain=saliency)
 
@@ -67,13 +68,46 @@ def test_the_page_shows_attention_before_and_after(tmp_path: Path) -> None:
     assert found.attention.n == 13
     run = read_run(tmp_path / "run")
     assert run.attention["before"].shape == (len(found.attention.gallery), 4, 4)
-    (section,) = looked([run])
+    (section,) = attention_sections([run], SINGLE)
     assert len(section.cases) == len(found.attention.gallery)
-    assert len(section.marks) == len(found.attention.points)
-    assert "Spearman" in told(section) or "Too few" in told(section)
+    ((_, plot),) = section.figures
+    assert sum(len(cloud.dots) for cloud in plot.clouds) == len(found.attention.points)
+    said = correlation_sentence(section)
+    assert "Spearman" in said or "Too few" in said
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "Where does it look?" in page
     assert page.count('class="over"') == 2 * len(section.cases)
+
+
+def test_the_scatter_stands_where_its_numbers_are(tmp_path: Path) -> None:
+    fabricate(tmp_path / "run", threat="linf:0.3", attention=attention(n=120))
+    run = read_run(tmp_path / "run")
+    assert run.summary.attention is not None
+    (section,) = attention_sections([run], SINGLE)
+    ((name, plot),) = section.figures
+    assert name == "single"
+    axes = plot.axes
+    held, fooled = plot.clouds
+    assert (held.style, held.marker, fooled.style, fooled.marker) == ("held", "ring", "fooled", "cross")
+    points = run.summary.attention.points
+    assert len(fooled.dots) == sum(f for _, _, f in points)
+    for complete, distance, was_fooled in points:
+        cloud = fooled if was_fooled else held
+        x = axes.left + (complete - axes.x.low) / (axes.x.high - axes.x.low) * (axes.right - axes.left)
+        y = axes.bottom - distance / axes.y.high * (axes.bottom - axes.top)
+        if axes.x.low <= complete <= axes.x.high and distance <= axes.y.high:
+            assert any(
+                dot.x == pytest.approx(x, abs=0.06) and dot.y == pytest.approx(y, abs=0.06) for dot in cloud.dots
+            )
+    assert 0 < section.outside < 12
+    assert all(axes.left <= d.x <= axes.right and axes.top <= d.y <= axes.bottom for c in plot.clouds for d in c.dots)
+    (reference,) = plot.references
+    assert reference.text == "audited \u03b5: 0.3"
+    assert reference.y == pytest.approx(axes.py(0.3))
+    fabricate(tmp_path / "few", attention=attention(n=2))
+    (section,) = attention_sections([read_run(tmp_path / "few")], SINGLE)
+    assert (section.figures, section.outside) == ([], 0)
+    assert 'class="chart single"' not in render([tmp_path / "few"], tmp_path / "few.html").read_text()
 
 
 def test_a_model_without_a_map_has_no_such_section(tmp_path: Path) -> None:
@@ -87,5 +121,5 @@ def test_a_model_without_a_map_has_no_such_section(tmp_path: Path) -> None:
     old = json.loads(path.read_text())
     del old["attention"]
     path.write_text(json.dumps(old))
-    assert looked([read_run(tmp_path / "run")]) == []
+    assert attention_sections([read_run(tmp_path / "run")], SINGLE) == []
     assert "Where does it look?" not in render([tmp_path / "run"], tmp_path / "page.html").read_text()

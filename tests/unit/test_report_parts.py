@@ -11,12 +11,22 @@ import pytest
 from safetensors.torch import load_file
 from tests.unit.report_runs import Page, estimate, fabricate, summary
 
-from unfooled.drawing.pictures import amplification, bars, change, colours, heat, limit, photograph, relevance
+from unfooled.drawing.pictures import (
+    amplification,
+    bar_strip,
+    colours,
+    difference,
+    displayed,
+    heat_map,
+    photograph,
+    scale_limit,
+)
+from unfooled.drawing.plots import Size, radius_ticks
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render, words
 from unfooled.report.runs import read_run
 from unfooled.report.sections.confusion import confusion
-from unfooled.report.sections.curves import eps_ticks, figure
+from unfooled.report.sections.curves import curve_plot
 from unfooled.statistics.intervals import Mean
 
 
@@ -49,14 +59,14 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Summary, Path]:
 )  # fmt: skip
 def test_verdict(right: int, held: int, n: int, threat: str, noun: str, opening: str, may: str, share: str) -> None:
     s = summary(n=n, threat=threat, clean_accuracy=estimate(right, n), robust_accuracy=estimate(held, n))
-    sentence, caveat = words.verdict(s, noun)
+    sentence, caveat = words.verdict_sentences(s, noun)
     assert sentence == f"{opening} classified correctly; an adversary who may {may} fools {share} of those."
     assert ("upper bound" in caveat) == (held > 0)
 
 
 def test_verdict_where_there_was_nothing_to_attack() -> None:
     s = summary(n=9, clean_accuracy=estimate(0, 9), robust_accuracy=estimate(0, 9))
-    assert words.verdict(s, "image") == (
+    assert words.verdict_sentences(s, "image") == (
         "None of 9 images is classified correctly, so there was nothing to attack.",
         "",
     )
@@ -70,11 +80,11 @@ def test_numbers() -> None:
     assert words.signed(0.26, 1) == "+0.3"
     assert words.percent(0.91234, 100) == "91.2\u202f%"
     assert words.percent(0.91234, 10_000) == "91.23\u202f%"
-    assert [words.duration(s) for s in (0.5, 59, 60, 3599.6, 7300)] == [
+    assert [words.duration_text(s) for s in (0.5, 59, 60, 3599.6, 7300)] == [
         "0.500 s", "59.0 s", "1 min 0 s", "1 h 0 min", "2 h 1 min",
     ]  # fmt: skip
-    assert words.date("2026-05-03T16:22:05+02:00") == "2026-05-03 14:22 UTC"
-    assert words.date("yesterday") == "yesterday"
+    assert words.date_text("2026-05-03T16:22:05+02:00") == "2026-05-03 14:22 UTC"
+    assert words.date_text("yesterday") == "yesterday"
     assert words.parse_threat("linf:8/255") == ("linf", 8 / 255)
     assert words.parse_threat("linf:per-sample") == ("linf", None)
     assert words.parse_threat("linf:1/0") == ("linf", None)
@@ -116,22 +126,22 @@ def test_confusion_of_any_size(tmp_path: Path, classes: int) -> None:
 
 def test_curve_is_drawn_where_its_numbers_are(tmp_path: Path) -> None:
     fabricate(tmp_path / "run", threat="linf:4/255", eps=(0.0, 2 / 255, 8 / 255), examples=0)
-    found = figure([read_run(tmp_path / "run")], width=500, height=300, ticks=5)
+    found = curve_plot([read_run(tmp_path / "run")], Size("wide", 500, 300, 5))
     assert found is not None
-    (only,) = found.series
-    span, height = found.right - found.left, found.bottom - found.top
+    (only,), axes = found.traces, found.axes
+    span, height = axes.right - axes.left, axes.bottom - axes.top
     share = [point.accuracy.value or 0 for point in read_run(tmp_path / "run").summary.curve]
-    assert [x for x, _, _ in only.points] == pytest.approx([found.left + k * span for k in (0, 0.25, 1)], abs=0.06)
-    assert [y for _, y, _ in only.points] == pytest.approx([found.bottom - s * height for s in share], abs=0.06)
-    ((at, text),) = found.audited
-    assert text == "4/255"
-    assert at == pytest.approx(found.left + span / 2, abs=0.06)
-    assert [text for _, text in found.x_ticks] == ["0", "2/255", "4/255", "6/255", "8/255"]
-    assert [text for _, _, text in only.points] == ["0", "2/255", "8/255"]
+    assert [dot.x for dot in only.dots] == pytest.approx([axes.left + k * span for k in (0, 0.25, 1)], abs=0.06)
+    assert [dot.y for dot in only.dots] == pytest.approx([axes.bottom - s * height for s in share], abs=0.06)
+    (mark,) = axes.marks
+    assert mark.text == "audited \u03b5: 4/255"
+    assert mark.x == pytest.approx(axes.left + span / 2, abs=0.06)
+    assert [text for _, text in axes.x_ticks] == ["0", "2/255", "4/255", "6/255", "8/255"]
+    assert [dot.tip.rpartition(" = ")[2] for dot in only.dots] == ["0", "2/255", "8/255"]
     band = [tuple(map(float, pair.split(","))) for pair in only.band.split()]
     assert len(band) == 6
-    assert all(found.top <= y <= found.bottom for _, y in band)
-    assert band[0][1] >= only.points[0][1] >= band[-1][1]
+    assert all(axes.top <= y <= axes.bottom for _, y in band)
+    assert band[0][1] <= only.dots[0].y <= band[-1][1]  # the upper end, then back along the lower
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_curve_is_drawn_where_its_numbers_are(tmp_path: Path) -> None:
     ],
 )
 def test_ticks(largest: float, of_255: bool, expected: list[str]) -> None:
-    ticks = eps_ticks(largest, of_255, 4)
+    ticks = radius_ticks(largest, 4, in_255ths=of_255)
     assert [text for _, text in ticks] == ["0", *expected[1:]]
     assert all(0 <= eps <= largest * 1.000001 for eps, _ in ticks)
 
@@ -153,7 +163,7 @@ def test_ticks(largest: float, of_255: bool, expected: list[str]) -> None:
 def test_curve_table_and_figure_agree(one: tuple[Page, Summary, Path]) -> None:
     for point in one[1].curve:
         assert f"{words.percent(point.accuracy.value, 200)}" in one[0].text
-    assert "audited: 0.3" in one[0].text
+    assert "audited \u03b5: 0.3" in one[0].text
     assert one[0].inside["desc"][0].startswith("A fabricated audit: 99.0\u202f% at 0, ")
 
 
@@ -199,12 +209,12 @@ def test_scales(tmp_path: Path) -> None:
     assert "none" in page(tmp_path, signed=False).text
     assert "rgb(" in page(tmp_path, signed=False).source
     value = np.array([[0.0, 1.0], [2.0, 4.0]], np.float32)
-    assert heat(value, 2.0, signed=False).pixels.tolist() == [[0, 128], [255, 255]]
-    assert heat(-value, 2.0, signed=True).pixels.tolist() == [[128, 64], [0, 0]]
-    assert limit(np.zeros((4, 4))) == 1
+    assert heat_map(value, 2.0, signed=False).pixels.tolist() == [[0, 128], [255, 255]]
+    assert heat_map(-value, 2.0, signed=True).pixels.tolist() == [[128, 64], [0, 0]]
+    assert scale_limit(np.zeros((4, 4))) == 1
     sparse = np.zeros(1000)
     sparse[0] = 3
-    assert limit(sparse) == 3
+    assert scale_limit(sparse) == 3
 
 
 @pytest.mark.parametrize(
@@ -213,7 +223,7 @@ def test_scales(tmp_path: Path) -> None:
 def test_amplification(size: float, factor: int) -> None:
     x = np.full((4, 1, 8, 8), 0.5)
     assert amplification(x, x + size * np.sign(np.arange(64).reshape(8, 8) - 31.5)) == factor
-    assert change(x[0], x[0] + size, factor).pixels[0, 0] == round(255 * min(1, 0.5 + factor * size))
+    assert difference(x[0], x[0] + size, factor).pixels[0, 0] == round(255 * min(1, 0.5 + factor * size))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +249,7 @@ def test_any_shape(tmp_path: Path, shape: tuple[int, ...], images: int, says: st
 
 
 def test_bars_stand_where_the_values_are() -> None:
-    plate = bars(np.array([0.5, -1.0, 0.0, 1.0]), 1.0, signed=True, coloured=True).pixels
+    plate = bar_strip(np.array([0.5, -1.0, 0.0, 1.0]), 1.0, signed=True, coloured=True).pixels
     filled = (plate != 255).any(2)
     columns = filled[:, ::64][:, :4].copy()
     columns[len(columns) // 2] = False  # the axis
@@ -247,7 +257,7 @@ def test_bars_stand_where_the_values_are() -> None:
     assert columns.sum(0) == pytest.approx([height / 4, height / 2, 0, height / 2], abs=2)
     assert not columns[height // 2 :, 0].any()
     assert not columns[: height // 2 - 1, 1].any()
-    pooled = bars(np.concatenate([np.zeros(999), [1.0]]), 1.0, signed=False, coloured=False).pixels
+    pooled = bar_strip(np.concatenate([np.zeros(999), [1.0]]), 1.0, signed=False, coloured=False).pixels
     assert (pooled[:, -3] != 255).any()
 
 
@@ -258,4 +268,4 @@ def test_odd_channels_are_averaged() -> None:
 
 def test_relevance_of_channels_is_summed() -> None:
     value = np.stack([np.full((2, 2), 1.0), np.full((2, 2), -3.0), np.full((2, 2), np.nan)])
-    assert relevance(value).tolist() == [[-2, -2], [-2, -2]]
+    assert displayed(value).tolist() == [[-2, -2], [-2, -2]]

@@ -9,13 +9,20 @@ from safetensors.torch import load_file, save_file
 from tests.unit.report_runs import Page, estimate, fabricate, reasons, summary
 
 from unfooled.core.errors import BadInput
+from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations.records import Reasons
 from unfooled.report import render
 from unfooled.report.page import LARGEST
 from unfooled.report.runs import Run, read_run, read_runs
-from unfooled.report.sections.compare import compare, unlike
-from unfooled.report.sections.reasons import beaten, counts, groups, points_of, shares
+from unfooled.report.sections.compare import compare, different_settings
+from unfooled.report.sections.reasons import (
+    order_sentence,
+    points_sentence,
+    score_groups,
+    unscored_sentence,
+    weakness_sentence,
+)
 from unfooled.report.words import EPS
 
 
@@ -23,42 +30,42 @@ def test_reasons_in_words() -> None:
     run = Run(0, "a", "a", summary(reasons=reasons()), {})
     found = run.summary.reasons
     assert found is not None
-    said = shares(run, found)
+    said = order_sentence(run, found)
     assert said.startswith("Of 31 samples, 38.7")
     assert "lost their reason" in said
     assert "lost neither" in said
-    assert beaten(found) == ""
-    assert "0.075, 0.15, 0.3 the best of 65 random points" in beaten(reasons(attack=0.4))
-    assert "2 failed" in counts(found)
-    assert "1 undefined" in counts(found)
+    assert weakness_sentence(found) == ""
+    assert "0.075, 0.15, 0.3 the best of 65 random points" in weakness_sentence(reasons(attack=0.4))
+    assert "2 failed" in unscored_sentence(found)
+    assert "1 undefined" in unscored_sentence(found)
     nobody = found.model_copy(update={"reason_first": estimate(0, 0)})
-    assert "no map has an order" in shares(run, nobody)
+    assert "no map has an order" in order_sentence(run, nobody)
 
 
 def test_where_the_scores_are_taken() -> None:
     small = reasons()
-    assert points_of(small) == "Each score is taken at its own worst point"
-    assert "Kendall, on maps this large, at that of LENS" in points_of(small.model_copy(update={"pixels": 4096}))
+    assert points_sentence(small) == "Each score is taken at its own worst point"
+    assert "Kendall, on maps this large, at that of LENS" in points_sentence(small.model_copy(update={"pixels": 4096}))
 
 
 def test_reasons_are_drawn_from_1_to_below_chance() -> None:
     rows = [(Run(k, name, name, summary(reasons=reasons(attack=a)), {}), reasons(attack=a))
             for k, (name, a) in enumerate((("a", 0.9), ("b", 1.4)))]  # fmt: skip
-    sizes = [("wide", 430, 270, 5)]
-    (group,) = groups([run for run, _ in rows], sizes)
-    lens, top = (panel.plots[0][1] for panel in group.panels)
+    sizes = [Size("wide", 430, 270, 5)]
+    (group,) = score_groups([run for run, _ in rows], sizes)
+    lens, top = (panel.figures[0][1] for panel in group.panels)
     assert [(t.place, t.dash) for t in lens.traces] == [
         (0, ""), (0, "dashed"), (0, "dotted"), (1, ""), (1, "dashed"), (1, "dotted")
     ]  # fmt: skip
-    assert all(t.line.startswith(f"{float(lens.left)},{float(lens.top)} ") for t in lens.traces)
+    assert all(t.line.startswith(f"{float(lens.axes.left)},{float(lens.axes.top)} ") for t in lens.traces)
     assert lens.traces[0].band
     assert not lens.traces[1].band
     worst = float(lens.traces[3].line.split(",")[-1])
-    assert worst > lens.lows[0].y  # below chance, which is 0 here
-    assert worst <= lens.bottom
-    assert len(top.lows) == 1
-    assert [label.text for label in lens.marks] == [f"audited {EPS}: 0.3"]
-    assert groups([Run(0, "c", "c", summary(), {})], sizes) == []
+    assert worst > lens.references[0].y  # below chance, which is 0 here
+    assert worst <= lens.axes.bottom
+    assert len(top.references) == 1
+    assert [label.text for label in lens.axes.marks] == [f"audited {EPS}: 0.3"]
+    assert score_groups([Run(0, "c", "c", summary(), {})], sizes) == []
 
 
 def test_the_section_of_two_runs_and_of_one_that_was_left_out(tmp_path: Path) -> None:
@@ -94,9 +101,9 @@ def test_comparison(tmp_path: Path) -> None:
     assert change is not None
     assert (change.text, change.clear) == ("+0.500", True)
     assert lines["Reason moved before the label, saliency"].values[0].startswith("38.7")
-    assert unlike(runs) == []
+    assert different_settings(runs) == []
     fabricate(tmp_path / "d", reasons=reasons(steps=50))
-    assert unlike(read_runs([tmp_path / "a", tmp_path / "d"])) == ["attack on explanations"]
+    assert different_settings(read_runs([tmp_path / "a", tmp_path / "d"])) == ["attack on explanations"]
 
 
 def test_pictures_are_checked_and_fit(tmp_path: Path) -> None:

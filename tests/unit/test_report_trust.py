@@ -12,14 +12,14 @@ import torch
 from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, judged, nearness, stages, summary
 
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.drawing.plots import Dot, Label, extent, log_ticks, placed, share_ticks
+from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, placed, share_ticks
 from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
 from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.sections.compare import compare
-from unfooled.report.sections.effort import attacking, flatness, progress, steps
-from unfooled.report.sections.nearness import classes, groups, median, survival
+from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
+from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
 from unfooled.report.trust import TITLES, doubted, tone
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")
@@ -158,7 +158,7 @@ def test_passes_of_attack_and_checks_are_apart(tmp_path: Path) -> None:
     ],
 )
 def test_limit(value: float | None, threshold: float | None, text: str) -> None:
-    assert words.limit(value, threshold) == text
+    assert words.threshold_text(value, threshold) == text
 
 
 # Accuracy against passes
@@ -166,10 +166,10 @@ def test_limit(value: float | None, threshold: float | None, text: str) -> None:
 
 def test_progress_is_drawn_where_its_numbers_are() -> None:
     one = run(**judged("SOUND"))
-    plot = progress([one], width=720, height=340, ticks=7)
+    plot = effort_plot([one], Size("wide", 720, 340, 7))
     assert plot is not None
     (trace,), (level,) = plot.traces, plot.levels
-    drawn = attacking(steps(one.summary))
+    drawn = drawn_steps(steps(one.summary))
     assert [step.name for step in drawn][:3] == ["APGD", "APGD", "single classes"]  # clean would hide the flat end
     assert len(trace.dots) == len(drawn) == 9
     share = [step.accuracy.value or 0.0 for step in drawn]
@@ -179,16 +179,16 @@ def test_progress_is_drawn_where_its_numbers_are() -> None:
     assert level.y == pytest.approx(trace.dots[-1].y, abs=0.11)
     e = one.summary.robust_accuracy
     assert level.low - level.high == pytest.approx(slope * (e.high - e.low), abs=0.2)
-    assert all(plot.top <= v <= plot.bottom for v in (level.high, level.low, *(dot.y for dot in trace.dots)))
+    assert all(plot.axes.top <= v <= plot.axes.bottom for v in (level.high, level.low, *(dot.y for dot in trace.dots)))
     assert slope * 0.01 > 15  # a point of accuracy can be seen
     xs = [dot.x for dot in trace.dots]
     assert xs == sorted(xs)
-    assert plot.left <= xs[0]
-    assert xs[-1] <= plot.right
+    assert plot.axes.left <= xs[0]
+    assert xs[-1] <= plot.axes.right
     assert level.label.text == f"final: 60.1\u202f% [{words.estimate_interval(e)}]"
     assert trace.dots[0].tip.startswith("1 APGD: 65.3\u202f% [")
     assert trace.dots[0].tip.endswith("left after 42.0 passes, 341 of 994 fooled")
-    assert "log scale" in plot.x_name
+    assert "log scale" in plot.axes.x.name
     assert {"1 APGD", "2 APGD"} <= {label.text for label in plot.labels}
 
 
@@ -209,7 +209,7 @@ def test_a_line_for_each_run(tmp_path: Path) -> None:
 
 
 def test_levels_that_are_close_do_not_cover_each_other() -> None:
-    plot = progress([run(k, **judged("SOUND")) for k in (0, 1)], width=720, height=340, ticks=7)
+    plot = effort_plot([run(k, **judged("SOUND")) for k in (0, 1)], Size("wide", 720, 340, 7))
     assert plot is not None
     a, b = (extent(level.label) for level in plot.levels)
     assert b[2] <= a[0]
@@ -218,14 +218,17 @@ def test_levels_that_are_close_do_not_cover_each_other() -> None:
 
 def test_flatness() -> None:
     fields = judged("SOUND")
-    assert flatness(summary(**fields), "image") == "The last 139 of 272 passes a sample fooled 8 more of 1,000 images."
+    assert (
+        flatness_sentence(summary(**fields), "image")
+        == "The last 139 of 272 passes a sample fooled 8 more of 1,000 images."
+    )
     flat = fields | {"progress": stages([0.601] * 9, 1000)}
-    assert flatness(summary(**flat), "image").endswith("fooled none more of 1,000 images.")
+    assert flatness_sentence(summary(**flat), "image").endswith("fooled none more of 1,000 images.")
     late = fields | {"robust_accuracy": estimate(598, 1000)}
-    assert flatness(summary(**late), "image").endswith("Nearest points and checks then fooled 3 more.")
+    assert flatness_sentence(summary(**late), "image").endswith("Nearest points and checks then fooled 3 more.")
     single = fields | {"progress": stages([0.601], 1000)}
-    assert "One stage alone left 60.1" in flatness(summary(**single), "image")
-    assert flatness(summary(), "image") == ""
+    assert "One stage alone left 60.1" in flatness_sentence(summary(**single), "image")
+    assert flatness_sentence(summary(), "image") == ""
 
 
 def test_passes_never_fall_and_accuracy_never_rises() -> None:
@@ -247,18 +250,18 @@ def test_too_few_stages_are_a_table(tmp_path: Path) -> None:
     assert "There are too few stages to draw a line." in shown
     assert "0 clean" in shown
     assert "<svg" not in shown
-    assert progress([run(progress=stages([0.6], 1000))], width=500, height=300, ticks=5) is not None  # with clean
+    assert effort_plot([run(progress=stages([0.6], 1000))], Size("wide", 500, 300, 5)) is not None  # with clean
 
 
 @pytest.mark.parametrize("held", [0, 1000])
 def test_figures_at_either_end_stay_inside(held: int) -> None:
     left = [held / 1000] * 9
     fields = judged("SOUND", progress=stages(left, 1000), robust_accuracy=estimate(held, 1000))
-    plot = progress([run(**fields)], width=720, height=340, ticks=7)
+    plot = effort_plot([run(**fields)], Size("wide", 720, 340, 7))
     assert plot is not None
-    assert all(plot.top <= level.high <= level.y <= level.low <= plot.bottom for level in plot.levels)
-    assert all(0 <= float(text) <= 100 for _, text in plot.y_ticks)
-    assert len(plot.y_ticks) > 1
+    assert all(plot.axes.top <= level.high <= level.y <= level.low <= plot.axes.bottom for level in plot.levels)
+    assert all(0 <= float(text) <= 100 for _, text in plot.axes.y_ticks)
+    assert len(plot.axes.y_ticks) > 1
 
 
 def test_ticks() -> None:
@@ -293,11 +296,11 @@ def record(distances: list[float], n: int, points: int = 64) -> Nearness:
 
 
 def test_median_interval_covers_and_is_the_order_statistics_where_the_curve_is_whole() -> None:
-    found = median(record([float(k) for k in range(1, 61)], 60))
+    found = median_estimate(record([float(k) for k in range(1, 61)], 60))
     assert (found.value, found.low, found.high, found.n) == (30, 22, 39, 60)  # ranks of the sign test, n = 60
     covered, g = 0, torch.Generator().manual_seed(0)
     for _ in range(300):
-        one = median(record(torch.rand(200, generator=g).tolist(), 200))
+        one = median_estimate(record(torch.rand(200, generator=g).tolist(), 200))
         assert one.low is not None
         assert one.high is not None
         covered += one.low <= 0.5 <= one.high
@@ -305,33 +308,40 @@ def test_median_interval_covers_and_is_the_order_statistics_where_the_curve_is_w
 
 
 def test_median_that_was_not_reached() -> None:
-    found = median(record([float(k) for k in range(1, 31)], 100))
+    found = median_estimate(record([float(k) for k in range(1, 31)], 100))
     assert found.value is None
     assert found.high is None
     assert found.low == 30  # at least the farthest that was found
-    assert median(record([1.0, 2.0], 2)).high is None  # too few to say anything
-    assert median(Nearness(norm="l2", n=0, reached=estimate(0, 0), quartiles=(None,) * 3, classes=[], curve=[])).n == 0
+    assert median_estimate(record([1.0, 2.0], 2)).high is None  # too few to say anything
+    assert (
+        median_estimate(Nearness(norm="l2", n=0, reached=estimate(0, 0), quartiles=(None,) * 3, classes=[], curve=[])).n
+        == 0
+    )
 
 
 def test_nearest_curve_is_drawn_where_its_numbers_are() -> None:
     one = run(threat="linf:0.3", nearest=[nearness("l2", 6.0), nearness("linf", 0.9)])
-    first, second = groups([one], [("wide", 430, 270, 5)])
+    first, second = distance_groups([one], [Size("wide", 430, 270, 5)])
     assert [first.name, second.name] == ["Linf", "L2"]  # the audited norm first
-    ((_, plot),) = first.plots
-    (mark,) = plot.marks
+    ((_, plot),) = first.figures
+    (mark,) = plot.axes.marks
     q = one.summary.nearest[1].quartiles
     assert [dot.y for dot in plot.traces[0].dots] == pytest.approx(
-        [plot.bottom - s * (plot.bottom - plot.top) for s in (0.75, 0.5, 0.25)], abs=0.06
+        [plot.axes.bottom - s * (plot.axes.bottom - plot.axes.top) for s in (0.75, 0.5, 0.25)], abs=0.06
     )
-    per = (mark.x - plot.left) / 0.3
-    assert [dot.x for dot in plot.traces[0].dots] == pytest.approx([plot.left + per * (d or 0) for d in q], abs=0.2)
+    per = (mark.x - plot.axes.left) / 0.3
+    assert [dot.x for dot in plot.traces[0].dots] == pytest.approx(
+        [plot.axes.left + per * (d or 0) for d in q], abs=0.2
+    )
     assert mark.text == "audited \u03b5: 0.3"
-    assert not second.plots[0][1].marks
-    curve = survival(one.summary.nearest[1])
+    assert not second.figures[0][1].axes.marks
+    curve = survival_curve(one.summary.nearest[1])
     assert curve[0] == pytest.approx((0.0, 0.98))
     points = [tuple(map(float, pair.split(","))) for pair in plot.traces[0].line.split()]
-    assert points[0] == pytest.approx((plot.left, plot.bottom - 0.98 * (plot.bottom - plot.top)), abs=0.06)
-    assert all(plot.left <= x <= plot.right and plot.top <= y <= plot.bottom for x, y in points)
+    assert points[0] == pytest.approx(
+        (plot.axes.left, plot.axes.bottom - 0.98 * (plot.axes.bottom - plot.axes.top)), abs=0.06
+    )
+    assert all(plot.axes.left <= x <= plot.axes.right and plot.axes.top <= y <= plot.axes.bottom for x, y in points)
 
 
 def test_nearest_examples_on_the_page(tmp_path: Path) -> None:
@@ -355,14 +365,14 @@ def test_nearest_examples_on_the_page(tmp_path: Path) -> None:
 
 def test_many_classes_are_cut_and_radii_in_255ths_stay_so() -> None:
     one = run(threat="linf:8/255", classes=60, nearest=[nearness("linf", 30 / 255, classes=60)])
-    found = classes(one)
+    found = class_medians(one)
     assert found is not None
     assert (len(found.rows), found.total, found.missing) == (20, 59, 1)
     assert found.rows[0][1] == ["9.00/255"]
-    (group,) = groups([one], [("wide", 430, 270, 5)])
+    (group,) = distance_groups([one], [Size("wide", 430, 270, 5)])
     assert group.rows[0].texts[1].endswith("/255")
-    assert group.plots[0][1].x_ticks[1][1].endswith("/255")
-    assert classes(run(nearest=[nearness("l2", 1.0).model_copy(update={"classes": []})])) is None
+    assert group.figures[0][1].axes.x_ticks[1][1].endswith("/255")
+    assert class_medians(run(nearest=[nearness("l2", 1.0).model_copy(update={"classes": []})])) is None
 
 
 def test_nothing_was_found(tmp_path: Path) -> None:
@@ -375,15 +385,15 @@ def test_nothing_was_found(tmp_path: Path) -> None:
 
 def test_outliers_do_not_squeeze_the_curve() -> None:
     far = record([0.01 * k for k in range(1, 100)] + [50.0], 100)
-    (group,) = groups([run(nearest=[far])], [("wide", 430, 270, 5)])
-    assert group.plots[0][1].traces[0].dots[1].x > 130
+    (group,) = distance_groups([run(nearest=[far])], [Size("wide", 430, 270, 5)])
+    assert group.figures[0][1].traces[0].dots[1].x > 130
 
 
 def test_counts_are_whole_and_their_quartiles_stand_on_the_steps() -> None:
     counts = record([1.0] * 10 + [2.0] * 30 + [3.0] * 40 + [4.0] * 20, 100).model_copy(update={"norm": "l0"})
-    (group,) = groups([run(nearest=[counts])], [("wide", 430, 270, 5)])
+    (group,) = distance_groups([run(nearest=[counts])], [Size("wide", 430, 270, 5)])
     assert group.rows[0].texts == ("2", "3", "3")
-    (trace,) = group.plots[0][1].traces
+    (trace,) = group.figures[0][1].traces
     corners = [tuple(map(float, pair.split(","))) for pair in trace.line.split()]
     assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(corners))
     for dot in trace.dots:

@@ -19,7 +19,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.threats import L2
 from unfooled.data.formats.feature_sets import load_features
 from unfooled.models import load_model
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.studies.common import radii
 from unfooled.studies.common.features_records import Attacked, Measured, columns

@@ -20,7 +20,7 @@ from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Model
 from unfooled.drawing.figures import Picture
 from unfooled.models import SmallCnn
-from unfooled.report.study import cell, render_study, table
+from unfooled.report.study_page import cell_text, render_study, table_of
 from unfooled.runs.records import Config, Environment, read_record
 from unfooled.runs.units import Units
 from unfooled.studies.broken_defences import study as suite
@@ -325,7 +325,7 @@ def test_damaged_studies_are_refused(tmp_path: Path) -> None:
 
 
 def test_cells_and_columns() -> None:
-    assert [cell(v) for v in (None, True, 3, -1200, 0.25, "a")] == [
+    assert [cell_text(v) for v in (None, True, 3, -1200, 0.25, "a")] == [
         "not available",
         "yes",
         "3",
@@ -333,5 +333,5 @@ def test_cells_and_columns() -> None:
         "0.250",
         "a",
     ]
-    found = table("t", [{"a": 1, "b": "x" * 60, "c": True}, {"a": None, "b": "", "c": False}])
+    found = table_of("t", [{"a": 1, "b": "x" * 60, "c": True}, {"a": None, "b": "", "c": False}])
     assert found["columns"] == [("a", "num"), ("b", "long"), ("c", "")]

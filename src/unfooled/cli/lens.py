@@ -76,7 +76,7 @@ def lens(
     where = options.machine(device, threads, seed=seed, batch=batch)
     from unfooled.cli import audit, show
     from unfooled.evaluation.explanations.locality import score_maps
-    from unfooled.report.lens import compose_lens, draw, warnings
+    from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
     from unfooled.runs.files import write_whole
     from unfooled.runs.records import Environment
 
@@ -85,7 +85,7 @@ def lens(
     a, b = a.to(where), b.to(where)
     with show.stages(quiet or json) as progress:
         found = score_maps(a, b, k=ks, w=ws, diverse=diverse, seed=seed, batch=batch or BATCH, progress=progress)
-    said = warnings(found)
+    said = reading_warnings(found)
     if used is None and bool(((a < 0).any() | (b < 0).any()).item()):
         said.append("The maps hold negative values and are ranked with their sign; save their absolute values if that "
                     "is not meant.")  # fmt: skip
@@ -98,7 +98,7 @@ def lens(
     if out is not None:
         import json as lib
 
-        full = record | {"pictures": draw(a, b, found)}
+        full = record | {"pictures": draw_pairs(a, b, found)}
         write_whole(out / "lens.json", lib.dumps(full, indent=1).encode())
         write_whole(out / "report.html", compose_lens(full).encode("utf-8", "replace"))
     if json:

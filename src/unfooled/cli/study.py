@@ -65,7 +65,7 @@ def study(
         raise Refused(f"--seeds is {seeds}; it must be at least 1")
     where = options.machine(device, threads, seed=seed + seeds - 1)
     from unfooled.cli import audit, show
-    from unfooled.report.study import render_study
+    from unfooled.report.study_page import render_study
 
     folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
     given = {

@@ -1,1 +1,1 @@
-"""Pictures and plots that results and the report draw with."""
+"""Pictures, plots and colours that results and the report draw with."""

@@ -1,7 +1,7 @@
-"""Arrays to pictures: inputs, amplified differences and relevance maps as bytes, bytes as data URIs.
+"""Arrays to pictures: inputs, amplified differences and attributions as bytes, bytes as data URIs.
 
-Relevance maps share one colour scale a row, so that "before" and "after" can be compared: the limit is the 99.5th
-percentile of |relevance| over both maps, larger values are drawn at the limit. Maps with negative values use a
+Attributions share one colour scale a row, so that "before" and "after" can be compared: the limit is the 99.5th
+percentile of |attribution| over both, larger values are drawn at the limit. Attributions with negative values use a
 diverging scale around 0, others a sequential one; both are safe for colour-blind readers.
 """
 
@@ -27,7 +27,7 @@ INK, PALE = (70, 78, 89), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Plate:
-    """One picture: (H, W) grey or indices into `palette`, or (H, W, 3) colour."""
+    """A picture: (H, W) grey or indices into `palette`, or (H, W, 3) colour."""
 
     pixels: Bytes
     palette: str | None = None
@@ -35,7 +35,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How large and how faithful: pictures are reduced to `edge` pixels, photographs are PNG or (lossy) JPEG."""
+    """Size and quality of pictures: they are reduced to `edge` pixels; photographs are PNG or, if `lossy`, JPEG."""
 
     edge: int
     lossy: bool
@@ -47,21 +47,21 @@ ENCODINGS = (Encoding(256, False), Encoding(256, True), Encoding(128, True), Enc
 
 @cache
 def colours(name: str) -> Bytes:
-    """The 256 colours of "diverging" or "sequential", (256, 3)."""
+    """Return the 256 colours of "diverging" or "sequential", (256, 3)."""
     from matplotlib import colormaps
 
     scale = colormaps["RdBu_r" if name == "diverging" else "cividis"]
     return (scale(np.arange(256) / 255)[:, :3] * 255).round().astype(np.uint8)
 
 
-def gradient(name: str, stops: int = 9) -> str:
-    """The scale as a CSS gradient, left to right."""
+def css_gradient(name: str, stops: int = 9) -> str:
+    """Return a scale as a CSS gradient, left to right."""
     picked = colours(name)[np.linspace(0, 255, stops).round().astype(int)]
     return "linear-gradient(90deg, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in picked.tolist()) + ")"
 
 
-def kind(shape: tuple[int, ...]) -> str | None:
-    """How a sample of this shape is drawn: "image" for (H, W) and (C, H, W), "bars" for (D,), else not at all."""
+def form_of(shape: tuple[int, ...]) -> str | None:
+    """Return how a sample of a shape is drawn: "image" for (H, W) and (C, H, W), "bars" for (D,), else None."""
     return {1: "bars", 2: "image", 3: "image"}.get(len(shape))
 
 
@@ -70,58 +70,58 @@ def _to_byte(value: Array) -> Bytes:
 
 
 def _planes(value: Array) -> Array:
-    """(H, W), (C, H, W) -> (H, W) or (H, W, 3); other channel counts are averaged."""
+    """Turn (H, W) or (C, H, W) into (H, W) or (H, W, 3); other channel counts are averaged."""
     if value.ndim == 2:
         return value
     return value.transpose(1, 2, 0) if len(value) == 3 else value.mean(0)
 
 
 def photograph(value: Array) -> Plate:
-    """An input in [0, 1]: (H, W), (1, H, W) and (3, H, W) as they are, other channel counts averaged."""
+    """Draw an input in [0, 1]: (H, W), (1, H, W) and (3, H, W) as they are, other channel counts averaged."""
     return Plate(_to_byte(_planes(value)))
 
 
 def amplification(x: Array, x_adv: Array) -> int:
-    """The largest round factor that keeps 99.9 % of the entries that changed within half the range."""
+    """Return the largest round factor that keeps 99.9 % of the entries that changed within half the range."""
     size = np.abs(x_adv - x)
     changed = size[size > 0]
     largest = float(np.quantile(changed, 0.999)) if changed.size else 1.0
     return next((k for k in AMPLIFY if k * largest <= 0.5), 1)
 
 
-def change(x: Array, x_adv: Array, factor: int) -> Plate:
-    """The difference around mid-grey: 0.5 + factor * (x_adv - x)."""
+def difference(x: Array, x_adv: Array, factor: int) -> Plate:
+    """Draw the difference around mid-grey: 0.5 + factor * (x_adv - x)."""
     return Plate(_to_byte(0.5 + factor * _planes(x_adv - x)))
 
 
-def relevance(value: Array) -> Array:
-    """A map to draw: (C, H, W) summed over channels, NaN and infinite entries as 0."""
-    value = np.nan_to_num(value.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+def displayed(attribution: Array) -> Array:
+    """Return an attribution as it is drawn: (C, H, W) summed over channels, NaN and infinite entries as 0."""
+    value = np.nan_to_num(attribution.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     return value.sum(0) if value.ndim == 3 else value
 
 
-def limit(*maps: Array) -> float:
-    """The relevance at the end of the colour scale; never 0."""
+def scale_limit(*maps: Array) -> float:
+    """Return the attribution at the end of the colour scale; never 0."""
     size = np.abs(np.concatenate([m.ravel() for m in maps]))
     return float(np.percentile(size, LIMIT)) or float(size.max()) or 1.0
 
 
-def heat(value: Array, largest: float, *, signed: bool) -> Plate:
-    """A relevance map (H, W) in the colours of its scale."""
+def heat_map(value: Array, largest: float, *, signed: bool) -> Plate:
+    """Draw an attribution (H, W) in the colours of its scale."""
     share = value / largest
     return Plate(_to_byte(share / 2 + 0.5 if signed else share), "diverging" if signed else "sequential")
 
 
 def _pool(value: Array) -> Array:
-    """At most BINS values, each the one of its bin that is furthest from 0."""
+    """Return at most BINS values, each the one of its bin that is furthest from 0."""
     if len(value) <= BINS:
         return value
     bins = np.array_split(value, BINS)
     return np.array([part[np.abs(part).argmax()] for part in bins])
 
 
-def bars(value: Array, largest: float, *, signed: bool, coloured: bool) -> Plate:
-    """A 1-D input or map (D,) as a strip of bars, from the ground or, signed, from the middle."""
+def bar_strip(value: Array, largest: float, *, signed: bool, coloured: bool) -> Plate:
+    """Draw a 1-D input or attribution (D,) as a strip of bars, from the ground or, if signed, from the middle."""
     share = np.clip(_pool(value) / largest, -1, 1)
     width = max(3, 256 // len(share))
     level = np.linspace(1, -1, BAR_HEIGHT)[:, None] if signed else np.linspace(1, 0, BAR_HEIGHT)[:, None]
@@ -140,7 +140,7 @@ def bars(value: Array, largest: float, *, signed: bool, coloured: bool) -> Plate
 
 
 def encode(plate: Plate, how: Encoding) -> tuple[str, int, int]:
-    """A data URI, and the width and height of the picture in it."""
+    """Return a data URI, and the width and height of the picture in it."""
     from PIL import Image
 
     image = Image.fromarray(plate.pixels)

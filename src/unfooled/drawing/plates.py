@@ -1,4 +1,4 @@
-"""A run's gallery as arrays of pixels."""
+"""The pictures of a run's gallery, as arrays of pixels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from unfooled.drawing.pictures import (
     Array,
     Plate,
     amplification,
-    bars,
-    change,
-    heat,
-    kind,
-    limit,
+    bar_strip,
+    difference,
+    displayed,
+    form_of,
+    heat_map,
     photograph,
-    relevance,
+    scale_limit,
 )
 
 
 @dataclass(frozen=True)
 class Plates:
-    """A run's pictures before they are encoded: five a row; `form` is None where samples cannot be drawn."""
+    """The pictures of a gallery before they are encoded.
+
+    Attributes:
+        form: "image" or "bars"; None where samples of this shape cannot be drawn.
+        rows: five pictures for each example.
+        factor: amplification of the differences.
+        signed: whether attributions have negative values.
+    """
 
     form: str | None
     rows: list[list[Plate]]
@@ -31,20 +38,23 @@ class Plates:
     signed: bool
 
 
-def draw(pictures: Mapping[str, Array]) -> Plates:
-    """Draw x, x_adv, their difference, before and after for each example of a run's gallery.
+def draw_plates(pictures: Mapping[str, Array]) -> Plates:
+    """Draw x, x_adv, their difference, before and after for each example of a gallery.
 
-    Whether maps are signed, and how much differences are amplified, is decided once a run; the limit of the colour
-    scale once a row.
+    Whether attributions are signed, and how much differences are amplified, is decided once a gallery; the limit of
+    the colour scale once a row.
+
+    Args:
+        pictures: x, x_adv, before and after, (G, *D) each; empty for no gallery.
     """
     if not pictures:
         return Plates(None, [], 1, False)
     x, x_adv = (np.nan_to_num(pictures[name], nan=0.5, posinf=1, neginf=0) for name in ("x", "x_adv"))
     before, after = pictures["before"], pictures["after"]
-    form = kind(x.shape[1:])
-    if form is None or kind(before.shape[1:]) != form:
+    form = form_of(x.shape[1:])
+    if form is None or form_of(before.shape[1:]) != form:
         return Plates(None, [], 1, False)
-    maps = [(relevance(b), relevance(a)) for b, a in zip(before, after, strict=True)]
+    maps = [(displayed(b), displayed(a)) for b, a in zip(before, after, strict=True)]
     signed = any(float(m.min()) < 0 for pair in maps for m in pair)
     factor = amplification(x, x_adv)
     paint = _strips if form == "bars" else _images
@@ -53,14 +63,19 @@ def draw(pictures: Mapping[str, Array]) -> Plates:
 
 
 def _images(x: Array, x_adv: Array, b: Array, a: Array, factor: int, signed: bool) -> list[Plate]:
-    """The five pictures of an image."""
-    top = limit(b, a)
-    return [photograph(x), photograph(x_adv), change(x, x_adv, factor), *(heat(m, top, signed=signed) for m in (b, a))]
+    """Draw the five pictures of an image."""
+    top = scale_limit(b, a)
+    return [
+        photograph(x),
+        photograph(x_adv),
+        difference(x, x_adv, factor),
+        *(heat_map(m, top, signed=signed) for m in (b, a)),
+    ]
 
 
 def _strips(x: Array, x_adv: Array, b: Array, a: Array, factor: int, signed: bool) -> list[Plate]:
-    """The five pictures of a 1-D sample."""
-    top = limit(b, a)
-    inputs = [bars(v, 1.0, signed=False, coloured=False) for v in (x, x_adv)]
-    delta = bars(x_adv - x, 0.5 / factor, signed=True, coloured=False)
-    return [*inputs, delta, *(bars(m, top, signed=signed, coloured=True) for m in (b, a))]
+    """Draw the five pictures of a 1-D sample."""
+    top = scale_limit(b, a)
+    inputs = [bar_strip(v, 1.0, signed=False, coloured=False) for v in (x, x_adv)]
+    delta = bar_strip(x_adv - x, 0.5 / factor, signed=True, coloured=False)
+    return [*inputs, delta, *(bar_strip(m, top, signed=signed, coloured=True) for m in (b, a))]

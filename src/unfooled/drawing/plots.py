@@ -1,20 +1,67 @@
-"""Lines over two axes as geometry, for figures whose axes are chosen to show something: no drawing library involved."""
+"""Plots as geometry: one layout of two axes, and the shapes that stand on them; no drawing library is involved.
+
+    pixel = start + share (end - start),   share = (v - low) / (high - low)   or   log(v / low) / log(high / low)
+
+Values beyond the ends of an axis are drawn at its edge. The page's template turns a `Plot` into SVG.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+Tick = tuple[float, str]
 
 MARKERS = ("circle", "square", "triangle", "diamond")
-LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 50
-Box = tuple[float, float, float, float]
+COLOURS = 4  # s0 to s3 of the theme
+LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 50  # margins around the frame, pixels
+ROW = 16  # height of a row of labels above the frame, pixels
 LETTER = 6.9  # width of a character of a label, pixels
+BOLD = 7.2  # likewise, of a bold one
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a drawing.
+
+    Attributes:
+        name: CSS class that says on which screens it is shown: "wide", "narrow", or "single" for all.
+        width: pixels.
+        height: pixels.
+        ticks: steps on the horizontal axis, at most.
+    """
+
+    name: str
+    width: int
+    height: int
+    ticks: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis: its name, the values at its ends, and its ticks as (value, text)."""
+
+    name: str
+    low: float
+    high: float
+    ticks: Sequence[Tick] = ()
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Return how far along the axis a value lies, from 0 to 1."""
+        value = min(max(value, self.low), self.high)
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A point with the words that are shown when the pointer rests on it."""
+    """A point, in pixels, with the text that is shown when the pointer rests on it."""
 
     x: float
     y: float
@@ -23,7 +70,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Label:
-    """A text in the drawing; `anchor` is "", "mid" or "end"."""
+    """A text in the drawing; `anchor` says which part of it stands at x: "" (its start), "mid" or "end"."""
 
     x: float
     y: float
@@ -33,28 +80,26 @@ class Label:
 
 @dataclass(frozen=True)
 class Trace:
-    """One run: a line, a band around it (as points of a polygon), dots; `dash` is "", "dashed" or "dotted"."""
+    """A run's line, in pixels.
+
+    Attributes:
+        place: the run's place, which gives its colour and marker.
+        line: points of the line, as SVG writes them.
+        band: points of the polygon around it, likewise; empty for none.
+        dots: marked points.
+        dash: "", "dashed" or "dotted".
+    """
 
     place: int
     line: str
     band: str = ""
-    dots: list[Dot] = field(default_factory=list)
+    dots: Sequence[Dot] = ()
     dash: str = ""
-
-    @property
-    def colour(self) -> int:
-        """Which of the runs' colours."""
-        return self.place % 4
-
-    @property
-    def marker(self) -> str:
-        """Which of the runs' markers."""
-        return MARKERS[self.place % len(MARKERS)]
 
 
 @dataclass(frozen=True)
 class Level:
-    """A value with its interval over the whole width: pixels."""
+    """A run's value with its interval over the whole width, in pixels."""
 
     place: int
     y: float
@@ -62,57 +107,186 @@ class Level:
     low: float
     label: Label
 
-    @property
-    def colour(self) -> int:
-        """Which of the runs' colours."""
-        return self.place % 4
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points without a line; `style` is the CSS class that draws them, `marker` their shape ("cross" or "ring")."""
+
+    style: str
+    marker: str
+    dots: Sequence[Dot]
 
 
 @dataclass(frozen=True)
-class Plot:
-    """Axes and what stands on them; ticks are (pixel, text), `lows` are named levels over the whole width."""
+class Axes:
+    """Two axes around a frame in a drawing; they turn values into pixels, rounded to tenths.
 
+    Attributes:
+        x: horizontal axis.
+        y: vertical axis.
+        width: width of the drawing, pixels.
+        height: height of the drawing, pixels.
+        left: left edge of the frame, pixels; likewise right, top and bottom.
+        marks: labels above the frame, each of a vertical line at its x.
+    """
+
+    x: Axis
+    y: Axis
     width: int
     height: int
     left: int
     right: int
     top: int
     bottom: int
-    x_name: str
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    traces: list[Trace]
-    levels: list[Level] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-    marks: list[Label] = field(default_factory=list)
-    y_name: str = "accuracy, %"
-    lows: list[Label] = field(default_factory=list)
+    marks: Sequence[Label] = ()
+
+    @classmethod
+    def of(cls, size: Size, x: Axis, y: Axis, marks: Mapping[float, str] | None = None) -> Axes:
+        """Lay out two axes.
+
+        Args:
+            size: size of the drawing.
+            x: horizontal axis.
+            y: vertical axis.
+            marks: value of x -> text of a vertical line; texts that would meet stand in rows above each other.
+        """
+        left, right = LEFT, size.width - RIGHT
+        labels = []
+        for value, text in (marks or {}).items():
+            at = round(left + x.share(value) * (right - left), 1)
+            labels.append(Label(at, 0, text, "end" if at > (left + right) / 2 else ""))
+        rows = _rows(labels)
+        top = TOP + ROW * len(rows)
+        stacked = [replace(one, y=top - 12 - ROW * k) for k, row in enumerate(rows) for one in row]
+        return cls(x, y, size.width, size.height, left, right, top, size.height - BOTTOM, stacked)
+
+    def px(self, value: float) -> float:
+        """Return the horizontal place of a value, in pixels."""
+        return round(self.left + self.x.share(value) * (self.right - self.left), 1)
+
+    def py(self, value: float) -> float:
+        """Return the vertical place of a value, in pixels."""
+        return round(self.bottom - self.y.share(value) * (self.bottom - self.top), 1)
+
+    @property
+    def x_ticks(self) -> list[Tick]:
+        """Ticks of the horizontal axis as (pixel, text)."""
+        return [(self.px(value), text) for value, text in self.x.ticks]
+
+    @property
+    def y_ticks(self) -> list[Tick]:
+        """Ticks of the vertical axis as (pixel, text)."""
+        return [(self.py(value), text) for value, text in self.y.ticks]
+
+    def line(self, points: Iterable[Point]) -> str:
+        """Return points of values as SVG writes points, in pixels."""
+        return " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
+
+    def band(self, spans: Sequence[tuple[float, float, float]]) -> str:
+        """Return the polygon around (x, low, high), as SVG writes points."""
+        return self.line([(x, high) for x, _, high in spans] + [(x, low) for x, low, _ in reversed(spans)])
+
+    def dot(self, x: float, y: float, tip: str) -> Dot:
+        """Return the point of two values."""
+        return Dot(self.px(x), self.py(y), tip)
+
+    def reference(self, value: float, text: str) -> Label:
+        """Return the label of a horizontal line at a value."""
+        return Label(self.left + 6, self.py(value), text)
+
+    def level(self, place: int, span: tuple[float, float, float], text: str, others: Sequence[Level] = ()) -> Level:
+        """Return a level of (value, low, high) whose text stands beside those of the `others` that are close to it."""
+        y, low, high = (self.py(value) for value in span)
+        taken = sum(BOLD * len(other.label.text) + 12 for other in others if abs(other.y - y) < ROW)
+        return Level(place, y, high, low, Label(self.right - 4 - round(taken, 1), y + 15, text, "end"))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Axes and what stands on them; `references` are labels of horizontal lines over the whole width."""
+
+    axes: Axes
+    traces: Sequence[Trace] = ()
+    clouds: Sequence[Cloud] = ()
+    levels: Sequence[Level] = ()
+    labels: Sequence[Label] = ()
+    references: Sequence[Label] = ()
+
+
+Drawings = list[tuple[str, Plot]]
+"""A plot in several sizes, as (name of the size, plot)."""
+
+
+def drawings(sizes: Sequence[Size], draw: Callable[[Size], Plot | None]) -> Drawings:
+    """Draw a plot in each size; none where there is nothing to draw."""
+    return [(size.name, plot) for size in sizes if (plot := draw(size)) is not None]
+
+
+def colour_of(place: int) -> int:
+    """Return the number of the colour of the run at a place."""
+    return place % COLOURS
+
+
+def marker_of(place: int) -> str:
+    """Return the marker of the run at a place."""
+    return MARKERS[place % len(MARKERS)]
+
+
+def stairs(points: Sequence[Point]) -> list[Point]:
+    """Return the corners of the steps that lead from each point to the next: across, then up or down."""
+    corners = list(points[:1])
+    for (_, before), (x, y) in pairwise(points):
+        corners += [(x, before), (x, y)]
+    return corners
 
 
 def nice_step(span: float, ticks: int) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that needs at most `ticks` steps over the span."""
+    """Return the smallest of 1, 2, 5 times a power of ten that needs at most `ticks` steps over the span."""
     rough = span / ticks
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * k for k in (1, 2, 5, 10) if power * k >= rough * (1 - 1e-9))
 
 
-def share_ticks(low: float, high: float, ticks: int) -> list[tuple[float, str]]:
-    """Round shares between two, as (share, percent)."""
+def linear_ticks(low: float, high: float, ticks: int) -> list[Tick]:
+    """Return round values between two, as (value, text); 0 has no decimals."""
+    step = nice_step(high - low, ticks)
+    return [(v, f"{v:,.{_places(step)}f}".replace("-", "\u2212") if v else "0") for v in _multiples(step, low, high)]
+
+
+def share_ticks(low: float, high: float, ticks: int) -> list[Tick]:
+    """Return round shares between two and within [0, 1], as (share, percent)."""
     step = nice_step(100 * (high - low), ticks)
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    first, last = math.ceil(100 * max(low, 0) / step - 1e-9), math.floor(100 * min(high, 1) / step + 1e-9)
-    return [(k * step / 100, f"{k * step:.{places}f}") for k in range(first, last + 1)]
+    values = _multiples(step, 100 * max(low, 0), 100 * min(high, 1))
+    return [(v / 100, f"{v:.{_places(step)}f}") for v in values]
 
 
-def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """1, 2, 5 times the powers of ten between two positive numbers."""
+def radius_ticks(largest: float, ticks: int, *, in_255ths: bool) -> list[Tick]:
+    """Return round radii from 0 to the largest, as (eps, text); written as 4/255 where asked."""
+    if not in_255ths:
+        return linear_ticks(0.0, largest, ticks)
+    step = max(1.0, nice_step(255 * largest, ticks))
+    return [(v / 255, f"{v:g}/255" if v else "0") for v in _multiples(step, 0.0, 255 * largest)]
+
+
+def log_ticks(low: float, high: float) -> list[Tick]:
+    """Return 1, 2, 5 times the powers of ten between two positive numbers, as (value, text)."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [k * 10.0**p for p in powers for k in (1, 2, 5)]
     return [(v, f"{v:,.10g}") for v in values if low <= v <= high]
 
 
+def _places(step: float) -> int:
+    """Return the decimals that tell multiples of a step apart."""
+    return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
+def _multiples(step: float, low: float, high: float) -> list[float]:
+    """Return the multiples of a step between two numbers, both included."""
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
 def extent(label: Label) -> Box:
-    """Left, top, right and bottom of a label, roughly."""
+    """Return left, top, right and bottom of a label, roughly."""
     wide = LETTER * len(label.text)
     left = label.x - {"": 0.0, "mid": wide / 2, "end": wide}[label.anchor]
     return left, label.y - 12, left + wide, label.y + 3
@@ -122,8 +296,21 @@ def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
+def _rows(labels: Sequence[Label]) -> list[list[Label]]:
+    """Sort labels into rows in which none meets another."""
+    rows: list[list[Label]] = []
+    for label in labels:
+        for row in rows:
+            if not any(_meet(extent(label), extent(other)) for other in row):
+                break
+        else:
+            rows.append(row := [])
+        row.append(label)
+    return rows
+
+
 def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) -> list[Label]:
-    """Labels beside dots, as many as find room: to the upper right, to the lower left, or below.
+    """Place labels beside dots, as many as find room: to the upper right, to the lower left, or below.
 
     Args:
         dots: (dot, text), the most important first.
@@ -132,7 +319,7 @@ def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) 
     """
     boxes = [extent(label) for label in taken]
     around = [(dot.x - 5, dot.y - 5, dot.x + 5, dot.y + 5) for dot, _ in dots]
-    found = []
+    labels = []
     for dot, text in dots:
         for dx, dy, anchor in ((7, -8, ""), (-7, 18, "end"), (0, 20, "mid")):
             label = Label(round(dot.x + dx, 1), round(dot.y + dy, 1), text, anchor)
@@ -140,6 +327,6 @@ def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) 
             inside = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
             if inside and not any(_meet(box, other) for other in (*boxes, *around)):
                 boxes.append(box)
-                found.append(label)
+                labels.append(label)
                 break
-    return found
+    return labels

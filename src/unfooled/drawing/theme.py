@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# name -> (light, dark). The runs' colours s0 to s3 are after Okabe and Ito, told apart by colour-blind readers; each
-# run has a letter and a marker besides, and blue against orange for held and fooled comes with hatching and words.
+# name -> (light, dark). The runs' colours s0 to s3 are after Okabe and Ito, which colour-blind readers can tell apart;
+# each run has a letter and a marker besides, and blue against orange for held and fooled comes with hatching and words.
 TOKENS: dict[str, tuple[str, str]] = {
     "paper": ("#fbfaf7", "#121518"),
     "card": ("#ffffff", "#1a1e22"),
@@ -32,8 +32,8 @@ TOKENS: dict[str, tuple[str, str]] = {
 }
 
 
-def variables() -> str:
-    """The colours as CSS variables: light for old browsers, either theme where `light-dark()` is known."""
+def css_variables() -> str:
+    """Return the colours as CSS variables: light for old browsers, either theme where `light-dark()` is known."""
     light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())
     both = "".join(f"--{name}:light-dark({pair[0]},{pair[1]});" for name, pair in TOKENS.items())
     return f":root{{{light}}}\n@supports (color:light-dark(#000,#fff)){{:root{{{both}}}}}\n"

@@ -1,7 +1,8 @@
-"""Explanations say why: one relevance per input coordinate, differentiable when asked.
+"""Explanations: functions that attribute a model's decision to the coordinates of its input.
 
-Each has the signature of `core.types.Explain`, `(model, x, y, *, create_graph=False) -> (B, *D)`; its other options are
-keyword-only, so `functools.partial` configures it.
+Each has the signature of `core.types.Explain`, `(model, x, y, *, create_graph=False) -> (B, *D)`: one number per input
+coordinate, differentiable where `create_graph` asks for it. All other options are keyword-only, so `functools.partial`
+configures an explanation.
 """
 
 from unfooled.explanations.attention import AttentionMap, attention, attention_image, attention_map, attention_scores

@@ -1,4 +1,4 @@
-"""Attention: where a model finds its evidence for a class, as a probability map that can be differentiated twice.
+"""Attention: the place of a model's evidence for a class, as a probability map that can be differentiated twice.
 
     w_k  = mean_ij d z_y / dA_k,ij                                      Grad-CAM's weights, per sample
     S_ij = sum_k w_k A_k,ij                                             score map; the ReLU is optional, and off
@@ -6,7 +6,7 @@
     P    = softmax_hw(S^ / tau)                                         sums to 1
 
 Standardising makes P the same for S and c S + d, c > 0, up to 1e-6 max|S| / std S, so that a network cannot flatten its
-map by shrinking S. Entropies of different tau or grids cannot be compared.
+map by shrinking S. Entropies at different tau or on different grids cannot be compared.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831 (P, without standardising).
@@ -29,19 +29,18 @@ from unfooled.core.types import Loss, Model
 from unfooled.explanations.cams import CamMap, grad_cam_map
 from unfooled.explanations.gradients import differentiating
 
-FEW = 16
-"""Fewer cells than this are no map to speak of."""
+FEW = 16  # cells; with fewer, attention is hardly a map
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMap:
-    """Attention, and what it was made from.
+    """An attention map, with the scores and the layer that it was computed from.
 
     Attributes:
         p: probability map, (B, h, w), sums to 1.
-        score: S, (B, h, w).
-        layer: the call that A is the output of.
-        flat: (B,) bool, where S is constant: P is uniform there and says nothing.
+        score: score map S, (B, h, w).
+        layer: name of the call whose output is A.
+        flat: samples whose S is constant, (B,) bool; P is uniform there and has no meaning.
     """
 
     p: Tensor
@@ -64,27 +63,28 @@ def attention(
     create_graph: bool = False,
     score: Loss = true_logit,
 ) -> Tensor:
-    """The attention map of a class.
+    """Return the attention map of a class.
 
     Args:
         model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
-        y: the class explained, (B,) int64: fixed (label or clean prediction) or predicted at x; say which.
-        layer: name of a call; found by `find_spatial_layer` where None, for 1 more forward and backward of one sample.
-        grid: (h, w) of patch tokens, where it is not that of the convolution that cuts the patches.
-        tau: temperature, above 0.
-        relu: keep only evidence for the class.
-        standardise: S^ instead of S in the softmax.
-        detach_weights: with `create_graph`, hold w constant: no double backward. Exact for gradients in x where w does
-            not depend on x (conv - GAP - linear).
-        create_graph: keep the graph. On ReLU networks w has no gradient almost everywhere: see `smooth_relu`.
-        score: `(logits, y) -> (B,)`, what S is evidence for.
+        y: classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
+        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
+        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        tau: temperature of the softmax, above 0.
+        relu: whether to keep only evidence for the class.
+        standardise: whether the softmax takes S^ instead of S.
+        detach_weights: whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
+            not depend on x (convolutions, global average pooling, one linear layer).
+        create_graph: whether to keep the graph. In ReLU networks w has no gradient almost everywhere: see
+            `smooth_relu`.
+        score: function `(logits, y) -> (B,)` that is explained.
 
     Returns:
-        P, (B, h, w). Cost: 1 forward, 1 backward down to the layer.
+        Probability map P, (B, h, w). Cost: 1 forward, 1 backward down to the layer.
 
     Raises:
-        BadInput: x, y or tau cannot be used, or the model has no spatial layer; the message names the offender.
+        BadInput: x, y or tau cannot be used, or the model has no spatial layer; the message names the cause.
 
     Warns:
         UserWarning: the map has fewer than 16 cells.
@@ -115,20 +115,20 @@ def attention_map(
     create_graph: bool = False,
     score: Loss = true_logit,
 ) -> AttentionMap:
-    """`attention` with the scores, the layer and the flat samples. Arguments, cost and errors as there."""
+    """Return `attention` with its scores, its layer and the flat samples. Arguments, cost and errors as there."""
     if not tau > 0:
         raise BadInput(f"tau is {tau}; it must be above 0")
-    found = _scored(model, x, y, layer, grid, relu, score, detach_weights, create_graph)
-    s = found.map
+    cam = _cam(model, x, y, layer, grid, relu, score, detach_weights, create_graph)
+    s = cam.map
     if s[0].numel() < FEW:
         warnings.warn(
-            f"layer {found.layer!r} has {s.shape[1]} x {s.shape[2]} cells; with fewer than {FEW} attention is hardly a "
+            f"layer {cam.layer!r} has {s.shape[1]} x {s.shape[2]} cells; with fewer than {FEW} attention is hardly a "
             "map, name an earlier layer",
             stacklevel=2,
         )
     with differentiating():
-        p, still = probability(s, tau=tau, standardise=standardise)
-        return AttentionMap(p if create_graph else p.detach(), s, found.layer, still)
+        p, constant = probability(s, tau=tau, standardise=standardise)
+        return AttentionMap(p if create_graph else p.detach(), s, cam.layer, constant)
 
 
 def attention_scores(
@@ -143,24 +143,24 @@ def attention_scores(
     create_graph: bool = False,
     score: Loss = true_logit,
 ) -> Tensor:
-    """S, (B, h, w), in units of the score. Arguments, cost and errors as for `attention`."""
-    return _scored(model, x, y, layer, grid, relu, score, detach_weights, create_graph).map
+    """Return the score maps S, (B, h, w), in units of the score. Arguments, cost and errors as for `attention`."""
+    return _cam(model, x, y, layer, grid, relu, score, detach_weights, create_graph).map
 
 
 def attention_image(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
-    """`attention` as an explanation of images: upsampled (bilinear, half-pixel) and repeated over channels.
+    """Return `attention` as an explanation of images: upsampled (bilinear, half-pixel) and repeated over channels.
 
     Args:
-        model: as for `attention`.
+        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
         x: images, (B, C, H, W).
-        y: the class explained, (B,).
-        create_graph: keep the graph.
+        y: classes to explain, (B,) int64.
+        create_graph: whether to keep the graph, so that the attribution can be differentiated.
 
     Returns:
-        (B, C, H, W); each channel's mean is 1 / (h w) where H and W are multiples of the grid's sides.
+        Attribution, (B, C, H, W); each channel's mean is 1 / (h w) where H and W are multiples of the grid's sides.
 
     Raises:
-        BadInput: x are no images, or as for `attention`.
+        BadInput: x are no images, or for the causes named at `attention`.
     """
     if x.ndim != 4:
         raise BadInput(f"x has shape {tuple(x.shape)}; attention_image is for images, (B, C, H, W)")
@@ -171,21 +171,30 @@ def attention_image(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = 
 
 
 def probability(s: Tensor, *, tau: float = 1.0, standardise: bool = True) -> tuple[Tensor, Tensor]:
-    """Turn score maps, (B, h, w), into P, (B, h, w), and say which of them are flat, (B,) bool."""
+    """Turn score maps into probability maps.
+
+    Args:
+        s: score maps, (B, h, w).
+        tau: temperature of the softmax, above 0.
+        standardise: whether to standardise each map first.
+
+    Returns:
+        Probability maps, (B, h, w), and which score maps are constant, (B,) bool.
+    """
     rows = flat(s)
     middle = rows.mean(1, keepdim=True)
     variance = (rows - middle).square().mean(1)
     top = rows.abs().amax(1)
-    still = (variance.sqrt() <= 1e-6 * top).detach()
-    # The root has no derivative at 0: flat rows leave before it is taken.
-    deviation = torch.where(still, 1.0, variance).sqrt()
+    constant = (variance.sqrt() <= 1e-6 * top).detach()
+    # The root has no derivative at 0, so constant maps leave before it is taken.
+    deviation = torch.where(constant, 1.0, variance).sqrt()
     if standardise:
         rows = (rows - middle) / (deviation + 1e-6 * top + 1e-12)[:, None]
-    rows = torch.where(still[:, None], 0.0 * rows, rows)
-    return (rows / tau).softmax(1).reshape(s.shape), still
+    rows = torch.where(constant[:, None], 0.0 * rows, rows)
+    return (rows / tau).softmax(1).reshape(s.shape), constant
 
 
-def _scored(
+def _cam(
     model: Model,
     x: Tensor,
     y: Tensor,
@@ -196,6 +205,7 @@ def _scored(
     detach_weights: bool,
     create_graph: bool,
 ) -> CamMap:
+    """Return `grad_cam_map`, with a clearer error for an image without a batch dimension."""
     try:
         return grad_cam_map(
             model, x, y, layer=layer, grid=grid, relu=relu, score=score, detach_weights=detach_weights,
@@ -207,8 +217,8 @@ def _scored(
         if isinstance(error, BadInput) and getattr(y, "shape", None) == x.shape[:1]:
             raise
         # Three dimensions are a batch to few models, and a forgotten one to most.
-        said = (str(error).strip().splitlines() or [""])[0]
+        cause = (str(error).strip().splitlines() or [""])[0]
         raise BadInput(
-            f"x has shape {tuple(x.shape)}, which the model does not take as a batch, (B, *D) ({said}); a single "
+            f"x has shape {tuple(x.shape)}, which the model does not take as a batch, (B, *D) ({cause}); a single "
             "image, (C, H, W), is x[None]"
         ) from error

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import true_logit
 from unfooled.core.model.batching import BatchBudget, batched
 from unfooled.core.shapes import flat
@@ -24,11 +24,11 @@ from unfooled.explanations.gradients import differentiating, prepared, scored
 
 @dataclass(frozen=True, eq=False)
 class PathAttribution:
-    """An attribution and how far it is from complete.
+    """An attribution and its distance from completeness.
 
     Attributes:
-        attribution: relevances, (B, *D).
-        change: what they should sum to, s(f(x)) - s(f(r)), (B,).
+        attribution: attribution along the path, (B, *D).
+        change: the sum of a complete attribution, s(f(x)) - s(f(r)), (B,).
         steps: path points used for each sample, (B,) int64.
     """
 
@@ -38,12 +38,12 @@ class PathAttribution:
 
     @property
     def gap(self) -> Tensor:
-        """|sum of the attribution - change|, (B,), in units of the score."""
+        """Gap |sum of the attribution - change|, (B,), in units of the score."""
         return (flat(self.attribution).sum(1) - self.change).abs()
 
     @property
     def relative_gap(self) -> Tensor:
-        """`gap` as a fraction of |change|, (B,); 0 where both are 0."""
+        """Gap as a fraction of |change|, (B,); 0 where both are 0."""
         gap = self.gap
         return torch.where(gap > 0, gap / self.change.abs(), gap)
 
@@ -57,29 +57,50 @@ def score_change(
     score: Loss = true_logit,
     batch_bytes: int | None = None,
 ) -> Tensor:
-    """s(f(x), y) - s(f(r), y), (B,): what a complete attribution sums to. Cost: at most 2 forwards a sample."""
+    """Return s(f(x), y) - s(f(r), y), (B,), the sum of a complete attribution.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs, (B, *D).
+        y: classes to explain, (B,) int64.
+        baseline: start of the path: a number, one sample's shape, or (B, *D).
+        score: function `(logits, y) -> (B,)` that is explained.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
+
+    Returns:
+        (B,). Cost: at most 2 forwards a sample.
+    """
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
-        rows = BatchBudget(model, x, batch_bytes).batch
-        value = batched(lambda z, c: scored(model, z, c, score), rows)
+        reader = checked_once(model, y)
+        value = batched(lambda z, c: scored(reader, z, c, score), BatchBudget(model, x, batch_bytes).batch)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)
         # One baseline for all is passed once, and its logits scored for each label.
-        logits = read_logits(model, baselines(baseline, x[:1]))
+        logits = reader(baselines(baseline, x[:1]))
         return value(x, y) - score(logits.expand(len(x), -1), y)
 
 
 def completeness_gap(
     model: Model, x: Tensor, y: Tensor, attribution: Tensor, *, baseline: float | Tensor = 0.0, score: Loss = true_logit
 ) -> Tensor:
-    """How far any attribution is from complete, as a fraction of |s(f(x)) - s(f(r))|, (B,)."""
+    """Return how far an attribution is from complete, as a fraction of |s(f(x)) - s(f(r))|, (B,).
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs, (B, *D).
+        y: classes that were explained, (B,) int64.
+        attribution: attribution by any method, (B, *D).
+        baseline: start of the path: a number, one sample's shape, or (B, *D).
+        score: function `(logits, y) -> (B,)` that was explained.
+    """
     steps = torch.zeros(len(x), dtype=torch.int64)
     return PathAttribution(attribution, score_change(model, x, y, baseline=baseline, score=score), steps).relative_gap
 
 
 def baselines(baseline: float | Tensor, x: Tensor) -> Tensor:
-    """The start of each sample's path, in x's shape."""
+    """Return the start of each sample's path, in x's shape."""
     r = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
     r = r.clone() if r.is_inference() else r
     try:

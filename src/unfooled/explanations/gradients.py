@@ -1,15 +1,15 @@
-"""Gradients of a score: what a small change of each input coordinate does to it.
+"""Gradients of a score with respect to the input: the effect of a small change of each coordinate.
 
     saliency            d s(f(x), y) / dx                                    signed; take |.| as a channel reduction
     input_x_gradient    x * d s(f(x), y) / dx
 
-The score s is the logit of y unless told otherwise: `log_probability`, `lead`, or any `(logits, y) -> (B,)`.
+The score s is the logit of y by default; `log_probability`, `lead` or any `(logits, y) -> (B,)` can take its place.
 
-Explanations use the model in the mode it is in; put it in eval mode first, so that no row depends on the others.
+The model is used in the mode it is in. Put it in eval mode first, so that no sample depends on the others.
 
 References:
     Simonyan et al., Deep inside convolutional networks, ICLR 2014 workshop, arXiv:1312.6034. Differs: signed, and no
-    maximum over channels (`distances.locality.peak` is that reduction).
+    maximum over channels (`unfooled.distances.peak` is that reduction).
     Shrikumar et al., Not just a black box, 2016, arXiv:1605.01713 (input x gradient).
 """
 
@@ -30,32 +30,33 @@ from unfooled.core.losses import cross_entropy, margin, true_logit
 from unfooled.core.threats import Box
 from unfooled.core.types import Loss, Model
 
-# Explanations of points outside the unit box are well defined (baselines, noise), so only NaN and infinity are refused.
+# Points outside the unit box (baselines, noise) can be explained, so only NaN and infinity are refused.
 _ANYWHERE = Box(-math.inf, math.inf)
 
 
 def log_probability(logits: Tensor, y: Tensor) -> Tensor:
-    """The log-probability of y, log softmax(z)_y, (B,)."""
+    """Return the log-probability of y, log softmax(z)_y, (B,)."""
     return -cross_entropy(logits, y)
 
 
 def lead(logits: Tensor, y: Tensor) -> Tensor:
-    """The lead of y, z_y - max_{j != y} z_j, (B,)."""
+    """Return the lead of y over the best other class, z_y - max_{j != y} z_j, (B,)."""
     return -margin(logits, y)
 
 
 def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, create_graph: bool = False) -> Tensor:
-    """Gradient of the score with respect to the input.
+    """Return the gradient of the score with respect to the input.
 
     Args:
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
-        y: the class to explain, (B,) int64.
-        score: `(logits, y) -> (B,)`.
-        create_graph: keep the graph, so that the map can be differentiated with respect to x and the parameters.
+        y: classes to explain, (B,) int64.
+        score: function `(logits, y) -> (B,)` that is explained.
+        create_graph: whether to keep the graph, so that the attribution can be differentiated with respect to x and the
+            parameters.
 
     Returns:
-        Signed relevances in score per unit of x, (B, *D). Cost: 1 forward, 1 backward a sample.
+        Signed attribution in units of the score per unit of x, (B, *D). Cost: 1 forward, 1 backward a sample.
 
     Raises:
         BadInput: x, y or the model's output cannot be used; the message names the offender.
@@ -73,25 +74,25 @@ def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, cr
 def input_x_gradient(
     model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, create_graph: bool = False
 ) -> Tensor:
-    """Input times gradient: x * `saliency`. Arguments, cost and errors as there; in units of the score."""
+    """Return the input times its gradient, x * `saliency`, in units of the score. Arguments and cost as there."""
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
         z = entry(x, create_graph)
-        map_ = z * score_gradient(model, z, y, score, create_graph)
-        return map_ if create_graph else map_.detach()
+        attribution = z * score_gradient(model, z, y, score, create_graph)
+        return attribution if create_graph else attribution.detach()
 
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Record gradients whatever the caller's mode (no_grad, inference_mode)."""
+    """Record gradients, whatever the caller's mode (no_grad, inference_mode)."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Check model, x and y; tensors made in inference mode are copied, since autograd cannot save them.
+    """Check model, x and y, and return x and y as autograd can use them (copied if made in inference mode).
 
-    A model in training mode is refused, since its answer depends on the batch and the call would change its statistics;
+    A model in training mode is refused, since its output depends on the batch and the call would change its statistics;
     not with `create_graph`, where a training loss explains the model that it trains.
     """
     if not is_trusted():
@@ -102,22 +103,26 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
 
 
 def entry(x: Tensor, create_graph: bool) -> Tensor:
-    """The point at which a gradient is taken: a copy of x, in x's graph where that has to continue, else a leaf."""
+    """Return the point at which a gradient is taken: a copy of x, in x's graph if that has to continue, else a leaf."""
     return x.clone() if create_graph and x.requires_grad else x.detach().clone().requires_grad_()
 
 
 def twice_differentiable(wanted: bool = True) -> AbstractContextManager[None]:
-    """Run forwards so that their gradients can be differentiated: fused attention kernels have no second derivative."""
+    """Run forward passes without fused attention kernels, which have no second derivative."""
     return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
 
 
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
-    """s(f(z), y), (B,), with the model's output checked."""
+    """Return s(f(z), y), (B,), with the model's output checked, unless `checked_once` has done so."""
     return score(read_logits(model, z, y), y)
 
 
 def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph: bool) -> Tensor:
-    """Return d s(f(z), y) / dz for a z that requires gradients, (B, *D)."""
+    """Return d s(f(z), y) / dz, (B, *D), for a z that requires gradients.
+
+    Raises:
+        BadInput: the model's output cannot be used, or does not depend on z for autograd.
+    """
     with twice_differentiable(create_graph):
         value = scored(model, z, y, score)
     check_differentiable(value)
@@ -126,5 +131,5 @@ def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph
         raise BadInput(
             "the model's output does not depend on x for autograd (detach or rounding inside?); mend it there"
         )
-    # Where f is linear the gradient does not depend on x; it stays in x's graph, so that attacking it changes nothing.
+    # Where f is linear the gradient does not depend on x. It stays in x's graph, so that it can still be attacked.
     return g + 0 * z if create_graph and not g.requires_grad else g

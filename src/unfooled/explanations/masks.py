@@ -1,4 +1,4 @@
-"""Masks from attention maps, and what is put in the place of masked pixels."""
+"""Masks from attention maps, and fillings for masked pixels."""
 
 from __future__ import annotations
 
@@ -11,35 +11,54 @@ from unfooled.core.shapes import top_share
 
 
 def soft_mask(p: Tensor, size: tuple[int, int], *, s: float = 0.1) -> Tensor:
-    """sigmoid((h w P - 1) / s), enlarged (bilinear, half-pixel): (B, h, w) -> (B, 1, H, W) in [0, 1]."""
+    """Return the soft mask sigmoid((h w P - 1) / s), enlarged (bilinear, half-pixel).
+
+    Args:
+        p: attention maps, (B, h, w).
+        size: height and width of the mask.
+        s: width of the sigmoid.
+
+    Returns:
+        (B, 1, H, W) in [0, 1].
+    """
     return _enlarged(((p[0].numel() * p - 1) / s).sigmoid(), size)
 
 
 def top_mask(p: Tensor, size: tuple[int, int], *, share: float = 0.25, s: float = 0.1) -> Tensor:
-    """The top `share` of the cells, with the soft mask's gradient (straight through): (B, h, w) -> (B, 1, H, W)."""
+    """Return the mask of the top `share` of the cells, with the gradient of the soft mask (straight through).
+
+    Args:
+        p: attention maps, (B, h, w).
+        size: height and width of the mask.
+        share: share of the cells that is masked, in (0, 1].
+        s: width of the soft mask's sigmoid.
+
+    Returns:
+        (B, 1, H, W).
+    """
     soft = ((p[0].numel() * p - 1) / s).sigmoid()
     return _enlarged(top_share(p, share).to(p.dtype) + soft - soft.detach(), size)
 
 
 def fill_mean(x: Tensor) -> Tensor:
-    """Each image's own mean colour."""
+    """Fill with each image's own mean colour."""
     return x.mean((2, 3), keepdim=True).expand_as(x)
 
 
 def fill_blur(x: Tensor) -> Tensor:
-    """The image averaged over windows of half its side: along one side, then the other."""
+    """Fill with the image averaged over windows of half its side, along one side and then the other."""
     side = (min(x.shape[2:]) // 4) * 2 + 1
     rows = F.avg_pool2d(x, (1, side), stride=1, padding=(0, side // 2), count_include_pad=False)
     return F.avg_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
 
 
 def fill_noise(x: Tensor) -> Tensor:
-    """Uniform noise; it belongs to the sample and the step."""
+    """Fill with uniform noise that depends on the sample and is new at every call."""
     return rng.uniform(rng.seeds(x, int(torch.randint(1 << 62, ()))), tuple(x.shape[1:]), dtype=x.dtype)
 
 
 def fill_mixed(x: Tensor) -> Tensor:
-    """One of the three, drawn anew at every step: with one alone the shape of the hole would be learnt."""
+    """Fill in one of the three ways, drawn at every call; from a single one a network would learn the hole's shape."""
     return (fill_mean, fill_blur, fill_noise)[int(torch.randint(3, ()))](x)
 
 

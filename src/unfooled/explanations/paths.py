@@ -1,12 +1,13 @@
-"""Integrated gradients: the gradient averaged along the straight path from a baseline r to x, times the way.
+"""Integrated gradients: the gradient averaged along the straight path from a baseline r to x, times x - r.
 
     e = (x - r) * g,    g = sum_j w_j grad s(f(z_j), y),    z_j = r + t_j (x - r)
     sum_i e_i = s(f(x)) - s(f(r))                                                  completeness, exact as steps grow
 
-The nodes and weights (t_j, w_j) come from a rule. Points are formed, passed and dropped in calls of a bounded number of
-rows, so memory does not grow with the steps.
+The nodes and weights (t_j, w_j) come from a quadrature rule. Path points are made, passed through the model and dropped
+in batches of bounded size, so memory does not grow with the steps.
 
-With `create_graph` the map is differentiable at the same bounded memory, by a second pass over the path: `two_pass`.
+With `create_graph` the attribution is differentiable at the same bounded memory, by a second pass over the path: see
+`two_pass`.
 
 References:
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, ICML 2017, arXiv:1703.01365. Differs: the default
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
@@ -32,22 +34,23 @@ from unfooled.explanations.gradients import differentiating, entry, prepared
 from unfooled.explanations.two_pass import Nodes, PathIntegral, TwoPass
 
 Rule = Callable[[int], Nodes]
+"""A quadrature rule: number of steps -> nodes and weights."""
 
 
 @lru_cache(maxsize=64)
 def gauss_legendre(steps: int) -> Nodes:
-    """Exact for polynomials of degree 2 steps - 1: the choice for smooth scores."""
+    """Return Gauss-Legendre nodes and weights: exact for polynomials of degree 2 steps - 1, best for smooth scores."""
     t, w = np.polynomial.legendre.leggauss(steps)
     return tuple(((t + 1) / 2).tolist()), tuple((w / 2).tolist())
 
 
 def midpoint(steps: int) -> Nodes:
-    """The middle of each of `steps` equal cells."""
+    """Return the middle of each of `steps` equal cells, with equal weights."""
     return tuple((j + 0.5) / steps for j in range(steps)), (1 / steps,) * steps
 
 
 def right(steps: int) -> Nodes:
-    """The far end of each cell, j / steps: the Riemann sum of the paper, equation 3."""
+    """Return the far end of each cell, j / steps: the Riemann sum of the paper, equation 3."""
     return tuple((j + 1) / steps for j in range(steps)), (1 / steps,) * steps
 
 
@@ -69,24 +72,24 @@ def integrated_gradients(
     Args:
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
-        y: the class to explain, (B,) int64.
-        baseline: where the path starts: a number, one sample's shape, or (B, *D). May require gradients.
-        steps: gradients along the path, at least 1.
-        rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
-        score: `(logits, y) -> (B,)`; with `cross_entropy` the path integral of the loss.
-        batch_bytes: memory of one call's graph, see `BatchBudget`. At least one row is always passed.
-        one_graph: with `create_graph`, build the graph of the whole path instead of two passes. Needs steps times the
-            memory; gives third derivatives, random models (dropout) and tensors that the model closes over outside of
-            any module, none of which the two passes see.
-        create_graph: make the map differentiable with respect to x, the baseline and the parameters of the modules
-            behind `model` that require gradients (within `frozen(model)` they cost nothing).
+        y: classes to explain, (B,) int64.
+        baseline: start of the path: a number, one sample's shape, or (B, *D). May require gradients.
+        steps: gradient evaluations along the path, at least 1.
+        rule: quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
+        score: function `(logits, y) -> (B,)` that is explained; with `cross_entropy` the path integral of the loss.
+        batch_bytes: memory of one call's graph, see `BatchBudget`; at least one sample is computed at once.
+        one_graph: whether `create_graph` builds the graph of the whole path instead of taking two passes. Needs `steps`
+            times the memory. Required for third derivatives, for random models (dropout), and for derivatives by
+            tensors that the model uses without holding them in a module.
+        create_graph: whether to make the attribution differentiable with respect to x, the baseline and the parameters
+            of the modules behind `model` that require gradients (within `frozen(model)` they cost nothing).
 
     Returns:
-        Relevances in units of the score, (B, *D). Cost: steps forwards and backwards a sample; the gradient of the map
-        costs as much again and steps double backwards.
+        Attribution in units of the score, (B, *D). Cost: `steps` forwards and backwards a sample; its gradient costs as
+        much again and `steps` double backwards.
 
     Raises:
-        BadInput: an argument or the model's output cannot be used; in the backward pass, that the model has changed.
+        BadInput: an argument or the model's output cannot be used; in the backward pass, the model has changed.
 
     Example:
         >>> product = lambda x: torch.stack([x[:, 0] * x[:, 1], x[:, 0]], 1)
@@ -119,35 +122,38 @@ def integrated_gradients_with_gap(
     tolerance: float | None = None,
     most: int = 1024,
 ) -> PathAttribution:
-    """Integrated gradients (detached) and their completeness gap.
+    """Return integrated gradients (detached) with their completeness gap.
 
     Args:
-        model: as for `integrated_gradients`, like x, y, baseline, steps, rule, score and batch_bytes.
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
-        y: the class to explain, (B,).
-        baseline: where the path starts.
-        steps: gradients along the path at first.
-        rule: nodes and weights.
-        score: `(logits, y) -> (B,)`.
-        batch_bytes: memory of one call's graph.
-        tolerance: double the steps of the samples whose relative gap exceeds this, until none does or `most` is
-            reached; a warning counts the rest.
-        most: the largest number of steps.
+        y: classes to explain, (B,) int64.
+        baseline: start of the path, as for `integrated_gradients`.
+        steps: gradient evaluations along the path, at first.
+        rule: quadrature rule.
+        score: function `(logits, y) -> (B,)` that is explained.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        tolerance: largest relative gap. The steps of the samples beyond it are doubled until none is or `most` is
+            reached; a warning counts the rest. None: nothing is doubled.
+        most: largest number of steps.
 
     Returns:
         A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards a sample.
     """
     options: dict[str, Any] = {"rule": rule, "score": score, "batch_bytes": batch_bytes}
     attribution = integrated_gradients(model, x, y, baseline=baseline, steps=steps, **options)
-    change = score_change(model, x, y, baseline=baseline, score=score, batch_bytes=batch_bytes)
+    with trusted():
+        change = score_change(model, x, y, baseline=baseline, score=score, batch_bytes=batch_bytes)
     used = torch.full((len(x),), steps, dtype=torch.int64, device=x.device)
-    found = PathAttribution(attribution, change, used)
+    result = PathAttribution(attribution, change, used)
     if tolerance is None:
-        return found
+        return result
     r = baselines(baseline, x)
-    while (loose := found.relative_gap > tolerance).any() and 2 * steps <= most:
+    while (loose := result.relative_gap > tolerance).any() and 2 * steps <= most:
         steps *= 2
-        attribution[loose] = integrated_gradients(model, x[loose], y[loose], baseline=r[loose], steps=steps, **options)
+        with trusted():
+            finer = integrated_gradients(model, x[loose], y[loose], baseline=r[loose], steps=steps, **options)
+        attribution[loose] = finer
         used[loose] = steps
     if loose.any():
         warnings.warn(
@@ -155,10 +161,11 @@ def integrated_gradients_with_gap(
             f"{steps} steps",
             stacklevel=2,
         )
-    return found
+    return result
 
 
 def _nodes(rule: Rule, steps: int) -> Nodes:
+    """Return the nodes and weights of a rule; refuse a path without steps."""
     if steps < 1:
         raise BadInput(f"steps is {steps}; a path needs at least 1")
     return rule(steps)

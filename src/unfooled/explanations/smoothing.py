@@ -2,8 +2,8 @@
 
     e = 1/n sum_k explain(x + sigma * (max x - min x) * xi_k),    xi_k standard normal
 
-The noise belongs to the sample, so the same sample gets the same map in any batch. It comes in antithetic pairs
-(xi, -xi), whose terms linear in the noise cancel.
+The noise depends on the sample alone, so a sample gets the same attribution in any batch. It comes in antithetic pairs
+(xi, -xi), so that terms linear in the noise cancel.
 
 References:
     Smilkov et al., SmoothGrad: removing noise by adding noise, 2017, arXiv:1706.03825. Differs: antithetic pairs; any
@@ -12,10 +12,13 @@ References:
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from unfooled.core import rng
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import BatchBudget
 from unfooled.core.shapes import flat, per_sample
@@ -31,7 +34,7 @@ def smooth_grad(
     explain: Explain = saliency,
     samples: int = 25,
     sigma: float = 0.15,
-    seed: int | Tensor | None = None,
+    noise_seed: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     batch_bytes: int | None = None,
     create_graph: bool = False,
@@ -41,18 +44,19 @@ def smooth_grad(
     Args:
         model: any callable to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
-        y: the class to explain, (B,) int64.
-        explain: the explanation to smooth.
-        samples: noisy copies; an odd one leaves the last unpaired.
+        y: classes to explain, (B,) int64.
+        explain: explanation to smooth.
+        samples: noisy copies of each input; of an odd number the last is unpaired.
         sigma: standard deviation of the noise as a fraction of the sample's range, max x - min x.
-        seed: one seed a sample, (B,) int64, or one for all. Where None they come from `generator` and the bytes of x,
-            so the noise changes whenever x does: attacks on the map and finite differences fix it with a number here.
-        generator: base seed; not advanced.
+        noise_seed: number that fixes the noise, one for all samples or one per sample, (B,) int64. Attacks and finite
+            differences need it. None: the noise depends on `generator` and the bytes of x, so it changes whenever x
+            does.
+        generator: random generator; not advanced.
         batch_bytes: memory of one call's graph, see `BatchBudget`.
-        create_graph: keep the graph of all copies (memory grows with `samples`).
+        create_graph: whether to keep the graph of all copies; memory grows with `samples`.
 
     Returns:
-        Relevances, (B, *D). Cost: `samples` times that of `explain`.
+        Attribution, (B, *D). Cost: `samples` times that of `explain`.
 
     Raises:
         BadInput: an argument cannot be used.
@@ -61,7 +65,7 @@ def smooth_grad(
         raise BadInput(f"samples is {samples}, sigma is {sigma}; there must be at least 1 sample and sigma at least 0")
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        seeds = _seeds(x, seed, generator)
+        seeds = _seeds(x, noise_seed, generator)
         z = entry(x, create_graph)
         if not create_graph:
             z = z.detach()
@@ -75,7 +79,8 @@ def smooth_grad(
                 some = max(1, min(budget.batch // len(z[rows]), samples - k))
                 noise = noise_of(seeds[rows], range(k, k + some), z)
                 copies = (z[rows] + width * noise).flatten(0, 1)
-                with budget.measuring(len(copies)):
+                # The first call of each batch checks the labels against the model's classes, for the later ones too.
+                with budget.measuring(len(copies)), trusted() if k else nullcontext():
                     part = explain(model, copies, y[rows].repeat(some), create_graph=create_graph)
                 mean = mean + part.reshape(noise.shape).sum(0) / samples
                 k += some
@@ -84,16 +89,17 @@ def smooth_grad(
 
 
 def noise_of(seeds: Tensor, draws: range, like: Tensor) -> Tensor:
-    """The standard normal noise of some copies, (len(draws), b, *D): copy k has sign (-1)^k and draw k // 2."""
+    """Return the standard normal noise of some copies, (len(draws), b, *D): copy k has sign (-1)^k and draw k // 2."""
     shape = tuple(like.shape[1:])
     base = {d: rng.normal(seeds, shape, draw=d, dtype=like.dtype) for d in {k // 2 for k in draws}}
     return torch.stack([-base[k // 2] if k % 2 else base[k // 2] for k in draws])
 
 
-def _seeds(x: Tensor, seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
-    if seed is None:
+def _seeds(x: Tensor, noise_seed: int | Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """Return the seed of each sample's noise, (B,) int64."""
+    if noise_seed is None:
         return rng.seeds(x, generator, stage=rng.Stream.SMOOTHING)
-    seeds = torch.as_tensor(seed, dtype=torch.int64, device=x.device)
+    seeds = torch.as_tensor(noise_seed, dtype=torch.int64, device=x.device)
     if seeds.ndim > 1 or (seeds.ndim == 1 and len(seeds) != len(x)):
-        raise BadInput(f"seed has shape {tuple(seeds.shape)}; give one number, or one per sample, ({len(x)},)")
+        raise BadInput(f"noise_seed has shape {tuple(seeds.shape)}; give one number, or one per sample, ({len(x)},)")
     return seeds.expand(len(x))

@@ -2,15 +2,15 @@
 
     relu(t) = max(t, 0)   ->   softplus(beta t) / beta,    at most log(2) / beta above it
 
-A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no signal; the smoothed one
-has some, and the result is judged on the true model. Weights are shared. Replaced inside the model's forward pass,
-whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`.
+A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no signal. The smoothed
+network gives one, and the result is judged on the true model. Weights are shared. Calls inside the model's forward pass
+are replaced, whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`.
 
-With `pools` also two-dimensional max-pooling, whose switches hide as much of a map's change as those of ReLU:
+`pools` smooths two-dimensional max-pooling too, whose switches hide as much of a map's change as those of ReLU:
 
     max_{i <= n} t_i   ->   log(1/n sum_i exp(beta t_i)) / beta,    at most log(n) / beta below it
 
-Left alone: other pooling, leaky ReLU, ReLU6, GELU and all others; compiled and scripted code, where the calls cannot be
+Nothing else is replaced: other pooling, leaky ReLU, ReLU6, GELU, and compiled or scripted code, whose calls cannot be
 seen.
 
 References:
@@ -44,12 +44,12 @@ _POOL = {F.max_pool2d, torch.max_pool2d}
 
 @dataclass(frozen=True, eq=False)
 class Smoothed:
-    """The model with softplus in place of ReLU, as a model of its own; `model` itself is not touched.
+    """A model with softplus in place of ReLU; `model` itself is not changed.
 
     Args:
         model: any callable to logits.
         beta: sharpness, above 0; the larger, the closer to ReLU.
-        pools: smooth max-pooling too.
+        pools: whether to smooth max-pooling too.
     """
 
     model: Model
@@ -61,23 +61,23 @@ class Smoothed:
             raise BadInput(f"beta is {self.beta}; it must be above 0")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of the smoothed model."""
+        """Return the logits of the smoothed model."""
         with _Softplus(self.beta, self.pools):
             return self.model(x)
 
 
 @contextmanager
 def smooth_relu(model: Model, beta: float) -> Iterator[Smoothed]:
-    """Smooth `model` itself while the context lasts, and yield the smoothed model.
+    """Smooth `model` itself until the context ends, and yield the smoothed model.
 
-    The modules behind `model` run with softplus inside and with ReLU again afterwards, also after an exception. Of
-    nested contexts the innermost holds. A plain function without modules cannot be changed from outside: call what is
-    yielded, which works for any model. To have the true and the smoothed model side by side, use
+    The modules behind `model` run with softplus inside the context and with ReLU again afterwards, also after an
+    exception. In nested contexts the innermost counts. A plain function without modules cannot be changed from outside;
+    the yielded model works for any model. To use the true and the smoothed model side by side, take
     `Smoothed(model, beta)` without a context.
 
     Args:
         model: any callable to logits.
-        beta: sharpness, above 0.
+        beta: sharpness, above 0; the larger, the closer to ReLU.
     """
     smoothed = Smoothed(model, beta)
     before: list[tuple[nn.Module, Any]] = []
@@ -98,7 +98,7 @@ def smooth_relu(model: Model, beta: float) -> Iterator[Smoothed]:
 
 @dataclass(frozen=True, eq=False)
 class _SmoothForward:
-    """A module's forward pass with softplus."""
+    """A module's forward pass, with softplus in place of ReLU."""
 
     plain: Callable[..., Any]
     beta: float
@@ -109,7 +109,7 @@ class _SmoothForward:
 
 
 class _Softplus(TorchFunctionMode):
-    """Answers every call of ReLU with softplus, and where asked those of max-pooling with a mean of exponentials."""
+    """A mode in which calls of ReLU compute softplus and, with `pools`, max-pooling a mean of exponentials."""
 
     def __init__(self, beta: float, pools: bool = False) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Softplus(TorchFunctionMode):
 
 
 def _is_relu(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call computes max(t, 0) of floating point numbers."""
+    """Return whether a call computes max(t, 0) of floating point numbers."""
     if func in _RELU:
         return True
     if func not in _CLAMP and func not in _CLAMP_MIN:
@@ -151,7 +151,7 @@ def _soft_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Max-pooling by exponentials; the true one where indices or cut windows are asked for."""
+    """Return max-pooling by exponentials, or the true one where indices or cut windows are asked for."""
     size, step, pad, spread = (_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
     if ceil_mode or return_indices:
         return func(input, size, step, pad, spread, ceil_mode=ceil_mode, return_indices=return_indices)

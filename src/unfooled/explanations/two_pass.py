@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import BatchBudget
 from unfooled.core.model.modes import modules_of
 from unfooled.core.types import Loss, Model
@@ -29,18 +31,31 @@ Nodes = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class PathIntegral:
-    """One path integral: what to integrate, where, and in how many rows a call."""
+    """The mean gradient of a score along straight paths.
+
+    Args:
+        model: any callable to logits, (B, *D) -> (B, K).
+        score: function `(logits, y) -> (B,)` whose gradient is averaged.
+        nodes: places on the path and their weights.
+        batch_bytes: memory of one call's graph, see `BatchBudget`.
+    """
 
     def __init__(self, model: Model, score: Loss, nodes: Nodes, batch_bytes: int | None) -> None:
         self.model, self.score, self.nodes, self.batch_bytes = model, score, nodes, batch_bytes
 
     def parameters(self) -> list[Tensor]:
-        """The parameters behind the model that require gradients."""
+        """Return the parameters behind the model that require gradients."""
         every = (p for root in modules_of(self.model) for p in root.parameters() if p.requires_grad)
         return list({id(p): p for p in every}.values())  # each once, though two roots may share it
 
     def calls(self, budget: BatchBudget, size: int, graphs: int) -> Iterator[tuple[slice, slice]]:
-        """Cut samples and steps into calls: even groups of samples, as many steps of each as fit beside them."""
+        """Cut samples and steps into calls: even groups of samples, with as many steps each as the budget allows.
+
+        Args:
+            budget: samples that fit in one call.
+            size: number of samples.
+            graphs: graphs of a forward pass that a call keeps at once.
+        """
         steps, low = len(self.nodes[0]), 0
         while low < size:
             left, fit = size - low, max(1, budget.batch // graphs)
@@ -53,40 +68,42 @@ class PathIntegral:
             low += group
 
     def points(self, x: Tensor, r: Tensor, at: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Path points (s, b, *D) of some steps, their weights and their places, both (s, 1, ...)."""
+        """Return path points (s, b, *D) of some steps, their weights and their places, both (s, 1, ...)."""
         t, w = (torch.tensor(v[at], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.ndim) for v in self.nodes)
         return torch.lerp(r, x, t), w, t
 
     def mean_gradient(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
-        """The mean gradient g, (B, *D), without a graph."""
+        """Return the mean gradient g, (B, *D), without a graph."""
         budget, mean = BatchBudget(self.model, x, self.batch_bytes), torch.zeros_like(x)
+        reader = checked_once(self.model, y)
         for rows, at in self.calls(budget, len(x), 1):
             z, w, _ = self.points(x[rows], r[rows], at)
             leaf = z.flatten(0, 1).requires_grad_()
             with budget.measuring(len(leaf)):
-                g = score_gradient(self.model, leaf, y[rows].repeat(len(z)), self.score, create_graph=False)
+                g = score_gradient(reader, leaf, y[rows].repeat(len(z)), self.score, create_graph=False)
             mean[rows] += (w * g.view_as(z)).sum(0)
         return mean
 
     def graph(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
-        """The mean gradient g, (B, *D), with the graph of the whole path; small batches take several steps a call."""
+        """Return g, (B, *D), with the graph of the whole path; small batches take several steps a call."""
         budget, parts, j = BatchBudget(self.model, x, self.batch_bytes), [], 0
+        reader = checked_once(self.model, y)
         while j < len(self.nodes[0]):
             some = max(1, min(budget.batch // len(x), len(self.nodes[0]) - j))
             z, w, _ = self.points(x, r, slice(j, j + some))
             points = z.flatten(0, 1)
-            g = score_gradient(self.model, points, y.repeat(len(z)), self.score, create_graph=True)
+            g = score_gradient(reader, points, y.repeat(len(z)), self.score, create_graph=True)
             parts.append((w * g.view_as(z)).sum(0))
             j += some
         return torch.stack(parts).sum(0)
 
 
 class TwoPass(torch.autograd.Function):
-    """e of a path, with the second pass as its derivative. See the module's docstring for the symbols."""
+    """The path attribution e, whose derivative is the second pass; symbols as in the module's docstring."""
 
     @staticmethod
     def forward(ctx: Any, path: PathIntegral, x: Tensor, r: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
-        """Pass 1: e, (B, *D)."""
+        """Return e, (B, *D), by the first pass."""
         with torch.enable_grad():
             mean = path.mean_gradient(x.detach(), r.detach(), y)
         ctx.path = path
@@ -95,7 +112,7 @@ class TwoPass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        """Pass 2: the gradients with respect to x, r and the parameters."""
+        """Return the gradients with respect to x, r and the parameters, by the second pass."""
         if torch.is_grad_enabled():
             raise BadInput("the gradient of this map has no graph of its own (third derivatives); use one_graph=True")
         path: PathIntegral = ctx.path
@@ -105,8 +122,8 @@ class TwoPass(torch.autograd.Function):
         near, far, seen = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
         theta = [torch.zeros_like(p) for p in parameters]
         budget = BatchBudget(path.model, x, path.batch_bytes)
-        with differentiating():
-            # A double backward keeps about three graphs of a forward alive.
+        with differentiating(), trusted():  # the first pass has checked
+            # A double backward keeps about three graphs of a forward pass alive.
             for rows, at in path.calls(budget, len(x), 3):
                 z, w, t = path.points(x[rows], r[rows], at)
                 leaf = z.flatten(0, 1).requires_grad_()
@@ -127,7 +144,7 @@ class TwoPass(torch.autograd.Function):
 
 
 def _check_same(now: Tensor, then: Tensor) -> None:
-    """The second pass must see the model that the first one saw."""
+    """Refuse a model that has changed since the first pass."""
     # Rounding that flips a ReLU stays far below a hundredth of the whole batch.
     if bool((now - then).norm() > 1e-2 * then.norm() + 1e-30):
         raise BadInput(

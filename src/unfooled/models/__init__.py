@@ -2,13 +2,15 @@
 
 from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.load import load_model
-from unfooled.models.nets.cifar_resnet import CifarResnet
-from unfooled.models.nets.lenet5 import Lenet5
-from unfooled.models.nets.mnist_cnn import MnistCnn
-from unfooled.models.nets.resnet18 import ResNet18
-from unfooled.models.nets.small_cnn import SmallCnn
-from unfooled.models.nets.strided_cnn import StridedCnn
-from unfooled.models.nets.trades_small_cnn import TradesSmallCnn
+from unfooled.models.nets import (
+    CifarResnet,
+    Lenet5,
+    MnistCnn,
+    ResNet18,
+    SmallCnn,
+    StridedCnn,
+    TradesSmallCnn,
+)
 
 __all__ = [
     "ARCHITECTURES",

@@ -1,23 +1,18 @@
-"""The architectures by name, and a module whose layers have the sizes that given weights have."""
+"""Architectures by name, and modules whose layers have the sizes of given weights."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.models.nets.cifar_resnet import CifarResnet
-from unfooled.models.nets.lenet5 import Lenet5
-from unfooled.models.nets.mnist_cnn import MnistCnn
-from unfooled.models.nets.resnet18 import ResNet18
-from unfooled.models.nets.small_cnn import SmallCnn
-from unfooled.models.nets.strided_cnn import StridedCnn
-from unfooled.models.nets.trades_small_cnn import TradesSmallCnn
-from unfooled.models.readers.checkpoints import within
+from unfooled.models.names import matches, within
+from unfooled.models.nets import CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,
@@ -31,14 +26,14 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "cifar-resnet32": partial(CifarResnet, depth=32),
     "cifar-resnet56": partial(CifarResnet, depth=56),
 }
-"""Name -> builder, `(input_shape, classes) -> module`; without arguments, each builds its native size."""
+"""Name -> builder, `(input_shape, classes) -> module`; without arguments, each builds its own default size."""
 
 
 def builder_of(arch: str) -> Callable[..., nn.Module]:
-    """The builder called `arch`.
+    """Return the builder of an architecture.
 
     Raises:
-        BadInput: no such architecture; the nearest names and all of them are given.
+        BadInput: no such architecture; the message gives the nearest names, and all of them.
     """
     if arch not in ARCHITECTURES:
         names = ", ".join(ARCHITECTURES)
@@ -50,7 +45,17 @@ def builder_of(arch: str) -> Callable[..., nn.Module]:
 
 
 def build(arch: str, input_shape: Sequence[int] | None = None, classes: int | None = None, **options: Any) -> nn.Module:
-    """A fresh module; what is not given is the architecture's own."""
+    """Build a module with fresh weights.
+
+    Args:
+        arch: name of an architecture.
+        input_shape: shape of one sample, (C, H, W). None: the architecture's own.
+        classes: number of classes, K. None: the architecture's own.
+        options: further arguments of the builder.
+
+    Raises:
+        BadInput: no such architecture, or it does not take images of that shape.
+    """
     given = {"input_shape": input_shape, "classes": classes}
     return builder_of(arch)(**{key: value for key, value in given.items() if value is not None}, **options)
 
@@ -58,13 +63,13 @@ def build(arch: str, input_shape: Sequence[int] | None = None, classes: int | No
 def build_like(
     arch: str, state: Mapping[str, Tensor], *, input_shape: Sequence[int] | None = None, classes: int | None = None
 ) -> nn.Module:
-    """A module of the sizes that `state` has, as far as they can be read off it: channels, width and classes.
+    """Build a module with the sizes that can be read off weights: channels, width and classes.
 
     Args:
-        arch: an architecture's name.
+        arch: name of an architecture.
         state: name of a weight -> tensor.
-        input_shape: (C, H, W), where known; else the architecture's own, with the channels of the weights.
-        classes: K, where known; else the rows of the last layer's weight.
+        input_shape: shape of one sample, (C, H, W). None: the architecture's own, with the channels of the weights.
+        classes: number of classes, K. None: the rows of the last layer's weight.
     """
     native = build(arch)
     state = within(state, set(native.state_dict()))
@@ -82,10 +87,13 @@ def build_like(
     return build(arch, input_shape, classes, **options)
 
 
-def fitting(state: Mapping[str, Tensor]) -> list[str]:
-    """The architectures whose weights have just the names that `state` has."""
-    return [
-        name
-        for name in ARCHITECTURES
-        if name != "cifar-resnet" and set(build(name).state_dict()) == set(state)  # which is the 20 layers by default
-    ]
+@cache
+def _weight_names(arch: str) -> frozenset[str]:
+    with torch.device("meta"):  # no memory, and no random numbers
+        return frozenset(build(arch).state_dict())
+
+
+def architectures_of(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the architectures whose weights have exactly the names of `state`."""
+    # "cifar-resnet" is another name of "cifar-resnet20".
+    return [name for name in ARCHITECTURES if name != "cifar-resnet" and matches(state, set(_weight_names(name)))]

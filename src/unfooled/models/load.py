@@ -1,4 +1,4 @@
-"""Any of the ways in which people keep a model, as a `Classifier` on the unit box."""
+"""Loading of models, however people keep them, as a `Classifier` on the unit box."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.fitting import from_checkpoint
-from unfooled.models.readers.found import Found, Statistic
 from unfooled.models.readers.huggingface import from_folder
+from unfooled.models.readers.loaded import Loaded, Statistic
 from unfooled.models.readers.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
@@ -48,47 +48,48 @@ def load_model(
             an exported program, `.pt2`;
             `timm:NAME`, with its published weights;
             a folder of a Hugging Face image classifier;
-            a module or callable (wrapped; copied first if it trains or is elsewhere), or a `Classifier` (returned as it
-            is).
-        arch: for a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above.
-        device: where the model shall be.
-        mean: of the training data, in fractions of the input range, one number or one a channel. This and the following
-            three win over what the source states.
-        std: likewise.
+            a module or callable (wrapped; copied first if it is in training mode or on another device), or a
+            `Classifier` (returned as it is).
+        arch: architecture of a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above. None: what the
+            checkpoint states.
+        device: device of the model.
+        mean: mean of the training data, in fractions of the input range, one number or one a channel. This and the
+            following three take precedence over what the source states.
+        std: standard deviation, likewise.
         classes: class names in the order of the logits.
-        input_shape: one sample's shape, (C, H, W).
-        num_classes: K. Read off the weights where not given.
-        name: what reports call it; the file's name unless told.
-        trust_pickle: let a file run code when it is loaded. Only for authors whom you trust as your own shell.
+        input_shape: shape of one sample, (C, H, W).
+        num_classes: number of classes, K. None: read off the weights.
+        name: name in reports. None: the file's name.
+        trust_pickle: whether a file may run code when it is loaded. Only for authors whom you trust as your own shell.
 
     Raises:
-        BadInput: what was found and how to mend it: a missing or damaged file, a pickle that would run code, an unknown
-            architecture, weights that do not fit, a factory that fails, an extra that is not installed.
+        BadInput: a missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
+            fit, a factory that fails, or an extra that is not installed; the message says what to do.
     """
     if isinstance(source, Classifier):
         return _unchanged(source, mean, std)
     place = torch.device(device)
     if isinstance(source, (str, Path)):
         with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers, and are then replaced
-            found = _from_name(
+            loaded = _from_name(
                 str(source), arch, place, input_shape=input_shape, num_classes=num_classes, trust_pickle=trust_pickle
             )
     elif callable(source):
-        found = Found(_ready(source, place), getattr(source, "__name__", ""))
+        loaded = Loaded(_ready(source, place), getattr(source, "__name__", ""))
     else:
         raise BadInput(f"the model is a {type(source).__name__}; give a path, a name, a module or a callable")
-    if isinstance(found.module, Classifier):
-        return _unchanged(found.module, mean, std).to(place).eval()
-    facts: dict[str, Any] = {"mean": mean, "std": std, "classes": classes, "input_shape": input_shape, "name": name}
-    found = replace(found, **{key: value for key, value in facts.items() if value is not None})
-    if found.classes is not None and num_classes is not None and len(found.classes) != num_classes:
-        raise BadInput(f"there are {len(found.classes)} class names for {num_classes} classes")
-    told: dict[str, Any] = {key: getattr(found, key) for key in facts}
-    return Classifier(found.module, **told).to(place).eval()
+    if isinstance(loaded.module, Classifier):
+        return _unchanged(loaded.module, mean, std).to(place).eval()
+    given: dict[str, Any] = {"mean": mean, "std": std, "classes": classes, "input_shape": input_shape, "name": name}
+    loaded = replace(loaded, **{key: value for key, value in given.items() if value is not None})
+    if loaded.classes is not None and num_classes is not None and len(loaded.classes) != num_classes:
+        raise BadInput(f"there are {len(loaded.classes)} class names for {num_classes} classes")
+    facts: dict[str, Any] = {key: getattr(loaded, key) for key in given}
+    return Classifier(loaded.module, **facts).to(place).eval()
 
 
-def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Found:
-    """Tell the kinds of source apart by their names."""
+def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Loaded:
+    """Load what a path or name stands for; the kinds of source differ in their spelling."""
     path = Path(source)
     kind = "folder" if path.is_dir() else path.suffix.lower()
     known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # arch says that it is one
@@ -104,10 +105,10 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
             return from_exported(path, device, trust_pickle=trust_pickle)
         if checkpoint:
             return from_checkpoint(path, arch, trust_pickle=trust_pickle, **sizes)
-        mend = f"name its factory: {source}:factory" if kind == ".py" else f"known are {', '.join(CHECKPOINTS)}, .pt2"
-        raise BadInput(f"{source} is not a model file; {mend}")
+        remedy = f"name its factory: {source}:factory" if kind == ".py" else f"known are {', '.join(CHECKPOINTS)}, .pt2"
+        raise BadInput(f"{source} is not a model file; {remedy}")
     if ":" in source and path.suffix.lower() not in (*CHECKPOINTS, ".pt2"):
-        return Found(from_factory(source), source)
+        return Loaded(from_factory(source), source)
     if source in ARCHITECTURES:
         raise BadInput(
             f"{source} is an architecture, which has no weights; give a checkpoint as the source and arch={source!r}"
@@ -116,7 +117,7 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
 
 
 def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Module | Callable[..., Any]:
-    """The caller's own model, or a copy where it would have to be changed: its mode and its place stay."""
+    """Return the caller's own model, or a copy where its mode or its device would have to be changed."""
     if not isinstance(model, nn.Module):
         return model
     there = (device.type, device.index or 0)
@@ -126,7 +127,7 @@ def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Mo
 
 
 def _unchanged(model: Classifier, mean: Statistic, std: Statistic) -> Classifier:
-    """A classifier as it is; a second normalisation would be lost without a word."""
+    """Return a classifier as it is; refuse a second normalisation, which would be lost silently."""
     if mean is not None or std is not None:
         raise BadInput(f"{model.name} is a Classifier with a normalisation of its own; leave mean and std out")
     return model

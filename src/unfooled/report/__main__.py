@@ -12,14 +12,14 @@ from unfooled.report.page import render
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render, and say where the page is; 2 where a run cannot be read."""
+    """Render a page, and print its path; return the exit status, 2 where a run cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m unfooled.report", description="One HTML page from run folders.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder of a finished audit")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="page to write (report.html)")
     parser.add_argument("--title", help="heading of the page")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        sys.stdout.write(f"{render(asked.runs, asked.out, title=asked.title)}\n")
+        sys.stdout.write(f"{render(options.runs, options.out, title=options.title)}\n")
     except BadInput as e:
         sys.stderr.write(f"{e}\n")
         return 2

@@ -1,4 +1,4 @@
-"""Run folders as the page needs them: the summary, and the pictures as arrays."""
+"""Run folders, read for the page: the summary, and the pictures as arrays."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Run:
     """One audited model.
 
     Attributes:
-        place: its position on the page, from 0; it chooses the run's letter, colour and marker.
-        name: what the page calls it where there are several: its title, or its model where titles are shared.
+        place: position on the page, from 0; gives the run's letter, colour and marker.
+        name: name on a page of several runs: the title, or the model where titles are shared.
         folder: name of the run folder.
-        summary: what was found.
+        summary: record of the audit.
         pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is.
-        reasons: likewise, of the worst attacks on explanations.
-        attention: likewise, of attention; before and after are (G, h, w).
+        reasons: likewise, for the worst attacks on explanations.
+        attention: likewise, for attention; before and after are (G, h, w).
     """
 
     place: int
@@ -39,24 +39,24 @@ class Run:
 
     @property
     def letter(self) -> str:
-        """Its short name on the page: A, B, ..., Z, AA, AB, ..."""
-        return letter(self.place)
+        """Short name on the page: A, B, ..., Z, AA, AB, ..."""
+        return letter_of(self.place)
 
     @property
     def noun(self) -> str:
-        """What a sample is: image where its shape is an image's, else sample."""
+        """Name of a sample: "image" where its shape is an image's, else "sample"."""
         x = self.pictures.get("x")
         return "image" if x is not None and x.ndim in (3, 4) else "sample"
 
 
-def letter(position: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
+def letter_of(position: int) -> str:
+    """Return the letters of a position: A, B, ..., Z, AA, AB, ..."""
     head, tail = divmod(position, 26)
-    return (letter(head - 1) if head else "") + chr(ord("A") + tail)
+    return (letter_of(head - 1) if head else "") + chr(ord("A") + tail)
 
 
 def _load(path: Path) -> dict[str, Array]:
-    """All tensors of a safetensors file as float32 arrays."""
+    """Return all tensors of a safetensors file as float32 arrays."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -68,12 +68,12 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _pictures(path: Path, rows: int) -> dict[str, Array]:
-    """The gallery's arrays, checked against the number of rows in the summary."""
-    found = _load(path)
-    missing = [name for name in PICTURES if name not in found]
+    """Return the gallery's arrays, checked against the number of rows in the summary."""
+    tensors = _load(path)
+    missing = [name for name in PICTURES if name not in tensors]
     if missing:
         raise BadInput(f"{path} holds no {missing[0]}; run the audit again")
-    pictures = {name: found[name] for name in PICTURES}
+    pictures = {name: tensors[name] for name in PICTURES}
     for name, value in pictures.items():
         if value.ndim < 2 or len(value) != rows or value[0].size == 0:
             shape = tuple(value.shape)

@@ -1,4 +1,4 @@
-"""What the audit's checks say of its figure: how the page may show it, and the checks in the order of their weight."""
+"""Trust in an audit's figure: how the page may show it, and the checks that found something apart from the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import Finding
 
-# What the checks look at; the documentation of the diagnostics says when each fires.
 TITLES = {
     "D1": "mode and types",
     "D2": "preprocessing",
@@ -35,11 +34,13 @@ TITLES = {
     "D23": "8-bit images",
     "D24": "certificates",
 }
+"""Check -> what it looks at; the documentation of the checks says when each fires."""
 TONES = {"SOUND": "sound", "EXTENDED": "extended", "OVERSTATED": "overstated", "NOT EVALUABLE": "void"}
+"""Verdict -> how the page shows the figure."""
 
 
 def tone(s: Summary) -> str:
-    """How the figures are shown: sound, extended, overstated or void; empty for a run that made no checks.
+    """Return how figures are shown: "sound", "extended", "overstated" or "void"; "" for a run that made no checks.
 
     A verdict that this version does not know is shown as the run trusts it.
     """
@@ -49,12 +50,12 @@ def tone(s: Summary) -> str:
 
 
 def doubted(s: Summary) -> bool:
-    """Whether the run itself does not believe its robust accuracy."""
+    """Return whether the run itself does not believe its robust accuracy."""
     return tone(s) in ("overstated", "void")
 
 
-def doubt(s: Summary) -> str:
-    """What the verdict means for figures that follow from the attack, in a sentence; empty where it is trusted."""
+def doubt_sentence(s: Summary) -> str:
+    """Say what the verdict means for figures that follow from the attack; empty where it is trusted."""
     return {
         "overstated": "The attack was not strong enough for this model: what follows from it is probably too high.",
         "void": "No figure can be believed: what follows is kept for the search of the cause only.",
@@ -63,17 +64,17 @@ def doubt(s: Summary) -> str:
 
 @dataclass(frozen=True)
 class Checks:
-    """The findings of a run, those that fired apart."""
+    """The findings of a run: those that fired, and the others."""
 
     fired: list[Finding]
     quiet: list[Finding]
 
     @property
     def total(self) -> int:
-        """All checks."""
+        """Number of checks."""
         return len(self.fired) + len(self.quiet)
 
 
-def checks(findings: Sequence[Finding]) -> Checks:
-    """Findings that fired, and those that did not."""
+def split_checks(findings: Sequence[Finding]) -> Checks:
+    """Split findings into those that fired and those that did not."""
     return Checks([f for f in findings if f.fired], [f for f in findings if not f.fired])

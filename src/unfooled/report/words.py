@@ -16,7 +16,7 @@ EPS = "\u03b5"
 
 
 def finite(*values: float | None) -> bool:
-    """Whether all of the values are there and finite."""
+    """Return whether all of the values are there and finite."""
     return all(v is not None and math.isfinite(v) for v in values)
 
 
@@ -26,14 +26,14 @@ def plural(n: int, noun: str) -> str:
 
 
 def decimals(value: float, digits: int = 3) -> int:
-    """Decimal places that show `digits` significant digits, from 0 to 6."""
+    """Return how many decimals show `digits` significant digits, from 0 to 6."""
     if value == 0 or not math.isfinite(value):
         return 0
     return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def number(value: float | None, places: int | None = None) -> str:
-    """Three significant digits, or `places` decimals."""
+    """Write a number with three significant digits, or with `places` decimals."""
     if value is None or math.isnan(value):
         return NA
     if math.isinf(value):
@@ -44,7 +44,7 @@ def number(value: float | None, places: int | None = None) -> str:
 
 
 def signed(value: float, places: int) -> str:
-    """A number with its sign, for differences."""
+    """Write a number with its sign, for differences."""
     text = number(value, places)
     return text if text.startswith(MINUS) or not value else f"+{text}"
 
@@ -54,34 +54,40 @@ def _places(n: int) -> int:
 
 
 def percent(value: float | None, n: int = 0) -> str:
-    """A share in percent; two decimals from ten thousand samples on."""
+    """Write a share in percent; two decimals from ten thousand samples on."""
     return f"{number(value * 100, _places(n))}{THIN}%" if value is not None and finite(value) else NA
 
 
 def between(low: float | None, high: float | None, places: int, unit: str = "") -> str:
-    """An interval, "90.0 to 93.4 %"; empty where there is none."""
+    """Write an interval, "90.0 to 93.4 %"; empty where there is none."""
     if low is None or high is None or not finite(low, high):
         return ""
     return f"{number(low, places)} to {number(high, places)}{THIN + unit if unit else ''}"
 
 
 def estimate_interval(e: Estimate) -> str:
-    """The 95 % interval of a share, in percent; empty where nothing was measured."""
+    """Write the 95 % interval of a share, in percent; empty where nothing was measured."""
     return between(e.low * 100, e.high * 100, _places(e.n), "%") if finite(e.value) else ""
 
 
-def mean(m: Mean) -> str:
-    """A mean, to three significant digits."""
+def share_text(e: Estimate) -> str:
+    """Write a share with its interval, "60.1 % [57.0 to 63.2 %]"."""
+    interval = estimate_interval(e)
+    return percent(e.value, e.n) + (f" [{interval}]" if interval else "")
+
+
+def mean_text(m: Mean) -> str:
+    """Write a mean with three significant digits."""
     return number(m.value)
 
 
 def mean_interval(m: Mean) -> str:
-    """The 95 % interval of a mean, with the decimals of the mean."""
+    """Write the 95 % interval of a mean, with the decimals of the mean."""
     return between(m.low, m.high, decimals(m.value)) if m.value is not None and finite(m.value) else ""
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+def duration_text(seconds: float) -> str:
+    """Write seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
     if not finite(seconds):
         return NA
     if seconds < 60:
@@ -90,16 +96,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def limit(value: float | None, threshold: float | None) -> str:
-    """The figure that decides a check, and where it fires; empty where there is none."""
+def threshold_text(value: float | None, threshold: float | None) -> str:
+    """Write the figure that decides a check, and where it fires; empty where there is none."""
     if value is None or not finite(value):
         return ""
     text = f"{value:.3g}".replace("-", MINUS)
     return f"{text}, limit {threshold:.3g}" if threshold is not None and finite(threshold) else text
 
 
-def date(created: str) -> str:
-    """An ISO time as "2026-05-03 14:22 UTC"; anything else as it is."""
+def date_text(created: str) -> str:
+    """Write an ISO time as "2026-05-03 14:22 UTC"; anything else as it is."""
     try:
         when = datetime.fromisoformat(created)
     except ValueError:
@@ -117,8 +123,8 @@ def parse_threat(threat: str) -> tuple[str, float | None]:
         return norm, None
 
 
-def may(threat: str, noun: str) -> str:
-    """What the adversary may do, as a clause after "an adversary who may"."""
+def threat_clause(threat: str, noun: str) -> str:
+    """Say what the adversary may do, as a clause after "an adversary who may"."""
     norm, radius = parse_threat(threat)
     eps = threat.partition(":")[2]
     of = "pixel" if noun == "image" else "value"
@@ -133,8 +139,8 @@ def may(threat: str, noun: str) -> str:
     }.get(norm, f"act within the threat {threat}")
 
 
-def counts(s: Summary) -> tuple[int, int, int] | None:
-    """How many samples (held, were fooled, were wrong before the attack); None where nothing was judged."""
+def outcomes(s: Summary) -> tuple[int, int, int] | None:
+    """Count the samples that (held, were fooled, were wrong before the attack); None where nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
@@ -142,18 +148,18 @@ def counts(s: Summary) -> tuple[int, int, int] | None:
     return held, max(0, right - held), s.n - right
 
 
-def verdict(s: Summary, noun: str) -> tuple[str, str]:
-    """What was found in one sentence, and what that does not say in another; the checks' verdict decides the tone."""
-    found, how = counts(s), tone(s)
-    if found is None:
+def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
+    """Say what was found in one sentence, and what that does not show in another; the verdict decides the tone."""
+    counted, how = outcomes(s), tone(s)
+    if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    held, fooled, wrong = found
+    held, fooled, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == "void":
         return "There is no robust accuracy to report.", (
             f"The attack left {held:,} of {plural(s.n, noun)} standing. That count is struck: a check found that it "
-            "does not mean what it seems to mean. Mend what is named above, and audit again."
+            "does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
@@ -161,7 +167,7 @@ def verdict(s: Summary, noun: str) -> tuple[str, str]:
     share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
     least = "at least " if how == "overstated" and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
-    sentence = f"{opening}; an adversary who may {may(s.threat, noun)} fools {least}{share} of those."
+    sentence = f"{opening}; an adversary who may {threat_clause(s.threat, noun)} fools {least}{share} of those."
     if held == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
     if how == "overstated":

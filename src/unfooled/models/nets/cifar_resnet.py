@@ -27,7 +27,7 @@ class PadShortcut(nn.Module):
         self.new, self.stride = new, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C + new, H / stride, W / stride)."""
+        """Return (B, C + new, H / stride, W / stride) of (B, C, H, W)."""
         before = self.new // 2
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new - before))
 
@@ -47,7 +47,7 @@ class Block(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, before, H, W) -> (B, width, H / stride, W / stride)."""
+        """Return (B, width, H / stride, W / stride) of (B, before, H, W)."""
         z = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         return self.relu2(z + self.shortcut(x))
 
@@ -56,8 +56,8 @@ class CifarResnet(nn.Module):
     """ResNet-20, -32, -44, -56, -110 for images of about 32x32.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 4.
-        classes: K, at least 2.
+        input_shape: shape of one sample, (C, H, W), H and W at least 4.
+        classes: number of classes, K, at least 2.
         depth: layers with weights, 6n + 2.
         width: channels of the first stage.
 
@@ -96,7 +96,7 @@ class CifarResnet(nn.Module):
         return nn.Sequential(first, *(Block(width, width, 1) for _ in range(n - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         z = self.relu(self.bn1(self.conv1(x)))
         z = self.layer3(self.layer2(self.layer1(z)))
         return self.linear(self.flat(self.pool(z)))

@@ -1,4 +1,4 @@
-"""The LeNet-like network that adversarial training on MNIST is often shown on.
+"""A LeNet-like network, on which adversarial training on MNIST is often shown.
 
     conv 3x3 (32), relu, max pool 2, conv 3x3 (64), relu, max pool 2, fc 200, relu, fc K
 
@@ -21,8 +21,8 @@ class Lenet5(nn.Module):
     """Two padded 3x3 convolutions and two linear layers.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 4.
-        classes: K, at least 2.
+        input_shape: shape of one sample, (C, H, W), H and W at least 4.
+        classes: number of classes, K, at least 2.
 
     Raises:
         BadInput: an input shape that is not an image of at least 4x4.
@@ -48,7 +48,7 @@ class Lenet5(nn.Module):
         self.linear2 = nn.Linear(200, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         z = self.pool1(self.relu1(self.conv1(x)))
         z = self.pool2(self.relu2(self.conv2(z)))
         return self.linear2(self.relu3(self.linear1(self.flat(z))))

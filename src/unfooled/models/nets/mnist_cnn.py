@@ -21,9 +21,9 @@ class MnistCnn(nn.Module):
     """Two convolutions and two linear layers.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 6.
-        classes: K, at least 2.
-        drop: dropout before `fc` and before `head`, in training mode alone; (.4, .4) where the study retrains.
+        input_shape: shape of one sample, (C, H, W), H and W at least 6.
+        classes: number of classes, K, at least 2.
+        drop: dropout rates before `fc` and before `head`; the study retrains with (.4, .4).
 
     Raises:
         BadInput: an input shape that is not an image of at least 6x6.
@@ -56,6 +56,6 @@ class MnistCnn(nn.Module):
         self.head = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         z = self.pool(self.relu2(self.conv2(self.relu1(self.conv1(x)))))
         return self.head(self.drop2(self.relu3(self.fc(self.flat(self.drop1(z))))))

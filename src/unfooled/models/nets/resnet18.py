@@ -1,4 +1,4 @@
-"""ResNet-18 as adversarial training on small images uses it: four stages at sides S, S/2, S/4, S/8, no first pooling.
+"""ResNet-18 for small images, as adversarial training uses it: four stages at sides S, S/2, S/4, S/8.
 
     conv 3x3 (64), 4 stages of 2 blocks of width 64, 128, 256, 512, global average, fc K
     block: relu( bn(conv(relu(bn(conv(x))))) + shortcut(x) ),   shortcut: 1x1 convolution and bn where sizes differ
@@ -23,8 +23,8 @@ class ResNet18(nn.Module):
     """18 layers with weights, 11.2M parameters at width 64.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 8.
-        classes: K, at least 2.
+        input_shape: shape of one sample, (C, H, W), H and W at least 8.
+        classes: number of classes, K, at least 2.
         width: channels of the first stage.
 
     Raises:
@@ -62,7 +62,7 @@ class ResNet18(nn.Module):
         return nn.Sequential(first, Block(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         z = self.relu(self.bn1(self.conv1(x)))
         z = self.layer4(self.layer3(self.layer2(self.layer1(z))))
         return self.linear(self.flat(self.pool(z)))

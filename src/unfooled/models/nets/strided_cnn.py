@@ -23,9 +23,9 @@ class StridedCnn(nn.Module):
     The output of `fc1`, 100 numbers before their ReLU, are the features that `unfooled.features` inverts.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 4.
-        classes: K, at least 2.
-        width: w above.
+        input_shape: shape of one sample, (C, H, W), H and W at least 4.
+        classes: number of classes, K, at least 2.
+        width: channels of the first convolution, w in the formula.
 
     Raises:
         BadInput: an input shape that is not an image of at least 4x4.
@@ -49,6 +49,6 @@ class StridedCnn(nn.Module):
         self.fc2 = nn.Linear(100, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         z = self.relu2(self.conv2(self.relu1(self.conv1(x))))
         return self.fc2(self.relu3(self.fc1(self.flat(z))))

@@ -21,12 +21,12 @@ from unfooled.core.errors import BadInput
 
 
 class TradesSmallCnn(nn.Module):
-    """A feature extractor and a classifier, each a named sequence.
+    """A feature extractor and a classifier head, each a sequence of named layers.
 
     Args:
-        input_shape: one sample's shape, (C, H, W), H and W at least 16.
-        classes: K, at least 2.
-        drop: dropout between the first two linear layers, in training mode alone.
+        input_shape: shape of one sample, (C, H, W), H and W at least 16.
+        classes: number of classes, K, at least 2.
+        drop: dropout rate between the first two linear layers.
 
     Raises:
         BadInput: an input shape that is not an image of at least 16x16.
@@ -68,5 +68,5 @@ class TradesSmallCnn(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K), of images, (B, C, H, W)."""
+        """Return the logits, (B, K), of images, (B, C, H, W)."""
         return self.classifier(self.feature_extractor(x))

@@ -1,7 +1,7 @@
-"""Weights from files, without running what is in them.
+"""Weights from files, read without running what is in them.
 
-Read are `.safetensors`, and PyTorch's own `.pt`, `.pth`, `.ckpt` with `weights_only=True`. A training checkpoint of
-this library is either, with the entries (for safetensors: in its header, each value as JSON)
+Files are `.safetensors`, or PyTorch's own `.pt`, `.pth`, `.ckpt`, read with `weights_only=True`. A training checkpoint
+of this library is either, with these entries (for safetensors: in its header, each value as JSON):
 
     model (the weights), arch, input_shape, num_classes, mean, std, classes
 
@@ -21,21 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.models.names import strip
 from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "model.", "_orig_mod.")
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The contents of a checkpoint.
 
     Attributes:
-        state: name of a weight -> tensor, wrappers and prefixes stripped.
-        facts: those of `FACTS` that it states.
-        module: a whole module, where one was pickled (and trusted).
+        state: name of a weight -> tensor, without wrappers and prefixes.
+        facts: the entries of `FACTS` that the file states.
+        module: the whole module, where one was pickled (and trusted).
     """
 
     state: dict[str, Tensor]
@@ -47,33 +47,35 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     """Read a file into host memory.
 
     Args:
-        path: `.safetensors`, or a file of `torch.save`.
-        trust_pickle: run the code that a pickle asks for. Only for files whose author you trust as your own shell.
+        path: file of safetensors or of `torch.save`.
+        trust_pickle: whether to run the code that a pickle asks for. Only for files whose author you trust as your own
+            shell.
 
     Raises:
         BadInput: the file is cut off or damaged, would run code, or holds no weights.
     """
     if path.suffix == ".safetensors":
-        held, facts = _read_safetensors(path)
+        content, facts = _read_safetensors(path)
     else:
-        held = read_pickle(path, trust_pickle)
-        facts = dict(held) if isinstance(held, Mapping) and any(key in held for key in WRAPPERS) else {}
-    weights = _weights_in(held)
+        content = read_pickle(path, trust_pickle)
+        wrapped = isinstance(content, Mapping) and any(key in content for key in WRAPPERS)
+        facts = dict(content) if wrapped else {}
+    weights = _weights_in(content)
     if isinstance(weights, nn.Module):
         return Checkpoint(weights.state_dict(), _parsed(facts, path), weights)
     if not weights:
-        kind = ", ".join(map(str, list(held)[:6])) if isinstance(held, Mapping) else type(held).__name__
+        kind = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
         raise BadInput(f"{path} holds no weights (it holds {kind or 'nothing'})")
-    named = [key for key in weights if key not in ("mean", "std")]
-    if named and all(key.startswith("module.") for key in named):  # the whole state of a `Classifier`
+    names = [key for key in weights if key not in ("mean", "std")]
+    if names and all(key.startswith("module.") for key in names):  # the whole state of a `Classifier`
         facts = {key: value for key, value in facts.items() if value is not None}
         facts = {key: weights[key] for key in ("mean", "std") if key in weights} | facts
-        weights = {key: weights[key] for key in named}
+        weights = {key: weights[key] for key in names}
     return Checkpoint(strip(weights), _parsed(facts, path))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights and facts of a safetensors file."""
+    """Return the weights and the facts of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -92,37 +94,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, facts
 
 
-def _weights_in(held: Any) -> Mapping[str, Tensor] | nn.Module:
-    """The state dict (or the whole module) inside a checkpoint's wrappers; empty where there is none."""
-    if isinstance(held, nn.Module):
-        return held
-    if not isinstance(held, Mapping):
+def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
+    """Return the state dict (or the whole module) inside a checkpoint's wrappers; empty where there is none."""
+    if isinstance(content, nn.Module):
+        return content
+    if not isinstance(content, Mapping):
         return {}
     for key in WRAPPERS:
-        if isinstance(held.get(key), (Mapping, nn.Module)):
-            return _weights_in(held[key])
-    return {key: value for key, value in held.items() if isinstance(key, str) and isinstance(value, Tensor)}
-
-
-def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes that all of them share."""
-    shared = dict(state)
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in shared)), ""):
-        shared = {key.removeprefix(prefix): value for key, value in shared.items()}
-    return shared
-
-
-def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
-    """The part of `state` under one prefix that is just `names` (a training module saves losses and metrics too)."""
-    for prefix in PREFIXES:
-        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if set(part) == names:
-            return part
-    return dict(state)
+        if isinstance(content.get(key), (Mapping, nn.Module)):
+            return _weights_in(content[key])
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Facts in their types; None is silence."""
+    """Return facts in their types, without those that are None."""
     parsed: dict[str, Any] = {}
     for key in FACTS:
         value = facts.get(key)

@@ -1,4 +1,4 @@
-"""Exported programs, `.pt2` of `torch.export.save`, as modules that take any number of samples.
+"""Exported programs, the `.pt2` files of `torch.export.save`, as modules that take any number of samples.
 
 A program with a dynamic batch is called as it is (within its bounds). One that was exported for b samples is called on
 groups of b, the last one filled up with zeros: a cost of ceil(B / b) calls.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.outputs import logits_of
-from unfooled.models.readers.found import Found
+from unfooled.models.readers.loaded import Loaded
 from unfooled.models.readers.vetting import vetted
 
 
@@ -25,9 +25,9 @@ class Exported(nn.Module):
     """A program's module, called on groups of a size that it takes.
 
     Args:
-        program: what `ExportedProgram.module()` returns.
-        least: samples that it takes in one call at least; smaller groups are filled up with zeros.
-        most: at most; None for any number.
+        program: module of the program, as `ExportedProgram.module()` returns it.
+        least: fewest samples of one call; smaller groups are filled up with zeros.
+        most: most samples of one call. None: any number.
     """
 
     def __init__(self, program: nn.Module, least: int, most: int | None) -> None:
@@ -40,7 +40,7 @@ class Exported(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (B, K)."""
+        """Return logits, (B, K)."""
         return torch.cat([self._group(part) for part in x.split(self.most or max(len(x), 1))])
 
     def _group(self, x: Tensor) -> Tensor:
@@ -49,13 +49,13 @@ class Exported(nn.Module):
         return logits_of(self.program(filled))[: len(x)]
 
 
-def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = False) -> Found:
+def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = False) -> Loaded:
     """Load an exported program of one input, (B, *D), and one output, logits.
 
     Args:
-        path: a `.pt2` file.
-        device: where it shall run; graphs name their devices, so it is moved before it is built.
-        trust_pickle: load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
+        path: `.pt2` file.
+        device: device to run on; graphs name their devices, so the program is moved before it is built.
+        trust_pickle: whether to load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
 
     Raises:
         BadInput: the file is damaged, holds what could run code, or takes more than one input, or was exported in
@@ -84,11 +84,11 @@ def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = Fals
     shape = sides[1:] if all(isinstance(side, int) for side in sides[1:]) else None
     for weight in module.parameters():
         weight.requires_grad_(False)
-    return Found(Exported(module, least, most), path.stem, input_shape=shape)
+    return Loaded(Exported(module, least, most), path.stem, input_shape=shape)
 
 
 def _limits(program: Any, side: Any) -> tuple[int, int | None]:
-    """The fewest and the most samples that a program takes in one call."""
+    """Return the fewest and the most samples that a program takes in one call."""
     if isinstance(side, int):
         return side, side
     span = program.range_constraints.get(side.node.expr)
@@ -99,7 +99,7 @@ def _limits(program: Any, side: Any) -> tuple[int, int | None]:
 
 
 def _training_nodes(program: Any) -> str:
-    """The first operation that was exported in training mode; empty where there is none."""
+    """Return the first operation that was exported in training mode; empty where there is none."""
     place = {"dropout": "train", "batch_norm": "training"}
     for node in program.graph.nodes:
         name = getattr(node.target, "__name__", "").split(".")[0]
@@ -113,7 +113,7 @@ def _training_nodes(program: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The loader logs (and misformats) what is raised again below."""
+    """Silence the loader, which logs (and misformats) errors that are raised again."""
     logs = [logging.getLogger(name) for name in ("torch.export", "torch._export.serde.serialize")]
     before = [log.level for log in logs]
     try:

@@ -1,4 +1,4 @@
-"""Models that the user's own code builds: `package.module:factory`, `path/to/file.py:factory`."""
+"""Models built by the user's own code: `package.module:factory`, `path/to/file.py:factory`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unfooled.core.user_code import imported
 
 
 def from_factory(source: str) -> Any:
-    """The model that `place:factory` returns, called without arguments; a module instance is taken as it is.
+    """Return what `place:factory` returns, called without arguments; a module instance is taken as it is.
 
     Raises:
         BadInput: the place or the name does not exist, its code fails, or it returns no model; with the original error.

@@ -1,4 +1,4 @@
-"""A checkpoint's weights in the module that they belong to, or one sentence on why they do not fit."""
+"""Checkpoints loaded into the module that they belong to, or one sentence on why they do not fit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
-from unfooled.models.architectures import ARCHITECTURES, build_like, builder_of, fitting
-from unfooled.models.readers.checkpoints import Checkpoint, read_checkpoint, within
+from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of
+from unfooled.models.names import within
+from unfooled.models.readers.checkpoints import Checkpoint, read_checkpoint
 from unfooled.models.readers.factory import from_factory
-from unfooled.models.readers.found import Found
+from unfooled.models.readers.loaded import Loaded
 from unfooled.models.readers.timm_models import from_timm
 
 
@@ -22,67 +23,73 @@ def from_checkpoint(
     input_shape: Sequence[int] | None,
     num_classes: int | None,
     trust_pickle: bool,
-) -> Found:
+) -> Loaded:
     """Build what the checkpoint (or the caller) says it is, and load its weights.
 
     Args:
-        path: a checkpoint.
-        arch: a key of `ARCHITECTURES`, `timm:NAME` or a factory; None where the checkpoint states it.
-        input_shape: (C, H, W); None where the checkpoint or the weights tell.
-        num_classes: likewise.
-        trust_pickle: let the file run code.
+        path: file of a checkpoint.
+        arch: key of `ARCHITECTURES`, `timm:NAME` or a factory. None: what the checkpoint states.
+        input_shape: shape of one sample, (C, H, W). None: read off the checkpoint or its weights.
+        num_classes: number of classes, likewise.
+        trust_pickle: whether the file may run code.
 
     Raises:
         BadInput: it cannot be read, its architecture is unknown, or its weights do not fit.
     """
     if arch is not None and ":" not in arch:
         builder_of(arch)  # an unknown name is reported before a large file is read
-    held = read_checkpoint(path, trust_pickle=trust_pickle)
-    facts = held.facts
+    checkpoint = read_checkpoint(path, trust_pickle=trust_pickle)
+    facts = checkpoint.facts
     statistics = {key: facts.get(key) for key in ("mean", "std", "classes")}
     shape = input_shape if input_shape is not None else facts.get("input_shape")
-    if held.module is not None:
-        return Found(held.module, path.stem, input_shape=shape, **statistics)
+    if checkpoint.module is not None:
+        return Loaded(checkpoint.module, path.stem, input_shape=shape, **statistics)
     classes = num_classes if num_classes is not None else facts.get("num_classes")
-    arch = arch or _stated(path, held)
+    arch = arch or _stated(path, checkpoint)
     if arch.startswith("timm:"):
-        found = from_timm(arch.removeprefix("timm:"), held.state, num_classes=classes)
-        statistics["mean"] = statistics["mean"] or found.mean
-        statistics["std"] = statistics["std"] or found.std
-        module, shape = found.module, shape or found.input_shape
+        timm_model = from_timm(arch.removeprefix("timm:"), checkpoint.state, num_classes=classes)
+        statistics["mean"] = statistics["mean"] or timm_model.mean
+        statistics["std"] = statistics["std"] or timm_model.std
+        module, shape = timm_model.module, shape or timm_model.input_shape
     elif ":" in arch:
         module = from_factory(arch)
     else:
-        module = build_like(arch, held.state, input_shape=shape, classes=classes)
+        module = build_like(arch, checkpoint.state, input_shape=shape, classes=classes)
         if shape is None and getattr(module, "fixed_size", True):
             shape = module.input_shape
     if not isinstance(module, nn.Module):
         raise BadInput(f"{arch} returned a {type(module).__name__}, which has no weights to load {path} into")
-    fit(module, held.state, arch=arch, path=path)
-    return Found(module, path.stem, input_shape=shape, **statistics)
+    fit(module, checkpoint.state, arch=arch, path=path)
+    return Loaded(module, path.stem, input_shape=shape, **statistics)
 
 
-def _stated(path: Path, held: Checkpoint) -> str:
-    """The architecture that a checkpoint states; never a factory, which would run what a file says."""
-    arch = held.facts.get("arch", "")
+def _stated(path: Path, checkpoint: Checkpoint) -> str:
+    """Return the architecture that a checkpoint states; never a factory, which would run what a file says."""
+    arch = checkpoint.facts.get("arch", "")
     if arch in ARCHITECTURES or arch.startswith("timm:"):
         return arch
-    fits = fitting(held.state)
+    fits = architectures_of(checkpoint.state)
     stated = f"states the architecture {arch!r}, which is not known here" if arch else "does not say its architecture"
-    mend = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
-    raise BadInput(f"{path} {stated}; give arch: {mend}, timm:NAME or package.module:factory")
+    remedy = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
+    raise BadInput(f"{path} {stated}; give arch: {remedy}, timm:NAME or package.module:factory")
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path) -> None:
     """Load `state` into `module`, every weight of which must be there.
 
+    Args:
+        module: module to load into; changed in place.
+        state: name of a weight -> tensor.
+        arch: name of the module's architecture, for the message.
+        path: file of the weights, for the message.
+
     Raises:
-        BadInput: weights are missing, unexpected or of another shape; counts and the first of each are given, and the
-            architectures that would fit.
+        BadInput: weights are missing, unexpected or of another shape; the message counts them, gives the first of each,
+            and the architectures that would fit.
     """
     wanted = module.state_dict()
     state = within(state, set(wanted))
-    # Counters of batches, which files from before PyTorch 0.4.1 lack and no evaluation reads.
+    # Files from before PyTorch 0.4.1 lack the counters of batches, which no evaluation reads.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in wanted]
     shapes = [
@@ -93,12 +100,13 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
     faults = {"missing": missing, "unexpected": extra, "of another shape": shapes}
     if any(faults.values()):
         counts = ", ".join(f"{len(v)} {kind} (the first: {v[0]})" for kind, v in faults.items() if v)
-        raise BadInput(f"the weights in {path} do not fit {arch}: {counts}{_mend(state, arch, faults)}")
+        raise BadInput(f"the weights in {path} do not fit {arch}: {counts}{_remedy(state, arch, faults)}")
     module.load_state_dict(state, strict=False)
 
 
-def _mend(state: Mapping[str, Tensor], arch: str, faults: Mapping[str, list[str]]) -> str:
-    others = [name for name in fitting(state) if name != arch]
+def _remedy(state: Mapping[str, Tensor], arch: str, faults: Mapping[str, list[str]]) -> str:
+    """Say what to try with weights that do not fit; empty where nothing is known."""
+    others = [name for name in architectures_of(state) if name != arch]
     if others:
         return f"; they have the names of {' or '.join(others)}"
     if not faults["missing"] and not faults["unexpected"]:

@@ -10,26 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput
-from unfooled.models.readers.found import Found
+from unfooled.models.readers.loaded import Loaded
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is not there."""
+    """Read a JSON object; empty where the file is not there."""
     if not path.is_file():
         return {}
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
-    if not isinstance(held, dict):
-        raise BadInput(f"{path} holds a {type(held).__name__}; it must be an object")
-    return held
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds a {type(content).__name__}; it must be an object")
+    return content
 
 
-def from_folder(folder: Path) -> Found:
+def from_folder(folder: Path) -> Loaded:
     """Load an image classifier with its class names, normalisation and input shape.
+
+    Args:
+        folder: folder that holds `config.json` and weights.
 
     Raises:
         BadInput: the folder is no such model, transformers is not installed, or it cannot load the model.
@@ -37,8 +40,8 @@ def from_folder(folder: Path) -> Found:
     config = _json(folder / "config.json")
     if not config:
         raise BadInput(f"{folder} is a folder without a config.json; a model is a file, or a Hugging Face folder")
-    held = [name for name in WEIGHTS if (folder / name).is_file()]
-    if not held:
+    weights = [name for name in WEIGHTS if (folder / name).is_file()]
+    if not weights:
         raise BadInput(f"{folder} has a config.json but no weights ({', '.join(WEIGHTS[::2])})")
     try:
         import transformers
@@ -49,7 +52,7 @@ def from_folder(folder: Path) -> Found:
         ) from error
     try:
         module, report = transformers.AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors="safetensors" in held[0], output_loading_info=True
+            folder, local_files_only=True, use_safetensors="safetensors" in weights[0], output_loading_info=True
         )
     except Exception as error:  # transformers has no one error
         detail = (str(error).strip().splitlines() or [""])[0][:200]
@@ -65,17 +68,17 @@ def from_folder(folder: Path) -> Found:
             "model, without a classifier?"
         )
     mean, std, shape = _preprocessing(_json(folder / "preprocessor_config.json"), config)
-    return Found(module, folder.resolve().name, mean, std, _names(config), shape)
+    return Loaded(module, folder.resolve().name, mean, std, _names(config), shape)
 
 
 def _names(config: dict[str, Any]) -> list[str] | None:
-    """Class names in the order of their ids."""
+    """Return class names in the order of their ids."""
     names = config.get("id2label")
     return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) and names else None
 
 
 def _preprocessing(facts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int] | None]:
-    """Mean, standard deviation and input shape."""
+    """Return mean, standard deviation and input shape."""
     normalises = facts.get("do_normalize", True)
     mean, std = (facts.get(key) if normalises else None for key in ("image_mean", "image_std"))
     size = facts.get("crop_size") if facts.get("do_center_crop") else facts.get("size")

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without running what is in them, and what is wrong with one that cannot be."""
+"""Files of `torch.save`, read without running what is in them, and the error for one that cannot be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unfooled.core.errors import BadInput
 
 
 def _harmless() -> list[Any]:
-    """What training scripts put beside weights, and cannot run anything: parsed arguments, NumPy numbers."""
+    """Return what training scripts put beside weights and cannot run code: parsed arguments, NumPy numbers."""
     scalar = np.float64(0).__reduce__()[0]
     return [
         argparse.Namespace,
@@ -28,7 +28,11 @@ def _harmless() -> list[Any]:
 
 
 def read_pickle(path: Path, trust_pickle: bool) -> Any:
-    """What `torch.save` wrote, in host memory.
+    """Read what `torch.save` wrote, into host memory.
+
+    Args:
+        path: file of `torch.save`.
+        trust_pickle: whether the file may run code.
 
     Raises:
         BadInput: it would run code (unless trusted), or is no such file.
@@ -42,15 +46,15 @@ def read_pickle(path: Path, trust_pickle: bool) -> Any:
 
 
 def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
-    """What is wrong with a file that did not load, as far as it can be told."""
+    """Return the error for a file that did not load, as far as its cause can be seen."""
     text = str(error)
     if "TorchScript" in text:
         return BadInput(
             f"{path} is a TorchScript archive; save the model with torch.export.save (.pt2), or name a factory that "
             "loads it"
         )
-    named = re.search(r"(?:GLOBAL|unrecognized function|[Uu]nsupported class) ([\w.]+)", text)
-    wanted = named.group(1) if named else _first_import(path)
+    import_ = re.search(r"(?:GLOBAL|unrecognized function|[Uu]nsupported class) ([\w.]+)", text)
+    wanted = import_.group(1) if import_ else _first_import(path)
     if wanted and not trusted:
         return BadInput(
             f"{path} was refused: it is a pickle that imports and may run {wanted}; save the weights alone "
@@ -64,7 +68,7 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
 
 
 def _first_import(path: Path) -> str:
-    """The first name that a bare pickle would import, read without running it; empty where there is none."""
+    """Return the first name that a bare pickle would import, without running it; empty where there is none."""
     strings: list[str] = []
     try:
         for code, argument, _ in pickletools.genops(path.read_bytes()):

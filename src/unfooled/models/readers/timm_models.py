@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.models.readers.found import Found
+from unfooled.models.readers.loaded import Loaded
 
 
 def _timm() -> Any:
-    """The library, or what to install."""
+    """Import the library, or say what to install."""
     try:
         import timm
     except (ImportError, RuntimeError, OSError) as error:  # torchvision of another build fails in all three ways
@@ -23,13 +23,14 @@ def _timm() -> Any:
     return timm
 
 
-def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_classes: int | None = None) -> Found:
-    """A timm model with its pretrained weights, or, where `state` is given, one of its sizes (weights not yet loaded).
+def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_classes: int | None = None) -> Loaded:
+    """Build a timm model with its pretrained weights or, where `state` is given, with its sizes and fresh weights.
 
     Args:
-        name: of the model, as in `timm.list_models()`, tag included.
-        state: weights that shall be loaded next; the number of classes is read off them. Then nothing is fetched.
-        num_classes: K of that state, where known.
+        name: name of the model, as in `timm.list_models()`, tag included.
+        state: weights to be loaded next, which give the number of classes; nothing is fetched then. None: the published
+            weights.
+        num_classes: number of classes of `state`. None: read off its weights.
 
     Raises:
         BadInput: timm is not installed, has no such model, or its weights are neither here nor to be had.
@@ -40,8 +41,8 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
         if state is not None and num_classes is None:
             head = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
             heads = (head,) if isinstance(head, str) else head
-            found = [state[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in state]
-            num_classes = found[0] if found else None
+            rows = [state[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in state]
+            num_classes = rows[0] if rows else None
         if num_classes is not None:
             options["num_classes"] = num_classes
         module = timm.create_model(name, **options)
@@ -53,4 +54,4 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
             f"fetched, give a checkpoint as the source and arch='timm:{name}'"
         ) from error
     facts = module.pretrained_cfg
-    return Found(module, name, facts.get("mean"), facts.get("std"), input_shape=facts.get("input_size"))
+    return Loaded(module, name, facts.get("mean"), facts.get("std"), input_shape=facts.get("input_size"))

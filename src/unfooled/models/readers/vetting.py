@@ -1,4 +1,4 @@
-"""What an exported program may hold to be loaded from a stranger: numbers and a graph of ATen operations, no code.
+"""Vetting of exported programs from strangers: numbers and a graph of ATen operations may be loaded, code may not.
 
 `torch.export.load` runs code that a file asks for in several ways: pickled tensors and sample inputs, compiled
 libraries, guards (Python source), shape expressions (evaluated by SymPy), names (pasted into generated source), and
@@ -43,23 +43,23 @@ EMPTIED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": "
 
 
 def vetted(path: Path) -> io.BytesIO:
-    """The archive at `path`, checked and written anew.
+    """Return the archive at `path`, checked and written anew.
 
     Raises:
-        BadInput: it is no such archive, or holds what could run code; what that is, is named.
+        BadInput: it is no such archive, or holds something that could run code; the message names it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            held = [(item.filename, archive.read(item)) for item in archive.infolist() if not item.is_dir()]
+            entries = [(item.filename, archive.read(item)) for item in archive.infolist() if not item.is_dir()]
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise BadInput(f"{path} is cut off, damaged or no exported program: {error}") from error
-    if not any(name.endswith("/models/model.json") for name, _ in held):
+    if not any(name.endswith("/models/model.json") for name, _ in entries):
         raise BadInput(f"{path} is cut off, damaged or no exported program: it holds no models/model.json")
-    if len({name for name, _ in held}) < len(held):
+    if len({name for name, _ in entries}) < len(entries):
         raise BadInput(f"{path} was refused: it holds entries of the same name")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        for name, content in held:
+        for name, content in entries:
             try:
                 archive.writestr(name, _checked(name.partition("/")[2], content))
             except _RefusedError as refusal:
@@ -74,11 +74,11 @@ def vetted(path: Path) -> io.BytesIO:
 
 
 class _RefusedError(Exception):
-    """What was found, as a phrase."""
+    """An entry that could run code; the message names it in a phrase."""
 
 
 def _checked(name: str, content: bytes) -> bytes:
-    """An entry's content, without what is emptied."""
+    """Return an entry's content, without what is emptied."""
     if not ENTRIES.fullmatch(name):
         raise _RefusedError(f"an entry {name!r}")
     if name.endswith(".pt"):
@@ -96,7 +96,7 @@ def _checked(name: str, content: bytes) -> bytes:
 
 
 def _graph(item: Any, key: str = "") -> Any:
-    """A copy of the graph's JSON, each string of which was checked for what it is used as."""
+    """Return a copy of the graph's JSON, each string of which was checked for what it is used as."""
     if key in EMPTIED:
         return EMPTIED[key]
     if isinstance(item, dict):
@@ -118,12 +118,13 @@ def _graph(item: Any, key: str = "") -> Any:
 
 
 def _name(text: str) -> None:
+    """Refuse names that could be run."""
     if not NAMES.fullmatch(text):
         raise _RefusedError(f"the name {text[:60]!r}")
 
 
 def _operation(target: str) -> None:
-    """ATen operations that return tensors or sizes, and arithmetic on sizes."""
+    """Refuse calls other than ATen operations that return tensors or sizes, and arithmetic on sizes."""
     parts = target.split(".")
     if len(parts) == 2 and ((parts[0] == "_operator" and parts[1] in ARITHMETIC) or parts[0] == "math"):
         return
@@ -140,7 +141,7 @@ def _operation(target: str) -> None:
 
 
 def _expression(text: str) -> None:
-    """Arithmetic on symbols: SymPy would evaluate anything else as Python."""
+    """Refuse anything but arithmetic on symbols: SymPy would evaluate it as Python."""
     allowed = (
         *(ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare),
         *(ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.BoolOp),
@@ -158,7 +159,7 @@ def _expression(text: str) -> None:
 
 
 def _pytree(spec: Any) -> None:
-    """The nesting of inputs and outputs, in Python's own containers."""
+    """Refuse nestings of inputs and outputs in other than Python's own containers."""
     if spec is None:
         return
     if spec["type"] not in PYTREES or "__enum__" in json.dumps(spec["context"]):

@@ -1,4 +1,4 @@
-"""Two or more runs beside each other: what differs, and by how much more than chance would.
+"""Comparison of runs: what differs, and by how much more than chance would.
 
     difference  d = b - a,   low = d - sqrt((b - b_low)^2 + (a_high - a)^2),   high likewise
 
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations.records import Movement
 from unfooled.report.runs import Run
-from unfooled.report.sections.nearness import NORMS, median
+from unfooled.report.sections.nearness import NORMS, median_estimate
 from unfooled.report.trust import doubted, tone
-from unfooled.report.words import MINUS, between, decimals, finite, mean, number, percent, signed
+from unfooled.report.words import MINUS, between, decimals, finite, mean_text, number, percent, signed
 from unfooled.statistics.intervals import Estimate, Mean
 
 Measured = Estimate | Mean
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the comparison: a value for each run, a change for each run but the first."""
+    """A row of the comparison, with a value for each run and a change for each run but the first."""
 
     name: str
     values: list[str]
@@ -49,7 +49,7 @@ class Line:
 
 
 def difference(a: Measured, b: Measured) -> tuple[float, float, float] | None:
-    """Difference b - a with its 95 % interval; None where either was not measured."""
+    """Return the difference b - a with its 95 % interval; None where either was not measured."""
     if a.value is None or b.value is None or a.low is None or a.high is None or b.low is None or b.high is None:
         return None
     if not finite(a.value, a.low, a.high, b.value, b.low, b.high):
@@ -60,33 +60,33 @@ def difference(a: Measured, b: Measured) -> tuple[float, float, float] | None:
 
 
 def _change(a: Measured, b: Measured) -> Change | None:
-    found = difference(a, b)
-    if found is None:
+    interval = difference(a, b)
+    if interval is None:
         return None
     share = isinstance(a, Estimate)
-    d, low, high = (100 * v if share else v for v in found)
+    d, low, high = (100 * v if share else v for v in interval)
     places = 1 if share else decimals(max(abs(a.value or 0), abs(b.value or 0)))
     return Change(f"{signed(d, places)}{' points' if share else ''}", between(low, high, places), low > 0 or high < 0)
 
 
 def _show(m: Measured) -> str:
-    return percent(m.value, m.n) if isinstance(m, Estimate) else mean(m)
+    return percent(m.value, m.n) if isinstance(m, Estimate) else mean_text(m)
 
 
-def _line(name: str, found: Sequence[Measured | None]) -> Line:
-    first = found[0]
-    changes = [_change(first, m) if first is not None and m is not None else None for m in found[1:]]
-    return Line(name, [_show(m) if m is not None else MINUS for m in found], changes)
+def _line(name: str, measured: Sequence[Measured | None]) -> Line:
+    first = measured[0]
+    changes = [_change(first, m) if first is not None and m is not None else None for m in measured[1:]]
+    return Line(name, [_show(m) if m is not None else MINUS for m in measured], changes)
 
 
-def _figure(name: str, runs: Sequence[Run], found: Sequence[Measured | None], bound: str = "at most") -> Line:
-    """A row of figures that follow from how strong the attack was: no more is claimed than each run believes."""
-    line = _line(name, found)
+def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None], bound: str = "at most") -> Line:
+    """Return a row of figures that depend on the strength of the attack, claiming no more than each run believes."""
+    line = _line(name, measured)
     tones = [tone(r.summary) for r in runs]
     shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
     values = [
         shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
-        for how, value, m in zip(tones, line.values, found, strict=True)
+        for how, value, m in zip(tones, line.values, measured, strict=True)
     ]
     changes: list[Change | None] = []
     for r, change in zip(runs[1:], line.changes, strict=True):
@@ -98,21 +98,21 @@ def _figure(name: str, runs: Sequence[Run], found: Sequence[Measured | None], bo
 
 
 def _nearest(s: Summary, norm: str) -> Mean | None:
-    return next((median(record) for record in s.nearest if record.norm == norm), None)
+    return next((median_estimate(record) for record in s.nearest if record.norm == norm), None)
 
 
 def _movement(s: Summary, like: Movement) -> Mean | None:
     return next((m.fooled for m in s.movements if (m.name, m.explanation) == (like.name, like.explanation)), None)
 
 
-def _reasons(s: Sequence[Summary]) -> list[Line]:
-    """Attacks on explanations, one pair of lines for each explanation that was attacked."""
+def _explanation_lines(s: Sequence[Summary]) -> list[Line]:
+    """Return the lines on attacks on explanations, a pair for each explanation that was attacked."""
     lines = []
     for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
         of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
-        points = [found.at_eps() if found is not None else None for found in of]
+        points = [record.at_eps() if record is not None else None for record in of]
         lens = [point.lens if point is not None else None for point in points]
-        first = [found.reason_first if found is not None else None for found in of]
+        first = [record.reason_first if record is not None else None for record in of]
         lines += [
             _line(f"Corrected LENS under attack, {name}", lens),
             _line(f"Reason moved before the label, {name}", first),
@@ -121,21 +121,21 @@ def _reasons(s: Sequence[Summary]) -> list[Line]:
 
 
 def compare(runs: Sequence[Run]) -> list[Line]:
-    """The comparison table, measures in the order of the page."""
+    """Return the comparison table, measures in the order of the page."""
     s = [r.summary for r in runs]
     lines = (
         [Line("Verdict", [r.verdict or MINUS for r in s], [None] * (len(s) - 1))] if any(r.verdict for r in s) else []
     )
-    lines.append(_figure("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in s]))
+    lines.append(_bounded("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in s]))
     if any(r.robust_accuracy_8bit for r in s):
-        lines.append(_figure("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in s]))
+        lines.append(_bounded("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in s]))
     lines += [
         _line("Clean accuracy", [r.clean_accuracy for r in s]),
-        _figure("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
+        _bounded("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
     ]
     for norm in dict.fromkeys(record.norm for r in s for record in r.nearest):
-        found = [_nearest(r, norm) for r in s]
-        lines.append(_figure(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, found))
+        medians = [_nearest(r, norm) for r in s]
+        lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, medians))
     units = {r.noise_unit for r in s}
     if len(units) == 1:
         lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in s]))
@@ -145,7 +145,7 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     ]
     moved = {(m.name, m.explanation): m for r in s for m in r.movements}
     lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in s]) for m in moved.values()]
-    lines += _reasons(s)
+    lines += _explanation_lines(s)
     spent = [("Passes per sample, attack", [r.passes for r in s])]
     if any(r.diagnostics for r in s):
         spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in s]))
@@ -154,12 +154,12 @@ def compare(runs: Sequence[Run]) -> list[Line]:
 
 
 def _effort(s: Summary) -> object:
-    """What was done to move the explanations; None where nothing was."""
+    """Return what was done to move the explanations; None where nothing was."""
     r = s.reasons
     return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
 
 
-ASKED: dict[str, Callable[[Summary], object]] = {
+SETTINGS: dict[str, Callable[[Summary], object]] = {
     "data": lambda s: s.data,
     "number of samples": lambda s: s.n,
     "threat": lambda s: s.threat,
@@ -168,8 +168,9 @@ ASKED: dict[str, Callable[[Summary], object]] = {
     "explanation": lambda s: s.explanation,
     "attack on explanations": _effort,
 }
+"""Setting -> its value in a record."""
 
 
-def unlike(runs: Sequence[Run]) -> list[str]:
-    """What was not asked alike of the runs, by name; differences are then not the models' alone."""
-    return [name for name, read in ASKED.items() if len({read(r.summary) for r in runs} - {None}) > 1]
+def different_settings(runs: Sequence[Run]) -> list[str]:
+    """Name the settings in which the runs differ; differences of their figures are then not the models' alone."""
+    return [name for name, read in SETTINGS.items() if len({read(r.summary) for r in runs} - {None}) > 1]

@@ -1,4 +1,4 @@
-"""What became of what under attack: a heat table for few classes, the most frequent confusions for many."""
+"""Confusion under attack: a heat table for few classes, the most frequent confusions for many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIRS = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """A count, and how dark it is: its share of the row."""
+    """A count, with its share of the row, which says how dark it is."""
 
     count: int
     share: float
@@ -22,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Pair:
-    """Samples of class `true` that were taken for `taken`, and their share of the class."""
+    """The samples of class `true` that were taken for `taken`, and their share of the class."""
 
     true: str
     taken: str
@@ -32,7 +32,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Either `rows` (up to 20 classes) or `pairs` alone; `kinds` counts the pairs that occur at all."""
+    """The confusion of one run.
+
+    Attributes:
+        names: names of the classes.
+        rows: (class, cells, count of the class); empty for more than 20 classes.
+        pairs: the most frequent confusions.
+        kinds: how many pairs of classes occur at all.
+        total: samples counted.
+        long: whether a class has a long name.
+    """
 
     names: list[str]
     rows: list[tuple[str, list[Cell], int]]
@@ -43,12 +52,12 @@ class Confusion:
 
 
 def class_name(classes: Sequence[str], k: int) -> str:
-    """The name of class k, or its number."""
+    """Return the name of class k, or its number."""
     return classes[k] if 0 <= k < len(classes) and classes[k] else str(k)
 
 
 def _table(s: Summary) -> list[list[int]]:
-    """The table that the entries stand for."""
+    """Return the table that the entries stand for."""
     size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
     table = [[0] * size for _ in range(size)]
     for t, p, count in s.confusion_entries:

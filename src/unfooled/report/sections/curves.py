@@ -1,108 +1,117 @@
-"""Accuracy against eps as geometry: what a template needs to draw it as SVG, no drawing library involved."""
+"""Accuracy against eps: one group of curves for each norm, since radii of different norms do not share an axis."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from unfooled.core.threats import eps_text
-from unfooled.drawing.plots import MARKERS, nice_step
+from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Tick, Trace, drawings, radius_ticks
 from unfooled.evaluation.audit.records import CurvePoint
 from unfooled.report.runs import Run
-from unfooled.report.words import finite, parse_threat
+from unfooled.report.words import EPS, finite, parse_threat, share_text
+from unfooled.statistics.intervals import Estimate
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 24, 50, 50
-
-
-@dataclass(frozen=True)
-class Series:
-    """One run's curve in pixels; `colour` and `marker` are what tells it from the others."""
-
-    colour: int
-    marker: str
-    line: str
-    band: str
-    points: list[tuple[float, float, str]]
+PERCENT: list[Tick] = [(k / 4, f"{25 * k}") for k in range(5)]
+ACCURACY = Axis("accuracy, %", 0.0, 1.0, PERCENT)
+"""The whole range of accuracies as an axis."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Axes and curves of one drawing; ticks are (pixel, text)."""
+class CurveGroup:
+    """Curves of the runs that share a norm.
 
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    audited: list[tuple[float, str]]
-    series: list[Series]
+    Attributes:
+        norm: name of the norm.
+        runs: its runs, in the order of the page.
+        figures: drawings by size; none where no run has two points.
+        table: (eps, accuracy by run, None where it was not measured there).
+    """
 
-
-def eps_ticks(largest: float, of_255: bool, ticks: int) -> list[tuple[float, str]]:
-    """Round radii from 0 to the largest, as (eps, text); in 255ths where the radii are written so."""
-    unit = 255.0 if of_255 else 1.0
-    step = nice_step(largest * unit, ticks)
-    if of_255:
-        step = max(1.0, step)
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    values = [k * step for k in range(math.floor(largest * unit / step * (1 + 1e-9)) + 1)]
-    return [(v / unit, "0" if v == 0 else f"{v:g}/255" if of_255 else f"{v:,.{places}f}") for v in values]
+    norm: str
+    runs: list[Run]
+    figures: Drawings
+    table: list[tuple[float, list[Estimate | None]]]
 
 
-def drawable(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """The points that have a place on the axes, by radius."""
-    kept = [p for p in points if finite(p.eps, p.accuracy.value, p.accuracy.low, p.accuracy.high)]
-    return sorted(kept, key=lambda p: p.eps)
+def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Return the points that have a place on the axes, by radius."""
+    finite_points = [p for p in points if finite(p.eps, p.accuracy.value, p.accuracy.low, p.accuracy.high)]
+    return sorted(finite_points, key=lambda p: p.eps)
 
 
-def figure(runs: Sequence[Run], *, width: int, height: int, ticks: int) -> Figure | None:
-    """Lay out the curves of runs that share a norm; None where no run has two points.
+def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
+    """Return the radii at which runs were audited in a norm, each with the text of its mark."""
+    threats = [parse_threat(run.summary.threat) for run in runs]
+    radii = [eps for own, eps in threats if own == norm and eps is not None and finite(eps)]
+    return {eps: f"audited {EPS}: {eps_text(eps)}" for eps in radii}
+
+
+def in_255ths(radii: Sequence[float]) -> bool:
+    """Return whether most radii are written as 4/255."""
+    written = ["/255" in eps_text(eps) for eps in radii if eps]
+    return 2 * sum(written) > len(written)
+
+
+def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
+    """Lay out accuracy against eps, a line for each run; None where no run has two points.
 
     Args:
-        runs: the runs to draw.
-        width: of the drawing, pixels.
-        height: of the drawing, pixels.
-        ticks: at most this many steps on the eps axis.
+        runs: runs that share a norm.
+        size: size of the drawing.
     """
-    curves = [drawable(r.summary.curve) for r in runs]
-    if not any(len(c) > 1 for c in curves):
+    curves = [drawable_points(run.summary.curve) for run in runs]
+    if not any(len(curve) > 1 for curve in curves):
         return None
-    known = [(r, parse_threat(r.summary.threat)[1]) for r in runs]
-    audited = {eps: eps_text(eps) for _, eps in known if eps is not None and finite(eps)}
-    largest = max([p.eps for c in curves for p in c] + list(audited))
+    marks = audited_radii(runs, norm_of(runs[0]))
+    radii = [p.eps for curve in curves for p in curve]
+    largest = max([*radii, *marks])
     if largest <= 0:
         return None
-    bottom, right = height - BOTTOM, width - RIGHT
+    ticks = radius_ticks(largest, size.ticks, in_255ths=in_255ths(radii))
+    axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), ACCURACY, marks)
+    many = len(runs) > 1
+    traces = [_trace(axes, run, curve, many) for run, curve in zip(runs, curves, strict=True) if curve]
+    return Plot(axes, traces)
 
-    def px(eps: float) -> float:
-        return round(LEFT + eps / largest * (right - LEFT), 1)
 
-    def py(share: float) -> float:
-        return round(bottom - share * (bottom - TOP), 1)
-
-    def series(run: Run, points: Sequence[CurvePoint]) -> Series:
-        low = [f"{px(p.eps)},{py(p.accuracy.low)}" for p in points]
-        high = [f"{px(p.eps)},{py(p.accuracy.high)}" for p in points]
-        value = [(px(p.eps), py(p.accuracy.value or 0.0), eps_text(p.eps)) for p in points]
-        line = " ".join(f"{x},{y}" for x, y, _ in value)
-        marker = MARKERS[run.place % len(MARKERS)]
-        return Series(run.place % 4, marker, line, " ".join(low + high[::-1]), value)
-
-    written = ["/255" in eps_text(p.eps) for c in curves for p in c if p.eps]
-    of_255 = 2 * sum(written) > len(written)
-    return Figure(
-        width=width,
-        height=height,
-        left=LEFT,
-        right=right,
-        top=TOP,
-        bottom=bottom,
-        x_ticks=[(px(eps), text) for eps, text in eps_ticks(largest, of_255, ticks)],
-        y_ticks=[(py(k / 4), f"{25 * k}") for k in range(5)],
-        audited=[(px(eps), text) for eps, text in audited.items()],
-        series=[series(r, c) for r, c in zip(runs, curves, strict=True) if c],
+def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Trace:
+    letter = f"{run.letter}: " if many else ""
+    points = [(p.eps, p.accuracy, p.accuracy.value or 0.0) for p in curve]
+    return Trace(
+        run.place,
+        axes.line([(eps, value) for eps, _, value in points]),
+        axes.band([(eps, e.low, e.high) for eps, e, _ in points]),
+        [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPS} = {eps_text(eps)}") for eps, e, value in points],
     )
+
+
+def norm_of(run: Run) -> str:
+    """Return the name of the norm in which a run was audited."""
+    return parse_threat(run.summary.threat)[0]
+
+
+def by_norm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return runs by the norm in which they were audited."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(norm_of(run), []).append(run)
+    return groups
+
+
+def curve_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[CurveGroup]:
+    """Return the curves by norm, without the norms in which no radius was measured.
+
+    Args:
+        runs: runs of the page.
+        sizes: size of each drawing.
+    """
+    groups = []
+    for norm, members in by_norm(runs).items():
+        radii = sorted({p.eps for run in members for p in run.summary.curve if finite(p.eps)})
+        at = [{p.eps: p.accuracy for p in run.summary.curve} for run in members]
+        table = [(eps, [points.get(eps) for points in at]) for eps in radii]
+        if table:
+            groups.append(CurveGroup(norm, members, drawings(sizes, partial(curve_plot, members)), table))
+    return groups

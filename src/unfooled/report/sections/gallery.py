@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from unfooled.drawing.pictures import ENCODINGS, Encoding, Plate, encode, gradient
-from unfooled.drawing.plates import Plates, draw
+from unfooled.drawing.pictures import ENCODINGS, Encoding, Plate, css_gradient, encode
+from unfooled.drawing.plates import Plates, draw_plates
 from unfooled.evaluation.audit.records import Example
 from unfooled.evaluation.explanations.records import ReasonExample
 from unfooled.report.runs import Run
@@ -16,6 +17,7 @@ from unfooled.report.sections.confusion import class_name
 from unfooled.report.words import percent
 
 PIXELATED = 64  # pictures up to this edge are enlarged without smoothing
+Texts = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Gallery:
 
     Attributes:
         form: "image" or "bars"; None where samples of this shape cannot be drawn.
+        rows: the examples.
         factor: amplification of the differences.
         scale: "diverging" or "sequential".
         gradient: the scale as a CSS gradient.
@@ -61,8 +64,41 @@ class Gallery:
     notes: list[str]
 
 
-def _texts(run: Run, e: Example, factor: int) -> list[tuple[str, str]]:
-    """Caption and alternative text of each of the five pictures."""
+@dataclass(frozen=True)
+class ReasonRow:
+    """One case of an attack on explanations: its numbers, the name of its class, its pictures."""
+
+    example: ReasonExample
+    label: str
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class ReasonGallery:
+    """The worst cases of one run, and how to read them; attributes as in `Gallery`."""
+
+    form: str | None
+    rows: list[ReasonRow]
+    factor: int
+    scale: str
+    gradient: str
+
+
+AnyRow = TypeVar("AnyRow", Row, ReasonRow)
+
+
+def encoded(plate: Plate, caption: str, alt: str, how: Encoding) -> Picture:
+    """Encode a plate as an image element."""
+    src, width, height = encode(plate, how)
+    return Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED)
+
+
+def _encoded_row(plates: Sequence[Plate], texts: Texts, how: Encoding) -> list[Picture]:
+    return [encoded(plate, caption, alt, how) for plate, (caption, alt) in zip(plates, texts, strict=True)]
+
+
+def _texts(run: Run, e: Example, factor: int) -> Texts:
+    """Return caption and alternative text of each of the five pictures."""
     classes, why = run.summary.classes, run.summary.explanation
     label, clean, adv = (class_name(classes, k) for k in (e.label, e.clean, e.adversarial))
     at = f"sample {e.index}"
@@ -76,10 +112,7 @@ def _texts(run: Run, e: Example, factor: int) -> list[tuple[str, str]]:
 
 
 def _row(run: Run, e: Example, plates: Sequence[Plate], factor: int, how: Encoding) -> Row:
-    pictures = []
-    for plate, (caption, alt) in zip(plates, _texts(run, e, factor) if plates else [], strict=True):
-        src, width, height = encode(plate, how)
-        pictures.append(Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED))
+    pictures = _encoded_row(plates, _texts(run, e, factor) if plates else [], how)
     label, clean, adv = (class_name(run.summary.classes, k) for k in (e.label, e.clean, e.adversarial))
     return Row(e, label, clean, adv, pictures)
 
@@ -107,69 +140,56 @@ def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
     return notes
 
 
+def _length(rows: Sequence[Sequence[AnyRow]]) -> int:
+    """Return how many characters the pictures of some runs take."""
+    return sum(len(p.src) for run in rows for row in run for p in row.pictures)
+
+
+def _scale(drawn: Plates) -> str:
+    return "diverging" if drawn.signed else "sequential"
+
+
 def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
-    """The galleries of all runs, encoded alike, as faithful as fits into `budget` characters.
+    """Return the galleries of all runs, encoded alike, as faithful as fits into `budget` characters.
 
     Where even the smallest pictures do not fit, the last examples of each run are left out, and a note says so.
     """
-    drawn = [draw(run.pictures) for run in runs]
+    drawn = [draw_plates(run.pictures) for run in runs]
     for how in ENCODINGS:
         rows = [
             [_row(r, e, p, d.factor, how) for e, p in zip(r.summary.gallery, d.rows, strict=False)]
             for r, d in zip(runs, drawn, strict=True)
         ]
-        if _size(rows) <= budget:
+        if _length(rows) <= budget:
             break
-    while _size(rows) > budget and any(len(r) > 1 for r in rows):
+    while _length(rows) > budget and any(len(r) > 1 for r in rows):
         longest = max(map(len, rows))
         rows = [r[: longest - 1] for r in rows]
-    found = []
+    results = []
     for run, d, shown in zip(runs, drawn, rows, strict=True):
-        scale = "diverging" if d.signed else "sequential"
         notes = _notes(run, d, len(shown), how)
         if d.form is None:
             shown = [_row(run, e, [], d.factor, how) for e in run.summary.gallery]
-        found.append(Gallery(d.form, shown, d.factor, scale, gradient(scale), notes))
-    return found
-
-
-@dataclass(frozen=True)
-class ReasonRow:
-    """One case of an attack on explanations: its numbers, the name of its class, its pictures."""
-
-    example: ReasonExample
-    label: str
-    pictures: list[Picture]
-
-
-@dataclass(frozen=True)
-class ReasonGallery:
-    """The worst cases of one run, and how to read them; `form`, scale and gradient as in `Gallery`."""
-
-    form: str | None
-    rows: list[ReasonRow]
-    factor: int
-    scale: str
-    gradient: str
+        results.append(Gallery(d.form, shown, d.factor, _scale(d), css_gradient(_scale(d)), notes))
+    return results
 
 
 def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
-    """The worst attacks on explanations of all runs, as faithful as fits into `budget` characters."""
-    drawn = [draw(run.reasons) for run in runs]
+    """Return the worst attacks on explanations of all runs, as faithful as fits into `budget` characters."""
+    drawn = [draw_plates(run.reasons) for run in runs]
     worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
     for how in ENCODINGS:
         rows = [
             [_reason_row(r, e, p, d.factor, how) for e, p in zip(of, d.rows, strict=False)]
             for r, of, d in zip(runs, worst, drawn, strict=True)
         ]
-        if sum(len(p.src) for run in rows for row in run for p in row.pictures) <= budget:
+        if _length(rows) <= budget:
             break
     else:
         rows = [run[:1] for run in rows]
-    scales = ["diverging" if d.signed else "sequential" for d in drawn]
     return [
-        ReasonGallery(d.form, of, d.factor, scale, gradient(scale))
-        for d, of, scale in zip(drawn, rows, scales, strict=True)
+        ReasonGallery(d.form, of, d.factor, _scale(d), css_gradient(_scale(d)))
+        for d, of in zip(drawn, rows, strict=True)
     ]
 
 
@@ -177,19 +197,11 @@ def _reason_row(run: Run, e: ReasonExample, plates: Sequence[Plate], factor: int
     label = class_name(run.summary.classes, e.label)
     why = run.summary.reasons.explanation if run.summary.reasons is not None else ""
     at = f"sample {e.index}"
-    texts = (
+    texts = [
         ("Input", f"Input of {at}: {label}"),
         ("Attacked", f"Attacked input of {at}: still classified {label}"),
         (f"Difference \u00d7 {factor}", f"Difference of the two inputs of {at}, amplified {factor} times around grey"),
         ("Why, before", f"Explanation ({why}) of {at} before the attack on it"),
         ("Why, attacked", f"Explanation ({why}) of {at} under attack, on the colour scale of before"),
-    )
-    pictures = []
-    for plate, (caption, alt) in zip(plates, texts, strict=True):
-        src, width, height = encode(plate, how)
-        pictures.append(Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED))
-    return ReasonRow(e, label, pictures)
-
-
-def _size(rows: Sequence[Sequence[Row]]) -> int:
-    return sum(len(p.src) for run in rows for row in run for p in row.pictures)
+    ]
+    return ReasonRow(e, label, _encoded_row(plates, texts, how))

@@ -1,4 +1,4 @@
-"""ARP, recommended form: attention that is complete and that an attack cannot shift, added to any adversarial loss.
+"""ARP, recommended form: attention that is complete and hard to shift, added to any adversarial loss.
 
     L = mean base(f(x), f(x'), y) + beta mean [R(x) + R(x')] / 2 + gamma mean V(P(x), P(x'))
 
@@ -24,7 +24,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +32,14 @@ from torch.nn import functional as F
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
+from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import Tapped, evaluating, frozen, unrecorded
 from unfooled.core.model.outputs import logits_of
 from unfooled.core.threats import Threat
 from unfooled.distances.maps.attention import entropy, js
 from unfooled.explanations.attention import attention
 from unfooled.explanations.masks import fill_mixed, soft_mask
+from unfooled.runs.spelling import spelled
 from unfooled.training.losses.inner import worst_points
 from unfooled.training.losses.trades import divergent_points
 from unfooled.training.progress import Notes
@@ -48,33 +49,33 @@ Base = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def adversarial_base(_logits: Tensor, logits_adv: Tensor, y: Tensor) -> Tensor:
-    """CE(f(x'), y), (B,): with it, `Arp` builds on PGD adversarial training."""
+    """Return CE(f(x'), y), (B,): with it, `Arp` builds on PGD adversarial training."""
     return cross_entropy(logits_adv, y)
 
 
 def trades_base(logits: Tensor, logits_adv: Tensor, y: Tensor, *, beta: float = 6.0) -> Tensor:
-    """CE(f(x), y) + beta KL(p(x) || p(x')), (B,): with it, `Arp` builds on TRADES."""
+    """Return CE(f(x), y) + beta KL(p(x) || p(x')), (B,): with it, `Arp` builds on TRADES."""
     apart = F.kl_div(logits_adv.log_softmax(1), logits.softmax(1), reduction="none").sum(1)
     return cross_entropy(logits, y) + beta * apart
 
 
 def uniform_gap(_logits: Tensor, removed: Tensor, _y: Tensor) -> Tensor:
-    """KL(U || q) = -log K - mean_c log q_c, (B,): 0 exactly where nothing can be read, and it does not saturate."""
+    """Return KL(U || q) = -log K - mean_c log q_c, (B,): 0 where nothing can be read, and it does not saturate."""
     return -math.log(removed.shape[1]) - removed.log_softmax(1).mean(1)
 
 
 def squared_gap(logits: Tensor, removed: Tensor, _y: Tensor) -> Tensor:
-    """-||p - q||^2, (B,), the published gap: lower where the prediction changed more."""
+    """Return -||p - q||^2, (B,), the published gap: lower where the prediction changed more."""
     return -(logits.softmax(1) - removed.softmax(1)).square().sum(1)
 
 
 def label_hinge(_logits: Tensor, removed: Tensor, y: Tensor) -> Tensor:
-    """max(0, q_y - 1/K), (B,)."""
+    """Return max(0, q_y - 1/K), (B,)."""
     return (removed.softmax(1).gather(1, y[:, None])[:, 0] - 1 / removed.shape[1]).clamp_min(0)
 
 
 def two_class(logits: Tensor, y: Tensor) -> Tensor:
-    """z_y - z_t, t the strongest other class of the *clean* half of a batch [x, x'], (2 B,).
+    """Return z_y - z_t, t the strongest other class of the *clean* half of a batch [x, x'], (2 B,).
 
     As the score of attention: `compare=partial(attention_scores, score=two_class, detach_weights=True)`.
     """
@@ -87,15 +88,15 @@ def two_class(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ArpTerms:
-    """The parts of the loss, per sample, (B,).
+    """The terms of the loss, per sample, (B,).
 
     Attributes:
-        base: of the adversarial loss.
-        rectification: [R(x) + R(x')] / 2; 0 where beta is.
-        preservation: V; 0 where gamma is.
-        area: mean of the masks over pixels, both images; NaN where no mask was made.
-        entropy: of the maps, over that of the uniform map; NaN where none was made.
-        maps: P of x, then of x', (2 B, h, w), in the graph; None where none were made.
+        base: the adversarial loss.
+        rectification: [R(x) + R(x')] / 2; 0 where beta is 0.
+        preservation: V; 0 where gamma is 0.
+        area: mean of the masks over pixels, both images; NaN without a mask.
+        entropy: entropy of the maps over that of the uniform map; NaN without maps.
+        maps: P of x, then of x', (2 B, h, w), in the graph. None: beta and gamma are 0.
     """
 
     base: Tensor
@@ -113,18 +114,20 @@ class Arp:
     Cost: the attack's, 4 forwards and 4 backwards, and 2 backwards down to the layer (PGD-AT has 1 and 1).
 
     Args:
-        attack: `(model, x, y) -> x_adv`, or `(model, x, y, threat)` where there is a threat. In eval mode.
-        base: `(logits, logits_adv, y) -> (B,)`.
+        attack: `(model, x, y) -> x_adv`, or `(model, x, y, threat)` with a threat; the model is in eval mode meanwhile.
+        base: adversarial loss, `(logits, logits_adv, y) -> (B,)`.
         beta: weight of R, a start value.
         gamma: weight of V, a start value.
-        rectify: `(logits, logits_removed, y) -> (B,)`, lower is better.
-        preserve: distance of two batches of maps.
-        attend: `(model, x, y, *, create_graph) -> (B, h, w)`, run on x and x' in one pass.
-        mask: `(maps, (H, W)) -> (B, 1, H, W)`.
-        fill: `x -> b`, what stands in the hole; the same for x and x'.
-        compare: what V compares instead of the maps, a function like `attend` (cost: 2 more forwards).
-        joint: batch normalisation sees x and x' as one batch; else as two.
-        threat: handed to the attack; needed for `Ramp` and for the monitor.
+        rectify: measure R, `(logits, logits_removed, y) -> (B,)`, lower is better.
+        preserve: distance V of two batches of maps.
+        attend: attention, `(model, x, y, *, create_graph) -> (B, h, w)`, run on x and x' in one pass.
+        mask: mask of the attended region, `(maps, (H, W)) -> (B, 1, H, W)`.
+        fill: content of the masked pixels, `x -> b`; the same for x and x'.
+        compare: a function like `attend` whose results V compares (cost: 2 more forwards). None: the maps.
+        joint: pass x and x' as one batch, which batch normalisation sees; else as two.
+        threat: constraint set handed to the attack; needed for `Ramp` and for the monitor. None: the attack has its
+            own.
+        notes: means that the training loop reads after each epoch.
     """
 
     attack: Callable[..., Tensor]
@@ -139,28 +142,25 @@ class Arp:
     compare: Callable[..., Tensor] | None = None
     joint: bool = True
     threat: Threat | None = field(default=None, kw_only=True)
-    notes: Notes = field(default_factory=Notes, compare=False, kw_only=True)
+    notes: Notes = field(default_factory=Notes, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not (self.beta >= 0 and self.gamma >= 0):
             raise ValueError(f"beta is {self.beta} and gamma is {self.gamma}; they must be at least 0")
 
-    def __repr__(self) -> str:
-        """The options by name: the same in every process, so that a run can be resumed."""
-        names = [n for n in self.__dataclass_fields__ if n != "notes"]
-        return f"Arp({', '.join(f'{n}={_said(getattr(self, n))}' for n in names)})"
+    __repr__ = spelled
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return self.on(model, x, self.adversarial(model, x, y), y)
 
     def adversarial(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The adversarial samples, (B, *D), detached."""
+        """Return the adversarial samples, (B, *D), detached."""
         with evaluating(model), frozen(model):
             return self.attack(model, x, y, *([self.threat] if self.threat is not None else [])).detach()
 
     def on(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
-        """The loss on given adversarial samples, a scalar."""
+        """Return the loss on given adversarial samples, a scalar."""
         t = self.terms(model, x, x_adv, y)
         self.notes.add(
             base=t.base, rectification=t.rectification, preservation=t.preservation, mask_area=t.area,
@@ -169,7 +169,7 @@ class Arp:
         return t.base.mean() + self.beta * t.rectification.mean() + self.gamma * t.preservation.mean()
 
     def terms(self, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> ArpTerms:
-        """The loss in its parts."""
+        """Return the terms of the loss."""
         if x.ndim != 4:
             raise BadInput(f"x has shape {tuple(x.shape)}; Arp is for images, (B, C, H, W)")
         n, both, labels = len(x), torch.cat([x, x_adv]), y.repeat(2)
@@ -180,32 +180,34 @@ class Arp:
         p, logits = self._attended(model, both, labels)
         v = self.preserve(p[:n], p[n:]) if self.gamma else nothing
         if self.gamma and self.compare is not None:
-            seen = self.compare(model, both, labels, create_graph=True)
-            v = self.preserve(seen[:n], seen[n:])
+            compared = self.compare(model, both, labels, create_graph=True)
+            v = self.preserve(compared[:n], compared[n:])
         r, area = nothing, nothing / 0
         if self.beta:
             m = self.mask(p, (x.shape[2], x.shape[3]))
-            with unrecorded(model):  # no image that is met later has a hole
+            with unrecorded(model):  # masked images are no data
                 removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
             r = self.rectify(logits, removed, labels).reshape(2, n).mean(0)
             area = m.detach().mean((1, 2, 3)).reshape(2, n).mean(0)
         scatter = entropy(p.detach()).reshape(2, n).mean(0)
         return ArpTerms(self.base(logits[:n], logits[n:], y), r, v, area, scatter, p)
 
+    def _batch(self, both: Tensor) -> int:
+        """Return the number of samples that batch normalisation sees together."""
+        return len(both) if self.joint else len(both) // 2
+
     def _run(self, model: nn.Module, both: Tensor) -> Tensor:
-        return torch.cat([logits_of(model(part)) for part in self._batches(both)])
+        """Return the logits, (2 B, K)."""
+        return batched(lambda z: logits_of(model(z)), self._batch(both))(both)
 
     def _attended(self, model: nn.Module, both: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps and logits of one pass."""
-        maps, logits = [], []
-        for part, label in zip(self._batches(both), self._batches(labels), strict=True):
+        """Return maps and logits of one pass."""
+        maps, logits, batch = [], [], self._batch(both)
+        for part, label in zip(both.split(batch), labels.split(batch), strict=True):
             tap = Tapped(model)
             maps.append(self.attend(tap, part, label, create_graph=True))
             logits.append(logits_of(tap.output))
         return torch.cat(maps), torch.cat(logits)
-
-    def _batches(self, both: Tensor) -> tuple[Tensor, ...]:
-        return (both,) if self.joint else both.chunk(2)
 
 
 def arp(
@@ -218,14 +220,14 @@ def arp(
     rectify: float = 0.5,
     preserve: float = 1.0,
 ) -> Arp:
-    """`Arp` on PGD adversarial training or on TRADES, with their inner attacks.
+    """Build `Arp` on PGD adversarial training or on TRADES, with their inner attacks.
 
     Args:
-        threat: what the adversary may do.
+        threat: constraint set of the adversary.
         base: "madry" or "trades".
-        steps: of the inner attack; 7 for madry, 10 for trades where None.
-        rule: its step sizes, relative to eps.
-        beta: of TRADES.
+        steps: steps of the inner attack. None: 7 for madry, 10 for trades.
+        rule: step sizes of the inner attack, relative to eps.
+        beta: trade-off weight of TRADES.
         rectify: weight of R.
         preserve: weight of V.
 
@@ -239,10 +241,3 @@ def arp(
         inner = partial(divergent_points, steps=10 if steps is None else steps, rule=rule)
         return Arp(inner, partial(trades_base, beta=beta), rectify, preserve, threat=threat)
     raise ValueError(f'base is {base!r}; it must be "madry" or "trades"')
-
-
-def _said(value: Any) -> str:
-    """What an option is, without addresses."""
-    if isinstance(value, partial):
-        return f"{_said(value.func)}({', '.join(f'{k}={_said(v)}' for k, v in value.keywords.items())})"
-    return str(getattr(value, "__name__", value))

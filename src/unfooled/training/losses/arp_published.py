@@ -1,4 +1,4 @@
-"""ARP as published: what its code computes, batch effects and all. To compare with, not to use: see `Arp`.
+"""ARP as published, batch effects included: for comparison, not for use (see `Arp`).
 
 With inputs in [-1, 1], K classes, A the features of a layer, (B, C, h, w), and the true label y for every map:
 
@@ -9,9 +9,9 @@ With inputs in [-1, 1], K classes, A the features of a layer, (B, C, h, w), and 
     L_p = sum over the batch and pixels of (M(x) - M(x'))^2;   L = 8 L_c + 4 L_r + L_p
     x' = clip(x - eps sign d CE_smooth.1(z(x), argmin_c z_c(x)) / dx)                             Step-LL, detached
 
-Known defects, kept: the root mean square and the threshold mix the samples of a batch, the sum grows with the batch, no
-gradient of L_r reaches the map, the map can be flattened by shrinking S, and single-step training at this radius is the
-regime of catastrophic overfitting.
+Known defects, reproduced: the root mean square and the threshold mix the samples of a batch, the sum grows with the
+batch, no gradient of L_r reaches the map, the map can be flattened by shrinking S, and single-step training at this
+radius is the regime of catastrophic overfitting.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831; code: wscjxky/ARP, AAD_train.py. v1 calls L_r mask loss and L_p contrast
@@ -37,7 +37,7 @@ from unfooled.explanations.layers import find_spatial, output_of, recorded
 
 @dataclass(frozen=True, eq=False)
 class PublishedTerms:
-    """The parts of the published loss, scalars, and the enlarged maps.
+    """The terms of the published loss, scalars, and the enlarged maps.
 
     Attributes:
         classification: L_c.
@@ -62,10 +62,12 @@ class ArpPublished:
 
     Args:
         eps: radius of Step-LL in the unit range (published .15 of [-1, 1]).
-        classification, rectification, preservation: the weights 8 : 4 : 1.
-        layer: that A is the output of; found where None (published: an 8x8 pooling layer).
+        classification: weight of L_c.
+        rectification: weight of L_r.
+        preservation: weight of L_p.
+        layer: layer whose output is A. None: found (published: an 8x8 pooling layer).
         l2: weight of half the squared weights of all linear layers but the last.
-        smoothing: of the labels in Step-LL.
+        smoothing: label smoothing in Step-LL.
     """
 
     eps: float = 0.075
@@ -77,11 +79,11 @@ class ArpPublished:
     smoothing: float = 0.1
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return self.terms(model, x, y).total
 
     def craft(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Step-LL, (B, C, H, W), in the unit box, the model in eval mode meanwhile; x outside it is `BadInput`."""
+        """Return Step-LL samples, (B, C, H, W), in the unit box; the model is in eval mode meanwhile."""
         check_inputs(x)
         with evaluating(model), frozen(model), torch.enable_grad():
             leaf = x.detach().requires_grad_()
@@ -91,7 +93,7 @@ class ArpPublished:
         return (x.detach() - self.eps * g.sign()).clamp(0, 1)
 
     def terms(self, model: nn.Module, x: Tensor, y: Tensor, x_adv: Tensor | None = None) -> PublishedTerms:
-        """The loss in its parts; on `x_adv` instead of Step-LL samples where some are given.
+        """Return the terms of the loss, on `x_adv` instead of Step-LL samples where given.
 
         Raises:
             BadInput: x are no images, x or x_adv lie outside [0, 1] (published: [-1, 1]), or labels do not fit them.
@@ -122,13 +124,13 @@ class ArpPublished:
 
 
 def enlarge(p: Tensor, size: tuple[int, int]) -> Tensor:
-    """TensorFlow 1's bilinear resize, (B, h, w) -> (B, H, W): source = i h / H, no half-pixel shift, edge repeated."""
+    """Resize like TensorFlow 1, (B, h, w) -> (B, H, W): source = i h / H, no half-pixel shift, edge repeated."""
     rows, columns = (_resize(a, b, p) for a, b in zip(p.shape[1:], size, strict=True))
     return rows @ p @ columns.T
 
 
 def _resize(before: int, after: int, like: Tensor) -> Tensor:
-    """The matrix of the resize along one side, (after, before); a sum over it is not constant."""
+    """Return the matrix of the resize along one side, (after, before); a sum over it is not constant."""
     at = torch.arange(after, device=like.device, dtype=like.dtype) * before / after
     low = at.floor().long()
     high = (low + 1).clamp_max(before - 1)
@@ -137,7 +139,7 @@ def _resize(before: int, after: int, like: Tensor) -> Tensor:
 
 
 def _scores(model: nn.Module, x: Tensor, y: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    """Logits, (B, K), and S, (B, h, w), with the batch's root mean square in it."""
+    """Return the logits, (B, K), and S, (B, h, w), scaled by the batch's root mean square."""
     with differentiating(), recorded(model, layer) as calls, twice_differentiable():
         logits = model(x)
     check_labels(y, len(x), logits.shape[1])

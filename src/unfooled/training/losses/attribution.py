@@ -1,4 +1,4 @@
-"""Attributional training by path integrals of the loss: how far the reasons for it can be pushed inside the threat.
+"""Attributional training by path integrals of the loss: how far its explanation can be pushed inside the threat.
 
     IG^l(x, x') = (x' - x) * sum_j w_j grad_z l(f(x + t_j (x' - x)), y)
 
@@ -54,16 +54,16 @@ class IgNorm:
     statistics there, and for the batch's in the base loss.
 
     Args:
-        threat: what the adversary may do.
-        weight: lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
-        path: nodes of the regulariser's path.
-        inner_path: nodes of the path that x' is sought with.
-        steps: of the inner ascent.
-        inner: an attack that finds x' instead, `(model, x, y, threat, *, generator) -> x'`.
-        base: the loss that is regularised; in the paper that of the clean samples.
+        threat: constraint set of the adversary.
+        weight: weight lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
+        path: number of nodes of the regulariser's path.
+        inner_path: number of nodes of the path in the inner ascent.
+        steps: steps of the inner ascent.
+        inner: attack that finds x', `(model, x, y, threat, *, generator) -> x'`. None: the inner ascent.
+        base: base loss, which is regularised; in the paper that of the clean samples.
         rule: step sizes of the inner ascent, relative to eps.
-        nodes: where on the path gradients are taken; see `integrated_gradients`.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        nodes: rule of the nodes at which gradients are taken; see `integrated_gradients`.
+        batch_bytes: memory of one batch's graph, see `BatchBudget`.
     """
 
     threat: Threat
@@ -82,7 +82,7 @@ class IgNorm:
         at_least(1, path=self.path, inner_path=self.inner_path)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         # The base first: it moves batch statistics, which both passes over the path must find alike.
         loss = self.base(model, x, y)
         if not self.weight:
@@ -100,15 +100,15 @@ class IgSumNorm:
     Cost: as `IgNorm`, with 1 forward and backward at x' for a base, and as many in each step of the ascent.
 
     Args:
-        threat: what the adversary may do.
-        weight: beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
-        path: as for `IgNorm`, like inner_path, steps, inner, rule, nodes and batch_bytes.
-        inner_path: nodes of the path that x' is sought with.
-        steps: of the inner ascent.
-        inner: an attack that finds x' instead.
+        threat: constraint set of the adversary.
+        weight: weight beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
+        path: number of nodes of the path; as for `IgNorm`, like the options below.
+        inner_path: number of nodes of the path in the inner ascent.
+        steps: steps of the inner ascent.
+        inner: attack that finds x'. None: the inner ascent.
         rule: step sizes of the inner ascent.
-        nodes: where on the path gradients are taken.
-        batch_bytes: memory of one call's graph.
+        nodes: rule of the nodes at which gradients are taken.
+        batch_bytes: memory of one batch's graph.
     """
 
     threat: Threat
@@ -126,7 +126,7 @@ class IgSumNorm:
         at_least(1, path=self.path, inner_path=self.inner_path)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
 
         def total(z: Tensor, labels: Tensor, size: Tensor) -> Tensor:
             return cross_entropy(model(z).to(z.dtype), labels) + self.weight * size
@@ -141,7 +141,7 @@ class IgSumNorm:
 def _largest(
     loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, y: Tensor, gain: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Points of the threat with the largest gain(z, y, |IG^l|_1) that the ascent finds, or those of `inner`."""
+    """Find points of the threat with the largest gain(z, y, |IG^l|_1), by the ascent or by `inner`."""
     if loss.inner is not None:
         return proposed(loss.inner, model, x, y, loss.threat)
     seed = int(torch.randint(1 << 62, ()))
@@ -152,16 +152,17 @@ def _largest(
             return gain(z, y[at], size), torch.zeros_like(at, dtype=torch.bool)
 
         # A sample keeps about three graphs of a forward pass at every node alive: so many samples at once fit.
-        rows = fitting_batch(model, x, ceiling=3 * loss.inner_path * len(x), batch_bytes=loss.batch_bytes)
-        start, batch = loss.threat.sample(x, seed), max(1, rows // (3 * loss.inner_path))
+        graphs = 3 * loss.inner_path
+        fitting = fitting_batch(model, x, ceiling=graphs * len(x), batch_bytes=loss.batch_bytes)
+        start, batch = loss.threat.sample(x, seed), max(1, fitting // graphs)
         return ascend(objective, x, loss.threat, steps=loss.steps, rule=loss.rule, start=start, batch=batch).z
 
 
 def _mean_size(loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, z: Tensor, y: Tensor) -> Tensor:
-    """The mean of |IG^l(x, z)|_1, a scalar."""
-    seen = InEval(model)
+    """Return the mean of |IG^l(x, z)|_1, a scalar."""
+    in_eval = InEval(model)
     return grouped_mean(
-        model, lambda x, z, y: _size(loss, seen, x, z, y, loss.path), x, z, y, graphs=3 * loss.path,
+        model, lambda x, z, y: _size(loss, in_eval, x, z, y, loss.path), x, z, y, graphs=3 * loss.path,
         batch_bytes=loss.batch_bytes,
     )  # fmt: skip
 
@@ -169,7 +170,7 @@ def _mean_size(loss: IgNorm | IgSumNorm, model: nn.Module, x: Tensor, z: Tensor,
 def _size(
     loss: IgNorm | IgSumNorm, model: Model, x: Tensor, z: Tensor, y: Tensor, steps: int, *, create_graph: bool = True
 ) -> Tensor:
-    """|IG^l(x, z)|_1, (B,)."""
+    """Return |IG^l(x, z)|_1, (B,)."""
     e = integrated_gradients(
         model, z, y, baseline=x, steps=steps, rule=loss.nodes, score=cross_entropy, batch_bytes=loss.batch_bytes,
         one_graph=True, create_graph=create_graph,

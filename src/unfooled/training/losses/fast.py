@@ -40,10 +40,10 @@ class Fast:
     One step can suddenly stop being enough (catastrophic overfitting): train with a `Monitor`.
 
     Args:
-        threat: what the adversary may do.
+        threat: constraint set of the adversary.
         step: length of the step, relative to eps.
         noise: radius of the random start, relative to eps; 0 starts at x, which overfits soonest.
-        clip: project the point onto the threat; else onto its box alone.
+        clip: project the points onto the threat; else onto its box alone.
         align: weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0 leaves it out.
     """
 
@@ -54,29 +54,29 @@ class Fast:
     align: float = 0.0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         threat = self.threat.bounded(x)
         seed = int(torch.randint(1 << 62, ()))
         with evaluating(model), frozen(model):
             start = threat.scaled(self.noise).sample(x, seed)
-            (g,) = _slopes(model, y, start, create_graph=False)
+            (g,) = _gradients(model, y, start, create_graph=False)
             z = start + self.step * per_sample(threat.eps, x) * threat.steepest(g)
             z = threat.project(z, x) if self.clip else threat.box.clamp(z)
         loss = F.cross_entropy(model(z), y)
         return loss + self.align * self._misaligned(model, x, y, threat, seed) if self.align else loss
 
     def _misaligned(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
-        """One minus the cosine between the gradients at x and at a random point, on average."""
+        """Return one minus the cosine between the gradients at x and at a random point, on average."""
         with evaluating(model):
-            a, b = _slopes(model, y, x, threat.sample(x, seed, draw=1), create_graph=True)
+            a, b = _gradients(model, y, x, threat.sample(x, seed, draw=1), create_graph=True)
         return (1 - F.cosine_similarity(flat(a), flat(b))).mean()
 
 
 def n_fgsm(threat: Threat, *, step: float = 1.0, noise: float = 2.0, align: float = 0.0) -> Fast:
-    """N-FGSM: twice the noise, a step of eps, and no projection onto the ball. Cost: 2 forwards, 2 backwards.
+    """Build N-FGSM: twice the noise, a step of eps, no projection onto the ball. Cost: 2 forwards, 2 backwards.
 
     Args:
-        threat: what the adversary may do; the points trained on may leave it, up to `noise + step` times eps.
+        threat: constraint set of the adversary; the points trained on may leave it, up to `noise + step` times eps.
         step: length of the step, relative to eps.
         noise: radius of the random start, relative to eps.
         align: weight of GradAlign.
@@ -90,8 +90,8 @@ def n_fgsm(threat: Threat, *, step: float = 1.0, noise: float = 2.0, align: floa
     return Fast(threat, step=step, noise=noise, clip=False, align=align)
 
 
-def _slopes(model: nn.Module, y: Tensor, *at: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
-    """Gradients of the cross-entropy at each of the points, per sample."""
+def _gradients(model: nn.Module, y: Tensor, *at: Tensor, create_graph: bool) -> tuple[Tensor, ...]:
+    """Return the gradients of the cross-entropy at each of the points, per sample."""
     leaves = [z.detach().requires_grad_() for z in at]
     with torch.enable_grad(), twice_differentiable(create_graph):
         # Each sample's loss counts once, so that a gradient does not shrink with the batch.

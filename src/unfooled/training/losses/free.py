@@ -21,14 +21,14 @@ from unfooled.training.losses.memory import Carried
 class Free:
     """The mean cross-entropy at the carried perturbation. Cost: `replays` forwards and backwards a sample and epoch.
 
-    The loop takes `replays` steps on each batch, so divide the epochs by that number. The perturbation of one batch is
-    where the next one starts, place by place.
+    The loop takes `replays` steps on each batch, so divide the epochs by that number. The next batch starts at the
+    perturbation of the last one, place by place.
 
     Args:
-        threat: what the adversary may do.
+        threat: constraint set of the adversary.
         replays: steps on each batch (m in the paper, which takes 4 to 10).
         step: length of a step, relative to eps.
-        memory: where the perturbation is kept; a new one unless given.
+        memory: store of the perturbation; a new one by default.
 
     References:
         Shafahi et al., Adversarial training for free!, NeurIPS 2019, arXiv:1904.12843, algorithm 1.
@@ -45,14 +45,14 @@ class Free:
             raise ValueError(f"replays is {self.replays}; it must be at least 1")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar; the perturbation moves when its gradient is taken."""
+        """Return the loss of the batch, a scalar; the perturbation moves when its gradient is taken."""
         threat = self.threat.bounded(x)
         z = self.memory.start(x, threat).requires_grad_()
 
         def move(g: Tensor) -> None:
             with torch.no_grad():
                 step = self.step * per_sample(threat.eps, x) * threat.steepest(g)
-                self.memory.keep(threat.project(z.detach() + step, x) - x)
+                self.memory.store(threat.project(z.detach() + step, x) - x)
 
         if torch.is_grad_enabled():
             z.register_hook(move)

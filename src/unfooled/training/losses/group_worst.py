@@ -1,4 +1,4 @@
-"""Train on the worst of a few versions of each sample, or on versions drawn at random.
+"""Training on the worst of a few versions of each sample, or on versions drawn at random.
 
 GroupWorst   min_theta  mean max_g CE(f(x_g), y)
 Augmented    min_theta  mean loss(f, a(x), y),   a drawn anew in every step
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +16,20 @@ from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import Loss, TrainingLoss
+from unfooled.runs.spelling import spelled
 from unfooled.training.losses.standard import Standard
 from unfooled.training.progress import Notes, memory_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GroupWorst:
     """The mean loss at each sample's worst version. Cost: G + 1 forwards, 1 backward.
 
     Robust optimisation over a finite set: a network trained so is invariant to these versions, not robust to attacks.
 
     Args:
-        groups: x (B, *D) -> versions (B, G, *D), such as `unfooled.features.groups`.
-        inner: `(logits, y) -> (B,)`, which chooses the worst and is then minimised.
+        groups: function from x (B, *D) to versions (B, G, *D), such as `unfooled.features.groups`.
+        inner: loss `(logits, y) -> (B,)` that selects the worst version and is then minimised.
 
     Raises:
         BadInput: groups returns another shape.
@@ -39,37 +38,36 @@ class GroupWorst:
         xziyue/robust_mnist_feature_py, 2019 (five corruptions of MNIST).
         Sagawa et al., Distributionally robust neural networks for group shifts, ICLR 2020, arXiv:1911.08731 (the worst
         group on average; here each sample has its own worst).
-        Differs: the model is in eval mode while the worst is looked for.
+        Differs: the model is in eval mode while the worst version is selected.
     """
 
     groups: Callable[[Tensor], Tensor]
     inner: Loss = cross_entropy
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
-        made = self.groups(x)
-        if made.ndim != x.ndim + 1 or made.shape[0] != len(x) or made.shape[2:] != x.shape[1:]:
-            raise BadInput(f"groups returned {tuple(made.shape)} for {tuple(x.shape)}; it must return (B, G, *D)")
+        """Return the loss of the batch, a scalar."""
+        versions = self.groups(x)
+        if versions.ndim != x.ndim + 1 or versions.shape[0] != len(x) or versions.shape[2:] != x.shape[1:]:
+            raise BadInput(f"groups returned {tuple(versions.shape)} for {tuple(x.shape)}; it must return (B, G, *D)")
         with torch.no_grad(), evaluating(model):
-            losses = torch.stack([self.inner(model(version), y) for version in made.unbind(1)], 1)
-        worst = made[torch.arange(len(x), device=x.device), losses.argmax(1)]
+            losses = torch.stack([self.inner(model(version), y) for version in versions.unbind(1)], 1)
+        worst = versions[torch.arange(len(x), device=x.device), losses.argmax(1)]
         return self.inner(model(worst), y).mean()
 
-    def __str__(self) -> str:
-        return f"GroupWorst({_called(self.groups)}, {_called(self.inner)})"
+    __repr__ = spelled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Augmented:
     """Another loss on changed samples. Cost: that of the loss.
 
     Args:
-        change: `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed follows
-            torch's global generator, which the training loop seeds step by step.
-        base: the loss on what it returns; it may ramp up.
+        change: function `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed
+            follows torch's global generator, which the training loop seeds step by step.
+        base: loss on the changed samples; it may ramp up.
 
     Raises:
-        BadInput: the loss keeps something of each sample from step to step (warm starts, `Free`).
+        BadInput: the loss stores perturbations of samples from step to step (warm starts, `Free`).
     """
 
     change: Callable[..., Tensor]
@@ -81,19 +79,11 @@ class Augmented:
 
     @property
     def notes(self) -> Notes | None:
-        """Those of the loss."""
+        """The notes of the base loss."""
         return getattr(self.base, "notes", None)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return self.base(model, self.change(x, seed=int(torch.randint(1 << 62, ()))), y)
 
-    def __str__(self) -> str:
-        return f"Augmented({_called(self.change)}, {self.base})"
-
-
-def _called(function: Any) -> str:
-    """A name that is the same in every process, for the settings that a checkpoint keeps."""
-    if isinstance(function, partial):
-        return f"{_called(function.func)}({', '.join(f'{k}={v}' for k, v in function.keywords.items())})"
-    return getattr(function, "__qualname__", type(function).__qualname__)
+    __repr__ = spelled

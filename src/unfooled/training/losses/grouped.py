@@ -2,9 +2,9 @@
 
     R(theta) = 1/B sum_i r_i(theta),    dR/dtheta = sum over groups of  d( sum_{i in group} r_i / B ) / dtheta
 
-A term that holds gradients of the network (an explanation, a path integral) keeps several graphs of a forward pass
-alive. So each group's gradient is taken as soon as its value is there, and its graph dropped; the backward pass only
-scales what has been summed. Nothing is computed twice, as checkpoints would.
+A term that contains gradients of the network (an explanation, a path integral) keeps several graphs of a forward pass
+alive. So each group's gradient is taken as soon as its value is known, and its graph dropped; the backward pass only
+scales the sums. Nothing is computed twice, as checkpoints would.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch.autograd.function import once_differentiable
 from unfooled.core.model.batching import BatchBudget
 
 Term = Callable[..., Tensor]
-"""(rows of each tensor) -> (b,), one value a sample; rows must not depend on each other."""
+"""(samples of each tensor) -> (b,), one value a sample; samples must not depend on each other."""
 
 
 def grouped_mean(
     model: nn.Module, term: Term, *tensors: Tensor, graphs: int = 3, batch_bytes: int | None = None
 ) -> Tensor:
-    """The mean of `term(*tensors)` over the samples, a scalar, differentiable once.
+    """Return the mean of `term(*tensors)` over the samples, a scalar, differentiable once.
 
     Args:
-        model: whose parameters the term depends on.
+        model: network whose parameters the term depends on.
         term: see `Term`; deterministic, and with the model in eval mode, since it is called group by group.
-        tensors: (B, ...) each; floating point ones that require gradients receive them.
-        graphs: how many graphs of a forward pass the term keeps alive for a sample, about: for the first group's size.
-            The next ones go by what that one saved.
+        tensors: tensors (B, ...); floating point ones that require gradients receive them.
+        graphs: number of graphs of a forward pass that the term keeps alive for a sample, about: for the first group's
+            size. The next groups go by what that one saved.
         batch_bytes: memory of one group's graph, see `BatchBudget`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -44,7 +44,7 @@ def grouped_mean(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What `grouped_mean` was asked for; `tensors` counts them, `wanted` says whether anyone wants gradients."""
+    """The arguments of `grouped_mean`: `tensors` is their number, `wanted` whether gradients are recorded."""
 
     model: nn.Module
     term: Term
@@ -55,11 +55,11 @@ class _Work:
 
 
 class _Grouped(torch.autograd.Function):
-    """Sums the gradients while the value is made."""
+    """A mean whose gradients are summed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, work: _Work, *given: Tensor) -> Tensor:
-        """The mean, and the gradients of whatever needs one."""
+        """Return the mean, and store the gradients of whatever needs one."""
         tensors, parameters = given[: work.tensors], given[work.tensors :] if work.wanted else ()
         moving = [work.wanted and t.requires_grad for t in tensors]
         budget, size = BatchBudget(work.model, tensors[0], work.batch_bytes), len(tensors[0])
@@ -90,5 +90,5 @@ class _Grouped(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        """What was summed, scaled."""
+        """Return the sums, scaled."""
         return (None, *(None if g is None else upstream * g for g in ctx.grads))

@@ -33,14 +33,15 @@ class Igr:
     taken in eval mode. A map that is zero everywhere has no direction and takes no part.
 
     Args:
-        threat: where x' lies.
-        explain: `(model, x, y, *, create_graph) -> (B, *D)`, such as `partial(integrated_gradients, steps=8)`.
-        base: the loss that is regularised: `Madry(threat)`, `Trades(threat)` or any other.
-        weight: lambda.
-        inner: an attack that finds x', `(model, x, y, threat, *, generator) -> x'`, such as `partial(pgd, steps=7)`.
+        threat: constraint set of x'.
+        explain: explanation `(model, x, y, *, create_graph) -> (B, *D)`, such as `partial(integrated_gradients,
+            steps=8)`.
+        base: base loss, which is regularised: `Madry(threat)`, `Trades(threat)` or any other.
+        weight: weight lambda.
+        inner: attack that finds x', `(model, x, y, threat, *, generator) -> x'`, such as `partial(pgd, steps=7)`.
             None: the base loss's own points where it has some, else those of seven steps of PGD on the cross-entropy.
-        beta: explain the network with softplus(beta t) / beta for ReLU. A ReLU network's logit has gradients that do
-            not change as units switch, so its biases get no gradient from this loss. None keeps ReLU.
+        beta: sharpness of softplus(beta t) / beta in place of ReLU for the explanation. A ReLU network's logit has
+            gradients that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
 
     References:
         Wang, Kong, Exploiting the relationship between Kendall's rank correlation and cosine similarity for
@@ -60,7 +61,7 @@ class Igr:
         at_least(0, weight=self.weight)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         if not self.weight:
             return self.base(model, x, y)
         shares = self.inner is None and hasattr(self.base, "inner") and hasattr(self.base, "outer")
@@ -80,7 +81,7 @@ class Igr:
         return loss + self.weight * grouped_mean(model, apart, x, z, y, graphs=48)
 
     def _points(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Where the second explanation is taken, (B, *D)."""
+        """Return the points of the second explanation, (B, *D)."""
         if self.inner is not None:
             return proposed(self.inner, model, x, y, self.threat)
         return worst_points(model, x, y, self.threat, loss=cross_entropy, steps=7, rule=Madry.rule)

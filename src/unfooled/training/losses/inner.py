@@ -29,7 +29,7 @@ def worst_points(
     remove: float | None = None,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """Points of the threat with the highest loss that `steps` steps find.
+    """Find points of the threat with a high loss in `steps` steps.
 
     The model is in eval mode meanwhile, so that batch statistics are those of the data, and its parameters ask for no
     gradient. The starts follow torch's global generator, which the training loop seeds step by step: equal samples get
@@ -39,14 +39,14 @@ def worst_points(
     Args:
         model: the network in training.
         x: samples, (B, *D).
-        y: what `loss` compares the logits with, (B,).
-        threat: where the points must lie.
-        loss: `(logits, y) -> (B,)`, maximised.
-        steps: of the ascent.
-        rule: its step sizes.
-        memory: start where the last attack on the same sample ended, and remember where this one does.
-        remove: a sample leaves once its margin, best other logit minus that of its label, is at least this.
-        labels: for the margins, (B,); y where None.
+        y: second argument of `loss`, (B,).
+        threat: constraint set of the points.
+        loss: loss `(logits, y) -> (B,)`, maximised.
+        steps: steps of the ascent.
+        rule: step sizes of the ascent.
+        memory: store of the points at which the last attack on each sample ended, to start from. None: random starts.
+        remove: margin, best other logit minus the label's, at which a sample leaves. None: no sample leaves.
+        labels: labels of the margins, (B,). None: y.
     """
     seed = int(torch.randint(1 << 62, ()))
     labels = y if labels is None else labels
@@ -64,12 +64,12 @@ def worst_points(
             start = memory.start(x, start, threat)
         z = ascend(objective, x, threat, steps=steps, rule=rule, start=start).z
     if memory is not None:
-        memory.keep(x, z)
+        memory.store(x, z)
     return z
 
 
 def proposed(attack: BudgetAttack, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-    """Points that an attack proposes, with the model in eval mode and new starts in every step of training."""
+    """Run an attack with the model in eval mode, from new starts in every step of training."""
     source = torch.Generator().manual_seed(int(torch.randint(1 << 62, ())))
     with evaluating(model), frozen(model):
         return attack(model, x, y, threat, generator=source).detach()
@@ -77,7 +77,7 @@ def proposed(attack: BudgetAttack, model: nn.Module, x: Tensor, y: Tensor, threa
 
 @dataclass(frozen=True, eq=False)
 class InEval:
-    """A model that is in eval mode whenever it is called, also when a backward pass calls it again later.
+    """A wrapper that puts a model in eval mode for each call, also when a backward pass calls it again later.
 
     Explanations are each sample's own: batch statistics and dropout would make them depend on the other rows.
     """
@@ -85,26 +85,26 @@ class InEval:
     model: nn.Module
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits in eval mode; each submodule's own mode is restored."""
+        """Return the logits in eval mode; each submodule's own mode is restored."""
         with evaluating(self.model):
             logits: Tensor = self.model(x)
             return logits
 
 
 def smoothed(model: Model, beta: float | None) -> Model:
-    """The model with softplus(beta t) / beta for ReLU; itself where beta is None."""
+    """Return the model with softplus(beta t) / beta for ReLU. None: the model itself."""
     return model if beta is None else Smoothed(model, beta)
 
 
 def at_least(least: float, **options: float) -> None:
-    """Refuse options that are smaller, or not a number."""
+    """Refuse options that are smaller than `least`, or not a number."""
     for name, value in options.items():
         if not value >= least:
             raise ValueError(f"{name} is {value}; it must be at least {least:g}")
 
 
 def remembering(start: str, memory: Starts | None) -> Starts | None:
-    """The memory that a loss with these options has: none for random starts, a new one unless it has one already."""
+    """Return the memory of a loss: none for random starts, else the given one or a new one."""
     if start not in ("random", "warm"):
         raise ValueError(f'start is {start!r}; it must be "random" or "warm"')
     return None if start == "random" else Starts() if memory is None else memory

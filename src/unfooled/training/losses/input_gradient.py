@@ -26,9 +26,11 @@ class InputGradient:
     Cost: the base loss's, and 1 forward, 1 backward with a graph. The gradient is taken in eval mode, sample by sample.
 
     Args:
-        weight: lambda. Gradients are per unit of input range, so a good one falls with the number of coordinates.
-        norm: p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step over eps.
-        base: the loss that is regularised: `Standard()`, `Madry(...)` or any other.
+        weight: weight lambda. Gradients are per unit of input range, so a good one falls with the number of
+            coordinates.
+        norm: exponent p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step
+            over eps.
+        base: base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Ross, Doshi-Velez, Improving the adversarial robustness and interpretability of deep neural networks by
@@ -47,15 +49,15 @@ class InputGradient:
         at_least(0, weight=self.weight)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         # The base first: it moves batch statistics, which the gradients must find as they leave them.
         loss = self.base(model, x, y)
         if not self.weight:
             return loss
-        seen = InEval(model)
+        in_eval = InEval(model)
 
         def size(x: Tensor, y: Tensor) -> Tensor:
-            g = flat(saliency(seen, x, y, score=cross_entropy, create_graph=True))
+            g = flat(saliency(in_eval, x, y, score=cross_entropy, create_graph=True))
             return (g.square() if self.norm == 2 else g.abs() ** self.norm).sum(1)
 
         return loss + self.weight * grouped_mean(model, size, x, y)

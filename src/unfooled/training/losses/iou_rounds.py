@@ -1,7 +1,7 @@
 """Selection by attention: samples whose attention an attack has not moved are attacked, and trained on, again.
 
     round t:  z <- attack(x, start z);  one step on the loss of (x, z);
-              keep { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key }
+              next: { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key }
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is the caller's and projects, and
@@ -22,14 +22,14 @@ from unfooled.distances.maps.attention import above_mean, iou
 
 @dataclass(frozen=True)
 class Rounds:
-    """What was done with one batch.
+    """The rounds of one batch.
 
     Attributes:
-        kept: share of the batch that each round attacked; the first is 1.
-        losses: of each optimiser step.
+        attacked: share of the batch that each round attacked; the first is 1.
+        losses: loss of each optimiser step.
     """
 
-    kept: tuple[float, ...]
+    attacked: tuple[float, ...]
     losses: tuple[float, ...]
 
 
@@ -51,12 +51,12 @@ def iou_rounds(
         model: trained in place, in the mode it is in; in eval mode while it is attacked and explained.
         x: samples, (B, *D).
         y: labels, (B,).
-        optimizer: over its parameters; one step a round.
-        loss: `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
-        attack: `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
-        attend: `(model, x, y) -> (B, h, w)`.
+        optimizer: optimiser of its parameters; one step a round.
+        loss: loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
+        attack: attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
+        attend: attention `(model, x, y) -> (B, h, w)`.
         key: IoU with the clean map above which attention has not moved.
-        rounds: how many more there may be after the first (cost of each: the attack's, the loss's, and 2 maps).
+        rounds: most rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
 
     Returns:
         A `Rounds`, of at most `rounds + 1`.
@@ -64,9 +64,9 @@ def iou_rounds(
     if rounds < 0:
         raise ValueError(f"rounds is {rounds}; it must be at least 0")
     z, alive = x.detach().clone(), torch.arange(len(x), device=x.device)
-    kept, losses = [], []
+    attacked, losses = [], []
     for _ in range(rounds + 1):
-        kept.append(len(alive) / len(x))
+        attacked.append(len(alive) / len(x))
         with evaluating(model):
             z[alive] = attack(model, x[alive], y[alive], z[alive]).detach()
         value = loss(model, x[alive], z[alive], y[alive])
@@ -80,4 +80,4 @@ def iou_rounds(
         alive = alive[iou(above_mean(before), above_mean(now)).nan_to_num(1.0) > key]
         if len(alive) == 0:
             break
-    return Rounds(tuple(kept), tuple(losses))
+    return Rounds(tuple(attacked), tuple(losses))

@@ -19,18 +19,18 @@ from unfooled.training.losses.memory import Starts
 
 @dataclass(frozen=True)
 class Madry:
-    """The mean cross-entropy at the worst points found. Cost: steps + 2 forwards, steps + 1 backwards.
+    """The mean cross-entropy at the inner attack's points. Cost: steps + 2 forwards, steps + 1 backwards.
 
     Args:
-        threat: what the adversary may do.
-        steps: of the inner attack.
-        rule: its step sizes, relative to eps.
+        threat: constraint set of the adversary.
+        steps: steps of the inner attack.
+        rule: step sizes of the inner attack, relative to eps.
         clean: share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
-        start: "random", or "warm": each attack goes on where the last one on the same sample ended, so that fewer steps
-            do. A sample is known by its bytes: not with augmentation.
-        remove: a sample whose best other logit exceeds its label's by this much leaves the attack; costs less. None
-            keeps every sample to the end.
-        memory: where warm starts are kept; a new one unless given.
+        start: start of the inner attack: "random", or "warm" from where the last attack on the same sample ended, so
+            that fewer steps suffice. Samples are recognised by their bytes, so not with augmentation.
+        remove: margin, best other logit minus the label's, at which a sample leaves the attack, which costs less. None:
+            every sample is attacked to the end.
+        memory: store of warm starts; a new one by default.
 
     References:
         Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
@@ -54,17 +54,17 @@ class Madry:
         object.__setattr__(self, "memory", remembering(self.start, self.memory))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return self.outer(model, x, y, self.inner(model, x, y))
 
     def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The points trained on, (B, *D)."""
+        """Return the points to train on, (B, *D)."""
         return worst_points(
             model, x, y, self.threat, loss=cross_entropy, steps=self.steps, rule=self.rule, memory=self.memory,
             remove=self.remove,
         )  # fmt: skip
 
     def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """The loss with these points, a scalar."""
+        """Return the loss at these points, a scalar."""
         loss = F.cross_entropy(model(z), y)
         return loss if not self.clean else (1 - self.clean) * loss + self.clean * F.cross_entropy(model(x), y)

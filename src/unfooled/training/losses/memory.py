@@ -1,4 +1,4 @@
-"""Perturbations kept from one step to a later one: by sample (`Starts`), or by place in the batch (`Carried`)."""
+"""Stores of perturbations from one step to a later one: by sample (`Starts`), or by place in the batch (`Carried`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfooled.core.threats import Threat
 
 
 class Starts:
-    """The last perturbation of each sample, known by the hash of its bytes; two bytes a coordinate, in main memory."""
+    """A store of each sample's last perturbation, by the hash of its bytes; two bytes a coordinate, in main memory."""
 
     by_sample = True
 
@@ -23,7 +23,7 @@ class Starts:
         return len(self.rows)
 
     def start(self, x: Tensor, otherwise: Tensor, threat: Threat) -> Tensor:
-        """Where the last attack on each sample ended, brought into the threat; `otherwise` for samples not met yet."""
+        """Return the ends of the last attack on each sample, projected onto the threat; `otherwise` for new samples."""
         known = [self.rows.get(key) for key in rng.sample_keys(x).tolist()]
         at = [i for i, row in enumerate(known) if row is not None]
         if not at:
@@ -34,20 +34,20 @@ class Starts:
         start[rows] = threat.take(rows).project(x[rows] + delta, x[rows])
         return start
 
-    def keep(self, x: Tensor, z: Tensor) -> None:
-        """Remember z - x."""
+    def store(self, x: Tensor, z: Tensor) -> None:
+        """Store z - x."""
         delta = (z - x).to("cpu", torch.float16)
         # Each row a tensor of its own: a view would keep its whole batch alive.
         self.rows.update({key: row.clone() for key, row in zip(rng.sample_keys(x).tolist(), delta, strict=True)})
 
     def state(self) -> dict[str, Tensor]:
-        """Keys, (N,) int64, and perturbations, (N, *D) float16."""
+        """Return keys, (N,) int64, and perturbations, (N, *D) float16."""
         if not self.rows:
             return {}
         return {"keys": torch.tensor(list(self.rows)), "delta": torch.stack(list(self.rows.values()))}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take what `state` returned."""
+        """Restore what `state` returned."""
         self.rows = {}
         if state:
             keys, delta = state["keys"].tolist(), state["delta"].to("cpu")
@@ -55,7 +55,7 @@ class Starts:
 
 
 class Carried:
-    """The perturbation that the next step starts from, row by row, whatever samples stand there."""
+    """A store of the perturbation that the next step starts from, place by place, whatever samples are there."""
 
     by_sample = False
 
@@ -63,22 +63,22 @@ class Carried:
         self.delta: Tensor | None = None
 
     def start(self, x: Tensor, threat: Threat) -> Tensor:
-        """The points to begin with; x itself where there is no row yet."""
+        """Return the first points; x itself where no perturbation is stored yet."""
         z = x.detach().clone()
         if self.delta is not None:
             n = min(len(x), len(self.delta))
             z[:n] += self.delta[:n].to(x)
         return threat.project(z, x)
 
-    def keep(self, delta: Tensor) -> None:
-        """Remember the rows of a batch; those beyond its end stay."""
+    def store(self, delta: Tensor) -> None:
+        """Store the perturbations of a batch; those beyond its end stay."""
         old = self.delta
         self.delta = delta if old is None or len(old) <= len(delta) else torch.cat([delta, old[len(delta) :]])
 
     def state(self) -> dict[str, Tensor]:
-        """The perturbation, (B, *D)."""
+        """Return the perturbation, (B, *D)."""
         return {} if self.delta is None else {"delta": self.delta}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take what `state` returned."""
+        """Restore what `state` returned."""
         self.delta = state.get("delta")

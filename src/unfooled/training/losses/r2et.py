@@ -35,16 +35,16 @@ class R2et:
     mode, few samples' at once.
 
     Args:
-        k: the rank to defend, such as that of the top-k score; places above it are kept above, those below, below.
-        pairs: n, leads on either side, fewer where the map ends.
-        weight: lambda.
-        curvature: mu; 0 leaves the term out.
+        k: rank to defend, such as that of the top-k score: places above it stay above, those below stay below.
+        pairs: number n of leads on either side, fewer where the map ends.
+        weight: weight lambda of the leads.
+        curvature: weight mu of the curvature; 0 leaves the term out.
         form: "difference", or "exp".
         scaled: divide the map by its mean first: then lambda does not depend on the logits' scale.
-        step: h.
-        beta: take the maps of the network with softplus(beta t) / beta for ReLU. A ReLU network's logit has gradients
-            that do not change as units switch, so its biases get no gradient from this loss. None keeps ReLU.
-        base: the loss that is regularised: `Standard()`, `Madry(...)` or any other.
+        step: length h of the step that measures curvature.
+        beta: sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
+            that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
+        base: base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Chen et al., Training for stable explanation for free, NeurIPS 2024, arXiv:2212.14106.
@@ -70,7 +70,7 @@ class R2et:
             raise ValueError(f"step is {self.step}; it must be above 0")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         loss = self.base(model, x, y)
         if not self.weight and not self.curvature:
             return loss
@@ -87,7 +87,7 @@ class R2et:
         return loss + grouped_mean(model, term, x, y, graphs=6 if self.curvature else 3)
 
     def _leads(self, g: Tensor) -> Tensor:
-        """The sum over the pairs of lower minus higher, (B,)."""
+        """Return the sum over the pairs of lower minus higher, (B,)."""
         a = flat(g.abs().sum(1) if g.ndim > 2 else g.abs())
         if self.k >= a.shape[1]:
             raise BadInput(f"k is {self.k}, the maps have {a.shape[1]} places; choose fewer")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Standard:
-    """mean CE(f(x), y). Cost: 1 forward, 1 backward.
+    """The mean cross-entropy, mean CE(f(x), y). Cost: 1 forward, 1 backward.
 
     Args:
         smoothing: label smoothing in [0, 1).
@@ -19,5 +19,5 @@ class Standard:
     smoothing: float = 0.0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return F.cross_entropy(model(x), y, label_smoothing=self.smoothing)

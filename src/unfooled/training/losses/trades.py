@@ -30,14 +30,14 @@ def divergent_points(
     memory: Starts | None = None,
     remove: float | None = None,
 ) -> Tensor:
-    """Points of the threat where the prediction is farthest from that at x, in KL; labels play no part."""
+    """Find points of the threat where the prediction is far from that at x, in KL; labels play no part."""
     with evaluating(model), torch.no_grad():
         fixed = model(x).softmax(1)
 
     def divergence(logits: Tensor, rows: Tensor) -> Tensor:
         return kl(fixed[rows])(logits, rows)
 
-    # The inner loss needs to know which clean sample a row belongs to: rows stand in for labels.
+    # The inner loss needs to know which clean sample a point belongs to: positions stand in for labels.
     rows = torch.arange(len(x), device=x.device)
     return worst_points(
         model, x, rows, threat, loss=divergence, steps=steps, rule=rule, memory=memory, remove=remove,
@@ -52,14 +52,14 @@ class Trades:
     Cost: steps + 4 forwards, steps + 2 backwards.
 
     Args:
-        threat: what the adversary may do.
-        beta: 1 / lambda of the paper, which uses 1 and 6.
-        steps: of the inner attack.
-        rule: its step sizes, relative to eps.
-        start: "random", or "warm": see `Madry`.
-        remove: a sample whose prediction at x is beaten by this much in logits leaves the attack; costs less. None
-            keeps every sample to the end.
-        memory: where warm starts are kept; a new one unless given.
+        threat: constraint set of the adversary.
+        beta: trade-off weight, 1 / lambda of the paper, which uses 1 and 6.
+        steps: steps of the inner attack.
+        rule: step sizes of the inner attack, relative to eps.
+        start: start of the inner attack, "random" or "warm": see `Madry`.
+        remove: margin over the prediction at x, in logits, at which a sample leaves the attack, which costs less. None:
+            every sample is attacked to the end.
+        memory: store of warm starts; a new one by default.
 
     References:
         Zhang et al., Theoretically principled trade-off between robustness and accuracy, ICML 2019, arXiv:1901.08573.
@@ -79,17 +79,17 @@ class Trades:
         object.__setattr__(self, "memory", remembering(self.start, self.memory))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Return the loss of the batch, a scalar."""
         return self.outer(model, x, y, self.inner(model, x, y))
 
     def inner(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The points trained on, (B, *D)."""
+        """Return the points to train on, (B, *D)."""
         return divergent_points(
             model, x, y, self.threat, steps=self.steps, rule=self.rule, memory=self.memory, remove=self.remove
         )
 
     def outer(self, model: nn.Module, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """The loss with these points, a scalar."""
+        """Return the loss at these points, a scalar."""
         clean = model(x)
         apart = F.kl_div(model(z).log_softmax(1), clean.softmax(1), reduction="batchmean")
         return F.cross_entropy(clean, y) + self.beta * apart

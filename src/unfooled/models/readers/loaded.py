@@ -1,4 +1,4 @@
-"""What a source knows of its model, before it becomes a classifier."""
+"""A model as its source gives it, before it becomes a classifier."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Statistic = float | Sequence[float] | None
 
 
 @dataclass(frozen=True)
-class Found:
-    """A module, and what came with it; None where the source is silent.
+class Loaded:
+    """A module and what its source states about it; None where the source is silent.
 
     Attributes:
-        module: a module or a callable.
-        name: what reports call it.
-        mean: of the training data, in fractions of the input range.
-        std: likewise.
+        module: module or callable.
+        name: name in reports.
+        mean: mean of the training data by channel, in fractions of the input range.
+        std: standard deviation, likewise.
         classes: class names in the order of the logits.
-        input_shape: one sample's shape.
+        input_shape: shape of one sample.
     """
 
     module: nn.Module | Callable[..., Any]

@@ -1,0 +1,111 @@
+"""One self-contained page from the folder of a study: its claims first, then the tables and the pictures.
+
+The page is a pure function of `summary.json`, and everything in there is untrusted text, as on the page of an audit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unfooled.core.errors import BadInput
+from unfooled.report import words
+from unfooled.report.frame import fill, png_element
+from unfooled.runs.files import write_whole
+
+LONG = 40  # characters of text from which a column is wide
+NEEDED = (
+    "study", "title", "scale", "seeds", "seconds", "environment", "tables", "claims", "notes", "pictures", "command",
+    "created",
+)  # fmt: skip
+VERDICTS = ("holds", "fails", "undecided")
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """Read the summary of a study, as plain values.
+
+    Raises:
+        BadInput: no finished study in that folder, or a damaged file.
+    """
+    path = Path(folder) / "summary.json"
+    if not path.exists():
+        raise BadInput(f"{folder} has no summary.json: its study has not finished; start it again to resume it")
+    try:
+        summary = json.loads(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise BadInput(f"cannot read {path}: {e}; run the study again") from e
+    missing = [name for name in NEEDED if name not in summary] if isinstance(summary, dict) else list(NEEDED)
+    if missing:
+        raise BadInput(f"{path} is no study's summary: it has no {missing[0]}")
+    return summary
+
+
+def cell_text(value: Any) -> str:
+    """Write a value of a table."""
+    if value is None:
+        return words.NA
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", words.MINUS)
+    return words.number(value) if isinstance(value, float) else str(value)
+
+
+def table_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return rows with the same keys as headings, the style of each column, and cells."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def numeric(name: str) -> bool:
+        values = [row.get(name) for row in rows if row.get(name) is not None]
+        return bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+
+    def style(name: str) -> str:
+        if numeric(name):
+            return "num"
+        return "long" if any(len(str(row.get(name, ""))) > LONG for row in rows) else ""
+
+    styles = {name: style(name) for name in names}
+    lines = [[(cell_text(row.get(name)), styles[name], row.get(name)) for name in names] for row in rows]
+    return {"title": title, "columns": list(styles.items()), "rows": lines}
+
+
+def compose_study(summary: dict[str, Any]) -> str:
+    """Return the page as text; see `render_study`."""
+    from jinja2 import UndefinedError
+
+    counts = [(v, sum(claim.get("verdict") == v for claim in summary["claims"])) for v in VERDICTS]
+    tables = [table_of(title, rows) for title, rows in summary["tables"].items()]
+    pictures = [png_element(one) for one in summary["pictures"]]
+    try:
+        return fill(
+            "study.html.j2",
+            json.dumps(summary),
+            title=summary["title"],
+            s=summary,
+            counts=[(name, count) for name, count in counts if count],
+            tables=tables,
+            pictures=pictures,
+        )
+    except (UndefinedError, TypeError, AttributeError) as e:
+        raise BadInput(f"the study's summary is incomplete: {e}; run the study again") from e
+
+
+def render_study(folder: Path, out: Path | None = None) -> Path:
+    """Write one self-contained HTML page about a study.
+
+    Args:
+        folder: folder of a finished study.
+        out: page to write. None: `report.html` in that folder.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        BadInput: a folder without a finished study, a damaged file, or a page that cannot be written.
+    """
+    folder = Path(folder)
+    page = compose_study(read_study(folder))
+    out = folder / "report.html" if out is None else Path(out)
+    write_whole(out, page.encode("utf-8", "replace"))
+    return out
