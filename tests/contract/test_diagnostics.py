@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from torch import Tensor, nn
 from unfooled.attacks import apgd
 from unfooled.core.model.modes import counted
 from unfooled.core.threats import Linf
+from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.after import FLOOR, diagnose
 from unfooled.evaluation.checks.before import before
-from unfooled.evaluation.checks.table import Finding, finding
+from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, finding
 from unfooled.evaluation.checks.verdict import conclude, fired, merged
+from unfooled.runs.records import read_record
 
 SHAPE = (1, 6, 5)
 EPS = Linf(0.1)
@@ -202,3 +206,43 @@ def test_a_model_that_decides_nothing_and_labels_of_another_order_get_no_verdict
     findings = before(model, x, (y + 1) % 5, EPS)
     assert next(f for f in findings if f.id == "D2").fired
     assert conclude(findings, [], 0.0, extended=False)[0] == "NOT EVALUABLE"
+
+
+def test_a_findings_kind_is_a_field_and_no_sentence_decides() -> None:
+    worded = finding("D14", True, "detail", "no verdict: a sentence that once decided")
+    assert worded.kind == Kind.EXTEND
+    assert conclude([worded], [], 0.9, extended=True).verdict == "EXTENDED"
+    stop = finding("D4", True, "rows depend on each other", "nothing in particular", kind=Kind.STOP)
+    assert conclude([stop], [], 0.9, extended=False).verdict == "NOT EVALUABLE"
+    assert Finding.model_validate_json(stop.model_dump_json()) == stop
+    assert '"kind":"stop"' in stop.model_dump_json()
+
+
+def test_findings_of_version_0_1_have_the_kind_of_the_table() -> None:
+    old = {"fired": True, "detail": "", "action": "", "value": None, "threshold": None}
+    assert {key: Finding.model_validate({"id": key, **old}).kind for key in CHECKS} == {
+        key: check.kind for key, check in CHECKS.items()
+    }
+    assert Finding.model_validate({"id": "D99", **old}).kind == Kind.MEND
+    folder = Path(__file__).parents[2] / "benchmarks/results"
+    for file in ("demo-standard.json", "demo-hardened.json"):
+        summary = read_record(folder / file, Summary)
+        assert [f.id for f in summary.diagnostics] == list(CHECKS)
+        assert all(f.kind == CHECKS[f.id].kind for f in summary.diagnostics)
+
+
+def test_rows_that_depend_on_each_other_and_constant_models_stop() -> None:
+    model, x, y = subject()
+    dependent = before(lambda z: model(z) - model(z).mean(0), x, y, EPS)
+    assert next(f for f in dependent if f.id == "D4").kind == Kind.STOP
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        noisy = before(lambda z: model(z) + 0.1 * torch.randn(len(z), 5), x, y, EPS)
+    assert next(f for f in noisy if f.id == "D4").kind == Kind.MEND
+    constant = before(lambda z: torch.arange(5.0) + 0 * model(z), x, y, EPS)
+    assert next(f for f in constant if f.id == "D3").kind == Kind.STOP
+
+
+def test_the_documentation_has_a_row_for_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs/methods/diagnostics.md").read_text()
+    assert re.findall(r"^\| (D\d+) \|", page, re.MULTILINE) == list(CHECKS)

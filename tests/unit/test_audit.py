@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import cProfile
+import json
+import pstats
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks import apgd
 from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
@@ -305,8 +310,6 @@ def test_a_model_without_a_gradient_is_judged_and_not_believed() -> None:
 
 
 def test_diagnostics_are_in_the_summary(tmp_path: Path) -> None:
-    import json
-
     model, x, y = subject()
     audit(model, x, y, Linf(0.1), plan=PLAN, out=tmp_path)
     kept = json.loads((tmp_path / "summary.json").read_text())
@@ -493,3 +496,61 @@ def test_noise_is_noticed_at_any_scale_of_the_logits(scale: float) -> None:
     model, x, y = subject(8)
     assert inspect_model(lambda z: scale * (model(z) + 0.1 * torch.randn(len(z), 3)), x, y).random
     assert not inspect_model(lambda z: scale * model(z), x, y).random
+
+
+def test_a_plan_is_small_values_and_its_record_is_flat() -> None:
+    threat = Linf(0.1)
+    plan = replace(PLAN, norms=(0.0, float("inf")), reasons_radii=(0.5,), attack_name="unused")
+    assert (plan.nearest.n, plan.nearest.budget, plan.explaining.n, plan.explaining.gallery) == (12, 100, 8, 4)
+    assert plan.explanation_attack is not None
+    assert (plan.explanation_attack.n, plan.explanation_attack.steps) == (4, 3)
+    record = plan.record(threat)
+    assert record["stages"][0] == "Ascents(steps=10, share=1.0, most=None, fresh=True, name='apgd')"
+    assert (record["attack"], record["effort"], record["floor"]) == ("cascade, short", "short", 3000)
+    assert (record["nearest_norms"], record["nearest_n"]) == ([0.0, "inf"], 12)
+    assert (record["explain"], record["explain_name"]) == ("integrated_gradients", "integrated gradients")
+    assert (record["reasons"], record["reasons_radii"], record["reasons_steps"]) == ("saliency", [0.5], 3)
+    assert json.loads(json.dumps(record)) == record
+    assert replace(plan, reasons=None).record(threat)["reasons"] == "none"
+    assert not [name for name in replace(plan, reasons=None).record(threat) if name.startswith("reasons_")]
+
+
+def test_an_attack_is_recorded_by_its_name_alone() -> None:
+    """Its options may hold a batch size, which is no setting of the run."""
+    records = [
+        replace(PLAN, attack=partial(apgd, steps=3, batch=size), attack_name="short").record(Linf(0.1))
+        for size in (1, 9)
+    ]
+    assert records[0] == records[1]
+    assert (records[0]["attack"], records[0]["stages"]) == ("short", [])
+
+
+def test_passes_of_a_whole_attack_are_counted_by_family() -> None:
+    """Also of one that names its stages itself."""
+    model, x, y = subject(12)
+
+    def whole(model: Any, x: Tensor, y: Tensor, threat: Threat, *, run: Ledger, **_: object) -> Tensor:
+        def work(rows: Tensor) -> dict[str, Tensor]:
+            for _ in range(5):
+                model(x[rows])
+            return {"z": x[rows]}
+
+        return run.map("my-own", work, len(x), model=model)["z"]
+
+    summary = audit(model, x, y, Linf(0.3), plan=replace(PLAN, whole=whole, attack_name="mine"))
+    assert summary.passes.forward == pytest.approx(1 + 1 + 5 + 10 / 12, abs=0.2)  # clean twice, five, adopted
+    assert summary.passes.backward == 0
+
+
+def test_inputs_are_checked_once() -> None:
+    model, x, y = subject(12)
+    profile = cProfile.Profile()
+    profile.runcall(audit, model, x, y, Linf(0.05), plan=PLAN)
+    calls: dict[str, int] = {}
+    for (file, _, name), row in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        if "unfooled" in file:
+            calls[name] = calls.get(name, 0) + row[0]
+    assert calls["logits_at"] > 500
+    assert calls["check_inputs"] == 1
+    assert calls["check_labels"] <= 2
+    assert calls["check_logits"] <= 2

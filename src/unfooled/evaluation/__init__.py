@@ -1,1 +1,1 @@
-"""The only judge: verification, runs that survive a kill, audits and their records."""
+"""The judges: verification of points, checks and verdict, explanations, and the audit that joins them."""

@@ -89,8 +89,7 @@ def verify(
         raise BadInput(f"draws is {draws}; it must be at least 1")
     finite = torch.isfinite(flat(x_adv)).all(1)
     proposed = where_rows(finite, x_adv, x)
-    if levels is not None:
-        proposed = on_levels(proposed, x, levels)
+    proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
     lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)

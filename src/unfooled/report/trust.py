@@ -6,34 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unfooled.evaluation.audit.records import Summary
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.table import CHECKS, Finding
 
-TITLES = {
-    "D1": "mode and types",
-    "D2": "preprocessing",
-    "D3": "form of the outputs",
-    "D4": "steady answers",
-    "D5": "jumps of the loss",
-    "D6": "vanishing gradients",
-    "D7": "gradients that lie",
-    "D8": "missing gradients",
-    "D9": "rough loss",
-    "D10": "same answer twice",
-    "D11": "more steps",
-    "D12": "more restarts",
-    "D13": "one step, or noise",
-    "D14": "search without gradients",
-    "D15": "points made on a twin",
-    "D16": "random points",
-    "D17": "nearest points",
-    "D18": "anything allowed",
-    "D19": "saturated loss",
-    "D20": "memory of queries",
-    "D21": "few or tied logits",
-    "D22": "refusals",
-    "D23": "8-bit images",
-    "D24": "certificates",
-}
+TITLES = {id_: check.title for id_, check in CHECKS.items()}
 """Check -> what it looks at; the documentation of the checks says when each fires."""
 TONES = {"SOUND": "sound", "EXTENDED": "extended", "OVERSTATED": "overstated", "NOT EVALUABLE": "void"}
 """Verdict -> how the page shows the figure."""

@@ -234,13 +234,13 @@ class Plan:
 
 
 def recorded(prefix: str, value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as JSON values, under names such as `nearest_n`.
+    """Return the fields of a dataclass as JSON values, by option: `nearest_n`, and `reasons` for its `explain`.
 
     Args:
-        prefix: Prefix of the names; a field of that name stands for itself.
-        value: The dataclass; its own fields alone, not those of dataclasses in it.
+        prefix: Prefix of the options, and the option that gives the explanation.
+        value: The dataclass.
     """
-    names = {f.name: prefix if f.name == prefix else f"{prefix}_{f.name}" for f in fields(value)}
+    names = {f.name: prefix if f.name == "explain" else f"{prefix}_{f.name}" for f in fields(value)}
     return {name: _json(getattr(value, field)) for field, name in names.items()}
 
 

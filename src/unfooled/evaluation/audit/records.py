@@ -1,14 +1,14 @@
-"""What a run leaves behind, as pydantic records: every table and page is a pure function of them.
+"""Records of an audit: every table and page is a pure function of them.
 
 A run folder holds
 
-    config.json          what was asked (`Config`); a second start with another configuration is refused
-    summary.json         what was found (`Summary`)
-    samples.safetensors  per-sample results: y, clean, adversarial, success, distance, x_adv
-    gallery.safetensors  the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
-    reasons.safetensors  likewise, of `Summary.reasons.gallery`, where explanations were attacked
+    config.json            the configuration (`Config`); a second start with another one is refused
+    summary.json           the results (`Summary`)
+    samples.safetensors    results by sample: y, clean, adversarial, success, distance, x_adv
+    gallery.safetensors    the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
+    reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
-    chunks/              the work done so far, one file a chunk, by stage
+    chunks/                the work done so far, one file a chunk, by stage
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from unfooled.statistics.intervals import Estimate, Mean
 
 
 class CurvePoint(Record):
-    """Accuracy when an adversary may use radius eps."""
+    """Accuracy against an adversary who may use radius eps."""
 
     eps: float
     accuracy: Estimate
 
 
 class Example(Record):
-    """One row of the gallery; pictures are rows of gallery.safetensors in the same order."""
+    """A row of the gallery; pictures are rows of gallery.safetensors in the same order."""
 
     index: int
     label: int
@@ -47,14 +47,14 @@ class Example(Record):
 
 
 class Nearness(Record):
-    """How near the nearest adversarial examples are, in one norm.
+    """Distances of the nearest adversarial examples, in one norm.
 
     Attributes:
         norm: "l0", "l1", "l2" or "linf".
-        n: samples looked at; those that are wrong when clean count with distance 0.
-        reached: share for which an adversarial example was found at all.
-        quartiles: 25, 50 and 75 % of the distances; None where that share was not reached.
-        classes: the median by true class, in the order of the classes; None where there is no sample or no median.
+        n: Number of samples; those that are wrong when clean count with distance 0.
+        reached: Share for which an adversarial example was found at all.
+        quartiles: Quartiles of the distances. None: that share was not reached.
+        classes: Median by true class, in the order of the classes. None: there is no sample, or no median.
         curve: (distance, share of samples that are right up to it), at most 64 points.
     """
 
@@ -67,11 +67,11 @@ class Nearness(Record):
 
 
 class Summary(Record):
-    """What an audit found. `passes` counts the attack over n; diagnostics, nearest points (over n,
-    too) and explanations are counted apart.
+    """Results of an audit.
 
-    `verdict` is SOUND (nothing speaks against the figure), EXTENDED (something did; the attack went on until nothing
-    did), OVERSTATED (the true figure is probably lower) or NOT EVALUABLE; `trusted` is true for the first two, and
+    `passes` counts the attack over n; checks, nearest points (both over n) and explanations are counted apart.
+
+    `verdict` is one of `Trust`: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; `trusted` is true for the first two, and
     `because` says why in words. `robust_accuracy_8bit` is judged on images rounded to 8 bits, where the clean ones are.
 
     `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and

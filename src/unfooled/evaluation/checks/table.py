@@ -90,7 +90,7 @@ class Finding(Record):
 
     Attributes:
         id: Id of the check, D1 to D24.
-        kind: What follows where it fired; the check's own kind in records that do not say.
+        kind: What follows where it fired. Not given, as in records of version 0.1: what the table says.
         fired: Whether something was found.
         detail: What was seen, in words.
         action: What was done about it; empty where nothing fired.
@@ -99,7 +99,7 @@ class Finding(Record):
     """
 
     id: str
-    kind: Kind
+    kind: Kind = Kind.MEND
     fired: bool
     detail: str
     action: str
@@ -109,7 +109,7 @@ class Finding(Record):
     @model_validator(mode="before")
     @classmethod
     def _with_kind(cls, fields: Any) -> Any:
-        """Add the kind that the check has, where a record of version 0.1 holds none."""
+        """Add the kind that the table says, where none is given."""
         if not isinstance(fields, dict) or "kind" in fields:
             return fields
         check = CHECKS.get(str(fields.get("id")))

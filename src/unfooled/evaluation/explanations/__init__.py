@@ -1,1 +1,1 @@
-"""Judges of explanations: under attack, faithfulness, movement, locality, attention."""
+"""Judges of explanations: under attack, by faithfulness, movement, locality and attention."""

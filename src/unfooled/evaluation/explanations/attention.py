@@ -1,4 +1,4 @@
-"""Attention of samples, in numbers: is it complete, is it at the object, and how far did something move it?
+"""Attention of samples in numbers: is it complete, is it at the object, and how far did it move?
 
     x^m = (1 - m) x + m b      m: the top quarter of the cells, enlarged; b: the image's mean colour
 
@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import logits_at, read_logits
 from unfooled.core.losses import margin
 from unfooled.core.shapes import top_share
 from unfooled.core.types import Model
@@ -31,15 +31,25 @@ from unfooled.runs.chunks import Rows
 from unfooled.statistics.intervals import Mean
 
 SHARE = 0.25
-"""Of the cells that count as attended."""
+"""Share of the cells that count as attended."""
+BATCH = 256
+"""Images computed at once."""
 SHOWN = 6
-"""Cases that an audit keeps pictures of."""
+"""Number of cases whose pictures an audit stores."""
 Attend = Callable[..., Tensor]
 """`(model, x, y) -> (B, h, w)`, such as `attention`."""
 
 
 def attend(model: Model, x: Tensor, y: Tensor, *, batch: int = 256, **options: object) -> Tensor:
-    """`attention` in parts of `batch` samples; maps of few cells are taken as they are, without a warning."""
+    """Compute `attention` in parts; maps of few cells are taken as they are, without a warning.
+
+    Args:
+        model: Any callable with a spatial layer to logits.
+        x: Images, (B, C, H, W).
+        y: Class explained, (B,).
+        batch: Samples computed at once.
+        options: Options of `attention`.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*attention is hardly a map.*")
         parts = [attention(model, *part, **options) for part in zip(x.split(batch), y.split(batch), strict=True)]  # type: ignore[arg-type]
@@ -52,21 +62,21 @@ def attention_records(
     x: Tensor,
     y: Tensor,
     *,
-    look: Attend = attend,
+    attend: Attend = attend,
     mask: Tensor | None = None,
     parts: Tensor | None = None,
     share: float = SHARE,
 ) -> Rows:
-    """What can be said of each sample's attention to the class y.
+    """Measure each sample's attention to the class y.
 
     Args:
-        model: any callable with a spatial layer to logits. Not modified.
-        x: images, (B, C, H, W).
-        y: the class explained, (B,).
-        look: how attention is computed.
-        mask: of the object, (B, H, W), where known; empty for a sample whose object is not.
-        parts: of the object, (B, parts, H, W), where known; empty likewise.
-        share: of the cells that count as attended.
+        model: Any callable with a spatial layer to logits. Not modified.
+        x: Images, (B, C, H, W).
+        y: Class explained, (B,).
+        attend: Attention, `(model, x, y) -> (B, h, w)`.
+        mask: Mask of the object, (B, H, W); empty for a sample whose object is not known. None: no object is known.
+        parts: Masks of parts of the object, (B, parts, H, W); empty likewise. None: no parts are known.
+        share: Share of the cells that count as attended.
 
     Returns:
         p (B, h, w), and (B,) each: lead (of y over the best other class), flat, entropy, spread, components, complete,
@@ -74,17 +84,17 @@ def attention_records(
         parts part_recall, NaN where all of them are. NaN is undefined. Cost: 5 forwards, 1 backward down to the layer.
     """
     size = (x.shape[2], x.shape[3])
-    p = look(model, x, y)
+    p = attend(model, x, y)
     cells = top_share(p, share)
-    run = partial(_logits, model)
-    z = run(x)
+    run = partial(logits_at, model, batch=BATCH)
+    z = read_logits(model, x, y, batch=BATCH)
 
     def of_label(logits: Tensor) -> Tensor:
         return logits.gather(1, y[:, None])[:, 0]
 
     score, fill = of_label(z), fill_mean(x)
     nothing = of_label(run(fill.contiguous()))
-    found: Rows = {
+    rows: Rows = {
         "p": p,
         "lead": -margin(z, y),
         "flat": probability(p)[1],
@@ -95,10 +105,10 @@ def attention_records(
     half = (p.shape[1] // 2, p.shape[2] // 2)
     for name, region in (("complete", p), ("elsewhere", p.roll(half, (1, 2)))):
         m = top_mask(region, size, share=share)
-        found[name] = measures.completeness(score, of_label(run(x * (1 - m) + fill * m)), nothing)
+        rows[name] = measures.completeness(score, of_label(run(x * (1 - m) + fill * m)), nothing)
     if mask is not None:
         area = mask.float().mean((1, 2))
-        found |= {
+        rows |= {
             "area": torch.where(area > 0, area, torch.nan),
             "coverage": torch.where(area > 0, measures.coverage(p, mask), torch.nan),
             "recall": measures.recall(cells, mask),
@@ -106,12 +116,17 @@ def attention_records(
             "pointing": measures.pointing(p, mask),
         }
     if parts is not None:
-        found["part_recall"] = measures.part_recall(cells, parts)
-    return found
+        rows["part_recall"] = measures.part_recall(cells, parts)
+    return rows
 
 
 def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> Rows:
-    """How two batches of maps differ, (B, h, w) each.
+    """Measure how two batches of maps differ.
+
+    Args:
+        before: Maps, (B, h, w).
+        after: Other maps, likewise.
+        share: Share of the cells that count as attended.
 
     Returns:
         (B,) each: centroid_shift, js, parted (1 - IoU of the top cells), and the changes of entropy, spread and
@@ -131,23 +146,23 @@ def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> R
 def summarise_attention(
     rows: Rows, distance: Tensor, fooled: Tensor, right: Tensor, y: Tensor, worst: Tensor, *, seed: int = 0
 ) -> Attention | None:
-    """What an audit says of attention; None where the model has none.
+    """Summarise attention for an audit; None where the model has none.
 
     Args:
-        rows: of `movement.map_scores`, of the first samples.
-        distance: of their nearest adversarial examples, inf where none was found, (N,).
-        fooled: by the attack, (N,).
-        right: when clean, (N,).
-        y: labels, (N,).
-        worst: samples of the gallery, in its order; the first `SHOWN` are kept.
-        seed: of the interval.
+        rows: Rows of `movement.map_scores`, of the first samples.
+        distance: Distances of their nearest adversarial examples, inf where none was found, (N,).
+        fooled: Samples fooled by the attack, (N,) bool.
+        right: Samples that are right when clean, (N,) bool.
+        y: Labels, (N,).
+        worst: Samples of the gallery, in its order; the first `SHOWN` are stored.
+        seed: Random seed of the interval.
     """
     if "attention_before" not in rows:
         return None
     before, after, complete = rows["attention_before"], rows["attention_after"], rows["complete"]
     few = min(len(before), len(distance))
-    kept = right[:few]
-    both = kept & complete[:few].isfinite() & distance[:few].isfinite()
+    counted = right[:few]
+    both = counted & complete[:few].isfinite() & distance[:few].isfinite()
     at = both.nonzero()[:, 0]
     start, end, apart = measures.centroid(before), measures.centroid(after), measures.js(before, after)
 
@@ -155,11 +170,11 @@ def summarise_attention(
         return float(value) if bool(torch.isfinite(value)) else None
 
     return Attention(
-        n=int(kept.sum()),
+        n=int(counted.sum()),
         cells=(before.shape[1], before.shape[2]),
         points=[(float(complete[i]), float(distance[i]), bool(fooled[i])) for i in at.tolist()],
-        undefined=int((kept & ~complete[:few].isfinite()).sum()),
-        unreached=int((kept & ~distance[:few].isfinite()).sum()),
+        undefined=int((counted & ~complete[:few].isfinite()).sum()),
+        unreached=int((counted & ~distance[:few].isfinite()).sum()),
         correlation=_correlation(complete[at], distance[at], seed),
         gallery=[
             AttentionExample(
@@ -177,19 +192,15 @@ def _pair(centre: Tensor) -> tuple[float, float]:
 
 
 def _correlation(a: Tensor, b: Tensor, seed: int, draws: int = 1000) -> Mean:
-    """Spearman's correlation with its bootstrap interval."""
+    """Return Spearman's correlation with its bootstrap interval."""
     n = len(a)
     if n < 3:
         return Mean(value=None, low=None, high=None, n=n)
     rows = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     value = spearman(a[None].double(), b[None].double())[0]
-    found = spearman(a[rows].double(), b[rows].double())
-    found = found[found.isfinite()]
-    if not bool(value.isfinite()) or len(found) < draws // 2:
+    drawn = spearman(a[rows].double(), b[rows].double())
+    drawn = drawn[drawn.isfinite()]
+    if not bool(value.isfinite()) or len(drawn) < draws // 2:
         return Mean(value=None, low=None, high=None, n=n)
-    low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=found.dtype)).tolist()
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
     return Mean(value=float(value), low=low, high=high, n=n)
-
-
-def _logits(model: Model, x: Tensor) -> Tensor:
-    return torch.cat([read_logits(model, part) for part in x.split(256)])

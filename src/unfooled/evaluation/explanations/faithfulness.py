@@ -1,4 +1,4 @@
-"""Does a map say what the model uses, and what it learned? Checks that need no ground truth.
+"""Faithfulness of maps: do they show what the model uses, and what it learned? Measures that need no ground truth.
 
     deletion      p_y as pixels leave in the order of the map, the first first; its mean: lower is better
     insertion     p_y as they enter a blurred image in that order; its mean: higher is better
@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from unfooled.core.checks import check_inputs, check_labels, check_mode, check_run, input_gradient
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import read_logits
+from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -40,14 +40,17 @@ from unfooled.distances.rank import spearman
 from unfooled.explanations.masks import fill_blur, fill_mean
 
 Fill = Callable[[Tensor], Tensor]
+"""`x -> b`: what stands in for the pixels of images."""
 
 
 @dataclass(frozen=True, eq=False)
 class PerturbationCurves:
-    """The probability of y while pixels are exchanged, the share exchanged going from 0 to 1 in equal steps.
+    """Probability of y while pixels are exchanged, the share exchanged going from 0 to 1 in equal steps.
 
     Attributes:
-        deletion: (B, steps + 1). insertion: likewise. NaN for maps that are constant or not finite: they have no order.
+        deletion: Probability while pixels leave, (B, steps + 1). NaN for maps that are constant or not finite: they
+            have no order.
+        insertion: Probability while they enter, likewise.
     """
 
     deletion: Tensor
@@ -55,12 +58,12 @@ class PerturbationCurves:
 
     @property
     def deletion_area(self) -> Tensor:
-        """Under the curve, (B,) in [0, 1]; lower is better."""
+        """Area under the curve of deletion, (B,) in [0, 1]; lower is better."""
         return _area(self.deletion)
 
     @property
     def insertion_area(self) -> Tensor:
-        """Under the curve, (B,) in [0, 1]; higher is better."""
+        """Area under the curve of insertion, (B,) in [0, 1]; higher is better."""
         return _area(self.insertion)
 
 
@@ -83,20 +86,21 @@ def perturbation_curves(
     """Take pixels away, and bring them in, in the order of a map.
 
     Args:
-        model: any callable to logits, in eval mode. Not modified.
-        x: images, (B, C, H, W).
-        y: the class explained, (B,).
-        maps: (B, h, w), larger is more important; enlarged to (H, W) where smaller. Equal entries in reading order.
-        steps: in which all pixels are exchanged, an equal number in each.
-        removed: `x -> b`, what stands where pixels were deleted.
-        base: `x -> b`, what insertion begins with.
-        batch: samples per call; as many as fit well in memory where None (cost: 1 forward of one sample).
+        model: Any callable to logits, in eval mode. Not modified.
+        x: Images, (B, C, H, W).
+        y: Class explained, (B,).
+        maps: Maps, (B, h, w), larger is more important; enlarged to (H, W) where smaller. Equal entries in reading
+            order.
+        steps: Steps in which all pixels are exchanged, an equal number in each.
+        removed: `x -> b`, stands where pixels were deleted.
+        base: `x -> b`, is what insertion begins with.
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
         `PerturbationCurves`. Cost: 2 steps forwards a sample, and 2 more.
 
     Raises:
-        BadInput: no images, or maps that do not fit them.
+        BadInput: No images, or maps that do not fit them.
     """
     check_inputs(x, y)
     check_mode(model)
@@ -107,17 +111,17 @@ def perturbation_curves(
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     batch = batch or fitting_batch(model, x)
-    parts = zip(x.split(batch), y.split(batch), maps.split(batch), strict=True)
-    found = [_curves(model, *part, steps, removed, base) for part in parts]
+    parts, reader = zip(x.split(batch), y.split(batch), maps.split(batch), strict=True), checked_once(model, y)
+    curves_of = [_curves(reader, *part, steps, removed, base) for part in parts]
     defined = torch.isfinite(flat(maps)).all(1) & (flat(maps) != flat(maps)[:, :1]).any(1)
-    curves = (torch.cat(lines).where(defined[:, None], torch.nan) for lines in zip(*found, strict=True))
+    curves = (torch.cat(lines).where(defined[:, None], torch.nan) for lines in zip(*curves_of, strict=True))
     return PerturbationCurves(*curves)
 
 
 def _curves(
     model: Model, x: Tensor, y: Tensor, maps: Tensor, steps: int, removed: Fill, base: Fill
 ) -> tuple[Tensor, Tensor]:
-    """Deletion and insertion of a few samples, (B, steps + 1) each."""
+    """Return deletion and insertion of a few samples, (B, steps + 1) each."""
     size = (x.shape[2], x.shape[3])
     if maps.shape[1:] != size:
         maps = F.interpolate(maps[:, None].to(x.dtype), size, mode="bilinear", align_corners=False)[:, 0]
@@ -126,20 +130,20 @@ def _curves(
     place = place.view(-1, 1, *size)
     gone, blurred, pixels = removed(x), base(x), order.shape[1]
 
-    def says(z: Tensor) -> Tensor:
-        return read_logits(model, z, y).softmax(1).gather(1, y[:, None])[:, 0]
+    def probability(z: Tensor) -> Tensor:
+        return model(z).softmax(1).gather(1, y[:, None])[:, 0]
 
     shares = [place < round(pixels * k / steps) for k in range(steps + 1)]
-    deleted = torch.stack([says(torch.where(first, gone, x)) for first in shares], 1)
-    return deleted, torch.stack([says(torch.where(first, x, blurred)) for first in shares], 1)
+    deleted = torch.stack([probability(torch.where(first, gone, x)) for first in shares], 1)
+    return deleted, torch.stack([probability(torch.where(first, x, blurred)) for first in shares], 1)
 
 
 @dataclass(frozen=True, eq=False)
 class Randomised:
-    """How alike a map stays while a network forgets.
+    """Similarity of a map to that of a network whose layers are shuffled one after the other.
 
     Attributes:
-        layers: names, in the order in which they were shuffled; each with all before it.
+        layers: Names of the layers, in the order in which they were shuffled; each with all before it.
         similarity: Spearman's rho of the maps before and after, (layers, B); NaN where a map is constant.
     """
 
@@ -153,18 +157,18 @@ def parameter_randomisation(
     """Shuffle a copy's parameters layer by layer, the last one first, and compare its maps with the network's own.
 
     Args:
-        model: in eval mode. Not modified: a copy is.
-        explain: `(model, x, y) -> (B, *M)`, a map or relevances.
-        x: samples, (B, *D).
-        y: the class explained, (B,).
-        seed: of the shuffling.
+        model: Network in eval mode. Not modified: a copy is.
+        explain: `(model, x, y) -> (B, *M)`, a map or attributions.
+        x: Samples, (B, *D).
+        y: Class explained, (B,).
+        seed: Random seed of the shuffling.
 
     Returns:
         `Randomised`. Layers are modules with parameters of their own, in reverse order of registration; a parameter
         whose entries are all equal stays as it is. Cost: 1 explanation a sample, and 1 more a layer.
 
     Raises:
-        BadInput: no module, or one without parameters.
+        BadInput: No module, or one without parameters.
     """
     check_inputs(x, y)
     check_mode(model)
@@ -175,40 +179,40 @@ def parameter_randomisation(
     layers = [(name, own) for name, m in other.named_modules() if (own := list(m.parameters(recurse=False)))]
     if not layers:
         raise BadInput("the model has no parameters; there is nothing that it could forget")
-    source, found = torch.Generator().manual_seed(seed), []
+    source, similarity = torch.Generator().manual_seed(seed), []
     for _, own in reversed(layers):
         with torch.no_grad():
             for p in own:
                 p.copy_(p.flatten()[torch.randperm(p.numel(), generator=source).to(p.device)].view_as(p))
-        found.append(spearman(before, explain(other, x, y).detach()))
-    return Randomised(tuple(name for name, _ in reversed(layers)), torch.stack(found))
+        similarity.append(spearman(before, explain(other, x, y).detach()))
+    return Randomised(tuple(name for name, _ in reversed(layers)), torch.stack(similarity))
 
 
 def gradient_alignment(model: Model, x: Tensor, y: Tensor, *, batch: int | None = None) -> Tensor:
-    """The cosine between an image and the gradient of its margin, without its sign.
+    """Return the cosine between an image and the gradient of its margin, without its sign.
 
     Args:
-        model: any callable to logits, in eval mode. Not modified.
-        x: samples, (B, *D), in the units that they are seen in: 0 is black.
-        y: labels, (B,).
-        batch: samples per call; as many as fit well in memory where None (cost: 1 forward of one sample).
+        model: Any callable to logits, in eval mode. Not modified.
+        x: Samples, (B, *D), in the units that they are seen in: 0 is black.
+        y: Labels, (B,).
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
         (B,) in [0, 1]; NaN where the gradient or the image is 0. Cost: 1 forward, 1 backward.
 
     Raises:
-        BadInput: the model's output has no gradient.
+        BadInput: The model's output has no gradient.
     """
     check_inputs(x, y)
     check_labels(y, len(x))
     check_mode(model)
-    found = []
+    alignment, reader = [], checked_once(model, y)
     with frozen(model):
         batch = batch or fitting_batch(model, x)
         for part, label in zip(x.split(batch), y.split(batch), strict=True):
             at = part.detach().requires_grad_()
             with torch.enable_grad():
-                g = input_gradient(-margin(read_logits(model, at, label), label), at)
+                g = input_gradient(-margin(reader(at), label), at)
             a, b = flat(part).double(), flat(g).double()
-            found.append(((a * b).sum(1).abs() / (a.norm(dim=1) * b.norm(dim=1))).to(x.dtype))
-    return torch.cat(found)
+            alignment.append(((a * b).sum(1).abs() / (a.norm(dim=1) * b.norm(dim=1))).to(x.dtype))
+    return torch.cat(alignment)

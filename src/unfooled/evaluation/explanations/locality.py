@@ -1,4 +1,4 @@
-"""How much of a set of maps survived: locality scores with their chance levels, as records.
+"""Locality scores of sets of maps with their chance levels, as records: how much of the maps survived.
 
 For every pair of maps (clean, perturbed) and every k and w: top-k intersection, LENS-recall and LENS-precision, on
 request those of diverse sets; each raw, its chance level, corrected, and the share of shifts around the torus that
@@ -33,7 +33,7 @@ from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Mean, mean
 
 SAYS_NOTHING = 0.9
-"""A chance level above which a raw score cannot be told from that of unrelated maps."""
+"""Chance level above which a raw score cannot be told from that of unrelated maps."""
 
 NAMES = {
     "top_k_intersection": "",
@@ -43,18 +43,22 @@ NAMES = {
     "diverse_lens_recall": "clean_dilated",
     "diverse_lens_precision": "pert_dilated",
 }
-"""Score -> neutral name: which of the two sets is dilated."""
+"""Score -> neutral name, which says which of the two sets is dilated."""
 
 
 class Score(Record):
     """A score over all pairs of maps.
 
     Attributes:
-        score: its name; `neutral` says which set is dilated ("" where none is).
-        raw, chance, corrected: means over the maps that have an order.
-        p: median share of shifts that score at least as high; None where it is not computed.
-        surprising: share of maps with p below .05.
-        values, chances: of every pair, None where undefined.
+        score: Name of the score.
+        neutral: Neutral name, which says which set is dilated; empty where none is.
+        raw: Mean over the maps that have an order.
+        chance: Mean level of unrelated maps.
+        corrected: Mean corrected for chance.
+        p: Median share of shifts that score at least as high. None: it is not computed.
+        surprising: Share of maps with p below .05. None: it is not computed.
+        values: Score of every pair. None: undefined.
+        chances: Level of every pair. None: undefined.
     """
 
     score: str
@@ -74,7 +78,7 @@ class Score(Record):
 
 
 class Block(Record):
-    """All scores at one k and w; zeros are shares of the top k that are 0, found are counts of diverse pixels."""
+    """Scores at one k and w; zeros are shares of the top k that are 0, found are counts of diverse pixels."""
 
     k: int
     w: int
@@ -86,7 +90,7 @@ class Block(Record):
 
 
 class Rank(Record):
-    """A rank correlation over all pairs; `undefined` counts maps (or supports) without an order."""
+    """Rank correlation over all pairs; `undefined` counts maps (or supports) without an order."""
 
     name: str
     value: Mean
@@ -94,7 +98,7 @@ class Rank(Record):
 
 
 class Survival(Record):
-    """What `score_maps` found: n pairs of maps of `shape`, of which `undefined` have no order and no score."""
+    """Scores of n pairs of maps of `shape`, of which `undefined` have no order and no score."""
 
     n: int
     shape: tuple[int, int]
@@ -117,17 +121,17 @@ def score_maps(
     """Score pairs of maps at every k and w.
 
     Args:
-        a: clean maps, (N, H, W).
-        b: perturbed maps, likewise.
-        k: how many pixels.
-        w: reaches of the window.
-        diverse: score the diverse sets too.
-        seed: of the bootstrap of the intervals.
-        batch: pairs at a time; results do not depend on it.
-        progress: called with ("maps", pairs done, N).
+        a: Clean maps, (N, H, W).
+        b: Perturbed maps, likewise.
+        k: Numbers of pixels that count as the top of a map.
+        w: Reaches of the window.
+        diverse: Score the diverse sets too.
+        seed: Random seed of the bootstrap of the intervals.
+        batch: Pairs computed at once; results do not depend on it.
+        progress: Called with ("maps", pairs done, N).
 
     Raises:
-        BadInput: shapes that do not agree, or a k or w that does not fit.
+        BadInput: Shapes that do not agree, or a k or w that does not fit.
     """
     if a.shape != b.shape or a.ndim != 3:
         raise BadInput(f"clean is {tuple(a.shape)}, perturbed {tuple(b.shape)}; both must be the same (N, H, W)")
@@ -135,11 +139,11 @@ def score_maps(
     if progress is not None:
         progress("maps", 0, len(a))
     for i in range(0, len(a), batch):
-        found = _ranks(a[i : i + batch], b[i : i + batch], w)
+        scores = _ranks(a[i : i + batch], b[i : i + batch], w)
         for one in k:
             for reach in w:
-                found |= _locality(a[i : i + batch], b[i : i + batch], one, reach, diverse)
-        for name, value in found.items():
+                scores |= _locality(a[i : i + batch], b[i : i + batch], one, reach, diverse)
+        for name, value in scores.items():
             parts.setdefault(name, []).append(value.detach().cpu().double())
         if progress is not None:
             progress("maps", min(i + batch, len(a)), len(a))
@@ -160,45 +164,45 @@ def score_maps(
 
 def _ranks(a: Tensor, b: Tensor, w: Sequence[int]) -> dict[str, Tensor]:
     support = either_nonzero(a, b)
-    found = {
+    scores = {
         "Spearman": spearman(a, b),
         "Spearman, where either is not zero": spearman(a, b, support=support),
         "Kendall": kendall(a, b),
         "Kendall, where either is not zero": kendall(a, b, support=support),
     }
     for reach in w:
-        found[f"LENS-Spearman, w = {reach}"] = lens_spearman(a, b, w=reach)
-        found[f"LENS-Kendall, w = {reach}"] = lens_kendall(a, b, w=reach)
-    return found
+        scores[f"LENS-Spearman, w = {reach}"] = lens_spearman(a, b, w=reach)
+        scores[f"LENS-Kendall, w = {reach}"] = lens_kendall(a, b, w=reach)
+    return scores
 
 
 def _locality(a: Tensor, b: Tensor, k: int, w: int, diverse: bool) -> dict[str, Tensor]:
-    """Raw scores, chance levels and p values of a batch, by `key`."""
+    """Return raw scores, chance levels and p values of a batch, by `_key`."""
     nulls = {
         "top_k_intersection": (shift_null(a, b, k=k, w=0), chance(a, k=k, w=0)),
         "lens_recall": (shift_null(a, b, k=k, w=w), chance(a, k=k, w=w)),
         "lens_precision": (shift_null(b, a, k=k, w=w), chance(b, k=k, w=w)),
     }
-    found: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
     if diverse:
         for name, s, t in (("diverse_lens_recall", a, b), ("diverse_lens_precision", b, a)):
             nulls[name] = shift_null(s, t, k=k, w=w, diverse=True), chance(s, k=k, w=w, diverse=True)
         counts = [flat(diverse_top_k(t, k, w)).sum(1).double() for t in (a, b)]
         raw = diverse_intersection(a, b, k=k, w=w)
-        found[_key("diverse_intersection", "raw", k, w)] = raw
+        scores[_key("diverse_intersection", "raw", k, w)] = raw
         # Of two random sets of these sizes, the smaller has its share of the map in common with the larger.
         level = torch.minimum(*counts) / a.shape[1:].numel()
-        found[_key("diverse_intersection", "chance", k, w)] = level.where(~raw.isnan(), torch.nan)
+        scores[_key("diverse_intersection", "chance", k, w)] = level.where(~raw.isnan(), torch.nan)
         for side, count in zip(("clean", "perturbed"), counts, strict=True):
-            found[_key("found", side, k, w)] = count.where(~raw.isnan(), torch.nan)
+            scores[_key("found", side, k, w)] = count.where(~raw.isnan(), torch.nan)
     for name, (null, level) in nulls.items():
-        found[_key(name, "raw", k, w)] = null[:, 0]
-        found[_key(name, "chance", k, w)] = level.where(~null[:, 0].isnan(), torch.nan)
-        found[_key(name, "p", k, w)] = shift_p(null)
+        scores[_key(name, "raw", k, w)] = null[:, 0]
+        scores[_key(name, "chance", k, w)] = level.where(~null[:, 0].isnan(), torch.nan)
+        scores[_key(name, "p", k, w)] = shift_p(null)
     ordered = defined(a) & defined(b)
     for side, t in (("clean", a), ("perturbed", b)):
-        found[_key("zeros", side, k, w)] = zero_share(t, k=k).where(ordered, torch.nan)
-    return found
+        scores[_key("zeros", side, k, w)] = zero_share(t, k=k).where(ordered, torch.nan)
+    return scores
 
 
 def _block(values: dict[str, Tensor], k: int, w: int, diverse: bool, seed: int) -> Block:

@@ -1,4 +1,4 @@
-"""How far the reasons move when the input does: maps before and after, and scores between them."""
+"""Movement of explanations when the input moves: maps before and after, and scores between them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ TOP = 0.1
 def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) -> dict[str, Tensor]:
     """Explain y at x and at z, and compare.
 
+    Args:
+        model: Any callable to logits.
+        x: Clean inputs, (B, *D).
+        y: Labels, (B,).
+        z: Points, (B, *D).
+        explain: The explanation.
+
     Returns:
-        before, after: the explanations, (B, *D).
+        before, after: the attributions, (B, *D).
         top_k, spearman: agreement of the maps, (B,); NaN where a map is constant.
         cam_shift: how far Grad-CAM's centre of mass moved, as a share of the diagonal, (B,); NaN where the model has no
             spatial layer. psnr, ssim: of the pictures themselves, (B,); NaN for ssim where x is no image.
@@ -37,15 +44,15 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
     a, b = as_maps(before), as_maps(after)
     k = max(1, round(TOP * a[0].numel()))
     nothing = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
-    looked: dict[str, Tensor] = {}
+    attention: dict[str, Tensor] = {}
     try:
-        found = grad_cam_map(model, x, y)
-        moved = grad_cam_map(model, z, y, layer=found.layer)
-        shift = centroid_shift(found.map, moved.map)
+        still = grad_cam_map(model, x, y)
+        moved = grad_cam_map(model, z, y, layer=still.layer)
+        shift = centroid_shift(still.map, moved.map)
         if x.ndim == 4:
-            p = probability(found.map)[0].detach()
-            complete = attention_records(model, x, y, look=lambda *_: p)["complete"]
-            looked = {
+            p = probability(still.map)[0].detach()
+            complete = attention_records(model, x, y, attend=lambda *_: p)["complete"]
+            attention = {
                 "attention_before": p,
                 "attention_after": probability(moved.map)[0].detach(),
                 "complete": complete,
@@ -60,12 +67,20 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         "cam_shift": shift,
         "psnr": psnr(z, x),
         "ssim": ssim(z, x) if x.ndim == 4 else nothing,
-        **looked,
+        **attention,
     }
 
 
 def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanation: str, seed: int) -> list[Movement]:
-    """Average the scores over the samples that were right when clean: those that were fooled, and the others."""
+    """Average the scores over the samples that were right when clean: those that were fooled, and the others.
+
+    Args:
+        scores: Rows of `map_scores`.
+        fooled: Samples that were fooled, (B,) bool.
+        right: Samples that are right when clean, (B,) bool.
+        explanation: Name of the explanation.
+        seed: Random seed of the intervals.
+    """
     rows = (
         ("top_k", f"top {TOP:.0%} of the pixels kept (chance {TOP:.2f})", explanation, "higher"),
         ("spearman", "Spearman's rank correlation", explanation, "higher"),

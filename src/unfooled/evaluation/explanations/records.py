@@ -1,4 +1,4 @@
-"""What is recorded of explanations under attack."""
+"""Records of explanations under attack."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from unfooled.statistics.intervals import Estimate, Mean
 
 
 class Movement(Record):
-    """How far something moved between x and x_adv, on samples that were fooled and on those that were not.
+    """Distance that an explanation moved between x and x_adv, on samples that were fooled and on those that were not.
 
     Attributes:
-        name: field's name of the score, e.g. "top-k intersection".
-        explanation: the explanation that moved.
+        name: Name of the score in the field, e.g. "top-k intersection".
+        explanation: Name of the explanation.
         better: "higher" where 1 means that nothing moved, "lower" where 0 does.
-        fooled, unfooled: means over either group.
-        undefined: samples whose map was constant and has no score.
+        fooled: Mean over the samples that were fooled.
+        unfooled: Mean over the others.
+        undefined: Number of samples whose map was constant and has no score.
     """
 
     name: str
@@ -28,15 +29,23 @@ class Movement(Record):
 
 
 class ReasonPoint(Record):
-    """What is left of the reasons at one radius, under one kind of perturbation.
+    """Scores of the explanations at one radius, under one kind of perturbation.
+
+    Each score is taken at its own worst point, but Kendall, on maps of 4096 pixels and more, at that of LENS. Means are
+    over the attacked samples.
 
     Attributes:
-        eps: the radius, a mean where samples have their own; share: in multiples of the audited one.
-        how: "attack", "best of N" (random points, as many as the attack takes explanations) or "random" (one point).
-        lens: corrected LENS-recall; lens_raw: before the correction. Each score is taken at its own worst
-            point, but Kendall, on maps of 4096 pixels and more, at that of LENS.
-        top_k: intersection of the top k. kendall: tau-b.
-        attacked, failed, undefined, skipped: samples by status, of LENS; means are over the attacked.
+        eps: Radius, a mean where samples have their own.
+        share: Radius in multiples of the audited one.
+        how: "attack", "best of N" (random points, as many as the attack computes explanations) or "random" (one point).
+        lens: Corrected LENS-recall.
+        lens_raw: LENS-recall before the correction.
+        top_k: Intersection of the top k.
+        kendall: Kendall's tau-b.
+        attacked: Number of samples attacked, by the status of LENS like those that follow.
+        failed: Number of samples on which the attack failed.
+        undefined: Number of samples whose map is constant or not finite.
+        skipped: Number of samples that are wrong when clean.
     """
 
     eps: float
@@ -56,9 +65,15 @@ class ReasonExample(Record):
     """One of the worst cases at the largest audited radius; pictures are rows of reasons.safetensors in this order.
 
     Attributes:
-        how: what found it, "attack" or "best of N".
-        lens: corrected; lens_raw and chance: what it is corrected from. top_k: intersection.
-        output_change: of the label's logit. moved_at: smallest audited radius, in multiples of eps, that moved it.
+        index: Position of the sample.
+        label: Its label.
+        how: Way in which the point was found, "attack" or "best of N".
+        lens: Corrected LENS-recall.
+        lens_raw: LENS-recall before the correction.
+        chance: Level of LENS-recall of an unrelated map.
+        top_k: Intersection of the top k.
+        output_change: Change of the label's logit.
+        moved_at: Smallest audited radius, in multiples of eps, that moved the explanation. None: none did.
     """
 
     index: int
@@ -73,18 +88,27 @@ class ReasonExample(Record):
 
 
 class Reasons(Record):
-    """Whether explanations survive an attack that keeps the label, on n samples that are right when clean.
+    """Survival of explanations under an attack that keeps the label, on samples that are right when clean.
 
     Attributes:
-        explanation: its name. skipped: why nothing was attacked; empty where something was.
-        by: "gradients" or "differences".
-        k, w, pixels: of the scores: the top k of a map of so many pixels, LENS within w pixels.
-        steps, restarts, random_points: of the attack, and N of best of N.
-        curve: by radius and kind of perturbation.
-        chance: what an unrelated map would score as raw LENS.
-        threshold: of corrected LENS, below which a reason counts as moved, by attack or best of N.
-        reason_first, label_first, neither: shares of the samples that can be compared.
-        passes: per attacked sample; second derivatives count as the backward that they are taken through.
+        explanation: Name of the explanation.
+        skipped: Why nothing was attacked; empty where something was.
+        by: Way of the attack, "gradients" or "differences".
+        n: Number of samples attacked.
+        k: Number of pixels that count as the top of a map.
+        w: Reach of LENS in pixels.
+        pixels: Pixels of a map.
+        steps: Gradients a restart.
+        restarts: Random starts.
+        random_points: N of best of N.
+        curve: Scores by radius and kind of perturbation.
+        chance: Raw LENS of an unrelated map.
+        threshold: Corrected LENS below which an explanation counts as moved, by attack or best of N.
+        reason_first: Share of the samples that can be compared whose explanation moved first.
+        label_first: Share of them whose label was lost first.
+        neither: Share of them of which neither moved.
+        passes: Passes an attacked sample; second derivatives count as the backward that they are taken through.
+        gallery: The worst cases.
     """
 
     explanation: str
@@ -107,17 +131,22 @@ class Reasons(Record):
     gallery: list[ReasonExample] = Field(default_factory=list)
 
     def at_eps(self, how: str = "attack") -> ReasonPoint | None:
-        """The point at the audited radius, or the largest below it."""
-        found = [p for p in self.curve if p.how == how and p.share <= 1 + 1e-9]
-        return max(found, key=lambda p: p.share) if found else None
+        """Return the point at the audited radius, or at the largest below it; None where there is none."""
+        points = [p for p in self.curve if p.how == how and p.share <= 1 + 1e-9]
+        return max(points, key=lambda p: p.share) if points else None
 
 
 class AttentionExample(Record):
-    """One case of the gallery; pictures are rows of attention.safetensors in this order.
+    """A case of the gallery; pictures are rows of attention.safetensors in this order.
 
     Attributes:
-        complete: share of the evidence in the attended quarter, before. js: between the maps.
-        start, end: centre of attention before and after, (row, column) in shares of the map's sides.
+        index: Position of the sample.
+        label: Its label.
+        fooled: Whether it was fooled.
+        complete: Share of the evidence in the attended quarter, before. None: undefined.
+        js: Jensen-Shannon divergence of the maps.
+        start: Centre of attention before, (row, column) in shares of the map's sides.
+        end: Centre of attention after.
     """
 
     index: int
@@ -130,13 +159,16 @@ class AttentionExample(Record):
 
 
 class Attention(Record):
-    """Attention to the label, before and after the attack, on the first n samples that are right when clean.
+    """Attention to the label, before and after the attack, on the first samples that are right when clean.
 
     Attributes:
-        cells: (h, w) of the map.
+        n: Number of samples.
+        cells: Height and width of a map.
         points: (completeness, distance of the nearest adversarial example, fooled) of samples that have both.
-        undefined: samples without a completeness. unreached: those for which no adversarial example was found.
-        correlation: Spearman's, of the points.
+        undefined: Number of samples without a completeness.
+        unreached: Number of samples for which no adversarial example was found.
+        correlation: Spearman's correlation of the points.
+        gallery: Cases with pictures.
     """
 
     n: int

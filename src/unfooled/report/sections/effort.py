@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 
+from unfooled.attacks.ensembles.progress import Progress
 from unfooled.drawing.plots import (
     TOP,
     Axes,
@@ -100,9 +101,11 @@ def share_of(k: int, n: int) -> Estimate:
     return share(torch.arange(n) < k)
 
 
-def stage_name(stage: str) -> str:
-    """Return the page's name of a stage, with the check that asked for it: "460-D14-square" is "Square, D14"."""
-    check, name = re.fullmatch(r"(?:\d+-)?(?:(D\d+)-)?(.*)", stage, re.DOTALL).groups()  # type: ignore[union-attr]
+def stage_name(progress: Progress) -> str:
+    """Return the page's name of a stage, with the check that asked for it: "Square, D14"."""
+    check, name = progress.check, progress.method
+    if not name:  # a record of version 0.1 has the label alone, such as "460-D14-square"
+        check, name = re.fullmatch(r"(?:\d+-)?(?:(D\d+)-)?(.*)", progress.stage, re.DOTALL).groups()  # type: ignore[union-attr]
     return STAGES.get(name, name) + (f", {check}" if check else "")
 
 
@@ -120,7 +123,7 @@ def steps(s: Summary) -> list[Step]:
                 forward, backward = last.forward, last.backward
         estimate = share_of(round(accuracy * s.n), s.n).model_copy(update={"value": accuracy})
         counts = (p.taken, p.closed) if p.taken > 0 else (None, None)
-        name = stage_name(p.stage)
+        name = stage_name(p)
         stages.append(Step(len(stages), name, forward + backward, forward, backward, estimate, *counts))
     return stages
 
