@@ -115,7 +115,7 @@ def test_every_block_is_a_step_of_a_section() -> None:
 def test_the_contracts_are_checked_as_soon_as_a_method_is_exported(copy: Path) -> None:
     files = ["test_attacks.py", "test_explanations.py", "test_distances.py", "test_training_losses.py"]
     told = run(
-        copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "toy or Toy", "-v",
+        copy, "-m", "pytest", "-p", "no:cacheprovider", "-k", "toy or Toy", "-v",
         *[f"tests/contract/{name}" for name in files],
     )  # fmt: skip
     for name in (

@@ -1,4 +1,4 @@
-"""Labelled data as people keep it, as tensors in the unit box."""
+"""Loaders of labelled data, and data that are made here: tensors in the unit box."""
 
 from unfooled.data.boxes import Boxed, box_masks, load_boxed, load_cub
 from unfooled.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""Images with a box around the object: CUB-200-2011, and folders of images with a CSV.
+"""Images with boxes around the objects: CUB-200-2011, and folders of images with a CSV.
 
 Boxes are (left, top, width, height) in pixels of the images as loaded; a box's mask is the share of each pixel that the
 box takes.
@@ -36,10 +36,10 @@ class Boxed:
     """Images and where their objects are.
 
     Attributes:
-        data: the samples.
-        boxes: (N, 4) float32, left, top, width, height in pixels of `data.x`, around all objects of an image; NaN where
-            it has none.
-        masks: (N, H, W) float32, the share of each pixel that the box takes, of several boxes the largest; 0 without.
+        data: Samples.
+        boxes: Left, top, width, height in pixels of `data.x`, (N, 4) float32, around all objects of an image; NaN
+            where it has none.
+        masks: Share of each pixel that the box takes, (N, H, W) float32, of several boxes the largest; 0 without.
     """
 
     data: Dataset
@@ -48,7 +48,7 @@ class Boxed:
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks of boxes, (N, 4) left, top, width, height in pixels -> (N, H, W) float32 in [0, 1]; NaN gives 0."""
+    """Make masks of boxes, (N, 4) left, top, width, height in pixels -> (N, H, W) float32 in [0, 1]; NaN gives 0."""
 
     def along(start: Tensor, length: Tensor, side: int) -> Tensor:
         edge = torch.arange(side + 1, dtype=boxes.dtype)
@@ -68,18 +68,18 @@ def load_cub(
     size: int | tuple[int, int] | None = None,
     labels: str | Path | Sequence[str] | None = None,
 ) -> Boxed:
-    """The birds of CUB-200-2011's first ten classes at 128x128, from the folder `cub200` in UNFOOLED_DATA.
+    """Load the birds of CUB-200-2011's first ten classes at 128x128, from the folder `cub200` in UNFOOLED_DATA.
 
     Without the boxes they are the source "cub" of `load_dataset`.
 
     Args:
         split: "train" or "test", the data set's own.
-        n: how many, classes in turn; None for all.
-        size: side, or (H, W), that images are resized to; boxes with them.
-        labels: the class order, as in `load_dataset`.
+        n: Number of samples, classes in turn. None: all.
+        size: Side, or (H, W), that images are resized to, and boxes with them. None: their own.
+        labels: Class order, as in `load_dataset`.
 
     Raises:
-        BadInput: the folder is not there, or its files are damaged.
+        BadInput: The folder is not there, or its files are damaged.
     """
     place = Path(os.environ.get(FOLDER, "../shared/data")) / "cub200"
     pack, meta = place / "cub10_images128_jpeg.npz", place / "cub_meta.npz"
@@ -87,11 +87,11 @@ def load_cub(
         if not path.is_file():
             raise BadInput(f"CUB is looked for as {path}, and is not there; set {FOLDER} to the folder above cub200")
     data = load_dataset("cub", split, n, size=size, labels=labels)
-    with archive(pack) as held, archive(meta) as about:
-        rows = np.flatnonzero(np.asarray(held["is_train"], bool) == (data.split == "train"))[data.index.numpy()]
-        whole = held["orig_wh"][rows].astype(np.float32)
-        boxes = about["bbox"][held["image_id"][rows] - 1].astype(np.float32)
-    return _boxed(data, list(boxes[:, None]), whole)
+    with archive(pack) as images, archive(meta) as about:
+        rows = np.flatnonzero(np.asarray(images["is_train"], bool) == (data.split == "train"))[data.index.numpy()]
+        sides = images["orig_wh"][rows].astype(np.float32)
+        boxes = about["bbox"][images["image_id"][rows] - 1].astype(np.float32)
+    return _boxed(data, list(boxes[:, None]), sides)
 
 
 def load_boxed(
@@ -104,69 +104,69 @@ def load_boxed(
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
 ) -> Boxed:
-    """A folder of images, read as `load_dataset` reads it, with the boxes of a CSV.
+    """Load a folder of images, as `load_dataset` does, with the boxes of a CSV.
 
     Args:
-        root: the folder, one folder a class, perhaps under train, test, val.
-        boxes: a CSV with the columns `file`, the path below `root`, and `left,top,width,height` (or `x,y,w,h`, or
+        root: Folder that holds one folder a class, perhaps under train, test, val.
+        boxes: CSV with the columns `file`, the path below `root`, and `left,top,width,height` (or `x,y,w,h`, or
             `xmin,ymin,xmax,ymax`) in pixels of the file; what lies outside of the image is cut off. Images that it
             leaves out have no box; an image with several rows has several objects, and its mask is their union.
-        split: as in `load_dataset`; rows may also be of other splits.
-        n: how many, classes in turn; None for all.
-        size: side, or (H, W), that images are resized to; boxes with them.
-        labels: the class order, as in `load_dataset`.
-        channels: 1 or 3.
+        split: Split, as in `load_dataset`; rows may also be of other splits.
+        n: Number of samples, classes in turn. None: all.
+        size: Side, or (H, W), that images are resized to, and boxes with them. None: their own.
+        labels: Class order, as in `load_dataset`.
+        channels: Number of channels, 1 or 3. None: the images' own.
 
     Raises:
-        BadInput: the CSV lacks a column, holds what is no finite number or an empty box, names files that are not
+        BadInput: The CSV lacks a column, holds what is no finite number or an empty box, names files that are not
             there or none of the images read, or has a box wholly outside of its image.
     """
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the one that holds a folder a class")
-    found = _read(path)
+    boxes_of = _read(path)
     there = {file.relative_to(root).as_posix() for file in images_below(root)}
-    if lost := [name for name in found if name not in there]:
+    if lost := [name for name in boxes_of if name not in there]:
         raise BadInput(
-            f"{len(lost)} of the {len(found)} files in {path} are no images below {root}, the first is {lost[0]!r}; "
+            f"{len(lost)} of the {len(boxes_of)} files in {path} are no images below {root}, the first is {lost[0]!r}; "
             "file is the path below that folder"
         )
     data = load_dataset(root, split, n, size=size, labels=labels, channels=channels)
     files = files_of(root, split)
     names = [files[k].relative_to(root).as_posix() for k in data.index.tolist()]
-    if not set(names) & set(found):
+    if not set(names) & set(boxes_of):
         raise BadInput(
             f"{path} names none of the images read from {root}, such as {names[0]}; file is the path below it"
         )
     from PIL import Image
 
-    whole = []
+    sides = []
     for k, name in zip(data.index.tolist(), names, strict=True):
         with Image.open(files[k]) as image:  # reads the header alone
             w, h = image.size
-        for left, top, width, height in found.get(name, ()):
+        for left, top, width, height in boxes_of.get(name, ()):
             if left >= w or top >= h or left + width <= 0 or top + height <= 0:
                 raise BadInput(
                     f"the box of {name} in {path}, left {left:g}, top {top:g}, {width:g} x {height:g}, lies outside of "
                     f"the image, {w} x {h}; boxes are in pixels of the file"
                 )
-        whole.append((w, h))
+        sides.append((w, h))
     nothing = np.full((1, 4), np.nan, np.float32)
-    boxes_ = [np.array(found[name], np.float32) if name in found else nothing for name in names]
-    return _boxed(data, boxes_, np.array(whole, np.float32))
+    arrays = [np.array(boxes_of[name], np.float32) if name in boxes_of else nothing for name in names]
+    return _boxed(data, arrays, np.array(sides, np.float32))
 
 
-def _boxed(data: Dataset, boxes: Sequence[np.ndarray], whole: np.ndarray) -> Boxed:
+def _boxed(data: Dataset, boxes: Sequence[np.ndarray], sides: np.ndarray) -> Boxed:
     """Bring boxes from the files' pixels to those of the images as loaded.
 
     Args:
-        data: the images.
-        boxes: of each image, (k, 4), k at least 1; NaN for none.
-        whole: width and height of the files, (N, 2).
+        data: Images.
+        boxes: Boxes of each image, (k, 4), k at least 1; NaN for none.
+        sides: Width and height of the files, (N, 2).
     """
     h, w = data.x.shape[2:]
     around, masks = [], []
-    for own, side in zip(boxes, whole, strict=True):
+    for own, side in zip(boxes, sides, strict=True):
         scaled = torch.from_numpy(own * np.tile(np.array([w, h], np.float32) / side, 2))
         start, end = scaled[:, :2].amin(0), (scaled[:, :2] + scaled[:, 2:]).amax(0)
         around.append(torch.cat([start, end - start]) if len(own) > 1 else scaled[0])
@@ -175,7 +175,7 @@ def _boxed(data: Dataset, boxes: Sequence[np.ndarray], whole: np.ndarray) -> Box
 
 
 def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
-    """File -> left, top, width, height of each of its boxes."""
+    """Read a CSV: file -> left, top, width, height of each of its boxes."""
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a CSV with the columns file, left, top, width, height")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -186,7 +186,7 @@ def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
             raise BadInput(
                 f"{path} has the columns {', '.join(there) or 'none'}; it needs file, left, top, width, height"
             )
-        found: dict[str, list[tuple[float, float, float, float]]] = {}
+        boxes_of: dict[str, list[tuple[float, float, float, float]]] = {}
         for line in table:
             try:
                 a, b, c, d = (float(line[name]) for name in names)
@@ -201,5 +201,5 @@ def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
                 raise BadInput(f"line {table.line_num} of {path} is an empty box: {line}")
             if not line["file"]:
                 raise BadInput(f"line {table.line_num} of {path} names no file: {line}")
-            found.setdefault(Path(line["file"]).as_posix(), []).append(box)
-    return found
+            boxes_of.setdefault(Path(line["file"]).as_posix(), []).append(box)
+    return boxes_of

@@ -1,4 +1,4 @@
-"""The class order that a model expects, and a source's labels in it."""
+"""Class names: the order that a model expects, and a source's labels in it."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from unfooled.core.errors import BadInput, nearest
 from unfooled.data.dataset import Source
 
 Names = list[tuple[str, ...]]
-"""The names that each class goes by; the last one is shown."""
+"""Names that each class goes by; the last one is shown."""
 
 
 def read_names(path: Path) -> Names:
-    """Class names from a file: one a line, a JSON list, or a JSON object `{index: name}` or `{name: index}`.
+    """Read class names from a file: one a line, a JSON list, or a JSON object `{index: name}` or `{name: index}`.
 
     A name may itself be a list of names (ImageNet's `[id, word]`), each of which is known.
 
     Raises:
-        BadInput: the file is missing, empty or neither, or its indices are not 0, 1, 2, ...
+        BadInput: The file is missing, empty or neither, or its indices are not 0, 1, 2, ...
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the labels in {path} cannot be read: {error}") from error
-    held: Any = [line.strip() for line in text.splitlines() if line.strip()]
+    content: Any = [line.strip() for line in text.splitlines() if line.strip()]
     if text.lstrip()[:1] in ("[", "{"):
         try:
-            held = json.loads(text)
+            content = json.loads(text)
         except ValueError as error:
             raise BadInput(f"the labels in {path} are not JSON: {error}") from error
-    if isinstance(held, dict):
-        if all(isinstance(value, int) for value in held.values()):  # {name: index}, the other way round
-            held = {str(k): name for name, k in held.items()}
-        keys = sorted(held, key=lambda key: int(key) if key.isdigit() else -1)
+    if isinstance(content, dict):
+        if all(isinstance(value, int) for value in content.values()):  # {name: index}, the other way round
+            content = {str(k): name for name, k in content.items()}
+        keys = sorted(content, key=lambda key: int(key) if key.isdigit() else -1)
         if keys != [str(k) for k in range(len(keys))]:
             raise BadInput(
                 f"the labels in {path} have the indices {', '.join(keys[:4])}, ...; they must be 0, 1, 2, ..."
             )
-        held = [held[key] for key in keys]
-    names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in held]
+        content = [content[key] for key in keys]
+    names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in content]
     if not names or not all(names):
         raise BadInput(f"there are no labels in {path}; it holds one class name a line, or a JSON list")
     return names
 
 
 def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
-    """The same source, its labels as positions in the order of `labels`.
+    """Return the same source with its labels as positions in the order of `labels`.
 
     Classes are found by name (case and underscores aside). Where a source has numbers for names and the labels do not,
     they name its classes in order.
 
     Raises:
-        BadInput: a class is not among the labels, or is there twice.
+        BadInput: A class is not among the labels, or is there twice.
     """
     place = labels if isinstance(labels, (str, Path)) else "labels"
     names = read_names(Path(labels)) if isinstance(labels, (str, Path)) else [(str(name),) for name in labels]
@@ -83,4 +83,5 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
 
 
 def _plain(name: str) -> str:
+    """Return a name without regard to case, underscores and spaces."""
     return " ".join(name.casefold().replace("_", " ").split())

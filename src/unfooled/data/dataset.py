@@ -1,4 +1,4 @@
-"""What a data source is, before and after its samples are read."""
+"""Data sources before and after their samples are read, and the names of splits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Dataset:
     """Samples in the unit box.
 
     Attributes:
-        x: (N, C, H, W) or (N, D) float32 in [0, 1].
-        y: (N,) int64, positions in `classes`.
-        classes: names in the order of the labels.
-        name: of the source, for reports.
+        x: Samples, (N, C, H, W) or (N, D) float32 in [0, 1].
+        y: Labels, (N,) int64, positions in `classes`.
+        classes: Class names in the order of the labels.
+        name: Name of the source, for reports.
         split: "train", "test" or "val"; "all" where the source has no splits.
-        index: (N,) int64, each sample's place in the source's own order.
-        warnings: what the reader had to assume, one sentence each.
+        index: Place of each sample in the source's own order, (N,) int64.
+        warnings: Assumptions of the reader, one sentence each.
     """
 
     x: Tensor
@@ -36,15 +36,15 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a reader found: labels at once, samples when asked for.
+    """Opened data source: its labels, and a function that reads samples when they are asked for.
 
     Attributes:
-        name: for reports.
-        split: as in `Dataset`.
-        y: (N,) int64 labels in the source's own order.
-        classes: names in the order of the labels.
-        read: row numbers, (n,) -> samples, (n, C, H, W) or (n, D) float32 in [0, 1].
-        warnings: as in `Dataset`.
+        name: Name for reports.
+        split: Split, as in `Dataset`.
+        y: Labels in the source's own order, (N,) int64.
+        classes: Class names in the order of the labels.
+        read: Function of row numbers, (n,), that returns samples, (n, C, H, W) or (n, D) float32 in [0, 1].
+        warnings: Assumptions of the reader, as in `Dataset`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Source:
     warnings: tuple[str, ...] = ()
 
     def warned(self, *warnings: str) -> Source:
-        """The same source with more warnings."""
+        """Return the same source with more warnings."""
         return replace(self, warnings=(*self.warnings, *warnings))
 
 
@@ -64,32 +64,37 @@ SPLITS = {
     "test": ("test", "testing", "t10k"),
     "val": ("val", "valid", "validation", "dev"),
 }
-"""Split -> the names that it goes by."""
+"""Split -> names that it goes by."""
 
 
-def split_named(name: str) -> str | None:
-    """The split that `name` is one of the names of; None for none."""
+def canonical_split(name: str) -> str | None:
+    """Return the split that goes by this name; None for none."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
-def chosen(split: str, found: Sequence[str], place: object) -> str:
-    """The one of the splits `found` that is asked for.
+def select_split(split: str, available: Sequence[str], place: object) -> str:
+    """Return the split that is asked for, by its own name.
+
+    Args:
+        split: Name asked for.
+        available: Splits that there are.
+        place: Source, for the error.
 
     Raises:
-        BadInput: it is not among them; they are listed.
+        BadInput: There is no such split; those that there are are listed.
     """
-    wanted = split_named(split) or split
-    if wanted not in found:
-        raise BadInput(f"{place} has no split {split!r}; it has {', '.join(found) or 'none'}")
+    wanted = canonical_split(split) or split
+    if wanted not in available:
+        raise BadInput(f"{place} has no split {split!r}; it has {', '.join(available) or 'none'}")
     return wanted
 
 
-def unsplit(split: str, place: object) -> str:
-    """The warning for a source without splits; the split asked for must at least be one that exists.
+def no_splits(split: str, place: object) -> str:
+    """Return the warning for a source without splits.
 
     Raises:
-        BadInput: `split` is no split's name.
+        BadInput: `split` is the name of no split.
     """
-    if split_named(split) is None and split != "all":
+    if canonical_split(split) is None and split != "all":
         raise BadInput(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
     return f"{place} has no splits: all of it was read, whatever split was asked for"

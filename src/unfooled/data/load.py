@@ -1,4 +1,4 @@
-"""Any of the ways in which people keep labelled data, as tensors in the unit box."""
+"""Loading of labelled data, in any of the ways in which people keep them, as tensors in the unit box."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def load_data(
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Samples and labels, as `load_dataset` reads them.
+    """Load samples and labels; arguments and errors as for `load_dataset`.
 
     Returns:
-        x, (N, C, H, W) or (N, D) float32 in [0, 1], and y, (N,) int64.
+        Samples x, (N, C, H, W) or (N, D) float32 in [0, 1], and labels y, (N,) int64.
 
     Example:
         >>> x, y = load_data("digits", n=20)
@@ -53,10 +53,10 @@ def load_dataset(
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
 ) -> Dataset:
-    """Read labelled samples.
+    """Load labelled samples with their classes and origin.
 
     Args:
-        source: one of
+        source: Source of the data, one of
             "digits", scikit-learn's, inside the package; "digits-canvas", the same on textured canvases;
             "shapes", rendered, or "shapes:0.9" for another rho (see `load_shapes`);
             "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder that UNFOOLED_DATA names;
@@ -65,19 +65,19 @@ def load_dataset(
             a folder of images, one folder a class, perhaps under train, test, val;
             `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` where it takes it;
             such a function, or (x, y) itself.
-        split: "train", "test" or "val". A source without splits is read whole, with a warning.
-        n: how many samples, the first ones; None for all. A source that is sorted by class is dealt out class by class
+        split: Split: "train", "test" or "val". A source without splits is read whole, with a warning.
+        n: Number of samples, the first ones. None: all. A source that is sorted by class is dealt out class by class
             in turn first (whatever n), so that the first n are balanced.
-        shuffle: permute all samples first.
-        seed: of that permutation, and of nothing else.
-        size: side, or (H, W), that images are resized to (antialiased bilinear; not cropped).
-        labels: the class order that the model expects: names, or a file with one a line, a JSON list or a JSON object
-            `{index: name}`. Classes are found by name.
-        channels: 1 or 3, to make images grey or colour.
+        shuffle: Permute all samples first.
+        seed: Random seed of that permutation.
+        size: Side, or (H, W), that images are resized to (antialiased bilinear; not cropped). None: their own.
+        labels: Class order that the model expects: names, or a file with one a line, a JSON list or a JSON object
+            `{index: name}`. Classes are matched by name. None: the source's own order.
+        channels: Number of channels, 1 or 3, to make images grey or colour. None: their own.
 
     Raises:
-        BadInput: an unknown source (the nearest are named), a split that is not there, n below 1, damaged or empty
-            files, values outside [0, 1], images of different sizes without `size`.
+        BadInput: The source is unknown (the nearest names are given), the split is not there, n is below 1, files are
+            damaged or empty, values lie outside [0, 1], or images have different sizes and `size` is not given.
     """
     if n is not None and n < 1:
         raise BadInput(f"n is {n}; it must be at least 1, or None for all")
@@ -86,23 +86,23 @@ def load_dataset(
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     if sides is not None and (len(sides) != 2 or min(sides) < 1):
         raise BadInput(f"size is {size}; it must be a side or (H, W), at least 1")
-    found = open_source(source, split, sides, channels)
-    if not len(found.y):
-        raise BadInput(f"{found.name} ({found.split}) is empty")
-    stored = found.y
+    opened = open_source(source, split, sides, channels)
+    if not len(opened.y):
+        raise BadInput(f"{opened.name} ({opened.split}) is empty")
+    stored = opened.y
     if labels is not None:
-        found = in_order(found, labels)
-    if n is not None and n > len(found.y):
-        found = found.warned(f"{n} samples were asked for; {found.name} ({found.split}) has {len(found.y)}")
-    rows = np.random.default_rng(seed).permutation(len(found.y)) if shuffle else _order(stored)
+        opened = in_order(opened, labels)
+    if n is not None and n > len(opened.y):
+        opened = opened.warned(f"{n} samples were asked for; {opened.name} ({opened.split}) has {len(opened.y)}")
+    rows = np.random.default_rng(seed).permutation(len(opened.y)) if shuffle else _order(stored)
     rows = rows[:n]
-    x = torch.from_numpy(arrays.shaped(found.read(rows), sides, channels, found.name))
-    y = torch.from_numpy(found.y[rows])
-    return Dataset(x, y, found.classes, found.name, found.split, torch.from_numpy(rows), found.warnings)
+    x = torch.from_numpy(arrays.shaped(opened.read(rows), sides, channels, opened.name))
+    y = torch.from_numpy(opened.y[rows])
+    return Dataset(x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings)
 
 
 def _order(y: np.ndarray) -> np.ndarray:
-    """The source's own order; where it is sorted by class, one of each class in turn, as they come."""
+    """Return the source's own order; where it is sorted by class, one of each class in turn, as they come."""
     step = np.diff(y)
     if not ((step >= 0).all() or (step <= 0).all()):
         return np.arange(len(y))

@@ -1,4 +1,4 @@
-"""The kinds of data source, told apart by their names."""
+"""Kinds of data source, told apart by their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.data.dataset import Source, chosen
+from unfooled.data.dataset import Source, select_split
 from unfooled.data.formats.factory import from_arrays, from_callable, from_factory
 from unfooled.data.formats.folders import folder
 from unfooled.data.formats.idx import IMAGES, idx_file, idx_folder, images_in
@@ -18,7 +18,7 @@ from unfooled.data.made.digits import digits
 from unfooled.data.made.shapes import shapes
 
 FOLDER = "UNFOOLED_DATA"
-"""The environment variable that names the folder of the data sets below; `../shared/data` unless set."""
+"""Environment variable that names the folder of the data sets below; `../shared/data` unless set."""
 
 MADE = ("digits", "digits-canvas", "shapes")
 """Data sets that need no file."""
@@ -37,10 +37,10 @@ KNOWN: dict[str, tuple[str, str]] = {
 
 
 def open_source(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
-    """Tell the kinds of source apart (see `load_dataset`) and open one; samples are not read yet.
+    """Open a source of any kind (see `load_dataset`); samples are not read yet.
 
     Raises:
-        BadInput: it is of no known kind (the nearest names are given), damaged, or lacks the split.
+        BadInput: It is of no known kind (the nearest names are given), damaged, or lacks the split.
     """
     if isinstance(source, (tuple, list)):
         return from_arrays(source, "the data")
@@ -59,8 +59,8 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         if path.suffix == ".npz":
             return npz(path, split)
         if IMAGES.fullmatch(path.name) or "idx" in path.name:
-            found = idx_file(path)
-            return found if found.split == "all" else replace(found, split=chosen(split, [found.split], path))
+            opened = idx_file(path)
+            return opened if opened.split == "all" else replace(opened, split=select_split(split, [opened.split], path))
         raise BadInput(
             f"{path} is no data file; known are .npz and IDX (train-images-idx3-ubyte), and folders of images"
         )
@@ -74,7 +74,7 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
 
 
 def _made(name: str, split: str) -> Source:
-    """A data set that needs no file; "shapes:0.9" are shapes with another rho."""
+    """Open a data set that needs no file; "shapes:0.9" are shapes with another rho."""
     kind, colon, rho = name.partition(":")
     if kind != "shapes":
         if colon:
@@ -89,10 +89,10 @@ def _made(name: str, split: str) -> Source:
 
 
 def _known(name: str, split: str) -> Source:
-    """A data set by its short name."""
+    """Open a data set by its short name."""
     file, classes = KNOWN[name]
     place = Path(os.environ.get(FOLDER, "../shared/data"))
     if not (place / file).is_file():
         raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
-    found = npz(place / file, split)
-    return replace(found, name=name, classes=[c.replace("_", " ") for c in classes.split()] or found.classes)
+    opened = npz(place / file, split)
+    return replace(opened, name=name, classes=[c.replace("_", " ") for c in classes.split()] or opened.classes)

@@ -13,25 +13,25 @@ from unfooled.core.shapes import flat
 
 
 def linf(a: Tensor, b: Tensor) -> Tensor:
-    """Largest absolute difference of an entry, (B,), in units of the input."""
+    """Return the largest absolute difference of an entry, (B,), in units of the input."""
     check_pair(a, b)
     return flat(a - b).abs().amax(1)
 
 
 def l2(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean length of the difference, (B,), in units of the input."""
+    """Return the Euclidean length of the difference, (B,), in units of the input."""
     check_pair(a, b)
     return torch.linalg.vector_norm(flat(a - b), dim=1)
 
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of absolute differences, (B,), in units of the input."""
+    """Return the sum of absolute differences, (B,), in units of the input."""
     check_pair(a, b)
     return flat(a - b).abs().sum(1)
 
 
 def l0(a: Tensor, b: Tensor) -> Tensor:
-    """How many entries differ, (B,): tensor entries, so a changed RGB pixel may count three."""
+    """Return how many tensor entries differ, (B,); a changed RGB pixel may count three."""
     check_pair(a, b)
     return (flat(a) != flat(b)).sum(1).to(a.dtype)
 

@@ -1,4 +1,4 @@
-"""Image quality: how much of a change an observer might see. Similarities, larger is closer; images in [0, 1].
+"""Image quality: how visible a change is. Similarities, larger is closer, of images in [0, 1].
 
     psnr = 10 log10( 1 / mean_i (a_i - b_i)^2 )                                      in dB; inf for equal images
     ssim = mean over pixels of (2 m_a m_b + c1)(2 s_ab + c2) / ((m_a^2 + m_b^2 + c1)(s_a^2 + s_b^2 + c2))
@@ -23,11 +23,11 @@ _WINDOW, _SIGMA = 11, 1.5
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair for a range of 1, (B,), in dB.
+    """Return the peak signal-to-noise ratio of each pair for a range of 1, (B,), in dB.
 
     Args:
-        a: images in [0, 1], (B, *D).
-        b: likewise.
+        a: Images in [0, 1], (B, *D).
+        b: Images to compare with, like a.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -36,14 +36,14 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of each pair for a range of 1, (B,), in [-1, 1]; 1 for equal images.
+    """Return the structural similarity of each pair for a range of 1, (B,), in [-1, 1]; 1 for equal images.
 
     Args:
-        a: images in [0, 1], (B, C, H, W), or (B, H, W).
-        b: likewise.
+        a: Images in [0, 1], (B, C, H, W) or (B, H, W).
+        b: Images to compare with, like a.
 
     Raises:
-        BadInput: these are no images.
+        BadInput: The tensors are no images.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

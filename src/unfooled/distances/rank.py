@@ -1,4 +1,4 @@
-"""Rank correlations of two maps: do they order the coordinates alike?
+"""Rank correlations of two maps: whether they order the coordinates alike.
 
     spearman   Pearson's correlation of the ranks, ties sharing their average rank
     kendall    tau-b = (P - Q) / sqrt((n_0 - n_a)(n_0 - n_b))
@@ -26,12 +26,12 @@ from unfooled.distances.norms import check_pair
 
 
 def spearman(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
-    """Spearman's rho of each pair of maps, (B,), in [-1, 1].
+    """Return Spearman's rho of each pair of maps, (B,), in [-1, 1].
 
     Args:
-        a: maps, (B, *D).
-        b: likewise.
-        support: coordinates to compare, (B, *D) bool; all where None.
+        a: Maps, (B, *D).
+        b: Maps to compare with, like a.
+        support: Coordinates to compare, (B, *D) bool. None: all.
     """
     rows_a, rows_b, keep, valid = _rows(a, b, support)
     count = keep.sum(1, keepdim=True).clamp_min(1)
@@ -42,7 +42,7 @@ def spearman(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
 
 
 def kendall(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
-    """Kendall's tau-b of each pair of maps, (B,), in [-1, 1]. Arguments as for `spearman`.
+    """Return Kendall's tau-b of each pair of maps, (B,), in [-1, 1]. Arguments as for `spearman`.
 
     Cost: O(n log n) time and O(n) memory a map; about .1 s a map of 224 x 224 on one core.
     """
@@ -56,9 +56,9 @@ def kendall(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
     discordant = _inversions(rank_b.gather(1, by_a))
     first_a, first_b = _first(rows_a.gather(1, by_a)), _first(rows_b.gather(1, by_b))
     first_ab = first_a | _first(rows_b.gather(1, by_a))
-    # The kept entries come first in either order.
-    kept = place < keep.sum(1, keepdim=True)
-    n_a, n_b, n_ab = (_tied(first, kept) for first in (first_a, first_b, first_ab))
+    # The entries on the support come first in either order.
+    compared = place < keep.sum(1, keepdim=True)
+    n_a, n_b, n_ab = (_tied(first, compared) for first in (first_a, first_b, first_ab))
     count = keep.sum(1)
     pairs = count * (count - 1) // 2
     excess = (pairs - n_a - n_b + n_ab - 2 * discordant).double()
@@ -67,12 +67,12 @@ def kendall(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
 
 
 def either_nonzero(a: Tensor, b: Tensor) -> Tensor:
-    """Where a or b is not zero, (B, *D) bool."""
+    """Return where a or b is not zero, (B, *D) bool."""
     return (a != 0) | (b != 0)
 
 
 def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Flat maps with +inf off the support, the support, and which pairs are finite on it."""
+    """Return flat maps with +inf off the support, the support, and which pairs are finite on it."""
     check_pair(a, b)
     if support is not None and (support.shape != a.shape or support.dtype != torch.bool):
         raise BadInput(f"support is {support.dtype}, {tuple(support.shape)}; it must be bool, {tuple(a.shape)}")
@@ -86,21 +86,21 @@ def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor,
 
 
 def _first(value: Tensor) -> Tensor:
-    """Where a run of equal values begins, for rows of sorted ones."""
+    """Mark where each run of equal values begins, in rows of sorted ones."""
     first = torch.ones_like(value, dtype=torch.bool)
     first[:, 1:] = value[:, 1:] != value[:, :-1]
     return first
 
 
-def _tied(first: Tensor, kept: Tensor) -> Tensor:
-    """Pairs within runs: each entry is tied with those before it in its run."""
+def _tied(first: Tensor, compared: Tensor) -> Tensor:
+    """Count tied pairs, (B,): each entry is tied with those before it in its run."""
     place = torch.arange(first.shape[1], device=first.device).expand(first.shape)
     start = place.masked_fill(~first, 0).cummax(1).values
-    return ((place - start) * kept).sum(1)
+    return ((place - start) * compared).sum(1)
 
 
 def _average_ranks(rows: Tensor) -> Tensor:
-    """Ranks from 1, ties sharing their average, (B, n) float64."""
+    """Return ranks from 1, ties sharing their average, (B, n) float64."""
     value, order = rows.sort(dim=1)
     run = _first(value).cumsum(1) - 1
     size = torch.zeros_like(order).scatter_add_(1, run, torch.ones_like(order))

@@ -1,4 +1,4 @@
-"""The contract of an attack on the label, inside a threat or of minimal norm."""
+"""Contract of attacks on the label, inside a threat or of minimal norm."""
 
 from __future__ import annotations
 

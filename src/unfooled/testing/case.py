@@ -40,7 +40,7 @@ def takes(attack: Callable[..., Tensor], option: str) -> bool:
 
 @dataclass(frozen=True)
 class Claims:
-    """What the attack is said to do; see `check_attack`."""
+    """Claims of an attack; see `check_attack`."""
 
     minimal: bool
     targeted: bool

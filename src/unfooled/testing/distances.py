@@ -1,4 +1,4 @@
-"""The contract of a distance or similarity: `(a, b) -> (B,)`."""
+"""Contract of distances and similarities: `(a, b) -> (B,)`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_distance(
 
 @dataclass(frozen=True)
 class _Claims:
-    """What is declared of the distance; see `check_distance`."""
+    """Declarations about a distance; see `check_distance`."""
 
     equal: float
     low: float

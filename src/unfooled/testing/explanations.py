@@ -1,4 +1,4 @@
-"""The contract of an explanation: `(model, x, y, *, create_graph=False) -> (B, *D)`."""
+"""Contract of explanations: `(model, x, y, *, create_graph=False) -> (B, *D)`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check_explanation(
 
 @dataclass(frozen=True)
 class _Claims:
-    """What the explanation is said to do; see `check_explanation`."""
+    """Claims of an explanation; see `check_explanation`."""
 
     ignores: bool
     linear: Callable[[Tensor, Tensor], Tensor] | None

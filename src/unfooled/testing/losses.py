@@ -1,4 +1,4 @@
-"""The contract of a training loss: `(model, x, y) -> scalar`."""
+"""Contract of training losses: `(model, x, y) -> scalar`."""
 
 from __future__ import annotations
 

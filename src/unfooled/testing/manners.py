@@ -1,4 +1,4 @@
-"""What an attack leaves alone, and what its points do not depend on."""
+"""Promises of every attack: where its points lie, what they do not depend on, and what it leaves alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract checks share: a snapshot of all that a method must leave alone, and how a broken promise reads."""
+"""Tools of the contract checks: a snapshot of all that a method must leave alone, and the sentences of failures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def demand_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
 
 
 class Snapshot:
-    """The state of a model, of tensors and of the global random generators at one moment.
+    """Snapshot of a model, of tensors and of the global random generators.
 
     Args:
         model: Model that must be left as it is. None: there is none.

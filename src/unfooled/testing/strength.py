@@ -1,4 +1,4 @@
-"""What an attack is able to do: better than chance, its targets, a linear model's boundary, within its passes."""
+"""Promises about strength and cost: better than chance, targets, a linear model's boundary, passes."""
 
 from __future__ import annotations
 

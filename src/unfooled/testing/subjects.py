@@ -1,4 +1,4 @@
-"""Small models and data with known answers, all made from seeds: what the contract checks run a method on."""
+"""Small models and data with known answers, all made from seeds, for the contract checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays as people save them into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
+"""Conversion of arrays, as people save them, into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
 def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-    """Some rows of an array as float32 in the unit box, channels first.
+    """Return some rows of an array as float32 in the unit box, channels first.
 
     Bytes are divided by 255. Floating point numbers stay as they are, where all of them (not the rows alone) lie in
     [0, 1]. Images may be (N, H, W), channels first or last; (N, D) stays.
 
     Raises:
-        BadInput: numbers of another range or kind, or a shape that is neither; what was found is named.
+        BadInput: The numbers have another range or kind, or the shape is neither; the error says which was found.
     """
     if x.ndim < 2 or x.ndim > 4 or 0 in x.shape[1:]:
         raise BadInput(f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
@@ -50,7 +50,7 @@ def channels_first(x: np.ndarray, name: str) -> np.ndarray:
     """View images as (N, C, H, W): the channel axis has 1, 3 or 4 entries, or is the shorter one.
 
     Raises:
-        BadInput: either axis could be the channels.
+        BadInput: Either axis could be the channels.
     """
     if x.ndim == 2:
         return x
@@ -67,10 +67,10 @@ def channels_first(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
-    """Labels as (N,) int64, with class names where they were text (sorted).
+    """Return labels as (N,) int64, with class names, sorted, where they were text.
 
     Raises:
-        BadInput: one-hot rows, fractions, negative numbers.
+        BadInput: The labels are one-hot rows, fractions or negative.
     """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -78,8 +78,8 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
         hint = "; they look one-hot, save y.argmax(1)" if y.ndim == 2 else ""
         raise BadInput(f"{name} has shape {y.shape}; labels are one number a sample, (N,){hint}")
     if y.dtype.kind in "US":
-        found, inverse = np.unique(y.astype(str), return_inverse=True)
-        return inverse.astype(np.int64), found.tolist()
+        names, inverse = np.unique(y.astype(str), return_inverse=True)
+        return inverse.astype(np.int64), names.tolist()
     if y.dtype.kind not in "iufb" or not np.array_equal(y, np.floor(y)):
         raise BadInput(f"{name} holds {y.dtype} that are no whole numbers; labels are 0, 1, 2, ...")
     if y.size and y.min() < 0:
@@ -88,26 +88,26 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
 
 
 def numbered(y: np.ndarray) -> list[str]:
-    """Class names where a source has none: their numbers."""
+    """Return class names for a source that has none: the labels' numbers."""
     return [str(k) for k in range(int(y.max()) + 1)] if len(y) else []
 
 
 def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:
-    """Images of the size (antialiased bilinear) and number of channels (1 or 3) asked for.
+    """Return images with the size (antialiased bilinear) and number of channels (1 or 3) asked for.
 
     Raises:
-        BadInput: the samples are no images, or have channels that are neither grey nor colour.
+        BadInput: The samples are no images, or have channels that are neither grey nor colour.
     """
     if (size is not None or channels is not None) and x.ndim != 4:
         raise BadInput(f"{name} holds samples of shape {x.shape[1:]}; size and channels are for images")
     if channels is not None and x.shape[1] != channels:
-        found = x.shape[1]
-        if channels == 1 and found in (3, 4):
+        own = x.shape[1]
+        if channels == 1 and own in (3, 4):
             x = np.tensordot(np.asarray(GREY, np.float32), x[:, :3], axes=(0, 1))[:, None]
-        elif channels == 3 and found in (1, 4):
-            x = np.repeat(x, 3, axis=1) if found == 1 else x[:, :3]
+        elif channels == 3 and own in (1, 4):
+            x = np.repeat(x, 3, axis=1) if own == 1 else x[:, :3]
         else:
-            raise BadInput(f"{name} has {found} channels, which cannot become {channels}; channels is 1 or 3")
+            raise BadInput(f"{name} has {own} channels, which cannot become {channels}; channels is 1 or 3")
     if size is not None and x.shape[2:] != size:
         z = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode="bilinear", antialias=True)
         x = z.clamp(0, 1).numpy()
@@ -115,5 +115,5 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
 
 
 def array(value: Any) -> np.ndarray:
-    """A tensor, list or array as an array on the host."""
+    """Return a tensor, list or array as an array on the host."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -1,4 +1,4 @@
-"""Data that the user's own code makes: `package.module:factory`, `path/to/file.py:factory`, returning (x, y)."""
+"""Data from the user's own code: `package.module:factory`, `path/to/file.py:factory`, returning (x, y)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.core.user_code import imported
-from unfooled.data.dataset import Source, split_named, unsplit
+from unfooled.data.dataset import Source, canonical_split, no_splits
 from unfooled.data.formats import arrays
 
 
 def from_factory(source: str, split: str) -> Source:
-    """What `place:factory` returns, called with `split=` where it takes it.
+    """Open the data that `place:factory` returns, called with `split=` where it takes it.
 
     Raises:
-        BadInput: the place or the name does not exist, its code fails, or it returns no (x, y).
+        BadInput: The place or the name does not exist, its code fails, or it returns no (x, y).
     """
     with imported(source) as factory:
         if not callable(factory):
@@ -27,7 +27,7 @@ def from_factory(source: str, split: str) -> Source:
 
 
 def from_callable(factory: Callable[..., Any], split: str, name: str) -> Source:
-    """What a function returns: (x, y), or (x, y, classes)."""
+    """Open the data that a function returns: (x, y), or (x, y, classes)."""
     try:
         accepted = inspect.signature(factory).parameters.values()
         takes = any(p.name == "split" or p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted)
@@ -38,15 +38,15 @@ def from_callable(factory: Callable[..., Any], split: str, name: str) -> Source:
     except Exception as error:
         raise BadInput(f"{name} raised {type(error).__name__}: {error}") from error
     if takes:
-        return from_arrays(made, name, split_named(split) or split)
-    return from_arrays(made, name).warned(unsplit(split, name))
+        return from_arrays(made, name, canonical_split(split) or split)
+    return from_arrays(made, name).warned(no_splits(split, name))
 
 
 def from_arrays(made: Any, name: str, split: str = "all") -> Source:
-    """A pair (x, y) or a triple (x, y, classes) of arrays or tensors.
+    """Open a pair (x, y) or a triple (x, y, classes) of arrays or tensors.
 
     Raises:
-        BadInput: it is neither, or the lengths differ.
+        BadInput: It is neither, or the lengths differ.
     """
     if not isinstance(made, (tuple, list)) or len(made) not in (2, 3):
         raise BadInput(f"{name} is a {type(made).__name__}; data are (x, y) or (x, y, classes)")

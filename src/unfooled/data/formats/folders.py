@@ -12,35 +12,36 @@ from typing import Any
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.data.dataset import Source, chosen, split_named, unsplit
+from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
 
 def _folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, sorted, without hidden ones."""
     return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
 
 
 def images_below(path: Path) -> list[Path]:
-    """The images below a folder, sorted by their path."""
-    found = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
-    return sorted(item for item in found if not any(part.startswith(".") for part in item.relative_to(path).parts))
+    """Return the images below a folder, sorted by their path."""
+    images = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
+    return sorted(item for item in images if not any(part.startswith(".") for part in item.relative_to(path).parts))
 
 
 def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
-    """List a folder's images and classes; they are decoded when asked for.
+    """Open an image folder; images are decoded when they are asked for.
 
     Args:
-        root: the folder.
-        split: which of its splits, where it has any.
-        size: (H, W) that every image is resized to, antialiased; None keeps their own, which must then be one.
-        channels: 1 or 3; None for grey where all images read are grey, else colour.
+        root: Folder.
+        split: Split to read, where there are several.
+        size: Size (H, W) that every image is resized to, antialiased. None: their own, which must then be one.
+        channels: Number of channels, 1 or 3. None: grey where all images read are grey, else colour.
 
     Raises:
-        BadInput: no classes, no images, no such split.
+        BadInput: There are no classes, no images, no such split.
     """
     wanted, top, classes = _split(root, split)
-    warnings = [unsplit(split, root)] if wanted == "all" else []
+    warnings = [no_splits(split, root)] if wanted == "all" else []
     if not classes and not images_below(root):
         raise BadInput(
             f"{root} holds no images; with labels they are looked for as {root}/CLASS/*.png (or .npz or IDX files), to "
@@ -48,15 +49,15 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
         )
     if not classes:
         raise BadInput(f"{root} holds no folders; images are looked for as {root}/CLASS/*.png, or .npz or IDX files")
-    held = {name: images_below(top / name) for name in classes}
-    if not any(held.values()):
+    images_of = {name: images_below(top / name) for name in classes}
+    if not any(images_of.values()):
         raise BadInput(f"{top} holds {len(classes)} folders ({', '.join(classes[:3])}) without any images")
-    if empty := [name for name in classes if not held[name]]:
+    if empty := [name for name in classes if not images_of[name]]:
         warnings.append(f"{len(empty)} classes have no images in {top}: {', '.join(empty[:3])}")
     if all(name.isdigit() for name in classes) and classes != sorted(classes, key=int):
         warnings.append(f"class folders are numbers in the order of text: {', '.join(classes[:4])}, ...; see labels")
-    files = [path for name in classes for path in held[name]]
-    y = np.repeat(np.arange(len(classes)), [len(held[name]) for name in classes])
+    files = [path for name in classes for path in images_of[name]]
+    y = np.repeat(np.arange(len(classes)), [len(images_of[name]) for name in classes])
 
     def read(rows: np.ndarray) -> np.ndarray:
         return decode([files[row] for row in rows.tolist()], size, channels)
@@ -65,7 +66,7 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
 
 
 def loose(path: Path) -> list[Path]:
-    """Images without a label: the file itself, or a folder's own images where no folders stand beside them."""
+    """Return images without a label: the file itself, or a folder's own images where it holds no folders."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     if not path.is_dir() or _folders(path):
@@ -74,21 +75,21 @@ def loose(path: Path) -> list[Path]:
 
 
 def files_of(root: Path, split: str) -> list[Path]:
-    """The files of a split in the order of `folder`'s rows. Errors as there."""
+    """Return the files of a split in the order of the rows of `folder`. Errors as there."""
     _, top, classes = _split(root, split)
     return [path for name in classes for path in images_below(top / name)]
 
 
 def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:
-    """The split that is read ("all" without splits), its folder, and the classes of all splits."""
-    splits = {named: item for item in _folders(root) if (named := split_named(item.name)) and _folders(item)}
-    wanted = chosen(split, list(splits), root) if splits else "all"
+    """Return the split that is read ("all" without splits), its folder, and the classes of all splits."""
+    splits = {named: item for item in _folders(root) if (named := canonical_split(item.name)) and _folders(item)}
+    wanted = select_split(split, list(splits), root) if splits else "all"
     classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
     return wanted, splits.get(wanted, root), classes
 
 
-def _opened(path: Path, size: tuple[int, int] | None, channels: int | None) -> Any:
-    """One image as (H, W) or (H, W, 3), float32 in [0, 1]."""
+def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> Any:
+    """Decode one image as (H, W) or (H, W, 3), float32 in [0, 1]."""
     from PIL import Image
 
     try:
@@ -113,12 +114,12 @@ def _opened(path: Path, size: tuple[int, int] | None, channels: int | None) -> A
 
 
 def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
-    """Images as (n, C, H, W) float32 in [0, 1].
+    """Decode images as (n, C, H, W) float32 in [0, 1].
 
     Raises:
-        BadInput: an image is damaged, or they have different sizes and none is asked for.
+        BadInput: An image is damaged, or they have different sizes and none is asked for.
     """
-    images = [_opened(path, size, channels) for path in files]
+    images = [_decoded(path, size, channels) for path in files]
     sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
     if len(sizes) > 1:
         some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])

@@ -1,4 +1,4 @@
-"""IDX files, as MNIST came: two zero bytes, a type, the number of dimensions, the sizes (big-endian), the values.
+"""IDX files, the format of MNIST: two zero bytes, a type, the number of dimensions, the sizes (big-endian), the values.
 
 References:
     LeCun, Cortes, Burges, The MNIST database of handwritten digits (the file format).
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.data.dataset import Source, chosen, split_named
+from unfooled.data.dataset import Source, canonical_split, select_split
 from unfooled.data.formats import arrays
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -23,10 +23,10 @@ IMAGES = re.compile(r"(?:.*[-_.])?(?P<split>[a-z0-9]+)[-_]images[-_.]idx\d[-_.]u
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array in an IDX file, gzipped or not.
+    """Read the array in an IDX file, gzipped or not.
 
     Raises:
-        BadInput: the header is not IDX, or the file is shorter or longer than its header says.
+        BadInput: The header is not IDX, or the file is shorter or longer than its header says.
     """
     try:
         raw = path.read_bytes()
@@ -46,38 +46,38 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Split -> images file, for a folder of IDX files; empty for any other folder."""
-    found: dict[str, Path] = {}
+    """Return split -> images file for a folder of IDX files; empty for any other folder."""
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):  # x before x.gz: the unpacked file wins
         match = IMAGES.fullmatch(path.name)
-        split = split_named(match["split"]) if match else None
+        split = canonical_split(match["split"]) if match else None
         if split and path.is_file():
-            found.setdefault(split, path)
-    return found
+            files.setdefault(split, path)
+    return files
 
 
 def idx_folder(folder: Path, split: str) -> Source:
-    """`train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and their like, gzipped or not."""
-    found = images_in(folder)
-    return idx_file(found[chosen(split, list(found), folder)], name=folder.resolve().name)
+    """Open a folder of `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and their like, gzipped or not."""
+    files = images_in(folder)
+    return idx_file(files[select_split(split, list(files), folder)], name=folder.resolve().name)
 
 
 def idx_file(path: Path, *, name: str = "") -> Source:
-    """An images file whose labels file lies beside it, named alike.
+    """Open an images file; its labels file lies beside it under the same name.
 
     Raises:
-        BadInput: there is no labels file, or it has another number of entries.
+        BadInput: There is no labels file, or it has another number of entries.
     """
     bare = path.name.removesuffix(".gz")
     stem = re.sub(r"idx\d", "idx1", bare.replace("images", "labels"))
     beside = [path.with_name(stem + end) for end in ("", ".gz")]
-    held = next((file for file in beside if file.is_file() and file != path), None)
-    if held is None:
+    labels_file = next((file for file in beside if file.is_file() and file != path), None)
+    if labels_file is None:
         raise BadInput(f"{path} has no labels beside it; {beside[0].name} or {beside[1].name} was looked for")
     x = read_idx(path)
-    y, _ = arrays.labels(read_idx(held), str(held))
+    y, _ = arrays.labels(read_idx(labels_file), str(labels_file))
     if len(x) != len(y):
-        raise BadInput(f"{path} has {len(x)} images, {held.name} has {len(y)} labels")
+        raise BadInput(f"{path} has {len(x)} images, {labels_file.name} has {len(y)} labels")
     match = IMAGES.fullmatch(path.name)
-    split = (split_named(match["split"]) if match else None) or "all"
+    split = (canonical_split(match["split"]) if match else None) or "all"
     return Source(name or bare, split, y, arrays.numbered(y), lambda rows: arrays.samples(x, rows, str(path)))

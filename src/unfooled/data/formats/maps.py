@@ -1,4 +1,4 @@
-"""Relevance maps that were stored by other programs: `.npy`, `.npz`, `.safetensors`. Nothing is unpickled."""
+"""Attribution maps that other programs stored: `.npy`, `.npz`, `.safetensors`. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 def read_maps(source: str) -> Tensor:
-    """Maps from a file, (N, H, W) or (N, C, H, W).
+    """Read maps from a file, (N, H, W) or (N, C, H, W).
 
     Args:
-        source: a path. An archive of several arrays needs the name of one: `file.npz:name`. A single map, (H, W),
+        source: Path. An archive of several arrays needs the name of one: `file.npz:name`. A single map, (H, W),
             becomes a batch of one.
 
     Returns:
         float32, or float64 where the file has that or integers.
 
     Raises:
-        BadInput: no such file or array; Python objects; not numbers; NaN or infinite values; another shape; nothing.
+        BadInput: There is no such file or array, or it holds Python objects, no real numbers, NaN or infinite values,
+            another shape, or nothing.
     """
     path, name = _split(source)
     if not path.is_file():
@@ -33,16 +34,17 @@ def read_maps(source: str) -> Tensor:
     if path.suffix not in SUFFIXES:
         raise BadInput(f"{path} is no {', '.join(SUFFIXES)} file; save the maps with numpy.save")
     try:
-        found = _tensor(path, name) if path.suffix == ".safetensors" else _array(path, name)
+        maps = _tensor(path, name) if path.suffix == ".safetensors" else _array(path, name)
     except BadInput:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as e:
         why = "it holds Python objects; save plain numbers" if "allow_pickle" in str(e) else str(e).splitlines()[0]
         raise BadInput(f"cannot read {path}: {why}") from e
-    return _checked(found, source)
+    return _checked(maps, source)
 
 
 def _split(source: str) -> tuple[Path, str | None]:
+    """Split `file.npz:name` into the path and the name of an array."""
     head, colon, name = source.rpartition(":")
     if colon and name and Path(head).suffix in SUFFIXES and not Path(source).exists():
         return Path(head), name
@@ -50,7 +52,7 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _pick(names: list[str], name: str | None, path: Path) -> str:
-    """The array asked for, or the only one."""
+    """Return the name of the array asked for, or of the only one."""
     if not names:
         raise BadInput(f"{path} holds no array")
     if name is None:
@@ -63,19 +65,21 @@ def _pick(names: list[str], name: str | None, path: Path) -> str:
 
 
 def _array(path: Path, name: str | None) -> np.ndarray:
+    """Read an array of a NumPy file."""
     with path.open("rb") as f:
         if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
             raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
         f.seek(0)
-        found = np.load(f, allow_pickle=False)
-        if isinstance(found, np.ndarray):
+        maps = np.load(f, allow_pickle=False)
+        if isinstance(maps, np.ndarray):
             if name is not None:
                 raise BadInput(f"{path} is a single array; leave :{name} away")
-            return found
-        return found[_pick(list(found.files), name, path)]
+            return maps
+        return maps[_pick(list(maps.files), name, path)]
 
 
 def _tensor(path: Path, name: str | None) -> Tensor:
+    """Read a tensor of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -85,28 +89,29 @@ def _tensor(path: Path, name: str | None) -> Tensor:
         raise BadInput(f"cannot read {path}: {e}") from e
 
 
-def _checked(found: np.ndarray | Tensor, source: str) -> Tensor:
-    kind = found.dtype
-    if isinstance(found, np.ndarray):
-        if found.dtype.kind not in "fiub":
+def _checked(maps: np.ndarray | Tensor, source: str) -> Tensor:
+    """Return maps as a floating point tensor; refuse what are none."""
+    kind = maps.dtype
+    if isinstance(maps, np.ndarray):
+        if maps.dtype.kind not in "fiub":
             raise BadInput(f"{source} holds {kind}; maps are real numbers")
-        wide = np.float32 if found.dtype.kind == "f" and found.dtype.itemsize <= 4 else np.float64
-        found = torch.from_numpy(np.ascontiguousarray(found, dtype=wide))
-    elif found.is_complex():
+        wide = np.float32 if maps.dtype.kind == "f" and maps.dtype.itemsize <= 4 else np.float64
+        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=wide))
+    elif maps.is_complex():
         raise BadInput(f"{source} holds {kind}; maps are real numbers")
     else:
-        found = found.to(torch.float32 if found.is_floating_point() and found.itemsize <= 4 else torch.float64)
-    if found.ndim == 2:
-        found = found[None]
-    if found.ndim not in (3, 4) or found.numel() == 0:
-        empty = ": there is nothing in it" if found.numel() == 0 else ""
-        raise BadInput(f"{source} has shape {tuple(found.shape)}{empty}; maps are (H, W), (N, H, W) or (N, C, H, W)")
-    if found.ndim == 4 and found.shape[3] in (1, 3, 4) and found.shape[1] not in (1, 3, 4):
-        raise BadInput(f"{source} has shape {tuple(found.shape)}, channels last; save it as (N, C, H, W)")
-    bad = (~found.isfinite()).flatten(1).any(1).nonzero()[:, 0]
+        maps = maps.to(torch.float32 if maps.is_floating_point() and maps.itemsize <= 4 else torch.float64)
+    if maps.ndim == 2:
+        maps = maps[None]
+    if maps.ndim not in (3, 4) or maps.numel() == 0:
+        empty = ": there is nothing in it" if maps.numel() == 0 else ""
+        raise BadInput(f"{source} has shape {tuple(maps.shape)}{empty}; maps are (H, W), (N, H, W) or (N, C, H, W)")
+    if maps.ndim == 4 and maps.shape[3] in (1, 3, 4) and maps.shape[1] not in (1, 3, 4):
+        raise BadInput(f"{source} has shape {tuple(maps.shape)}, channels last; save it as (N, C, H, W)")
+    bad = (~maps.isfinite()).flatten(1).any(1).nonzero()[:, 0]
     if len(bad):
         raise BadInput(
-            f"{source} holds NaN or infinite values in {len(bad)} of {len(found)} maps, the first is map "
+            f"{source} holds NaN or infinite values in {len(bad)} of {len(maps)} maps, the first is map "
             f"{int(bad[0])}; leave those out of both files"
         )
-    return found
+    return maps

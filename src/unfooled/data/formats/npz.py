@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.data.dataset import Source, chosen, split_named, unsplit
+from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 from unfooled.data.formats import arrays, packs
 
 ROLES = {
@@ -27,18 +27,18 @@ CLASSES = ("classes", "class_names", "label_names")
 
 @contextmanager
 def archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Open an archive; what its damage raises becomes one sentence.
+    """Open an archive; errors that its damage raises become one sentence.
 
     Raises:
-        BadInput: it is cut off or damaged, or holds pickled objects.
+        BadInput: It is cut off or damaged, or holds pickled objects.
     """
     try:
         with path.open("rb") as file:
-            held = np.load(file, allow_pickle=False)
-            if not isinstance(held, np.lib.npyio.NpzFile):
+            opened = np.load(file, allow_pickle=False)
+            if not isinstance(opened, np.lib.npyio.NpzFile):
                 raise BadInput(f"{path} is a single array; save samples and labels in one archive, np.savez(x=, y=)")
-            with held:
-                yield held
+            with opened:
+                yield opened
     except BadInput:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
@@ -47,36 +47,36 @@ def archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 
 
 def npz(path: Path, split: str) -> Source:
-    """The samples and labels of one split.
+    """Open the samples and labels of one split.
 
     Raises:
-        BadInput: no arrays with known names, no such split, or lengths that differ.
+        BadInput: There are no arrays with known names, no such split, or lengths differ.
     """
-    with archive(path) as held:
-        if "jpeg_header" in held.files:
-            return packs.headed(path, held, split)
-        if {"jpeg", "length", "y"} <= set(held.files):
-            return packs.whole(path, held, split)
-        found = _pairs(held.files)
-        if not found:
+    with archive(path) as opened:
+        if "jpeg_header" in opened.files:
+            return packs.headed(path, opened, split)
+        if {"jpeg", "length", "y"} <= set(opened.files):
+            return packs.whole(path, opened, split)
+        pairs = _pairs(opened.files)
+        if not pairs:
             raise BadInput(
-                f"{path} holds {', '.join(held.files[:8]) or 'nothing'}; samples and labels are looked for as x_test "
+                f"{path} holds {', '.join(opened.files[:8]) or 'nothing'}; samples and labels are looked for as x_test "
                 "and y_test, test_images and test_labels, x and y, images and labels, data and targets"
             )
-        whole = "all" in found
-        wanted = "all" if whole else chosen(split, list(found), path)
-        warnings = (unsplit(split, path.name),) if whole else ()
-        x_key, y_key = found[wanted]
-        y, names = arrays.labels(held[y_key], f"{y_key} of {path}")
-        key = next((key for key in CLASSES if key in held.files), None)
+        whole = "all" in pairs
+        wanted = "all" if whole else select_split(split, list(pairs), path)
+        warnings = (no_splits(split, path.name),) if whole else ()
+        x_key, y_key = pairs[wanted]
+        y, names = arrays.labels(opened[y_key], f"{y_key} of {path}")
+        key = next((key for key in CLASSES if key in opened.files), None)
         if names is None and key is not None:
-            names = [str(name) for name in held[key]]
+            names = [str(name) for name in opened[key]]
             if len(y) and y.max() >= len(names):
                 raise BadInput(f"{path} has labels up to {y.max()}, and {len(names)} names in {key}")
 
     def read(rows: np.ndarray) -> np.ndarray:
-        with archive(path) as held:
-            x = held[x_key]
+        with archive(path) as opened:
+            x = opened[x_key]
         if len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
         return arrays.samples(x, rows, f"{x_key} of {path}")
@@ -85,13 +85,13 @@ def npz(path: Path, split: str) -> Source:
 
 
 def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:
-    """Split -> its samples' and labels' keys; "all" for a pair without a split."""
-    held: dict[tuple[str, str], str] = {}
+    """Return split -> keys of its samples and labels; "all" for a pair without a split."""
+    key_of: dict[tuple[str, str], str] = {}
     for key in keys:
         parts = key.lower().split("_")
         role = next((ROLES[part] for part in parts if part in ROLES), None)
-        named = [split for part in parts if (split := split_named(part))]
-        if role and len(parts) == 1 + len(named) and len(named) <= 1:
-            held.setdefault((named[0] if named else "all", role), key)
-    splits = dict.fromkeys(split for split, _ in held)
-    return {s: (held[s, "x"], held[s, "y"]) for s in splits if (s, "x") in held and (s, "y") in held}
+        named_splits = [split for part in parts if (split := canonical_split(part))]
+        if role and len(parts) == 1 + len(named_splits) and len(named_splits) <= 1:
+            key_of.setdefault((named_splits[0] if named_splits else "all", role), key)
+    splits = dict.fromkeys(split for split, _ in key_of)
+    return {s: (key_of[s, "x"], key_of[s, "y"]) for s in splits if (s, "x") in key_of and (s, "y") in key_of}

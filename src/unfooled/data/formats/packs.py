@@ -1,4 +1,4 @@
-"""Many JPEG images in one NumPy archive, decoded one by one when they are asked for.
+"""JPEG images in one NumPy archive, decoded one by one when they are asked for.
 
 headed: jpeg_header, {train,test}_payload, {train,test}_len, y_{train,test}; image k is header + payload + FF D9
 whole:  jpeg, length, y, and perhaps is_train, filename; image k is a file of its own
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.data.dataset import SPLITS, Source, chosen, unsplit
+from unfooled.data.dataset import SPLITS, Source, no_splits, select_split
 from unfooled.data.formats import arrays
 
 
 def _decoded(
     payload: np.ndarray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A reader of rows: each one's bytes are cut out, completed and decoded."""
+    """Return a function that reads rows: their bytes are cut out, completed and decoded."""
     from PIL import Image
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -41,18 +41,18 @@ def _decoded(
 
 
 def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Where each image starts, and how long it is."""
+    """Return where each image starts and how long it is; refuse a pack that is cut off."""
     length = length.astype(np.int64)
     if length.sum() != len(payload) or len(length) != labels:
-        found = f"{len(length)} lengths (of {length.sum()} bytes in all) for {len(payload)} bytes and {labels} labels"
-        raise BadInput(f"{path} is no whole pack: {found}")
+        counts = f"{len(length)} lengths (of {length.sum()} bytes in all) for {len(payload)} bytes and {labels} labels"
+        raise BadInput(f"{path} is no whole pack: {counts}")
     return np.cumsum(length) - length, length
 
 
 def headed(path: Path, held: Mapping[str, Any], split: str) -> Source:
-    """A pack whose images share one header."""
-    found = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(held)]
-    wanted = chosen(split, found, path)
+    """Open a pack whose images share one header."""
+    available = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(held)]
+    wanted = select_split(split, available, path)
     payload = held[f"{wanted}_payload"]
     y, _ = arrays.labels(held[f"y_{wanted}"], f"y_{wanted} of {path}")
     start, length = _places(held[f"{wanted}_len"], payload, len(y), path)
@@ -62,20 +62,20 @@ def headed(path: Path, held: Mapping[str, Any], split: str) -> Source:
 
 
 def whole(path: Path, held: Mapping[str, Any], split: str) -> Source:
-    """A pack of whole files; `is_train` tells the splits apart, the folders in `filename` name the classes."""
+    """Open a pack of whole files; `is_train` tells the splits apart, the folders in `filename` name the classes."""
     payload = held["jpeg"]
     y, _ = arrays.labels(held["y"], f"y of {path}")
     start, length = _places(held["length"], payload, len(y), path)
     classes = arrays.numbered(y)
     if "filename" in held:
         folders = [PurePosixPath(str(name)).parent.name for name in held["filename"]]
-        named = dict(zip(y.tolist(), folders, strict=True))
-        if all(named[k] == folder for k, folder in zip(y.tolist(), folders, strict=True)):
-            classes = [named.get(k, name) or name for k, name in enumerate(classes)]
+        name_of = dict(zip(y.tolist(), folders, strict=True))
+        if all(name_of[k] == folder for k, folder in zip(y.tolist(), folders, strict=True)):
+            classes = [name_of.get(k, name) or name for k, name in enumerate(classes)]
     if "is_train" not in held:
         read = _decoded(payload, start, length, b"", b"", path)
-        return Source(path.stem, "all", y, classes, read, (unsplit(split, path.name),))
-    wanted = chosen(split, ("train", "test"), path)
+        return Source(path.stem, "all", y, classes, read, (no_splits(split, path.name),))
+    wanted = select_split(split, ("train", "test"), path)
     rows = np.flatnonzero(np.asarray(held["is_train"], bool) == (wanted == "train"))
     read = _decoded(payload, start[rows], length[rows], b"", b"", path)
     return Source(path.stem, wanted, y[rows], classes, read)

@@ -1,4 +1,4 @@
-"""Digits on textured canvases: where the digit is says nothing of what it is, and fragments of others lie around.
+"""Digits on textured canvases, among fragments of other digits; the place of a digit says nothing of its class.
 
 scikit-learn's digits, enlarged to 16x16, each on a 40x40 canvas with smooth texture and six fragments of other digits.
 The digit covers what it lies on; its mask is its ink, dilated by a pixel. Place, texture and fragments are drawn
@@ -20,18 +20,18 @@ from unfooled.data.made.digits import digits
 
 SIDE, DIGIT, FRAGMENT, FRAGMENTS = 40, 16, 7, 6
 INK = 0.25
-"""From this brightness on a pixel is ink."""
+"""Brightness from which on a pixel is ink."""
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """Digits and where they are.
+    """Digits on canvases and their places.
 
     Attributes:
-        x: (N, 1, 40, 40) float32 in [0, 1].
-        y: (N,) int64.
-        masks: (N, 40, 40) bool, dilated ink.
-        corner: (N, 2) int64, row and column of the 16x16 square that holds the digit.
+        x: Images, (N, 1, 40, 40) float32 in [0, 1].
+        y: Labels, (N,) int64.
+        masks: Dilated ink of the digit, (N, 40, 40) bool.
+        corner: Row and column of the 16x16 square that holds the digit, (N, 2) int64.
     """
 
     x: Tensor
@@ -44,12 +44,13 @@ def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "tra
     """Lay digits out on canvases.
 
     Args:
-        n: how many; one canvas a digit where None (1,257 in train, 540 in test). With more, digits return elsewhere.
-        seed: of order, places, textures and fragments.
+        n: Number of canvases; with more than there are digits, digits return elsewhere. None: one a digit (1,257 in
+            train, 540 in test).
+        seed: Random seed of order, places, textures and fragments.
         split: "train" or "test".
 
     Raises:
-        BadInput: n below 1, or another split.
+        BadInput: n is below 1, or the split is another.
     """
     source = digits(split)
     count = len(source.y) if n is None else n
@@ -59,17 +60,18 @@ def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "tra
 
 
 def digits_canvas(split: str) -> Source:
-    """The canvases as a data source, one a digit, drawn when asked for."""
+    """Open the canvases as a data source, one a digit, drawn when they are asked for."""
     source = digits(split)
     y = _drawn(source, np.arange(len(source.y)), 0, pixels=False).y.numpy()
     return Source("digits-canvas", source.split, y, source.classes, lambda rows: _drawn(source, rows, 0).x.numpy())
 
 
 def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) -> Canvas:
+    """Draw the canvases of some rows, or their labels alone."""
     number = {"train": 0, "test": 1}[source.split]
     order = np.random.default_rng([seed, number]).permutation(len(source.y))
-    chosen = order[rows % len(order)]
-    y = torch.from_numpy(source.y[chosen])
+    digit_of = order[rows % len(order)]
+    y = torch.from_numpy(source.y[digit_of])
     if not pixels:
         nothing = torch.zeros(0)
         return Canvas(nothing, y, nothing, nothing)
@@ -78,7 +80,7 @@ def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) 
     x = np.empty((len(rows), SIDE, SIDE), np.float32)
     ink = np.zeros((len(rows), SIDE, SIDE), np.float32)
     corner = np.empty((len(rows), 2), np.int64)
-    for k, (row, which) in enumerate(zip(rows.tolist(), chosen.tolist(), strict=True)):
+    for k, (row, which) in enumerate(zip(rows.tolist(), digit_of.tolist(), strict=True)):
         draw = np.random.default_rng([seed, number, 1, row])  # numbers belong to the place, not to the batch
         coarse = torch.from_numpy(draw.random((1, 1, 6, 6), np.float32))
         x[k] = 0.35 * F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=True)[0, 0].clamp(0, 1).numpy()

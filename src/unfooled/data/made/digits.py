@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from unfooled.data.dataset import Source, chosen
+from unfooled.data.dataset import Source, select_split
 
 
 def digits(split: str) -> Source:
-    """The digits, values / 16, (N, 1, 8, 8)."""
+    """Open the digits, values / 16, (N, 1, 8, 8)."""
     from sklearn.datasets import load_digits
 
-    wanted = chosen(split, ("train", "test"), "digits")
+    wanted = select_split(split, ("train", "test"), "digits")
     pixels, y = load_digits(return_X_y=True)
     place = np.empty(len(y), np.int64)
     place[np.argsort(y, kind="stable")] = np.arange(len(y))
-    held = np.flatnonzero(np.isin(place % 10, (0, 3, 6)) == (wanted == "test"))
-    x = (pixels[held] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    return Source("digits", wanted, y[held].astype(np.int64), [str(k) for k in range(10)], lambda rows: x[rows])
+    own = np.flatnonzero(np.isin(place % 10, (0, 3, 6)) == (wanted == "test"))
+    x = (pixels[own] / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+    return Source("digits", wanted, y[own].astype(np.int64), [str(k) for k in range(10)], lambda rows: x[rows])

@@ -1,4 +1,4 @@
-"""Rendered shapes with known answers: what is where, what the label depends on, and what it only goes along with.
+"""Rendered shapes with known answers: exact masks, the factors that the label depends on, and a spurious one.
 
     x = o colour + (1 - o) (d white + (1 - d) background)       o, d: shares of a pixel that object and distractor take
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.data.dataset import Source, chosen
+from unfooled.data.dataset import Source, select_split
 
 SIDE, SUPER = 32, 4
 FACTORS: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
 ATTRIBUTES = tuple(f"{factor}={value}" for factor, values in FACTORS.items() for value in values)
 PARTS = ("rim", "body")
 SIZES = {"train": 8000, "val": 1000, "test": 2000}
-"""Split -> how many samples it has, where no number is asked for."""
+"""Split -> number of samples where none is asked for."""
 
 COLOURS = np.array(
     [
@@ -66,12 +66,12 @@ Rule = Callable[[Factors], np.ndarray]
 
 
 def shape_colour(factors: Factors) -> np.ndarray:
-    """2 [disc or ring] + [red, orange or yellow], (N,): linear in the attributes."""
+    """Return 2 [disc or ring] + [red, orange or yellow], (N,), which is linear in the attributes."""
     return 2 * (factors[:, 0] < 2) + (factors[:, 1] < 3)
 
 
 def shape_alone(factors: Factors) -> np.ndarray:
-    """The shape, (N,)."""
+    """Return the shape, (N,)."""
     return factors[:, 0]
 
 
@@ -79,18 +79,18 @@ RULES: dict[str, tuple[Rule, tuple[str, ...]]] = {
     "shape_colour": (shape_colour, ("angular cool", "angular warm", "round cool", "round warm")),
     "shape": (shape_alone, FACTORS["shape"]),
 }
-"""Name -> the label of factors, (N, 7) -> (N,), and the classes' names."""
+"""Name -> function from factors, (N, 7), to labels, (N,), and the names of the classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Twin:
-    """The same scenes with one factor changed.
+    """Scenes of a data set with one factor changed.
 
     Attributes:
-        x: (B, 3, 32, 32).
-        y: (B,) int64, the label by the same rule.
-        factors: (B, 7) int64.
-        changed: (B, 32, 32) bool, pixels that differ from the original.
+        x: Images, (B, 3, 32, 32) float32 in [0, 1].
+        y: Labels by the same rule, (B,) int64.
+        factors: Values of the factors, (B, 7) int64.
+        changed: Pixels that differ from the original, (B, 32, 32) bool.
     """
 
     x: Tensor
@@ -104,17 +104,17 @@ class Shapes:
     """Rendered shapes and the truth about them.
 
     Attributes:
-        x: (N, 3, 32, 32) float32 in [0, 1].
-        y: (N,) int64.
-        factors: (N, 7) int64, values in the order of `FACTORS`.
-        attributes: (N, 26) float32, 0 or 1, in the order of `ATTRIBUTES`.
-        masks: "object", "distractor", "background" -> (N, 32, 32) bool: pixels that show some of it. They overlap at
+        x: Images, (N, 3, 32, 32) float32 in [0, 1].
+        y: Labels, (N,) int64.
+        factors: Values in the order of `FACTORS`, (N, 7) int64.
+        attributes: 0 or 1 in the order of `ATTRIBUTES`, (N, 26) float32.
+        masks: "object", "distractor", "background" -> pixels that show some of it, (N, 32, 32) bool. They overlap at
             edges; distractor is empty where it is absent.
-        parts: (N, 2, 32, 32) bool, the object's `PARTS`; they overlap where they meet.
-        classes: names in the order of the labels.
-        nuisance: (N, 27) float32 in [0, 1), all that is no factor.
-        grain: (N, 3, 32, 32) noise that was added, or None.
-        rule: the label of factors.
+        parts: Pixels of the object's `PARTS`, (N, 2, 32, 32) bool; they overlap where they meet.
+        classes: Class names in the order of the labels.
+        nuisance: All that is no factor, (N, 27) float32 in [0, 1).
+        grain: Noise that was added, (N, 3, 32, 32). None: there is none.
+        rule: Function from factors to labels.
     """
 
     x: Tensor
@@ -135,12 +135,12 @@ class Shapes:
         """Change one factor of some samples, and nothing else.
 
         Args:
-            index: of the samples, one or (B,).
-            factor: its name.
-            value: the new value, a number, a name, or (B,).
+            index: Indices of the samples, one or (B,).
+            factor: Name of the factor.
+            value: New value: a number, a name, or (B,).
 
         Raises:
-            BadInput: a factor or value that there is not.
+            BadInput: There is no such factor or value.
         """
         column, levels = _factor(factor)
         if isinstance(value, str):
@@ -172,20 +172,20 @@ def load_shapes(
     """Draw and render shapes.
 
     Args:
-        n: how many; 8,000, 1,000 and 2,000 in train, val and test where None.
-        rho: probability that the spurious factor equals the label; else it is uniform over its other values.
-        seed: of everything.
+        n: Number of samples. None: 8,000, 1,000 and 2,000 in train, val and test.
+        rho: Probability that the spurious factor equals the label; else it is uniform over its other values.
+        seed: Random seed.
         split: "train", "val" or "test".
-        rule: a name in `RULES`, or a function of the factors, (N, 7) int -> (N,) int.
-        spurious: the factor that goes along with the label; None for none.
-        noise: standard deviation of Gaussian noise on the pixels, which are then clipped; a twin has the same noise.
+        rule: Name in `RULES`, or a function of the factors, (N, 7) int -> (N,) int.
+        spurious: Factor that goes along with the label. None: there is none.
+        noise: Standard deviation of Gaussian noise on the pixels, which are then clipped; a twin has the same noise.
 
     Returns:
-        `Shapes`. Some 2 seconds for 8,000 on one core.
+        The samples, in some 2 seconds for 8,000 on one core.
 
     Raises:
-        BadInput: an unknown split, rule or factor, rho outside [0, 1], or a spurious factor that the label depends on,
-            or with fewer values than there are classes.
+        BadInput: The split, rule or factor is unknown, rho lies outside [0, 1], or the label depends on the spurious
+            factor, or has more classes than it has values.
 
     Example:
         >>> shapes = load_shapes(4, rho=0.9)
@@ -215,7 +215,7 @@ def load_shapes(
 
 
 def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
-    """The shapes as a data source: labels at once, images when asked for."""
+    """Open the shapes as a data source; images are rendered when they are asked for."""
     wanted, count, label, classes = _asked(None, rho, split, "shape_colour")
     factors, nuisance, y = _drawn(count, rho, seed, wanted, label, "background")
     name = "shapes" if rho == 0.25 else f"shapes:{rho:g}"
@@ -223,7 +223,7 @@ def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
 
 
 def attributes_of(factors: Factors) -> np.ndarray:
-    """One column a value, (N, 7) -> (N, 26) float32, in the order of `ATTRIBUTES`."""
+    """Return one column a value, (N, 7) -> (N, 26) float32, in the order of `ATTRIBUTES`."""
     columns = [factors[:, k, None] == np.arange(len(values)) for k, values in enumerate(FACTORS.values())]
     return np.concatenate(columns, 1).astype(np.float32)
 
@@ -232,8 +232,8 @@ def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tupl
     """Draw scenes: the same factors and nuisance give the same image.
 
     Args:
-        factors: (N, 7) int, in the order of `FACTORS`.
-        nuisance: (N, 27) in [0, 1).
+        factors: Values in the order of `FACTORS`, (N, 7) int.
+        nuisance: All that is no factor, (N, 27) in [0, 1).
         without: "object" or "distractor", to leave it out.
 
     Returns:
@@ -245,13 +245,14 @@ def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tupl
     masks = {name: np.empty((len(factors), SIDE, SIDE), bool) for name in names}
     for low in range(0, len(factors), 64):
         part = slice(low, low + 64)
-        pixels[part], found = _scenes(factors[part], nuisance[part].astype(np.float32), without)
+        pixels[part], shown = _scenes(factors[part], nuisance[part].astype(np.float32), without)
         for name in names:
-            masks[name][part] = found[name]
+            masks[name][part] = shown[name]
     return pixels, masks
 
 
 def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Render a few scenes; see `render`."""
     quadrant = np.stack([f[:, 4] // 2, f[:, 4] % 2], 1)  # row, column
     centre = 16 + 5 * (2 * quadrant - 1) + 1.5 * (u[:, :2] - 0.5)
     light, dark, rim = _object(f, u, centre.astype(np.float32))
@@ -274,7 +275,7 @@ def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[s
 
 
 def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of each pixel that the object's light body, dark body and rim take, (N, 32, 32) each."""
+    """Return the shares of each pixel that the object's light body, dark body and rim take, (N, 32, 32) each."""
     corner = np.floor(centre).astype(int) - WINDOW // 2
     steps = (np.arange(WINDOW * SUPER, dtype=np.float32) + 0.5) / SUPER
     dy = (steps + (corner[:, :1] - centre[:, :1]))[:, :, None].astype(np.float32)
@@ -312,12 +313,12 @@ def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _odd(a: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Which cells, 1.5 pixels wide, are the odd ones."""
+    """Mark the odd ones of cells that are 1.5 pixels wide."""
     return ((a / np.float32(1.5) + 2 * phase).astype(np.uint8) & 1).view(bool)
 
 
 def _cross(place: np.ndarray) -> np.ndarray:
-    """Shares of each pixel that a cross of 6 by 6 pixels takes, (N, 32, 32)."""
+    """Return the share of each pixel that a cross of 6 by 6 pixels takes, (N, 32, 32)."""
     corner = np.floor(place).astype(int) - CROSS // 2
     steps = (np.arange(CROSS * SUPER, dtype=np.float32) + 0.5) / SUPER
     dy = np.abs(steps + (corner[:, :1] - place[:, :1]))[:, :, None]
@@ -339,7 +340,7 @@ def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 
 def _interpolation() -> np.ndarray:
-    """Rows that interpolate COARSE values, which stand at both ends and evenly between, to SIDE."""
+    """Return the matrix that interpolates COARSE values, at both ends and evenly between, to SIDE."""
     at = np.linspace(0, COARSE - 1, SIDE)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(COARSE))).astype(np.float32)
 
@@ -348,18 +349,20 @@ _UP = _interpolation()
 
 
 def _grained(x: Tensor, grain: Tensor | None) -> Tensor:
+    """Add noise, if there is any, and clip."""
     return x if grain is None else (x + grain).clamp(0, 1)
 
 
 def _factor(name: Any) -> tuple[int, tuple[str, ...]]:
+    """Return the column and the values of a factor."""
     if name not in FACTORS:
         raise BadInput(f"there is no factor {name!r}; there are {', '.join(FACTORS)}")
     return list(FACTORS).index(name), FACTORS[name]
 
 
 def _asked(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str, int, Rule, tuple[str, ...]]:
-    """Check what is asked for: the split, the number, the rule and the classes."""
-    wanted = chosen(split, list(SIZES), "shapes")
+    """Check the arguments and return the split, the number of samples, the rule and the classes."""
+    wanted = select_split(split, list(SIZES), "shapes")
     if n is not None and n < 1:
         raise BadInput(f"n is {n}; it must be at least 1, or None for all")
     if not 0 <= rho <= 1:
@@ -373,7 +376,7 @@ def _asked(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str
 def _drawn(
     n: int, rho: float, seed: int, split: str, label: Rule, spurious: str | None
 ) -> tuple[Factors, np.ndarray, np.ndarray]:
-    """Factors, (n, 7) int64, nuisance, (n, 27) float32, and labels, (n,) int64."""
+    """Draw factors, (n, 7) int64, nuisance, (n, 27) float32, and labels, (n,) int64."""
     levels = np.array([len(values) for values in FACTORS.values()])
     # One row a sample, so that the first samples do not depend on how many there are.
     u = np.random.default_rng([seed, list(SIZES).index(split)]).random((n, len(levels) + 2 + NUISANCE))

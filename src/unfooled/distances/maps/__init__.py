@@ -1,1 +1,1 @@
-"""Distances between attribution maps."""
+"""Measures of attribution maps and distances between them."""

@@ -1,4 +1,4 @@
-"""Where a model looks: is it at the object, all of it, how far has it moved, how scattered is it.
+"""Attention metrics: whether a map lies on the object, how far it moved, how scattered it is.
 
 P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box
 of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's place in units of the map's sides.
@@ -41,7 +41,7 @@ def on_grid(g: Tensor, size: tuple[int, int]) -> Tensor:
     """Average masks or boxes to a grid: (B, H, W) -> (B, h, w), the share of each cell that G takes.
 
     Raises:
-        BadInput: masks of another shape, or with values outside [0, 1].
+        BadInput: The masks have another shape, or values outside [0, 1].
     """
     if g.ndim != 3:
         raise BadInput(f"the mask has shape {tuple(g.shape)}; masks are (B, H, W)")
@@ -54,7 +54,7 @@ def on_grid(g: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def above_mean(p: Tensor) -> Tensor:
-    """The cells with more than the average, P > 1 / hw for probabilities, (B, h, w) bool; none in a uniform map."""
+    """Mark the cells above the average, P > 1 / hw for probabilities, (B, h, w) bool; none in a uniform map."""
     rows = flat(p.detach())
     # A uniform map's cells are its mean up to rounding.
     least = rows.mean(1, keepdim=True) * (1 + 8 * torch.finfo(p.dtype).eps)
@@ -62,19 +62,19 @@ def above_mean(p: Tensor) -> Tensor:
 
 
 def coverage(p: Tensor, g: Tensor) -> Tensor:
-    """Share of attention that lies on the object, (B,) in [0, 1]; 0 without one. Chance: G's area. Differentiable."""
+    """Return the share of attention on the object, (B,) in [0, 1]; 0 without one. Differentiable. Chance: G's area."""
     g = _mask_for(p, g)
     return flat(p * g.to(p.dtype)).sum(1)
 
 
 def recall(t: Tensor, g: Tensor) -> Tensor:
-    """Share of the object that the region covers, (B,); NaN without an object. Chance: the share of cells in T."""
+    """Return the share of the object that the region covers, (B,); NaN without an object. Chance: the share of T."""
     g = _mask_for(t, g)
     return _ratio(flat(t.to(g.dtype) * g).sum(1), flat(g).sum(1))
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of two regions, (B,); NaN where both are empty."""
+    """Return the intersection over union of two regions, (B,); NaN where both are empty."""
     if a.shape != b.shape or a.dtype != torch.bool or b.dtype != torch.bool:
         found = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
         raise BadInput(f"iou compares regions of cells, two bool tensors of one shape, not {found}; see top_share")
@@ -82,7 +82,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou_matched(p: Tensor, g: Tensor) -> Tensor:
-    """IoU of the object with as many of the top cells, (B,); NaN where there is no object.
+    """Return the IoU of the object with as many of the top cells, (B,); NaN where there is no object.
 
     G's cells are the round(sum G), at least one, in which it has the largest shares; ties go to the lower index.
     Chance about a / (2 - a) for an object of area a.
@@ -92,13 +92,13 @@ def iou_matched(p: Tensor, g: Tensor) -> Tensor:
 
 
 def pointing(p: Tensor, g: Tensor) -> Tensor:
-    """Whether the largest cell is one of the object's, (B,) 0 or 1; NaN where there is no object. Chance: its area."""
+    """Return 1 where the largest cell is one of the object's, else 0, (B,); NaN without an object. Chance: its area."""
     hit = flat(top_cells(p, 1) & _cells(p, g)).any(1)
     return torch.where(_some(g), hit.float(), torch.nan)
 
 
 def part_recall(t: Tensor, parts: Tensor) -> Tensor:
-    """Least recall over the parts of the object that are there, (B,); parts are (B, parts, H, W). NaN without any."""
+    """Return the least recall over the object's visible parts, (B,); NaN without any. Parts are (B, parts, H, W)."""
     if parts.ndim != 4 or len(parts) != len(t):
         raise BadInput(f"parts have shape {tuple(parts.shape)}; for {len(t)} maps they are (B, parts, H, W)")
     each = torch.stack([recall(t, part) for part in parts.unbind(1)], 1)
@@ -107,12 +107,12 @@ def part_recall(t: Tensor, parts: Tensor) -> Tensor:
 
 
 def completeness(score: Tensor, removed: Tensor, baseline: Tensor) -> Tensor:
-    """Share of the evidence that lies in the region that was removed, (B,).
+    """Return the share of the evidence that lies in a region, from scores without it.
 
     Args:
-        score: s(x), the logit of the class explained, (B,).
-        removed: s of x without the region, (B,).
-        baseline: s of what fills the region everywhere, (B,).
+        score: Logit of the class explained, s(x), (B,).
+        removed: Logit of x without the region, (B,).
+        baseline: Logit of an image that is nothing but what fills the region, (B,).
 
     Returns:
         (B,); NaN, undefined, where s(x) is not above the baseline's. May leave [0, 1].
@@ -122,7 +122,7 @@ def completeness(score: Tensor, removed: Tensor, baseline: Tensor) -> Tensor:
 
 
 def centroid(a: Tensor) -> Tensor:
-    """Centre of mass of non-negative maps in units of their size: (B, H, W) -> (B, 2) in [0, 1]; NaN where all zero."""
+    """Return the centre of mass of maps in units of their size, (B, H, W) -> (B, 2) in [0, 1]; NaN where all zero."""
     a = a.clamp_min(0)
     rows = (torch.arange(a.shape[1], device=a.device, dtype=a.dtype) + 0.5) / a.shape[1]
     columns = (torch.arange(a.shape[2], device=a.device, dtype=a.dtype) + 0.5) / a.shape[2]
@@ -132,13 +132,13 @@ def centroid(a: Tensor) -> Tensor:
 
 
 def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
-    """Distance of the centres of mass as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
+    """Return how far the centre of mass moved, as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
     check_pair(a, b)
     return (centroid(a) - centroid(b)).norm(dim=1) / 2**0.5
 
 
 def js(a: Tensor, b: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two probability maps in nats, (B,) in [0, log 2]; 0 where they are equal.
+    """Return the Jensen-Shannon divergence of two probability maps in nats, (B,) in [0, log 2]; 0 for equal ones.
 
     Differentiable; the gradient vanishes where the maps agree.
     """
@@ -151,7 +151,7 @@ def js(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """One minus the cosine of two maps, (B,) in [0, 2], [0, 1] for maps of one sign; NaN for an all-zero map."""
+    """Return one minus the cosine of two maps, (B,) in [0, 2], [0, 1] for maps of one sign; NaN for an all-zero map."""
     check_pair(a, b)
     a, b = flat(a), flat(b)
     size = (a.square().sum(1) * b.square().sum(1)).sqrt()
@@ -159,13 +159,13 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Entropy of a probability map over that of the uniform one, (B,) in [0, 1]. Compare one grid and tau only."""
+    """Return the entropy of a map over the uniform one's, (B,) in [0, 1]. Compare maps of one grid and tau only."""
     rows = flat(p)
     return -(rows * rows.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(1) / math.log(max(rows.shape[1], 2))
 
 
 def spread(p: Tensor) -> Tensor:
-    """Variance of the place that attention lies at, over the squared diagonal, (B,) in [0, 1/4]."""
+    """Return the variance of the place of attention over the squared diagonal, (B,) in [0, 1/4]."""
     centre = centroid(p)
     mass = p.clamp_min(0)
     total = mass.sum((1, 2))
@@ -178,7 +178,7 @@ def spread(p: Tensor) -> Tensor:
 
 
 def components(t: Tensor) -> Tensor:
-    """How many 4-connected parts a region has, (B,) int64; 0 for an empty one."""
+    """Count the 4-connected parts of a region, (B,) int64; 0 for an empty one."""
     if t.ndim != 3 or t.dtype != torch.bool:
         raise BadInput(f"components counts the parts of regions, (B, h, w) bool, not {tuple(t.shape)} {t.dtype}")
     own = torch.arange(1, t[0].numel() + 1, device=t.device).reshape(t.shape[1:]) * t
@@ -187,13 +187,14 @@ def components(t: Tensor) -> Tensor:
         # The largest number of a part spreads over it; the cell that had it keeps it.
         wide = F.pad(label, (1, 1, 1, 1))
         around = [wide[:, 2:, 1:-1], wide[:, :-2, 1:-1], wide[:, 1:-1, 2:], wide[:, 1:-1, :-2]]
-        spread_ = torch.stack([label, *around]).amax(0) * t
-        if bool((spread_ == label).all()):
+        wider = torch.stack([label, *around]).amax(0) * t
+        if bool((wider == label).all()):
             return flat((label == own) & t).sum(1)
-        label = spread_
+        label = wider
 
 
 def _mask_for(p: Tensor, g: Tensor) -> Tensor:
+    """Return the mask on the grid of the maps."""
     if p.ndim != 3 or len(p) != len(g):
         raise BadInput(
             f"maps of shape {tuple(p.shape)} and masks of shape {tuple(g.shape)}; they are (B, h, w), (B, H, W)"
@@ -202,14 +203,16 @@ def _mask_for(p: Tensor, g: Tensor) -> Tensor:
 
 
 def _some(g: Tensor) -> Tensor:
+    """Mark the samples that have an object, (B,) bool."""
     return flat(g).amax(1) > 0
 
 
 def _cells(p: Tensor, g: Tensor) -> Tensor:
-    """The cells that stand for G: as many as its area is worth."""
+    """Return the cells that stand for G, (B, h, w) bool: as many as its area is worth."""
     g = _mask_for(p, g)
     return top_cells(g, flat(g).sum(1).round().clamp_min(1).long())
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """Divide; NaN where the divisor is not above 0."""
     return torch.where(below > 0, above / torch.where(below > 0, below, 1), torch.nan)

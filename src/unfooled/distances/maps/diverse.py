@@ -1,11 +1,12 @@
-"""The diverse top k: the best pixels of a map of which no two are close.
+"""Diverse top k: the best pixels of a map of which no two are close.
 
     repeat: keep the best pixel that is left, delete every pixel within w rows and columns of it; stop at k, or at none
 
 That loop is sequential, but its result is not: it is the lexicographically first independent set by rank, and every
-pixel that is the best of its own window belongs to it. So all such pixels are kept at once, their windows deleted, and
-again. It runs over bands of ranks, best first: what a band keeps depends on better bands alone, so a map is done as
-soon as it has k, and the ties among its zeros (long chains of windows) are never looked at unless they are needed.
+pixel that is the best of its own window belongs to it. So all such pixels are selected at once, their windows are
+deleted, and again. It runs over bands of ranks, best first: the choice in a band depends on better bands alone, so a
+map is done as soon as it has k, and the ties among its zeros (long chains of windows) are never looked at unless they
+are needed.
 
 References:
     Kamath et al., LENS, 2023, arXiv:2312.10534 (top-k-div).
@@ -26,12 +27,12 @@ from unfooled.distances.norms import check_pair
 
 
 def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
-    """The k best pixels of each map of which no two are within w rows and columns of each other.
+    """Mark the k best pixels of each map of which no two are within w rows and columns of each other.
 
     Args:
-        a: maps, (B, H, W); ties are ranked by the lower flat index. One that holds NaN gets an empty mask.
-        k: how many, between 1 and the size of a map.
-        w: reach of the window that a kept pixel deletes; 0 is the plain top k.
+        a: Maps, (B, H, W); ties are ranked by the lower flat index. One that holds NaN gets an empty mask.
+        k: Number of pixels, between 1 and the size of a map.
+        w: Reach of the window that a marked pixel deletes; 0 is the plain top k.
 
     Returns:
         (B, H, W) bool with at most k True: a map may have fewer such pixels, and their number is the divisor of scores.
@@ -39,35 +40,35 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
     Raises:
         BadInput: k or w does not fit the maps.
 
-    Cost: a sort, and some 5 to 15 rounds of O(H W w); up to some hundred where zeros must be chosen.
+    Cost: a sort, and some 5 to 15 rounds of O(H W w); up to some hundred where zeros must be taken.
     """
     check_maps(a, a)
     height, width = a.shape[1:]
     n = height * width
     k, w = check_k(k, a), check_window(w)
     rows = flat(a.detach())
-    kept = torch.zeros_like(a, dtype=torch.bool)
+    selected = torch.zeros_like(a, dtype=torch.bool)
     left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax hands NaN on
     rank = torch.zeros(a.shape, dtype=torch.int32, device=a.device)  # n is the best, 1 the worst
     rank[left] = _ranks(rows[left]).reshape(-1, height, width)
     band = min(n, 2 * k * (w + 1) ** 2)
     low = n - band
     while len(left):
-        _extend(rank, kept, left, low, w)
-        found = flat(kept[left]).sum(1)
-        left = left[found < k] if low > 0 else left[:0]
+        _extend(rank, selected, left, low, w)
+        count = flat(selected[left]).sum(1)
+        left = left[count < k] if low > 0 else left[:0]
         low = max(0, n - 2 * (n - low))
-    score = flat(rank * kept)
+    score = flat(rank * selected)
     least = score.topk(k, dim=1).values[:, -1:]
     return ((score >= least) & (score > 0)).reshape(a.shape)
 
 
-def _extend(rank: Tensor, kept: Tensor, left: Tensor, low: int, w: int) -> None:
-    """Add the greedy choice among ranks above `low` to `kept`, for the maps `left`."""
-    alive = torch.where((rank[left] > low) & ~spread(kept[left], w), rank[left], 0)
+def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> None:
+    """Add the greedy choice among ranks above `low` to `selected`, for the maps `left`."""
+    alive = torch.where((rank[left] > low) & ~spread(selected[left], w), rank[left], 0)
     while len(left):
         head = (alive > 0) & (alive == spread(alive, w))
-        kept[left] |= head
+        selected[left] |= head
         alive = alive.masked_fill(spread(head, w), 0)
         more = flat(alive).amax(1) > 0
         if not more.all():
@@ -75,9 +76,9 @@ def _extend(rank: Tensor, kept: Tensor, left: Tensor, low: int, w: int) -> None:
 
 
 def spread(a: Tensor, w: int) -> Tensor:
-    """The largest value within w rows and columns of each pixel, windows cut at the border: (B, H, W), any dtype.
+    """Return the largest value within w rows and columns of each pixel, windows cut at the border, (B, H, W).
 
-    Shifted copies, since pooling has no bool and costs some fifty times as much on a CPU.
+    Any dtype. Shifted copies, since pooling has no bool and costs some fifty times as much on a CPU.
     """
     w = check_window(w)
     if a.ndim != 3:
@@ -112,7 +113,7 @@ def check_window(w: int) -> int:
 
 
 def _whole(value: object) -> int | None:
-    """Whole numbers of any kind, NumPy's too, as int; None for anything else."""
+    """Return a whole number of any kind, NumPy's too, as int; None for anything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -131,7 +132,7 @@ def check_maps(a: Tensor, b: Tensor) -> None:
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    """Ranks n (best) to 1, ties in the order of the index: (B, n) int32."""
+    """Return ranks n (best) to 1, ties in the order of the index, (B, n) int32."""
     order = rows.argsort(dim=1, descending=True, stable=True)
     place = torch.arange(rows.shape[1], 0, -1, dtype=torch.int32, device=rows.device)
     return torch.empty(rows.shape, dtype=torch.int32, device=rows.device).scatter_(1, order, place.expand_as(order))

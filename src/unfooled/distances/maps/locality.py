@@ -1,4 +1,4 @@
-"""Where maps agree: the share of the most relevant coordinates that two maps have in common, up to a few pixels.
+"""Locality scores: the share of the top coordinates that two maps have in common, up to a few pixels.
 
     top_k_intersection    #(S_k(a) & S_k(b)) / k         S_k(a) = the k largest entries, ties to the lower flat index
     lens_recall           #(N_w(S_k(a)) & S_k(b)) / k    N_w(S) = pixels within w of S, windows cut at the border
@@ -9,9 +9,9 @@
 a is the clean map and b the perturbed one. In terms of retrieval the names are the wrong way round: `lens_recall`
 dilates the clean set and asks how much of the perturbed set lies in it, so we print `clean_dilated` and
 `pert_dilated` beside the paper's names. A dilated set covers much of a small map, so that unrelated maps score high:
-read them beside `distances.null.chance`.
+read them beside `distances.chance`.
 
-Maps are reduced over channels first, by a reduction that is named: relevance has a sign, and channels may cancel.
+Maps are reduced over channels first. The reduction is part of the score: attributions have a sign, and may cancel.
 
     abs_sum  sum_c |a_c|, scaled to a mean of 1 over the map          total  |sum_c a_c|
     peak     max_c |a_c|                                             signed  sum_c a_c
@@ -41,7 +41,7 @@ from unfooled.distances.rank import kendall, spearman
 
 
 def abs_sum(a: Tensor) -> Tensor:
-    """Sum of absolute values over channels, scaled so that each map's mean is 1; (B, C, H, W) -> (B, H, W).
+    """Sum absolute values over channels and scale each map to a mean of 1, (B, C, H, W) -> (B, H, W).
 
     A map of zeros stays one. Differentiable; the sign is lost.
     """
@@ -51,24 +51,25 @@ def abs_sum(a: Tensor) -> Tensor:
 
 
 def total(a: Tensor) -> Tensor:
-    """Absolute value of the sum over channels, (B, C, H, W) -> (B, H, W): channels may cancel."""
+    """Return the absolute value of the sum over channels, (B, C, H, W) -> (B, H, W): channels may cancel."""
     return _channels(a).sum(1).abs()
 
 
 def peak(a: Tensor) -> Tensor:
-    """Largest absolute value over channels, (B, C, H, W) -> (B, H, W)."""
+    """Return the largest absolute value over channels, (B, C, H, W) -> (B, H, W)."""
     return _channels(a).abs().amax(1)
 
 
 def signed(a: Tensor) -> Tensor:
-    """Sum over channels with its sign, (B, C, H, W) -> (B, H, W): evidence against ranks last."""
+    """Sum over channels and keep the sign, (B, C, H, W) -> (B, H, W): evidence against the class ranks last."""
     return _channels(a).sum(1)
 
 
 def as_maps(attribution: Tensor) -> Tensor:
-    """Reduce relevances of any input to maps, (B, *D) -> (B, H, W).
+    """Reduce attributions of any input to maps, (B, *D) -> (B, H, W).
 
-    Images by `abs_sum`; other inputs by absolute value, a single row where they have one dimension. Differentiable.
+    Images are reduced by `abs_sum`, other inputs by absolute value; those of one dimension become a single row.
+    Differentiable.
     """
     if attribution.ndim == 4:
         return abs_sum(attribution)
@@ -76,11 +77,11 @@ def as_maps(attribution: Tensor) -> Tensor:
 
 
 def top_k_mask(a: Tensor, k: int) -> Tensor:
-    """The k largest entries of each map, ties to the lower flat index.
+    """Mark the k largest entries of each map, ties to the lower flat index.
 
     Args:
-        a: maps, (B, *D); one that holds NaN has no order and gets an empty mask.
-        k: how many, between 1 and the size of a map.
+        a: Maps, (B, *D); one that holds NaN has no order and gets an empty mask.
+        k: Number of entries, between 1 and the size of a map.
 
     Returns:
         (B, *D) bool, k entries True.
@@ -101,7 +102,7 @@ def top_k_mask(a: Tensor, k: int) -> Tensor:
 
 
 def dilate(mask: Tensor, w: int) -> Tensor:
-    """Every pixel within w rows and w columns of a True one, windows cut at the border: (B, H, W) bool -> the same.
+    """Mark every pixel within w rows and w columns of a True one, windows cut at the border, (B, H, W) bool.
 
     Raises:
         BadInput: w is no whole number of at least 0, or the mask is not (B, H, W) bool.
@@ -112,12 +113,12 @@ def dilate(mask: Tensor, w: int) -> Tensor:
 
 
 def top_k_intersection(a: Tensor, b: Tensor, *, k: int) -> Tensor:
-    """Share of the top k coordinates that two maps have in common.
+    """Return the share of the top k coordinates that two maps have in common.
 
     Args:
-        a: maps, (B, *D), reduced over channels where they have any.
-        b: likewise.
-        k: how many coordinates.
+        a: Maps, (B, *D), reduced over channels where they have any.
+        b: Maps to compare with, like a.
+        k: Number of coordinates.
 
     Returns:
         (B,) in [0, 1]; NaN, undefined, where a map is constant (zeros too) or holds NaN. Unrelated maps score k / size.
@@ -130,14 +131,14 @@ def top_k_intersection(a: Tensor, b: Tensor, *, k: int) -> Tensor:
 
 
 def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Share of b's top k that lies within w pixels of a's: w-LENS-recall@k of the paper, `clean_dilated`.
+    """Return the share of b's top k within w pixels of a's: w-LENS-recall@k of the paper, `clean_dilated`.
 
     Args:
-        a: clean maps, (B, H, W).
-        b: perturbed maps, likewise.
-        k: how many pixels.
-        w: reach of the window in pixels; its side is 2w + 1. 0 is `top_k_intersection`.
-        diverse: take the diverse top k of both maps (with the same w) and divide by the number found.
+        a: Clean maps, (B, H, W).
+        b: Perturbed maps, like a.
+        k: Number of pixels.
+        w: Reach of the window in pixels; its side is 2w + 1, and 0 is `top_k_intersection`.
+        diverse: Take the diverse top k of both maps (with the same w) and divide by the number found.
 
     Returns:
         (B,) in [0, 1]; NaN, undefined, where a map is constant or holds NaN. Unrelated maps score `chance(a, k=, w=)`.
@@ -146,20 +147,20 @@ def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fal
         BadInput: k or w does not fit, or the shapes do not agree.
     """
     check_maps(a, b)
-    set_a, set_b = (_chosen(t, k, w, diverse) for t in (a, b))
+    set_a, set_b = (_top(t, k, w, diverse) for t in (a, b))
     return _overlap(set_b, dilate(set_a, w), defined(a) & defined(b)).to(a.dtype)
 
 
 def lens_precision(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Share of a's top k that lies within w pixels of b's: w-LENS-prec@k of the paper, `pert_dilated`.
+    """Return the share of a's top k within w pixels of b's: w-LENS-prec@k of the paper, `pert_dilated`.
 
-    The same as `lens_recall(b, a, ...)`, arguments likewise. Unrelated maps score `chance(b, k=, w=)`.
+    The same as `lens_recall(b, a, ...)`, with the same arguments. Unrelated maps score `chance(b, k=, w=)`.
     """
     return lens_recall(b, a, k=k, w=w, diverse=diverse)
 
 
 def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
-    """Share of the diverse top k, no two of them within w pixels, that two maps have in common: top-k-div.
+    """Return the share of the diverse top k, no two within w pixels, that two maps have in common: top-k-div.
 
     Where the maps have fewer than k such pixels, the larger of the two counts is the divisor. (B,) in [0, 1], NaN where
     a map is constant or holds NaN; arguments and errors as for `lens_recall`.
@@ -171,13 +172,13 @@ def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
 
 
 def zero_share(a: Tensor, *, k: int) -> Tensor:
-    """Share of the top k entries that are 0, chosen by their place alone: (B, *D) -> (B,); NaN for a map with NaN."""
+    """Return the share of the top k that are 0, in it by their place alone, (B, *D) -> (B,); NaN for a map with NaN."""
     mask = top_k_mask(a, k)
     return (_count(mask & (a == 0)) / _count(mask)).to(a.dtype)
 
 
 def lens_spearman(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
-    """Spearman's rho of the local means of two maps, (B, H, W) -> (B,): ranks that may move by w pixels.
+    """Return Spearman's rho of the local means of two maps, (B, H, W) -> (B,): ranks that may move by w pixels.
 
     The mean is over the part of the window of 2w + 1 pixels that lies inside the map. NaN where a map is constant.
     """
@@ -187,20 +188,20 @@ def lens_spearman(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
 
 
 def lens_kendall(a: Tensor, b: Tensor, *, w: int = 1) -> Tensor:
-    """Kendall's tau-b of the local means of two maps, (B, H, W) -> (B,). See `lens_spearman`."""
+    """Return Kendall's tau-b of the local means of two maps, (B, H, W) -> (B,). See `lens_spearman`."""
     check_maps(a, b)
     tau = kendall(_local_mean(a, w), _local_mean(b, w))
     return tau.where(defined(a) & defined(b), torch.nan).to(a.dtype)
 
 
 def defined(a: Tensor) -> Tensor:
-    """Whether each map has an order to speak of, (B,) bool: not constant, no NaN."""
+    """Mark the maps that have an order, (B,) bool: not constant, no NaN."""
     rows = flat(a.detach())
     return rows.amax(1) > rows.amin(1)
 
 
 def _kth_largest(rows: Tensor, k: int) -> Tensor:
-    """The k-th largest of each row, (B, n) -> (B, 1).
+    """Return the k-th largest entry of each row, (B, n) -> (B, 1).
 
     It lies in the k blocks with the largest maxima: whatever is larger than the least of those maxima is in a block of
     a larger one, and the k maxima themselves are at least as large. So only those blocks need be searched.
@@ -214,27 +215,29 @@ def _kth_largest(rows: Tensor, k: int) -> Tensor:
     return rows.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
 
 
-def _chosen(a: Tensor, k: int, w: int, diverse: bool) -> Tensor:
+def _top(a: Tensor, k: int, w: int, diverse: bool) -> Tensor:
+    """Mark the top k, or the diverse top k."""
     return diverse_top_k(a, k, w) if diverse else top_k_mask(a, k)
 
 
 def _count(mask: Tensor) -> Tensor:
-    """How many of each mask are True, (B,) float64; int32 sums of bool are the fast ones."""
+    """Count the True entries of each mask, (B,) float64; int32 sums of bool are the fast ones."""
     return flat(mask).sum(1, dtype=torch.int32).double()
 
 
 def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
-    """Share of `scored` that lies in `within`; NaN where not valid."""
+    """Return the share of `scored` that lies in `within`, (B,); NaN where not valid."""
     return (_count(scored & within) / _count(scored)).where(valid, torch.nan)
 
 
 def _local_mean(a: Tensor, w: int) -> Tensor:
-    """Mean over the window around each pixel; float64, in which sums of float32 are exact and ties stay ties."""
+    """Average over the window around each pixel; in float64 sums of float32 are exact, so that ties stay ties."""
     w = check_window(w)
     return F.avg_pool2d(a.detach().double()[:, None], 2 * w + 1, 1, w, count_include_pad=False)[:, 0]
 
 
 def _channels(a: Tensor) -> Tensor:
+    """Return a; refuse what has no channels to reduce over."""
     if a.ndim != 4:
         raise BadInput(f"the map has shape {tuple(a.shape)}; a reduction over channels takes (B, C, H, W)")
     return a

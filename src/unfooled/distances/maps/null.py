@@ -1,4 +1,4 @@
-"""What locality scores are worth: the level of unrelated maps, scores corrected for it, and a null that keeps clusters.
+"""Chance levels of locality scores: the level of unrelated maps, corrected scores, and a null that keeps clusters.
 
     chance     c = #N_w(S_k(a)) / (H W): what `lens_recall` gives an unrelated, scattered b (exact for a random k-set)
     corrected  (LENS - c) / (1 - c): 0 for unrelated maps, 1 for equal ones
@@ -28,13 +28,13 @@ from unfooled.distances.maps.locality import defined, dilate, top_k_mask
 
 
 def chance(a: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Share of the map that lies within w pixels of its top k: what `lens_recall(a, b)` gives an unrelated b.
+    """Return the share of the map within w pixels of its top k: what `lens_recall(a, b)` gives an unrelated b.
 
     Args:
-        a: the map whose set is dilated, (B, H, W): the clean one for recall, the perturbed one for precision.
-        k: how many pixels.
-        w: reach of the window; at 0, chance is k / (H W).
-        diverse: of the diverse top k. Those spread over the map, so the level is higher.
+        a: Maps whose sets are dilated, (B, H, W): the clean ones for recall, the perturbed ones for precision.
+        k: Number of pixels.
+        w: Reach of the window; at 0, chance is k / (H W).
+        diverse: Take the diverse top k. They spread over the map, so the level is higher.
 
     Returns:
         (B,) in (0, 1]; NaN where the map is constant or holds NaN.
@@ -46,22 +46,22 @@ def chance(a: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
 
 
 def corrected(score: Tensor, chance: Tensor) -> Tensor:
-    """A score on the scale from chance to 1: (score - chance) / (1 - chance), negative below chance, (B,).
+    """Return a score on the scale from chance to 1, (score - chance) / (1 - chance), (B,).
 
-    NaN where chance is 1: then every map scores 1.
+    Negative below chance; NaN where chance is 1, since every map then scores 1.
     """
     return (score - chance) / torch.where(chance < 1, 1 - chance, torch.nan)
 
 
 def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """`lens_recall` of a and b's set moved around the torus by every (dy, dx); for precision, swap a and b.
+    """Return `lens_recall` of a and of b's set moved around the torus by every (dy, dx); for precision, swap a and b.
 
     Args:
-        a: maps, (B, H, W).
-        b: likewise.
-        k: how many pixels.
-        w: reach of the window. Only the moved set wraps around; a's windows end at the border.
-        diverse: of the diverse top k of both.
+        a: Maps, (B, H, W).
+        b: Maps to compare with, like a.
+        k: Number of pixels.
+        w: Reach of the window. Only the moved set wraps around; a's windows end at the border.
+        diverse: Take the diverse top k of both.
 
     Returns:
         (B, H * W), the move (dy, dx) at dy * W + dx: the score itself first. Its mean is `chance(a)`. NaN rows where a
@@ -80,13 +80,13 @@ def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fals
 
 
 def shift_p(null: Tensor) -> Tensor:
-    """Share of the moves that score at least what the maps themselves do, (B, H * W) -> (B,); at least 1 / (H W)."""
+    """Return the share of moves that score at least what the maps do, (B, H * W) -> (B,); at least 1 / (H W)."""
     share = (null >= null[:, :1]).double().mean(1)
     return share.where(~null[:, 0].isnan(), torch.nan).to(null.dtype)
 
 
 def shift_quantile(null: Tensor, q: float = 0.95) -> Tensor:
-    """The least score that a share q of the moves does not exceed, (B, H * W) -> (B,).
+    """Return the least score that a share q of the moves does not exceed, (B, H * W) -> (B,).
 
     Raises:
         BadInput: q is not in (0, 1].
