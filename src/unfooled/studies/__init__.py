@@ -1,1 +1,1 @@
-"""Studies: one file for each published experiment that the library reproduces; each returns a `StudySummary`."""
+"""Studies that reproduce published experiments."""

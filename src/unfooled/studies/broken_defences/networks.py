@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,8 @@ from unfooled.attacks.fgsm import fgsm
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
-from unfooled.runs.units import filed
 from unfooled.studies.broken_defences.defences import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
-from unfooled.studies.common.fitting import fitted, new_network
-from unfooled.training import Batches, Madry, Standard, Trades
+from unfooled.training import Madry, Standard, Trades
 
 Arch = Callable[..., nn.Module]
 """(input_shape, classes) -> module, with `nn.ReLU` layers."""
@@ -123,7 +120,7 @@ class Recipe:
     """
 
     build: Callable[[Arch, Sequence[int], int], nn.Module]
-    loss: Callable[[float, dict[str, nn.Module]], TrainingLoss] = lambda eps, nets: Standard()
+    loss: Callable[[float, Callable[[str], nn.Module]], TrainingLoss] = lambda eps, network: Standard()
     classes: int | None = None
     epochs: float = 1.0
     shift: bool = True
@@ -154,17 +151,17 @@ def _normalised(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe(_plain),
     "thermometer": Recipe(lambda arch, s, k: Around(arch((LEVELS * s[0], *s[1:]), k), before=thermometer)),
-    "distilled": Recipe(_plain, lambda eps, nets: Distilled(nets["standard"])),
+    "distilled": Recipe(_plain, lambda eps, network: Distilled(network("standard"))),
     "k-winners": Recipe(partial(_activation, Winners), epochs=1.5),
     "step": Recipe(partial(_activation, partial(Step, through=True)), epochs=2),
     "clamped": Recipe(lambda arch, s, k: Around(arch(s, k), before=ramp)),
-    "fgsm": Recipe(_plain, lambda eps, nets: Fgsm(Linf(eps))),
+    "fgsm": Recipe(_plain, lambda eps, network: Fgsm(Linf(eps))),
     "batch-norm": Recipe(_normalised),
-    "pgd-at, half eps": Recipe(_plain, lambda eps, nets: Madry(Linf(eps / 2), steps=5), epochs=1.5),
-    "pgd-at": Recipe(_plain, lambda eps, nets: Madry(Linf(eps), steps=5), epochs=1.5),
-    "trades, half eps": Recipe(_plain, lambda eps, nets: Trades(Linf(eps / 2), steps=5), epochs=1.5),
-    "trades": Recipe(_plain, lambda eps, nets: Trades(Linf(eps), steps=5), epochs=1.5),
-    "ibp": Recipe(_dense, lambda eps, nets: Ibp(eps / 2), epochs=2, shift=False),
+    "pgd-at, half eps": Recipe(_plain, lambda eps, network: Madry(Linf(eps / 2), steps=5), epochs=1.5),
+    "pgd-at": Recipe(_plain, lambda eps, network: Madry(Linf(eps), steps=5), epochs=1.5),
+    "trades, half eps": Recipe(_plain, lambda eps, network: Trades(Linf(eps / 2), steps=5), epochs=1.5),
+    "trades": Recipe(_plain, lambda eps, network: Trades(Linf(eps), steps=5), epochs=1.5),
+    "ibp": Recipe(_dense, lambda eps, network: Ibp(eps / 2), epochs=2, shift=False),
     "linear": Recipe(lambda arch, s, k: nn.Sequential(nn.Flatten(), nn.Linear(math.prod(s), k)), shift=False),
     "two classes": Recipe(_plain, classes=2),
     "softplus": Recipe(partial(_activation, partial(nn.Softplus, beta=5.0))),
@@ -173,44 +170,3 @@ RECIPES: dict[str, Recipe] = {
 
 HONEST = ("pgd-at, half eps", "pgd-at", "trades, half eps", "trades", "ibp")
 """Trained at the eps that honest networks are judged at; the FGSM network at the one of the defences."""
-
-
-def fit(
-    name: str,
-    data: tuple[Tensor, Tensor],
-    nets: dict[str, nn.Module],
-    *,
-    arch: Arch,
-    eps: float,
-    epochs: int,
-    seed: int = 0,
-    folder: Path | None = None,
-) -> nn.Module:
-    """Train one network, or read it where it was trained before.
-
-    Args:
-        name: of a recipe.
-        data: x (N, C, H, W) and y (N,), to train on.
-        nets: the networks that are there already.
-        arch: builds the network where the recipe has none of its own.
-        eps: Linf radius for recipes that train against one.
-        epochs: the scale's.
-        seed: of the start, the order and the shifts.
-        folder: where it is kept, epoch by epoch; nowhere where None.
-
-    Returns:
-        The network in eval mode.
-    """
-    recipe, (x, y) = RECIPES[name], data
-    if recipe.classes is not None:
-        x, y = x[y < recipe.classes], y[y < recipe.classes]
-    k = recipe.classes or int(y.max()) + 1
-    net = new_network(lambda: recipe.build(arch, tuple(x.shape[1:]), k), seed)
-    loss, epochs = recipe.loss(eps, nets), round(epochs * recipe.epochs)
-    settings = {"name": name, "seed": seed, "epochs": epochs, "eps": eps, "n": len(x)}
-    # Shifts, so that defences which move the image leave it a digit.
-    batches = Batches(x, y, 64, seed, crop=max(1, x.shape[-1] // 16) if recipe.shift else 0)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
-    file = None if folder is None else folder / f"{filed(name)}.pt"
-    fitted(net, batches, loss, optimizer, epochs=epochs, seed=seed, file=file, settings=settings, clip=5.0)
-    return net
