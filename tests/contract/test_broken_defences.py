@@ -16,8 +16,11 @@ from unfooled.core.losses import margin
 from unfooled.evaluation.audit.records import Summary
 from unfooled.models import SmallCnn
 from unfooled.studies.broken_defences import defences as d
+from unfooled.studies.broken_defences.bench import DefenceBench
+from unfooled.studies.broken_defences.cases import CASES, Case
+from unfooled.studies.broken_defences.judging import audited, passes_suite
 from unfooled.studies.broken_defences.networks import Ibp, bounds
-from unfooled.studies.broken_defences.study import CASES, SCALES, Bench, Case, audited, passes_suite
+from unfooled.studies.broken_defences.scale import SCALES
 
 TINY = replace(SCALES["small"], n=40, epochs=5, arch=partial(SmallCnn, width=8))
 BY_NAME = {case.name: case for case in CASES}
@@ -26,8 +29,8 @@ EVERY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 
 
 @pytest.fixture(scope="session")
-def bench() -> Bench:
-    return Bench(TINY, seed=0)
+def bench() -> DefenceBench:
+    return DefenceBench(TINY)
 
 
 def test_the_suite_is_whole() -> None:
@@ -41,7 +44,7 @@ def test_the_suite_is_whole() -> None:
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.key)
-def test_it_predicts_as_its_network_does_and_has_no_robustness(case: Case, bench: Bench) -> None:
+def test_it_predicts_as_its_network_does_and_has_no_robustness(case: Case, bench: DefenceBench) -> None:
     model, x, y, _ = bench.subject(case)
     net = bench.network(case.network)
     check_mode(model)
@@ -72,7 +75,7 @@ NONE = ["thermometer code", "detached", "numpy hop", "labels only", "purifier", 
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_the_gradient_is_zero(name: str, bench: Bench) -> None:
+def test_the_gradient_is_zero(name: str, bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME[name])
     found = gradient(model, x)
     assert found is not None
@@ -80,12 +83,12 @@ def test_the_gradient_is_zero(name: str, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", NONE)
-def test_there_is_no_gradient(name: str, bench: Bench) -> None:
+def test_there_is_no_gradient(name: str, bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME[name])
     assert gradient(model, x) is None
 
 
-def test_false_gradients(bench: Bench) -> None:
+def test_false_gradients(bench: DefenceBench) -> None:
     net, x = bench.network("standard"), bench.test[0][:8]
     true = gradient(net, x)
     assert true is not None
@@ -99,7 +102,7 @@ def test_false_gradients(bench: Bench) -> None:
     assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), true.flatten()]))[0, 1])) < 0.3
 
 
-def test_what_is_random_and_what_only_seems_so(bench: Bench) -> None:
+def test_what_is_random_and_what_only_seems_so(bench: DefenceBench) -> None:
     x = bench.test[0][:8]
     for case in BROKEN:
         model = case.make(bench.network(case.network))
@@ -111,7 +114,7 @@ def test_what_is_random_and_what_only_seems_so(bench: Bench) -> None:
         assert float((noisy(x) - noisy((x + 1e-6).clamp(0, 1))).abs().max()) > 0.05
 
 
-def test_saturation_is_total(bench: Bench) -> None:
+def test_saturation_is_total(bench: DefenceBench) -> None:
     net, (x, y) = bench.network("standard"), bench.test
     x, y = x[:40], y[:40]
     right = net(x).argmax(1) == y
@@ -139,7 +142,7 @@ def test_thermometer_counts() -> None:
     assert float((soft - d.thermometer(x)).abs().max()) <= 0.5
 
 
-def test_the_detector_remembers(bench: Bench) -> None:
+def test_the_detector_remembers(bench: DefenceBench) -> None:
     case = BY_NAME["query detector"]
     model, x, _, _ = bench.subject(case)
     before = model(x[:1])
@@ -150,7 +153,7 @@ def test_the_detector_remembers(bench: Bench) -> None:
     assert torch.equal(bench.subject(case)[0](x[:1]), before)  # a fresh one has no memory
 
 
-def test_what_cannot_be_judged(bench: Bench) -> None:
+def test_what_cannot_be_judged(bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME["nan off grid"])
     assert bool(torch.isfinite(model(x)).all())
     assert bool(torch.isnan(model((x + 0.01).clamp(0, 1))).any(1).all())
@@ -189,7 +192,7 @@ judged = pytest.mark.skipif("trusted" not in Summary.model_fields, reason="audit
 @judged
 @pytest.mark.slow
 @EVERY
-def test_the_audit_is_right_about_it(case: Case, bench: Bench) -> None:
+def test_the_audit_is_right_about_it(case: Case, bench: DefenceBench) -> None:
     model, x, y, threat = bench.subject(case)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,9 +1,9 @@
 """Intervals, bootstraps, associations and paired comparisons.
 
-    intervals      shares and means with 95 % intervals; `Interval`, the figure that everything else returns
-    bootstrap      resampling of images, one resample for every statistic
-    association    correlations, regressions and differences as statistics, permutation tests, Holm's correction
-    paired         two attacks, or two measures, of the same images
+intervals      shares and means with 95 % intervals; `Interval`, the figure that everything else returns
+bootstrap      resampling of images, one resample for every statistic
+association    correlations, regressions and differences as statistics, permutation tests, Holm's correction
+paired         two attacks, or two measures, of the same images
 """
 
 from unfooled.statistics.association import (

@@ -180,7 +180,7 @@ def p_difference(cases: Cases, name: str, group: str) -> float:
 
 
 def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = ()) -> float:
-    """Compute the two-sided p of `partial_spearman`: the first column's residual ranks are shuffled within each seed."""
+    """Compute the two-sided p of `partial_spearman`: the first column's residual ranks are shuffled in each seed."""
 
     def null(c: Columns, orders: np.ndarray) -> np.ndarray:
         one = np.ones((1, len(c["id"])))

@@ -1,9 +1,9 @@
 """Bootstrap intervals: every statistic is a function of weights, so that one resampling serves them all.
 
-    resample     draws of *images* with replacement; an image takes all its rows with it, those of every seed
-    statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts of a resample its spread
-    figure       the mean over seeds of what each seed's rows say, so that scales of networks are never mixed
-    interval     the middle 95 % of 2,000 resamples
+resample     draws of *images* with replacement; an image takes all its rows with it, those of every seed
+statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts of a resample its spread
+figure       the mean over seeds of what each seed's rows say, so that scales of networks are never mixed
+interval     the middle 95 % of 2,000 resamples
 """
 
 from __future__ import annotations

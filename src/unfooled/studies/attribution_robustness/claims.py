@@ -1,8 +1,8 @@
 """Claims of the attribution-robustness study.
 
-    looks    share of the attack's drop that one random point reaches, (1 - mean random) / (1 - mean attack)
-    mends    that share is smaller under a score with locality or diversity than under top-k
-    gains    mean score of a network under attack minus the plain network's
+looks    share of the attack's drop that one random point reaches, (1 - mean random) / (1 - mean attack)
+mends    that share is smaller under a score with locality or diversity than under top-k
+gains    mean score of a network under attack minus the plain network's
 """
 
 from __future__ import annotations

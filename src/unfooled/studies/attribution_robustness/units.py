@@ -21,7 +21,6 @@ from unfooled.evaluation.explanations.judge import (
 )
 from unfooled.evaluation.verify import verify
 from unfooled.explanations import integrated_gradients_with_gap
-from unfooled.runs.spelling import spelled
 from unfooled.runs.units import Units
 from unfooled.statistics.intervals import share
 from unfooled.studies.attribution_robustness.looks import (
@@ -56,7 +55,8 @@ def measure(
         units, f"{stage}: networks", Network, {f"{place}-{arm.name}": arm.name for arm in arms},
         partial(measure_network, bench, size),
     )  # fmt: skip
-    common = torch.tensor([all(mark == "1" for mark in marks) for marks in zip(*(n.correct for n in networks), strict=True)])
+    marks = zip(*(n.correct for n in networks), strict=True)
+    common = torch.tensor([all(mark == "1" for mark in image) for image in marks])
     jobs: dict[str, Job] = {
         f"{place}-{arm.name}-{name}-{part:g}": (arm.name, LOOKS_AT[name], part, n)
         for arm in arms
@@ -77,7 +77,7 @@ def measure_network(bench: ArmBench, size: AttributionScale, name: str) -> Netwo
     stands = ~verify(net, x[few], y[few], z, threat).success
     return Network(
         data=bench.task.source, arm=name, seed=bench.seed, clean=share(right), robust=share(stands),
-        correct=bits(right[: size.pool]), loss=spelled(bench.arms[name].loss(threat)),
+        correct=bits(right[: size.pool]), loss=str(bench.arms[name].loss(threat)),
         seconds=round(bench.seconds[name], 1),
     )  # fmt: skip
 

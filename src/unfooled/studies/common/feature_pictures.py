@@ -98,4 +98,6 @@ def accuracy_by_size(lines: Mapping[str, Mapping[int, Sequence[Interval]]], grou
         axis.tick_params(labelsize=7, which="both")
         axis.set_xlabel("images", fontsize=8)
     add_legend(axes[0, 0])
-    return as_picture(figure, "By the size of the set", "Accuracy of networks trained on parts of the sets, equally long.")
+    return as_picture(
+        figure, "By the size of the set", "Accuracy of networks trained on parts of the sets, equally long."
+    )

@@ -1,10 +1,10 @@
 """How every study runs: settings -> units of work -> findings -> `StudySummary`.
 
-    name, sizes = pick_scale(SCALES, scale)
-    run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
-    units = run.units(sizes.settings(), n=sizes.n)
-    results = map_jobs(units, "networks", Network, jobs, measure)
-    return run.finish(Findings(tables=..., claims=..., notes=..., pictures=..., seconds=...))
+name, sizes = pick_scale(SCALES, scale)
+run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
+units = run.units(sizes.settings(), n=sizes.n)
+results = map_jobs(units, "networks", Network, jobs, measure)
+return run.finish(Findings(tables=..., claims=..., notes=..., pictures=..., seconds=...))
 """
 
 from __future__ import annotations

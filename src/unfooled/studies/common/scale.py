@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -15,8 +14,8 @@ OWN = "own"
 
 
 @dataclass(frozen=True)
-class Scale(ABC):
-    """How much of a study is done; abstract: each study has a frozen dataclass with its own sizes."""
+class Scale:
+    """Sizes of a study; never used itself: each study has a frozen dataclass with its own fields."""
 
     def settings(self) -> dict[str, Any]:
         """Return every field as plain values; a folder that was made with others is refused."""

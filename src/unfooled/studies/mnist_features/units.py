@@ -13,7 +13,6 @@ from unfooled.attacks.ensembles.cascade import EFFORTS
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.drawing.figures import Picture
 from unfooled.features import open_mask
-from unfooled.runs.spelling import spelled
 from unfooled.runs.units import Units
 from unfooled.statistics.intervals import share
 from unfooled.studies.common.feature_pictures import image_rows
@@ -96,7 +95,7 @@ def measure_encoder(bench: MnistBench, recipe: Recipe) -> Measured:
     """Test an encoder under the five corruptions."""
     net, n = bench.network(recipe.name), len(bench.train[0])
     return Measured(
-        name=recipe.name, seed=0, loss=spelled(recipe.loss), updates=-(-n // recipe.batch) * recipe.epochs, samples=n,
+        name=recipe.name, seed=0, loss=str(recipe.loss), updates=-(-n // recipe.batch) * recipe.epochs, samples=n,
         right=columns(bench.right(net)), n=len(bench.test[1]), seconds=round(bench.seconds[recipe.name], 1),
     )  # fmt: skip
 
@@ -107,7 +106,7 @@ def measure_retrained(bench: MnistBench, one: Retraining, *, seed: int) -> Measu
     (x, _), held_out = bench.samples(one)
     own = bench.labels(net, held_out[0], batch=1000) == held_out[1]
     return Measured(
-        name=one.name, seed=seed, loss=spelled(one.loss), updates=bench.updates(one, len(x)), samples=len(x),
+        name=one.name, seed=seed, loss=str(one.loss), updates=bench.updates(one, len(x)), samples=len(x),
         right=columns(bench.right(net)), n=len(bench.test[1]), own=share(own),
         seconds=round(bench.seconds[f"{one.name}, seed {seed}"], 1),
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Networks, sets and sizes of the study of robust and non-robust features.
 
-    hardened -> robust set           images rebuilt from what the hardened network sees
-    natural -> non-robust set        the same of the natural network
-    untrained -> untrained set       the same of one that was never trained: a control
-    natural -> D_rand, D_det         images moved, inside a small threat, until the network takes them for another class
+hardened -> robust set           images rebuilt from what the hardened network sees
+natural -> non-robust set        the same of the natural network
+untrained -> untrained set       the same of one that was never trained: a control
+natural -> D_rand, D_det         images moved, inside a small threat, until the network takes them for another class
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import torch
 
 from unfooled.attacks.ensembles.cascade import EFFORTS
 from unfooled.drawing.figures import Picture
-from unfooled.runs.spelling import spelled
 from unfooled.runs.units import Units
 from unfooled.statistics.intervals import share
 from unfooled.studies.common.feature_pictures import image_rows
@@ -101,7 +100,7 @@ def measure_network(bench: FeatureBench, name: str) -> Measured:
     labels, (test, truth) = bench.labels(net, bench.test[0]), bench.test
     right = torch.stack([labels == truth, labels == (truth + 1) % len(bench.classes)], 1)
     return Measured(
-        name=name, seed=bench.seed, loss=spelled(bench.loss(name)), updates=bench.task.updates(name), samples=len(x),
+        name=name, seed=bench.seed, loss=str(bench.loss(name)), updates=bench.task.updates(name), samples=len(x),
         right=columns(right), n=len(test), own=own, seconds=round(bench.seconds[name], 1),
     )  # fmt: skip
 
