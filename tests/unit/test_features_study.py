@@ -154,12 +154,8 @@ def test_seeds_are_averaged_by_image() -> None:
     found = Accuracies(rows)
     assert found.accuracy("group set")[0][0] == pytest.approx(0.6)
     assert found.gap("group set", "originals", [0, 1])[0] == pytest.approx(0)
-    assert lowest([Interval(0.5, 0.1, 0.9, 3), Interval(0.2, 0.15, 0.3, 4)]) == (
-        0.2,
-        0.1,
-        0.3,
-        3,
-    )  # not the lowest one's own
+    both = [Interval(0.5, 0.1, 0.9, 3), Interval(0.2, 0.15, 0.3, 4)]
+    assert lowest(both) == (0.2, 0.1, 0.3, 3)  # not the lowest one's own
     apart = Accuracies([made("group set", (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8))])
     assert apart.accuracy("group set")[0][1] < 0.1  # three seeds, and far apart: the interval is over them
     rows = [made(name, (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8)) for name in ("a", "b")]

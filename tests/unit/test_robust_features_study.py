@@ -217,9 +217,8 @@ def test_what_a_network_says_of_the_test_images(bench: FeatureBench, monkeypatch
     truth = bench.test[1]
     bench.network(sets.NATURAL)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            bench, "labels", lambda net, x, **_: torch.where(torch.arange(len(x)) < 30, truth, (truth + 1) % 10)
-        )
+        labels = torch.where(torch.arange(len(truth)) < 30, truth, (truth + 1) % 10)
+        patch.setattr(bench, "labels", lambda *_: labels)
         own, following = units.measure_network(bench, sets.NATURAL).correct().T
     assert own.tolist() == [1.0] * 30 + [0.0] * 20
     assert following.tolist() == [0.0] * 30 + [1.0] * 20
