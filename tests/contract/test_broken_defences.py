@@ -16,6 +16,7 @@ from unfooled.core.losses import margin
 from unfooled.evaluation.audit.records import Summary
 from unfooled.models import SmallCnn
 from unfooled.studies.broken_defences import defences as d
+from unfooled.studies.broken_defences import parts
 from unfooled.studies.broken_defences.bench import DefenceBench
 from unfooled.studies.broken_defences.cases import CASES, Case
 from unfooled.studies.broken_defences.judging import audited, passes_suite
@@ -129,17 +130,17 @@ def test_saturation_is_total(bench: DefenceBench) -> None:
 
 def test_dct_of_whole_steps_is_kept() -> None:
     flat = torch.full((2, 1, 8, 8), 0.5)
-    torch.testing.assert_close(d.dct(flat, 0.2), flat)
+    torch.testing.assert_close(parts.dct(flat, 0.2), flat)
     x = points(3, (1, 8, 8))
-    torch.testing.assert_close(d.dct(x, 1e-6), x, rtol=0, atol=1e-5)
-    assert float((d.dct(x, 0.2) - x).abs().max()) > 0.01
+    torch.testing.assert_close(parts.dct(x, 1e-6), x, rtol=0, atol=1e-5)
+    assert float((parts.dct(x, 0.2) - x).abs().max()) > 0.01
 
 
 def test_thermometer_counts() -> None:
     x = torch.tensor([[[[0.0, 0.07, 0.5, 1.0]]]])
-    assert d.thermometer(x).sum(1).tolist() == [[[0.0, 1.0, 4.0, 8.0]]]
-    soft = d.thermometer(x, soft=True)
-    assert float((soft - d.thermometer(x)).abs().max()) <= 0.5
+    assert parts.thermometer(x).sum(1).tolist() == [[[0.0, 1.0, 4.0, 8.0]]]
+    soft = parts.thermometer(x, soft=True)
+    assert float((soft - parts.thermometer(x)).abs().max()) <= 0.5
 
 
 def test_the_detector_remembers(bench: DefenceBench) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unfooled.core.types import Model
 from unfooled.studies.broken_defences import defences as d
+from unfooled.studies.broken_defences import parts
 
 Kind = Literal["broken", "refused", "honest"]
 
@@ -65,19 +66,19 @@ def _jittered(base: nn.Module) -> Model:
 
 def _soft_thermometer(base: nn.Module) -> Model:
     """Encode pixels as ramps instead of steps."""
-    assert isinstance(base, d.Around)
-    return d.Around(base.base, before=partial(d.thermometer, soft=True))
+    assert isinstance(base, parts.Around)
+    return parts.Around(base.base, before=partial(parts.thermometer, soft=True))
 
 
 def _leaky_clamp(base: nn.Module) -> Model:
     """Clamp as the defence does, with the gradient of a line."""
-    assert isinstance(base, d.Around)
+    assert isinstance(base, parts.Around)
 
     def before(x: Tensor) -> Tensor:
-        hard, line = d.ramp(x), 2 * x
+        hard, line = parts.ramp(x), 2 * x
         return hard.detach() + line - line.detach()
 
-    return d.Around(base.base, before=before)
+    return parts.Around(base.base, before=before)
 
 
 CASES: tuple[Case, ...] = (

@@ -1,4 +1,4 @@
-"""The networks that the broken-defences study trains: the ones inside the defences, and the honest ones beside them.
+"""Networks that the broken-defences study trains: those inside the defences, and the honest ones beside them.
 
 Interval bound propagation, for one of the honest ones: bounds pass a linear layer as midpoint and radius,
 
@@ -23,7 +23,7 @@ from unfooled.attacks.fgsm import fgsm
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
-from unfooled.studies.broken_defences.defences import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
+from unfooled.studies.broken_defences.parts import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
 from unfooled.training import Madry, Standard, Trades
 
 Arch = Callable[..., nn.Module]
@@ -32,12 +32,16 @@ Arch = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Fgsm:
-    """Adversarial training on one full step from x itself: cheap, and apt to fit the step instead of the threat."""
+    """Adversarial training on one full step from x itself: cheap, and apt to fit the step instead of the threat.
+
+    Args:
+        threat: Threat of the step.
+    """
 
     threat: Linf
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         return F.cross_entropy(model(fgsm(model, x, y, self.threat)), y)
 
 
@@ -46,12 +50,15 @@ class Distilled:
     """Cross-entropy to a teacher's probabilities.
 
     With the student used as 100 f, this is distillation at temperature 100: softmax(100 f / 100) is what is fitted.
+
+    Args:
+        teacher: Trained network.
     """
 
     teacher: nn.Module = field(repr=False)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         with torch.no_grad():
             soft = self.teacher(x).softmax(1)
         return F.cross_entropy(model(x), soft)
@@ -59,6 +66,11 @@ class Distilled:
 
 def bounds(net: nn.Sequential, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Propagate an interval through a sequence of layers.
+
+    Args:
+        net: Layers.
+        low: Lower bounds of the inputs, (B, *D).
+        high: Upper bounds of the inputs, (B, *D).
 
     Returns:
         Bounds of the outputs: no input between low and high leaves them.
@@ -90,7 +102,7 @@ class Ibp:
     """Half the loss on clean samples, half on the worst case that interval bounds allow.
 
     Args:
-        eps: of the intervals, in Linf.
+        eps: Radius of the intervals in Linf.
 
     References:
         Gowal et al. 2018, arXiv:1810.12715. Differs: neither eps nor the weight of the worst case is ramped up.
@@ -99,7 +111,7 @@ class Ibp:
     eps: float
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         assert isinstance(model, nn.Sequential)
         low, high = bounds(model, (x - self.eps).clamp(0, 1), (x + self.eps).clamp(0, 1))
         own = F.one_hot(y, low.shape[1]).bool()
@@ -109,14 +121,14 @@ class Ibp:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is built and trained.
+    """Architecture and training of a network.
 
     Args:
         build: `(arch, input_shape, classes) -> module`.
-        loss: `(eps of the threat, trained networks so far) -> loss`.
-        classes: use the first so many classes only.
-        epochs: times the scale's.
-        shift: train on shifted images, too; a network without convolutions has not the room for it.
+        loss: `(eps of the threat, name -> trained network) -> training loss`.
+        classes: Number of classes, the first ones; None: all.
+        epochs: Factor of the scale's epochs.
+        shift: Train on shifted images, too; a network without convolutions has not the room for it.
     """
 
     build: Callable[[Arch, Sequence[int], int], nn.Module]
@@ -135,12 +147,12 @@ def _activation(build: Callable[[], nn.Module], arch: Arch, shape: Sequence[int]
 
 
 def _dense(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
-    """One hidden layer: bounds stay narrow, so that no ramp is needed."""
+    """Build a network of one hidden layer: bounds stay narrow, so that no ramp is needed."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, k))
 
 
 def _normalised(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
-    """With batch normalisation."""
+    """Build a network with batch normalisation."""
     c, h, w = shape
     after = 16 * (-(-h // 2)) * (-(-w // 2))
     return nn.Sequential(
@@ -166,7 +178,7 @@ RECIPES: dict[str, Recipe] = {
     "two classes": Recipe(_plain, classes=2),
     "softplus": Recipe(partial(_activation, partial(nn.Softplus, beta=5.0))),
 }
-"""Name -> recipe. A recipe may use networks that stand above it."""
+"""Name -> recipe. A loss may use networks of other recipes."""
 
 HONEST = ("pgd-at, half eps", "pgd-at", "trades, half eps", "trades", "ibp")
-"""Trained at the eps that honest networks are judged at; the FGSM network at the one of the defences."""
+"""Networks that are trained at the eps that honest networks are judged at; the FGSM network is at the defences' eps."""
