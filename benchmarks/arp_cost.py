@@ -28,7 +28,7 @@ from unfooled.data import load_dataset
 from unfooled.models import SmallCnn
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
-from unfooled.studies.attention.study import four_convolutions
+from unfooled.studies.attention.scale import four_convolutions
 from unfooled.training import Madry, arp
 
 BATCH, TARGETS = 128, {7: 1.9, 10: 1.5}

@@ -34,7 +34,7 @@ from unfooled.core.model.modes import Counted
 from unfooled.data import load_dataset
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
-from unfooled.statistics.intervals import mcnemar, share
+from unfooled.statistics import mcnemar, share
 
 RESULTS = Path(__file__).parent / "results"
 EPS, N, CHUNK = 0.3, 1000, 200

@@ -32,13 +32,15 @@ from unfooled.models.nets.resnet18 import ResNet18
 from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import weights_hash
 from unfooled.runs.records import Environment, read_record, write_record
-from unfooled.studies.attention import defence as defence
-from unfooled.studies.attention import study as study
-from unfooled.studies.attention.records import Judged
-from unfooled.studies.attention.vulnerability import Samples
-from unfooled.training import Batches, Checkpoint, Ramp, train
+from unfooled.studies.attention.judging import Judging, judge
+from unfooled.studies.attention.recipes import ARP, BASE, SHUFFLED, equal_compute
+from unfooled.studies.attention.records import Judged, Results
+from unfooled.studies.attention.samples import Samples
+from unfooled.studies.attention.training_results import comparison_table, training_claims
+from unfooled.training import Ramp
+from unfooled.training import Batches, Checkpoint, train
 
-ARMS = (defence.BASE, defence.ARP, defence.SHUFFLED)
+ARMS = (BASE, ARP, SHUFFLED)
 THREAT = Linf(8 / 255)
 DATA = "cifar10 (JPEG-recompressed) 8/255"
 NOT_RUN = [
@@ -57,11 +59,11 @@ class Size:
     inner: int
     train_n: int | None
     piece: int
-    judging: defence.Judging
+    judging: Judging
 
 
-FULL = Size(30, 64, 10, None, 200, defence.Judging(1000, NORMAL, (0.1, 1.0, 10.0), 50, 3, 50))
-SMALL = Size(1, 8, 2, 256, 1, defence.Judging(10, QUICK, (1.0,), 3, 1, 3))
+FULL = Size(30, 64, 10, None, 200, Judging(1000, NORMAL, (0.1, 1.0, 10.0), 50, 3, 50))
+SMALL = Size(1, 8, 2, 256, 1, Judging(10, QUICK, (1.0,), 3, 1, 3))
 
 
 def fitted(
@@ -69,7 +71,7 @@ def fitted(
 ) -> tuple[nn.Module, Any]:
     """Train an arm, or go on, or read it; the network in eval mode and its history."""
     x, y = data
-    arm = {a.name: a for a in defence.arms({k: defence.SIX[k] for k in ARMS}, size.inner)}[name]
+    arm = {a.name: a for a in equal_compute(ARMS, size.inner)}[name]
     batch = min(128, len(x))
     steps = round(size.epochs * len(x) / batch * arm.share)
     batches = Batches(x, y, batch, seed, flip=True, crop=4, steps=size.piece)
@@ -91,9 +93,14 @@ def fitted(
     return net.eval(), state["history"]
 
 
-def verdict_file(out: Path, name: str, seed: int, net: nn.Module, judging: defence.Judging) -> Path:
+def judging_settings(judging: Judging) -> dict[str, Any]:
+    """Return the effort of the judgement as plain values."""
+    return {**vars(judging), "effort": judging.effort.name}
+
+
+def verdict_file(out: Path, name: str, seed: int, net: nn.Module, judging: Judging) -> Path:
     """Where a network's verdict is kept; other weights and other judging have another name."""
-    settings = json.dumps([judging.told(), str(THREAT), weights_hash(net)], sort_keys=True)
+    settings = json.dumps([judging_settings(judging), str(THREAT), weights_hash(net)], sort_keys=True)
     return out / f"{name.replace(' ', '_')}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
 
 
@@ -114,7 +121,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     size = SMALL if options.small else FULL
-    judging = defence.Judging(**{**vars(size.judging), **({"n": options.judge} if options.judge else {})})
+    judging = Judging(**{**vars(size.judging), **({"n": options.judge} if options.judge else {})})
     size = Size(
         **{**vars(size), "judging": judging, **{k: v for k in ("epochs", "piece") if (v := getattr(options, k))}}
     )
@@ -131,7 +138,7 @@ def main() -> None:
         if path.exists():
             row = read_record(path, Judged)
         else:
-            row, _ = defence.judge(net, samples, THREAT, size.judging, data=DATA, arm=name, seed=options.seed)
+            row, _ = judge(net, samples, THREAT, size.judging, data=DATA, arm=name, seed=options.seed)
             write_record(path, row)
         rows.append(row)
         networks.append(
@@ -141,15 +148,15 @@ def main() -> None:
                 "seconds of judging": row.seconds, "seconds of this start": round(time.perf_counter() - started, 1),
             }
         )  # fmt: skip
-    all_ = study.Found([], [], rows, [])
+    results = Results(judged=rows)
     record = {
         "benchmark": "cifar10_arp", "label": "small: figures mean nothing" if options.small else "full",
         "data": "CIFAR-10, JPEG-recompressed (quality 75, 4:2:0): comparable with no published figure",
         "network": f"ResNet-18, width {size.width}", "threat": str(THREAT), "inner steps": size.inner,
-        "judging": size.judging.told(),
+        "judging": judging_settings(size.judging),
         "epochs of PGD-AT + ARP": size.epochs, "seed": options.seed, "networks": networks,
-        "rows": study.comparison_table(all_, DATA),
-        "claims": [c.model_dump() for c in study.training_claims(all_, DATA)], "not run": NOT_RUN,
+        "rows": comparison_table(results, DATA),
+        "claims": [c.model_dump() for c in training_claims(results, DATA)], "not run": NOT_RUN,
         "environment": Environment.here(device).model_dump(),
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
     }  # fmt: skip

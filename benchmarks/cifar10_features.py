@@ -28,13 +28,12 @@ import torch
 from unfooled.core.threats import L2
 from unfooled.report.study_page import render_study
 from unfooled.runs.files import write_whole
-from unfooled.studies.robust_features.sets import Scale, Task
-from unfooled.studies.robust_features.study import study
+from unfooled.studies.robust_features import FeatureScale, FeatureTask, run_robust_features
 
 EPOCH = 49_000 // 128
-FULL = Scale(
+FULL = FeatureScale(
     (
-        Task(
+        FeatureTask(
             "cifar10", L2(0.5), (L2(0.5),), 30 * EPOCH, 30 * EPOCH, 30 * EPOCH, batch=128, arch="resnet18",
             options={"width": 64}, fresh_options={"width": 64}, flip=True, crop=4, ramp=0.2,
             optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True),
@@ -43,7 +42,7 @@ FULL = Scale(
     rebuilt=49_000, held=1000, robust_n=1000, gradients=200, piece=200, shard=2000,
 )  # fmt: skip
 NARROW = {"width": 8}
-SMALL = Scale(
+SMALL = FeatureScale(
     (replace(FULL.tasks[0], natural=8, hardened=4, fresh=8, batch=32, options=NARROW, fresh_options=NARROW, steps=2),),
     rebuilt=96, held=32, robust_n=10, effort="quick", gradients=4, moving=4, piece=4, shard=48, train_n=160, test_n=200,
 )  # fmt: skip
@@ -99,9 +98,9 @@ def main() -> None:
     given = {"piece": options.piece, "shard": options.shard, "robust_n": options.judge}
     size = replace(size, **{name: value for name, value in given.items() if value})
     told = Told()
-    found = study(
-        "small" if options.small else "full", out=options.out, seeds=options.seeds, size=size, device=options.device,
-        progress=told, command=shlex.join(["python", *sys.argv]),
+    found = run_robust_features(
+        size, out=options.out, seeds=options.seeds, device=options.device, progress=told,
+        command=shlex.join(["python", *sys.argv]),
     )  # fmt: skip
     page = render_study(options.out)
     task = size.tasks[0]

@@ -23,9 +23,11 @@ import torch
 
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment
-from unfooled.studies.common.figures import claim, over_seeds
-from unfooled.studies.mnist_features.networks import SCALES, Bench
-from unfooled.studies.mnist_features.study import FIVE, TABLE_1, WITHIN
+from unfooled.statistics import Interval, over_seeds
+from unfooled.studies.common.claims import claim
+from unfooled.studies.mnist_features.bench import MnistBench
+from unfooled.studies.mnist_features.claims import TABLE_1, WITHIN
+from unfooled.studies.mnist_features.scale import FIVE, SCALES
 
 
 def over(values: list[float], published: float) -> dict[str, Any]:
@@ -33,9 +35,9 @@ def over(values: list[float], published: float) -> dict[str, Any]:
     mean = statistics.fmean(values)
     row: dict[str, Any] = {"by seed": values, "mean": round(mean, 4), "published": published}
     if len(values) > 2:
-        figures = over_seeds(values, (mean, mean, mean, len(values)))
-        verdict = claim("", "", figures, published - WITHIN).verdict
-        row |= {"low": round(figures[1], 4), "high": round(figures[2], 4), "within 3 points or better": verdict}
+        interval = over_seeds(values, Interval(mean, mean, mean, len(values)))
+        verdict = claim("", "", interval, published - WITHIN).verdict
+        row |= {"low": round(interval.low, 4), "high": round(interval.high, 4), "within 3 points or better": verdict}
     return row
 
 
@@ -55,8 +57,8 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in options.network}
     for name in options.network:
         for seed in options.seeds:
-            bench = Bench(SCALES["medium"], options.out / f"seed-{seed}", device=options.device, seed=seed)
-            right = bench.right(bench.encoder(name)).double().mean(0)
+            bench = MnistBench(SCALES["medium"], options.out / f"seed-{seed}", device=options.device, seed=seed)
+            right = bench.right(bench.network(name)).double().mean(0)
             found[name].append([round(float(value), 4) for value in right])
             seconds[name].append(round(bench.seconds[name], 1))
             print(name, f"seed {seed}:", *found[name][-1], f"({seconds[name][-1]:.0f} s)", flush=True)

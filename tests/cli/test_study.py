@@ -19,10 +19,12 @@ from unfooled.cli import app as cli
 from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
-from unfooled.studies.attention import study as attention
+from unfooled.studies import broken_defences as suite
+from unfooled.studies.attention import scale as attention
+from unfooled.studies.attention.analysis import AnalysisEffort
 from unfooled.studies.attention.records import Analysed
-from unfooled.studies.attention.vulnerability import Effort
-from unfooled.studies.broken_defences import study as suite
+from unfooled.studies.broken_defences.cases import CASES, Case
+from unfooled.studies.broken_defences.scale import SCALES
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -40,18 +42,18 @@ def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cases of tiny networks, and a judge that takes no time."""
-    few = [case for case in suite.CASES if case.number in (4, 39)]
-    scale = replace(suite.SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
-    monkeypatch.setitem(suite.SCALES, "small", scale)
+    few = [case for case in CASES if case.number in (4, 39)]
+    scale = replace(SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
+    monkeypatch.setitem(SCALES, "small", scale)
 
-    def judge(case: suite.Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Row:
-        return suite.Row(
+    def judge(case: Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Judgement:
+        return suite.Judgement(
             seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=0.0,
             verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
         )  # fmt: skip
 
-    monkeypatch.setattr(suite, "audited", judge)
-    monkeypatch.setattr(suite, "study", partial(suite.study, cases=few))
+    monkeypatch.setattr("unfooled.studies.broken_defences.study.audited", judge)
+    monkeypatch.setattr(suite, "run_broken_defences", partial(suite.run_broken_defences, cases=few))
 
 
 def test_list_says_what_there_is(tmp_path: Path) -> None:
@@ -105,7 +107,8 @@ def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: py
     def says(*_: Any, device: str, **__: Any) -> None:
         raise BadInput(f"on {device}")
 
-    monkeypatch.setattr(f"unfooled.studies.{name.replace('-', '_')}.study", says)
+    package = name.replace("-", "_")
+    monkeypatch.setattr(f"unfooled.studies.{package}.run_{package}", says)
     assert "on meta" in run(tmp_path, "study", name, "--device", "meta", code=2)[1]
     assert "on cpu" in run(tmp_path, "study", name, "--device", "cpu", code=2)[1]
 
@@ -146,7 +149,7 @@ def test_attention_of_a_network_and_photos_of_ones_own(tmp_path: Path, monkeypat
     """Images of many sizes, boxes for some of them, another order of classes, weights that need an architecture."""
     from PIL import Image
 
-    scale = replace(attention.SCALES["small"], radii=(), analysis=Effort(n=40, budget=100, steps=2))
+    scale = replace(attention.SCALES["small"], radii=(), analysis=AnalysisEffort(n=40, budget=100, steps=2))
     monkeypatch.setitem(attention.SCALES, "small", scale)
     draw, rows = np.random.default_rng(0), ["file,left,top,width,height"]
     for k in range(12):

@@ -16,8 +16,12 @@ from unfooled.core.losses import margin
 from unfooled.evaluation.audit.records import Summary
 from unfooled.models import SmallCnn
 from unfooled.studies.broken_defences import defences as d
+from unfooled.studies.broken_defences import parts
+from unfooled.studies.broken_defences.bench import DefenceBench
+from unfooled.studies.broken_defences.cases import CASES, Case
+from unfooled.studies.broken_defences.judging import audited, passes_suite
 from unfooled.studies.broken_defences.networks import Ibp, bounds
-from unfooled.studies.broken_defences.study import CASES, SCALES, Bench, Case, audited, passes_suite
+from unfooled.studies.broken_defences.scale import SCALES
 
 TINY = replace(SCALES["small"], n=40, epochs=5, arch=partial(SmallCnn, width=8))
 BY_NAME = {case.name: case for case in CASES}
@@ -26,8 +30,8 @@ EVERY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 
 
 @pytest.fixture(scope="session")
-def bench() -> Bench:
-    return Bench(TINY, seed=0)
+def bench() -> DefenceBench:
+    return DefenceBench(TINY)
 
 
 def test_the_suite_is_whole() -> None:
@@ -41,7 +45,7 @@ def test_the_suite_is_whole() -> None:
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.key)
-def test_it_predicts_as_its_network_does_and_has_no_robustness(case: Case, bench: Bench) -> None:
+def test_it_predicts_as_its_network_does_and_has_no_robustness(case: Case, bench: DefenceBench) -> None:
     model, x, y, _ = bench.subject(case)
     net = bench.network(case.network)
     check_mode(model)
@@ -72,7 +76,7 @@ NONE = ["thermometer code", "detached", "numpy hop", "labels only", "purifier", 
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_the_gradient_is_zero(name: str, bench: Bench) -> None:
+def test_the_gradient_is_zero(name: str, bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME[name])
     found = gradient(model, x)
     assert found is not None
@@ -80,12 +84,12 @@ def test_the_gradient_is_zero(name: str, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", NONE)
-def test_there_is_no_gradient(name: str, bench: Bench) -> None:
+def test_there_is_no_gradient(name: str, bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME[name])
     assert gradient(model, x) is None
 
 
-def test_false_gradients(bench: Bench) -> None:
+def test_false_gradients(bench: DefenceBench) -> None:
     net, x = bench.network("standard"), bench.test[0][:8]
     true = gradient(net, x)
     assert true is not None
@@ -99,7 +103,7 @@ def test_false_gradients(bench: Bench) -> None:
     assert abs(float(torch.corrcoef(torch.stack([noise.flatten(), true.flatten()]))[0, 1])) < 0.3
 
 
-def test_what_is_random_and_what_only_seems_so(bench: Bench) -> None:
+def test_what_is_random_and_what_only_seems_so(bench: DefenceBench) -> None:
     x = bench.test[0][:8]
     for case in BROKEN:
         model = case.make(bench.network(case.network))
@@ -111,7 +115,7 @@ def test_what_is_random_and_what_only_seems_so(bench: Bench) -> None:
         assert float((noisy(x) - noisy((x + 1e-6).clamp(0, 1))).abs().max()) > 0.05
 
 
-def test_saturation_is_total(bench: Bench) -> None:
+def test_saturation_is_total(bench: DefenceBench) -> None:
     net, (x, y) = bench.network("standard"), bench.test
     x, y = x[:40], y[:40]
     right = net(x).argmax(1) == y
@@ -126,20 +130,20 @@ def test_saturation_is_total(bench: Bench) -> None:
 
 def test_dct_of_whole_steps_is_kept() -> None:
     flat = torch.full((2, 1, 8, 8), 0.5)
-    torch.testing.assert_close(d.dct(flat, 0.2), flat)
+    torch.testing.assert_close(parts.dct(flat, 0.2), flat)
     x = points(3, (1, 8, 8))
-    torch.testing.assert_close(d.dct(x, 1e-6), x, rtol=0, atol=1e-5)
-    assert float((d.dct(x, 0.2) - x).abs().max()) > 0.01
+    torch.testing.assert_close(parts.dct(x, 1e-6), x, rtol=0, atol=1e-5)
+    assert float((parts.dct(x, 0.2) - x).abs().max()) > 0.01
 
 
 def test_thermometer_counts() -> None:
     x = torch.tensor([[[[0.0, 0.07, 0.5, 1.0]]]])
-    assert d.thermometer(x).sum(1).tolist() == [[[0.0, 1.0, 4.0, 8.0]]]
-    soft = d.thermometer(x, soft=True)
-    assert float((soft - d.thermometer(x)).abs().max()) <= 0.5
+    assert parts.thermometer(x).sum(1).tolist() == [[[0.0, 1.0, 4.0, 8.0]]]
+    soft = parts.thermometer(x, soft=True)
+    assert float((soft - parts.thermometer(x)).abs().max()) <= 0.5
 
 
-def test_the_detector_remembers(bench: Bench) -> None:
+def test_the_detector_remembers(bench: DefenceBench) -> None:
     case = BY_NAME["query detector"]
     model, x, _, _ = bench.subject(case)
     before = model(x[:1])
@@ -150,7 +154,7 @@ def test_the_detector_remembers(bench: Bench) -> None:
     assert torch.equal(bench.subject(case)[0](x[:1]), before)  # a fresh one has no memory
 
 
-def test_what_cannot_be_judged(bench: Bench) -> None:
+def test_what_cannot_be_judged(bench: DefenceBench) -> None:
     model, x, _, _ = bench.subject(BY_NAME["nan off grid"])
     assert bool(torch.isfinite(model(x)).all())
     assert bool(torch.isnan(model((x + 0.01).clamp(0, 1))).any(1).all())
@@ -189,7 +193,7 @@ judged = pytest.mark.skipif("trusted" not in Summary.model_fields, reason="audit
 @judged
 @pytest.mark.slow
 @EVERY
-def test_the_audit_is_right_about_it(case: Case, bench: Bench) -> None:
+def test_the_audit_is_right_about_it(case: Case, bench: DefenceBench) -> None:
     model, x, y, threat = bench.subject(case)
     with torch.random.fork_rng():
         torch.manual_seed(0)

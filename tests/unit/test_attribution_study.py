@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,25 +20,34 @@ from unfooled.core.errors import BadInput
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.runs.units import read_unit
-from unfooled.statistics import intervals
-from unfooled.studies.attribution_robustness import study as study
-from unfooled.studies.attribution_robustness.figures import average
-from unfooled.studies.attribution_robustness.networks import SCALES, Arm, Bench, Scale, Task, two_convolutions
-from unfooled.studies.attribution_robustness.records import Network, Pool, Scores
+from unfooled.statistics import mean_of, over_images
+from unfooled.statistics.intervals import Interval, share
+from unfooled.studies.attribution_robustness import (
+    AttributionScale,
+    MapTask,
+    claims,
+    looks,
+    run_attribution_robustness,
+    units,
+)
+from unfooled.studies.attribution_robustness.records import HOW, Network, Pool, Scores
+from unfooled.studies.attribution_robustness.scale import SCALES, two_convolutions
+from unfooled.studies.common.arms import Arm, ArmBench, Task
 from unfooled.studies.common.records import StudySummary, array, listed
 from unfooled.training import Madry, Standard
 
-TASK = Task("digits", 0.15, (6,), (1,), 10, batch=32, lr=5e-3, arch=partial(two_convolutions, width=4, hidden=16))
+TASK = Task("digits", 0.15, 10, partial(two_convolutions, width=4, hidden=16), batch=32, lr=5e-3)
+MAPS = MapTask(TASK, (6,), (1,))
 ARMS = (
     Arm("natural", lambda threat: Standard()),
     Arm("PGD", lambda threat: Madry(threat, steps=2), ramp=0.4),
     Arm("on from PGD", lambda threat: Standard(), share=0.5, start="PGD", once=True),
 )
-TINY = Scale(
-    (TASK,), ARMS, (("saliency", 0.5, 3, 0), ("saliency", 1.0, 5, 4), ("integrated gradients", 1.0, 2, 0)),
+TINY = AttributionScale(
+    (MAPS,), ARMS, (("saliency", 0.5, 3, 0), ("saliency", 1.0, 5, 4), ("integrated gradients", 1.0, 2, 0)),
     300, 200, 20, attack_steps=2,
 )  # fmt: skip
-SCORES = list(study.scores_of(TASK))
+SCORES = list(looks.scores_of(MAPS))
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int) -> torch.Tensor:
         return pgd(model, x, y, threat, steps=2, generator=torch.Generator().manual_seed(seed))
 
-    monkeypatch.setattr(study, "cascade", few)
+    monkeypatch.setattr(units, "cascade", few)
 
 
 def made(arm: str, how: dict[str, float], *, seed: int = 0, n: int = 40, noise: float = 0.01) -> Scores:
@@ -60,33 +70,37 @@ def made(arm: str, how: dict[str, float], *, seed: int = 0, n: int = 40, noise: 
     none: list[float | None] = [0.0] * n
     return Scores(
         data="digits", arm=arm, seed=seed, look="saliency", eps=0.15, n_random=9, indices=list(range(n)),
-        status={h: ["attacked"] * n for h in study.HOW}, values=values, zero_share=none, output_change=none, forwards=1,
+        status={h: ["attacked"] * n for h in HOW}, values=values, zero_share=none, output_change=none, forwards=1,
         backwards=1, explanations=1, attack_seconds=1, seconds=1,
     )  # fmt: skip
 
 
 def network(arm: str, clean: float, seed: int = 0) -> Network:
     right = torch.arange(1000) < 1000 * clean
-    share = intervals.share(right)
-    return Network(data="digits", arm=arm, seed=seed, clean=share, robust=share, correct="1", loss="", seconds=1.0)
+    clean_share = share(right)
+    return Network(
+        data="digits", arm=arm, seed=seed, clean=clean_share, robust=clean_share, correct="1", loss="", seconds=1.0
+    )
 
 
 def pool(**arms: dict[str, float]) -> Pool:
     rows = {(arm.replace("_", " "), 0): made(arm.replace("_", " "), how) for arm, how in arms.items()}
-    return Pool(TASK, "saliency", rows)
+    return Pool(MAPS, "saliency", rows)
 
 
 def test_the_claims_of_noise_follow_the_figures() -> None:
-    strong = study.claims_of_noise(pool(natural={"attack": 0.2, "best of N": 0.5, "random": 0.4}))
+    strong = claims.claims_of_noise(pool(natural={"attack": 0.2, "best of N": 0.5, "random": 0.4}))
     assert strong[0].verdict == "holds"
     assert strong[0].value == pytest.approx(0.6 / 0.8, abs=0.02)
     assert [one.verdict for one in strong[-3:]] == ["holds"] * 3
     assert strong[-1].value == pytest.approx(0.3, abs=0.02)
     # Every score says the same here, so nothing mends anything.
     assert all(one.value == pytest.approx(0, abs=0.05) and one.verdict != "fails" for one in strong[1:-3])
-    weak = study.claims_of_noise(pool(natural={"attack": 0.2, "best of N": 0.1, "random": 0.9}))
+    weak = claims.claims_of_noise(pool(natural={"attack": 0.2, "best of N": 0.1, "random": 0.9}))
     assert [one.verdict for one in (weak[0], *weak[-3:])] == ["fails"] * 4
-    assert study.claims_of_noise(pool(other={"attack": 0.2, "best of N": 0.1, "random": 0.9}))[0].verdict == "undecided"
+    assert (
+        claims.claims_of_noise(pool(other={"attack": 0.2, "best of N": 0.1, "random": 0.9}))[0].verdict == "undecided"
+    )
 
 
 def test_locality_mends_what_only_top_k_sees() -> None:
@@ -94,7 +108,7 @@ def test_locality_mends_what_only_top_k_sees() -> None:
     for score in SCORES:
         if score.startswith("LENS") and not score.startswith("LENS-"):
             one.values["random"][score] = [0.9] * 40
-    found = study.claims_of_noise(Pool(TASK, "saliency", {("natural", 0): one}))
+    found = claims.claims_of_noise(Pool(MAPS, "saliency", {("natural", 0): one}))
     says = {c.claim.partition(": ")[2]: c.verdict for c in found}
     assert [v for k, v in says.items() if k.startswith("locality")] == ["holds", "holds"]
     assert [v for k, v in says.items() if k.startswith("diversity")] != ["holds"]
@@ -109,12 +123,16 @@ def test_a_gain_counts_only_where_accuracy_is_kept(level: float, clean: float, v
     how = {"best of N": 0.7, "random": 0.8}
     networks = [network("natural", 0.99), network("hardened", clean)]
     plain = {"attack": 0.2, **how}
-    found = study.claims_of_training(pool(natural=plain, hardened={"attack": level, **how}), networks)
+    found = claims.claims_of_training(pool(natural=plain, hardened={"attack": level, **how}), networks)
     assert [c.verdict for c in found] == verdicts
     assert found[0].value == pytest.approx(level - 0.2, abs=0.01)
     # What chance finds counts where the attack found less: a failed attack is no gain.
-    beaten = study.claims_of_training(pool(natural=plain, hardened={"attack": 0.9, "best of N": level}), networks)
+    beaten = claims.claims_of_training(pool(natural=plain, hardened={"attack": 0.9, "best of N": level}), networks)
     assert [c.verdict for c in beaten] == verdicts
+
+
+def average(values: np.ndarray, images: np.ndarray) -> Interval:
+    return over_images(mean_of("value"), {"id": images, "value": values})
 
 
 def test_an_image_on_several_seeds_is_one_image() -> None:
@@ -128,22 +146,22 @@ def test_an_image_on_several_seeds_is_one_image() -> None:
 
 
 def test_chance_never_loses_to_one_of_its_own_points(tmp_path: Path) -> None:
-    bench = Bench(TASK, ARMS, 0, train_n=300, folder=tmp_path)
-    size = replace(TINY, attack_steps=3)
-    row = study.measure(bench.network("natural"), bench, torch.arange(60), study.LOOKS_AT["saliency"], 0.03, size, "a")
-    for leader in study.leaders(TASK):
+    bench = ArmBench(TASK, ARMS, 0, train_n=300, folder=tmp_path)
+    size, look = replace(TINY, attack_steps=3), looks.LOOKS_AT["saliency"]
+    row = units.measure_scores(bench, MAPS, size, torch.arange(100), ("natural", look, 0.2, 60))
+    for leader in looks.leaders(MAPS):
         best, one = array(row.values["best of N"][leader]), array(row.values["random"][leader])
         both = np.isfinite(best) & np.isfinite(one)
         assert both.sum() > 5
         assert bool((best[both] <= one[both] + 1e-4).all())
-    assert {study._kind(s) for s in SCORES} == {study._kind(s) for s in study.leaders(TASK)}
+    assert {looks.kind_of(s) for s in SCORES} == {looks.kind_of(s) for s in looks.leaders(MAPS)}
 
 
 def test_what_is_undefined_counts_nowhere() -> None:
     one = made("natural", {"attack": 0.2, "best of N": 0.5, "random": 0.4})
-    for how in study.HOW:
+    for how in HOW:
         one.values[how]["top-6"][:39] = [None] * 39
-    found = study.claims_of_noise(Pool(TASK, "saliency", {("natural", 0): one}))
+    found = claims.claims_of_noise(Pool(MAPS, "saliency", {("natural", 0): one}))
     assert (found[0].n, found[-1].n) == (1, 40)
     assert array([1.0, None]).tolist()[0] == 1.0
     assert listed(torch.tensor([0.1234567, torch.nan])) == [0.12346, None]
@@ -151,10 +169,10 @@ def test_what_is_undefined_counts_nowhere() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+    first = run_attribution_robustness(TINY, out=tmp_path, command="unfooled study")
     assert read_record(tmp_path / "summary.json", StudySummary) == first
     assert [row["network"] for row in first.tables["Networks"]] == ["natural", "PGD", "on from PGD"]
-    for how in study.HOW:
+    for how in HOW:
         table = first.tables[f"digits, saliency, eps 0.15: {how}"]
         assert all(row["attacked"] + row["failed"] + row["undefined"] == 5 for row in table)
         assert {"top-6", "LENS 1@6", "LENS 1@6, corrected", "LENS 1@6-div, corrected", "tau"} <= set(table[0])
@@ -166,20 +184,20 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         raise AssertionError("done twice")
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "explanation_robustness", never)
-        patch.setattr(study, "cascade", never)
-        again = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+        patch.setattr(units, "explanation_robustness", never)
+        patch.setattr(units, "cascade", never)
+        again = run_attribution_robustness(TINY, out=tmp_path, command="unfooled study")
     assert again.tables == first.tables
-    more = study.study("tiny", out=tmp_path, seeds=(0, 1), size=TINY)
+    more = run_attribution_robustness(TINY, out=tmp_path, seeds=(0, 1))
     assert all(p.read_bytes() == was for p, was in kept.items())  # another seed changes nothing of the first
     assert [(r["network"], r["seed"]) for r in more.tables["Networks"]][3:] == [("natural", 1), ("PGD", 1)]
     with pytest.raises(BadInput, match="holds another run"):
-        study.study("tiny", out=tmp_path, size=replace(TINY, attack_steps=3))
+        run_attribution_robustness(replace(TINY, attack_steps=3), out=tmp_path)
 
 
 @pytest.mark.usefixtures("quick")
 def test_all_networks_of_a_seed_see_the_same_images(tmp_path: Path) -> None:
-    study.study("tiny", out=tmp_path, seeds=(1,), size=TINY)
+    run_attribution_robustness(TINY, out=tmp_path, seeds=(1,))
     rows = [read_unit(p, Scores) for p in (tmp_path / "units").rglob("*saliency-1.json")]
     assert len(rows) == 2
     assert rows[0].indices == rows[1].indices
@@ -189,19 +207,19 @@ def test_all_networks_of_a_seed_see_the_same_images(tmp_path: Path) -> None:
 
 def test_bad_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
-        study.study("tiny")
+        run_attribution_robustness("tiny")
     with pytest.raises(BadInput, match="no data set 'minst'; it has mnist, fashion-mnist, gtsrb"):
-        study.study("medium", data=["minst"])
+        run_attribution_robustness("medium", data=["minst"])
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
     with pytest.raises(BadInput, match="UNFOOLED_DATA"):
-        study.study("medium", data=["mnist"])
+        run_attribution_robustness("medium", data=["mnist"])
 
 
 def test_a_network_goes_on_from_another_and_resumes(tmp_path: Path) -> None:
-    bench = Bench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
+    bench = ArmBench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
     last = bench.network("on from PGD")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["PGD.pt", "on_from_PGD.pt"]
-    second = Bench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "networks").iterdir()) == ["PGD.pt", "on_from_PGD.pt"]
+    second = ArmBench(TASK, ARMS, 0, train_n=64, folder=tmp_path)
     again = second.network("on from PGD")
     assert second.seconds["on from PGD"] == pytest.approx(bench.seconds["on from PGD"])
     assert second.seconds["on from PGD"] > 0
@@ -210,10 +228,10 @@ def test_a_network_goes_on_from_another_and_resumes(tmp_path: Path) -> None:
     assert not last.training
 
 
-def test_every_scale_can_be_told_and_has_what_the_issue_names() -> None:
+def test_every_scale_can_be_written_down_and_has_what_is_promised() -> None:
     for size in SCALES.values():
-        told = size.told()
-        assert {arm["name"] for arm in told["arms"]} >= {"natural", "PGD", "IG-NORM", "IG-SUM-NORM", "IGR"}
+        json.dumps([size.settings(), *(arm.settings(size.tasks[0].threat) for arm in size.arms)])
+        assert {arm.name for arm in size.arms} >= {"natural", "PGD", "IG-NORM", "IG-SUM-NORM", "IGR"}
         assert all(arm.start in (None, *(a.name for a in size.arms)) for arm in size.arms)
     assert [t.source for t in SCALES["full"].tasks] == ["mnist", "fashion-mnist", "gtsrb"]
     assert [t.eps for t in SCALES["full"].tasks] == [0.3, 0.1, 8 / 255]

@@ -41,9 +41,9 @@ def test_a_verdict_is_found_again_by_its_settings_and_weights(tmp_path: Path, mo
     history = [{"seconds": 0.0, "notes": {}}]
     monkeypatch.setattr(bench, "fitted", lambda *_: (net, history))
     monkeypatch.setattr(bench, "load_dataset", lambda _, split, n: load_dataset("digits", split, n))
-    monkeypatch.setattr(bench.defence, "judge", judge)
-    monkeypatch.setattr(bench.study, "comparison_table", lambda found, _: [{"n": row.n} for row in found.judged])
-    monkeypatch.setattr(bench.study, "training_claims", lambda *_: [])
+    monkeypatch.setattr(bench, "judge", judge)
+    monkeypatch.setattr(bench, "comparison_table", lambda found, _: [{"n": row.n} for row in found.judged])
+    monkeypatch.setattr(bench, "training_claims", lambda *_: [])
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace())  # the script sets what is global
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
 
@@ -69,4 +69,4 @@ def test_another_judge_of_features_is_other_work(monkeypatch: pytest.MonkeyPatch
     """The study keeps its settings with its folder, and refuses a folder with other ones."""
     bench = script("cifar10_features", monkeypatch)
     for more in ({"robust_n": 11}, {"effort": "normal"}, {"gradients": 5}):
-        assert replace(bench.SMALL, **more).told() != bench.SMALL.told()
+        assert replace(bench.SMALL, **more).settings() != bench.SMALL.settings()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
 from unfooled.data import box_masks, load_boxed, load_cub, load_dataset, load_digits_canvas, load_shapes
-from unfooled.studies.attention.study import known_samples
+from unfooled.studies.attention.samples import known_samples
 
 
 def test_masks_of_boxes_are_shares_of_pixels() -> None:

@@ -21,37 +21,28 @@ from unfooled.core.threats import Linf
 from unfooled.features import groups
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
-from unfooled.statistics import intervals
-from unfooled.studies.common import radii
-from unfooled.studies.common.features_records import (
-    Aligned,
-    Alignments,
-    Attacked,
-    Left,
-    Measured,
-    Results,
-    columns,
-    packed,
-    unpacked,
-)
-from unfooled.studies.common.figures import claim, mean
+from unfooled.statistics.bootstrap import discrete_mean
+from unfooled.statistics.intervals import Interval, share
+from unfooled.studies.common import feature_units
+from unfooled.studies.common.claims import claim, lowest
+from unfooled.studies.common.feature_records import Aligned, Attacked, Measured, columns, packed, unpacked
+from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
 from unfooled.studies.common.fitting import Updates
 from unfooled.studies.common.records import Claim, StudySummary
-from unfooled.studies.mnist_features import study as study
-from unfooled.studies.mnist_features.networks import (
-    AS_TABLED,
-    SCALES,
-    Bench,
-    DecayedAdam,
-    Ordered,
-    Recipe,
-    Retraining,
-    Scale,
+from unfooled.studies.mnist_features import MnistScale, run_mnist_features, units
+from unfooled.studies.mnist_features.bench import DecayedAdam, MnistBench, Ordered
+from unfooled.studies.mnist_features.claims import (
+    TABLE_1,
+    TABLE_2,
+    claims_of_attacks,
+    claims_of_sets,
+    claims_of_training,
 )
+from unfooled.studies.mnist_features.scale import AS_TABLED, SCALES, Recipe, Retraining
 from unfooled.training import Batches, Standard, train
 from unfooled.training.checkpoint import Checkpoint
 
-TINY = Scale(
+TINY = MnistScale(
     "digits",
     (
         Recipe("standard", "faithful", 32, 1e-3, 1, decay=1.0),
@@ -69,15 +60,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few(model: Any, x: torch.Tensor, y: torch.Tensor, threat: Any, *, seed: int, effort: Any) -> torch.Tensor:
         return pgd(model, x, y, threat, steps=2, generator=torch.Generator().manual_seed(seed))
 
-    monkeypatch.setattr(radii, "cascade", few)
+    monkeypatch.setattr(feature_units, "cascade", few)
 
 
 def made(name: str, levels: tuple[float, ...], *, seed: int = 0, n: int = 2000, own: float | None = None) -> Measured:
     """A network that is right on the first part of the images, the same ones for every network."""
     right = torch.stack([torch.arange(n) < round(level * n) for level in levels], 1)
-    share = None if own is None else intervals.share(torch.arange(1000) < round(1000 * own))
+    held_out = None if own is None else share(torch.arange(1000) < round(1000 * own))
     return Measured(
-        name=name, seed=seed, loss="", updates=1, samples=n, right=columns(right), n=n, own=share, seconds=1.0
+        name=name, seed=seed, loss="", updates=1, samples=n, right=columns(right), n=n, own=held_out, seconds=1.0
     )
 
 
@@ -92,53 +83,53 @@ def test_bits_come_back() -> None:
 
 def test_the_bootstrap_of_counts_is_that_of_images() -> None:
     values = np.random.default_rng(1).integers(-1, 2, 400).astype(float)
-    value, low, high, n = mean(values)
+    value, low, high, n = discrete_mean(values)
     rows = np.random.default_rng(2).integers(400, size=(4000, 400))
     want = np.quantile(values[rows].mean(1), [0.025, 0.975])
     assert value == pytest.approx(values.mean())
     assert n == 400
     assert [low, high] == pytest.approx(want.tolist(), abs=0.01)
-    assert mean(np.array([np.nan]))[3] == 0
+    assert discrete_mean(np.array([np.nan]))[3] == 0
 
 
 def test_values_that_are_all_the_same_prove_no_more_than_their_number_does() -> None:
-    value, low, high, n = mean(np.zeros(200))
+    value, low, high, n = discrete_mean(np.zeros(200))
     assert (value, n) == (0, 200)
     assert -low == high == pytest.approx(beta.ppf(0.975, 1, 200))
-    assert claim("", "", mean(np.zeros(200)), -0.02).verdict == "holds"
-    assert claim("", "", mean(np.zeros(100)), -0.02).verdict == "undecided"
-    assert claim("", "", mean(np.zeros(10_000)), 1e-9).verdict == "undecided"
-    assert mean(np.ones(20))[1:3] == pytest.approx((0.832, 1), abs=1e-3)
+    assert claim("", "", discrete_mean(np.zeros(200)), -0.02).verdict == "holds"
+    assert claim("", "", discrete_mean(np.zeros(100)), -0.02).verdict == "undecided"
+    assert claim("", "", discrete_mean(np.zeros(10_000)), 1e-9).verdict == "undecided"
+    assert discrete_mean(np.ones(20))[1:3] == pytest.approx((0.832, 1), abs=1e-3)
 
 
 @pytest.mark.parametrize(("off", "verdict"), [(0.0, "holds"), (-0.06, "fails"), (0.02, "holds"), (-0.03, "undecided")])
 def test_a_figure_holds_within_three_points_or_above(off: float, verdict: str) -> None:
     rows = [
         made(f"{name}, {arm}", tuple(min(1.0, v + off) for v in row))
-        for name, row in study.TABLE_1.items()
+        for name, row in TABLE_1.items()
         for arm in ("faithful", "converged")
     ]
-    found = study.claims_of_training(Results(rows), published=True)
+    found = claims_of_training(Accuracies(rows), published=True)
     figures = [c for c in found if "within 3 points" in c.claim]
     assert len(figures) == 10
-    tabled = [made(f"standard, {AS_TABLED}", tuple(v + off for v in study.TABLE_1["standard"]))]
-    assert [c.verdict for c in study.claims_of_training(Results(tabled), published=True)] == [verdict] * 5
+    tabled = [made(f"standard, {AS_TABLED}", tuple(v + off for v in TABLE_1["standard"]))]
+    assert [c.verdict for c in claims_of_training(Accuracies(tabled), published=True)] == [verdict] * 5
     assert {c.verdict for c in figures} == {verdict}
     (least,) = [c for c in found if "each of the ten" in c.claim]
     assert least.value == pytest.approx(off, abs=1e-3)
     # The order within the network and between the two is the published one, shifted or not.
     orders = [c for c in found if "order" in c.claim or "helps" in c.claim]
     assert [c.verdict for c in orders] == ["holds"] * 4
-    assert not any("within 3" in c.claim for c in study.claims_of_training(Results(rows), published=False))
+    assert not any("within 3" in c.claim for c in claims_of_training(Accuracies(rows), published=False))
 
 
 def test_the_pattern_is_refuted_where_it_is_reversed() -> None:
-    a, b = study.TABLE_2.values()
-    own = [made(name, row) for name, row in study.TABLE_2.items()]
-    assert [c.verdict for c in study.claims_of_sets(Results(own))] == ["holds"] * 5
+    a, b = TABLE_2.values()
+    own = [made(name, row) for name, row in TABLE_2.items()]
+    assert [c.verdict for c in claims_of_sets(Accuracies(own))] == ["holds"] * 5
     other = [made("group set", b), made("non-robust set", a)]
-    assert [c.verdict for c in study.claims_of_sets(Results(other))] == ["fails"] * 5
-    same = study.claims_of_sets(Results([made("group set", a), made("non-robust set", a)]))
+    assert [c.verdict for c in claims_of_sets(Accuracies(other))] == ["fails"] * 5
+    same = claims_of_sets(Accuracies([made("group set", a), made("non-robust set", a)]))
     assert [(c.verdict, c.value) for c in same] == [("undecided", 0.0)] * 5  # that none differs proves nothing
 
 
@@ -148,35 +139,36 @@ def test_controls_decide_what_travelled() -> None:
         made("group set", low), made("originals", high), made("untrained set", low),
         made("originals, corrupted", high), made("group set, class of the start", low, own=0.5),
     ]  # fmt: skip
-    found = [c for c in study.claims_of_sets(Results(rows)) if "controls" in c.claim]
+    found = [c for c in claims_of_sets(Accuracies(rows)) if "controls" in c.claim]
     assert [(c.verdict, round(c.value or 0, 2)) for c in found] == [
         ("fails", -0.3), ("undecided", 0.0), ("holds", 0.3), ("holds", 0.5),
     ]  # fmt: skip
     cleaned = [made("group set, cleaned", high), made("originals, cleaned", low), made("untrained set, cleaned", high)]
-    assert [(c.verdict, round(c.value or 0, 2)) for c in study.claims_of_sets(Results(cleaned))] == [
+    assert [(c.verdict, round(c.value or 0, 2)) for c in claims_of_sets(Accuracies(cleaned))] == [
         ("holds", 0.3), ("undecided", 0.0),
     ]  # fmt: skip
 
 
 def test_seeds_are_averaged_by_image() -> None:
     rows = [made("group set", (0.4,) * 5), made("group set", (0.8,) * 5, seed=1), made("originals", (0.6,) * 5)]
-    found = Results(rows)
+    found = Accuracies(rows)
     assert found.accuracy("group set")[0][0] == pytest.approx(0.6)
     assert found.gap("group set", "originals", [0, 1])[0] == pytest.approx(0)
-    assert study.lowest([(0.5, 0.1, 0.9, 3), (0.2, 0.15, 0.3, 4)]) == (0.2, 0.1, 0.3, 3)  # not the lowest one's own
-    apart = Results([made("group set", (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8))])
+    both = [Interval(0.5, 0.1, 0.9, 3), Interval(0.2, 0.15, 0.3, 4)]
+    assert lowest(both) == (0.2, 0.1, 0.3, 3)  # not the lowest one's own
+    apart = Accuracies([made("group set", (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8))])
     assert apart.accuracy("group set")[0][1] < 0.1  # three seeds, and far apart: the interval is over them
     rows = [made(name, (v,) * 5, seed=k) for k, v in enumerate((0.2, 0.5, 0.8)) for name in ("a", "b")]
-    assert Results(rows).gap("a", "b", [0])[:3] == pytest.approx((0, 0, 0), abs=0.05)  # what they share is no spread
+    assert Accuracies(rows).gap("a", "b", [0])[:3] == pytest.approx((0, 0, 0), abs=0.05)  # what they share is no spread
 
 
 def test_what_is_trained_on_rebuilt_images_begins_elsewhere_than_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfooled.studies.mnist_features.networks.fitted", lambda *_, **__: 0.0)  # nothing is trained
-    bench = Bench(TINY)
+    monkeypatch.setattr("unfooled.studies.common.bench.fit", lambda *_, **__: 0.0)  # nothing is trained
+    bench = MnistBench(TINY)
     (rule,) = [one for one in TINY.retrainings if one.name == "group set, published rule"]
     fresh = bench.retrained(replace(rule, origin="originals"), 0).state_dict()
     for name in ("group, faithful", "untrained"):
-        assert not torch.equal(fresh["fc.weight"], bench.encoder(name).state_dict()["fc.weight"])
+        assert not torch.equal(fresh["fc.weight"], bench.network(name).state_dict()["fc.weight"])
 
 
 class Threshold(nn.Module):
@@ -212,10 +204,10 @@ def test_samples_are_bisected_over_the_radii(monkeypatch: pytest.MonkeyPatch) ->
         taken.append(len(x))
         return (x + threat.eps).clamp(0, 1)
 
-    monkeypatch.setattr(radii, "cascade", step)
+    monkeypatch.setattr(feature_units, "cascade", step)
     x = torch.tensor([[0.48], [0.42], [0.36], [0.27], [0.1], [0.7]])
     threats = [Linf(eps) for eps in (0.05, 0.1, 0.15, 0.2, 0.3)]
-    kept = radii.survived(Threshold(), x, torch.zeros(6, dtype=torch.int64), threats)
+    kept = feature_units.radii_survived(Threshold(), x, torch.zeros(6, dtype=torch.int64), threats)
     assert kept.tolist() == [0, 1, 2, 4, 5, -1]
     assert sum(taken) < 5 * 5  # each radius for everybody
 
@@ -225,9 +217,9 @@ def test_what_is_left_counts_clean_mistakes_at_every_radius() -> None:
         Attacked(name=name, seed=0, norm="linf", radii=[0.1, 0.2, 0.3], survived=kept, seconds=1.0)
         for name, kept in {"group set": [-1, 0, 1, 3] * 50, "originals": [-1, 0, 0, 0] * 50}.items()
     ]
-    left = Left(rows)
+    left = Survival(rows)
     assert [left.accuracy("linf", "group set", k)[0] for k in (-1, 0, 1, 2)] == [0.75, 0.5, 0.25, 0.25]
-    claims = study.claims_of_attacks(left)
+    claims = claims_of_attacks(left)
     assert [round(c.value or 0, 2) for c in claims] == [0.25, 0.75]
     assert [c.verdict for c in claims] == ["holds", "fails"]
 
@@ -268,7 +260,7 @@ def test_the_rate_decays_with_the_updates_and_goes_on_after_a_kill(tmp_path: Pat
 
 
 def test_controls_hold_what_they_say() -> None:
-    bench = Bench(TINY)
+    bench = MnistBench(TINY)
     own, held = bench.samples(Retraining("", "originals"))
     assert (len(own[0]), len(held[0])) == (54, 6)
     assert torch.equal(torch.cat([own[0], held[0]]), bench.train[0][:60])
@@ -292,7 +284,7 @@ def test_controls_hold_what_they_say() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+    first = run_mnist_features(TINY, out=tmp_path, command="unfooled study")
     assert read_record(tmp_path / "summary.json", StudySummary) == first
     second = first.tables["Table 2: networks trained on rebuilt images"]
     names = [one.name for one in TINY.retrainings if one.sources is None]
@@ -311,44 +303,44 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
         raise AssertionError("done twice")
 
     with monkeypatch.context() as patch:
-        for name in ("survived", "_encoder", "_rebuilt", "_retrained", "_aligned"):
-            patch.setattr(study, name, never)
-        again = study.study("tiny", out=tmp_path, seeds=(0,), size=TINY, command="unfooled study")
+        for name in ("attack", "align", "measure_encoder", "measure_set", "measure_retrained"):
+            patch.setattr(units, name, never)
+        again = run_mnist_features(TINY, out=tmp_path, command="unfooled study")
     assert again.tables == first.tables
-    more = study.study("tiny", out=tmp_path, seeds=(0, 1), size=TINY)
+    more = run_mnist_features(TINY, out=tmp_path, seeds=(0, 1))
     assert all(p.read_bytes() == was for p, was in kept.items())  # another seed changes nothing of the first
     rows = {row["trained on"]: row for row in more.tables["Table 2: networks trained on rebuilt images"]}
     assert (rows["group set"]["networks"], rows["group set, shuffled labels"]["networks"]) == (2, 1)
     with pytest.raises(BadInput, match="holds another run"):
-        study.study("tiny", out=tmp_path, size=replace(TINY, updates=30))
+        run_mnist_features(replace(TINY, updates=30), out=tmp_path)
 
 
 def test_a_set_that_was_made_is_read_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Bench(TINY, tmp_path).rebuilt("untrained")
+    made = MnistBench(TINY, tmp_path).rebuilt("untrained")
     assert not (tmp_path / "sets/untrained.parts").exists()
     (tmp_path / "sets/untrained.json").unlink()  # a kill before the manifest was written
-    assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
+    assert torch.equal(MnistBench(TINY, tmp_path).rebuilt("untrained").x, made.x)
     with monkeypatch.context() as patch:
-        patch.setattr("unfooled.studies.mnist_features.networks.non_robust_set", None)
-        assert torch.equal(Bench(TINY, tmp_path).rebuilt("untrained").x, made.x)
-    other = Bench(TINY, tmp_path)
+        patch.setattr("unfooled.studies.mnist_features.bench.non_robust_set", None)
+        assert torch.equal(MnistBench(TINY, tmp_path).rebuilt("untrained").x, made.x)
+    other = MnistBench(TINY, tmp_path)
     with torch.no_grad():
-        next(other.encoder("untrained").parameters()).add_(1)
+        next(other.network("untrained").parameters()).add_(1)
     with pytest.raises(BadInput, match="was made with the encoder"):
         other.rebuilt("untrained")
 
 
 def test_bad_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
-        study.study("tiny")
+        run_mnist_features("tiny")
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
     with pytest.raises(BadInput, match="UNFOOLED_DATA"):
-        study.study("medium")
+        run_mnist_features("medium")
 
 
 def test_the_scales_are_what_the_source_and_the_issue_say() -> None:
     for size in SCALES.values():
-        assert {r.name for r in size.recipes} >= {f"{n}, {a}" for n in study.TABLE_1 for a in ("faithful", "converged")}
+        assert {r.name for r in size.recipes} >= {f"{n}, {a}" for n in TABLE_1 for a in ("faithful", "converged")}
         assert {one.origin for one in size.retrainings} == {"group", "standard", "untrained", "originals"}
     faithful = {r.network: r for r in SCALES["medium"].recipes if r.arm == "faithful"}
     standard, group = faithful["standard"], faithful["group"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from unfooled.data.formats import feature_sets as store
-from unfooled.studies.robust_features.sets import RANDOM, SCALES, Bench
+from unfooled.studies.robust_features.bench import FeatureBench
+from unfooled.studies.robust_features.scale import RANDOM, SCALES
 
 
 def test_a_set_that_a_kill_left_without_its_manifest_is_made_again(
@@ -25,11 +26,11 @@ def test_a_set_that_a_kill_left_without_its_manifest_is_made_again(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(store, "write_whole", killed)
-        Bench(size.tasks[0], size, 0, folder=tmp_path).made(RANDOM)
+        FeatureBench(size.tasks[0], size, 0, folder=tmp_path).made(RANDOM)
     assert sorted(item.suffix for item in folder.iterdir()) == [".npz", ".parts"]
     told: list[int] = []
-    bench = Bench(size.tasks[0], size, 0, folder=tmp_path, progress=lambda what, done, n: told.append(done))
+    bench = FeatureBench(size.tasks[0], size, 0, folder=tmp_path, progress=lambda what, done, n: told.append(done))
     made = bench.made(RANDOM)
     assert told == [12]  # the shards were there
     assert sorted(item.suffix for item in folder.iterdir()) == [".json", ".npz"]
-    assert torch.equal(Bench(size.tasks[0], size, 0, folder=tmp_path).made(RANDOM).x, made.x)
+    assert torch.equal(FeatureBench(size.tasks[0], size, 0, folder=tmp_path).made(RANDOM).x, made.x)

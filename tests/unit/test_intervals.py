@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 
 from unfooled.statistics import intervals
-from unfooled.statistics.intervals import mcnemar
+from unfooled.statistics.paired import mcnemar
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (7, 7), (3, 10), (918, 1000)])

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import json
+import re
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from unfooled import studies
+from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Model
@@ -23,19 +29,25 @@ from unfooled.models import SmallCnn
 from unfooled.report.study_page import cell_text, render_study, table_of
 from unfooled.runs.records import Config, Environment, read_record
 from unfooled.runs.units import Units
-from unfooled.studies.broken_defences import study as suite
-from unfooled.studies.broken_defences.networks import RECIPES, fit
-from unfooled.studies.broken_defences.study import CASES, Case, Row, claims, flagged, informed, passes_suite
+from unfooled.studies.broken_defences import DefenceScale, Judgement, run_broken_defences
+from unfooled.studies.broken_defences.bench import DefenceBench, informed
+from unfooled.studies.broken_defences.cases import CASES, Case
+from unfooled.studies.broken_defences.claims import claims
+from unfooled.studies.broken_defences.judging import flagged, passes_suite
+from unfooled.studies.broken_defences.networks import RECIPES
+from unfooled.studies.broken_defences.scale import SCALES
 from unfooled.studies.common.records import Claim, StudySummary
+from unfooled.studies.common.run import Findings, StudyRun, map_jobs, pick_data
+from unfooled.studies.common.scale import Scale, pick_scale
 
 EVIL = "</script><script>alert(1)</script><b onload=alert(2)>&amp;"
 FEW = tuple(case for case in CASES if case.number in (4, 10, 31, 39))
 
 
-def row(number: int, **changes: Any) -> Row:
+def row(number: int, **changes: Any) -> Judgement:
     case = CASES[number - 1]
     told: dict[str, Any] = {"robust": 0.0, "truth": 0.0, "verdict": "EXTENDED", "trusted": True, "findings": ["D6"]}
-    start = Row(seed=0, number=number, name=case.name, kind=case.kind, n=20, eps=0.3, passes=2000.0)
+    start = Judgement(seed=0, number=number, name=case.name, kind=case.kind, n=20, eps=0.3, passes=2000.0)
     return start.model_copy(update=told | changes)
 
 
@@ -173,11 +185,92 @@ def test_two_starts_share_the_work(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    scale = replace(suite.SCALES["small"], n=20, train_n=300, epochs=2, arch=partial(SmallCnn, width=4))
-    monkeypatch.setitem(suite.SCALES, "small", scale)
+    scale = replace(SCALES["small"], n=20, train_n=300, epochs=2, arch=partial(SmallCnn, width=4))
+    monkeypatch.setitem(SCALES, "small", scale)
 
 
-def judge(case: Case, model: Model, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> Row:
+@dataclass(frozen=True)
+class ToyScale(Scale):
+    names: tuple[str, ...]
+    n: int
+    build: Callable[..., Any]
+
+
+TOYS = {"small": ToyScale(("a/b", "c"), 3, partial(SmallCnn, width=4))}
+
+
+def run_toy(
+    scale: str | ToyScale, *, out: Path | None = None, data: list[str] | None = None, done: list[str] | None = None
+) -> StudySummary:
+    """A study as CONTRIBUTING says one is added; `done` notes what is computed."""
+
+    def measure(what: str) -> Claim:
+        if done is not None:
+            done.append(what)
+        return small(float(len(what)))
+
+    name, size = pick_scale(TOYS, scale)
+    run = StudyRun("toy", "A toy", name, (0,), out=out, command="unfooled study toy")
+    units = run.units(size.settings(), n=size.n)
+    jobs = {f"{what}, 0": what for what in pick_data(size.names, data)}
+    rows = map_jobs(units, "measured", Claim, jobs, measure)
+    table = [{"what": what, "value": row.value} for what, row in zip(jobs.values(), rows, strict=True)]
+    return run.finish(Findings({"Values": table}, rows, ["A note."], seconds=1.26))
+
+
+def test_a_study_in_the_frame_is_kept_and_found_again(tmp_path: Path) -> None:
+    done: list[str] = []
+    first = run_toy("small", out=tmp_path, done=done)
+    assert read_record(tmp_path / "summary.json", StudySummary) == first
+    assert (first.scale, first.seeds, first.seconds, first.notes) == ("small", [0], 1.3, ["A note."])
+    assert [row["value"] for row in first.tables["Values"]] == [3.0, 1.0]
+    assert sorted(p.name for p in (tmp_path / "units/measured").iterdir()) == ["a_b__0.json", "c__0.json"]
+    assert run_toy("small", out=tmp_path, done=done).tables == first.tables
+    assert done == ["a/b", "c"]
+    assert run_toy("small", out=tmp_path, data=["c"]).tables == {"Values": [{"what": "c", "value": 1.0}]}
+    with pytest.raises(BadInput, match="no data set 'd'; it has a/b, c"):
+        run_toy("small", data=["d"])
+    with pytest.raises(BadInput, match="no scale 'large'; there are small"):
+        run_toy("large")
+    with pytest.raises(BadInput, match=r"holds another run: options: names was .*, now it is .* scale"):
+        run_toy(replace(TOYS["small"], names=("c",)), out=tmp_path)
+
+
+def test_sizes_are_plain_values_and_the_same_in_every_process() -> None:
+    assert TOYS["small"].settings() == {"names": ["a/b", "c"], "n": 3, "build": "SmallCnn(width=4)"}
+    assert pick_scale(TOYS, replace(TOYS["small"], n=4))[0] == "own"
+
+
+def test_every_study_is_exported_and_in_the_catalogue() -> None:
+    functions = {name for name in studies.__all__ if name.startswith("run_")}
+    assert {catalog.resolve(path).__name__ for path, *_ in catalog.STUDIES.values()} == functions
+    for name, (path, *_) in catalog.STUDIES.items():
+        folder = f"studies.{name.replace('-', '_')}"
+        assert path == f"{folder}:run_{name.replace('-', '_')}"
+        package = importlib.import_module(f"unfooled.{folder}")
+        assert path.partition(":")[2] in package.__all__
+        assert getattr(studies, path.partition(":")[2]) is catalog.resolve(path)
+
+
+def test_no_study_imports_another_one() -> None:
+    root = Path(studies.__file__).parent
+    folders = {path.name for path in root.iterdir() if path.is_dir()} - {"common", "__pycache__"}
+    assert len(folders) == len(catalog.STUDIES)
+    for path in root.rglob("*/*.py"):
+        own = path.relative_to(root).parts[0]
+        others = folders - {own}
+        text = path.read_text(encoding="utf-8")
+        assert not set(re.findall(r"unfooled\.studies\.(\w+)", text)) & others, path
+
+
+def test_records_of_earlier_studies_are_read() -> None:
+    folder = Path(__file__).resolve().parents[2] / "benchmarks/results"
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.json"))]
+    kept = [text for text in texts if {"study", "claims", "tables"} <= set(json.loads(text))]
+    assert {StudySummary.model_validate_json(text).study for text in kept} == set(catalog.STUDIES)
+
+
+def judge(case: Case, model: Model, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> Judgement:
     """Trusts the honest alone, and says so."""
     assert (len(x), float(threat.eps)) == (20, case.eps or (0.1 if case.kind == "honest" else 0.3))
     honest = case.kind == "honest"
@@ -186,7 +279,7 @@ def judge(case: Case, model: Model, x: torch.Tensor, y: torch.Tensor, threat: Th
 
 @pytest.mark.usefixtures("tiny")
 def test_a_study_is_judged_kept_and_found_again(tmp_path: Path) -> None:
-    first = suite.study("small", out=tmp_path, judge=judge, cases=FEW, seeds=(3, 4), command="unfooled study")
+    first = run_broken_defences("small", out=tmp_path, judge=judge, cases=FEW, seeds=(3, 4), command="unfooled study")
     assert read_record(tmp_path / "summary.json", StudySummary) == first
     assert {name: len(rows) for name, rows in first.tables.items()} == {
         "Broken defences": 4, "Not to be judged": 2, "Honest networks": 2,
@@ -199,37 +292,37 @@ def test_a_study_is_judged_kept_and_found_again(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "networks/seed-3").iterdir()) == ["linear.pt", "standard.pt"]
     assert len(list((tmp_path / "units").rglob("*-zero-backward.json"))) == 2
 
-    def never(case: Case, model: Model, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> Row:
+    def never(case: Case, model: Model, x: torch.Tensor, y: torch.Tensor, threat: Threat) -> Judgement:
         raise AssertionError("judged twice")
 
-    again = suite.study("small", out=tmp_path, judge=never, cases=FEW, seeds=(3, 4), command="unfooled study")
+    again = run_broken_defences("small", out=tmp_path, judge=never, cases=FEW, seeds=(3, 4), command="unfooled study")
     assert again.model_copy(update={"created": first.created}) == first
     with pytest.raises(BadInput, match="holds another run"):
-        suite.study("small", out=tmp_path, judge=judge, cases=FEW, seeds=(3,))
+        run_broken_defences("small", out=tmp_path, judge=judge, cases=FEW, seeds=(3,))
     with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
-        suite.study("tiny")
+        run_broken_defences("tiny")
 
 
 @pytest.mark.usefixtures("tiny")
 def test_missing_data_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(BadInput, match="UNFOOLED_DATA"):
-        suite.study("medium", judge=judge, cases=FEW)
+        run_broken_defences("medium", judge=judge, cases=FEW)
 
 
 def test_networks_are_kept_and_the_same_again(tmp_path: Path) -> None:
-    g = torch.Generator().manual_seed(0)
-    data = torch.rand(96, 1, 8, 8, generator=g), torch.arange(96) % 3
-    arch, state = partial(SmallCnn, width=4), torch.get_rng_state()
-    nets = {"standard": fit("standard", data, {}, arch=arch, eps=0.1, epochs=1)}
+    x, y = np.random.default_rng(0).random((96, 8, 8), np.float32), np.arange(96) % 3
+    np.savez(tmp_path / "three.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    size = DefenceScale(str(tmp_path / "three.npz"), 9, None, partial(SmallCnn, width=4), 0.1, 0.1, 1)
+    state = torch.get_rng_state()
+    first, again = (DefenceBench(size, 1, folder=tmp_path) for _ in range(2))
     for name in RECIPES:
-        first = fit(name, data, nets, arch=arch, eps=0.1, epochs=1, seed=1, folder=tmp_path)
-        again = fit(name, data, nets, arch=arch, eps=0.1, epochs=1, seed=1, folder=tmp_path)
-        assert not first.training
+        net, same = first.network(name), again.network(name)
+        assert not net.training
         with torch.no_grad():
-            assert torch.equal(first(data[0]), again(data[0]))
-            assert first(data[0]).shape[1] == (RECIPES[name].classes or 3)
-    assert len(list(tmp_path.glob("*.pt"))) == len(RECIPES)
+            assert torch.equal(net(first.test[0]), same(first.test[0]))
+            assert net(first.test[0]).shape[1] == (RECIPES[name].classes or 3)
+    assert len(list((tmp_path / "networks/seed-1").glob("*.pt"))) == len(RECIPES)
     assert torch.equal(torch.get_rng_state(), state)
 
 

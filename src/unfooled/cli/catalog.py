@@ -73,7 +73,7 @@ FEATURES = {
 }
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "broken-defences": (
-        "studies.broken_defences.study:study",
+        "studies.broken_defences:run_broken_defences",
         "Thirty-two broken defences and nine honest networks: does an audit tell them apart?",
         {
             "small": "digits, 100 images a case; some 5 minutes on 2 cores",
@@ -82,7 +82,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "attribution-robustness": (
-        "studies.attribution_robustness.study:study",
+        "studies.attribution_robustness:run_attribution_robustness",
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
@@ -91,7 +91,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "mnist-features": (
-        "studies.mnist_features.study:study",
+        "studies.mnist_features:run_mnist_features",
         "Are robust features a data set? Networks trained on what others see of MNIST, with controls and under attack",
         {
             "small": "digits, 1,000 images rebuilt; some 3 minutes on 2 cores",
@@ -100,7 +100,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "robust-features": (
-        "studies.robust_features.study:study",
+        "studies.robust_features:run_robust_features",
         "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
         {
             "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
@@ -109,7 +109,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "attention": (
-        "studies.attention.study:study",
+        "studies.attention:run_attention",
         "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",
         {
             "small": "rendered shapes; some 3 minutes on 2 cores; --model: a minute or two",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from unfooled.studies.common.records import StudySummary
 
 SCALES = ("small", "medium", "full")
+OWN_NETWORK = "studies.attention:OwnNetwork"
+"""The value that the options under Inputs make, for studies that take one."""
 
 
 def study(
@@ -69,12 +71,16 @@ def study(
 
     folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
     given = {
-        "data": data or None, "model": model, "boxes": boxes, "arch": arch, "n": n, "labels": labels,
+        "model": model, "boxes": boxes, "arch": arch, "n": n, "labels": labels,
         "split": None if split == "test" else split, "mean": catalog.numbers(mean, "--mean"),
         "std": catalog.numbers(std, "--std"), "image_size": catalog.size(size),
     }  # fmt: skip
-    more: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    own = {option: value for option, value in given.items() if value is not None}
     takes = inspect.signature(compute).parameters
+    more: dict[str, Any] = {"data": data} if data else {}
+    if own and "own" in takes:
+        own = {"own": catalog.resolve(OWN_NETWORK)(**own)}
+    more |= own
     if "device" in takes or device not in ("auto", "cpu"):
         more["device"] = where
     for option in more:

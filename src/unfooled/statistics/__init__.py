@@ -1,1 +1,45 @@
-"""Intervals, bootstraps and associations."""
+"""Intervals, bootstraps, associations and paired comparisons.
+
+intervals      shares and means with 95 % intervals; `Interval`, the figure that everything else returns
+bootstrap      resampling of images, one resample for every statistic
+association    correlations, regressions and differences as statistics, permutation tests, Holm's correction
+paired         two attacks, or two measures, of the same images
+"""
+
+from unfooled.statistics.association import (
+    auc,
+    group_difference,
+    holm,
+    logistic,
+    mean_of,
+    mean_where,
+    p_difference,
+    p_partial_spearman,
+    partial_spearman,
+)
+from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
+from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, over_seeds, share
+from unfooled.statistics.paired import mcnemar, mean_difference
+
+__all__ = [
+    "Cases",
+    "Estimate",
+    "Interval",
+    "Mean",
+    "auc",
+    "discrete_mean",
+    "group_difference",
+    "holm",
+    "logistic",
+    "mcnemar",
+    "mean",
+    "mean_difference",
+    "mean_of",
+    "mean_where",
+    "over_images",
+    "over_seeds",
+    "p_difference",
+    "p_partial_spearman",
+    "partial_spearman",
+    "share",
+]

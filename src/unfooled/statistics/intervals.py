@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 
-class _Interval(BaseModel):
-    """Immutable, and strict about unknown fields."""
+class Interval(NamedTuple):
+    """A figure with its 95 % interval.
+
+    Attributes:
+        value: The figure; NaN where nothing was measured.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Samples that it is over.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def complement(self) -> Interval:
+        """Return the interval of 1 minus the figure."""
+        return Interval(1 - self.value, 1 - self.high, 1 - self.low, self.n)
+
+    def text(self, digits: int = 3) -> str:
+        """Format as "0.829 [0.821, 0.836]"; the empty string where nothing was measured."""
+        if not np.isfinite(self.value):
+            return ""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+"""The interval of no samples."""
+
+
+class _Figures(BaseModel):
+    """Figures as a record: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Estimate(_Interval):
+class Estimate(_Figures):
     """A share of n samples with its 95 % interval (Clopper-Pearson); value is None where n = 0."""
 
     value: float | None
@@ -21,8 +54,12 @@ class Estimate(_Interval):
     high: float
     n: int
 
+    def interval(self) -> Interval:
+        """Return the share as an `Interval`; `NOTHING` where n = 0."""
+        return NOTHING if self.value is None else Interval(self.value, self.low, self.high, self.n)
 
-class Mean(_Interval):
+
+class Mean(_Figures):
     """A mean over n samples with its 95 % interval (bootstrap); all None where n = 0."""
 
     value: float | None
@@ -32,7 +69,7 @@ class Mean(_Interval):
 
 
 def share(hits: Tensor) -> Estimate:
-    """A share with its Clopper-Pearson interval, which never covers less than 95 %.
+    """Compute a share with its Clopper-Pearson interval, which never covers less than 95 %.
 
     Args:
         hits: (n,) bool, or frequencies in [0, 1] whose sum is rounded.
@@ -53,35 +90,39 @@ def share(hits: Tensor) -> Estimate:
 
 
 def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
-    """A mean with its percentile bootstrap interval; values that are not finite are left out."""
-    kept = values.detach().cpu().double().numpy()
-    kept = kept[np.isfinite(kept)]
-    if not len(kept):
-        return Mean(value=None, low=None, high=None, n=0)
-    rows = np.random.default_rng(seed).integers(len(kept), size=(draws, len(kept)))
-    low, high = np.quantile(kept[rows].mean(1), [0.025, 0.975])
-    return Mean(value=float(kept.mean()), low=float(low), high=float(high), n=len(kept))
-
-
-def mcnemar(a: Tensor, b: Tensor) -> float:
-    """The exact two-sided p-value that two attacks fool the same images equally often.
+    """Compute a mean with its percentile bootstrap interval; values that are not finite are left out.
 
     Args:
-        a: whom the first fooled, (n,) bool.
-        b: whom the second fooled, on the same images, (n,) bool.
-
-    Returns:
-        McNemar's p; 1 where they agree on every image. Only the images on which they differ count.
-
-    References:
-        McNemar, Note on the sampling error of the difference between correlated proportions or percentages,
-        Psychometrika 1947.
+        values: (n,) numbers.
+        seed: Random seed of the resamples.
+        draws: Resamples.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"a has shape {tuple(a.shape)}, b has {tuple(b.shape)}; they must be the same images")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    from scipy.stats import binomtest
+    finite = values.detach().cpu().double().numpy()
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
+        return Mean(value=None, low=None, high=None, n=0)
+    rows = np.random.default_rng(seed).integers(len(finite), size=(draws, len(finite)))
+    low, high = limits(finite[rows].mean(1))
+    return Mean(value=float(finite.mean()), low=low, high=high, n=len(finite))
 
-    return float(binomtest(only_a, only_a + only_b).pvalue)
+
+def limits(resampled: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the 95 % percentile interval of resampled figures."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def over_seeds(by_seed: Sequence[float], interval: Interval) -> Interval:
+    """Widen an interval over images by that over seeds (Student's t), where there are three seeds or more.
+
+    Args:
+        by_seed: The figure of each seed alone.
+        interval: The figure over all seeds, with its interval over images.
+    """
+    if len(by_seed) < 3 or not np.isfinite(interval.value):
+        return interval
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(by_seed) - 1)) * float(np.std(by_seed, ddof=1)) / len(by_seed) ** 0.5
+    value, low, high, n = interval
+    return Interval(value, min(low, value - reach), max(high, value + reach), n)

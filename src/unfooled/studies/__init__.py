@@ -1,1 +1,22 @@
-"""Studies: one file for each published experiment that the library reproduces; each returns a `StudySummary`."""
+"""Studies: published experiments, reproduced, and which of their claims hold.
+
+A study is a function `run_NAME(scale, *, out, seeds, ...) -> StudySummary`, in a folder of its own; `common/` holds
+what studies share. No study imports another one.
+"""
+
+from unfooled.studies.attention import run_attention
+from unfooled.studies.attribution_robustness import run_attribution_robustness
+from unfooled.studies.broken_defences import run_broken_defences
+from unfooled.studies.common.records import Claim, StudySummary
+from unfooled.studies.mnist_features import run_mnist_features
+from unfooled.studies.robust_features import run_robust_features
+
+__all__ = [
+    "Claim",
+    "StudySummary",
+    "run_attention",
+    "run_attribution_robustness",
+    "run_broken_defences",
+    "run_mnist_features",
+    "run_robust_features",
+]

@@ -1,6 +1,9 @@
-"""What the attention study keeps: trained networks, their attention sample by sample, and what attacks left of them."""
+"""Records of the attention study: trained networks, their attention sample by sample, and what attacks left of them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from unfooled.drawing.figures import Picture
 from unfooled.runs.records import Record
@@ -14,9 +17,14 @@ class Trained(Record):
     """One trained network.
 
     Attributes:
-        clean: accuracy on all test samples. loss: what it was trained with.
-        steps: of the optimiser. passes: forwards and backwards a sample and step; their product is equal for all arms.
-        seconds: of training.
+        data: Data set and radius.
+        arm: Way of training.
+        seed: Random seed.
+        clean: Accuracy on all test samples.
+        loss: Training loss.
+        steps: Optimiser steps.
+        passes: Forwards and backwards a sample and step; the product with `steps` is equal for all arms.
+        seconds: Seconds of training.
     """
 
     data: str
@@ -33,12 +41,19 @@ class Analysed(Record):
     """One network's attention, on the samples that it classifies rightly when clean.
 
     Attributes:
-        n: samples looked at; wrong: those left out since their clean prediction is wrong, the only filter.
-        indices, labels: of the samples that are left.
-        eps: the radius of the deviation analysis, the median distance of the nearest adversarial example.
-        columns: measure -> one value a sample; see `studies.attention_vulnerability`.
-        course: measure -> means over the fooled at `steps` shares of the way from x to the attacked point.
-        cells: of the map.
+        data: Data set and radius.
+        arm: Network.
+        seed: Random seed.
+        n: Samples looked at.
+        wrong: Samples that are left out since their clean prediction is wrong, the only filter.
+        indices: Places of the samples that are left.
+        labels: Their labels.
+        eps: Radius of the deviation analysis, the median distance of the nearest adversarial example.
+        columns: Measure -> one value a sample; see `analysis`.
+        course: Measure -> means over the fooled samples along the straight way from x to the attacked point.
+        cells: Cells of the attention map.
+        seconds: Seconds of the unit.
+        picture: A few images; None: no image can be shown.
     """
 
     data: str
@@ -60,9 +75,14 @@ class Judged(Record):
     """One trained network under attack.
 
     Attributes:
-        eps: of all attacks.
-        kept: attack -> which samples still have their label, "1" and "0"; wrong when clean is "0" everywhere.
-        columns: measure -> one value a sample; None where the clean prediction is wrong.
+        data: Data set and radius.
+        arm: Way of training.
+        seed: Random seed.
+        eps: Radius of all attacks.
+        n: Samples.
+        kept: Attack -> which samples still have their label, "1" and "0"; wrong when clean is "0" everywhere.
+        columns: Measure -> one value a sample; None where the clean prediction is wrong.
+        seconds: Seconds of the unit.
     """
 
     data: str
@@ -76,10 +96,13 @@ class Judged(Record):
 
 
 class Crossed(Record):
-    """One trained network under what was found on the other arms.
+    """One trained network under the adversarial points of the other arms.
 
     Attributes:
-        kept: as in `Judged`, after the points of all other networks of the data set and seed.
+        data: Data set and radius.
+        arm: Way of training.
+        seed: Random seed.
+        kept: Which samples still have their label, as in `Judged`, after the points of all other networks.
     """
 
     data: str
@@ -92,9 +115,15 @@ class Faithful(Record):
     """Whether one trained network's attention says what it uses and what it learned.
 
     Attributes:
-        columns: measure -> one value a sample; None where the clean prediction is wrong. Areas under the curves of
-            deletion and insertion, and "elsewhere", those of the same map rolled by half.
-        layers: shuffled, the last one first. randomised: Spearman's rho of the maps after each; means, and n of them.
+        data: Data set and radius.
+        arm: Way of training.
+        seed: Random seed.
+        n: Samples.
+        columns: Measure of `FAITHFUL` -> one value a sample; None where the clean prediction is wrong.
+        layers: Layers that are shuffled, the last one first.
+        randomised: Mean of Spearman's rho of the maps after each.
+        compared: Maps that this is over.
+        seconds: Seconds of the unit.
     """
 
     data: str
@@ -106,3 +135,27 @@ class Faithful(Record):
     randomised: list[float | None]
     compared: list[int]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """Records of all units.
+
+    Attributes:
+        trained: Trained networks.
+        analysed: Attention of the networks that are analysed.
+        judged: Networks under attack.
+        crossed: Networks under what was found on the others.
+        faithful: Faithfulness of the attention.
+    """
+
+    trained: Sequence[Trained] = ()
+    analysed: Sequence[Analysed] = ()
+    judged: Sequence[Judged] = ()
+    crossed: Sequence[Crossed] = ()
+    faithful: Sequence[Faithful] = ()
+
+
+def joined(parts: Sequence[Results]) -> Results:
+    """Join the results of several data sets and seeds."""
+    return Results(*([row for part in parts for row in getattr(part, field.name)] for field in fields(Results)))

@@ -1,26 +1,38 @@
-"""What the attribution-robustness study keeps: a trained network, and its scores sample by sample."""
+"""Records of the attribution-robustness study: trained networks, and their scores sample by sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from unfooled.drawing.figures import Picture
 from unfooled.runs.records import Record
-from unfooled.statistics.intervals import Estimate
-from unfooled.studies.attribution_robustness.networks import Task
+from unfooled.statistics.association import mean_of
+from unfooled.statistics.bootstrap import Columns, over_images
+from unfooled.statistics.intervals import Estimate, Interval
+from unfooled.studies.attribution_robustness.scale import MapTask
 from unfooled.studies.common.records import array
+
+HOW = ("attack", "best of N", "random")
+"""Perturbations of an image."""
+OTHER = "another image"
+"""Beside the perturbations: the clean map of the next image. Maps of one network resemble each other."""
 
 
 class Network(Record):
     """One trained network.
 
     Attributes:
-        clean: accuracy on all test samples; robust: on the first so many of them, under the cascade.
-        correct: which of the first test samples it classifies rightly, as "1" and "0".
-        loss: what it was trained with; seconds: of training, see `Bench`.
+        data: Data set.
+        arm: Way of training.
+        seed: Random seed.
+        clean: Accuracy on all test samples.
+        robust: Accuracy on the first test samples under the cascade.
+        correct: Which of the first test samples it classifies rightly, as "1" and "0".
+        loss: Training loss.
+        seconds: Seconds of training; see `Bench`.
     """
 
     data: str
@@ -37,14 +49,24 @@ class Scores(Record):
     """One network's explanations at one radius, sample by sample; None where undefined.
 
     Attributes:
-        indices: of the test samples.
-        status: how -> attacked, failed, undefined or skipped, at the worst point of the LENS that leads.
-        values: how -> score -> one value a sample.
-        zero_share: of the clean map's top k, one value a sample.
+        data: Data set.
+        arm: Way of training.
+        seed: Random seed.
+        look: Explanation.
+        eps: Radius.
+        n_random: Random points that the best of N is chosen from.
+        indices: Places of the samples in the test set.
+        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the LENS that leads.
+        values: Perturbation -> score -> one value a sample.
+        zero_share: Share of zeros in the clean map's top k, one value a sample.
         output_change: |f_y(x') - f_y(x)| at the attack's point.
-        gap: median relative completeness gap of the clean maps, where the explanation is a path's.
-        n_random: points that the best of N is chosen from.
-        forwards, backwards, explanations: a sample, of the attack; attack_seconds: of all samples.
+        gap: Median relative completeness gap of the clean maps; None: the explanation is no path's.
+        forwards: Forwards a sample of the attack.
+        backwards: Backwards a sample of the attack.
+        explanations: Explanations a sample of the attack.
+        attack_seconds: Seconds of the attack on all samples.
+        seconds: Seconds of the unit.
+        picture: The worst cases; None: there are none.
     """
 
     data: str
@@ -69,28 +91,47 @@ class Scores(Record):
 
 @dataclass(frozen=True)
 class Pool:
-    """All that was measured at one data set's whole radius for one explanation, by network and seed."""
+    """All that was measured at one data set's whole radius for one explanation, by network and seed.
 
-    task: Task
+    An image that was looked at on several seeds is one image: all its values are resampled together.
+    """
+
+    task: MapTask
     look: str
     rows: dict[tuple[str, int], Scores]
 
-    def together(self, arm: str, how: str, score: str, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """One network's values over the seeds, one image after the other; NaN where undefined."""
-        return np.concatenate([np.empty(0), *(array(r.values[how][score]) for r in self._of(arm, seeds))])
-
-    def images(self, arm: str, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """Which image each of `together`'s values is of."""
-        return np.concatenate([np.empty(0, dtype=int), *(np.array(r.indices) for r in self._of(arm, seeds))])
-
-    def _of(self, arm: str, seeds: Sequence[int] | None) -> list[Scores]:
-        return [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
-
-    def seeds(self, arm: str) -> list[int]:
-        """Seeds on which a network was trained."""
-        return sorted(seed for name, seed in self.rows if name == arm)
+    @property
+    def where(self) -> str:
+        """Data set and explanation, before a claim."""
+        return f"{self.task.source}, {self.look}"
 
     @property
     def arms(self) -> list[str]:
         """Every network, in the order in which they were trained."""
         return list(dict.fromkeys(name for name, _ in self.rows))
+
+    def seeds(self, arm: str) -> list[int]:
+        """Return the seeds on which a network was trained."""
+        return sorted(seed for name, seed in self.rows if name == arm)
+
+    def columns(
+        self, arm: str, measures: Mapping[str, tuple[str, str]], seeds: Sequence[int] | None = None
+    ) -> Columns:  # fmt: skip
+        """Return one network's values, one seed after the other, with the image as "id"; NaN where undefined.
+
+        Args:
+            arm: Network.
+            measures: Name of a column -> (perturbation, score).
+            seeds: Some of the seeds; None: all.
+        """
+        rows = [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
+        ids = np.concatenate([np.empty(0, dtype=int), *(np.array(r.indices) for r in rows)])
+        values = {
+            column: np.concatenate([np.empty(0), *(array(r.values[how][score]) for r in rows)])
+            for column, (how, score) in measures.items()
+        }
+        return {"id": ids, **values}
+
+    def mean(self, arm: str, how: str, score: str) -> Interval:
+        """Return the mean of a score over all images and seeds."""
+        return over_images(mean_of("score"), self.columns(arm, {"score": (how, score)}))

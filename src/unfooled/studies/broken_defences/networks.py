@@ -1,4 +1,4 @@
-"""The networks that the broken-defences study trains: the ones inside the defences, and the honest ones beside them.
+"""Networks that the broken-defences study trains: those inside the defences, and the honest ones beside them.
 
 Interval bound propagation, for one of the honest ones: bounds pass a linear layer as midpoint and radius,
 
@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,8 @@ from unfooled.attacks.fgsm import fgsm
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.core.types import TrainingLoss
-from unfooled.runs.units import filed
-from unfooled.studies.broken_defences.defences import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
-from unfooled.studies.common.fitting import fitted, new_network
-from unfooled.training import Batches, Madry, Standard, Trades
+from unfooled.studies.broken_defences.parts import LEVELS, Around, Step, Winners, ramp, replaced, thermometer
+from unfooled.training import Madry, Standard, Trades
 
 Arch = Callable[..., nn.Module]
 """(input_shape, classes) -> module, with `nn.ReLU` layers."""
@@ -35,12 +32,16 @@ Arch = Callable[..., nn.Module]
 
 @dataclass(frozen=True)
 class Fgsm:
-    """Adversarial training on one full step from x itself: cheap, and apt to fit the step instead of the threat."""
+    """Adversarial training on one full step from x itself: cheap, and apt to fit the step instead of the threat.
+
+    Args:
+        threat: Threat of the step.
+    """
 
     threat: Linf
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         return F.cross_entropy(model(fgsm(model, x, y, self.threat)), y)
 
 
@@ -49,12 +50,15 @@ class Distilled:
     """Cross-entropy to a teacher's probabilities.
 
     With the student used as 100 f, this is distillation at temperature 100: softmax(100 f / 100) is what is fitted.
+
+    Args:
+        teacher: Trained network.
     """
 
     teacher: nn.Module = field(repr=False)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         with torch.no_grad():
             soft = self.teacher(x).softmax(1)
         return F.cross_entropy(model(x), soft)
@@ -62,6 +66,11 @@ class Distilled:
 
 def bounds(net: nn.Sequential, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Propagate an interval through a sequence of layers.
+
+    Args:
+        net: Layers.
+        low: Lower bounds of the inputs, (B, *D).
+        high: Upper bounds of the inputs, (B, *D).
 
     Returns:
         Bounds of the outputs: no input between low and high leaves them.
@@ -93,7 +102,7 @@ class Ibp:
     """Half the loss on clean samples, half on the worst case that interval bounds allow.
 
     Args:
-        eps: of the intervals, in Linf.
+        eps: Radius of the intervals in Linf.
 
     References:
         Gowal et al. 2018, arXiv:1810.12715. Differs: neither eps nor the weight of the worst case is ramped up.
@@ -102,7 +111,7 @@ class Ibp:
     eps: float
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
         assert isinstance(model, nn.Sequential)
         low, high = bounds(model, (x - self.eps).clamp(0, 1), (x + self.eps).clamp(0, 1))
         own = F.one_hot(y, low.shape[1]).bool()
@@ -112,18 +121,18 @@ class Ibp:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is built and trained.
+    """Architecture and training of a network.
 
     Args:
         build: `(arch, input_shape, classes) -> module`.
-        loss: `(eps of the threat, trained networks so far) -> loss`.
-        classes: use the first so many classes only.
-        epochs: times the scale's.
-        shift: train on shifted images, too; a network without convolutions has not the room for it.
+        loss: `(eps of the threat, name -> trained network) -> training loss`.
+        classes: Number of classes, the first ones; None: all.
+        epochs: Factor of the scale's epochs.
+        shift: Train on shifted images, too; a network without convolutions has not the room for it.
     """
 
     build: Callable[[Arch, Sequence[int], int], nn.Module]
-    loss: Callable[[float, dict[str, nn.Module]], TrainingLoss] = lambda eps, nets: Standard()
+    loss: Callable[[float, Callable[[str], nn.Module]], TrainingLoss] = lambda eps, network: Standard()
     classes: int | None = None
     epochs: float = 1.0
     shift: bool = True
@@ -138,12 +147,12 @@ def _activation(build: Callable[[], nn.Module], arch: Arch, shape: Sequence[int]
 
 
 def _dense(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
-    """One hidden layer: bounds stay narrow, so that no ramp is needed."""
+    """Build a network of one hidden layer: bounds stay narrow, so that no ramp is needed."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, k))
 
 
 def _normalised(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
-    """With batch normalisation."""
+    """Build a network with batch normalisation."""
     c, h, w = shape
     after = 16 * (-(-h // 2)) * (-(-w // 2))
     return nn.Sequential(
@@ -154,63 +163,22 @@ def _normalised(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
 RECIPES: dict[str, Recipe] = {
     "standard": Recipe(_plain),
     "thermometer": Recipe(lambda arch, s, k: Around(arch((LEVELS * s[0], *s[1:]), k), before=thermometer)),
-    "distilled": Recipe(_plain, lambda eps, nets: Distilled(nets["standard"])),
+    "distilled": Recipe(_plain, lambda eps, network: Distilled(network("standard"))),
     "k-winners": Recipe(partial(_activation, Winners), epochs=1.5),
     "step": Recipe(partial(_activation, partial(Step, through=True)), epochs=2),
     "clamped": Recipe(lambda arch, s, k: Around(arch(s, k), before=ramp)),
-    "fgsm": Recipe(_plain, lambda eps, nets: Fgsm(Linf(eps))),
+    "fgsm": Recipe(_plain, lambda eps, network: Fgsm(Linf(eps))),
     "batch-norm": Recipe(_normalised),
-    "pgd-at, half eps": Recipe(_plain, lambda eps, nets: Madry(Linf(eps / 2), steps=5), epochs=1.5),
-    "pgd-at": Recipe(_plain, lambda eps, nets: Madry(Linf(eps), steps=5), epochs=1.5),
-    "trades, half eps": Recipe(_plain, lambda eps, nets: Trades(Linf(eps / 2), steps=5), epochs=1.5),
-    "trades": Recipe(_plain, lambda eps, nets: Trades(Linf(eps), steps=5), epochs=1.5),
-    "ibp": Recipe(_dense, lambda eps, nets: Ibp(eps / 2), epochs=2, shift=False),
+    "pgd-at, half eps": Recipe(_plain, lambda eps, network: Madry(Linf(eps / 2), steps=5), epochs=1.5),
+    "pgd-at": Recipe(_plain, lambda eps, network: Madry(Linf(eps), steps=5), epochs=1.5),
+    "trades, half eps": Recipe(_plain, lambda eps, network: Trades(Linf(eps / 2), steps=5), epochs=1.5),
+    "trades": Recipe(_plain, lambda eps, network: Trades(Linf(eps), steps=5), epochs=1.5),
+    "ibp": Recipe(_dense, lambda eps, network: Ibp(eps / 2), epochs=2, shift=False),
     "linear": Recipe(lambda arch, s, k: nn.Sequential(nn.Flatten(), nn.Linear(math.prod(s), k)), shift=False),
     "two classes": Recipe(_plain, classes=2),
     "softplus": Recipe(partial(_activation, partial(nn.Softplus, beta=5.0))),
 }
-"""Name -> recipe. A recipe may use networks that stand above it."""
+"""Name -> recipe. A loss may use networks of other recipes."""
 
 HONEST = ("pgd-at, half eps", "pgd-at", "trades, half eps", "trades", "ibp")
-"""Trained at the eps that honest networks are judged at; the FGSM network at the one of the defences."""
-
-
-def fit(
-    name: str,
-    data: tuple[Tensor, Tensor],
-    nets: dict[str, nn.Module],
-    *,
-    arch: Arch,
-    eps: float,
-    epochs: int,
-    seed: int = 0,
-    folder: Path | None = None,
-) -> nn.Module:
-    """Train one network, or read it where it was trained before.
-
-    Args:
-        name: of a recipe.
-        data: x (N, C, H, W) and y (N,), to train on.
-        nets: the networks that are there already.
-        arch: builds the network where the recipe has none of its own.
-        eps: Linf radius for recipes that train against one.
-        epochs: the scale's.
-        seed: of the start, the order and the shifts.
-        folder: where it is kept, epoch by epoch; nowhere where None.
-
-    Returns:
-        The network in eval mode.
-    """
-    recipe, (x, y) = RECIPES[name], data
-    if recipe.classes is not None:
-        x, y = x[y < recipe.classes], y[y < recipe.classes]
-    k = recipe.classes or int(y.max()) + 1
-    net = new_network(lambda: recipe.build(arch, tuple(x.shape[1:]), k), seed)
-    loss, epochs = recipe.loss(eps, nets), round(epochs * recipe.epochs)
-    settings = {"name": name, "seed": seed, "epochs": epochs, "eps": eps, "n": len(x)}
-    # Shifts, so that defences which move the image leave it a digit.
-    batches = Batches(x, y, 64, seed, crop=max(1, x.shape[-1] // 16) if recipe.shift else 0)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
-    file = None if folder is None else folder / f"{filed(name)}.pt"
-    fitted(net, batches, loss, optimizer, epochs=epochs, seed=seed, file=file, settings=settings, clip=5.0)
-    return net
+"""Networks that are trained at the eps that honest networks are judged at; the FGSM network is at the defences' eps."""

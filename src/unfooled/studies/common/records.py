@@ -1,11 +1,11 @@
-"""What a study leaves behind, as pydantic records: its page is a pure function of `summary.json`.
+"""Records of a study: its page is a pure function of `summary.json`.
 
 A study's folder holds
 
-    config.json     what was asked (`evaluation.records.Config`); a second start with another one is refused
-    networks/       what was trained, one checkpoint each
+    config.json     what was asked (`runs.records.Config`); a second start with other settings is refused
+    networks/       trained networks, one checkpoint each
     units/          the work done so far, one whole JSON file a unit
-    summary.json    what was found (`StudySummary`)
+    summary.json    what the study says (`StudySummary`)
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from unfooled.drawing.figures import Picture
 from unfooled.runs.records import Environment, Record
 
 Outcome = Literal["holds", "fails", "undecided"]
+Table = list[dict[str, Any]]
+"""Rows of plain values, all with the same keys."""
 
 
 class Claim(Record):
     """One claim of the source, and what this study says of it.
 
     Attributes:
-        claim: a sentence that can be true or false.
-        source: who makes it: a citation, or "unfooled".
-        verdict: whether it holds here; "undecided" where the study cannot tell.
-        value, low, high: the figure that decides, with its 95 % interval; None where nothing was measured.
-        n: what was counted.
+        claim: A sentence that can be true or false.
+        source: Who makes it: a citation, or "unfooled".
+        verdict: Whether it holds here; "undecided" where the study cannot tell.
+        value: The figure that decides; None: nothing was measured.
+        low: Lower end of its 95 % interval.
+        high: Upper end of its 95 % interval.
+        n: Samples, or whatever else was counted.
     """
 
     claim: str
@@ -44,16 +48,18 @@ class Claim(Record):
 
 
 class StudySummary(Record):
-    """What a study found.
+    """The result of a study.
 
     Attributes:
-        study, title: its name in the catalogue, and its heading.
-        scale: small, medium or full.
-        seeds: every table and claim is over all of them.
-        seconds: of all the units, those of earlier starts included.
-        tables: name -> rows of plain values, all rows of a table with the same keys.
-        claims: one for each claim of the source that the study answers.
-        notes: what the figures do not say, in sentences.
+        study: Name in the catalogue.
+        title: Heading of the page.
+        scale: "small", "medium" or "full"; "own" for sizes of one's own.
+        seeds: Random seeds; every table and claim is over all of them.
+        seconds: Seconds of all the units, those of earlier starts included.
+        tables: Title -> rows.
+        claims: One for each claim of the source that the study answers.
+        notes: What the figures do not say, in sentences.
+        pictures: Pictures of the page, in their order.
     """
 
     schema_version: int = 1
@@ -63,7 +69,7 @@ class StudySummary(Record):
     seeds: list[int]
     seconds: float
     environment: Environment
-    tables: dict[str, list[dict[str, Any]]]
+    tables: dict[str, Table]
     claims: list[Claim]
     notes: list[str]
     pictures: list[Picture] = Field(default_factory=list)
@@ -72,10 +78,15 @@ class StudySummary(Record):
 
 
 def listed(values: Tensor) -> list[float | None]:
-    """Numbers as JSON holds them: five digits, None for NaN."""
+    """Round numbers to the five digits that JSON files hold; NaN becomes None."""
     return [round(v, 5) if np.isfinite(v) else None for v in values.double().tolist()]
 
 
 def array(values: Sequence[float | None]) -> np.ndarray:
-    """The reverse: None as NaN."""
+    """Read what `listed` wrote; None becomes NaN."""
     return np.array([np.nan if v is None else v for v in values], dtype=float)
+
+
+def bits(values: Tensor) -> str:
+    """Write (n,) booleans as "1" and "0"."""
+    return "".join(str(int(v)) for v in values)

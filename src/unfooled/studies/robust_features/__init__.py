@@ -1,1 +1,6 @@
-"""Robust and non-robust features: four sets, and what networks learn from each."""
+"""Robust features: the four sets of what networks see, and networks trained on each."""
+
+from unfooled.studies.robust_features.scale import FeatureScale, FeatureTask
+from unfooled.studies.robust_features.study import run_robust_features
+
+__all__ = ["FeatureScale", "FeatureTask", "run_robust_features"]

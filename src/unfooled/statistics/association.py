@@ -1,0 +1,230 @@
+"""Associations between measures, as statistics of weights that `unfooled.statistics.bootstrap` resamples.
+
+    partial_spearman   Pearson's correlation of weighted ranks, the controls' ranks taken out by least squares
+    logistic           coefficient of a standardised measure for success, beside standardised controls; classes are
+                       shrunk, N(0, 1)
+    p_...              2,000 permutations within each seed, two-sided
+    holm               correction for the number of tests
+
+References:
+    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from unfooled.statistics.bootstrap import DRAWS, FEW, Cases, Columns, Statistic, finite_rows
+
+
+def mean_of(name: str) -> Statistic:
+    """Build the mean of a column."""
+    return lambda c, w: w @ c[name] / _positive(w.sum(1))
+
+
+def mean_where(name: str, group: str) -> Statistic:
+    """Build the mean of a column over the rows where `group` is 1; NaN where these are fewer than `FEW`."""
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        ones = c[group] > 0.5
+        if ones.sum() < FEW:
+            return np.full(len(w), np.nan)
+        return (w * ones) @ c[name] / _positive((w * ones).sum(1))
+
+    return statistic
+
+
+def group_difference(name: str, group: str) -> Statistic:
+    """Build the mean of a column where `group` is 1 minus that where it is 0; NaN where either has fewer than `FEW`."""
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        ones = c[group] > 0.5
+        if min(ones.sum(), (~ones).sum()) < FEW:
+            return np.full(len(w), np.nan)
+        a, b = w * ones, w * ~ones
+        return a @ c[name] / _positive(a.sum(1)) - b @ c[name] / _positive(b.sum(1))
+
+    return statistic
+
+
+def ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Compute weighted mid-ranks, (D, n): the weight below plus half of the ties' own."""
+    _, inverse = np.unique(values, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
+    total = np.add.reduceat(w[:, order], starts, axis=1)
+    middle: np.ndarray = (np.cumsum(total, 1) - total / 2)[:, inverse]
+    return middle
+
+
+def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
+    """Build Spearman's correlation of two columns, without what the controls explain of their ranks."""
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        left, right = _rank_residuals(c, w, (a, b), controls)
+        above = (w * left * right).sum(1)
+        below = np.sqrt((w * left**2).sum(1) * (w * right**2).sum(1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(below > 1e-9, above / below, np.nan)
+
+    return statistic
+
+
+def _rank_residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: Sequence[str]) -> list[np.ndarray]:
+    """Weighted ranks of columns, (D, n) each, without what the controls' ranks explain of them."""
+    centred = [_centred(ranks(c[name], w), w) for name in names]
+    if not controls:
+        return centred
+    z = np.stack([_centred(ranks(c[name], w), w) for name in controls], 2)  # (D, n, p)
+    weighted = np.swapaxes(z * w[:, :, None], 1, 2)
+    gram = weighted @ z
+    gram += 1e-9 * (np.trace(gram, axis1=1, axis2=2)[:, None, None] + 1) * np.eye(len(controls))
+    return [v - (z @ np.linalg.solve(gram, weighted @ v[:, :, None]))[:, :, 0] for v in centred]
+
+
+def design_matrix(c: Columns, names: Sequence[str], classes: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Build the design of a logistic regression.
+
+    Args:
+        c: Columns of one seed.
+        names: Columns that are clipped to their middle 98 % (ratios have outliers) and standardised.
+        classes: Column of class numbers, which become dummies; None: no classes.
+
+    Returns:
+        Intercept, columns and dummies, (n, p), and the precision of each coefficient's prior, (p,).
+    """
+    columns = [np.ones(len(c["id"]))]
+    for name in names:
+        values = np.clip(c[name], *np.quantile(c[name], [0.01, 0.99]))
+        columns.append((values - values.mean()) / (values.std() or 1))
+    prior = [1e-6] + [1e-3] * len(names)
+    if classes is not None:
+        for k in np.unique(c[classes])[1:]:
+            columns.append((c[classes] == k).astype(float))
+            prior.append(1.0)
+    return np.stack(columns, 1), np.array(prior)
+
+
+def fit_logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Fit a logistic regression by Newton's method for each row of weights, (D, p).
+
+    Several rows start from the unweighted fit.
+
+    Args:
+        x: Design, (n, p).
+        y: Success, 0 or 1, (n,).
+        w: Weights, (D, n).
+        prior: Precision of each coefficient's normal prior, (p,).
+    """
+    one = np.ones((1, len(x)))
+    steps, beta = (20, np.zeros((1, x.shape[1]))) if len(w) == 1 else (5, fit_logistic(x, y, one, prior))
+    beta = np.repeat(beta, len(w), 0)
+    products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(beta @ x.T, -30, 30)))
+        gradient = (w * (y - p)) @ x - beta * prior
+        curve = ((w * p * (1 - p)) @ products).reshape(len(w), x.shape[1], x.shape[1]) + np.diag(prior)
+        beta = beta + np.clip(np.linalg.solve(curve, gradient[:, :, None])[:, :, 0], -2, 2)
+    return beta
+
+
+def logistic(measure: str, success: str, controls: Sequence[str] = (), classes: str | None = None) -> Statistic:
+    """Build what a standard deviation of `measure` adds to the log-odds of `success`, beside controls and classes."""
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        y = (c[success] > 0.5).astype(float)
+        if min(y.sum(), (1 - y).sum()) < FEW:
+            return np.full(len(w), np.nan)
+        x, prior = design_matrix(c, (measure, *controls), classes)
+        return fit_logistic(x, y, w, prior)[:, 1]
+
+    return statistic
+
+
+def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Statistic:
+    """Build the area under the ROC curve of a logistic score of `names`, minus that of `baseline`, where given.
+
+    The score is fitted once, to the samples that it is judged on.
+    """
+
+    def area(c: Columns, w: np.ndarray, of: Sequence[str]) -> np.ndarray:
+        y = c[success] > 0.5
+        if min(y.sum(), (~y).sum()) < FEW:
+            return np.full(len(w), np.nan)
+        x, prior = design_matrix(c, of)
+        score = x @ fit_logistic(x, y.astype(float), np.ones((1, len(y))), prior)[0]
+        up = (w * y).sum(1)
+        down = (w * ~y).sum(1)
+        return ((w * y * ranks(score, w)).sum(1) - up**2 / 2) / _positive(up * down)
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        return area(c, w, names) - (area(c, w, baseline) if baseline else 0.0)
+
+    return statistic
+
+
+def p_difference(cases: Cases, name: str, group: str) -> float:
+    """Compute the two-sided p that a group does not matter to the mean of a column: it is shuffled within each seed."""
+
+    def null(c: Columns, orders: np.ndarray) -> np.ndarray:
+        ones = c[group] > 0.5
+        if min(ones.sum(), (~ones).sum()) < FEW:
+            return np.full(len(orders), np.nan)
+        values = c[name][orders]
+        return values[:, ones].mean(1) - values[:, ~ones].mean(1)
+
+    return _permutation_p(cases, null, (name, group))
+
+
+def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = ()) -> float:
+    """Compute the two-sided p of `partial_spearman`: the first column's residual ranks are shuffled in each seed."""
+
+    def null(c: Columns, orders: np.ndarray) -> np.ndarray:
+        one = np.ones((1, len(c["id"])))
+        left, right = (v[0] for v in _rank_residuals(c, one, (a, b), controls))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return left[orders] @ right / np.sqrt((left**2).sum() * (right**2).sum())
+
+    return _permutation_p(cases, null, (a, b, *controls))
+
+
+def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarray], needed: Sequence[str]) -> float:
+    """Share of permutations whose figure, averaged over seeds, is as far from 0 as the one of the true order."""
+    seeds = [finite_rows(c, needed) for c in cases.seeds]
+    figures = [null(c, _orders(len(c["id"]), seed)) for seed, c in enumerate(seeds) if len(c["id"]) >= FEW]
+    figures = [v for v in figures if np.isfinite(v[0])]
+    if not figures:
+        return float("nan")
+    values = np.abs(np.mean(figures, axis=0))  # the first is the true order
+    return float((values >= values[0] - 1e-12).mean())
+
+
+@lru_cache(maxsize=8)
+def _orders(n: int, seed: int) -> np.ndarray:
+    """The true order, and `DRAWS` random ones, (1 + DRAWS, n)."""
+    orders = np.random.default_rng([1, seed]).random((1 + DRAWS, n)).argsort(1)
+    orders[0] = np.arange(n)
+    return orders
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number, in the given order; NaN stays and is no part of the family."""
+    values = np.array(p, dtype=float)
+    good = np.flatnonzero(np.isfinite(values))
+    order = good[np.argsort(values[good], kind="stable")]
+    worst = 0.0
+    for i, k in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - i) * values[k]))
+        values[k] = worst
+    return [float(v) for v in values]
+
+
+def _positive(total: np.ndarray) -> np.ndarray:
+    return np.where(total > 0, total, np.nan)
+
+
+def _centred(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return values - (w * values).sum(1, keepdims=True) / _positive(w.sum(1))[:, None]

@@ -1,0 +1,41 @@
+"""Two attacks, or two measures, of the same images."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from unfooled.statistics.bootstrap import Columns, Statistic
+
+
+def mcnemar(a: Tensor, b: Tensor) -> float:
+    """Compute the exact two-sided p-value that two attacks fool the same images equally often.
+
+    Args:
+        a: Images that the first attack fooled, (n,) bool.
+        b: Images that the second attack fooled, on the same images, (n,) bool.
+
+    Returns:
+        McNemar's p; 1 where they agree on every image. Only the images on which they differ count.
+
+    References:
+        McNemar, Note on the sampling error of the difference between correlated proportions or percentages,
+        Psychometrika 1947.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"a has shape {tuple(a.shape)}, b has {tuple(b.shape)}; they must be the same images")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def mean_difference(a: str, b: str) -> Statistic:
+    """Build the mean of column a minus column b, image by image, for `Cases.interval` and `over_images`."""
+
+    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
+        return (w @ (c[a] - c[b])) / w.sum(1)
+
+    return statistic

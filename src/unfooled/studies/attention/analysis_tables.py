@@ -1,0 +1,100 @@
+"""Tables and pictures of the data analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unfooled.drawing.figures import Picture
+from unfooled.statistics.association import auc, logistic, mean_of
+from unfooled.statistics.bootstrap import FEW, Cases, Statistic
+from unfooled.studies.attention.analysis_claims import cases_of, controls, places
+from unfooled.studies.attention.measures import MOVES, PLACES
+from unfooled.studies.attention.pictures import in_255, vulnerability
+from unfooled.studies.attention.records import Analysed
+from unfooled.studies.common.records import Table
+
+QUICK = 500
+"""Resamples of the intervals in tables; those of claims are 2,000."""
+KINDS = (("fixed", "attack, fixed class"), ("predicted", "attack, predicted class"), ("noise", "noise"))
+
+
+def _text(cases: Cases, statistic: Statistic, needed: Sequence[str]) -> str:
+    return cases.interval(statistic, needed, draws=QUICK).text()
+
+
+def state_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
+    """Make a row a network and seed: what clean attention is like, and how near adversarial examples are."""
+    return [_state(r, radii) for r in rows]
+
+
+def _state(r: Analysed, radii: Sequence[float]) -> dict[str, Any]:
+    cases = cases_of([r])
+    line: dict[str, Any] = {
+        "network": r.arm, "seed": r.seed, "looked at": r.n, "left out, wrong when clean": r.wrong,
+        "median distance": in_255(r.eps), "cells": r.cells,
+    }  # fmt: skip
+    names = {**PLACES, "elsewhere": "completeness of a shifted region", "pointing": "pointing game",
+             "area": "area of the object", "entropy": "entropy", "flat": "flat maps"}  # fmt: skip
+    for name, title in names.items():
+        if cases.seeds and name in cases.seeds[0]:
+            line[title] = _text(cases, mean_of(name), (name,))
+    for eps in radii:
+        falls = sum(int((c["distance"] <= eps).sum()) for c in cases.seeds)
+        line[f"falls at {in_255(eps)}"] = round(falls / max(cases.n, 1), 3)
+    if cases.seeds and "area" in cases.seeds[0]:
+        line["object unknown"] = sum(int(np.isnan(c["area"]).sum()) for c in cases.seeds)
+    line["completeness undefined"] = sum(int(np.isnan(c["complete"]).sum()) for c in cases.seeds)
+    return line
+
+
+def movement_table(rows: Sequence[Analysed]) -> Table:
+    """Make rows of the means of every measure: fooled and unfooled, fixed and predicted class, attack and noise."""
+    lines = []
+    for r in rows:
+        cases = cases_of([r])
+        for kind, title in KINDS:
+            for group, images in ((1.0, "fooled"), (0.0, "unfooled")):
+                some = Cases(tuple({k: v[c["fooled"] == group] for k, v in c.items()} for c in cases.seeds))
+                line = {"network": r.arm, "seed": r.seed, "under": title, "images": images, "n": some.n}
+                columns = {measure: f"{kind}: {name}" for name, measure in MOVES.items()}
+                lines.append({**line, **{k: _text(some, mean_of(name), (name,)) for k, name in columns.items()}})
+    return lines
+
+
+def regression_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
+    """Make rows of coefficients and areas under the curve at each radius: does attention say more than the margin?"""
+    lines, beside = [], controls(rows)
+    for r in rows:
+        cases = cases_of([r])
+        for eps in (r.eps, *radii):
+            at = Cases(tuple({**c, "falls": (c["distance"] <= eps).astype(float)} for c in cases.seeds))
+            falls = sum(int(c["falls"].sum()) for c in at.seeds)
+            if min(falls, at.n - falls) < FEW:
+                continue
+            about = {"network": r.arm, "seed": r.seed, "eps": in_255(eps), "fell": falls, "of": at.n}
+            lines += [{**about, "measure": title, **_fits(at, name, beside)} for name, title in places(rows).items()]
+    return lines
+
+
+def _fits(at: Cases, name: str, beside: tuple[str, ...]) -> dict[str, str]:
+    needed = (name, "falls", *beside)
+    margin = logistic("lead", "falls", (name, *beside[1:]))
+    return {
+        "coefficient alone": _text(at, logistic(name, "falls"), needed),
+        "beside the others": _text(at, logistic(name, "falls", beside), needed),
+        "of the margin there": _text(at, margin, needed),
+        "AUC of the margin": _text(at, auc(["lead"], "falls"), needed),
+        "gain": _text(at, auc(["lead", name], "falls", ["lead"]), needed),
+    }
+
+
+def analysis_pictures(rows: Sequence[Analysed]) -> list[Picture]:
+    """Draw completeness against distance, movement and course, and return the galleries of the first seed."""
+    with_rows = [r for r in rows if r.indices]
+    if not with_rows:
+        return []
+    first = [r for r in with_rows if r.seed == with_rows[0].seed]
+    return [vulnerability(first, places(first)), *(r.picture for r in first if r.picture is not None)]

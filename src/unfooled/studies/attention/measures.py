@@ -1,0 +1,23 @@
+"""Measures of attention that the study reports, by the names that records and tables have for them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from unfooled.explanations.attention import attention
+
+PAPER = "Wu et al. 2018, arXiv:1811.09831"
+KEY = 0.6
+"""IoU of the cells above average below which attention has moved (published .595)."""
+MOVES = {
+    "js": "JS divergence", "centroid_shift": "shift of the centre", "parted": "1 - IoU of the top quarter",
+    "entropy": "entropy", "spread": "spread", "components": "parts",
+}  # fmt: skip
+"""How attention moves: deviation, then scatter."""
+PLACES = {"complete": "completeness", "coverage": "coverage", "iou_matched": "IoU at matched area",
+          "part_recall": "least recall of a part"}  # fmt: skip
+"""What may be incomplete: the first always, the others where the object is known."""
+FAITHFUL = ("deletion", "insertion", "deletion, elsewhere", "insertion, elsewhere")
+"""Areas under the curves of exchanged pixels; elsewhere: in the order of the map rolled by half."""
+ATTACKED_ATTENTION = partial(attention, detach_weights=True)
+"""Attention as it is attacked: on ReLU networks the weights have no gradient."""

@@ -1,0 +1,150 @@
+"""What a judge says of each case, and whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.audit.audit import Plan, audit
+from unfooled.evaluation.audit.records import Summary
+from unfooled.runs.records import Record
+from unfooled.studies.broken_defences.cases import Case, Kind
+
+BROKEN_BELOW = 0.05
+"""Robust accuracy up to which a network counts as having none."""
+ABOUT_DATA = {"D21", "D23"}
+"""Findings that honest networks have too: few classes or tied logits, points between the levels of a pixel."""
+
+
+class Judgement(Record):
+    """What a judge says of one case, and what is true of it.
+
+    Attributes:
+        seed: Random seed.
+        number: Number of the case.
+        name: Name of the case.
+        kind: Kind of the case.
+        n: Test samples.
+        eps: Radius in Linf.
+        clean: Clean accuracy as a share; None: nothing was measured.
+        robust: Robust accuracy as a share; None: nothing was measured.
+        truth: Robust accuracy under the attack that knows the case; None: it is not asked for.
+        verdict: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; REFUSED for a sentence instead of figures, CRASHED where
+            the judge itself failed; empty for a judge that gives none.
+        trusted: Whether the judge stands by its figure.
+        findings: Ids of what fired.
+        said: Why the verdict is what it is and what fired, in sentences, or the refusal.
+        passes: Forwards and backwards of all n samples together.
+        diagnostic_passes: Those of them that the diagnostics take.
+        seconds: Seconds of the unit.
+        passed: Whether the judge is right; see `passes_suite`.
+    """
+
+    seed: int
+    number: int
+    name: str
+    kind: Kind
+    n: int
+    eps: float
+    clean: float | None = None
+    robust: float | None = None
+    truth: float | None = None
+    verdict: str = ""
+    trusted: bool | None = None
+    findings: list[str] = Field(default_factory=list)
+    said: list[str] = Field(default_factory=list)
+    passes: float = 0.0
+    diagnostic_passes: float | None = None
+    seconds: float = 0.0
+    passed: bool = False
+
+
+Judge = Callable[[Case, Model, Tensor, Tensor, Threat], Judgement]
+"""(case, model, x, y, threat) -> judgement without truth; raises nothing."""
+
+
+def no_explanation(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Explain nothing, and ask the model nothing: this study is not about reasons."""
+    return torch.zeros_like(x)
+
+
+def cheap_plan() -> Plan:
+    """Return the audit's own attack and diagnostics, without curves, reasons and pictures."""
+    return Plan(
+        explain=no_explanation, explain_name="none", explain_n=1, radii=(1.0,), nearest_n=1, nearest_budget=400,
+        gallery=0, reasons=None,
+    )  # fmt: skip
+
+
+def audited(
+    case: Case, model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0, plan: Plan | None = None
+) -> Judgement:
+    """Judge a case by `audit`; a refusal or a crash is a judgement, too.
+
+    Args:
+        case: The case.
+        model: Its model.
+        x: Inputs, (B, *D).
+        y: Labels, (B,).
+        threat: Set of allowed inputs.
+        seed: Random seed of the audit.
+        plan: What the audit does; None: `cheap_plan`.
+    """
+    start = Judgement(seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps))
+    try:
+        summary = audit(model, x, y, threat, plan=plan or cheap_plan(), seed=seed)
+    except BadInput as e:
+        return start.model_copy(update={"verdict": "REFUSED", "trusted": False, "said": [str(e)]})
+    except Exception as e:
+        crash = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+        return start.model_copy(update={"verdict": "CRASHED", "said": [crash]})
+    return _with_summary(start, summary)
+
+
+def _with_summary(start: Judgement, summary: Summary) -> Judgement:
+    """Fill in what an audit says."""
+    fired = [one for one in summary.diagnostics if one.fired]
+    apart, n = summary.diagnostic_passes, start.n
+    return start.model_copy(
+        update={
+            "clean": summary.clean_accuracy.value,
+            "robust": summary.robust_accuracy.value,
+            "verdict": summary.verdict,
+            "trusted": summary.trusted,
+            "findings": [one.id for one in fired],
+            "said": [text for text in (summary.because, *(f"{one.id}: {one.detail}." for one in fired)) if text],
+            "passes": n * (summary.passes.forward + summary.passes.backward),
+            "diagnostic_passes": None if apart is None else n * (apart.forward + apart.backward),
+        }
+    )
+
+
+def flagged(row: Judgement, case: Case) -> bool:
+    """Return whether a reader was warned: something fired, or the verdict does not trust the figure."""
+    if row.verdict in ("OVERSTATED", "NOT EVALUABLE") or (row.verdict == "REFUSED" and case.kind == "refused"):
+        return True
+    return row.robust is not None and (bool({*row.findings} - ABOUT_DATA) or case.quiet)
+
+
+def corrected(row: Judgement) -> bool:
+    """Return whether the figure that is given is about 0."""
+    return row.robust is not None and row.robust <= BROKEN_BELOW
+
+
+def passes_suite(row: Judgement, case: Case) -> bool:
+    """Return whether a judge is right about a case.
+
+    Broken: robust accuracy at most 5 % and a finding (none where `quiet`), or OVERSTATED or NOT EVALUABLE. Refused: a
+    refusal or NOT EVALUABLE. Honest: trusted.
+    """
+    if case.kind == "honest":
+        return row.trusted is True
+    if case.kind == "refused":
+        return row.verdict in ("NOT EVALUABLE", "REFUSED")
+    return row.verdict in ("OVERSTATED", "NOT EVALUABLE") or (corrected(row) and flagged(row, case))

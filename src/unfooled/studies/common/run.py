@@ -1,0 +1,140 @@
+"""How every study runs: settings -> units of work -> findings -> `StudySummary`.
+
+name, sizes = pick_scale(SCALES, scale)
+run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
+units = run.units(sizes.settings(), n=sizes.n)
+results = map_jobs(units, "networks", Network, jobs, measure)
+return run.finish(Findings(tables=..., claims=..., notes=..., pictures=..., seconds=...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from unfooled.drawing.figures import Picture
+from unfooled.runs.chunks import Progress
+from unfooled.runs.records import Config, Environment, write_record
+from unfooled.runs.units import Units, chosen, filed
+from unfooled.studies.common.records import Claim, StudySummary, Table
+
+J = TypeVar("J")
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study says, made from the results of its units alone.
+
+    Attributes:
+        tables: Title -> rows.
+        claims: Claims with their verdicts.
+        notes: What the figures do not say, in sentences.
+        pictures: Pictures of the page, in their order.
+        seconds: Seconds of all units.
+    """
+
+    tables: Mapping[str, Table]
+    claims: Sequence[Claim]
+    notes: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study, as it was asked for.
+
+    Args:
+        study: Name in the catalogue.
+        title: Heading of the page.
+        scale: Name of the scale.
+        seeds: Random seeds.
+        out: Folder; a second start continues it. None: nothing is stored.
+        device: Device of the networks, for the record.
+        progress: Called with `(stage, units done, units in all)`; None: silent.
+        command: Command that reproduces the run.
+    """
+
+    study: str
+    title: str
+    scale: str
+    seeds: Sequence[int]
+    out: Path | None = None
+    device: str = "cpu"
+    progress: Progress | None = None
+    command: str = ""
+
+    def units(self, settings: Mapping[str, Any], *, n: int) -> Units:
+        """Open the folder for units of work.
+
+        Args:
+            settings: Plain values that change a result; see `Scale.settings`.
+            n: Samples a figure is over.
+
+        Raises:
+            BadInput: the folder holds work with other settings; the first that differs is named.
+        """
+        config = Config(
+            model=f"study {self.study}", data="the scale's", n=n, threat="the scale's", seed=0,
+            options={"scale": self.scale, **settings},
+        )  # fmt: skip
+        return Units(self.out, config, self.progress)
+
+    def finish(self, findings: Findings) -> StudySummary:
+        """Make the summary, and write it to `out/summary.json` where there is a folder."""
+        summary = StudySummary(
+            study=self.study, title=self.title, scale=self.scale, seeds=list(self.seeds),
+            seconds=round(findings.seconds, 1), environment=Environment.here(self.device),
+            tables=dict(findings.tables), claims=list(findings.claims), notes=list(findings.notes),
+            pictures=list(findings.pictures), command=self.command,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        if self.out is not None:
+            write_record(self.out / "summary.json", summary)
+        return summary
+
+
+def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], compute: Callable[[J], R]) -> list[R]:
+    """Compute a stage, one unit a job, or find the units of an earlier start.
+
+    Args:
+        units: The study's folder.
+        stage: Name of the stage.
+        kind: Record that a unit is stored as.
+        jobs: Name -> job; names may hold any character.
+        compute: `job -> record`.
+
+    Returns:
+        The records, in the order of the jobs.
+    """
+    by_file = {filed(name): job for name, job in jobs.items()}
+    return units.map(stage, kind, list(by_file), lambda name: compute(by_file[name]))
+
+
+def map_names(units: Units, stage: str, kind: type[R], names: Iterable[str], compute: Callable[[str], R]) -> list[R]:
+    """Compute a stage whose jobs are names, such as those of networks; see `map_jobs`."""
+    return map_jobs(units, stage, kind, {name: name for name in names}, compute)
+
+
+def pick_data(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Return the data sets that were asked for.
+
+    Args:
+        known: Data sets of the scale.
+        wanted: Some of them; None: all.
+
+    Raises:
+        BadInput: the scale has no such data set.
+    """
+    return chosen(list(dict.fromkeys(known)), wanted)
+
+
+def seconds_of(*records: Iterable[Any]) -> float:
+    """Add up the seconds of lists of records."""
+    return sum(one.seconds for rows in records for one in rows)

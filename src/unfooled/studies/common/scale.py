@@ -1,0 +1,48 @@
+"""How much of a study is done: named sizes, or sizes of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from unfooled.core.errors import BadInput
+from unfooled.runs.spelling import spelled
+
+OWN = "own"
+"""What a summary calls sizes that are none of the study's scales."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of a study; never used itself: each study has a frozen dataclass with its own fields."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return every field as plain values; a folder that was made with others is refused."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (int, float, str)) else spelled(value)
+
+
+S = TypeVar("S", bound=Scale)
+
+
+def pick_scale(scales: Mapping[str, S], scale: str | S) -> tuple[str, S]:
+    """Return the name and the sizes of a scale.
+
+    Args:
+        scales: The study's scales by name.
+        scale: One of their names, or sizes of one's own, which are called `OWN`.
+
+    Raises:
+        BadInput: there is no scale of that name.
+    """
+    if not isinstance(scale, str):
+        return OWN, scale
+    if scale not in scales:
+        raise BadInput(f"there is no scale {scale!r}; there are {', '.join(scales)}")
+    return scale, scales[scale]

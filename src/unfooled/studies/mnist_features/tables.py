@@ -1,0 +1,121 @@
+"""Tables of the MNIST features study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unfooled.statistics.intervals import NOTHING
+from unfooled.studies.common.feature_records import Measured, Rebuilt
+from unfooled.studies.common.feature_results import Accuracies, Survival
+from unfooled.studies.common.records import Table
+from unfooled.studies.mnist_features.claims import CORRUPTED, TABLE_1, TABLE_2
+from unfooled.studies.mnist_features.scale import FIVE, MnistScale, Retraining
+from unfooled.studies.mnist_features.units import Results
+
+UPDATES = (25 * 1688, 8 * 1688)
+"""Updates of the published networks of table 2."""
+CONTROLS = ("originals", "untrained set")
+
+
+def tables(results: Results, found: Accuracies, left: Survival, size: MnistScale) -> dict[str, Table]:
+    """Make all tables that have rows, but that of the alignments."""
+    made = {
+        "Table 1: accuracy under five corruptions": _encoders(found, size),
+        "Table 2: networks trained on rebuilt images": _retrained(found, size),
+        "Table 2: differences, paired by image": _differences(found),
+        "Table 2: parts of the sets": _parts(found, size),
+    }
+    made |= {f"Under attack, {norm} (cascade, {size.effort})": _under_attack(left, norm) for norm in left.radii}
+    made |= {"Rebuilt sets": _sets(results.sets), "Networks": _networks(results.tests)}
+    return {title: rows for title, rows in made.items() if rows}
+
+
+def _accuracies(found: Accuracies, name: str) -> dict[str, Any]:
+    return {group: figure.text() for group, figure in zip(FIVE, found.accuracy(name), strict=True)}
+
+
+def _published(published: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
+    return {group: f"{value:.3f}" for group, value in zip(FIVE, published[name], strict=True)}
+
+
+def _encoders(found: Accuracies, size: MnistScale) -> Table:
+    """The first table, below the published one where the data are its own."""
+    rows: Table = []
+    if size.source == "mnist":
+        rows += [{"network": f"{name}, published", **_published(TABLE_1, name)} for name in TABLE_1]
+    return rows + [{"network": r.name, **_accuracies(found, r.name)} for r in size.recipes if r.name in found]
+
+
+def _retrained(found: Accuracies, size: MnistScale) -> Table:
+    """The second table, below the published one where the data are its own."""
+    rows: Table = []
+    if size.source == "mnist":
+        rows += [
+            {"trained on": f"{name}, published", "networks": 1, "updates": updates, "its own, held out": "",
+             **_published(TABLE_2, name)}
+            for name, updates in zip(TABLE_2, UPDATES, strict=True)
+        ]  # fmt: skip
+    for one in size.retrainings:
+        tests = found.rows.get(one.name, [])
+        if tests and one.sources is None:
+            about = {"networks": len(tests), "updates": tests[0].updates, "its own, held out": _own(tests)}
+            rows.append({"trained on": one.name, **about, **_accuracies(found, one.name)})
+    return rows
+
+
+def _own(tests: Sequence[Measured]) -> str:
+    """Accuracy on what was held out: with its interval for one network, the mean over several."""
+    own = [NOTHING if test.own is None else test.own.interval() for test in tests]
+    return own[0].text() if len(own) == 1 else f"{np.mean([one.value for one in own]):.3f}"
+
+
+def _parts(found: Accuracies, size: MnistScale) -> Table:
+    """Networks trained on parts of the sets."""
+    parts: list[Retraining] = [one for one in size.retrainings if one.sources is not None and one.name in found]
+    return [
+        {"trained on": one.name, "images": found.rows[one.name][0].samples, **_accuracies(found, one.name)}
+        for one in parts
+    ]
+
+
+def _differences(found: Accuracies) -> Table:
+    """Sets against controls."""
+    pairs = [
+        *((a, b) for a in TABLE_2 for b in (*CONTROLS, "originals, corrupted", "non-robust set") if a != b),
+        *((f"{a}, cleaned", f"{b}, cleaned") for a in TABLE_2 for b in CONTROLS),
+    ]
+    return [
+        {"difference": f"{a} minus {b}", **{g: found.gap(a, b, [k]).text() for k, g in enumerate(FIVE)},
+         "mean of four": found.gap(a, b, CORRUPTED).text()}
+        for a, b in pairs if a in found and b in found
+    ]  # fmt: skip
+
+
+def _under_attack(left: Survival, norm: str) -> Table:
+    """Accuracy that the cascade leaves at each radius."""
+    return [
+        {"network": name, "clean": left.accuracy(norm, name, -1).text(),
+         **{f"{norm} {eps:g}": left.accuracy(norm, name, k).text() for k, eps in enumerate(left.radii[norm])}}
+        for name in left.rows[norm]
+    ]  # fmt: skip
+
+
+def _sets(sets: Sequence[Rebuilt]) -> Table:
+    """Quality and cost of the rebuilt sets."""
+    return [
+        {"set": one.origin, "n": one.n, "residual, median": one.residual["0.5"], "95 %": one.residual["0.95"],
+         "reached": one.reached, "no gradient": one.vanished, "gradients an image": one.gradients,
+         "l2 to the source": one.to_source, "l2 to the start": one.to_start, "seconds": one.seconds}
+        for one in sets
+    ]  # fmt: skip
+
+
+def _networks(tests: Sequence[Measured]) -> Table:
+    """Loss and cost of every network."""
+    return [
+        {"network": t.name, "seed": t.seed, "loss": t.loss, "images": t.samples, "updates": t.updates,
+         "seconds of training": t.seconds} for t in tests
+    ]  # fmt: skip

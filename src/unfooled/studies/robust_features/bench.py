@@ -1,0 +1,173 @@
+"""Networks and sets of the study of robust and non-robust features, one data set and one seed at a time.
+
+Every set has as many images as the originals beside it, and a fresh network takes as many updates on each; one more is
+hardened on these originals, for a comparison at equal size. A fresh network starts at other weights than the encoders:
+perturbations carry over between networks that start alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks.pgd import pgd
+from unfooled.core.errors import BadInput
+from unfooled.core.types import TrainingLoss
+from unfooled.data.formats.feature_sets import FeatureSet
+from unfooled.features import Encoder, d_rand, last_features, robust_set, smallest_threat
+from unfooled.models.architectures import build
+from unfooled.runs.chunks import Progress
+from unfooled.studies.common.bench import Bench, Labelled, load_splits
+from unfooled.studies.common.feature_records import Reach
+from unfooled.studies.common.feature_units import stored_set
+from unfooled.studies.common.fitting import FRESH, Updates, new_network
+from unfooled.studies.robust_features.scale import (
+    D_DET,
+    D_RAND,
+    HARDENED,
+    HARDENED_TOO,
+    NATURAL,
+    REACHED,
+    SEEN,
+    SETS,
+    SHUFFLED,
+    TRAINED_ON,
+    UNTRAINED,
+    FeatureScale,
+    FeatureTask,
+)
+from unfooled.training import Madry, Ramp, Standard
+
+HELD_OUT = 0.1
+"""Share of a set, its last images, that is not trained on."""
+
+
+class FeatureBench(Bench):
+    """Bench whose networks are the encoders, by their names, and fresh networks, by the names of their sets.
+
+    Args:
+        task: Data set.
+        size: Sizes of the study.
+        seed: Random seed of weights, orders, starts, targets and attacks.
+        folder: The study's folder, for networks and sets; None: nothing is stored.
+        device: Device of the networks.
+        progress: Called with `(text, done, in all)`; None: silent.
+
+    Attributes:
+        train: Samples that networks are trained on; the first `size.rebuilt` are the sources of every set.
+        held: Samples that the size of the moves is chosen on.
+        eps: Radius in which D_rand and D_det are made; None: that of `reach`, which is computed anew.
+    """
+
+    def __init__(
+        self, task: FeatureTask, size: FeatureScale, seed: int, *, folder: Path | None = None, device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        splits = load_splits(task.source, train_n=size.train_n, test_n=size.test_n)
+        place = f"{task.source}-{seed}"
+        super().__init__(splits, seed=seed, folder=folder, place=place, device=device, progress=self._tell)
+        self.task, self.size, self._progress = task, size, progress
+        x, y = splits.train
+        n = len(x) - size.held
+        if n < 2:
+            raise BadInput(f"{task.source} has {len(x)} training images and {size.held} are held out; hold fewer")
+        self.train, self.held = (x[:n], y[:n]), (x[n:], y[n:])
+        self.eps: float | None = None
+        self._sets: dict[str, FeatureSet] = {}
+
+    def _tell(self, text: str, done: int, of: int) -> None:
+        if self._progress is not None:
+            self._progress(f"{self.task.source}, seed {self.seed}, {text}", done, of)
+
+    def _train(self, name: str) -> nn.Module:
+        task, fresh = self.task, name in TRAINED_ON
+        options, seed = (task.fresh_options, self.seed + FRESH) if fresh else (task.options, self.seed)
+        shape = tuple(self.train[0].shape[1:])
+        net = new_network(lambda: build(task.arch, shape, len(self.classes), **options), seed)
+        # Faster for colour. Again after training, which undoes it: a network that is read must compute what one that
+        # was just trained does.
+        order = torch.channels_last if shape[0] > 1 else torch.contiguous_format
+        net = net.to(self.device, memory_format=order)  # type: ignore[call-overload]
+        net = net.eval() if name == UNTRAINED else self._trained(name, net)
+        return net.to(memory_format=order)  # type: ignore[call-overload]
+
+    def _trained(self, name: str, net: nn.Module) -> nn.Module:
+        """Train, or read or resume what was trained before."""
+        task, updates = self.task, self.task.updates(name)
+        pieces = max(1, round(updates / self.size.piece))
+        x, y = self.samples(name)[0] if name in TRAINED_ON else self.train
+        batches = Updates(
+            x.to(self.device), y.to(self.device), task.batch, self.seed, flip=task.flip, crop=task.crop,
+            steps=max(1, updates // pieces),
+        )  # fmt: skip
+        loss = self.loss(name)
+        if name in (HARDENED, HARDENED_TOO):
+            loss = Ramp(loss, task.ramp * pieces)
+        about = {"arch": task.arch, "input_shape": list(x.shape[1:]), "num_classes": len(self.classes)}
+        settings = {"loss": str(loss), "seed": self.seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
+        optimizer = task.optimizer(net.parameters())
+        return self._fit(
+            name, net, batches, loss, optimizer, epochs=pieces, about=about, settings=settings, clip=5.0
+        )  # fmt: skip
+
+    def loss(self, name: str) -> TrainingLoss:
+        """Return the training loss of a network; where it is hardened, with the eps that it grows to."""
+        return Madry(self.task.threat, steps=self.task.steps) if name in (HARDENED, HARDENED_TOO) else Standard()
+
+    def reach(self) -> Reach:
+        """Find the first of the task's `moves` in which the natural network is led to nearly all targets, or the last.
+
+        Images are held out of training; targets are those of D_det, since one in K of those of D_rand is the image's
+        own class. Cost: `moving` passes an image for each threat that is tried.
+        """
+        moves = self.task.moves
+        threat, share = smallest_threat(
+            self.network(NATURAL), *self.held, moves, share=REACHED, kind="d-det", seed=self.seed,
+            attack=self._moving,
+        )  # fmt: skip
+        return Reach(eps=float(threat.eps), tried=[float(t.eps) for t in moves[: len(share)]], share=share)
+
+    @property
+    def _moving(self) -> Callable[..., Tensor]:
+        return partial(pgd, steps=self.size.moving, stop=False)
+
+    def made(self, name: str) -> FeatureSet:
+        """Return a set by its name, of `SETS`; it is made, or read, the first time."""
+        if name not in self._sets:
+            net = self.network(SEEN.get(name, NATURAL))
+            make = partial(self._make, name, net)
+            self._sets[name] = stored_set(self.file("sets", name, "npz"), net, make)
+        return self._sets[name]
+
+    def _make(self, name: str, net: nn.Module, folder: Path | None) -> FeatureSet:
+        options: dict[str, Any] = {
+            "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes,
+            "shard": self.size.shard, "progress": self.progress, "folder": folder,
+        }  # fmt: skip
+        if name in SEEN:
+            encoder = Encoder(net, last_features(net))
+            return robust_set(encoder, *self.train, steps=self.size.gradients, kind=name, **options)
+        threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)
+        kind = {D_RAND: "d-rand", D_DET: "d-det"}[name]
+        return d_rand(net, *self.train, threat, attack=self._moving, kind=kind, **options)
+
+    def sources(self) -> Labelled:
+        """Return the originals of every set, in their order, and their labels."""
+        return self.train[0][: self.size.rebuilt], self.train[1][: self.size.rebuilt]
+
+    def samples(self, name: str) -> tuple[Labelled, Labelled]:
+        """Return the samples that a fresh network is trained on, and the last ones, which are held out of them."""
+        if name in SETS:
+            made = self.made(name)
+            x, y = made.x, made.y
+        else:
+            x, y = self.sources()
+        if name == SHUFFLED:
+            y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(self.seed))]
+        last = len(x) - round(HELD_OUT * len(x))
+        return (x[:last], y[:last]), (x[last:], y[last:])

@@ -1,0 +1,121 @@
+"""Claims of the study of robust features."""
+
+from __future__ import annotations
+
+from unfooled.statistics.bootstrap import discrete_mean
+from unfooled.statistics.intervals import Interval, over_seeds
+from unfooled.studies.common.claims import ABOVE, claim
+from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.records import Claim
+from unfooled.studies.robust_features.scale import (
+    D_DET,
+    D_RAND,
+    HALF,
+    HARDENED,
+    HARDENED_TOO,
+    NATURAL,
+    NON_ROBUST,
+    ORIGINALS,
+    RANDOM,
+    ROBUST,
+    WHOLE,
+)
+from unfooled.studies.robust_features.units import Results
+
+ILYAS, REAL = "Ilyas et al. 2019, arXiv:1905.02175", "Li et al. 2023, arXiv:2310.18936"
+LOST = 0.10
+"""Clean accuracy that the non-robust set may cost (published: 8 points, against all originals)."""
+SAME = 0.02
+"""How much more robust accuracy counts as none."""
+FAR = 0.10
+"""How much less robust accuracy than that of a hardened network is far from it."""
+LARGELY = 0.9
+"""Share of images that a network is wrong on under attack from which it is largely not robust."""
+PAIRS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, ORIGINALS, "unfooled"))
+"""Networks whose gradients are compared, and who makes the claim."""
+
+
+def claims(results: Results) -> list[Claim]:
+    """Decide all claims on one data set."""
+    tests, left, where = Accuracies(results.tests), Survival(results.attacks), results.task.source
+    return [
+        *_of_the_robust_set(left, where),
+        *_of_the_non_robust_set(tests, left, where),
+        *_of_moved_images(tests, where, results.chance),
+        *_of_real_robustness(left, where),
+        *Alignments(results.alignments).claims(PAIRS, where),
+    ]
+
+
+def _at(left: Survival, k: int) -> tuple[str, str]:
+    """The norm, and how a claim names the k-th radius."""
+    ((norm, radii),) = left.radii.items()
+    return norm, f"{norm} {radii[k]:g}"
+
+
+def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
+    """Does plain training on the robust set give robust accuracy?"""
+    norm, half = _at(left, HALF)
+    return [
+        claim(f"{where}, {half}: {text}; difference.", source, left.gap(norm, ROBUST, other, HALF), ABOVE)
+        for other, source, text in (
+            (ORIGINALS, ILYAS, "plain training on the robust set gives more robust accuracy than on as many originals"),
+            (RANDOM, "unfooled", "the robust set gives more than images rebuilt from an untrained network"),
+            (NON_ROBUST, ILYAS, "the robust set gives more than the non-robust set"),
+        )
+    ]
+
+
+def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> list[Claim]:
+    """Does plain training on the non-robust set give accuracy without robustness?"""
+    norm, half = _at(left, HALF)
+    return [
+        claim(
+            f"{where}: the non-robust set costs at most {100 * LOST:.0f} points of clean accuracy against as many "
+            "originals; difference.", ILYAS, tests.gap(NON_ROBUST, ORIGINALS, [0]), -LOST,
+        ),
+        claim(
+            f"{where}: the non-robust set gives more clean accuracy than images rebuilt from an untrained network; "
+            "difference.", "unfooled", tests.gap(NON_ROBUST, RANDOM, [0]), ABOVE,
+        ),
+        claim(
+            f"{where}, {half}: the non-robust set gives no more robust accuracy than originals, to {100 * SAME:.0f} "
+            "points; originals minus it.", ILYAS, left.gap(norm, ORIGINALS, NON_ROBUST, HALF), -SAME,
+        ),
+    ]  # fmt: skip
+
+
+def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim]:
+    """Do D_rand and D_det teach what holds on the originals?"""
+    true, following = tests.correct(D_DET).T
+    by_seed = [one.correct() for one in tests.rows[D_DET]]
+    gap: Interval = over_seeds([float((c[:, 0] - c[:, 1]).mean()) for c in by_seed], discrete_mean(true - following))
+    return [
+        *(
+            claim(
+                f"{where}: what {name} teaches holds on the originals; clean accuracy, more than the largest "
+                f"class's share ({chance:.3f}).", ILYAS, tests.accuracy(name)[0], chance + ABOVE,
+            )
+            for name in (D_RAND, D_DET)
+        ),
+        claim(
+            f"{where}: trained on D_det, a network says an image's class more often than the next one, by which such "
+            "images were labelled; difference.", "unfooled", gap, ABOVE,
+        ),
+    ]  # fmt: skip
+
+
+def _of_real_robustness(left: Survival, where: str) -> list[Claim]:
+    """Is a network that is trained on the robust set robust?"""
+    (norm, half), (_, whole) = _at(left, HALF), _at(left, WHOLE)
+    return [
+        claim(
+            f"{where}, {whole}: the network trained on the robust set is largely not robust; share of images that it "
+            f"is wrong on, at least {LARGELY:g}.", REAL, left.accuracy(norm, ROBUST, WHOLE).complement(), LARGELY,
+        ),
+        claim(
+            f"{where}, {half}: plain training on the robust set is far from hardening on as many originals, by "
+            f"{100 * FAR:.0f} points or more; hardened minus it.", REAL,
+            left.gap(norm, HARDENED_TOO, ROBUST, HALF), FAR,
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,112 @@
+"""Tables of the study of robust features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from unfooled.studies.common.feature_records import Measured, Reach, Rebuilt
+from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
+from unfooled.studies.common.records import Table
+from unfooled.studies.robust_features.scale import (
+    ENCODERS,
+    HARDENED_TOO,
+    NON_ROBUST,
+    ORIGINALS,
+    RANDOM,
+    ROBUST,
+    SEEN,
+    SETS,
+    TRAINED_ON,
+    FeatureScale,
+)
+from unfooled.studies.robust_features.units import Results
+
+PAIRS = (
+    (ROBUST, NON_ROBUST), *((a, b) for a in SETS for b in (ORIGINALS, RANDOM) if a != b), (HARDENED_TOO, ROBUST),
+)  # fmt: skip
+"""Networks, by their sets, whose differences are in a table."""
+
+
+def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
+    """Make all tables of one data set."""
+    tests, left, where = Accuracies(results.tests), Survival(results.attacks), results.task.source
+    reach, made = results.reach, [(seed, row) for seed, rows in results.sets.items() for row in rows]
+    return {
+        f"{where}: clean accuracy, and what the cascade ({size.effort}) leaves": _accuracies(tests, left),
+        f"{where}: differences, paired by image": _differences(tests, left),
+        f"{where}: sets of rebuilt images": _rebuilt([(seed, row) for seed, row in made if row.origin in SEEN]),
+        f"{where}: sets of moved images": _moved([(seed, row) for seed, row in made if row.origin not in SEEN], reach),
+        f"{where}: radii of these, on images held out of training": _radii(reach),
+        f"{where}: alignment of gradients with images": Alignments(results.alignments).table(),
+        f"{where}: networks": _networks(results.tests),
+    }
+
+
+def _accuracies(tests: Accuracies, left: Survival) -> Table:
+    """Clean accuracy, and accuracy under attack at each radius."""
+    ((norm, radii),) = left.radii.items()
+    return [
+        {
+            "network, or set it was trained on": name, "clean": tests.accuracy(name)[0].text(),
+            "says the next class": tests.accuracy(name)[1].text(),
+            **{f"{norm} {eps:g}": left.accuracy(norm, name, k).text() if name in left.rows[norm] else ""
+               for k, eps in enumerate(radii)},
+        }
+        for name in (*ENCODERS, *TRAINED_ON)
+    ]  # fmt: skip
+
+
+def _differences(tests: Accuracies, left: Survival) -> Table:
+    """Sets against controls."""
+    ((norm, radii),) = left.radii.items()
+    return [
+        {
+            "difference": f"{a} minus {b}", "clean": tests.gap(a, b, [0]).text(),
+            **{f"{norm} {eps:g}": left.gap(norm, a, b, k).text() for k, eps in enumerate(radii)},
+        }
+        for a, b in PAIRS
+    ]  # fmt: skip
+
+
+def _rebuilt(rows: Sequence[tuple[int, Rebuilt]]) -> Table:
+    """Quality and cost of sets that are rebuilt from features."""
+    return [
+        {
+            "set": row.origin, "seed": seed, "images": row.n, "residual, median": row.residual["0.5"],
+            "95 %": row.residual["0.95"], "done early": row.reached, "no gradient": row.vanished,
+            "gradients": row.gradients, "l2 to the source": row.to_source, "to the start": row.to_start,
+            "seconds": row.seconds,
+        }
+        for seed, row in rows
+    ]  # fmt: skip
+
+
+def _moved(rows: Sequence[tuple[int, Rebuilt]], reach: Mapping[int, Reach]) -> Table:
+    """Quality and cost of D_rand and D_det."""
+    return [
+        {
+            "set": row.origin, "seed": seed, "images": row.n, "radius": reach[seed].eps,
+            "targets reached": row.reached, "margin over the target, median": row.residual["0.5"],
+            "95 %": row.residual["0.95"], "l2 to the source": row.to_source, "seconds": row.seconds,
+        }
+        for seed, row in rows
+    ]  # fmt: skip
+
+
+def _radii(reach: Mapping[int, Reach]) -> Table:
+    """Radii that were tried for D_rand and D_det."""
+    return [
+        {"seed": seed, "radius": eps, "targets reached": share, "choice": "taken" if eps == one.eps else ""}
+        for seed, one in reach.items()
+        for eps, share in zip(one.tried, one.share, strict=True)
+    ]
+
+
+def _networks(tests: Sequence[Measured]) -> Table:
+    """Accuracies and cost of every network."""
+    return [
+        {"network": t.name, "seed": t.seed, "images": t.samples, "updates": t.updates,
+         "clean accuracy": float(t.correct()[:, 0].mean()),
+         "held out of its set": f"{t.own.value:.3f}" if t.own is not None and t.own.value is not None else "",
+         "seconds of training": t.seconds, "loss": t.loss} for t in tests
+    ]  # fmt: skip
