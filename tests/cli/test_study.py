@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from unfooled.cli import app as cli
-from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
 from unfooled.studies.attention import study as attention
 from unfooled.studies.attention.records import Analysed
 from unfooled.studies.attention.vulnerability import Effort
 from unfooled.studies.broken_defences import study as suite
+from unfooled.workflows import catalog
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -56,12 +56,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_list_says_what_there_is(tmp_path: Path) -> None:
     out, _ = run(tmp_path, "study", "--list")
-    for name, (path, asks, costs) in catalog.STUDIES.items():
+    for name, row in catalog.STUDIES.items():
         assert name in out
-        assert asks in out
-        assert set(costs) == {"small", "medium", "full"}
-        assert all(cost in out for cost in costs.values())
-        assert callable(catalog.resolve(path))
+        assert row.asks in out
+        assert set(row.costs) == {"small", "medium", "full"}
+        assert all(cost in out for cost in row.costs.values())
+        assert callable(catalog.resolve(row.path))
     out, _ = run(tmp_path, "study", "--list", "--json")
     assert set(json.loads(out)) == set(catalog.STUDIES)
 
