@@ -105,7 +105,8 @@ def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: py
     def says(*_: Any, device: str, **__: Any) -> None:
         raise BadInput(f"on {device}")
 
-    monkeypatch.setattr(f"unfooled.studies.{name.replace('-', '_')}.study", says)
+    module, function = catalog.STUDIES[name].path.split(":")
+    monkeypatch.setattr(f"unfooled.{module}.{function}", says)
     assert "on meta" in run(tmp_path, "study", name, "--device", "meta", code=2)[1]
     assert "on cpu" in run(tmp_path, "study", name, "--device", "cpu", code=2)[1]
 

@@ -75,7 +75,7 @@ def bind_attack(
         label += f", {steps} {row.unit}"
     elif steps is not None:
         raise BadOption("{0} takes no {steps}; leave it out", attack)
-    if (steps or 1) < 1 or restarts < 1:
+    if restarts < 1 or (steps is not None and steps < 1):
         raise BadOption("{steps} is {0} and {restarts} is {1}; both must be at least 1", steps, restarts)
     if "restarts" in takes:
         options["restarts"] = restarts
