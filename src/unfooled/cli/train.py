@@ -11,7 +11,7 @@ from unfooled.cli import options
 from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
-    from unfooled.training.loop import Epoch
+    from unfooled.training import Epoch
     from unfooled.workflows import TrainingRecord
 
 BASES = ", ".join(catalog.Loss("").bases)

@@ -1,7 +1,7 @@
 """Training: one generator loop, and one file per loss."""
 
 from unfooled.explanations.masks import soft_mask, top_mask
-from unfooled.training.loop import Batches, Epoch, train
+from unfooled.training.loop import Batches, Checkpoint, Epoch, train
 from unfooled.training.losses.arp import (
     Arp,
     ArpTerms,
@@ -34,6 +34,7 @@ __all__ = [
     "ArpTerms",
     "Augmented",
     "Batches",
+    "Checkpoint",
     "Epoch",
     "Fast",
     "Free",

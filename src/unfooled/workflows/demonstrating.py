@@ -7,7 +7,7 @@ from pathlib import Path
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
-from unfooled.training.loop import Epoch
+from unfooled.training import Epoch
 from unfooled.workflows.auditing import audit
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.losses import LossOptions

@@ -23,10 +23,9 @@ from unfooled.models.architectures import build
 from unfooled.models.load import load_model
 from unfooled.runs.hashes import tensors_hash
 from unfooled.statistics import intervals
-from unfooled.training.loop import Batches, Checkpoint, Epoch
-from unfooled.training.loop import train as epochs_of
+from unfooled.training import Batches, Checkpoint, Epoch, Monitor
+from unfooled.training import train as epochs_of
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
-from unfooled.training.monitor import Monitor
 from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
