@@ -37,8 +37,7 @@ from unfooled.studies.attention.recipes import ARP, BASE, SHUFFLED, equal_comput
 from unfooled.studies.attention.records import Judged, Results
 from unfooled.studies.attention.samples import Samples
 from unfooled.studies.attention.training_results import comparison_table, training_claims
-from unfooled.training import Ramp
-from unfooled.training import Batches, Checkpoint, train
+from unfooled.training import Batches, Checkpoint, Ramp, train
 
 ARMS = (BASE, ARP, SHUFFLED)
 THREAT = Linf(8 / 255)

@@ -1,4 +1,29 @@
-"""unfooled: find out what fools your classifier, see why, and train it until it no longer is."""
+"""unfooled: find out what fools your classifier, see why, and train it until it no longer is.
+
+    import unfooled as uf
+
+    model, (x, y) = uf.load_model("net.pt"), uf.load_data("digits", n=200)
+    summary = uf.audit(model, x, y, uf.Linf(8 / 255), out="runs/mine")
+
+A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
+
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation)
+Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
+Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
+Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
+Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
+Train     train: from names and files, resumable
+
+Families are packages that list their names, such as help(uf.attacks):
+
+attacks, explanations, distances, training, features   methods, as functions over tensors
+models, data                                           readers of models and data; small networks and data sets
+evaluation, studies, report                            the judge and the audit; published experiments; pages
+workflows                                              what each command of `unfooled --help` does, as a function
+core, runs, statistics, drawing                        what the others are built on
+
+Names are imported when they are first used; dir(uf) lists them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfooled._version import __version__
 
-# Resolved on first use (PEP 562), so that `import unfooled` and the command line start without torch.
+# No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
     "Box": "core.threats",
     "Linf": "core.threats",
@@ -26,10 +51,16 @@ _NAMES = {
     "load_features": "data.formats.feature_sets",
     "verify": "evaluation.verify",
     "Verdict": "evaluation.verify",
-    "audit": "evaluation.audit.audit",
+    "audit": "evaluation.audit",
+    "Plan": "evaluation.audit",
+    "Summary": "evaluation.audit.records",
+    "diagnose": "workflows.diagnosing",
+    "train": "workflows.training",
+    "attack_explanation": "attacks",
     "cascade": "attacks.ensembles.cascade",
     "autoattack": "attacks.ensembles.autoattack",
     "envelope": "attacks.ensembles.envelope",
+    "Effort": "attacks.ensembles.cascade",
     "QUICK": "attacks.ensembles.cascade",
     "NORMAL": "attacks.ensembles.cascade",
     "THOROUGH": "attacks.ensembles.cascade",
@@ -39,6 +70,7 @@ _PACKAGES = (
     "core",
     "data",
     "distances",
+    "drawing",
     "evaluation",
     "explanations",
     "features",
@@ -49,12 +81,12 @@ _PACKAGES = (
     "studies",
     "testing",
     "training",
+    "workflows",
 )
-
-__all__ = ["__version__", *_NAMES, *_PACKAGES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    """Import a name when it is first used (PEP 562)."""
     if name in _NAMES:
         value = getattr(importlib.import_module(f"unfooled.{_NAMES[name]}"), name)
         globals()[name] = value
@@ -65,36 +97,52 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(["__version__", *_NAMES, *_PACKAGES])
 
 
 if TYPE_CHECKING:
-    from unfooled import (
-        attacks,
-        core,
-        data,
-        distances,
-        evaluation,
-        explanations,
-        features,
-        models,
-        report,
-        runs,
-        statistics,
-        studies,
-        training,
-    )
-    from unfooled.attacks.ensembles.autoattack import autoattack
-    from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, cascade
-    from unfooled.attacks.ensembles.envelope import envelope
-    from unfooled.core.ascent import ascend
-    from unfooled.core.errors import BadInput
-    from unfooled.core.model.classifier import Classifier
-    from unfooled.core.model.modes import counted, frozen
-    from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
-    from unfooled.data.formats.feature_sets import load_features
-    from unfooled.data.load import load_data
-    from unfooled.data.made.shapes import load_shapes
-    from unfooled.evaluation.audit.audit import audit
-    from unfooled.evaluation.verify import Verdict, verify
-    from unfooled.models.load import load_model
+    from unfooled import attacks as attacks
+    from unfooled import core as core
+    from unfooled import data as data
+    from unfooled import distances as distances
+    from unfooled import drawing as drawing
+    from unfooled import evaluation as evaluation
+    from unfooled import explanations as explanations
+    from unfooled import features as features
+    from unfooled import models as models
+    from unfooled import report as report
+    from unfooled import runs as runs
+    from unfooled import statistics as statistics
+    from unfooled import studies as studies
+    from unfooled import training as training
+    from unfooled import workflows as workflows
+    from unfooled.attacks import attack_explanation as attack_explanation
+    from unfooled.attacks.ensembles.autoattack import autoattack as autoattack
+    from unfooled.attacks.ensembles.cascade import NORMAL as NORMAL
+    from unfooled.attacks.ensembles.cascade import QUICK as QUICK
+    from unfooled.attacks.ensembles.cascade import THOROUGH as THOROUGH
+    from unfooled.attacks.ensembles.cascade import Effort as Effort
+    from unfooled.attacks.ensembles.cascade import cascade as cascade
+    from unfooled.attacks.ensembles.envelope import envelope as envelope
+    from unfooled.core.ascent import ascend as ascend
+    from unfooled.core.errors import BadInput as BadInput
+    from unfooled.core.model.classifier import Classifier as Classifier
+    from unfooled.core.model.modes import counted as counted
+    from unfooled.core.model.modes import frozen as frozen
+    from unfooled.core.threats import L0 as L0
+    from unfooled.core.threats import L1 as L1
+    from unfooled.core.threats import L2 as L2
+    from unfooled.core.threats import Box as Box
+    from unfooled.core.threats import Linf as Linf
+    from unfooled.core.threats import Threat as Threat
+    from unfooled.data.formats.feature_sets import load_features as load_features
+    from unfooled.data.load import load_data as load_data
+    from unfooled.data.made.shapes import load_shapes as load_shapes
+    from unfooled.evaluation.audit import Plan as Plan
+    from unfooled.evaluation.audit import audit as audit
+    from unfooled.evaluation.audit.records import Summary as Summary
+    from unfooled.evaluation.verify import Verdict as Verdict
+    from unfooled.evaluation.verify import verify as verify
+    from unfooled.models.load import load_model as load_model
+    from unfooled.workflows.diagnosing import diagnose as diagnose
+    from unfooled.workflows.training import train as train

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from unfooled.cli import app as cli
-from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
 from unfooled.studies import broken_defences as suite
@@ -25,6 +24,7 @@ from unfooled.studies.attention.analysis import AnalysisEffort
 from unfooled.studies.attention.records import Analysed
 from unfooled.studies.broken_defences.cases import CASES, Case
 from unfooled.studies.broken_defences.scale import SCALES
+from unfooled.workflows import catalog
 
 
 def run(home: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -58,12 +58,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_list_says_what_there_is(tmp_path: Path) -> None:
     out, _ = run(tmp_path, "study", "--list")
-    for name, (path, asks, costs) in catalog.STUDIES.items():
+    for name, row in catalog.STUDIES.items():
         assert name in out
-        assert asks in out
-        assert set(costs) == {"small", "medium", "full"}
-        assert all(cost in out for cost in costs.values())
-        assert callable(catalog.resolve(path))
+        assert row.asks in out
+        assert set(row.costs) == {"small", "medium", "full"}
+        assert all(cost in out for cost in row.costs.values())
+        assert callable(catalog.resolve(row.path))
     out, _ = run(tmp_path, "study", "--list", "--json")
     assert set(json.loads(out)) == set(catalog.STUDIES)
 
@@ -107,8 +107,8 @@ def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: py
     def says(*_: Any, device: str, **__: Any) -> None:
         raise BadInput(f"on {device}")
 
-    package = name.replace("-", "_")
-    monkeypatch.setattr(f"unfooled.studies.{package}.run_{package}", says)
+    module, function = catalog.STUDIES[name].path.split(":")
+    monkeypatch.setattr(f"unfooled.{module}.{function}", says)
     assert "on meta" in run(tmp_path, "study", name, "--device", "meta", code=2)[1]
     assert "on cpu" in run(tmp_path, "study", name, "--device", "cpu", code=2)[1]
 

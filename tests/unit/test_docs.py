@@ -86,8 +86,10 @@ def commands() -> list[tuple[str, list[str]]]:
 def test_commands_parse_and_their_names_exist() -> None:
     import typer
 
-    from unfooled.cli import audit, catalog
     from unfooled.cli.app import app
+    from unfooled.workflows import catalog
+    from unfooled.workflows.bounds import read_bound
+    from unfooled.workflows.words import numbers, threat_of
 
     group: Any = typer.main.get_command(app)
     seen = commands()
@@ -103,15 +105,15 @@ def test_commands_parse_and_their_names_exist() -> None:
         context = group.commands[words[1]].make_context(words[1], words[2:])
         given = context.params
         if given.get("threat"):
-            catalog.threat(given["threat"])
+            threat_of(given["threat"])
         kinds = catalog.OBJECTIVES if words[1] == "explain" else catalog.ATTACKS
         for option, table in {**tables, "attack": kinds}.items():
             assert given.get(option) is None or given[option] in table, (page, words)
-        assert given.get("loss") is None or given["loss"] in catalog.TRAINING
+        assert given.get("loss") is None or given["loss"] in catalog.LOSSES
         for text in given.get("fail_under") or []:
-            audit.bound(text)
+            read_bound(text)
         for option in ("mean", "std"):
-            catalog.numbers(given.get(option), option)
+            numbers(given.get(option), option)
 
 
 def test_a_wrong_command_would_be_found() -> None:
@@ -125,14 +127,15 @@ def test_a_wrong_command_would_be_found() -> None:
 
 
 def test_the_command_line_page_lists_every_name() -> None:
-    from unfooled.cli import catalog
     from unfooled.cli.app import app
+    from unfooled.workflows import catalog
+    from unfooled.workflows.words import THREATS
 
     page = complete("reference/command-line.md")
-    for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.OBJECTIVES, catalog.TRAINING, catalog.FEATURES):
+    for table in (catalog.ATTACKS, catalog.EXPLANATIONS, catalog.OBJECTIVES, catalog.LOSSES, catalog.FEATURES):
         assert [name for name in table if f"`{name}`" not in page] == []
     assert [c.name for c in app.registered_commands if f"`unfooled {c.name}`" not in page] == []
-    assert [name for name in catalog.THREATS if f"`{name}:" not in page] == []
+    assert [name for name in THREATS if f"`{name}:" not in page] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

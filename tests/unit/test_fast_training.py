@@ -386,11 +386,11 @@ def test_options_stand_in_the_text_and_memory_does_not() -> None:
     ],
 )
 def test_the_command_line_builds_them(name: str, options: dict[str, Any], text: str) -> None:
-    from unfooled.cli.losses import make_loss
+    from unfooled.workflows import LossOptions, make_loss
 
-    loss = make_loss(name, "linf:0.1", None, 6.0, **options)
+    loss = make_loss(name, "linf:0.1", LossOptions(**options))
     assert text in str(loss)
-    ramp = make_loss(name, "linf:0.1", None, 6.0, ramp=2.0, **options)
+    ramp = make_loss(name, "linf:0.1", LossOptions(ramp=2.0, **options))
     assert isinstance(ramp, Ramp)
     assert str(ramp.loss) == str(loss)
 
@@ -406,8 +406,9 @@ def test_the_command_line_builds_them(name: str, options: dict[str, Any], text: 
     ],
 )
 def test_the_command_line_refuses_what_a_loss_does_not_take(name: str, options: dict[str, Any], said: str) -> None:
-    from unfooled.cli.errors import Refused
-    from unfooled.cli.losses import make_loss
+    from unfooled.cli.errors import as_flag
+    from unfooled.workflows import BadOption, LossOptions, make_loss
 
-    with pytest.raises(Refused, match=said):
-        make_loss(name, "linf:0.1", None, 6.0, **options)
+    with pytest.raises(BadOption) as refused:
+        make_loss(name, "linf:0.1", LossOptions(**options))
+    assert said in refused.value.spelled(as_flag)

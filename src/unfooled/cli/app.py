@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
             e.show()
             code = e.exit_code
 
-    keeps = arguments[:1] in (["demo"], ["train"], ["study"], ["features"]) or (
+    keeps = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
     return guarded(call, keeps=keeps) or code

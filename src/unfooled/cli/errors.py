@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from unfooled.workflows.errors import BadOption, Below
+
 BAD_INPUT, BELOW, INTERRUPTED = 2, 3, 130
 
 
@@ -17,46 +19,57 @@ class Refused(ValueError):
     """Bad input found by the command line itself."""
 
 
-class Below(Exception):
-    """A figure is under the bound that `--fail-under` asks for."""
+def as_flag(name: str, value: str = "") -> str:
+    """Write an option of a workflow as the command line does: `--attack-steps`, `--loss madry`, `--fresh`."""
+    flag = "--" + name.replace("_", "-")
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def guarded(call: Callable[[], object], *, keeps: bool = True) -> int:
     """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks.
 
-    `keeps` says whether finished work lies on disk when the command is interrupted.
+    Args:
+        call: the command.
+        keeps: whether finished work lies on disk when the command is interrupted.
     """
     try:
         call()
         return 0
     except KeyboardInterrupt:
         kept = "finished work is kept, the same command continues" if keeps else "nothing was kept"
-        return _say(f"interrupted; {kept}", INTERRUPTED)
+        return _print(f"interrupted; {kept}", INTERRUPTED)
     except Below as e:
-        return _say(str(e), BELOW)
+        return _print(f"{e} (--fail-under)", BELOW)
     except MemoryError:
-        return _say("out of memory; try a smaller --batch", BAD_INPUT)
+        return _print("out of memory; try a smaller --batch", BAD_INPUT)
     except BrokenPipeError:
         # The reader went away (head, less): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as e:
-        if os.environ.get("UNFOOLED_DEBUG"):
-            raise
-        if e.errno == errno.ENOSPC:
-            return _say(f"the disk is full{f' ({e.filename})' if e.filename else ''}; free some space", BAD_INPUT)
-        return _say(f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}", BAD_INPUT)
     except Exception as e:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
-        if isinstance(e, ValueError):
-            return _say(str(e), BAD_INPUT)
-        if "out of memory" in str(e).lower():
-            return _say("the device is out of memory; try a smaller --batch", BAD_INPUT)
-        return _say(f"{type(e).__name__}: {e} (a defect, or a model that fails; UNFOOLED_DEBUG=1 shows where)", 1)
+        return _print(*_sentence(e))
 
 
-def _say(sentence: str, code: int) -> int:
+def _sentence(error: Exception) -> tuple[str, int]:
+    """What an error is called on the command line, and its code."""
+    if isinstance(error, OSError):
+        file = error.filename
+        if error.errno == errno.ENOSPC:
+            return f"the disk is full{f' ({file})' if file else ''}; free some space", BAD_INPUT
+        return f"{error.strerror or error}{f': {file}' if file else ''}", BAD_INPUT
+    if isinstance(error, BadOption):
+        return error.spelled(as_flag), BAD_INPUT
+    if isinstance(error, ValueError):
+        return str(error), BAD_INPUT
+    if "out of memory" in str(error).lower():
+        return "the device is out of memory; try a smaller --batch", BAD_INPUT
+    kind = type(error).__name__
+    return f"{kind}: {error} (a defect, or a model that fails; UNFOOLED_DEBUG=1 shows where)", 1
+
+
+def _print(sentence: str, code: int) -> int:
     text = " ".join(sentence.split())
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[1;31munfooled:\x1b[0m" if colour else "unfooled:"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfooled.cli import catalog, explain_attack, options
+from unfooled.cli import options
+from unfooled.cli.errors import Refused, as_flag
+from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from unfooled.workflows import MapAttack
+    from unfooled.workflows.map_attack import MapAttackRecord
+
+SCORES = {"lens": "LENS", "top_k": "top k kept", "kendall": "Kendall's tau-b"}
+ARMS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
+AIMS = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
+"""What objectives aim at that is no score of similarity, by the score that is kept: larger is a stronger attack."""
 
 
 def explain(
@@ -57,103 +64,95 @@ def explain(
 
         unfooled explain --model net.pt --data picture.png --method saliency --threat linf:4/255
     """
-    path = catalog.choose(catalog.EXPLANATIONS, method, "explanation")
-    catalog.choose({"label": 0, "prediction": 0}, of, "choice for --of")
-    how = explain_attack.asked(attack, threat, steps, restarts, k, w, region)
-    where = options.machine(device, threads, seed=seed)
-    given = options.load_loose(
-        model=model, arch=arch, data=data, n=n, mean=mean, std=std, size=size, labels=labels, device=where
-    )
-    of = "prediction" if given is not None else of
-    given = given or options.load(
-        model=model, arch=arch, data=data, split=split, n=n, shuffle=shuffle, seed=seed, mean=mean, std=std, size=size,
-        labels=labels, device=where,
-    )  # fmt: skip
-    import numpy as np
-    import torch
+    from unfooled import workflows
+    from unfooled.cli import show
+
+    how = asked(attack, threat, steps, restarts, k, w, region)
+    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    with show.stages(quiet or json) as progress:
+        record = workflows.explain(
+            inputs, method=method, of=of, attack=how, out=out, seed=seed,
+            machine=workflows.Machine(device, threads), progress=progress,
+        )  # fmt: skip
+    if json:
+        show.record(record)
+    elif not quiet:
+        if record.attack is not None:
+            tell(record.attack)
+        for file in record.files:
+            show.out.print(file, soft_wrap=True)
+
+
+def asked(
+    attack: str | None,
+    threat: str | None,
+    steps: int | None,
+    restarts: int | None,
+    k: int | None,
+    w: int | None,
+    region: Path | None,
+) -> MapAttack | None:
+    """Read the options of the attack; None where none is asked for. `--threat` alone means `--attack lens`.
+
+    Raises:
+        Refused: options of the attack without a threat.
+    """
+    from unfooled.workflows import MapAttack
+    from unfooled.workflows.words import choose
+
+    options_ = {"attack": attack, "region": region, "steps": steps, "restarts": restarts, "k": k, "w": w}
+    given = {name: value for name, value in options_.items() if value is not None}
+    if attack is not None:
+        choose(catalog.OBJECTIVES, attack, "objective")
+    if threat is not None:
+        return MapAttack(threat, **given)  # type: ignore[arg-type]
+    if given:
+        flag = as_flag(next(iter(given)))
+        raise Refused(f"{flag} is of the attack, which needs to know what is allowed: give --threat linf:8/255")
+    return None
+
+
+def tell(record: MapAttackRecord) -> None:
+    """Print one row a score, chance beside it; what the objective aims at; then what failed."""
+    from rich.table import Table
 
     from unfooled.cli import show
-    from unfooled.core.checks import check_mode
-    from unfooled.core.goals import read_logits
-    from unfooled.runs.files import write_whole
 
-    check_mode(given.model)
-    method_ = catalog.resolve(path)
-    with torch.no_grad():
-        prediction = torch.cat([read_logits(given.model, part).argmax(1) for part in given.x.split(256)])
-    target = prediction if of == "prediction" else given.y
-    maps = []
-    with show.bars(quiet or json) as progress:
-        for x, y in progress.track(list(zip(given.x.split(32), target.split(32), strict=True)), description=method):
-            maps.append(method_(given.model, x, y))
-    attribution = torch.cat(maps)
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"x": given.x, "y": given.y, "prediction": prediction, "attribution": attribution}
-    moved = explain_attack.search(given, target, method_, how, seed=seed) if how is not None else None
-    if moved is not None:
-        arrays |= {"x_adv": moved.x_adv, "attribution_adv": moved.attribution, **moved.arrays}
-    plain: dict[str, Any] = {
-        name: v.cpu().numpy() if isinstance(v, torch.Tensor) else np.array(v) for name, v in arrays.items()
-    }
-    np.savez_compressed(buffer, **plain)
-    write_whole(out / "maps.npz", buffer.getvalue())
-    files = [out / "maps.npz"]
-    if given.x.ndim == 4:
-        write_whole(out / "maps.png", picture(given, attribution, target, prediction, method, moved))
-        files.append(out / "maps.png")
-    record: dict[str, Any] = {"model": model, "data": data, "n": len(given.x), "method": method, "of": of}
-    record["files"] = [str(f) for f in files]
-    if moved is not None:
-        record["attack"] = moved.record
-    if json:
-        import json as lib
-
-        typer.echo(lib.dumps(record, indent=2))
-    elif not quiet:
-        if moved is not None:
-            explain_attack.tell(moved.record)
-        for f in files:
-            show.out.print(str(f), soft_wrap=True)
+    table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for heading in ("score", "chance", *ARMS.values()):
+        table.add_column(heading, no_wrap=True)
+    for name, label in SCORES.items():
+        score = record.scores[name]
+        table.add_row(label, *(show.figure(score[what]) for what in ("chance", *ARMS)))
+        if name != "kendall":
+            table.add_row(
+                "  corrected", "0.00", *(show.figure(score[f"{arm}_corrected"]) for arm in ARMS), style="bold"
+            )
+    show.out.print(table)
+    if record.aim:
+        values = {"before": "before", **ARMS}
+        aims = ", ".join(f"{label} {show.figure(record.aim[name])}" for name, label in values.items())
+        show.out.print(f"{AIMS[record.kept]}: {aims}", soft_wrap=True)
+    counted = ", ".join(f"{n} {status}" for status, n in record.counts["attack"].items() if n)
+    show.out.print(
+        f"[dim]{counted}; k = {record.k}, w = {record.w}, N = {record.random_points} random points. Means are "
+        "over the attacked; 1 is unmoved, corrected 0 what an unrelated map scores. A failed attack is no robustness.",
+        soft_wrap=True,
+    )
+    if warning := doubt(record):
+        show.out.print(f"[yellow]{warning}", soft_wrap=True)
 
 
-def picture(
-    given: options.Inputs,
-    attribution: Tensor,
-    target: Tensor,
-    prediction: Tensor,
-    method: str,
-    moved: explain_attack.Moved | None = None,
-) -> bytes:
-    """Inputs above, maps below, clean and under attack; red speaks for, blue against the class explained."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def doubt(record: MapAttackRecord) -> str:
+    """What speaks against the scores; empty where nothing does."""
+    from unfooled.cli import show
+    from unfooled.evaluation.explanations.locality import SAYS_NOTHING
 
-    k = min(len(given.x), 16)
-    inputs, maps = [given.x], [attribution]
-    if moved is not None:
-        inputs, maps = [*inputs, moved.x_adv], [*maps, moved.attribution]
-    figure = Figure(figsize=(max(1.5 * k + 0.3, 3.0), 0.6 + 1.5 * (len(inputs) + len(maps))), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(inputs) + len(maps), k, squeeze=False)
-    for i in range(k):
-        for axis, x in zip(axes[:, i], inputs, strict=False):
-            image = x[i].cpu().movedim(0, -1).numpy()
-            axis.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
-        relevance = [m[i].sum(0).cpu().numpy() for m in maps]
-        top = max(float(abs(r).max()) for r in relevance) or 1.0
-        for axis, r in zip(axes[len(inputs) :, i], relevance, strict=True):
-            axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
-        name, said = given.classes[int(target[i])], given.classes[int(prediction[i])]
-        axes[0, i].set_title(f"says {said}", fontsize=9)
-        axes[len(inputs), i].set_title(f"why {name}", fontsize=9)
-        if moved is not None:
-            axes[1, i].set_title(moved.record["samples"][i]["status"], fontsize=9)
-            axes[3, i].set_title(explain_attack.title(moved.record["samples"][i]), fontsize=9)
-        for axis in axes[:, i]:
-            axis.set_axis_off()
-    legend = "where the evidence lies" if method == "attention" else "red speaks for the class, blue against it"
-    figure.suptitle(f"{method}: {legend}", fontsize=10 if k > 1 else 7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    lens = record.scores["lens"]
+    attack, chance = lens["attack_corrected"], lens["best_of_n_corrected"]
+    if (lens["chance"] or 0) > SAYS_NOTHING:
+        level = show.figure(lens["chance"])
+        return f"Unrelated maps would score {level} in LENS here, so it says nothing; lower --w or --k."
+    if attack is not None and chance is not None and attack >= chance:
+        return "Random points moved LENS as far as the attack: try more --steps or another --attack."
+    return ""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from unfooled.cli import catalog, options
+from unfooled.cli import options
 from unfooled.cli.errors import Refused
+from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from unfooled.evaluation.explanations.locality import Survival
     from unfooled.statistics.intervals import Mean
 
-REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
 LISTS = ("--k", "--w")
-BATCH = 32
 
 
 class ListCommand(TyperCommand):
@@ -55,7 +50,8 @@ def lens(
     ] = None,
     diverse: Annotated[bool, typer.Option("--diverse", help="Score the diverse top k too.")] = False,
     reduce: Annotated[
-        str | None, typer.Option("--reduce", help=f"Of channels: {', '.join(REDUCTIONS)}; abs-sum if not given.")
+        str | None,
+        typer.Option("--reduce", help=f"Of channels: {', '.join(catalog.REDUCTIONS)}; abs-sum if not given."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
     seed: options.SeedOpt = 0,
@@ -72,43 +68,20 @@ def lens(
         unfooled lens clean.npy perturbed.npy --k 1000 --w 1 2 3
     """
     ks, ws = numbers(k, "--k"), numbers(w or ["1"], "--w")
-    how = REDUCTIONS[catalog.choose({name: name for name in REDUCTIONS}, reduce, "reduction")] if reduce else None
-    where = options.machine(device, threads, seed=seed, batch=batch)
-    from unfooled.cli import audit, show
-    from unfooled.evaluation.explanations.locality import score_maps
-    from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
-    from unfooled.runs.files import write_whole
-    from unfooled.runs.records import Environment
+    from unfooled import workflows
+    from unfooled.cli import show
 
-    start = time.perf_counter()
-    a, b, used = pair(clean, perturbed, how)
-    a, b = a.to(where), b.to(where)
     with show.stages(quiet or json) as progress:
-        found = score_maps(a, b, k=ks, w=ws, diverse=diverse, seed=seed, batch=batch or BATCH, progress=progress)
-    said = reading_warnings(found)
-    if used is None and bool(((a < 0).any() | (b < 0).any()).item()):
-        said.append("The maps hold negative values and are ranked with their sign; save their absolute values if that "
-                    "is not meant.")  # fmt: skip
-    record: dict[str, Any] = {
-        "clean": clean, "perturbed": perturbed, "reduce": used, "found": found.model_dump(mode="json"),
-        "warnings": said, "seconds": time.perf_counter() - start, "command": audit.command(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": Environment.here(where).model_dump(mode="json"),
-    }  # fmt: skip
-    if out is not None:
-        import json as lib
-
-        full = record | {"pictures": draw_pairs(a, b, found)}
-        write_whole(out / "lens.json", lib.dumps(full, indent=1).encode())
-        write_whole(out / "report.html", compose_lens(full).encode("utf-8", "replace"))
+        record = workflows.lens(
+            clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=out, seed=seed,
+            machine=workflows.Machine(device, threads, batch), command=options.command(), progress=progress,
+        )  # fmt: skip
     if json:
-        import json as lib
-
-        typer.echo(lib.dumps(record, indent=2))
+        show.record(record)
     elif not quiet:
-        tell(found, said)
+        tell(record.found, record.warnings)
         if out is not None:
-            show.out.print(f"page: {out / 'report.html'}", soft_wrap=True)
+            show.page(out / "report.html")
 
 
 def numbers(given: list[str], option: str) -> list[int]:
@@ -119,33 +92,8 @@ def numbers(given: list[str], option: str) -> list[int]:
     return list(dict.fromkeys(int(word) for word in words))
 
 
-def pair(clean: str, perturbed: str, how: str | None) -> tuple[Tensor, Tensor, str | None]:
-    """Both files as maps, (N, H, W), and the reduction that was used, None where there were no channels."""
-    import torch
-
-    from unfooled import distances
-    from unfooled.data.formats.maps import read_maps
-
-    a, b = read_maps(clean), read_maps(perturbed)
-    if a.shape != b.shape:
-        raise Refused(
-            f"{clean} holds maps of shape {tuple(a.shape)}, {perturbed} of {tuple(b.shape)}; pairs need one shape"
-        )
-    kind = torch.promote_types(a.dtype, b.dtype)
-    a, b = a.to(kind), b.to(kind)
-    if a.ndim == 4:
-        reduce = getattr(distances, how or "abs_sum")
-        return reduce(a), reduce(b), (how or "abs_sum")
-    if how is not None:
-        raise Refused(
-            f"--reduce is for channels, (N, C, H, W), but {clean} has shape {tuple(a.shape)}, which is read as N maps; "
-            "save one image of C channels as a[None]"
-        )
-    return a, b, None
-
-
-def tell(found: Survival, said: list[str]) -> None:
-    """One table for every k and w, one of rank correlations, and the warnings."""
+def tell(found: Survival, warnings: list[str]) -> None:
+    """Print one table for every k and w, one of rank correlations, and the warnings."""
     from rich.table import Table
 
     from unfooled.cli import show
@@ -168,10 +116,10 @@ def tell(found: Survival, said: list[str]) -> None:
             table.add_column(heading, no_wrap=heading != "chance")
         for s in block.scores:
             colour = "yellow" if s.says_nothing else ""
-            level = figure(s.chance.value) + (" says nothing" if s.says_nothing else "")
+            level = show.figure(s.chance.value) + (" says nothing" if s.says_nothing else "")
             table.add_row(
                 s.score, s.neutral.removesuffix("_dilated"), mean(s.raw), f"[{colour}]{level}" if colour else level,
-                mean(s.corrected), str(s.raw.n), figure(s.p, 3), percent(s.surprising),
+                mean(s.corrected), str(s.raw.n), show.figure(s.p, 3), percent(s.surprising),
             )  # fmt: skip
         show.out.print(table)
         show.out.print(
@@ -190,20 +138,17 @@ def tell(found: Survival, said: list[str]) -> None:
         "the map. The paper's LENS-recall dilates the clean set, its LENS-prec the perturbed one.",
         soft_wrap=True,
     )
-    for text in said:
-        show.out.print(f"[yellow]{text}", soft_wrap=True)
+    for warning in warnings:
+        show.out.print(f"[yellow]{warning}", soft_wrap=True)
 
 
 def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
     """How many diverse pixels the maps have on average."""
+    from unfooled.cli import show
+
     if clean is None or perturbed is None:
         return ""
-    return f"; diverse pixels found: {figure(clean.value, 0)} clean, {figure(perturbed.value, 0)} perturbed"
-
-
-def figure(value: float | None, digits: int = 2) -> str:
-    """A number, or that there is none."""
-    return "none" if value is None else f"{value:.{digits}f}"
+    return f"; diverse pixels found: {show.figure(clean.value, 0)} clean, {show.figure(perturbed.value, 0)} perturbed"
 
 
 def percent(value: float | None) -> str:

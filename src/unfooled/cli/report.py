@@ -18,19 +18,12 @@ def report(
     quiet: options.QuietOpt = False,
 ) -> None:
     """Write one self-contained page from one or more run folders."""
-    from unfooled.evaluation.audit.records import Summary
-    from unfooled.report import render
-    from unfooled.runs.records import read_record
+    from unfooled import workflows
+    from unfooled.cli import show
 
-    page = render(runs, out, title=title)
+    summaries = workflows.report(runs, out, title=title)
     if json:
-        import json as lib
-
-        typer.echo(
-            lib.dumps([read_record(r / "summary.json", Summary).model_dump(mode="json") for r in runs], indent=2)
-        )
+        show.records(summaries)
     elif not quiet:
-        from unfooled.cli import show
-
-        show.summaries([read_record(r / "summary.json", Summary) for r in runs])
-        show.out.print(f"page: {page}", soft_wrap=True)
+        show.summaries(summaries)
+        show.page(out)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json as lib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from unfooled.evaluation.audit.records import Summary
     from unfooled.statistics.intervals import Estimate, Mean
 
@@ -39,7 +44,10 @@ STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain"
 
 
 def called(stage: str) -> str:
-    """What a stage is called on the terminal."""
+    """Return what a stage is called on the terminal; "NAME/STAGE" is the stage of one of several runs."""
+    run, slash, stage = stage.rpartition("/")
+    if slash:
+        return f"{run}: {called(stage)}"
     kind, _, rest = stage.partition("-")
     head, _, tail = rest.partition("-")
     match kind:
@@ -76,8 +84,8 @@ def bars(quiet: bool) -> Progress:
 
 
 @contextmanager
-def stages(quiet: bool, prefix: str = "") -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for `Run`: one bar a stage, which shows what is left to do."""
+def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback for the progress of a workflow: one bar a stage, which shows what is left to do."""
     with bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
         found: dict[str, int] = {}
@@ -86,8 +94,8 @@ def stages(quiet: bool, prefix: str = "") -> Iterator[Callable[[str, int, int], 
             if stage not in tasks:
                 found[stage] = done
                 if done and not quiet:
-                    err.print(f"[dim]{prefix}{called(stage)}: {done} of {total} found from an earlier start")
-                tasks[stage] = progress.add_task(prefix + called(stage), total=total - done)
+                    err.print(f"[dim]{called(stage)}: {done} of {total} found from an earlier start")
+                tasks[stage] = progress.add_task(called(stage), total=total - done)
             progress.update(tasks[stage], completed=done - found[stage])
 
         yield tell
@@ -148,3 +156,23 @@ def summaries(runs: Sequence[Summary]) -> None:
             out.print(f"[{COLOURS[run.verdict]}]{run.title}: {run.verdict}. {escape(run.because)}", soft_wrap=True)
         for warning in run.warnings:
             out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)
+
+
+def record(found: BaseModel | Mapping[str, Any]) -> None:
+    """Print a record as JSON, and nothing else."""
+    typer.echo(lib.dumps(dict(found), indent=2) if isinstance(found, Mapping) else found.model_dump_json(indent=2))
+
+
+def records(found: Sequence[BaseModel]) -> None:
+    """Print several records as a JSON list, and nothing else."""
+    typer.echo(lib.dumps([lib.loads(one.model_dump_json()) for one in found], indent=2))
+
+
+def page(path: Path) -> None:
+    """Print where a page is."""
+    out.print(f"page: {path}", soft_wrap=True)
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """A number, or that there is none."""
+    return "none" if value is None else f"{value:.{digits}f}"

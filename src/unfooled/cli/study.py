@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfooled.cli import catalog, options
+from unfooled.cli import options
 from unfooled.cli.errors import Refused
+from unfooled.workflows import catalog
 
 if TYPE_CHECKING:
     from unfooled.studies.common.records import StudySummary
@@ -57,65 +56,48 @@ def study(
         unfooled study broken-defences --scale small --out runs/broken-defences
     """
     if known:
-        listing(catalog.STUDIES, json=json)
+        listing(json=json)
         return
     if name is None:
         raise Refused(f"which study? There are {', '.join(catalog.STUDIES)}; unfooled study --list says more")
-    path, _, costs = catalog.choose(catalog.STUDIES, name, "study")
-    catalog.choose(costs, scale, "scale")
     if seeds < 1:
         raise Refused(f"--seeds is {seeds}; it must be at least 1")
-    where = options.machine(device, threads, seed=seed + seeds - 1)
-    from unfooled.cli import audit, show
-    from unfooled.report.study_page import render_study
+    from unfooled import workflows
+    from unfooled.cli import show
 
-    folder, compute = out or Path("runs") / f"{name}-{scale}", catalog.resolve(path)
-    given = {
-        "model": model, "boxes": boxes, "arch": arch, "n": n, "labels": labels,
-        "split": None if split == "test" else split, "mean": catalog.numbers(mean, "--mean"),
-        "std": catalog.numbers(std, "--std"), "image_size": catalog.size(size),
-    }  # fmt: skip
-    own = {option: value for option, value in given.items() if value is not None}
-    takes = inspect.signature(compute).parameters
-    more: dict[str, Any] = {"data": data} if data else {}
-    if own and "own" in takes:
-        own = {"own": catalog.resolve(OWN_NETWORK)(**own)}
-    more |= own
-    if "device" in takes or device not in ("auto", "cpu"):
-        more["device"] = where
-    for option in more:
-        if option not in takes:
-            flag = {"image_size": "size"}.get(option, option)
-            raise Refused(f"the study {name} takes no --{flag}; leave it out")
+    folder = out or Path("runs") / f"{name}-{scale}"
+    part = None if split == "test" else split
     with show.stages(quiet or json) as progress:
-        found = compute(
-            scale, out=folder, seeds=range(seed, seed + seeds), progress=progress, command=audit.command(), **more
-        )
-    page = render_study(folder)
+        summary = workflows.study(
+            name, scale, out=folder, seeds=range(seed, seed + seeds), data=data,
+            own=workflows.OwnNetwork(model, boxes, arch, n, part, mean, std, size, labels),
+            machine=workflows.Machine(device, threads), command=options.command(), progress=progress,
+        )  # fmt: skip
     if json:
-        typer.echo(found.model_dump_json(indent=2))
+        show.record(summary)
     elif not quiet:
-        tell(found)
-        show.out.print(f"page: {page}", soft_wrap=True)
+        tell(summary)
+        show.page(folder / "report.html")
 
 
-def listing(studies: Mapping[str, tuple[str, str, Mapping[str, str]]], *, json: bool) -> None:
-    """What there is, on stdout."""
+def listing(*, json: bool) -> None:
+    """Print what there is."""
     if json:
         import json as lib
 
-        typer.echo(lib.dumps({k: {"asks": asks, "costs": dict(costs)} for k, (_, asks, costs) in studies.items()}))
+        rows = {name: {"asks": row.asks, "costs": dict(row.costs)} for name, row in catalog.STUDIES.items()}
+        typer.echo(lib.dumps(rows))
         return
     from unfooled.cli import show
 
-    for name, (_, asks, costs) in studies.items():
-        show.out.print(f"[bold]{name}[/bold]  {asks}", soft_wrap=True)
-        for scale, cost in costs.items():
+    for name, row in catalog.STUDIES.items():
+        show.out.print(f"[bold]{name}[/bold]  {row.asks}", soft_wrap=True)
+        for scale, cost in row.costs.items():
             show.out.print(f"  {scale:<7} [dim]{cost}", soft_wrap=True)
 
 
 def tell(found: StudySummary) -> None:
-    """Claims as a table, notes below."""
+    """Print claims as a table, notes below."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,1 +1,77 @@
 """The vocabulary of the library: threats, losses, goals, the ascent kernel, and what a model is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    "Ascent": "ascent",
+    "Auto": "ascent",
+    "BadInput": "errors",
+    "Box": "threats",
+    "Classifier": "model.classifier",
+    "Constant": "ascent",
+    "Decaying": "ascent",
+    "L0": "threats",
+    "L1": "threats",
+    "L2": "threats",
+    "Linf": "threats",
+    "Polyak": "ascent",
+    "Threat": "threats",
+    "ascend": "ascent",
+    "counted": "model.modes",
+    "cross_entropy": "losses",
+    "dlr": "losses",
+    "fooled": "goals",
+    "frozen": "model.modes",
+    "margin": "losses",
+    "read_logits": "goals",
+}
+
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "Ascent",
+    "Auto",
+    "BadInput",
+    "Box",
+    "Classifier",
+    "Constant",
+    "Decaying",
+    "Linf",
+    "Polyak",
+    "Threat",
+    "ascend",
+    "counted",
+    "cross_entropy",
+    "dlr",
+    "fooled",
+    "frozen",
+    "margin",
+    "read_logits",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the command line reads `core.errors` without torch."""
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from unfooled.core.ascent import Ascent, Auto, Constant, Decaying, Polyak, ascend
+    from unfooled.core.errors import BadInput
+    from unfooled.core.goals import fooled, read_logits
+    from unfooled.core.losses import cross_entropy, dlr, margin
+    from unfooled.core.model.classifier import Classifier
+    from unfooled.core.model.modes import counted, frozen
+    from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat

@@ -1,1 +1,24 @@
 """Several attacks in one: the cascade, AutoAttack, nearest points in several norms."""
+
+from unfooled.attacks.ensembles.autoattack import autoattack
+from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, Effort, cascade
+from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Given, Proposals, Searches, Sparse, Stage, Waves
+
+__all__ = [
+    "NORMAL",
+    "QUICK",
+    "THOROUGH",
+    "Ascents",
+    "Bursts",
+    "Effort",
+    "Given",
+    "Proposals",
+    "Searches",
+    "Sparse",
+    "Stage",
+    "Waves",
+    "autoattack",
+    "cascade",
+    "envelope",
+]

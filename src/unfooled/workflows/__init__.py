@@ -1,0 +1,127 @@
+"""What the commands do, one function each: names and files (or objects) in, records out.
+
+    audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    diagnose                                                                      the checks of an audit alone
+    make_loss, bind_attack, within_threat                                         losses and attacks by name
+
+Related options are grouped in small frozen values: `Inputs` (a model and data), `Machine` (where it runs),
+`AuditOptions`, `LossOptions`, `Network`, `Recipe`, `MapAttack`, `FeatureOptions`, `OwnNetwork`. An option is called in
+Python what it is called on the command line, with `_` for `-`. The names are those of `catalog`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    "AttackRecord": "attacking",
+    "AuditOptions": "auditing",
+    "BadOption": "errors",
+    "Below": "errors",
+    "BoundAttack": "attacks",
+    "Diagnosis": "diagnosing",
+    "Doctor": "examining",
+    "ExplanationRecord": "explaining",
+    "FeatureOptions": "rebuilding",
+    "Inputs": "inputs",
+    "LensRecord": "scoring",
+    "LossOptions": "losses",
+    "Machine": "machine",
+    "MapAttack": "map_attack",
+    "Network": "training",
+    "OwnNetwork": "reproducing",
+    "Recipe": "training",
+    "TrainingRecord": "training",
+    "attack": "attacking",
+    "audit": "auditing",
+    "bind_attack": "attacks",
+    "check_bounds": "bounds",
+    "demo": "demonstrating",
+    "diagnose": "diagnosing",
+    "doctor": "examining",
+    "explain": "explaining",
+    "features": "rebuilding",
+    "lens": "scoring",
+    "make_loss": "losses",
+    "read_bound": "bounds",
+    "report": "reporting",
+    "study": "reproducing",
+    "train": "training",
+    "within_threat": "attacks",
+}
+
+__all__ = [
+    "AttackRecord",
+    "AuditOptions",
+    "BadOption",
+    "Below",
+    "BoundAttack",
+    "Diagnosis",
+    "Doctor",
+    "ExplanationRecord",
+    "FeatureOptions",
+    "Inputs",
+    "LensRecord",
+    "LossOptions",
+    "Machine",
+    "MapAttack",
+    "Network",
+    "OwnNetwork",
+    "Recipe",
+    "TrainingRecord",
+    "attack",
+    "audit",
+    "bind_attack",
+    "catalog",
+    "check_bounds",
+    "demo",
+    "diagnose",
+    "doctor",
+    "explain",
+    "features",
+    "lens",
+    "make_loss",
+    "read_bound",
+    "report",
+    "study",
+    "train",
+    "within_threat",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the command line reads the catalog without torch."""
+    if name == "catalog":
+        return importlib.import_module(f"{__name__}.catalog")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from unfooled.workflows import catalog
+    from unfooled.workflows.attacking import AttackRecord, attack
+    from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
+    from unfooled.workflows.auditing import AuditOptions, audit
+    from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.demonstrating import demo
+    from unfooled.workflows.diagnosing import Diagnosis, diagnose
+    from unfooled.workflows.errors import BadOption, Below
+    from unfooled.workflows.examining import Doctor, doctor
+    from unfooled.workflows.explaining import ExplanationRecord, explain
+    from unfooled.workflows.inputs import Inputs
+    from unfooled.workflows.losses import LossOptions, make_loss
+    from unfooled.workflows.machine import Machine
+    from unfooled.workflows.map_attack import MapAttack
+    from unfooled.workflows.rebuilding import FeatureOptions, features
+    from unfooled.workflows.reporting import report
+    from unfooled.workflows.reproducing import OwnNetwork, study
+    from unfooled.workflows.scoring import LensRecord, lens
+    from unfooled.workflows.training import Network, Recipe, TrainingRecord, train

@@ -1,0 +1,302 @@
+"""Attack a model and keep the points that were found as a file, each judged by `verify`."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import Effort, cascade
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.modes import Counted
+from unfooled.core.threats import Threat
+from unfooled.evaluation.checks.subject import Subject, fingerprint, get_to_know
+from unfooled.evaluation.verify import verify
+from unfooled.runs.chunks import Progress, Rows, Run
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Config, Passes
+from unfooled.runs.spelling import spelled
+from unfooled.statistics.intervals import Estimate, share
+from unfooled.workflows import catalog
+from unfooled.workflows.attacks import BoundAttack, bind_attack, cut
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs, Loaded
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.records import Partial
+from unfooled.workflows.words import choose, threat_of
+
+DEFAULT = "apgd-margin"
+CHUNK = 100
+DRAWS = 20  # of a random model, whose majority decides
+AVERAGED = 10  # of a random model, at every gradient of an ensemble
+
+
+class AttackRecord(Partial):
+    """What an attack found.
+
+    Attributes:
+        model: name of the model.
+        data: name of the data.
+        n: number of samples.
+        threat: what was allowed.
+        seed: random seed.
+        attack: the attack with its options, in words.
+        clean_accuracy: accuracy on the clean samples.
+        robust_accuracy: accuracy under the attack, an upper bound.
+        median_distance: of a minimal-norm attack alone: median distance of the nearest adversarial examples, with 0
+            for samples that are wrong when clean; None: fewer than half have one.
+        passes: model passes of the attack, a sample.
+        warnings: what was noticed, one sentence each.
+        out: the file.
+    """
+
+    model: str
+    data: str
+    n: int
+    threat: str
+    seed: int
+    attack: str
+    clean_accuracy: Estimate
+    robust_accuracy: Estimate
+    median_distance: float | None = None
+    passes: Passes
+    warnings: list[str]
+    out: str
+
+
+def attack(
+    inputs: Inputs,
+    threat: str | Threat,
+    *,
+    attack: str | Callable[..., Tensor] | None = None,
+    steps: int | None = None,
+    restarts: int = 1,
+    effort: str | None = None,
+    out: str | Path = "adversarial.npz",
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
+) -> AttackRecord:
+    """Attack a model and write what was found.
+
+    Args:
+        inputs: the model and its data.
+        threat: what is allowed, a `Threat` or text such as "linf:8/255".
+        attack: name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound; None:
+            "apgd-margin".
+        steps: gradients a restart, or queries; None: the attack's default.
+        restarts: random starts.
+        effort: name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
+        out: the .npz file: x (the points), y, clean_x, success, distance, and of a minimal-norm attack nearest_x and
+            nearest_distance. Finished chunks are kept in a folder beside it until it is whole.
+        seed: random seed.
+        machine: the device, and samples computed at once.
+        progress: called as `(stage, samples done, samples in all)`.
+
+    Returns:
+        An `AttackRecord`. Cost: the attack's, and 4 forwards a sample to judge it.
+
+    Raises:
+        BadInput: options, model or data that cannot be used, or a file that holds something else.
+    """
+    allowed = threat_of(threat)
+    how = _How(attack, steps, restarts, effort)
+    how.bound(allowed)  # refuses what cannot be used, before anything is loaded
+    device = machine.prepare(seed)
+    loaded = inputs.load(device, seed=seed)
+    asked = {
+        "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
+        **how.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
+    }  # fmt: skip
+    out = Path(out)
+    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
+    refuse_other(out, asked)
+    subject = get_to_know(loaded.model, loaded.x, loaded.y)
+    work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
+    parts = out.parent / (out.name + ".parts")
+    run = Run(parts, work.config(asked), chunk=CHUNK, progress=progress)
+    bound = how.bound(allowed, work.batch)
+    record = work.judged(bound(work, run), bound.label, run, asked, out)
+    _discard(parts)
+    return record
+
+
+def _discard(parts: Path) -> None:
+    """Remove the chunks of an attack that is finished; what others put into the folder stays."""
+    shutil.rmtree(parts / "chunks", ignore_errors=True)
+    (parts / "config.json").unlink(missing_ok=True)
+    with suppress(OSError):  # something else is in it
+        parts.rmdir()
+
+
+def refuse_other(out: Path, asked: dict[str, Any]) -> None:
+    """Refuse to write over the result of another question.
+
+    Raises:
+        BadOption: names what differs, or says that the file is not a result of `attack`.
+    """
+    if not out.exists():
+        return
+    try:
+        with np.load(out, allow_pickle=False) as stored:
+            before = json.loads(str(stored["asked"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        raise BadOption("{0} exists and is no result of this command; choose another {out}", out) from None
+    changed = [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]
+    if changed:
+        k = changed[0]
+        raise BadOption(
+            "{0} holds another attack: {1} was {2!r}, now it is {3!r}; choose another {out}",
+            out, k, before.get(k), asked.get(k),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _How:
+    """One attack with its options, or an ensemble."""
+
+    attack: str | Callable[..., Tensor] | None
+    steps: int | None
+    restarts: int
+    effort: str | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the file keeps of it."""
+        if self.effort is not None:
+            return {"effort": self.effort}
+        name = self.attack or DEFAULT
+        return {
+            "attack": name if isinstance(name, str) else spelled(name),
+            "steps": self.steps,
+            "restarts": self.restarts,
+        }
+
+    def bound(self, threat: Threat, batch: int | None = None) -> _Single | _Whole:
+        """What is run.
+
+        Raises:
+            BadOption: options that do not exist or do not go together.
+        """
+        if self.effort is None:
+            attack = self.attack or DEFAULT
+            return _Single(bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, batch=batch))
+        restarts = None if self.restarts == 1 else self.restarts
+        for option, value in {"attack": self.attack, "steps": self.steps, "restarts": restarts}.items():
+            if value is not None:
+                sentence = "{effort:{0}} runs an ensemble, {" + option + ":{1}} asks for one attack; give one of them"
+                raise BadOption(sentence, self.effort, value)
+        row: catalog.Effort = choose(catalog.EFFORTS, self.effort, "effort")
+        made = catalog.resolve(row.path)
+        if isinstance(made, Effort):
+            return _Whole(partial(cascade, effort=made), f"cascade, {made.name}")
+        return _Whole(made, row.label)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is attacked."""
+
+    loaded: Loaded
+    subject: Subject
+    threat: Threat
+    seed: int
+    batch: int
+
+    def config(self, asked: dict[str, Any]) -> Config:
+        """What the chunks belong to."""
+        known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed")}
+        return Config(
+            **known,
+            options={k: v for k, v in asked.items() if k not in known},
+            fingerprint=fingerprint(self.loaded.model, self.loaded.x, self.loaded.y),
+        )
+
+    def judged(self, points: dict[str, Tensor], label: str, run: Run, asked: dict[str, Any], out: Path) -> AttackRecord:
+        """Judge the points, write the file, and return the record."""
+        x, y = self.loaded.x, self.loaded.y
+        judge = partial(verify, self.subject.model, x, y, draws=DRAWS if self.subject.random else 1)
+        verdict, clean = judge(points["x"], self.threat), judge(x, self.threat)
+        arrays = {"x": points["x"], "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
+        more: dict[str, Any] = {}
+        if "nearest" in points:
+            distance = judge(points["nearest"], self.threat.with_eps(math.inf)).distance
+            arrays |= {"nearest_x": points["nearest"], "nearest_distance": distance}
+            more["median_distance"] = _median(distance)
+        buffer = io.BytesIO()
+        plain = {k: v.cpu().numpy() for k, v in arrays.items()}
+        np.savez_compressed(buffer, asked=np.array(json.dumps(asked)), **plain)
+        write_whole(out, buffer.getvalue())
+        forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
+        return AttackRecord(
+            **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
+            attack=label,
+            clean_accuracy=share(~clean.success.cpu()),
+            robust_accuracy=share(~verdict.success.cpu()),
+            **more,
+            passes=Passes(forward=forward, backward=backward),
+            warnings=[*self.loaded.warnings, *self.subject.warnings],
+            out=str(out),
+        )
+
+
+@dataclass(frozen=True)
+class _Single:
+    """One attack, chunk by chunk."""
+
+    attack: BoundAttack
+
+    @property
+    def label(self) -> str:
+        return self.attack.label
+
+    def __call__(self, work: _Work, run: Run) -> dict[str, Tensor]:
+        """Return the points, and of a minimal-norm attack the nearest adversarial examples."""
+        model = Counted(work.subject.model)
+        x, y = work.loaded.x, work.loaded.y
+
+        def propose(rows: Tensor) -> Rows:
+            at = rows.to(x.device)
+            threat, source = work.threat.take(at), torch.Generator().manual_seed(work.seed)
+            if self.attack.nearest is None:
+                return {"x": self.attack.propose(model, x[at], y[at], threat, generator=source)}
+            nearest = self.attack.nearest(model, x[at], y[at], threat.norm, generator=source)
+            return {"x": cut(nearest, x[at], threat), "nearest": nearest}
+
+        stored = run.map("attack", propose, len(x), model=model)
+        return {name: value.to(x.device) for name, value in stored.items()}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An ensemble on all samples at once, which keeps its own stages."""
+
+    attack: Callable[..., Tensor]
+    label: str
+
+    def __call__(self, work: _Work, run: Run) -> dict[str, Tensor]:
+        """Return the points."""
+        x, y, model = work.loaded.x, work.loaded.y, work.subject.model
+        options: dict[str, Any] = {"seed": work.seed, "batch": work.batch, "run": run}
+        if work.subject.random and "draws" in catalog.takes(self.attack):
+            options["draws"] = AVERAGED
+        return {"x": self.attack(model, x, y, work.threat, **options)}
+
+
+def _median(distance: Tensor) -> float | None:
+    """The median, None where it is infinite."""
+    ordered = distance.double().cpu().sort().values
+    middle = float(ordered[(len(ordered) - 1) // 2]) if len(ordered) else math.inf
+    return middle if math.isfinite(middle) else None

@@ -1,0 +1,179 @@
+"""Attacks by name: what each takes, and how a minimal-norm attack is used under a threat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.envelope import envelope
+from unfooled.core.checks import check_attack
+from unfooled.core.threats import Threat
+from unfooled.core.types import BudgetAttack, Model
+from unfooled.explanations.attention import attention
+from unfooled.runs.spelling import spelled
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import choose
+
+NORMS = {0.0: "L0", 1.0: "L1", 2.0: "L2", float("inf"): "Linf"}
+ATTEND = partial(attention, detach_weights=True)
+"""The attention map that `attention_pgd` moves; with its weights attached it has no gradient on ReLU networks."""
+
+
+@dataclass(frozen=True)
+class BoundAttack:
+    """An attack with its options bound.
+
+    Attributes:
+        propose: `(model, x, y, threat, *, generator) -> x_adv`, points inside the threat.
+        label: what reports call it.
+        nearest: `(model, x, y, norm, *, generator) -> x_adv`, the minimal-norm attack behind it; None: a budget attack.
+    """
+
+    propose: Callable[..., Tensor]
+    label: str
+    nearest: Callable[..., Tensor] | None = None
+
+
+def bind_attack(
+    attack: str | Callable[..., Tensor],
+    threat: Threat,
+    *,
+    steps: int | None = None,
+    restarts: int = 1,
+    batch: int | None = None,
+) -> BoundAttack:
+    """Bind an attack's options.
+
+    Args:
+        attack: name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound.
+        threat: what is allowed.
+        steps: gradients or queries; None: the attack's default.
+        restarts: random starts.
+        batch: samples computed at once; None: all.
+
+    Raises:
+        BadOption: no such attack, a norm that it does not know, or an option that it does not take.
+    """
+    if not isinstance(attack, str):
+        if steps is not None or restarts != 1:
+            raise BadOption("{attack} is a function; bind its {steps} and {restarts} with functools.partial")
+        return _bound(attack, spelled(attack), batch)
+    row: catalog.Attack = choose(catalog.ATTACKS, attack, "attack")
+    function = catalog.resolve(row.path)
+    takes = catalog.takes(function)
+    options: dict[str, Any] = {name: catalog.resolve(path) for name, path in row.bound.items()}
+    label = attack.upper()
+    if "steps" in takes:
+        steps = next(n for n in (steps, row.steps, catalog.default_of(function, "steps")) if n is not None)
+        options["steps"] = steps
+        label += f", {steps} {row.unit}"
+    elif steps is not None:
+        raise BadOption("{0} takes no {steps}; leave it out", attack)
+    if restarts < 1 or (steps is not None and steps < 1):
+        raise BadOption("{steps} is {0} and {restarts} is {1}; both must be at least 1", steps, restarts)
+    if "restarts" in takes:
+        options["restarts"] = restarts
+        label += f", {restarts} restarts" if restarts > 1 else ""
+    elif restarts > 1:
+        raise BadOption(f"{{0}} has no {{restarts}}; {_instead(row, takes)}", attack)
+    if threat.norm not in row.norms:
+        known = ", ".join(NORMS[norm] for norm in row.norms)
+        raise BadOption("{0} knows {1}, the threat is {2}; choose another {attack}", attack, known, threat)
+    if "batch" in takes:
+        return _bound(partial(function, batch=batch, **options), label, None)
+    return _bound(partial(function, **options), label, batch)
+
+
+def _instead(row: catalog.Attack, takes: tuple[str, ...]) -> str:
+    """What to give instead of restarts."""
+    if "steps" not in takes:
+        return "leave it out"
+    return "give it more {steps}" + ("" if row.unit == "steps" else f", which are its {row.unit}")
+
+
+def _bound(attack: Callable[..., Tensor], label: str, batch: int | None) -> BoundAttack:
+    if "norm" in catalog.takes(attack):
+        nearest = in_batches(attack, batch)
+        return BoundAttack(within_threat(nearest), label, nearest)
+    return BoundAttack(in_batches(attack, batch), label)
+
+
+def in_batches(attack: Callable[..., Tensor], batch: int | None) -> Callable[..., Tensor]:
+    """Compute an attack for at most `batch` samples at once; None: all."""
+    if batch is None:
+        return attack
+
+    def propose(model: Model, x: Tensor, y: Tensor, allowed: Threat | float, **options: Any) -> Tensor:
+        found = []
+        for at in torch.arange(len(x), device=x.device).split(batch):
+            part = allowed.take(at) if isinstance(allowed, Threat) else allowed
+            found.append(attack(model, x[at], y[at], part, **options))
+        return torch.cat(found)
+
+    return propose
+
+
+def within_threat(nearest: Callable[..., Tensor]) -> BudgetAttack:
+    """Turn a minimal-norm attack into a budget attack: its nearest points, cut to what the threat allows.
+
+    Args:
+        nearest: `(model, x, y, norm, *, generator) -> x_adv`, options bound with `functools.partial`.
+
+    Returns:
+        An attack with the signature `(model, x, y, threat, *, targeted, generator) -> x_adv`. Cost: the attack's.
+    """
+
+    def attack(
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        targeted: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        check_attack(x, y, threat)
+        options: dict[str, Any] = {"targeted": True} if targeted else {}
+        return cut(nearest(model, x, y, threat.norm, generator=generator, **options), x, threat)
+
+    return attack
+
+
+def cut(nearest: Tensor, x: Tensor, threat: Threat) -> Tensor:
+    """Cut points to what a threat allows; points inside it stay where they are."""
+    return threat.bounded(x).project(nearest, x)
+
+
+def nearest_of_all(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    norm: float,
+    *,
+    targeted: bool = False,
+    steps: int = 1000,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Find the nearest adversarial examples with `envelope`, as a minimal-norm attack in one norm.
+
+    Args:
+        model: any callable to logits.
+        x: inputs in the unit box, (B, *D).
+        y: labels, or targets when `targeted`, (B,).
+        norm: 0, 1, 2 or math.inf.
+        targeted: hit y instead of leaving it.
+        steps: forward and backward passes a sample.
+        batch: samples computed at once; None: from the free memory.
+        generator: base seed.
+    """
+    found = envelope(
+        model, x, y, (norm,), budget=steps, targeted=targeted, generator=generator, batch=batch
+    )  # fmt: skip
+    return found[norm]

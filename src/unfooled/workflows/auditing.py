@@ -1,0 +1,190 @@
+"""Audit a model: what `unfooled.audit` does, from names and files, with the run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.core.model.batching import fitting_batch
+from unfooled.core.threats import Threat
+from unfooled.core.types import Explain
+from unfooled.evaluation.audit import audit as audit_
+from unfooled.evaluation.audit.audit import Plan
+from unfooled.evaluation.audit.records import Summary
+from unfooled.report import render
+from unfooled.runs.chunks import Progress
+from unfooled.runs.spelling import spelled
+from unfooled.workflows import catalog
+from unfooled.workflows.attacks import bind_attack
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.words import choose, threat_of
+
+ENVELOPE = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What an audit does, by name.
+
+    Args:
+        effort: name in `catalog.EFFORTS`, or a cascade's `Effort`.
+        envelope: look for the nearest adversarial examples in every norm.
+        attack: name in `catalog.ATTACKS`, or an attack with its options bound, to run instead of the cascade.
+        steps: that attack's gradients a restart, or queries; None: its default.
+        restarts: that attack's random starts.
+        explain: name in `catalog.EXPLANATIONS`, or an `Explain`.
+        reasons: name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
+        reasons_n: samples whose explanation is attacked.
+    """
+
+    effort: str | Effort = "normal"
+    envelope: bool = False
+    attack: str | Callable[..., Tensor] | None = None
+    steps: int | None = None
+    restarts: int = 1
+    explain: str | Explain = "integrated-gradients"
+    reasons: str | Explain = "saliency"
+    reasons_n: int = 32
+
+    @property
+    def single(self) -> dict[str, Any]:
+        """The options that ask for one attack instead of the cascade."""
+        given = {"attack": self.attack, "steps": self.steps, "restarts": None if self.restarts == 1 else self.restarts}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def check(self, threat: Threat) -> None:
+        """Refuse options that do not exist or do not go together, before anything is loaded."""
+        self._explanation("explain", catalog.EXPLANATIONS, "explanation")
+        self._explanation("reasons", catalog.REASONS, "explanation to attack")
+        if self.reasons_n < 1:
+            raise BadOption(
+                "{reasons_n} is {0}; it must be at least 1, or leave the attack out: {reasons:none}", self.reasons_n
+            )
+        if isinstance(self.effort, str):
+            choose(catalog.EFFORTS, self.effort, "effort")
+        if not self.single:
+            return
+        if self.effort != AuditOptions.effort:
+            option, value = next(iter(self.single.items()))
+            raise BadOption(
+                "{effort:{0}} is of the cascade, {" + option + ":{1}} asks for one attack instead; give one of them",
+                self.effort, value,
+            )  # fmt: skip
+        bind_attack(self._attack(threat), threat, steps=self.steps, restarts=self.restarts)
+
+    def plan(self, threat: Threat, batch: int | None = None) -> Plan:
+        """Build the plan of the audit.
+
+        Args:
+            threat: what is allowed.
+            batch: samples that a single attack computes at once; None: all.
+        """
+        row = catalog.EFFORTS[self.effort] if isinstance(self.effort, str) else catalog.Effort("")
+        explain, explain_name = self._explanation("explain", catalog.EXPLANATIONS, "explanation")
+        reasons, reasons_name = self._explanation("reasons", catalog.REASONS, "explanation to attack")
+        return Plan(
+            **self._attacked(threat, row, batch),
+            nearest_budget=ENVELOPE if self.envelope else row.nearest,
+            norms=catalog.EVERY_NORM if self.envelope else None,
+            explain=explain,
+            explain_name=explain_name,
+            reasons=reasons,
+            reasons_name=reasons_name,
+            reasons_n=self.reasons_n,
+        )
+
+    def _attacked(self, threat: Threat, row: catalog.Effort, batch: int | None) -> dict[str, Any]:
+        """The part of the plan that says what attacks."""
+        if self.single:
+            bound = bind_attack(
+                self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch
+            )  # fmt: skip
+            return {"attack": bound.propose, "attack_name": bound.label}
+        effort = self.effort if isinstance(self.effort, Effort) else catalog.resolve(row.path)
+        return {"effort": effort} if isinstance(effort, Effort) else {"whole": effort, "attack_name": row.label}
+
+    def _attack(self, threat: Threat) -> str | Callable[..., Tensor]:
+        """The single attack; where only its options are given, one that suits the norm."""
+        return self.attack or ("apgd-ce" if threat.norm >= 2 else "pgd-margin")
+
+    def _explanation(self, option: str, table: dict[str, Any], kind: str) -> tuple[Any, str]:
+        """An explanation and what the report calls it; None for none."""
+        value = getattr(self, option)
+        if not isinstance(value, str):
+            return value, spelled(value)
+        row = choose(table, value, kind)
+        return None if row is None else catalog.resolve(row.path), value.replace("-", " ")
+
+
+def audit(
+    inputs: Inputs,
+    threat: str | Threat,
+    *,
+    options: AuditOptions | Plan = AuditOptions(),
+    out: str | Path | None = None,
+    title: str | None = None,
+    chunk: int = 100,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    command: str = "",
+    notify: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Audit a model: clean and robust accuracy, whether the figure can be believed, and whether its reasons survive.
+
+    Args:
+        inputs: the model and its data.
+        threat: what is allowed, a `Threat` or text such as "linf:8/255".
+        options: what is done, by name, or a whole `Plan`.
+        out: run folder; a second start with the same options continues it. Its page is `report.html` in it.
+        title: what the report calls this run; None: the model's name.
+        chunk: samples a file of the run folder.
+        seed: random seed.
+        machine: the device, and samples computed at once.
+        command: command line that reproduces the run, for the record.
+        notify: called with sentences for the one who waits.
+        progress: called as `(stage, samples done, samples in all)`.
+
+    Returns:
+        The `Summary`. Cost: see `unfooled.audit`.
+
+    Raises:
+        BadInput: options, model, data or folder that cannot be used.
+    """
+    allowed = threat_of(threat)
+    if isinstance(options, AuditOptions):
+        options.check(allowed)
+    device = machine.prepare(seed)
+    loaded = inputs.load(device, seed=seed)
+    if notify is not None:
+        notify(f"classes, in order: {class_list(loaded.classes)}")
+    batch = machine.batch
+    if isinstance(options, AuditOptions):
+        if options.single:  # the attack and the audit share one size, found once
+            batch = batch or fitting_batch(loaded.model, loaded.x)
+        options = options.plan(allowed, batch)
+    model = inputs.model_name
+    summary = audit_(
+        loaded.model, loaded.x, loaded.y, allowed,
+        plan=options, out=out, seed=seed, classes=loaded.classes, options=inputs.options, chunk=chunk, batch=batch,
+        progress=progress, warnings=loaded.warnings,
+        about={
+            "model": model, "data": inputs.data_name, "command": command,
+            "title": title or (model if ":" in model else Path(model).stem),
+        },
+    )  # fmt: skip
+    if out is not None:
+        render([Path(out)], Path(out) / "report.html")
+    return summary
+
+
+def class_list(classes: list[str]) -> str:
+    """All names, or the first and last of many."""
+    return ", ".join(classes if len(classes) <= 20 else [*classes[:10], "...", *classes[-3:]])

@@ -1,0 +1,253 @@
+"""The only table from names to functions. Nothing here imports torch until it is asked to.
+
+A row says where a function is and what its signature cannot say. Which options a function takes (steps, restarts,
+batch, ...), what their defaults are, and whether an attack is a budget or a minimal-norm attack is read off the
+signature, so that a new method is one row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EVERY_NORM = (0.0, 1.0, 2.0, math.inf)
+MOST = 1000
+"""Samples that are used where no number is asked for."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack on the label: a `BudgetAttack`, or a `MinimalAttack`, whose fourth parameter is `norm`.
+
+    Attributes:
+        path: "module:function".
+        bound: parameters that are always given, as "module:name".
+        steps: default number of steps; None: its own default.
+        unit: what its steps count.
+        norms: norms that it knows.
+    """
+
+    path: str
+    bound: Mapping[str, str] = field(default_factory=dict)
+    steps: int | None = None
+    unit: str = "steps"
+    norms: tuple[float, ...] = EVERY_NORM
+
+
+@dataclass(frozen=True)
+class Effort:
+    """An ensemble of attacks.
+
+    Attributes:
+        path: "module:name" of a cascade's `Effort`, or of an attack on the whole run such as `autoattack`.
+        label: what reports call an attack on the whole run.
+        nearest: passes a sample that an audit of this effort spends on the nearest adversarial example.
+    """
+
+    path: str
+    label: str = ""
+    nearest: int = 400
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An explanation.
+
+    Attributes:
+        path: "module:function".
+        legend: what the colours of its maps mean.
+    """
+
+    path: str
+    legend: str = "red speaks for the class, blue against it"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What an attack on an explanation maximises; it may take `k`, `w` or `mask`.
+
+    Attributes:
+        path: "module:function" that makes it.
+        decides: score whose worst point is kept.
+    """
+
+    path: str
+    decides: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training loss: a class, or a function that makes one.
+
+    Attributes:
+        path: "module:name".
+        base: default of the loss that it is added to; empty: it is added to none.
+        bases: losses that it can be added to.
+        bound: parameters that are always given, as "module:name".
+        spelled: options whose parameter has another name.
+    """
+
+    path: str
+    base: str = ""
+    bases: tuple[str, ...] = ("standard", "madry", "trades")
+    bound: Mapping[str, str] = field(default_factory=dict)
+    spelled: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A published experiment.
+
+    Attributes:
+        path: "module:function".
+        asks: its question.
+        costs: what each scale costs.
+    """
+
+    path: str
+    asks: str
+    costs: Mapping[str, str]
+
+
+ATTACKS = {
+    "apgd-ce": Attack("attacks:apgd", {"loss": "core.losses:cross_entropy"}, norms=(1.0, 2.0, math.inf)),
+    "apgd-dlr": Attack("attacks:apgd", {"loss": "core.losses:dlr"}, norms=(1.0, 2.0, math.inf)),
+    "apgd-margin": Attack("attacks:apgd", {"loss": "core.losses:margin"}, norms=(1.0, 2.0, math.inf)),
+    "pgd": Attack("attacks:pgd", {"loss": "core.losses:cross_entropy"}, steps=40),
+    "pgd-margin": Attack("attacks:pgd", {"loss": "core.losses:margin"}, steps=40),
+    "attention-pgd": Attack(
+        "attacks:attention_pgd",
+        {"attend": "workflows.attacks:ATTEND", "distance": "distances:js"},
+    ),
+    "fgsm": Attack("attacks:fgsm"),
+    "step-ll": Attack("attacks:step_ll"),
+    "r-step-ll": Attack("attacks:r_step_ll"),
+    "square": Attack("attacks:square", unit="queries", norms=(1.0, 2.0, math.inf)),
+    "labels-only": Attack("attacks:labels_only", unit="queries", norms=(1.0, 2.0, math.inf)),
+    "alma": Attack("attacks:alma", norms=(1.0, 2.0)),
+    "bisect": Attack("attacks:bisect", norms=(1.0, 2.0, math.inf)),
+    "ddn": Attack("attacks:ddn", norms=(2.0,)),
+    "fab": Attack("attacks:fab", norms=(1.0, 2.0, math.inf)),
+    "fmn": Attack("attacks:fmn"),
+    "pdpgd": Attack("attacks:pdpgd", norms=(1.0, 2.0, math.inf)),
+    "sigma-zero": Attack("attacks:sigma_zero", norms=(0.0,)),
+    "rays": Attack("attacks:rays", unit="queries", norms=(math.inf,)),
+    "hop-skip-jump": Attack("attacks:hop_skip_jump", unit="queries", norms=(2.0, math.inf)),
+    "envelope": Attack("workflows.attacks:nearest_of_all", unit="passes"),
+}
+EFFORTS = {
+    "quick": Effort("attacks.ensembles.cascade:QUICK", nearest=200),
+    "normal": Effort("attacks.ensembles.cascade:NORMAL"),
+    "thorough": Effort("attacks.ensembles.cascade:THOROUGH", nearest=1000),
+    "autoattack": Effort("attacks.ensembles.autoattack:autoattack", label="AutoAttack-standard"),
+}
+EXPLANATIONS = {
+    "saliency": Explanation("explanations:saliency"),
+    "input-x-gradient": Explanation("explanations:input_x_gradient"),
+    "integrated-gradients": Explanation("explanations:integrated_gradients"),
+    "smoothgrad": Explanation("explanations:smooth_grad"),
+    "grad-cam": Explanation("explanations:grad_cam"),
+    "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),
+}
+REASONS: dict[str, Explanation | None] = {**EXPLANATIONS, "none": None}
+"""What an audit may attack the explanation of."""
+OBJECTIVES = {
+    "lens": Objective("attacks:out_of_lens", "lens"),
+    "top-k": Objective("attacks:out_of_top_k", "top_k"),
+    "mass-center": Objective("attacks:mass_center", "center"),
+    "cosine": Objective("attacks:cosine", "lens"),
+    "kendall": Objective("attacks:kendall_surrogate", "kendall"),
+    "region": Objective("attacks:into", "region"),
+}
+LOSSES = {
+    "standard": Loss("training:Standard"),
+    "madry": Loss("training:Madry"),
+    "trades": Loss("training:Trades"),
+    "fast": Loss("training:Fast"),
+    "n-fgsm": Loss("training:n_fgsm"),
+    "free": Loss("training:Free"),
+    "ig-norm": Loss("training:IgNorm", base="standard"),
+    "ig-sum-norm": Loss("training:IgSumNorm"),
+    "igr": Loss("training:Igr", base="madry", spelled={"smooth": "beta"}),
+    "r2et": Loss("training:R2et", base="standard", spelled={"smooth": "beta"}),
+    "input-gradient": Loss("training:InputGradient", base="standard"),
+    "arp": Loss("training:arp", base="madry", bases=("madry", "trades")),
+    "group-worst": Loss("training:GroupWorst", bound={"groups": "features:groups"}),
+}
+FEATURES = {
+    "robust": "features:robust_set",
+    "non-robust": "features:non_robust_set",
+    "d-rand": "features:d_rand",
+    "d-det": "features:d_det",
+}
+"""A rebuilt data set: "module:function", whose first parameter is `encode`, or `model` where images are moved."""
+AUGMENTATIONS = ("shifts", "corruptions")
+REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
+"""How channels become one map: functions of `distances`."""
+STUDIES = {
+    "broken-defences": Study(
+        "studies.broken_defences.study:study",
+        "Thirty-two broken defences and nine honest networks: does an audit tell them apart?",
+        {
+            "small": "digits, 100 images a case; some 5 minutes on 2 cores",
+            "medium": "MNIST, 200 images a case; an hour on 2 cores",
+            "full": "MNIST, 1000 images a case; some hours",
+        },
+    ),
+    "attribution-robustness": Study(
+        "studies.attribution_robustness.study:study",
+        "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
+        {
+            "small": "digits; some 4 minutes on 2 cores",
+            "medium": "MNIST, Fashion-MNIST, GTSRB (--data for one), 128 images; some two hours for each on 2 cores",
+            "full": "MNIST, Fashion-MNIST, GTSRB at published sizes; days on a GPU",
+        },
+    ),
+    "mnist-features": Study(
+        "studies.mnist_features.study:study",
+        "Are robust features a data set? Networks trained on what others see of MNIST, with controls and under attack",
+        {
+            "small": "digits, 1,000 images rebuilt; some 3 minutes on 2 cores",
+            "medium": "MNIST, 11,200 images rebuilt from each network; two hours on 2 cores, one more a further seed",
+            "full": "MNIST, all 60,000 images rebuilt; a day on 2 cores",
+        },
+    ),
+    "robust-features": Study(
+        "studies.robust_features.study:study",
+        "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
+        {
+            "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
+            "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images a set; half an hour for each on 2 cores",
+            "full": "the same, 59,000 images, all test images attacked; some hours for each on 2 cores",
+        },
+    ),
+    "attention": Study(
+        "studies.attention.study:study",
+        "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",
+        {
+            "small": "rendered shapes; some 3 minutes on 2 cores; --model: a minute or two",
+            "medium": "shapes, GTSRB (--data for one), six ways of training; some 45 minutes for each on 2 cores",
+            "full": "more radii, data and arms, 2000 images, the strongest attacks; a day on a GPU",
+        },
+    ),
+}
+
+
+def resolve(path: str) -> Any:
+    """Import "module:name" from inside the package."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"unfooled.{module}"), name)
+
+
+def takes(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of a function's parameters, or of the fields that a dataclass is made from."""
+    return tuple(inspect.signature(function).parameters)
+
+
+def default_of(function: Callable[..., Any], option: str) -> Any:
+    """Return the default of a function's parameter."""
+    return inspect.signature(function).parameters[option].default

@@ -1,0 +1,80 @@
+"""The main job on the embedded data: train a standard and a hardened network, audit both, and write the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unfooled.evaluation.audit.records import Summary
+from unfooled.report import render
+from unfooled.runs.chunks import Progress
+from unfooled.training import Epoch
+from unfooled.workflows.auditing import audit
+from unfooled.workflows.inputs import Inputs
+from unfooled.workflows.losses import LossOptions
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.training import Recipe, train
+
+THREAT = "linf:0.15"
+NETWORKS = {
+    "standard": ("standard", None, LossOptions(), 15),
+    "hardened": ("madry", THREAT, LossOptions(attack_steps=5, ramp=0.0), 25),
+}
+"""Name -> loss, threat, options of the loss, epochs."""
+TITLE = "Handwritten digits: a standard and a hardened network"
+
+
+def demo(
+    out: str | Path = "runs/demo",
+    *,
+    n: int | None = None,
+    seed: int = 0,
+    machine: Machine = Machine("cpu", threads=1),  # noqa: B008  (frozen; tensors of 64 pixels are slower on more)
+    progress: Progress | None = None,
+) -> list[Summary]:
+    """Train a standard and a hardened network on handwritten digits, audit both, and write `report.html`.
+
+    Args:
+        out: folder; a second start continues it.
+        n: number of test samples; None: all 540.
+        seed: random seed.
+        machine: the device.
+        progress: called as `("NETWORK/STAGE", done, in all)`.
+
+    Returns:
+        The summaries of the two audits.
+    """
+    machine.prepare(seed)
+    out = Path(out)
+    for name, (loss, threat, options, epochs) in NETWORKS.items():
+
+        def trained(epoch: Epoch, name: str = name) -> None:
+            if progress is not None:
+                progress(f"{name}/train", epoch.index + 1, epoch.epochs)
+
+        if progress is not None:
+            progress(f"{name}/train", 0, epochs)
+        train(
+            "digits", loss, threat=threat, options=options, out=out / f"{name}.pt", seed=seed, machine=machine,
+            recipe=Recipe(epochs=epochs, batch=64, lr=3e-3, watch=0), progress=trained,
+        )  # fmt: skip
+        if progress is not None:
+            progress(f"{name}/train", epochs, epochs)
+    summaries = []
+    for name in NETWORKS:
+
+        def staged(stage: str, done: int, total: int, name: str = name) -> None:
+            if progress is not None:
+                progress(f"{name}/{stage}", done, total)
+
+        weights = out / f"{name}.pt"
+        command = f"unfooled audit --model {weights} --data digits --threat {THREAT} --seed {seed} --out {out / name}"
+        command += "" if n is None else f" --n {n}"
+        command += "" if machine.device == "cpu" else f" --device {machine.device}"
+        summaries.append(
+            audit(
+                Inputs(weights, n=n), THREAT, out=out / name, title=name, seed=seed, machine=machine, command=command,
+                progress=staged,
+            )
+        )  # fmt: skip
+    render([out / name for name in NETWORKS], out / "report.html", title=TITLE)
+    return summaries

@@ -1,0 +1,90 @@
+"""The checks alone: do a model's answers and gradients allow an attack to say anything about it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unfooled.core.checks import check_attack, check_run
+from unfooled.core.model.modes import frozen
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.checks.after import merged, of_kind
+from unfooled.evaluation.checks.before import before, finding
+from unfooled.evaluation.checks.subject import get_to_know
+from unfooled.evaluation.checks.table import Finding
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the checks found before any attack.
+
+    Attributes:
+        verdict: "EVALUABLE" (no check fired that an attack cannot answer), "HIDDEN" (gradients are missing, vanish or
+            lie: attacks that follow them overstate robustness), or "NOT EVALUABLE" (no figure could be believed).
+        because: why, in one or two sentences.
+        findings: every check, whether it fired or not.
+        warnings: what was noticed about the model's outputs, one sentence each.
+    """
+
+    verdict: str
+    because: str
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def fired(self) -> tuple[Finding, ...]:
+        """The checks that fired."""
+        return tuple(f for f in self.findings if f.fired)
+
+
+def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0) -> Diagnosis:
+    """Check a model without attacking it.
+
+    Args:
+        model: any callable to logits, in evaluation mode. Not modified.
+        x: clean samples in the threat's box, (B, *D); the first 100 and fewer are used.
+        y: labels, (B,) int64.
+        threat: what an attack would be allowed.
+        seed: random seed.
+
+    Returns:
+        A `Diagnosis`. Cost: at most about 2,500 passes in all. `audit` makes these checks too, and further ones on what
+        its attack finds.
+
+    Raises:
+        BadInput: inputs, labels or outputs that cannot be used, a model in training mode.
+
+    Example:
+        >>> import torch
+        >>> from unfooled import Linf
+        >>> hidden = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1).detach()
+        >>> diagnose(hidden, torch.rand(40, 2), torch.zeros(40, dtype=torch.int64), Linf(0.1)).verdict
+        'HIDDEN'
+    """
+    check_attack(x, y, threat)
+    check_run(seed)
+    subject = get_to_know(model, x, y)
+    with frozen(subject.model):
+        findings = before(subject.model, x, y, threat, seed=seed)
+    if subject.probabilities:  # the checks saw their logarithm
+        findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
+    return Diagnosis(*_verdict(findings), tuple(merged(findings)), subject.warnings)
+
+
+def _verdict(findings: Sequence[Finding]) -> tuple[str, str]:
+    """The verdict and why."""
+    details = {f.id: f.detail for f in findings if f.fired}
+
+    def listed(ids: Sequence[str]) -> str:
+        return "; ".join(f"{key}, {details[key]}" for key in ids)
+
+    if stop := of_kind(findings, "stop"):
+        return "NOT EVALUABLE", f"No figure could be believed: {listed(stop)}."
+    if masking := of_kind(findings, "masking"):
+        return "HIDDEN", f"Attacks that follow the model's gradients would overstate its robustness: {listed(masking)}."
+    if details:
+        return "EVALUABLE", f"An audit would act on what the checks found: {listed(list(details))}."
+    return "EVALUABLE", "No check fired."

@@ -1,0 +1,72 @@
+"""Errors that name the options of a workflow, so that Python and the command line can each spell them their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from string import Formatter
+from typing import Any
+
+from unfooled.core.errors import BadInput
+
+Spell = Callable[[str, str], str]
+"""(name of an option, a value or "") -> how a reader writes it."""
+
+
+class BadOption(BadInput):
+    """An option that cannot be used, in one sentence.
+
+    Args:
+        sentence: what is wrong, what was found and what to do. Options are written `{name}`, or `{name:value}` with the
+            value to give; everything else that varies is written `{0}`, `{1}`, ..., as for `str.format`.
+        values: what the numbers stand for.
+
+    Example:
+        >>> str(BadOption("{steps} is {0}; leave it out, or give {loss:madry}", 0))
+        "steps is 0; leave it out, or give loss='madry'"
+    """
+
+    def __init__(self, sentence: str, *values: object) -> None:
+        self.sentence, self.values = sentence, values
+        super().__init__(self.spelled(as_keyword))
+
+    def spelled(self, spell: Spell) -> str:
+        """Return the sentence with the options written by `spell`."""
+        return str(Formatter().vformat(self.sentence, self.values, _Options(spell)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sentence, *self.values)
+
+
+class Below(Exception):
+    """A figure is below the bound that was asked for."""
+
+
+def as_keyword(name: str, value: str = "") -> str:
+    """Write an option as Python does: `loss`, `loss='madry'`, `fresh=True`."""
+    if not value:
+        return name
+    return f"{name}={value if value == 'True' else repr(value)}"
+
+
+class _Options(Mapping[str, Any]):
+    """Every name, as an option that `str.format` can write."""
+
+    def __init__(self, spell: Spell) -> None:
+        self.spell = spell
+
+    def __getitem__(self, name: str) -> Any:
+        return _Option(name, self.spell)
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class _Option:
+    def __init__(self, name: str, spell: Spell) -> None:
+        self.name, self.spell = name, spell
+
+    def __format__(self, value: str) -> str:
+        return self.spell(self.name, value)

@@ -1,0 +1,69 @@
+"""Examine the installation: versions, devices, memory, extras and data."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from unfooled._version import __version__
+from unfooled.core.model.batching import free_bytes
+from unfooled.runs.records import Record
+
+EXTRAS = {"timm": "timm:NAME models", "transformers": "Hugging Face models", "captum": "peer in the tests"}
+NEEDED = ("torch", "numpy", "scipy", "sklearn", "torchmetrics", "lightning_fabric", "safetensors", "pydantic", "PIL")
+UNUSABLE = "unusable: "
+
+
+class Doctor(Record):
+    """What is here, and what is missing.
+
+    Attributes:
+        unfooled, python: versions.
+        libraries: version of each library that is needed, or why it is unusable.
+        extras: likewise of each optional one.
+        devices: devices and their free memory.
+        data: the folder of the data sets, and whether it is there.
+    """
+
+    unfooled: str
+    python: str
+    libraries: dict[str, str]
+    extras: dict[str, str]
+    devices: dict[str, str]
+    data: dict[str, str | bool]
+
+    @property
+    def unusable(self) -> list[str]:
+        """The needed libraries that cannot be used."""
+        return [name for name, version in self.libraries.items() if version.startswith(UNUSABLE)]
+
+
+def doctor() -> Doctor:
+    """Return versions, devices, free memory, and which extras are there."""
+    devices = {"cpu": f"{torch.get_num_threads()} threads, {free_bytes() / 2**30:.1f} GiB free"}
+    for i in range(torch.cuda.device_count()):
+        devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free_bytes(f'cuda:{i}') / 2**30:.1f} GiB free"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    folder = Path(os.environ.get("UNFOOLED_DATA", "../shared/data"))
+    return Doctor(
+        unfooled=__version__,
+        python=f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        libraries={name: _version(name) for name in NEEDED},
+        extras={name: _version(name) for name in EXTRAS},
+        devices=devices,
+        data={"UNFOOLED_DATA": str(folder), "there": folder.is_dir()},
+    )
+
+
+def _version(name: str) -> str:
+    """A library's version, or why it cannot be used."""
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, RuntimeError, OSError) as e:
+        return f"{UNUSABLE}{str(e).splitlines()[0] if str(e) else type(e).__name__}"
+    return str(getattr(module, "__version__", "present"))

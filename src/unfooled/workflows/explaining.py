@@ -1,0 +1,194 @@
+"""Explain a model: maps as arrays and as a picture, and what an adversary who keeps the label makes of them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import check_mode
+from unfooled.core.goals import read_logits
+from unfooled.core.types import Explain
+from unfooled.runs.chunks import Progress
+from unfooled.runs.files import write_whole
+from unfooled.runs.spelling import spelled
+from unfooled.workflows import catalog
+from unfooled.workflows.inputs import Inputs, Loaded
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
+from unfooled.workflows.records import Partial
+from unfooled.workflows.words import check_choice, choose
+
+BATCH = 32
+CLASSES = ("label", "prediction")
+DRAWN = 16  # samples at most
+
+
+class ExplanationRecord(Partial):
+    """What was explained.
+
+    Attributes:
+        model: name of the model.
+        data: name of the data.
+        n: number of samples.
+        method: the explanation.
+        of: which class was explained, "label" or "prediction".
+        files: what was written.
+        attack: what the attack on the maps found, where there was one.
+    """
+
+    model: str
+    data: str
+    n: int
+    method: str
+    of: str
+    files: list[str]
+    attack: MapAttackRecord | None = None
+
+
+def explain(
+    inputs: Inputs,
+    *,
+    method: str | Explain = "integrated-gradients",
+    of: str = "label",
+    attack: MapAttack | None = None,
+    out: str | Path = "explanations",
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
+) -> ExplanationRecord:
+    """Explain what a model says of each sample, and write maps.npz and, of images, maps.png.
+
+    Args:
+        inputs: the model and its data. The data may be one image, or a folder of images without labels; then
+            predictions are explained.
+        method: name in `catalog.EXPLANATIONS`, or an `Explain`.
+        of: which class is explained, "label" or "prediction".
+        attack: attack on the maps; None: none.
+        out: folder.
+        seed: random seed.
+        machine: the device. Its `batch` is not used.
+        progress: called as `(stage, samples done, samples in all)`.
+
+    Returns:
+        An `ExplanationRecord`.
+
+    Raises:
+        BadInput: options, model or data that cannot be used.
+    """
+    row = choose(catalog.EXPLANATIONS, method, "explanation") if isinstance(method, str) else None
+    function: Any = method if row is None else catalog.resolve(row.path)
+    name = method if isinstance(method, str) else spelled(method)
+    check_choice(CLASSES, of, "of")
+    if attack is not None:
+        attack = attack.checked()
+    device = machine.prepare(seed)
+    unlabelled = inputs.load_unlabelled(device)
+    of = "prediction" if unlabelled is not None else of
+    loaded = unlabelled or inputs.load(device, seed=seed)
+    check_mode(loaded.model)
+    with torch.no_grad():
+        prediction = read_logits(loaded.model, loaded.x, batch=256).argmax(1)
+    target = prediction if of == "prediction" else loaded.y
+    drawing = _Drawing(loaded, _maps(function, loaded, target, name, progress), target, prediction, name, row)
+    moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
+    return ExplanationRecord(
+        model=inputs.model_name,
+        data=inputs.data_name,
+        n=len(loaded.x),
+        method=name,
+        of=of,
+        files=[str(file) for file in _written(Path(out), drawing, moved)],
+        **({} if moved is None else {"attack": moved.record}),
+    )
+
+
+def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:
+    """The maps, (B, *D)."""
+    maps: list[Tensor] = []
+    for x, y in zip(loaded.x.split(BATCH), target.split(BATCH), strict=True):
+        if progress is not None:
+            progress(name, sum(map(len, maps)), len(target))
+        maps.append(function(loaded.model, x, y))
+    if progress is not None:
+        progress(name, len(target), len(target))
+    return torch.cat(maps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """Samples and their maps, to be written and drawn."""
+
+    loaded: Loaded
+    attribution: Tensor
+    target: Tensor
+    prediction: Tensor
+    method: str
+    row: catalog.Explanation | None
+
+
+def _written(out: Path, drawing: _Drawing, moved: Moved | None) -> list[Path]:
+    """Write the arrays, and the picture of images."""
+    loaded = drawing.loaded
+    arrays: dict[str, Any] = {
+        "x": loaded.x, "y": loaded.y, "prediction": drawing.prediction, "attribution": drawing.attribution,
+    }  # fmt: skip
+    if moved is not None:
+        arrays |= {"x_adv": moved.x_adv, "attribution_adv": moved.attribution, **moved.arrays}
+    plain: dict[str, Any] = {
+        name: v.cpu().numpy() if isinstance(v, torch.Tensor) else np.array(v) for name, v in arrays.items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **plain)
+    files = [out / "maps.npz"]
+    write_whole(files[0], buffer.getvalue())
+    if loaded.x.ndim == 4:
+        files.append(out / "maps.png")
+        write_whole(files[1], _picture(drawing, moved))
+    return files
+
+
+def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
+    """Draw inputs above and maps below, clean and under attack; red speaks for, blue against the class explained."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    k = min(len(drawing.target), DRAWN)
+    inputs, maps = [drawing.loaded.x], [drawing.attribution]
+    if moved is not None:
+        inputs, maps = [*inputs, moved.x_adv], [*maps, moved.attribution]
+    figure = Figure(figsize=(max(1.5 * k + 0.3, 3.0), 0.6 + 1.5 * (len(inputs) + len(maps))), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(inputs) + len(maps), k, squeeze=False)
+    for i in range(k):
+        for axis, x in zip(axes[:, i], inputs, strict=False):
+            image = x[i].cpu().movedim(0, -1).numpy()
+            axis.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
+        relevance = [m[i].sum(0).cpu().numpy() for m in maps]
+        top = max(float(abs(r).max()) for r in relevance) or 1.0
+        for axis, r in zip(axes[len(inputs) :, i], relevance, strict=True):
+            axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
+        for axis, title in zip(axes[:, i], _titles(drawing, moved, i), strict=True):
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+    row = drawing.row or catalog.Explanation("")
+    figure.suptitle(f"{drawing.method}: {row.legend}", fontsize=10 if k > 1 else 7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _titles(drawing: _Drawing, moved: Moved | None, i: int) -> list[str]:
+    """What stands over the pictures of a sample, from the top down."""
+    classes = drawing.loaded.classes
+    says, why = f"says {classes[int(drawing.prediction[i])]}", f"why {classes[int(drawing.target[i])]}"
+    if moved is None:
+        return [says, why]
+    sample = moved.record.samples[i]
+    return [says, sample.status, why, sample.title]

@@ -1,0 +1,156 @@
+"""What a workflow works on: a model and labelled samples, by name or as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.checks import check_labels
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.outputs import ModelFails
+from unfooled.data.classes import read_names
+from unfooled.data.formats.folders import decode, loose
+from unfooled.data.load import load_dataset
+from unfooled.models.load import load_model
+from unfooled.workflows.catalog import MOST
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import numbers, size_of
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model and its data, to be loaded.
+
+    Args:
+        model: what `load_model` reads: a path, "package.module:factory", a module or a callable.
+        data: what `load_dataset` reads: a name, a path, "package.module:factory" or (x, y).
+        arch: architecture of a checkpoint.
+        split: part of the data.
+        n: number of samples; None: all.
+        shuffle: draw the samples at random.
+        mean: mean that the model expects, in fractions of the range: a number, one a channel, or "0.49,0.48,0.45".
+        std: standard deviation, likewise.
+        size: (height, width) that images are resized to, or "32" or "32x48".
+        labels: class names in the model's order: a file with one a line, or JSON.
+    """
+
+    model: str | Path | nn.Module | Callable[..., Any]
+    data: str | Path | tuple[Any, ...] = "digits"
+    arch: str | None = None
+    split: str = "test"
+    n: int | None = MOST
+    shuffle: bool = False
+    mean: str | float | Sequence[float] | None = None
+    std: str | float | Sequence[float] | None = None
+    size: str | int | tuple[int, int] | None = None
+    labels: str | Path | None = None
+
+    @property
+    def model_name(self) -> str:
+        """What records call the model."""
+        if isinstance(self.model, (str, Path)):
+            return str(self.model)
+        return getattr(self.model, "name", "") or getattr(self.model, "__name__", "") or type(self.model).__name__
+
+    @property
+    def data_name(self) -> str:
+        """What records call the data."""
+        return str(self.data) if isinstance(self.data, (str, Path)) else "tensors"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What records keep of the other options."""
+        return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")}
+
+    def load(self, device: str, *, seed: int = 0) -> Loaded:
+        """Load both, and check that they fit each other.
+
+        Raises:
+            BadInput: a model or data that cannot be read, or that do not belong together.
+        """
+        return self._loaded(device, seed=seed, size=size_of(self.size), resized=self.size is not None)
+
+    def load_unlabelled(self, device: str) -> Loaded | None:
+        """Load images without labels, which are then the model's predictions; None: the data are something else."""
+        files = loose(Path(self.data)) if isinstance(self.data, (str, Path)) else []
+        if not files:
+            return None
+        x = decode(files[: self.n], size_of(self.size), None)
+        bare = replace(self, data=(x, [0] * len(x)), split="all", n=None, shuffle=False, labels=None)
+        loaded = bare._loaded(device, seed=0, size=None, resized=self.size is not None)
+        with torch.no_grad():
+            logits = read_logits(loaded.model, loaded.x, batch=256)
+        names = (
+            [item[-1] for item in read_names(self.labels)] if self.labels is not None else loaded.model.classes or []
+        )
+        names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
+        return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
+
+    def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool) -> Loaded:
+        if self.n is not None and self.n < 1:
+            raise BadOption("{n} is {0}; it must be at least 1", self.n)
+        mean, std = numbers(self.mean, "{mean}"), numbers(self.std, "{std}")
+        net = load_model(self.model, self.arch, device, mean=mean, std=std)
+        data = load_dataset(
+            self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels
+        )
+        x, y = data.x.to(device), data.y.to(device)
+        logits = self._answer(net, x[:1], resized=resized)
+        check_labels(y, len(x), logits.shape[1])
+        classes = data.classes or net.classes or [str(k) for k in range(logits.shape[1])]
+        classes = [*classes, *(str(k) for k in range(len(classes), logits.shape[1]))]
+        # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
+        warnings = [w for w in data.warnings if self.n != MOST or "samples were asked for" not in w]
+        return Loaded(net, x, y, classes, tuple(warnings))
+
+    def _answer(self, net: Classifier, x: Tensor, *, resized: bool) -> Tensor:
+        """The logits of one sample; says what to do where the model does not take it."""
+        try:
+            with torch.no_grad():
+                return read_logits(net, x)
+        except ModelFails as e:
+            source = self.data if isinstance(self.data, (str, Path)) else "these images"
+            reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
+            raise BadOption(
+                f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); {_remedy(net, x, resized)}",
+                self.model_name, tuple(x.shape[1:]), source, reason,
+            ) from e  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model and its data.
+
+    Attributes:
+        model: a classifier in evaluation mode.
+        x: samples, (B, *D).
+        y: labels, (B,).
+        classes: names of the classes, in the order of the logits.
+        warnings: what the readers had to assume, one sentence each.
+    """
+
+    model: Classifier
+    x: Tensor
+    y: Tensor
+    classes: list[str]
+    warnings: tuple[str, ...]
+
+
+def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:
+    """What to do about a sample that the model does not take."""
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        other, kind = (x.mean(1, keepdim=True), "grey") if x.shape[1] == 3 else (x.expand(-1, 3, -1, -1), "colour")
+        try:
+            with torch.no_grad():
+                read_logits(net, other)
+            return f"it takes {kind} images: convert them"
+        except BadInput:
+            pass
+    return "give another {size} or choose another model" if resized else "resize them ({size}) or choose another model"

@@ -1,0 +1,218 @@
+"""Training losses by name: from options to the loss, each option where its parameter is.
+
+Which options a loss takes follows from its signature:
+
+    attack_steps   to `steps`; where it has none, to the loss that it is added to
+    path           to `path` (and half of it to `inner_path`); where it has none, to the explanation that it compares
+    inner          replaces an ascent of its own (it has both `inner` and `steps`) by an attack
+    all others     to the parameter of that name, or to the one that the catalog names
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from unfooled.attacks.pgd import pgd
+from unfooled.core.threats import Threat
+from unfooled.training.progress import Ramp
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import check_choice, choose, threat_of
+
+INNER = ("ascent", "pgd")
+STEPS, NODES = 7, 8  # of an inner attack, and of the path that `igr` explains along, where none are asked for
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Options of training losses; None: the loss's own default.
+
+    Args:
+        attack_steps: steps of the inner attack.
+        beta: TRADES trade-off weight.
+        ramp: epochs in which eps grows from 0; None: a fifth of all epochs; 0: none.
+        start: where the inner attack starts, "random" or "warm".
+        remove: margin in logits at which a sample leaves the inner attack.
+        replays: steps on each batch.
+        align: weight of GradAlign.
+        weight: weight of the regulariser.
+        base: name of the loss that the regulariser is added to.
+        path: nodes of the path integral.
+        inner: what finds the points of a regulariser, "ascent" or "pgd".
+        explain: name of the explanation that is kept together.
+        smooth: sharpness of softplus in place of ReLU in explanations.
+        k: rank that is defended.
+        rectify: weight of the rectification.
+        preserve: weight of the preservation.
+    """
+
+    attack_steps: int | None = None
+    beta: float = 6.0
+    ramp: float | None = None
+    start: str | None = None
+    remove: float | None = None
+    replays: int | None = None
+    align: float | None = None
+    weight: float | None = None
+    base: str | None = None
+    path: int | None = None
+    inner: str | None = None
+    explain: str | None = None
+    smooth: float | None = None
+    k: int | None = None
+    rectify: float | None = None
+    preserve: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that not every loss takes and that are not None."""
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+
+
+OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name not in ("beta", "ramp"))
+ELSEWHERE = ("attack_steps", "path", "inner", "base", "explain")
+"""Options that do not simply go to a parameter."""
+
+
+def taken(name: str) -> tuple[str, ...]:
+    """Return which of `OPTIONS` a loss takes."""
+    row = catalog.LOSSES[name]
+    parameters = set(catalog.takes(catalog.resolve(row.path))) - set(row.bound)
+
+    def takes(option: str) -> bool:
+        match option:
+            case "attack_steps":
+                return bool({"steps", "base"} & parameters)
+            case "path":
+                return bool({"path", "explain"} & parameters)
+            case "inner":
+                return {"inner", "steps"} <= parameters
+            case "base":
+                return "base" in parameters and bool(row.base)
+        return row.spelled.get(option, option) in parameters
+
+    return tuple(option for option in OPTIONS if takes(option))
+
+
+def make_loss(
+    name: str,
+    threat: str | Threat | None = None,
+    options: LossOptions = LossOptions(),
+) -> Any:
+    """Make a training loss from its name and options.
+
+    Args:
+        name: name in `catalog.LOSSES`.
+        threat: what the adversary may do; None where the loss trains against none.
+        options: those that the loss takes.
+
+    Raises:
+        BadOption: no such loss, an option that it does not take, or a value that cannot be used.
+
+    Example:
+        >>> str(make_loss("free", "linf:0.1", LossOptions(replays=2)))
+        'Free(threat=Linf(eps=0.1, box=Box(low=0.0, high=1.0)), replays=2, step=1.0)'
+    """
+    row = choose(catalog.LOSSES, name, "loss")
+    _check_taken(name, options)
+    base = options.base or row.base
+    if base:
+        check_choice(row.bases, base, "base")
+    adversary = _has_threat(name) or (bool(base) and _has_threat(base))
+    _check_adversary(name, base, threat, options, needed=adversary)
+    if options.attack_steps is not None and options.attack_steps < 1:
+        raise BadOption("{attack_steps} is {0}; it must be at least 1", options.attack_steps)
+    if options.ramp is not None and options.ramp < 0:
+        raise BadOption("{ramp} is {0:g}; it must be at least 0", options.ramp)
+    allowed = threat_of(threat) if threat is not None else None
+    try:
+        loss = _built(name, allowed, base, options)
+    except BadOption:
+        raise
+    except ValueError as e:
+        raise BadOption("{loss:{0}}: {1}", name, e) from None
+    return Ramp(loss, options.ramp) if options.ramp and adversary else loss
+
+
+def _check_taken(name: str, options: LossOptions) -> None:
+    takes = taken(name)
+    for option in options.given():
+        if option not in takes:
+            others = ", ".join(loss for loss in catalog.LOSSES if option in taken(loss))
+            sentence = "{loss:{0}} takes no {" + option + "}; leave it out, or choose {1}"
+            raise BadOption(sentence, name, others)
+
+
+def _has_threat(name: str) -> bool:
+    """Whether a loss trains against an adversary of its own."""
+    return "threat" in catalog.takes(catalog.resolve(catalog.LOSSES[name].path))
+
+
+def _check_adversary(name: str, base: str, threat: str | Threat | None, options: LossOptions, *, needed: bool) -> None:
+    if needed and threat is None:
+        raise BadOption("{loss:{0}} needs an adversary to train against, such as {threat:linf:0.1}", name)
+    if needed:
+        return
+    what, other = "{loss:{0}}", "madry or trades"
+    if base:
+        what, other = "{loss:{0}} with {base:{1}}", "{base:madry} or trades"
+    for option, value in (("threat", threat), ("attack_steps", options.attack_steps)):
+        if value is not None:
+            sentence = what + " trains against no adversary; leave {" + option + "} out, or choose " + other
+            raise BadOption(sentence, name, base)
+
+
+def _built(name: str, threat: Threat | None, base: str, options: LossOptions) -> Any:
+    """The loss, without a ramp."""
+    row = catalog.LOSSES[name]
+    function = catalog.resolve(row.path)
+    parameters = catalog.takes(function)
+    made: dict[str, Any] = {parameter: catalog.resolve(path) for parameter, path in row.bound.items()}
+    if "threat" in parameters:
+        made["threat"] = threat
+    if "beta" in parameters and "beta" not in row.spelled.values():
+        made["beta"] = options.beta
+    for option, value in options.given().items():
+        if option not in ELSEWHERE:
+            made[row.spelled.get(option, option)] = value
+    made |= _inner(parameters, base, options)
+    if base:
+        by_name = isinstance(catalog.default_of(function, "base"), str)
+        # The inner attack is the base's, unless the loss has one of its own.
+        steps = None if {"steps", "inner"} & set(made) else options.attack_steps
+        made["base"] = base if by_name else _built(base, threat, "", LossOptions(steps, options.beta))
+    return function(**made | _path(parameters, options))
+
+
+def _inner(parameters: tuple[str, ...], base: str, options: LossOptions) -> dict[str, Any]:
+    """The inner attack of a loss that has one, and its steps."""
+    steps = options.attack_steps
+    if "steps" in parameters:
+        check_choice(INNER, options.inner or INNER[0], "inner")
+        if options.inner == "pgd":  # in place of the ascent
+            return {"inner": partial(pgd, steps=steps or STEPS, stop=False)}
+        return {} if steps is None else {"steps": steps}
+    if steps is not None and "inner" in parameters and not _has_threat(base):  # the base attacks nothing
+        return {"inner": partial(pgd, steps=steps, stop=False)}
+    return {}
+
+
+def _path(parameters: tuple[str, ...], options: LossOptions) -> dict[str, Any]:
+    """The path integral of a loss, or the explanation that it compares."""
+    if "explain" in parameters:
+        return {"explain": _explanation(options.explain or "integrated-gradients", options.path)}
+    if options.path is None:
+        return {}
+    half = {"inner_path": max(1, options.path // 2)} if "inner_path" in parameters else {}
+    return {"path": options.path, **half}
+
+
+def _explanation(name: str, path: int | None) -> Any:
+    """The explanation; a path of few nodes, in one graph, since samples go through in small groups."""
+    function = catalog.resolve(choose(catalog.EXPLANATIONS, name, "explanation").path)
+    if "one_graph" in catalog.takes(function):
+        return partial(function, steps=NODES if path is None else path, one_graph=True)
+    if path is not None:
+        raise BadOption("{explain:{0}} has no path; leave {path} out, or choose integrated-gradients", name)
+    return function

@@ -1,0 +1,49 @@
+"""Where a workflow runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unfooled.workflows.errors import BadOption
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device, and how much of it is used.
+
+    Args:
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps".
+        threads: CPU threads of this process; None: unchanged.
+        batch: samples computed at once; None: from the free memory.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    batch: int | None = None
+
+    def prepare(self, seed: int = 0) -> str:
+        """Check what every workflow takes, set the number of threads, and return the device.
+
+        Raises:
+            BadOption: no such device, no thread, no batch, or a seed that no generator takes.
+        """
+        import torch
+
+        if self.batch is not None and self.batch < 1:
+            raise BadOption("{batch} is {0}; it must be at least 1", self.batch)
+        if not 0 <= seed < 2**63:
+            raise BadOption("{seed} is {0}; it must be at least 0 and below 2^63", seed)
+        if self.threads is not None:
+            if self.threads < 1:
+                raise BadOption("{threads} is {0}; it must be at least 1", self.threads)
+            torch.set_num_threads(self.threads)
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as e:
+            reason = str(e).splitlines()[0]
+            raise BadOption(
+                "{device:{0}} cannot be used here ({1}); `unfooled doctor` lists what can", self.device, reason
+            ) from None
+        return self.device

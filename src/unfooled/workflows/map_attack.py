@@ -1,0 +1,333 @@
+"""Attack explanations, the label kept: from options to scores beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.attacks.explanations.objectives import normalised
+from unfooled.core.errors import missing_file
+from unfooled.core.threats import Threat
+from unfooled.data.formats.folders import SUFFIXES, decode
+from unfooled.data.formats.maps import read_maps
+from unfooled.distances import chance, corrected, kendall, lens_recall, top_k_intersection
+from unfooled.distances.maps.attention import centroid
+from unfooled.distances.maps.locality import as_maps
+from unfooled.evaluation.explanations.judge import (
+    ATTACKED,
+    STATUSES,
+    ExplanationRobustness,
+    explanation_robustness,
+)
+from unfooled.evaluation.explanations.movement import TOP
+from unfooled.runs.records import Record
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Loaded
+from unfooled.workflows.words import choose, threat_of
+
+SCORES = ("lens", "top_k", "kendall")
+ARMS = ("attack", "best_of_n", "random")
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class MapAttack:
+    """An attack on explanations.
+
+    Args:
+        threat: what is allowed, a `Threat` or text such as "linf:8/255".
+        attack: name in `catalog.OBJECTIVES` of what is maximised.
+        steps: gradients a restart.
+        restarts: random starts.
+        k: pixels that are the top of a map; None: a tenth of all.
+        w: reach of LENS in pixels.
+        region: where the mass is driven, for the objective "region": a grey image, white the region, a .npy, or a mask
+            of numbers in [0, 1], (H, W).
+    """
+
+    threat: str | Threat
+    attack: str = "lens"
+    steps: int = 50
+    restarts: int = 2
+    k: int | None = None
+    w: int = 1
+    region: str | Path | Tensor | None = None
+
+    def checked(self) -> MapAttack:
+        """Return the attack with its threat and region read.
+
+        Raises:
+            BadOption: an objective that does not exist, numbers or a region that cannot be used.
+        """
+        choose(catalog.OBJECTIVES, self.attack, "objective")
+        for name, least in (("steps", 1), ("restarts", 1), ("k", 1), ("w", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise BadOption("{" + name + "} is {0}; it must be at least {1}", value, least)
+        masked = "mask" in self.takes
+        if masked and self.region is None:
+            raise BadOption(
+                "{attack:{0}} needs to know where to: give {region:mask.png}, white where the mass shall go",
+                self.attack,
+            )  # fmt: skip
+        if not masked and self.region is not None:
+            raise BadOption("{region} is of {attack:region}, not of {attack:{0}}; give {attack:region}", self.attack)
+        region = read_region(self.region) if isinstance(self.region, (str, Path)) else self.region
+        return replace(self, threat=threat_of(self.threat), region=region)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Which of k, w and mask the objective takes."""
+        return catalog.takes(catalog.resolve(catalog.OBJECTIVES[self.attack].path))
+
+
+class SampleRecord(Record):
+    """What became of one map.
+
+    Attributes:
+        status: as in `evaluation.explanations.judge`.
+        shown: LENS of the map that is shown, raw and corrected for chance.
+        aim: what the objective aims at, where that is not a similarity.
+        output_change: change of the logit of the class that is explained.
+        lens, top_k, kendall: each score by arm, with its chance level, raw and corrected.
+    """
+
+    status: str
+    shown: dict[str, float | None]
+    aim: dict[str, float | None]
+    output_change: float | None
+    lens: dict[str, float | None]
+    top_k: dict[str, float | None]
+    kendall: dict[str, float | None]
+
+    @property
+    def title(self) -> str:
+        """What stands over the map under attack: its own LENS, corrected where chance leaves room for that."""
+        raw, lens = self.shown["lens"], self.shown["lens_corrected"]
+        if raw is None:
+            return "under attack"
+        return f"LENS {raw:.2f}, raw" if lens is None else f"LENS {lens:.2f}, corrected"
+
+
+class MapAttackRecord(Record):
+    """What an attack on explanations found, as means over the samples that were attacked, and by sample.
+
+    Attributes:
+        threat: what was allowed.
+        objective: what was maximised.
+        steps, restarts, k, w, seed: the options.
+        random_points: points of each sample that chance had.
+        kept: score whose worst point is kept.
+        counts: samples by status, by arm.
+        scores: each score by arm, with its chance level, raw and corrected.
+        aim: what the objective aims at, by arm, and before; empty where that is a similarity.
+        samples: one entry a sample.
+    """
+
+    threat: str
+    objective: str
+    steps: int
+    restarts: int
+    k: int
+    w: int
+    random_points: int
+    seed: int
+    kept: str
+    counts: dict[str, dict[str, int]]
+    scores: dict[str, dict[str, float | None]]
+    aim: dict[str, float | None]
+    samples: list[SampleRecord]
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """What became of each map: points, maps, further arrays to be written, and the record."""
+
+    x_adv: Tensor
+    attribution: Tensor
+    arrays: dict[str, Any]
+    record: MapAttackRecord
+
+
+def read_region(path: str | Path) -> Tensor:
+    """Read a mask from a grey image, white the region, or from a .npy of bool or numbers in [0, 1]; (H, W) float32.
+
+    Raises:
+        BadInput: it cannot be read, is not a single map, or leaves nothing to choose.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise missing_file(path, (".npy", *sorted(SUFFIXES)))
+    if path.suffix == ".npy":
+        mask = read_maps(str(path)).float()
+    else:
+        mask = torch.from_numpy(np.ascontiguousarray(decode([path], None, 1)))[0]
+    if mask.ndim != 3 or len(mask) != 1:
+        raise BadOption("{region:{0}} holds shape {1}; a region is one map, (H, W)", path, tuple(mask.shape))
+    low, high = float(mask.min()), float(mask.max())
+    if low < 0 or high > 1:
+        raise BadOption(
+            "{region:{0}} lies in [{1:g}, {2:g}]; a region is 1 where the mass shall go, 0 elsewhere", path, low, high
+        )
+    if low == high:
+        raise BadOption("{region:{0}} is {1:g} everywhere; mark a part of the map", path, low)
+    return mask[0]
+
+
+def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *, seed: int) -> Moved:
+    """Attack the explanations, judge them, and score them beside chance.
+
+    Args:
+        loaded: the model and its data.
+        target: classes that are explained, (B,).
+        explain: the explanation.
+        how: the attack, as `MapAttack.checked` returns it.
+        seed: random seed.
+    """
+    search = _Search.of(loaded, target, explain, how)
+    result = search.run(seed)
+    scores = search.scores(result)
+    decides = search.decides
+    x_adv, status = result.attack.x_adv[decides], result.attack.status[decides]
+    parts = zip(x_adv.split(BATCH), target.split(BATCH), strict=True)
+    attribution = torch.cat([torch.as_tensor(explain(loaded.model, *part)).detach() for part in parts])
+    # Of the map that is shown, which need not be where LENS is lowest.
+    lens = lens_recall(result.clean, as_maps(attribution), k=search.k, w=how.w).where(status == ATTACKED, torch.nan)
+    shown = {"lens": lens, "lens_corrected": corrected(lens, scores["lens"]["chance"])}
+    aimed = search.aimed(result)
+    arrays = {f"{name}_{what}": value for name, score in scores.items() for what, value in score.items()}
+    arrays |= {f"shown_{name}": value for name, value in shown.items()}
+    arrays |= {f"{decides}_{what}": value for what, value in aimed.items()}
+    if aimed:
+        aimed["before"] = aimed["before"].where(status == ATTACKED, torch.nan)
+    statuses = [STATUSES[code] for code in status.tolist()]
+    record = MapAttackRecord(
+        threat=str(how.threat), objective=how.attack, steps=how.steps, restarts=how.restarts, k=search.k, w=how.w,
+        random_points=result.n, seed=seed, kept=decides,
+        counts={arm: getattr(result, arm).counts[decides] for arm in ARMS},
+        scores={name: {what: _mean(value) for what, value in score.items()} for name, score in scores.items()},
+        aim={what: _mean(value) for what, value in aimed.items()},
+        samples=[
+            SampleRecord(
+                status=status_,
+                shown=_row(shown, i),
+                aim=_row(aimed, i),
+                output_change=_number(result.attack.output_change[decides][i]),
+                **{name: _row(score, i) for name, score in scores.items()},
+            )
+            for i, status_ in enumerate(statuses)
+        ],
+    )  # fmt: skip
+    return Moved(x_adv, attribution, {**arrays, "status": statuses}, record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """An attack on explanations, fitted to the size of the maps."""
+
+    loaded: Loaded
+    target: Tensor
+    explain: Any
+    how: MapAttack
+    k: int
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, loaded: Loaded, target: Tensor, explain: Any, how: MapAttack) -> _Search:
+        """Fit k and the region to the maps."""
+        one = as_maps(explain(loaded.model, loaded.x[:1], target[:1]))[0]
+        pixels = one.numel()
+        k = max(1, round(TOP * pixels)) if how.k is None else how.k
+        if k >= pixels:
+            raise BadOption("{k} is {0}, a map has {1} pixels; the top k must be a part of them", k, pixels)
+        mask = how.region.to(one) if isinstance(how.region, Tensor) else None
+        if mask is not None and mask.shape != one.shape:
+            (h, w), (height, width) = mask.shape, one.shape
+            raise BadOption("{region} is {0}x{1}, the maps are {2}x{3}; give a mask of their size", w, h, width, height)
+        return cls(loaded, target, explain, how, k, mask)
+
+    @property
+    def decides(self) -> str:
+        """The score whose worst point is kept."""
+        return catalog.OBJECTIVES[self.how.attack].decides
+
+    @property
+    def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(clean maps, maps), (B, H, W) -> what the objective aims at, (B,); None where that is a similarity."""
+        aims = {"region": partial(_share_inside, self.mask), "center": _centre_shift}
+        return aims.get(self.decides)
+
+    def run(self, seed: int) -> ExplanationRobustness:
+        """Attack, and measure what random points do."""
+        how, options = self.how, {"k": self.k, "w": self.how.w, "mask": self.mask}
+        objective = catalog.resolve(catalog.OBJECTIVES[how.attack].path)
+        taken = {name: value for name, value in options.items() if name in how.takes}
+        return explanation_robustness(
+            self.loaded.model, self.loaded.x, self.target, threat_of(how.threat), self.explain,
+            objectives=(objective(**taken),), steps=how.steps, restarts=how.restarts,
+            scores={
+                "lens": partial(lens_recall, k=self.k, w=how.w),
+                "top_k": partial(top_k_intersection, k=self.k),
+                "kendall": kendall,
+                **({} if self.aim is None else {self.decides: partial(_negative, self.aim)}),
+            },
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+
+    def scores(self, result: ExplanationRobustness) -> dict[str, dict[str, Tensor]]:
+        """Each score by arm, (B,), with its chance level, raw and corrected."""
+        level = {
+            "lens": chance(result.clean, k=self.k, w=self.how.w),
+            "top_k": chance(result.clean, k=self.k, w=0),
+            "kendall": torch.zeros_like(result.clean[:, 0, 0]),
+        }
+        scores: dict[str, dict[str, Tensor]] = {}
+        for name in SCORES:
+            arms = {arm: getattr(result, arm).scores[name] for arm in ARMS}
+            raised = {f"{arm}_corrected": corrected(value, level[name]) for arm, value in arms.items()}
+            scores[name] = {"chance": level[name], **arms, **raised}
+        return scores
+
+    def aimed(self, result: ExplanationRobustness) -> dict[str, Tensor]:
+        """What the objective aims at, by arm and before, (B,); empty where that is a similarity."""
+        if self.aim is None:
+            return {}
+        arms = {arm: -getattr(result, arm).scores[self.decides] for arm in ARMS}
+        return {"before": self.aim(result.clean, result.clean), **arms}
+
+
+def _share_inside(mask: Tensor | None, clean: Tensor, maps: Tensor) -> Tensor:
+    """The share of the mass inside the region."""
+    assert mask is not None
+    return (mask * normalised(maps)).sum((1, 2))
+
+
+def _centre_shift(clean: Tensor, maps: Tensor) -> Tensor:
+    """How many pixels the centre of mass moved."""
+    return ((centroid(maps) - centroid(clean)) * clean.new_tensor(clean.shape[1:])).norm(dim=1)
+
+
+def _negative(aim: Callable[[Tensor, Tensor], Tensor], clean: Tensor, maps: Tensor) -> Tensor:
+    """As a score, of which the lowest is the strongest attack."""
+    return -aim(clean, maps)
+
+
+def _row(values: dict[str, Tensor], i: int) -> dict[str, float | None]:
+    return {name: _number(value[i]) for name, value in values.items()}
+
+
+def _number(value: Tensor) -> float | None:
+    return round(float(value), 6) if bool(value.isfinite()) else None
+
+
+def _mean(values: Tensor) -> float | None:
+    finite = values[values.isfinite()]
+    return round(float(finite.double().mean()), 6) if len(finite) else None

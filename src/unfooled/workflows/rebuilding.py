@@ -1,0 +1,167 @@
+"""Rebuild a data set from what a network sees of it, and keep it as a file or a folder of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unfooled.attacks.pgd import pgd
+from unfooled.core.threats import Threat
+from unfooled.data.formats.feature_sets import (
+    check_place,
+    load_features,
+    manifest_of,
+    save_features,
+    stored,
+)
+from unfooled.features.cleaning import open_mask
+from unfooled.features.inversion import Encoder, last_features
+from unfooled.runs.chunks import Progress
+from unfooled.runs.shards import SETTINGS, discard, saving
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs, Loaded
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.words import choose, threat_of
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How a data set is rebuilt; None: the method's own default.
+
+    Args:
+        layer: layer whose output is inverted, or its input with "NAME:input"; None: the linear one before the last.
+        relu: rectify the features.
+        start: what an inversion starts from, "images", "noise" or "grey".
+        steps: gradients an image at most.
+        tol: residual at which an inversion ends.
+        clean: keep bright strokes alone, at least 2 pixels thick.
+        shard: images a file of the work under way.
+    """
+
+    layer: str | None = None
+    relu: bool = False
+    start: str | None = None
+    steps: int = 100
+    tol: float | None = None
+    clean: bool = False
+    shard: int = 500
+
+
+def moves(kind: str) -> bool:
+    """Return whether a kind of set moves images inside a threat, instead of inverting features."""
+    return "encode" not in catalog.takes(catalog.resolve(choose(catalog.FEATURES, kind, "kind")))
+
+
+def features(
+    inputs: Inputs,
+    out: str | Path,
+    *,
+    kind: str = "robust",
+    threat: str | Threat | None = None,
+    options: FeatureOptions = FeatureOptions(),
+    fresh: bool = False,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Rebuild a data set from what a network sees.
+
+    Args:
+        inputs: the model and the source data.
+        out: an .npz that `load_data` reads, or a folder of images. Work under way is kept beside it, in a folder that
+            ends in .parts; a second start, or the same call in another process, shares it.
+        kind: name in `catalog.FEATURES`.
+        threat: where images may be moved; the kinds that move images need one.
+        options: how images are rebuilt.
+        fresh: start again.
+        seed: random seed.
+        machine: the device, and images computed at once.
+        progress: called as `(stage, images done, images in all)`.
+
+    Returns:
+        The manifest of the set, with `out` and `manifest`, where both are; `load_features(out)` is the set.
+
+    Raises:
+        BadInput: options, model or data that cannot be used, or a place where something else lies.
+    """
+    allowed = _check(kind, threat, options)
+    device = machine.prepare(seed)
+    out = Path(out)
+    parts = out.parent / (out.name + ".parts")
+    refuse_other(out, parts)
+    if fresh and not discard(parts):
+        raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts)
+    loaded = inputs.load(device, seed=seed)
+    # What was finished has no parts; they are continued where there are some, whatever `out` holds.
+    done = None if fresh or working(parts) or not stored(out) else load_features(out)
+    made = _made(loaded, kind, allowed, options, machine.batch)(
+        seed=seed, classes=loaded.classes, folder=parts, shard=options.shard, progress=progress, finished=done
+    )
+    if made is not done:
+        about = {
+            "model": inputs.model_name,
+            "from": {"data": inputs.data_name, "n": len(loaded.x), **inputs.options},
+            "warnings": loaded.warnings,
+        }
+        with saving(parts):
+            made = save_features(out, made, about)
+    discard(parts)
+    return {**made.manifest, "out": str(out), "manifest": str(manifest_of(out))}
+
+
+def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:
+    """The method with what it works on and its options bound; it makes a `FeatureSet`."""
+    function = catalog.resolve(catalog.FEATURES[kind])
+    more: dict[str, Any] = {}
+    if options.clean:
+        more["clean"] = partial(open_mask, threshold=0.3, size=2)
+    if moves(kind):
+        attack = partial(pgd, steps=options.steps, stop=False, batch=batch)
+        return partial(function, loaded.model, loaded.x, loaded.y, threat=threat, attack=attack, **more)
+    given = {"start": options.start, "tol": options.tol, "threat": threat}
+    more |= {"steps": options.steps, "batch": batch, **{k: v for k, v in given.items() if v is not None}}
+    encode = Encoder(loaded.model, options.layer or last_features(loaded.model), options.relu)
+    return partial(function, encode, loaded.x, loaded.y, **more)
+
+
+def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> Threat | None:
+    """Refuse options that do not go together; return the threat."""
+    if moves(kind):
+        if threat is None:
+            raise BadOption("{kind:{0}} moves images inside a threat: give one, such as {threat:l2:1.5}", kind)
+        for option in ("layer", "relu", "start", "tol"):
+            if getattr(options, option) not in (None, False):
+                sentence = "{kind:{0}} takes no {" + option + "}; leave it out, or choose robust or non-robust"
+                raise BadOption(sentence, kind)
+    if options.steps < 1 or (options.tol is not None and not 0 <= options.tol < 1):
+        raise BadOption(
+            "{steps} is {0}, {tol} {1}; they must be at least 1, and in [0, 1)", options.steps, options.tol
+        )  # fmt: skip
+    if options.shard < 1:
+        raise BadOption("{shard} is {0}; it must be at least 1", options.shard)
+    return None if threat is None else threat_of(threat)
+
+
+def working(parts: Path) -> bool:
+    """Return whether there is work that can be continued."""
+    return (parts / SETTINGS).is_file()
+
+
+def refuse_other(out: Path, parts: Path) -> None:
+    """Refuse to write over what this workflow did not write: at `out`, or where its manifest goes.
+
+    Raises:
+        BadInput: there is such a thing.
+    """
+    if not out.name:
+        raise BadOption("{out} is {0!r}; name an .npz or a folder", str(out))
+    if out.suffix == ".npz" and out.is_dir():
+        raise BadOption("{0} is a folder; name a file, or a folder without .npz", out)
+    check_place(out)
+    if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not working(parts):  # else a kill left it without its manifest
+        raise BadOption("{0} exists and is no result of this command; choose another {out}", out)

@@ -1,0 +1,17 @@
+"""The records of workflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_serializer
+
+from unfooled.runs.records import Record
+
+
+class Partial(Record):
+    """A record whose optional fields are left out of its JSON where they do not apply."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, whole: Any) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if name in self.model_fields_set}

@@ -1,0 +1,102 @@
+"""Reproduce a published experiment, and write its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unfooled.report.study import render_study
+from unfooled.runs.chunks import Progress
+from unfooled.studies.common.records import StudySummary
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.words import choose, numbers, size_of
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network of one's own, for the studies that take one; None: the study's own networks and defaults.
+
+    Args:
+        model: what `load_model` reads.
+        boxes: CSV of where the objects are in the data.
+        arch: architecture of a checkpoint.
+        n: number of images.
+        split: part of the data.
+        mean: mean that the model expects; a number, one a channel, or "0.49,0.48,0.45".
+        std: standard deviation, likewise.
+        size: (height, width) that images are resized to, or "32" or "32x48".
+        labels: class names in the model's order.
+    """
+
+    model: str | Callable[..., Any] | None = None
+    boxes: str | Path | None = None
+    arch: str | None = None
+    n: int | None = None
+    split: str | None = None
+    mean: str | float | Sequence[float] | None = None
+    std: str | float | Sequence[float] | None = None
+    size: str | int | tuple[int, int] | None = None
+    labels: str | Path | None = None
+
+
+SPELLED = {"size": "image_size"}
+"""Option -> parameter of a study, where the names differ."""
+
+
+def study(
+    name: str,
+    scale: str = "small",
+    *,
+    out: str | Path | None = None,
+    seeds: Sequence[int] = (0,),
+    data: Sequence[str] | None = None,
+    own: OwnNetwork = OwnNetwork(),
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    command: str = "",
+    progress: Progress | None = None,
+) -> StudySummary:
+    """Reproduce a published experiment, and say which of its claims hold.
+
+    Args:
+        name: name in `catalog.STUDIES`.
+        scale: "small" (minutes), "medium" or "full".
+        out: folder; a second start continues it. Its page is `report.html` in it. None: "runs/NAME-SCALE".
+        seeds: random seeds.
+        data: those of the scale's data sets that are used; None: all.
+        own: a network of one's own.
+        machine: the device, where the study takes one. Its `batch` is not used.
+        command: command line that reproduces the study, for the record.
+        progress: called as `(stage, units done, units in all)`.
+
+    Raises:
+        BadInput: no such study or scale, an option that it does not take, data that are not there, or a folder that
+            holds other work.
+    """
+    row = choose(catalog.STUDIES, name, "study")
+    choose(row.costs, scale, "scale")
+    seeds = list(seeds)
+    if not seeds:
+        raise BadOption("{seeds} is {0}; it must be at least 1", 0)
+    device = machine.prepare(max(seeds))
+    function = catalog.resolve(row.path)
+    takes = catalog.takes(function)
+    given = {f.name: getattr(own, f.name) for f in fields(own)}
+    given |= {"mean": numbers(own.mean, "{mean}"), "std": numbers(own.std, "{std}"), "size": size_of(own.size)}
+    given = {"data": list(data) if data else None, **given}
+    options = {option: value for option, value in given.items() if value is not None}
+    if "device" in takes or machine.device not in ("auto", "cpu"):
+        options["device"] = device
+    for option in options:
+        if SPELLED.get(option, option) not in takes:
+            raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
+    folder = Path("runs") / f"{name}-{scale}" if out is None else Path(out)
+    summary: StudySummary = function(
+        scale, out=folder, seeds=seeds, progress=progress, command=command,
+        **{SPELLED.get(option, option): value for option, value in options.items()},
+    )  # fmt: skip
+    render_study(folder)
+    return summary

@@ -1,0 +1,141 @@
+"""Score maps that were stored elsewhere, before and after a perturbation, by locality and beside chance."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unfooled import distances
+from unfooled.data.formats.maps import read_maps
+from unfooled.evaluation.explanations.locality import Survival, score_maps
+from unfooled.report.lens import compose_lens, draw, warnings
+from unfooled.runs.chunks import Progress
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment, Record
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.words import choose
+
+BATCH = 32
+SIGNED = (
+    "The maps hold negative values and are ranked with their sign; save their absolute values if that is not meant."
+)
+
+
+class LensRecord(Record):
+    """How much of a set of maps survived.
+
+    Attributes:
+        clean, perturbed: the two files, or "tensors".
+        reduce: how channels became one map; None: there were none.
+        found: the scores.
+        warnings: what a reader must know before quoting a score.
+        seconds: wall time.
+        command: command line that reproduces the record.
+        created: when.
+        environment: where.
+    """
+
+    clean: str
+    perturbed: str
+    reduce: str | None
+    found: Survival
+    warnings: list[str] = Field(default_factory=list)
+    seconds: float
+    command: str
+    created: str
+    environment: Environment
+
+
+def lens(
+    clean: str | Path | Tensor,
+    perturbed: str | Path | Tensor,
+    *,
+    k: list[int],
+    w: list[int] | None = None,
+    diverse: bool = False,
+    reduce: str | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    command: str = "",
+    progress: Progress | None = None,
+) -> LensRecord:
+    """Score how much of a set of maps survived, with the level of chance beside every score.
+
+    Args:
+        clean: maps before, (N, H, W), (N, C, H, W) or (H, W): a .npy, .npz or .safetensors file, "file.npz:name", or a
+            tensor.
+        perturbed: maps after, in the same order.
+        k: numbers of top pixels.
+        w: reaches of the window; None: 1.
+        diverse: score the diverse top k too.
+        reduce: name in `catalog.REDUCTIONS` of how channels become one map; None: "abs-sum", where there are channels.
+        out: folder for lens.json and the page, report.html; None: nothing is written.
+        seed: random seed.
+        machine: the device, and maps computed at once.
+        command: command line that reproduces the record.
+        progress: called as `(stage, maps done, maps in all)`.
+
+    Raises:
+        BadInput: maps that cannot be read or do not fit each other, options that cannot be used.
+    """
+    how = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
+    device = machine.prepare(seed)
+    start = time.perf_counter()
+    a, b, used = pair(clean, perturbed, how)
+    a, b = a.to(device), b.to(device)
+    batch = machine.batch or BATCH
+    scores = score_maps(a, b, k=k, w=w or [1], diverse=diverse, seed=seed, batch=batch, progress=progress)
+    signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
+    record = LensRecord(
+        clean=_name_of(clean),
+        perturbed=_name_of(perturbed),
+        reduce=used,
+        found=scores,
+        warnings=[*warnings(scores), *([SIGNED] if signed else [])],
+        seconds=time.perf_counter() - start,
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=Environment.here(device),
+    )
+    if out is not None:
+        full = record.model_dump(mode="json") | {"pictures": draw(a, b, scores)}
+        write_whole(Path(out) / "lens.json", json.dumps(full, indent=1).encode())
+        write_whole(Path(out) / "report.html", compose_lens(full).encode("utf-8", "replace"))
+    return record
+
+
+def pair(
+    clean: str | Path | Tensor, perturbed: str | Path | Tensor, how: str | None
+) -> tuple[Tensor, Tensor, str | None]:
+    """Read both as maps, (N, H, W), and tell the reduction that was used, None where there were no channels."""
+    a, b = (maps if isinstance(maps, Tensor) else read_maps(str(maps)) for maps in (clean, perturbed))
+    if a.shape != b.shape:
+        raise BadOption(
+            "{0} holds maps of shape {1}, {2} of {3}; pairs need one shape",
+            _name_of(clean), tuple(a.shape), _name_of(perturbed), tuple(b.shape),
+        )  # fmt: skip
+    kind = torch.promote_types(a.dtype, b.dtype)
+    a, b = a.to(kind), b.to(kind)
+    if a.ndim == 4:
+        reduce = getattr(distances, how or "abs_sum")
+        return reduce(a), reduce(b), (how or "abs_sum")
+    if how is not None:
+        raise BadOption(
+            "{reduce} is for channels, (N, C, H, W), but {0} has shape {1}, which is read as N maps; save one image of "
+            "C channels as a[None]",
+            _name_of(clean), tuple(a.shape),
+        )  # fmt: skip
+    return a, b, None
+
+
+def _name_of(maps: str | Path | Tensor) -> str:
+    return "tensors" if isinstance(maps, Tensor) else str(maps)

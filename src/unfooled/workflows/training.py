@@ -1,0 +1,319 @@
+"""Train a network from names and files: data, architecture, loss, checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field
+from torch import Tensor
+
+from unfooled.core.goals import read_logits
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.threats import Threat
+from unfooled.core.types import TrainingLoss
+from unfooled.data.dataset import Dataset
+from unfooled.data.load import load_dataset
+from unfooled.features.corruptions import FIVE, groups, random_group
+from unfooled.models.architectures import build
+from unfooled.models.load import load_model
+from unfooled.runs.hashes import tensors_hash
+from unfooled.statistics import intervals
+from unfooled.training import Batches, Checkpoint, Epoch, Monitor
+from unfooled.training import train as epochs_of
+from unfooled.training.losses.group_worst import Augmented, GroupWorst
+from unfooled.training.progress import memory_of, threat_of
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.losses import LossOptions, make_loss
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.records import Partial
+from unfooled.workflows.words import check_choice, numbers, size_of
+
+HELD_OUT = 1000  # samples at most
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network that is trained.
+
+    Args:
+        arch: architecture, a key of `models.ARCHITECTURES`.
+        model: weights to start from, as `load_model` reads them; None: from scratch.
+        mean: mean that the inputs are normalised by; a number, one a channel, or "0.49,0.48,0.45".
+        std: standard deviation, likewise.
+    """
+
+    arch: str = "small-cnn"
+    model: str | Path | None = None
+    mean: str | float | Sequence[float] | None = None
+    std: str | float | Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Args:
+        epochs: passes over the data.
+        batch: samples a step.
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay (AdamW).
+        augment: "shifts" (up to an eighth, and mirrored) or "corruptions" (one of five a sample); None: none.
+        watch: held-out samples watched for catastrophic overfitting; 0: none.
+        n: number of training samples; None: all.
+        size: (height, width) that images are resized to, or "32" or "32x48".
+        devices: processes, one device each.
+        precision: numbers that are computed with, as Lightning Fabric spells them.
+    """
+
+    epochs: int = 20
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    augment: str | None = None
+    watch: int = 256
+    n: int | None = None
+    size: str | int | tuple[int, int] | None = None
+    devices: int = 1
+    precision: str = "32-true"
+
+    def check(self) -> None:
+        """Refuse what cannot be used."""
+        if self.epochs < 1 or self.batch < 2 or not self.lr > 0:
+            raise BadOption(
+                "{epochs} is {0}, {batch} {1}, {lr} {2}; they must be at least 1, at least 2, above 0",
+                self.epochs, self.batch, self.lr,
+            )  # fmt: skip
+        if self.watch < 0:
+            raise BadOption("{watch} is {0}; it must be at least 0", self.watch)
+        if self.augment is not None:
+            check_choice(catalog.AUGMENTATIONS, self.augment, "augment")
+
+
+class TrainingRecord(Partial):
+    """What came of training.
+
+    Attributes:
+        out: the checkpoint, which `load_model` reads.
+        epochs: passes over the data, resumed ones included.
+        loss: the loss.
+        threat: what the network was hardened against; None: nothing.
+        trained: epochs that this call trained; 0: all had been trained before.
+        held_out_accuracy: clean accuracy on held-out samples after the last epoch that this call trained.
+        stopped: why training ended early, in one sentence.
+        corruptions: of losses and augmentation by corruptions: held-out accuracy under each and under all at once, as
+            (value, low, high, n).
+    """
+
+    out: str
+    epochs: int
+    loss: str
+    threat: str | None
+    trained: int
+    held_out_accuracy: float | None
+    stopped: str | None
+    corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
+
+
+def train(
+    data: str | Path | tuple[Any, ...] = "digits",
+    loss: str | TrainingLoss = "standard",
+    *,
+    threat: str | Threat | None = None,
+    options: LossOptions = LossOptions(),  # noqa: B008  (frozen)
+    network: Network = Network(),
+    recipe: Recipe = Recipe(),
+    out: str | Path = "model.pt",
+    fresh: bool = False,
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    progress: Callable[[Epoch], None] | None = None,
+) -> TrainingRecord:
+    """Train a network, or harden it, and keep it after every epoch.
+
+    Args:
+        data: what `load_dataset` reads: a name, a path, "package.module:factory" or (x, y).
+        loss: name in `catalog.LOSSES`, or a loss such as `Madry(Linf(0.1))`.
+        threat: what the network is hardened against, where the loss is a name: a `Threat`, or "linf:8/255".
+        options: options of the loss, where it is a name.
+        network: architecture, or weights to start from.
+        recipe: epochs, batch, learning rate and the like.
+        out: checkpoint; a second start with the same options continues it.
+        fresh: start again.
+        seed: random seed.
+        machine: the device. Its `batch` is not used: see `recipe`.
+        progress: called after every epoch.
+
+    Returns:
+        A `TrainingRecord`; `load_model(record.out)` is the network.
+
+    Raises:
+        BadInput: options, data or weights that cannot be used, or a checkpoint that was made with others.
+
+    Example:
+        >>> train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy  # doctest: +SKIP
+        0.99
+    """
+    recipe.check()
+    objective = _objective(loss, threat, options, recipe)
+    work = _Work.load(data, network, recipe, seed, machine.prepare(seed))
+    out = Path(out)
+    if fresh:
+        out.unlink(missing_ok=True)
+    trained = []
+    for epoch in work.epochs(objective, out):
+        trained.append(epoch)
+        if progress is not None:
+            progress(epoch)
+    last = trained[-1] if trained else None
+    corrupted = isinstance(objective, (Augmented, GroupWorst))
+    return TrainingRecord(
+        out=str(out),
+        epochs=recipe.epochs,
+        loss=loss if isinstance(loss, str) else str(loss),
+        threat=None if threat is None else str(threat),
+        trained=len(trained),
+        held_out_accuracy=last.accuracy if last else None,
+        stopped=last.stopped if last else None,
+        **({"corruptions": work.corrupted(out)} if corrupted else {}),
+    )
+
+
+def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: LossOptions, recipe: Recipe) -> Any:
+    """The loss, with its ramp and augmentation."""
+    if isinstance(loss, str):
+        ramp = recipe.epochs / 5 if options.ramp is None else options.ramp
+        objective = make_loss(loss, threat, replace(options, ramp=ramp))
+    elif threat is None and options == LossOptions():
+        objective = loss
+    else:
+        raise BadOption("{loss} is an object, which has its own {threat} and options; leave these out")
+    memory, corrupted = memory_of(objective), recipe.augment == "corruptions"
+    place = memory is not None and not memory.by_sample
+    if corrupted and (place or isinstance(objective, GroupWorst)):
+        why = "repeats each batch" if place else "sees all five of them"
+        raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, why)
+    if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
+        raise BadOption(
+            "{start:warm} knows a sample by its bytes, in one process; leave out {augment} and {devices}"
+        )  # fmt: skip
+    return Augmented(random_group, objective) if corrupted else objective
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Training under way: all but the loss."""
+
+    data: Dataset
+    held_out: Dataset | None
+    name: str
+    network: Network
+    recipe: Recipe
+    seed: int
+    device: str
+
+    @classmethod
+    def load(cls, data: Any, network: Network, recipe: Recipe, seed: int, device: str) -> _Work:
+        """Load the data, and what of it is held out."""
+        options: dict[str, Any] = {"seed": seed, "size": size_of(recipe.size)}
+        whole = load_dataset(data, split="train", n=recipe.n, shuffle=recipe.n is not None, **options)
+        try:
+            held: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
+        except ValueError:
+            held = None
+        if held is not None and held.split == "all":
+            held = None  # a source without splits is read whole both times: what was trained on is not held out
+        name = str(data) if isinstance(data, (str, Path)) else f"tensors {tensors_hash(whole.x, whole.y)[:16]}"
+        return cls(whole, held, name, network, recipe, seed, device)
+
+    def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
+        """Build network and optimiser, and yield the epochs."""
+        recipe, x, y = self.recipe, self.data.x, self.data.y
+        net, about = self._network()
+        kind, precision = self.device.split(":")[0], recipe.precision
+        fabric = Fabric(accelerator=kind, devices=recipe.devices, precision=precision)  # type: ignore[arg-type]
+        fabric.launch()
+        shifted = recipe.augment == "shifts" and x.ndim == 4
+        crop = max(1, min(x.shape[2:]) // 8) if shifted else 0
+        batches = Batches(
+            x, y, recipe.batch, self.seed, flip=shifted, crop=crop, rank=fabric.global_rank, world=fabric.world_size
+        )
+        held = self.held_out
+        yield from epochs_of(
+            net,
+            batches,
+            objective,
+            torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay),
+            epochs=recipe.epochs,
+            seed=self.seed,
+            checkpoint=Checkpoint(out, about, self._settings(objective)),
+            held_out=None if held is None else (held.x, held.y),
+            fabric=fabric,
+            clip=5.0,
+            monitor=self._monitor(objective),
+        )
+
+    def _network(self) -> tuple[Classifier, dict[str, Any]]:
+        """The network, and what a loader must know of it."""
+        arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
+        mean, std = numbers(self.network.mean, "{mean}"), numbers(self.network.std, "{std}")
+        k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            net = (
+                load_model(self.network.model, arch, self.device, mean=mean, std=std)
+                if self.network.model
+                else Classifier(build(arch, shape, k), mean=mean, std=std)
+            )
+        return net, {
+            "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
+            "classes": self.data.classes,
+        }  # fmt: skip
+
+    def _settings(self, objective: Any) -> dict[str, Any]:
+        """What must agree for a checkpoint to be continued."""
+        recipe, start = self.recipe, self.network.model
+        return {
+            "data": self.name, "arch": self.network.arch, "loss": str(objective), "batch": recipe.batch,
+            "epochs": recipe.epochs, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
+            "augment": recipe.augment or False, "n": recipe.n, "seed": self.seed, "size": recipe.size,
+            "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,
+            "watch": 0 if threat_of(objective) is None else recipe.watch,
+        }  # fmt: skip
+
+    def _monitor(self, objective: Any) -> Monitor | None:
+        """What looks for catastrophic overfitting, where there is an adversary."""
+        against = threat_of(objective)
+        if not self.recipe.watch or against is None:
+            return None
+        # Without held-out samples, the samples trained on: a collapse shows there too.
+        watched = self.held_out or self.data
+        # Spread over the file, which may be in the order of the classes.
+        rows = torch.linspace(0, len(watched.x) - 1, min(self.recipe.watch, len(watched.x))).long()
+        return Monitor(against, watched.x[rows], watched.y[rows])
+
+    def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
+        """Held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
+        held = self.held_out
+        if held is None:
+            return {}
+        model = load_model(str(out), self.network.arch, self.device)
+        with torch.no_grad():
+            right = torch.stack(
+                [_right(model, version, held.y, self.device) for version in groups(held.x).unbind(1)]
+            )  # fmt: skip
+        names = [str(getattr(corrupt, "__name__", corrupt)).replace("_", " ") for corrupt in FIVE]
+        shares = [intervals.share(row) for row in (*right, right.all(0))]
+        return {
+            name: (s.value or 0.0, s.low, s.high, s.n) for name, s in zip([*names, "all five"], shares, strict=True)
+        }
+
+
+def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
+    """Where the label is predicted, (B,) bool."""
+    return torch.cat([read_logits(model, part.to(device)).argmax(1).cpu() for part in x.split(200)]) == y

@@ -1,0 +1,106 @@
+"""Values written as text: numbers, radii, sizes and threats; names looked up in a table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from unfooled.workflows.errors import BadOption
+
+if TYPE_CHECKING:
+    from unfooled.core.threats import Threat
+
+THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
+"""How a norm is written -> the class of `core.threats`."""
+
+
+def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """Return a table's entry.
+
+    Args:
+        table: entries by name.
+        name: the entry's name.
+        kind: what the entries are, for the error.
+
+    Raises:
+        BadOption: there is no such name; the nearest one and all others are given.
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, list(table), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise BadOption(f"there is no {kind} {{0!r}}; {{1}}there are {{2}}", name, hint, ", ".join(table))
+
+
+def check_choice(names: Iterable[str], name: str, option: str) -> None:
+    """Refuse a value that an option does not have; the nearest one is given."""
+    choose(dict.fromkeys(names), name, f"choice for {{{option}}}")
+
+
+def number(text: str, what: str) -> float:
+    """Read "0.3" or "8/255".
+
+    Args:
+        text: the number.
+        what: what it is, for the error; options as in `BadOption`.
+
+    Raises:
+        BadOption: it is not a number.
+    """
+    try:
+        above, _, below = text.partition("/")
+        return float(above) / float(below) if below else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise BadOption(f"{what} is {{0!r}}; write a number such as 0.3 or 8/255", text) from None
+
+
+def numbers(value: str | float | Sequence[float] | None, what: str) -> Any:
+    """Read "0.49,0.48,0.45" into a list; numbers are returned as they are."""
+    return [number(part, what) for part in value.split(",")] if isinstance(value, str) else value
+
+
+def threat_of(value: str | Threat) -> Threat:
+    """Read "linf:8/255", "l2:0.5", "l1:12", "l0:10" (entries) or "l0-pixel:10"; a `Threat` is returned as it is.
+
+    Raises:
+        BadOption: another norm, no number, or a negative one.
+    """
+    if not isinstance(value, str):
+        return value
+    from unfooled.core import threats
+
+    name, colon, eps = value.lower().partition(":")
+    if not colon:
+        raise BadOption("{threat} is {0!r}; write a norm and a radius, such as linf:8/255 or l2:0.5", value)
+    kind = choose(THREATS, name, "norm")
+    radius = number(eps, "the radius in {threat}")
+    if name == "linf" and radius > 1:
+        raise BadOption(
+            "{threat:{0}}: inputs lie in [0, 1], so a radius of {1:g} allows anything; for pixels out of 255 write "
+            "linf:{2}/255",
+            value, radius, eps,
+        )  # fmt: skip
+    try:
+        made: Threat = getattr(threats, kind)(radius, **({"per": "pixel"} if name == "l0-pixel" else {}))
+    except ValueError as e:
+        raise BadOption("{threat:{0}}: {1}", value, e) from None
+    return made
+
+
+def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Read "32" or "32x48" (height x width); numbers are returned as a pair.
+
+    Raises:
+        BadOption: it is not a size.
+    """
+    if value is None or isinstance(value, tuple):
+        return value
+    try:
+        h, _, w = str(value).lower().partition("x")
+        size = int(h), int(w or h)
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 1:
+        raise BadOption("{size} is {0!r}; write 32 or 32x48 (height x width)", value)
+    return size
