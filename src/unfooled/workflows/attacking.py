@@ -22,7 +22,7 @@ from unfooled.attacks.ensembles.cascade import Effort, cascade
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Threat
-from unfooled.evaluation.checks.subject import Subject, fingerprint, get_to_know
+from unfooled.evaluation.checks.subject import Subject, fingerprint, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.files import write_whole
@@ -123,7 +123,7 @@ def attack(
     out = Path(out)
     out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     refuse_other(out, asked)
-    subject = get_to_know(loaded.model, loaded.x, loaded.y)
+    subject = inspect_model(loaded.model, loaded.x, loaded.y)
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
     parts = out.parent / (out.name + ".parts")
     run = Run(parts, work.config(asked), chunk=CHUNK, progress=progress)

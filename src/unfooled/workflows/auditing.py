@@ -173,9 +173,9 @@ def audit(
     model = inputs.model_name
     summary = audit_(
         loaded.model, loaded.x, loaded.y, allowed,
-        plan=options, out=out, seed=seed, classes=loaded.classes, options=inputs.options, chunk=chunk, batch=batch,
-        progress=progress, warnings=loaded.warnings,
+        plan=options, out=out, seed=seed, classes=loaded.classes, chunk=chunk, batch=batch, progress=progress,
         about={
+            "options": inputs.options, "warnings": loaded.warnings,
             "model": model, "data": inputs.data_name, "command": command,
             "title": title or (model if ":" in model else Path(model).stem),
         },

@@ -190,7 +190,7 @@ REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": 
 """How channels become one map: functions of `distances`."""
 STUDIES = {
     "broken-defences": Study(
-        "studies.broken_defences.study:study",
+        "studies.broken_defences:run_broken_defences",
         "Thirty-two broken defences and nine honest networks: does an audit tell them apart?",
         {
             "small": "digits, 100 images a case; some 5 minutes on 2 cores",
@@ -199,7 +199,7 @@ STUDIES = {
         },
     ),
     "attribution-robustness": Study(
-        "studies.attribution_robustness.study:study",
+        "studies.attribution_robustness:run_attribution_robustness",
         "Do the reasons survive? Networks trained for it, under attack and under noise, by scores corrected for chance",
         {
             "small": "digits; some 4 minutes on 2 cores",
@@ -208,7 +208,7 @@ STUDIES = {
         },
     ),
     "mnist-features": Study(
-        "studies.mnist_features.study:study",
+        "studies.mnist_features:run_mnist_features",
         "Are robust features a data set? Networks trained on what others see of MNIST, with controls and under attack",
         {
             "small": "digits, 1,000 images rebuilt; some 3 minutes on 2 cores",
@@ -217,7 +217,7 @@ STUDIES = {
         },
     ),
     "robust-features": Study(
-        "studies.robust_features.study:study",
+        "studies.robust_features:run_robust_features",
         "Are there features that predict and are not robust? Robust and non-robust sets, D_rand and D_det, of networks",
         {
             "small": "digits, 1,000 images of each set; some 2 minutes on 2 cores",
@@ -226,7 +226,7 @@ STUDIES = {
         },
     ),
     "attention": Study(
-        "studies.attention.study:study",
+        "studies.attention:run_attention",
         "Is incomplete attention vulnerable, and does training that holds it resist? With --model, of your own network",
         {
             "small": "rendered shapes; some 3 minutes on 2 cores; --model: a minute or two",

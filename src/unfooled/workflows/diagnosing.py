@@ -13,7 +13,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.after import merged, of_kind
 from unfooled.evaluation.checks.before import before, finding
-from unfooled.evaluation.checks.subject import get_to_know
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.evaluation.checks.table import Finding
 
 
@@ -66,7 +66,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
     """
     check_attack(x, y, threat)
     check_run(seed)
-    subject = get_to_know(model, x, y)
+    subject = inspect_model(model, x, y)
     with frozen(subject.model):
         findings = before(subject.model, x, y, threat, seed=seed)
     if subject.probabilities:  # the checks saw their logarithm

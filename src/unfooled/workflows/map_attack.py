@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfooled.attacks import Search
 from unfooled.attacks.explanations.objectives import normalised
 from unfooled.core.errors import missing_file
 from unfooled.core.threats import Threat
@@ -272,7 +273,7 @@ class _Search:
         taken = {name: value for name, value in options.items() if name in how.takes}
         return explanation_robustness(
             self.loaded.model, self.loaded.x, self.target, threat_of(how.threat), self.explain,
-            objectives=(objective(**taken),), steps=how.steps, restarts=how.restarts,
+            objectives=(objective(**taken),), search=Search(how.steps, restarts=how.restarts),
             scores={
                 "lens": partial(lens_recall, k=self.k, w=how.w),
                 "top_k": partial(top_k_intersection, k=self.k),

@@ -18,8 +18,9 @@ from unfooled.data.formats.feature_sets import (
 )
 from unfooled.features.cleaning import open_mask
 from unfooled.features.inversion import Encoder, last_features
+from unfooled.features.making import Search, Storage
 from unfooled.runs.chunks import Progress
-from unfooled.runs.shards import SETTINGS, discard, saving
+from unfooled.runs.folder import discard, saving, started
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
@@ -98,7 +99,7 @@ def features(
     # What was finished has no parts; they are continued where there are some, whatever `out` holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
     made = _made(loaded, kind, allowed, options, machine.batch)(
-        seed=seed, classes=loaded.classes, folder=parts, shard=options.shard, progress=progress, finished=done
+        seed=seed, classes=loaded.classes, storage=Storage(parts, options.shard, done), progress=progress
     )
     if made is not done:
         about = {
@@ -121,8 +122,10 @@ def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOpti
     if moves(kind):
         attack = partial(pgd, steps=options.steps, stop=False, batch=batch)
         return partial(function, loaded.model, loaded.x, loaded.y, threat=threat, attack=attack, **more)
-    given = {"start": options.start, "tol": options.tol, "threat": threat}
-    more |= {"steps": options.steps, "batch": batch, **{k: v for k, v in given.items() if v is not None}}
+    given = {k: v for k, v in {"tol": options.tol, "threat": threat}.items() if v is not None}
+    more["search"] = Search(steps=options.steps, batch=batch, **given)
+    if options.start is not None:
+        more["start"] = options.start
     encode = Encoder(loaded.model, options.layer or last_features(loaded.model), options.relu)
     return partial(function, encode, loaded.x, loaded.y, **more)
 
@@ -147,7 +150,7 @@ def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> T
 
 def working(parts: Path) -> bool:
     """Return whether there is work that can be continued."""
-    return (parts / SETTINGS).is_file()
+    return started(parts)
 
 
 def refuse_other(out: Path, parts: Path) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from unfooled.report.study import render_study
+from unfooled.report.study_page import render_study
 from unfooled.runs.chunks import Progress
+from unfooled.studies.attention import OwnNetwork as StudyNetwork
 from unfooled.studies.common.records import StudySummary
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
@@ -44,7 +45,7 @@ class OwnNetwork:
 
 
 SPELLED = {"size": "image_size"}
-"""Option -> parameter of a study, where the names differ."""
+"""Option -> field of a study's `OwnNetwork`, where the names differ."""
 
 
 def study(
@@ -84,19 +85,21 @@ def study(
     device = machine.prepare(max(seeds))
     function = catalog.resolve(row.path)
     takes = catalog.takes(function)
-    given = {f.name: getattr(own, f.name) for f in fields(own)}
-    given |= {"mean": numbers(own.mean, "{mean}"), "std": numbers(own.std, "{std}"), "size": size_of(own.size)}
-    given = {"data": list(data) if data else None, **given}
-    options = {option: value for option, value in given.items() if value is not None}
+    network = {f.name: getattr(own, f.name) for f in fields(own)}
+    network |= {"mean": numbers(own.mean, "{mean}"), "std": numbers(own.std, "{std}"), "size": size_of(own.size)}
+    network = {option: value for option, value in network.items() if value is not None}
+    options: dict[str, Any] = {"data": list(data)} if data else {}
     if "device" in takes or machine.device not in ("auto", "cpu"):
         options["device"] = device
-    for option in options:
-        if SPELLED.get(option, option) not in takes:
+    for option in (*options, *(() if "own" in takes else network)):
+        if option not in takes:
             raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
+    if network:
+        options["own"] = StudyNetwork(**{SPELLED.get(option, option): value for option, value in network.items()})
     folder = Path("runs") / f"{name}-{scale}" if out is None else Path(out)
     summary: StudySummary = function(
         scale, out=folder, seeds=seeds, progress=progress, command=command,
-        **{SPELLED.get(option, option): value for option, value in options.items()},
+        **options,
     )  # fmt: skip
     render_study(folder)
     return summary

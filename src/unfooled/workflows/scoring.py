@@ -14,7 +14,7 @@ from torch import Tensor
 from unfooled import distances
 from unfooled.data.formats.maps import read_maps
 from unfooled.evaluation.explanations.locality import Survival, score_maps
-from unfooled.report.lens import compose_lens, draw, warnings
+from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment, Record
@@ -100,14 +100,14 @@ def lens(
         perturbed=_name_of(perturbed),
         reduce=used,
         found=scores,
-        warnings=[*warnings(scores), *([SIGNED] if signed else [])],
+        warnings=[*reading_warnings(scores), *([SIGNED] if signed else [])],
         seconds=time.perf_counter() - start,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=Environment.here(device),
     )
     if out is not None:
-        full = record.model_dump(mode="json") | {"pictures": draw(a, b, scores)}
+        full = record.model_dump(mode="json") | {"pictures": draw_pairs(a, b, scores)}
         write_whole(Path(out) / "lens.json", json.dumps(full, indent=1).encode())
         write_whole(Path(out) / "report.html", compose_lens(full).encode("utf-8", "replace"))
     return record
