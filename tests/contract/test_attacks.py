@@ -13,6 +13,7 @@ from tests.contract.rows import Row, norms_of, pairs, with_new_ones
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd, fgsm, labels_only, pgd, r_step_ll, restarted, square, step_ll
+from unfooled.attacks.pgd import pgd_from
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.losses import cross_entropy, dlr, margin
@@ -154,7 +155,7 @@ def test_fgsm_takes_its_step_even_where_that_overshoots() -> None:
 
     x, y = torch.full((1, 3), 0.5), torch.tensor([0])
     torch.testing.assert_close(fgsm(ridge, x, y, Linf(0.1)), torch.tensor([[0.6, 0.5, 0.5]]))
-    z = pgd(ridge, x, y, Linf(0.1), steps=1, restarts=x)
+    z = pgd_from(x, ridge, x, y, Linf(0.1), steps=1)
     assert torch.equal(z, x), "where pgd keeps the best point"
 
 
@@ -183,7 +184,7 @@ def test_an_infinite_radius_is_the_box(kind: type[Threat]) -> None:
 
 def test_start_and_stop() -> None:
     net, x, y, threat = setting(Linf.norm)
-    assert torch.equal(pgd(net, x, y, threat, steps=0, start=x), x)
+    assert torch.equal(pgd_from(x, net, x, y, threat, steps=0), x)
     whole, early = (pgd(net, x, y, threat, stop=stop) for stop in (False, True))
     assert (cross_entropy(net(whole), y) >= cross_entropy(net(early), y) - 1e-9).all()
     assert cross_entropy(net(whole), y).sum() > cross_entropy(net(early), y).sum() + 0.1

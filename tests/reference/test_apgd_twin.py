@@ -56,7 +56,7 @@ def test_auto_follows_the_slow_twin(threat: Threat, x: Tensor, steps: int, loss:
 @every_setting
 def test_apgd_stops_where_the_slow_twin_is_first_fooled(threat: Threat, x: Tensor, steps: int) -> None:
     y, start = NET(x).detach().argmax(1), threat.sample(x)
-    z = apgd(NET, x, y, threat, steps=steps, restarts=start)
+    z = apgd(NET, x, y, threat, steps=steps, start=start)
     seen = set()
     for i, path in enumerate(slow(margin, x, y, threat, start, steps)):
         first = next((t for t, value in enumerate(path.losses) if value > 0), path.best)

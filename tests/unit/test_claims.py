@@ -23,8 +23,8 @@ from unfooled.runs.files import create_exclusive, read_file, write_whole
 from unfooled.runs.hashes import content_hash
 from unfooled.runs.settings import difference, settings_hash
 from unfooled.runs.store import Store
-from unfooled.studies.common.fitting import fitted
-from unfooled.training import Batches, Standard
+from unfooled.studies.common import fitting
+from unfooled.training import Batches, Checkpoint, Standard
 
 FORK = multiprocessing.get_context("fork")
 
@@ -249,7 +249,8 @@ def fit(place: Path, log: Path, gate: Any) -> None:
     x, y, net = points(12, (1, 6, 6), seed=3), torch.arange(12) % 3, tiny_net(3, (1, 6, 6), seed=0)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     gate.wait(30)
-    fitted(net, Batches(x, y, 4), Standard(), optimizer, epochs=4, seed=0, file=place / "net.pt", progress=told)
+    checkpoint = Checkpoint(place / "net.pt")
+    fitting.fit(net, Batches(x, y, 4), Standard(), optimizer, epochs=4, checkpoint=checkpoint, progress=told)
     torch.save(net.state_dict(), log.with_suffix(".pt"))
     os._exit(0)
 

@@ -35,7 +35,8 @@ def apgd(
     targeted: bool = False,
     steps: int = 100,
     loss: Loss = margin,
-    restarts: int | Tensor = 1,
+    restarts: int = 1,
+    start: Tensor | None = None,
     draws: int = 1,
     batch: int | None = None,
     generator: torch.Generator | None = None,
@@ -52,7 +53,8 @@ def apgd(
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
         restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
-            there are several). A tensor: the first points, (B, *D), instead of random ones.
+            there are several).
+        start: first points, (B, *D). None: random ones.
         draws: evaluations of a random model averaged per gradient; multiplies the cost.
         batch: samples computed at once. None: all.
         generator: base seed; the same seed and sample give the same start whatever the batch.
@@ -79,6 +81,10 @@ def apgd(
     """
     check_attack(x, y, threat)
     check_mode(model)
+    if start is not None and restarts != 1:
+        raise BadInput(
+            f"start is given, and restarts is {restarts}; further runs need starts of their own, leave one out"
+        )
     if threat.norm not in (1.0, 2.0, math.inf):
         raise BadInput(f"apgd knows Linf, L2 and L1, the threat is {threat}; use pgd")
 
@@ -92,10 +98,8 @@ def apgd(
         return ascend(objective, x, threat, steps=steps, rule=Auto(), start=z, batch=batch, generator=source).z
 
     with frozen(model):
-        if isinstance(restarts, Tensor):
-            return climb(x, y, threat, generator, restarts)
         if restarts == 1:
-            return climb(x, y, threat, generator)
+            return climb(x, y, threat, generator, start)
         return repeat(climb, restarts, model, x, y, threat, targeted=targeted, generator=generator)
 
 

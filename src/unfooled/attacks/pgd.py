@@ -28,7 +28,7 @@ def pgd(
     steps: int = 20,
     rule: Rule = Decaying(),  # noqa: B008  (frozen)
     loss: Loss = cross_entropy,
-    restarts: int | Tensor = 1,
+    restarts: int = 1,
     stop: bool = True,
     batch: int | None = None,
     generator: torch.Generator | None = None,
@@ -45,7 +45,7 @@ def pgd(
         rule: step sizes relative to eps; `Constant(.1)` for the paper's.
         loss: per-sample loss.
         restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
-            there are several). A tensor: the first points, (B, *D), instead of random ones.
+            there are several).
         stop: let a sample leave as soon as it is fooled; else every step is taken and the highest loss is returned.
         batch: samples computed at once. None: all.
         generator: base seed; the same seed and sample give the same start whatever the batch.
@@ -69,16 +69,68 @@ def pgd(
     check_attack(x, y, threat)
     check_mode(model)
 
-    def climb(
-        x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None, start: Tensor | None = None
-    ) -> Tensor:
-        z = threat.sample(x, source) if start is None else start
-        objective = fooling(model, y, loss, targeted=targeted, stop=stop)
-        return ascend(objective, x, threat, steps=steps, rule=rule, start=z, batch=batch, generator=source).z
+    def climb(x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None) -> Tensor:
+        return _climb(
+            model, x, y, threat, threat.sample(x, source), targeted=targeted, steps=steps, rule=rule, loss=loss,
+            stop=stop, batch=batch, generator=source,
+        )  # fmt: skip
 
     with frozen(model):
-        if isinstance(restarts, Tensor):
-            return climb(x, y, threat, generator, restarts)
         if restarts == 1:
             return climb(x, y, threat, generator)
         return repeat(climb, restarts, model, x, y, threat, targeted=targeted, generator=generator)
+
+
+def pgd_from(
+    start: Tensor,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    targeted: bool = False,
+    steps: int = 20,
+    rule: Rule = Decaying(),  # noqa: B008  (frozen)
+    loss: Loss = cross_entropy,
+    stop: bool = True,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Maximise the loss as `pgd` does, from points of your own.
+
+    Args:
+        start: first points, (B, *D); those outside the threat are projected.
+        model: any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: inputs in the threat's box, (B, *D).
+        y: labels, or targets when `targeted`, (B,) int64.
+        threat: constraint set; its eps may be (B,).
+        targeted: lower the loss of y instead.
+        steps: gradient evaluations (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
+        rule: step sizes relative to eps.
+        loss: per-sample loss.
+        stop: let a sample leave as soon as it is fooled.
+        batch: samples computed at once. None: all.
+        generator: base seed of the directions that replace zero gradients.
+
+    Returns:
+        Points inside the threat, (B, *D), detached.
+
+    Raises:
+        BadInput: as `pgd`, or a start of another shape.
+    """
+    check_attack(x, y, threat)
+    check_mode(model)
+    with frozen(model):
+        return _climb(
+            model, x, y, threat, start, targeted=targeted, steps=steps, rule=rule, loss=loss, stop=stop, batch=batch,
+            generator=generator,
+        )  # fmt: skip
+
+
+def _climb(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, start: Tensor, *, targeted: bool, steps: int, rule: Rule,
+    loss: Loss, stop: bool, batch: int | None, generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    """Ascend from `start`, on arguments that have been checked."""
+    objective = fooling(model, y, loss, targeted=targeted, stop=stop)
+    return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=batch, generator=generator).z

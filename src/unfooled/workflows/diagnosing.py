@@ -11,10 +11,10 @@ from unfooled.core.checks import check_attack, check_run
 from unfooled.core.model.modes import frozen
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.after import merged, of_kind
-from unfooled.evaluation.checks.before import before, finding
+from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.subject import inspect_model
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.table import Finding, Kind, finding
+from unfooled.evaluation.checks.verdict import merged, of_kind
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def _verdict(findings: Sequence[Finding]) -> tuple[str, str]:
     def listed(ids: Sequence[str]) -> str:
         return "; ".join(f"{key}, {details[key]}" for key in ids)
 
-    if stop := of_kind(findings, "stop"):
+    if stop := of_kind(findings, Kind.STOP):
         return "NOT EVALUABLE", f"No figure could be believed: {listed(stop)}."
-    if masking := of_kind(findings, "masking"):
+    if masking := of_kind(findings, Kind.MASKING):
         return "HIDDEN", f"Attacks that follow the model's gradients would overstate its robustness: {listed(masking)}."
     if details:
         return "EVALUABLE", f"An audit would act on what the checks found: {listed(list(details))}."

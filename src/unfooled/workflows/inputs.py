@@ -88,7 +88,9 @@ class Inputs:
         with torch.no_grad():
             logits = read_logits(loaded.model, loaded.x, batch=256)
         names = (
-            [item[-1] for item in read_names(self.labels)] if self.labels is not None else loaded.model.classes or []
+            [item[-1] for item in read_names(Path(self.labels))]
+            if self.labels is not None
+            else loaded.model.classes or []
         )
         names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())

@@ -263,7 +263,10 @@ class _Search:
     @property
     def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """(clean maps, maps), (B, H, W) -> what the objective aims at, (B,); None where that is a similarity."""
-        aims = {"region": partial(_share_inside, self.mask), "center": _centre_shift}
+        aims: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "region": partial(_share_inside, self.mask),
+            "center": _centre_shift,
+        }
         return aims.get(self.decides)
 
     def run(self, seed: int) -> ExplanationRobustness:

@@ -122,7 +122,7 @@ def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOpti
     if moves(kind):
         attack = partial(pgd, steps=options.steps, stop=False, batch=batch)
         return partial(function, loaded.model, loaded.x, loaded.y, threat=threat, attack=attack, **more)
-    given = {k: v for k, v in {"tol": options.tol, "threat": threat}.items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in {"tol": options.tol, "threat": threat}.items() if v is not None}
     more["search"] = Search(steps=options.steps, batch=batch, **given)
     if options.start is not None:
         more["start"] = options.start

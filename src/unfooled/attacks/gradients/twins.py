@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks.gradients.custom import check_count
-from unfooled.attacks.pgd import pgd
+from unfooled.attacks.pgd import pgd, pgd_from
 from unfooled.attacks.restarts import check_restarts, repeat
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode, trusted
@@ -97,7 +97,7 @@ def distil(
             z = _random(wide, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
-                    z = pgd(twin, x, label, wide, steps=8, restarts=z, stop=False)
+                    z = pgd_from(z, twin, x, label, wide, steps=8, stop=False)
             pool.append(z)
             answers.append(ask(z))
         # Rough until the last round: the twin need only say where to ask next.

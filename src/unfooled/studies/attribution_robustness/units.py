@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unfooled.attacks import Search
 from unfooled.attacks.ensembles.cascade import cascade
 from unfooled.distances import as_maps, zero_share
 from unfooled.drawing.figures import Picture
@@ -102,8 +103,8 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
     every, lens = scores_of(task), main_lens(task)
     ranked = {name: every[name] for name in leaders(task)}
     found = explanation_robustness(
-        model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task), steps=size.attack_steps,
-        restarts=look.restarts, generator=torch.Generator().manual_seed(bench.seed),
+        model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task),
+        search=Search(size.attack_steps, restarts=look.restarts), generator=torch.Generator().manual_seed(bench.seed),
     )  # fmt: skip
     clean = as_maps(look.judged(model, x, y))
     values: dict[str, dict[str, list[float | None]]] = {}

@@ -20,6 +20,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.types import TrainingLoss
 from unfooled.data.formats.feature_sets import FeatureSet
 from unfooled.features import Encoder, d_rand, last_features, robust_set, smallest_threat
+from unfooled.features.making import Search, Storage
 from unfooled.models.architectures import build
 from unfooled.runs.chunks import Progress
 from unfooled.studies.common.bench import Bench, Labelled, load_splits
@@ -147,11 +148,11 @@ class FeatureBench(Bench):
     def _make(self, name: str, net: nn.Module, folder: Path | None) -> FeatureSet:
         options: dict[str, Any] = {
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes,
-            "shard": self.size.shard, "progress": self.progress, "folder": folder,
+            "storage": Storage(folder, self.size.shard), "progress": self.progress,
         }  # fmt: skip
         if name in SEEN:
             encoder = Encoder(net, last_features(net))
-            return robust_set(encoder, *self.train, steps=self.size.gradients, kind=name, **options)
+            return robust_set(encoder, *self.train, search=Search(steps=self.size.gradients), kind=name, **options)
         threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)
         kind = {D_RAND: "d-rand", D_DET: "d-det"}[name]
         return d_rand(net, *self.train, threat, attack=self._moving, kind=kind, **options)
