@@ -68,9 +68,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for title in SECTIONS:
         for block in blocks(title):
             apply(block, root)
-    (root / "net.py").write_text(
-        "import torch\nfrom unfooled.models import SmallCnn\n\n\ndef make():\n"
-        "    torch.manual_seed(0)\n    return SmallCnn(width=4).eval()\n"
+    (root / "own.py").write_text(
+        "import torch\nfrom unfooled.models import SmallCnn\n\n\ndef net():\n"
+        "    torch.manual_seed(0)\n    return SmallCnn(width=4).eval()\n\n\n"
+        "def data():\n    return torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 10\n"
     )
     return root
 
@@ -128,20 +129,45 @@ def test_the_contracts_are_checked_as_soon_as_a_method_is_exported(copy: Path) -
 
 
 def test_the_attack_runs_from_the_command_line(copy: Path) -> None:
-    base = ["-m", "unfooled", "attack", "--model", "net.py:make", "--data", "digits", "--n", "20", "--attack", "toy"]
+    base = [
+        "-m",
+        "unfooled",
+        "attack",
+        "--model",
+        "own.py:net",
+        "--data",
+        "own.py:data",
+        "--n",
+        "20",
+        "--attack",
+        "toy",
+    ]
     told = run(copy, *base, "--threat", "linf:0.1", "--out", "toy.npz")
     assert "robust accuracy" in told
     assert (copy / "toy.npz").is_file()
 
 
 def test_the_explanation_runs_from_the_command_line(copy: Path) -> None:
-    run(copy, "-m", "unfooled", "explain", "--model", "net.py:make", "--data", "digits", "--n", "4", "--method", "toy")
+    run(
+        copy,
+        "-m",
+        "unfooled",
+        "explain",
+        "--model",
+        "own.py:net",
+        "--data",
+        "own.py:data",
+        "--n",
+        "4",
+        "--method",
+        "toy",
+    )
     assert (copy / "explanations" / "maps.npz").is_file()
 
 
 def test_the_loss_trains_from_the_command_line(copy: Path) -> None:
     run(
-        copy, "-m", "unfooled", "train", "--data", "digits", "--loss", "toy", "--threat", "linf:0.1", "--epochs", "1",
-        "--arch", "small-cnn", "--out", "trained.pt",
+        copy, "-m", "unfooled", "train", "--data", "own.py:data", "--loss", "toy", "--threat", "linf:0.1", "--epochs", "1",
+        "--watch", "0", "--arch", "small-cnn", "--out", "trained.pt",
     )  # fmt: skip
     assert (copy / "trained.pt").is_file()
