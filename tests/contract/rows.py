@@ -64,7 +64,7 @@ def pairs(rows: Mapping[str, Row]) -> list[Any]:
 
 def attacks_of(fourth: str) -> dict[str, Callable[..., Tensor]]:
     """Return the public attacks on the label whose fourth parameter is this, and that need no other."""
-    found = {}
+    found: dict[str, Callable[..., Tensor]] = {}
     for name in attacks.__all__:
         value = getattr(attacks, name)
         if inspect.isfunction(value):

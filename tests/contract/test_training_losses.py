@@ -39,6 +39,16 @@ class Row:
     threats: tuple[Threat, ...] = THREATS
 
 
+def nth_fast(i: int, threat: Any) -> TrainingLoss:
+    loss: TrainingLoss = fast(threat)[i]
+    return loss
+
+
+def attributional_by(name: str, threat: Any) -> TrainingLoss:
+    loss: TrainingLoss = attributional(threat)[name]
+    return loss
+
+
 def shifted_copies(x: Tensor) -> Tensor:
     return torch.stack([x.roll(i, -1) for i in range(3)], 1)
 
@@ -57,16 +67,13 @@ ROWS = {
     "trades": Row(partial(Trades, steps=3), {"falls": 0.8}),
     "arp": Row(partial(arp, steps=2), SECOND, GENTLE),
     "group-worst": Row(lambda threat: GroupWorst(shifted_copies), threats=GENTLE),
-    **{name: Row(lambda threat, i=i: fast(threat)[i], HARDER) for i, name in enumerate(FAST)},
+    **{name: Row(partial(nth_fast, i), HARDER) for i, name in enumerate(FAST)},
     **{
-        name: Row(lambda threat, name=name: attributional(threat)[name], {**SECOND, "standard_at_zero": True})
+        name: Row(partial(attributional_by, name), {**SECOND, "standard_at_zero": True})
         for name in attributional(Linf(0.05))
         if name not in WITHOUT_THREAT
     },
-    **{
-        name: Row(lambda threat, name=name: attributional(threat)[name], SECOND, GENTLE)
-        for name in sorted(WITHOUT_THREAT)
-    },
+    **{name: Row(partial(attributional_by, name), SECOND, GENTLE) for name in sorted(WITHOUT_THREAT)},
 }
 
 
@@ -75,13 +82,14 @@ def with_new_ones(rows: Mapping[str, Row]) -> dict[str, Row]:
     known = {type(row.make(row.threats[0])) for row in rows.values()}
     new = {}
     for name in training.__all__:
-        value = getattr(training, name)
+        value: Any = getattr(training, name)
         if inspect.isclass(value) and value not in known and "__call__" in vars(value):
             first, *others = inspect.signature(value).parameters.values()
             taken = list(inspect.signature(value.__call__).parameters)
             optional = all(p.default is not p.empty for p in others)
             if taken == ["self", "model", "x", "y"] and optional and first.name == "threat":
-                new[name] = Row(value, {"falls": None, "standard_at_zero": False})
+                make: Callable[[Any], TrainingLoss] = getattr(training, name)
+                new[name] = Row(make, {"falls": None, "standard_at_zero": False})
     return {**rows, **new}
 
 

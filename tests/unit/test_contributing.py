@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ("Add an attack", "Add an explanation", "Add a distance", "Add a training loss")
 FENCE = re.compile(r"^( *)```\w*\n\1# (?P<file>[\w./]+\.py)(?:, in (?P<table>\w+))?\n(?P<text>.*?)^\1```$", re.M | re.S)
+OWN = """
+import torch
+from unfooled.models import SmallCnn
+
+def net():
+    torch.manual_seed(0)
+    return SmallCnn(width=4).eval()
+
+def data():
+    return torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 10
+"""
+"""A network and samples, as a user's own file."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +81,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for title in SECTIONS:
         for block in blocks(title):
             apply(block, root)
-    (root / "net.py").write_text(
-        "import torch\nfrom unfooled.models import SmallCnn\n\n\ndef make():\n"
-        "    torch.manual_seed(0)\n    return SmallCnn(width=4).eval()\n"
-    )
+    (root / "own.py").write_text(OWN)
     return root
 
 
-def run(root: Path, *words: str) -> str:
-    """Run Python in the copy, and return what it prints."""
+def run(root: Path, command: str) -> str:
+    """Run `python COMMAND` in the copy, and return what it prints."""
     done = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *shlex.split(command)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root / "src"), "COLUMNS": "200"},
         capture_output=True,
@@ -114,34 +124,30 @@ def test_every_block_is_a_step_of_a_section() -> None:
 
 def test_the_contracts_are_checked_as_soon_as_a_method_is_exported(copy: Path) -> None:
     files = ["test_attacks.py", "test_explanations.py", "test_distances.py", "test_training_losses.py"]
-    told = run(
-        copy, "-m", "pytest", "-p", "no:cacheprovider", "-k", "toy or Toy", "-v",
-        *[f"tests/contract/{name}" for name in files],
-    )  # fmt: skip
-    for name in (
-        "test_contract[toy-inf]",
-        "test_contract[toy-0]",
-        "test_contract[toy]",
-        "test_contract[Toy-linf:0.05]",
-    ):
-        assert f"{name} PASSED" in told, told
+    tests = " ".join(f"tests/contract/{name}" for name in files)
+    output = run(copy, f"-m pytest -p no:cacheprovider -v -k 'toy or Toy' {tests}")
+    for name in ("toy-inf", "toy-0", "toy", "Toy-linf:0.05"):
+        assert f"test_contract[{name}] PASSED" in output, output
 
 
 def test_the_attack_runs_from_the_command_line(copy: Path) -> None:
-    base = ["-m", "unfooled", "attack", "--model", "net.py:make", "--data", "digits", "--n", "20", "--attack", "toy"]
-    told = run(copy, *base, "--threat", "linf:0.1", "--out", "toy.npz")
-    assert "robust accuracy" in told
+    output = run(
+        copy,
+        "-m unfooled attack --model own.py:net --data own.py:data --threat linf:0.1 --attack toy --out toy.npz",
+    )
+    assert "robust accuracy" in output
     assert (copy / "toy.npz").is_file()
 
 
 def test_the_explanation_runs_from_the_command_line(copy: Path) -> None:
-    run(copy, "-m", "unfooled", "explain", "--model", "net.py:make", "--data", "digits", "--n", "4", "--method", "toy")
+    run(copy, "-m unfooled explain --model own.py:net --data own.py:data --n 4 --method toy")
     assert (copy / "explanations" / "maps.npz").is_file()
 
 
 def test_the_loss_trains_from_the_command_line(copy: Path) -> None:
     run(
-        copy, "-m", "unfooled", "train", "--data", "digits", "--loss", "toy", "--threat", "linf:0.1", "--epochs", "1",
-        "--arch", "small-cnn", "--out", "trained.pt",
-    )  # fmt: skip
+        copy,
+        "-m unfooled train --arch small-cnn --data own.py:data --loss toy --threat linf:0.1 --epochs 1 --watch 0 "
+        "--out trained.pt",
+    )
     assert (copy / "trained.pt").is_file()

@@ -53,8 +53,8 @@ def read_names(path: Path) -> Names:
 def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     """Return the same source with its labels as positions in the order of `labels`.
 
-    Classes are found by name (case and underscores aside). Where a source has numbers for names and the labels do not,
-    they name its classes in order.
+    Classes are matched by name (case and underscores aside). Where a source has numbers for names and the labels do
+    not, they name its classes in order.
 
     Raises:
         BadInput: A class is not among the labels, or is there twice.

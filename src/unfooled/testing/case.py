@@ -90,7 +90,7 @@ class Case:
         """Compare outcomes: verdicts exactly, distances within a per cent."""
         return close(a, b, rtol=1e-2, atol=1e-4) if self.claims.minimal else torch.equal(a, b)
 
-    def demand(self, kept: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:
-        """Demand that a promise is kept; the sentence is about the attack, in this threat or norm."""
+    def demand(self, holds: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:
+        """Demand a condition; the sentence is about the attack, in this threat or norm."""
         where = f"in the norm {self.norm:g}" if threat is None else f"{threat}"
-        demand(kept, f"{name_of(self.attack)} {sentence} ({where})")
+        demand(holds, f"{name_of(self.attack)} {sentence} ({where})")

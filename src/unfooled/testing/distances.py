@@ -94,32 +94,32 @@ class _Case:
     def pair(self, dtype: torch.dtype = torch.float64) -> Pair:
         return self.draw(N, 0).to(dtype), self.draw(N, 1).to(dtype)
 
-    def demand(self, kept: bool | Tensor, sentence: str, where: str = "float64") -> None:
-        demand(kept, f"{name_of(self.distance)} {sentence} ({where})")
+    def demand(self, holds: bool | Tensor, sentence: str, where: str = "float64") -> None:
+        demand(holds, f"{name_of(self.distance)} {sentence} ({where})")
 
     # Promises
 
     def per_sample(self) -> None:
         for dtype in (torch.float32, torch.float64):
             a, b = self.pair(dtype)
-            found = self.distance(a, b)
-            self.demand(isinstance(found, Tensor), f"returns a {type(found).__name__} instead of a tensor")
+            value = self.distance(a, b)
+            self.demand(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
             self.demand(
-                found.shape == (N,),
-                f"returns shape {tuple(found.shape)} instead of one number a sample, ({N},)",
+                value.shape == (N,),
+                f"returns shape {tuple(value.shape)} instead of one number a sample, ({N},)",
                 f"{dtype}",
             )
-            self.demand(found.dtype == dtype, f"returns dtype {found.dtype}", f"{dtype}")
-            self.demand(found.device == a.device, f"returns a tensor on {found.device}", f"{a.device}")
+            self.demand(value.dtype == dtype, f"returns dtype {value.dtype}", f"{dtype}")
+            self.demand(value.device == a.device, f"returns a tensor on {value.device}", f"{a.device}")
 
     def batch(self) -> None:
         for dtype in (torch.float32, torch.float64):
             a, b = self.pair(dtype)
-            found, order = self.distance(a, b), torch.tensor([3, 1, 4, 0, 2], device=a.device)
+            value, order = self.distance(a, b), torch.tensor([3, 1, 4, 0, 2], device=a.device)
             moved = self.distance(a[order], b[order])
-            self.demand(close(moved, found[order]), "depends on the order of the batch", f"{dtype}")
+            self.demand(close(moved, value[order]), "depends on the order of the batch", f"{dtype}")
             alone = torch.cat([self.distance(a[i : i + 1], b[i : i + 1]) for i in range(N)])
-            self.demand(close(alone, found, rtol=1e-5, atol=1e-6), "depends on the batch", f"{dtype}")
+            self.demand(close(alone, value, rtol=1e-5, atol=1e-6), "depends on the batch", f"{dtype}")
 
     def untouched(self) -> None:
         a, b = self.pair()
@@ -139,9 +139,9 @@ class _Case:
         for seed in range(3):
             a, b = self.draw(N, 2 * seed), self.draw(N, 2 * seed + 1)
             for pair in ((a, b), (b, a), (a, a.clone()), (a, a.flip(-1))):
-                found = self.distance(*pair)
-                span = f"{float(found.min()):g} to {float(found.max()):g}"
-                inside = (found >= self.claims.low - 1e-9) & (found <= self.claims.high + 1e-9)
+                value = self.distance(*pair)
+                span = f"{float(value.min()):g} to {float(value.max()):g}"
+                inside = (value >= self.claims.low - 1e-9) & (value <= self.claims.high + 1e-9)
                 self.demand(inside.all(), f"has values of {span}, outside [{self.claims.low:g}, {self.claims.high:g}]")
 
     def symmetry(self) -> None:
@@ -164,8 +164,8 @@ class _Case:
         a, b = self.pair()
         want = self.distance(a, b)
         for i, change in enumerate(self.claims.invariances):
-            found = self.distance(*change(a, b))
-            self.demand(close(found, want), f"changes under its declared invariance {i + 1}")
+            value = self.distance(*change(a, b))
+            self.demand(close(value, want), f"changes under its declared invariance {i + 1}")
 
     def refusals(self) -> None:
         a, b = self.pair()

@@ -94,21 +94,21 @@ class _Case:
         device = self.claims.device
         return conv_net(activation, dtype=dtype).to(device), x.to(device), y.to(device)
 
-    def demand(self, kept: bool | Tensor, sentence: str, where: str = "a ReLU network, float64") -> None:
-        demand(kept, f"{name_of(self.explain)} {sentence} ({where})")
+    def demand(self, holds: bool | Tensor, sentence: str, where: str = "a ReLU network, float64") -> None:
+        demand(holds, f"{name_of(self.explain)} {sentence} ({where})")
 
     # Promises
 
     def shape(self) -> None:
         for dtype in (torch.float32, torch.float64):
             net, x, y = self.setting(dtype=dtype)
-            found = self.explain(net, x, y)
-            self.demand(isinstance(found, Tensor), f"returns a {type(found).__name__} instead of a tensor")
+            attribution = self.explain(net, x, y)
+            self.demand(isinstance(attribution, Tensor), f"returns a {type(attribution).__name__} instead of a tensor")
             for what in ("shape", "dtype", "device"):
-                got, want = getattr(found, what), getattr(x, what)
+                got, want = getattr(attribution, what), getattr(x, what)
                 self.demand(got == want, f"returns another {what} than x's: {got} instead of {want}", f"{dtype}")
-            self.demand(not found.requires_grad, "returns an attribution that still requires a gradient: detach it")
-            self.demand(found.isfinite().all(), "returns NaN or infinite values", f"{dtype}")
+            self.demand(not attribution.requires_grad, "returns a map that still requires a gradient: detach it")
+            self.demand(attribution.isfinite().all(), "returns NaN or infinite values", f"{dtype}")
             if self.claims.differentiable:
                 graph = self.explain(net, x, y, create_graph=True)
                 self.demand(graph.requires_grad, "returns no graph for create_graph=True")
@@ -142,10 +142,10 @@ class _Case:
         want = self.explain(net, x, y)
         for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
             with mode():
-                found = self.explain(net, x.clone(), y.clone())
-                self.demand(close(found, want), f"gives another attribution under torch.{mode.__name__}()")
-                kept = torch.is_grad_enabled() == (mode is torch.enable_grad)
-                self.demand(kept, f"leaves the caller's gradient mode torch.{mode.__name__}() changed")
+                attribution = self.explain(net, x.clone(), y.clone())
+                self.demand(close(attribution, want), f"gives another attribution under torch.{mode.__name__}()")
+                holds = torch.is_grad_enabled() == (mode is torch.enable_grad)
+                self.demand(holds, f"leaves the caller's gradient mode torch.{mode.__name__}() changed")
 
     def derivative(self) -> None:
         if not self.claims.differentiable:
@@ -153,11 +153,13 @@ class _Case:
         net, x, y = self.setting(nn.Softplus, n=2)
         v = torch.randn(x.shape, generator=seeded_generator(2), dtype=x.dtype).to(x.device)
         leaf = x.clone().requires_grad_()
-        found = self.explain(net, leaf, y, create_graph=True)
-        self.demand(close(found.detach(), self.explain(net, x, y)), "gives another attribution with create_graph=True")
+        attribution = self.explain(net, leaf, y, create_graph=True)
+        self.demand(
+            close(attribution.detach(), self.explain(net, x, y)), "gives another attribution with create_graph=True"
+        )
         weight = net[2].weight
         assert isinstance(weight, Tensor)
-        got, slope = torch.autograd.grad((found * v).sum(), [leaf, weight], materialize_grads=True)
+        got, slope = torch.autograd.grad((attribution * v).sum(), [leaf, weight], materialize_grads=True)
         self.demand(got.abs().max() > 0, "has a derivative of 0 everywhere", "a softplus network, create_graph=True")
         size, h = x[0].numel(), 1e-5
         steps = h * torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
@@ -190,17 +192,24 @@ class _Case:
         def blind(z: Tensor) -> Tensor:
             return net(torch.cat([z[:, :1], torch.ones_like(z[:, 1:])], 1))
 
-        found = self.explain(blind, x, y)
-        self.demand((found[:, 1] == 0).all(), "gives a coordinate that the model ignores an attribution other than 0")
-        self.demand((found[:, 0] != 0).any(), "gives 0 to every coordinate that the model reads")
+        attribution = self.explain(blind, x, y)
+        self.demand(
+            (attribution[:, 1] == 0).all(), "gives a coordinate that the model ignores an attribution other than 0"
+        )
+        self.demand((attribution[:, 0] != 0).any(), "gives 0 to every coordinate that the model reads")
 
     def linear(self) -> None:
         if self.claims.linear is None:
             return
         x, y = (t.to(self.claims.device) for t in images(4))
         w = torch.randn(3, x[0].numel(), generator=seeded_generator(0), dtype=x.dtype).to(x.device)
-        found, want = self.explain(lambda z: z.flatten(1) @ w.T + 7, x, y), self.claims.linear(w[y].reshape(x.shape), x)
-        self.demand(close(found, want), f"misses the exact answer by {differs_by(found, want)}", "a linear model")
+        attribution, want = (
+            self.explain(lambda z: z.flatten(1) @ w.T + 7, x, y),
+            self.claims.linear(w[y].reshape(x.shape), x),
+        )
+        self.demand(
+            close(attribution, want), f"misses the exact answer by {differs_by(attribution, want)}", "a linear model"
+        )
 
     def complete(self) -> None:
         if self.claims.baseline is None:

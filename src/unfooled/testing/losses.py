@@ -105,8 +105,8 @@ class _Case:
         """Return the checks by name."""
         return {name: getattr(self, name) for name in PROMISES}
 
-    def demand(self, kept: bool | Tensor, sentence: str, where: str = "3 classes, (1, 6, 6), float32") -> None:
-        demand(kept, f"{name_of(self.loss)} {sentence} ({where})")
+    def demand(self, holds: bool | Tensor, sentence: str, where: str = "3 classes, (1, 6, 6), float32") -> None:
+        demand(holds, f"{name_of(self.loss)} {sentence} ({where})")
 
     # Promises
 
@@ -162,8 +162,8 @@ class _Case:
                 "6 epochs",
             )
         self.demand(torch.equal(torch.get_rng_state(), state), "changes torch's global random generator in training")
-        kept = not model.training and all(p.requires_grad for p in model.parameters())
-        self.demand(kept, "leaves the model in another state after training than before it")
+        holds = not model.training and all(p.requires_grad for p in model.parameters())
+        self.demand(holds, "leaves the model in another state after training than before it")
 
     def zero(self) -> None:
         if self.at_zero is None:

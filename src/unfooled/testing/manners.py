@@ -98,10 +98,10 @@ def alone(case: Case) -> None:
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat)
         if case.claims.minimal:
             near = case.outcome(net, x[i : i + 1], y[i : i + 1], one, threat)
-            kept, apart = case.same(near, distance[i : i + 1]), differs_by(near, distance[i : i + 1])
+            holds, apart = case.same(near, distance[i : i + 1]), differs_by(near, distance[i : i + 1])
         else:
-            kept, apart = close(one[0], z[i]), differs_by(one[0], z[i])
-        case.demand(kept, f"gives sample {i} alone another point than in a batch, by {apart}", threat)
+            holds, apart = close(one[0], z[i]), differs_by(one[0], z[i])
+        case.demand(holds, f"gives sample {i} alone another point than in a batch, by {apart}", threat)
 
 
 def radii(case: Case) -> None:

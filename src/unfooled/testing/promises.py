@@ -46,9 +46,9 @@ def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None,
             ) from error
 
 
-def demand(kept: bool | Tensor, sentence: str) -> None:
-    """Raise an AssertionError with this sentence unless the promise is kept."""
-    if not kept:
+def demand(holds: bool | Tensor, sentence: str) -> None:
+    """Raise an AssertionError with this sentence unless the condition holds."""
+    if not holds:
         raise AssertionError(sentence)
 
 

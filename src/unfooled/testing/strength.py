@@ -28,23 +28,23 @@ def random(case: Case) -> None:
     x = points(n, SHAPE, dtype=torch.float64, seed=5).to(case.claims.device)
     with torch.no_grad():
         y = net(x).argmax(1)
-    found = case.judge(net, x, y, case.run(net, x, y, threat), threat)
+    verdict = case.judge(net, x, y, case.run(net, x, y, threat), threat)
     if not case.claims.minimal:
         luck = case.judge(net, x, y, threat.sample(x), threat).success
-        fooled = found.success
+        fooled = verdict.success
         counts = f"{int(fooled.sum())} of {n} samples, a random point {int(luck.sum())}"
         case.demand(fooled.sum() > luck.sum(), f"fools no more than chance: {counts}", threat)
-        kept = not case.claims.random_start or (fooled | ~luck).all()
-        case.demand(kept, "loses a sample that the random point it starts from fools", threat)
+        holds = not case.claims.random_start or (fooled | ~luck).all()
+        case.demand(holds, "loses a sample that the random point it starts from fools", threat)
         return
-    nearest = torch.full_like(found.distance, torch.inf)
+    nearest = torch.full_like(verdict.distance, torch.inf)
     for seed in range(300):
         near = threat.with_eps(nearest.clamp(max=3.0)).sample(x, seed)
         with torch.no_grad():
             hit = net(near).argmax(1) != y
         nearest = torch.minimum(nearest, threat.size(near - x).masked_fill(~hit, torch.inf))
-    case.demand(found.distance.isfinite().all(), f"finds nothing for {int((~found.success).sum())} of {n} samples")
-    far = found.distance > nearest + 1e-6
+    case.demand(verdict.distance.isfinite().all(), f"finds nothing for {int((~verdict.success).sum())} of {n} samples")
+    far = verdict.distance > nearest + 1e-6
     case.demand(not far.any(), f"is farther than a random search for {int(far.sum())} of {n} samples")
 
 

@@ -49,33 +49,33 @@ def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) ->
     return np.cumsum(length) - length, length
 
 
-def headed(path: Path, held: Mapping[str, Any], split: str) -> Source:
+def headed(path: Path, pack: Mapping[str, Any], split: str) -> Source:
     """Open a pack whose images share one header."""
-    available = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(held)]
+    available = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(pack)]
     wanted = select_split(split, available, path)
-    payload = held[f"{wanted}_payload"]
-    y, _ = arrays.labels(held[f"y_{wanted}"], f"y_{wanted} of {path}")
-    start, length = _places(held[f"{wanted}_len"], payload, len(y), path)
-    header = held["jpeg_header"].tobytes()
+    payload = pack[f"{wanted}_payload"]
+    y, _ = arrays.labels(pack[f"y_{wanted}"], f"y_{wanted} of {path}")
+    start, length = _places(pack[f"{wanted}_len"], payload, len(y), path)
+    header = pack["jpeg_header"].tobytes()
     read = _decoded(payload, start, length, header, b"\xff\xd9", path)
     return Source(path.stem, wanted, y, arrays.numbered(y), read)
 
 
-def whole(path: Path, held: Mapping[str, Any], split: str) -> Source:
+def whole(path: Path, pack: Mapping[str, Any], split: str) -> Source:
     """Open a pack of whole files; `is_train` tells the splits apart, the folders in `filename` name the classes."""
-    payload = held["jpeg"]
-    y, _ = arrays.labels(held["y"], f"y of {path}")
-    start, length = _places(held["length"], payload, len(y), path)
+    payload = pack["jpeg"]
+    y, _ = arrays.labels(pack["y"], f"y of {path}")
+    start, length = _places(pack["length"], payload, len(y), path)
     classes = arrays.numbered(y)
-    if "filename" in held:
-        folders = [PurePosixPath(str(name)).parent.name for name in held["filename"]]
+    if "filename" in pack:
+        folders = [PurePosixPath(str(name)).parent.name for name in pack["filename"]]
         name_of = dict(zip(y.tolist(), folders, strict=True))
         if all(name_of[k] == folder for k, folder in zip(y.tolist(), folders, strict=True)):
             classes = [name_of.get(k, name) or name for k, name in enumerate(classes)]
-    if "is_train" not in held:
+    if "is_train" not in pack:
         read = _decoded(payload, start, length, b"", b"", path)
         return Source(path.stem, "all", y, classes, read, (no_splits(split, path.name),))
     wanted = select_split(split, ("train", "test"), path)
-    rows = np.flatnonzero(np.asarray(held["is_train"], bool) == (wanted == "train"))
+    rows = np.flatnonzero(np.asarray(pack["is_train"], bool) == (wanted == "train"))
     read = _decoded(payload, start[rows], length[rows], b"", b"", path)
     return Source(path.stem, wanted, y[rows], classes, read)
