@@ -108,9 +108,9 @@ def test_what_cannot_be_explained_is_still_refused(net: nn.Module, name: str) ->
 def test_smoothing_checks_the_labels_of_every_batch(net: nn.Module) -> None:
     x = torch.rand(5, 1, 8, 8)
 
-    def explain(model: Any, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+    def explain(model: Any, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
         assert isinstance(model, nn.Module)  # the caller's own, not a wrapper
-        return saliency(model, x, y, **options)
+        return saliency(model, x, y, create_graph=create_graph)
 
     with pytest.raises(BadInput, match="model has 3 classes"):
         smooth_grad(net, x, torch.tensor([0, 1, 2, 0, 3]), explain=explain, samples=3, batch_bytes=1)
