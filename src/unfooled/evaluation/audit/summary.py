@@ -194,7 +194,7 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     }
 
 
-def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Passes]:
+def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
     """Return the passes a sample, by what they were spent on."""
 
     def each(spent: tuple[int, int], samples: int) -> Passes:

@@ -259,8 +259,8 @@ def explanation_robustness(
         return propose
 
     arena = _Arena(model, x, y, threat, explain, scores, reduce, clean, batch)
-    arms = (_arm(propose, arena) for propose in (attack, chance(n), chance(1)))
-    return ExplanationRobustness(*arms, clean, n)
+    attacked, best, one = (_arm(propose, arena) for propose in (attack, chance(n), chance(1)))
+    return ExplanationRobustness(attacked, best, one, clean, n)
 
 
 @dataclass(frozen=True, eq=False)
