@@ -22,6 +22,7 @@ from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, 
 from unfooled.core import rng
 from unfooled.core.model.modes import Counted
 from unfooled.core.threats import L2, Linf, Threat
+from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.checks.after import extend
 from unfooled.evaluation.checks.gradients import Gradients
@@ -142,8 +143,16 @@ def test_a_generator_lends_its_seed_and_is_not_advanced() -> None:
 def test_restarts_have_seeds_of_their_own() -> None:
     x, met = points(3, (4,)), []
 
-    def stand(model: object, x: Tensor, y: Tensor, threat: Threat, **options: torch.Generator) -> Tensor:
-        met.append(rng.base_seed(options["generator"]))
+    def stand(
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        targeted: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        met.append(rng.base_seed(generator))
         return x
 
     def model(x: Tensor) -> Tensor:
