@@ -116,6 +116,46 @@ def test_commands_parse_and_their_names_exist() -> None:
             numbers(given.get(option), option)
 
 
+FAMILIES = [
+    "attacks", "attacks.ensembles", "core", "core.ascent", "data", "distances", "evaluation", "evaluation.audit",
+    "evaluation.checks", "evaluation.explanations", "explanations", "features", "models", "report", "runs", "training",
+    "training.losses", "workflows",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_list_their_names(family: str) -> None:
+    package = importlib.import_module(f"unfooled.{family}")
+    names = package.__all__
+    assert len(names) == len(set(names)) > 0
+    for name in names:
+        assert getattr(package, name) is not None
+        assert not name.startswith("_")
+    assert set(names) <= set(dir(package))
+
+
+def test_help_is_a_page() -> None:
+    """pydoc prints every class and function of `__all__` in full, lazy or not; without one, what the module defines."""
+    import pydoc
+
+    lines = pydoc.render_doc(unfooled, renderer=pydoc.plaintext).splitlines()  # type: ignore[attr-defined]
+    assert 40 <= len(lines) <= 65
+    text = "\n".join(lines)
+    assert "CLASSES" not in text
+    assert "FUNCTIONS" not in text
+    assert not hasattr(unfooled, "__all__")
+
+
+def test_the_overview_names_everything() -> None:
+    overview = unfooled.__doc__ or ""
+    assert [name for name in dir(unfooled) if name != "__version__" and not re.search(rf"\b{name}\b", overview)] == []
+    listed = overview.partition("Load ")[2].partition("Families are")[0]
+    said = set(re.findall(r"\b([a-z]+_[a-z_]+|[A-Z]\w*\d?)\b", listed)) - {
+        "Threats", "Audit", "Attack", "Judge", "Train"
+    }  # fmt: skip
+    assert said <= set(dir(unfooled))
+
+
 def test_a_wrong_command_would_be_found() -> None:
     import typer
 

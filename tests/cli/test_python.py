@@ -1,0 +1,280 @@
+"""Python can do what the command line can: each workflow returns the record that its command prints."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+from tests.cli.test_cli import NET, run
+from tests.conftest import points, tiny_net
+
+import unfooled as uf
+from unfooled import workflows
+from unfooled.cli.app import app
+from unfooled.cli.errors import as_flag
+from unfooled.training import Madry
+from unfooled.workflows import (
+    AuditOptions,
+    BadOption,
+    FeatureOptions,
+    Inputs,
+    LossOptions,
+    Machine,
+    MapAttack,
+    Network,
+    Recipe,
+)
+
+CPU = Machine("cpu")
+HERE = {"seconds", "created", "command", "environment", "out", "manifest", "manifest_sha256", "files", "perturbation"}
+"""Fields that say where or when a record was made."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("python")
+    (folder / "nets.py").write_text(NET)
+    a = np.random.default_rng(0).random((4, 12, 12), dtype=np.float32)
+    np.save(folder / "a.npy", a)
+    np.save(folder / "b.npy", np.roll(a, 1, 2))
+    run(folder, "train", "--n", "120", "--epochs", "1", "--out", "net.pt", "--quiet")
+    run(folder, *AUDIT, "--out", "audited", "--quiet")
+    return folder
+
+
+NETS = ("--model", "nets:build", "--device", "cpu")
+AUDIT = ("audit", *NETS, "--threat", "linf:0.1", "--n", "8", "--attack", "pgd", "--steps", "3", "--reasons-n", "2")
+CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
+    "audit": (
+        (*AUDIT, "--out", "cli-audit"),
+        lambda _: workflows.audit(
+            Inputs("nets:build", n=8), "linf:0.1", out="python-audit", machine=CPU,
+            options=AuditOptions(attack="pgd", steps=3, reasons_n=2),
+        ),
+    ),
+    "attack": (
+        ("attack", *NETS, "--threat", "l2:0.6", "--attack", "ddn", "--steps", "20", "--n", "9", "--out", "cli.npz"),
+        lambda _: workflows.attack(
+            Inputs("nets:build", n=9), uf.L2(0.6), attack="ddn", steps=20, out="python.npz", machine=CPU
+        ),
+    ),
+    "train": (
+        ("train", "--loss", "trades", "--threat", "linf:0.1", "--attack-steps", "1", "--n", "64", "--epochs", "1",
+         "--device", "cpu", "--out", "cli.pt"),
+        lambda _: uf.train(
+            "digits", "trades", threat="linf:0.1", options=LossOptions(attack_steps=1),
+            recipe=Recipe(epochs=1, n=64), out="python.pt", machine=CPU,
+        ),
+    ),
+    "explain": (
+        ("explain", *NETS, "--method", "saliency", "--n", "3", "--threat", "linf:0.1", "--steps", "2",
+         "--restarts", "1", "--attack", "top-k", "--k", "6", "--out", "cli-maps"),
+        lambda _: workflows.explain(
+            Inputs("nets:build", n=3), method="saliency", out="python-maps", machine=CPU,
+            attack=MapAttack("linf:0.1", "top-k", steps=2, restarts=1, k=6),
+        ),
+    ),
+    "lens": (
+        ("lens", "a.npy", "b.npy", "--k", "9", "20", "--diverse", "--device", "cpu"),
+        lambda _: workflows.lens("a.npy", "b.npy", k=[9, 20], diverse=True, machine=CPU),
+    ),
+    "features": (
+        ("features", "--model", "net.pt", "--n", "20", "--steps", "5", "--kind", "non-robust", "--device", "cpu",
+         "--out", "cli-set.npz"),
+        lambda _: workflows.features(
+            Inputs("net.pt", n=20, split="train"), "python-set.npz", kind="non-robust",
+            options=FeatureOptions(steps=5), machine=CPU,
+        ),
+    ),
+    "report": (
+        ("report", "audited", "--out", "cli.html"),
+        lambda _: workflows.report(["audited"], "python.html"),
+    ),
+    "doctor": (("doctor",), lambda _: workflows.doctor()),
+    "demo": (
+        ("demo", "--n", "6", "--out", "cli-demo"),
+        lambda _: workflows.demo("python-demo", n=6),
+    ),
+    "study": (
+        ("study", "broken-defences", "--seeds", "2", "--device", "cpu", "--out", "cli-study"),
+        lambda _: workflows.study("broken-defences", out="python-study", seeds=(0, 1), machine=CPU),
+    ),
+}  # fmt: skip
+
+
+def plain(record: Any) -> Any:
+    """A record as JSON, without what differs between two runs, or between two folders."""
+    if isinstance(record, BaseModel):
+        record = json.loads(record.model_dump_json())
+    if isinstance(record, dict):
+        return {name: plain(value) for name, value in record.items() if name not in HERE}
+    if isinstance(record, list):
+        return [plain(value) for value in record]
+    return record.replace("cli-", "").replace("python-", "") if isinstance(record, str) else record
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of one network and one epoch, and a study of two networks and a judge that takes no time."""
+    from unfooled.models import SmallCnn
+    from unfooled.studies.broken_defences import study as suite
+    from unfooled.workflows import demonstrating
+
+    short = {"hardened": (*demonstrating.NETWORKS["hardened"][:3], 1)}
+    monkeypatch.setattr(demonstrating, "NETWORKS", short)
+    scale = replace(suite.SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
+    monkeypatch.setitem(suite.SCALES, "small", scale)
+
+    def judge(case: suite.Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Row:
+        return suite.Row(
+            seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=0.0,
+            verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
+        )  # fmt: skip
+
+    monkeypatch.setattr(suite, "audited", judge)
+    few = [case for case in suite.CASES if case.number in (4, 39)]
+    monkeypatch.setattr(suite, "study", partial(suite.study, cases=few))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", CASES)
+def test_a_workflow_returns_what_its_command_prints(home: Path, name: str) -> None:
+    words, call = CASES[name]
+    printed = json.loads(run(home, *words, "--json").stdout)
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(home), *sys.path])
+        returned = call(home)
+    assert plain(returned) == plain(printed)
+    assert plain(printed)
+
+
+def test_every_command_has_its_workflow() -> None:
+    names = {command.name for command in app.registered_commands}
+    assert names == set(CASES)
+    assert names <= set(workflows.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "doctor"])
+def test_options_have_one_name(name: str) -> None:
+    """What the command line calls `--some-option` is `some_option` in Python, in the workflow or one of its values."""
+    import typer
+
+    group: Any = typer.main.get_command(app)
+    flags = {
+        option.name for option in group.commands[name].params if option.name not in ("help", "json", "quiet", "known")
+    }
+    values = (
+        Inputs,
+        Machine,
+        AuditOptions,
+        LossOptions,
+        Network,
+        Recipe,
+        MapAttack,
+        FeatureOptions,
+        workflows.OwnNetwork,
+    )
+    fields = {field for value in values for field in inspect.signature(value).parameters}
+    known = set(inspect.signature(getattr(workflows, name)).parameters) | fields
+    assert flags - known <= {"seeds", "seed", "fail_under"}
+
+
+def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:
+    for name in workflows.__all__:
+        value = getattr(workflows, name)
+        if inspect.isfunction(value):
+            assert len(inspect.signature(value).parameters) <= 12, name
+
+
+def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
+    x, y = uf.load_data("digits", n=8)
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(home), *sys.path])
+        net = uf.load_model("nets:build")
+        named = workflows.audit(
+            Inputs("nets:build", n=8), "linf:0.1", options=AuditOptions(attack="pgd", steps=3), machine=CPU
+        )
+    attack = partial(uf.attacks.pgd, steps=3, loss=uf.core.cross_entropy)
+    options = AuditOptions(
+        attack=attack, explain=uf.explanations.integrated_gradients, reasons=uf.explanations.saliency
+    )
+    given = workflows.audit(Inputs(net, (x, y)), uf.Linf(0.1), options=options, machine=CPU)
+    assert given.robust_accuracy == named.robust_accuracy
+    assert given.attack.startswith("pgd(steps=3")
+    plan = uf.Plan(attack=attack, attack_name="mine", reasons=None, nearest_budget=100, nearest_n=2, explain_n=2)
+    whole = workflows.audit(Inputs(net, (x, y)), uf.Linf(0.1), options=plan, machine=CPU)
+    assert (whole.attack, whole.robust_accuracy) == ("mine", named.robust_accuracy)
+    record = uf.train((x, y), Madry(uf.Linf(0.1), steps=1), out=tmp_path / "n.pt", recipe=Recipe(epochs=1, batch=4))
+    assert record.loss.startswith("Madry(threat=Linf")
+    assert uf.load_model(record.out)(x).shape == (8, int(y.max()) + 1)
+    again = uf.train((x, y), Madry(uf.Linf(0.1), steps=1), out=tmp_path / "n.pt", recipe=Recipe(epochs=1, batch=4))
+    assert again.trained == 0
+    with pytest.raises(BadOption, match="loss is an object, which has its own threat"):
+        uf.train((x, y), Madry(uf.Linf(0.1)), threat="linf:0.1", out=tmp_path / "m.pt")
+
+
+def test_an_option_is_spelled_as_the_reader_writes_it() -> None:
+    error = BadOption("{attack_steps} is {0!r}; give {loss:madry}, {loss:{1}} or {fresh:True}", "{x}", "a{b}")
+    assert str(error) == "attack_steps is '{x}'; give loss='madry', loss='a{b}' or fresh=True"
+    assert error.spelled(as_flag) == "--attack-steps is '{x}'; give --loss madry, --loss a{b} or --fresh"
+    again = copy.copy(error)  # as another process would get it
+    assert (str(again), again.spelled(as_flag)) == (str(error), error.spelled(as_flag))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: workflows.attack(Inputs("none.pt"), "0.3"), "threat is '0.3'; write a norm and a radius"),
+        (lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"), "ddn knows L2, the threat is linf:0.1"),
+        (lambda: workflows.attack(Inputs("none.pt"), "l2:1", attack="ddn", restarts=2), "ddn has no restarts; give it"),
+        (lambda: uf.train(loss="madry"), "loss='madry' needs an adversary to train against, such as threat='linf:0.1'"),
+        (lambda: uf.train(loss="free", threat="l2:1", options=LossOptions(k=3)), "loss='free' takes no k; leave"),
+        (lambda: uf.train(recipe=Recipe(epochs=0)), "epochs is 0, batch 128"),
+        (lambda: Inputs("none.pt", n=0).load("cpu"), "n is 0"),
+        (lambda: Machine("gpu").prepare(), "device='gpu' cannot be used here"),
+        (lambda: workflows.study("attention", "tiny"), "there is no scale 'tiny'"),
+        (lambda: workflows.features(Inputs("none.pt"), "o.npz", kind="d-rand"), "such as threat='l2:1.5'"),
+        (lambda: MapAttack("linf:1", "region").checked(), "attack='region' needs to know where to: give region="),
+    ],
+)  # fmt: skip
+def test_errors_speak_python(call: Callable[[], Any], said: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path), pytest.raises(uf.BadInput) as refused:
+        call()
+    assert said in str(refused.value)
+    assert "--" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_diagnose() -> None:
+    x, y = points(40, (1, 6, 5)), torch.zeros(40, dtype=torch.int64)
+    net = tiny_net()
+    y = net(x).argmax(1)
+    honest = uf.diagnose(net, x, y, uf.Linf(0.05))
+    assert honest.verdict == "EVALUABLE"
+    assert {f.id for f in honest.findings} >= {"D2", "D6", "D8", "D20"}
+    assert honest == uf.diagnose(net, x, y, uf.Linf(0.05))
+    hidden = uf.diagnose(lambda z: net(z).detach(), x, y, uf.Linf(0.05))
+    assert hidden.verdict == "HIDDEN"
+    assert "D8" in hidden.because
+    assert "D8" in {f.id for f in hidden.fired}
+    shuffled = uf.diagnose(net, x, (y + 1) % 3, uf.Linf(0.05))
+    assert shuffled.verdict == "NOT EVALUABLE"
+    probabilities = uf.diagnose(lambda z: net(z).softmax(1), x, y, uf.Linf(0.05))
+    assert "D3" in {f.id for f in probabilities.fired}
+    assert probabilities.warnings
+    with pytest.raises(uf.BadInput, match="training mode"):
+        uf.diagnose(
+            torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(30, 3)), x, y, uf.Linf(0.1)
+        )
