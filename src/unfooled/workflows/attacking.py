@@ -236,7 +236,7 @@ class _Work:
             arrays |= {"nearest_x": points["nearest"], "nearest_distance": distance}
             more["median_distance"] = _median(distance)
         buffer = io.BytesIO()
-        plain = {k: v.cpu().numpy() for k, v in arrays.items()}
+        plain: dict[str, Any] = {k: v.cpu().numpy() for k, v in arrays.items()}
         np.savez_compressed(buffer, asked=np.array(json.dumps(asked)), **plain)
         write_whole(out, buffer.getvalue())
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
