@@ -129,23 +129,26 @@ def plain(record: Any) -> Any:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo of one network and one epoch, and a study of two networks and a judge that takes no time."""
     from unfooled.models import SmallCnn
-    from unfooled.studies.broken_defences import study as suite
+    from unfooled.studies import broken_defences as suite
+    from unfooled.studies.broken_defences.cases import CASES as DEFENCES
+    from unfooled.studies.broken_defences.cases import Case
+    from unfooled.studies.broken_defences.scale import SCALES
     from unfooled.workflows import demonstrating
 
     short = {"hardened": (*demonstrating.NETWORKS["hardened"][:3], 1)}
     monkeypatch.setattr(demonstrating, "NETWORKS", short)
-    scale = replace(suite.SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
-    monkeypatch.setitem(suite.SCALES, "small", scale)
+    scale = replace(SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
+    monkeypatch.setitem(SCALES, "small", scale)
 
-    def judge(case: suite.Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Row:
-        return suite.Row(
+    def judge(case: Case, model: Any, x: Any, y: Any, threat: Any, *, seed: int = 0) -> suite.Judgement:
+        return suite.Judgement(
             seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps), robust=0.0,
             verdict="EXTENDED", trusted=True, findings=["D6"], passes=100.0,
         )  # fmt: skip
 
-    monkeypatch.setattr(suite, "audited", judge)
-    few = [case for case in suite.CASES if case.number in (4, 39)]
-    monkeypatch.setattr(suite, "study", partial(suite.study, cases=few))
+    monkeypatch.setattr("unfooled.studies.broken_defences.study.audited", judge)
+    few = [case for case in DEFENCES if case.number in (4, 39)]
+    monkeypatch.setattr(suite, "run_broken_defences", partial(suite.run_broken_defences, cases=few))
 
 
 @pytest.mark.usefixtures("small")

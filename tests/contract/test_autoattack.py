@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor, nn
 
-from unfooled.attacks.ensembles import autoattack as module
 from unfooled.attacks.ensembles.autoattack import autoattack
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.errors import BadInput
@@ -27,12 +28,14 @@ SHAPE = (1, 6, 5)
 STAGES = ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
 both = pytest.mark.parametrize("threat", [Linf(0.03), L2(0.15), L1(0.5)], ids=str)
 
+MODULE: Any = importlib.import_module("unfooled.attacks.ensembles.autoattack")
+
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Budgets that a test can afford."""
     for name, value in (("STEPS", 8), ("TARGETS", 2), ("QUERIES", 30)):
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(MODULE, name, value)
 
 
 def subject(n: int = 16, k: int = 5) -> tuple[nn.Module, Tensor, Tensor]:
@@ -89,7 +92,7 @@ def test_linear_optimum(k: int, kind: type[Threat]) -> None:
 
 def test_the_log_says_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published steps and targets, whose costs are known where nothing falls."""
-    monkeypatch.setattr(module, "QUERIES", 40)
+    monkeypatch.setattr(MODULE, "QUERIES", 40)
     model, x = linear(10, SHAPE), interior(2, SHAPE)
     y, log = model(x).argmax(1), list[Progress]()
     with counted(model) as seen:
@@ -149,8 +152,8 @@ def test_fab_beyond_eps_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     best = model.distance(x, y, 2.0)
     eps = torch.where(torch.arange(6) < 3, best * 0.9, best * 1.05)
     for name in ("apgd-ce", "apgd-t"):
-        monkeypatch.setitem(module.ATTACKS, name, lambda problem, order: problem.x)
-    monkeypatch.setattr(module, "QUERIES", 1)
+        monkeypatch.setitem(MODULE.ATTACKS, name, lambda problem, order: problem.x)
+    monkeypatch.setattr(MODULE, "QUERIES", 1)
     log: list[Progress] = []
     z = autoattack(model, x, y, L2(eps), log=log)
     assert torch.equal(verify(model, x, y, z, L2(eps)).success, torch.arange(6) >= 3)
