@@ -280,9 +280,14 @@ def test_the_first_difference_is_named_and_three_more() -> None:
 
 
 def test_hashes_differ_where_settings_do() -> None:
-    before = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    before: dict[str, Any] = {"a": 1, "b": {"c": [1, 2], "d": None}}
     equal = [{"b": {"c": (1, 2)}, "a": 1}, {"a": 1, "b": {"c": [1, 2]}, "x": None}]
-    other = [{"a": 2, "b": before["b"]}, {"a": 1, "b": {"c": [1, 2], "d": 0}}, {"a": 1, "b": {}}, {"a": 1}]
+    other: list[dict[str, Any]] = [
+        {"a": 2, "b": before["b"]},
+        {"a": 1, "b": {"c": [1, 2], "d": 0}},
+        {"a": 1, "b": {}},
+        {"a": 1},
+    ]
     for now in equal:
         assert (difference(before, now), settings_hash(now)) == ("", settings_hash(before))
     for now in other:

@@ -124,7 +124,7 @@ def _add_tensor(total: Any, value: Tensor) -> None:
 
 def _bytes(value: Tensor) -> memoryview:
     """Return the bytes of a tensor, row by row."""
-    return memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _add_content(total: Any, value: Any) -> None:
