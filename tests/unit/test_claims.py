@@ -282,7 +282,7 @@ def test_the_first_difference_is_named_and_three_more() -> None:
 
 def test_hashes_differ_where_settings_do() -> None:
     before: dict[str, Any] = {"a": 1, "b": {"c": [1, 2], "d": None}}
-    equal: list[dict[str, Any]] = [{"b": {"c": (1, 2)}, "a": 1}, {"a": 1, "b": {"c": [1, 2]}, "x": None}]
+    equal = [{"b": {"c": (1, 2)}, "a": 1}, {"a": 1, "b": {"c": [1, 2]}, "x": None}]
     other: list[dict[str, Any]] = [
         {"a": 2, "b": before["b"]},
         {"a": 1, "b": {"c": [1, 2], "d": 0}},

@@ -227,7 +227,8 @@ def damaged(data: bytes, others: list[bytes]) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("work", RECOMPUTED, ids=name)
 def test_what_is_not_as_it_was_written_is_computed_again(work: Work, tmp_path: Path) -> None:
-    place, made = tmp_path / "a", list[int]()
+    place = tmp_path / "a"
+    made: list[int] = []
     first = work(place, silent)
     work(tmp_path / "b", silent, seed=1)
     files, foreign = work.files(place), work.files(tmp_path / "b")

@@ -156,21 +156,21 @@ class _Rebuilding:
         began, source, search = time.perf_counter(), self.rows[part], self.search
         target = self.features(self.x[source].to(self.device)).detach()
         first, from_row = _starts(self.x, source, self.start, self.seed)
-        found = invert_features(
+        result = invert_features(
             self.encode, target, first.to(self.device), threat=search.threat, steps=search.steps, tol=search.tol,
             rule=search.rule, batch=search.batch,
         )  # fmt: skip
-        stored = as_stored(found.x, self.clean)
-        off = flat(self.features(stored.to(found.x) / 255) - target).norm(dim=1)
+        stored = as_stored(result.x, self.clean)
+        off = flat(self.features(stored.to(result.x) / 255) - target).norm(dim=1)
         length = flat(target).norm(dim=1)
         return {
             "x": stored,
             "start": from_row,
-            "before": found.residual,
+            "before": result.residual,
             "residual": off / torch.where(length > 0, length, torch.ones_like(length)),
-            "gradients": found.gradients,
-            "reached": found.reached,
-            "vanished": found.vanished,
+            "gradients": result.gradients,
+            "reached": result.reached,
+            "vanished": result.vanished,
             "seconds": seconds_each(part, began),
         }
 

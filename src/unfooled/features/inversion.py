@@ -135,20 +135,20 @@ def invert_features(
 
     with frozen(encode):
         batch = batch or _batch(encode, start)
-        found = ascend(objective, start, threat, steps=steps, rule=rule, batch=batch, revive=False)
+        result = ascend(objective, start, threat, steps=steps, rule=rule, batch=batch, revive=False)
         if penalty is None:
-            size = -found.value
+            size = -result.value
         else:
             rows = torch.arange(len(start), device=start.device)
             with torch.no_grad():
-                size = batched(lambda z, at: distance(z, at)[0], batch)(found.z, rows)
+                size = batched(lambda z, at: distance(z, at)[0], batch)(result.z, rows)
     return Inversion(
-        x=found.z,
+        x=result.z,
         residual=size / distance.length,
-        steps_used=found.moved,
-        reached=found.done,
-        gradients=found.used,
-        vanished=found.dead > 0,
+        steps_used=result.moved,
+        reached=result.done,
+        gradients=result.used,
+        vanished=result.dead > 0,
     )
 
 

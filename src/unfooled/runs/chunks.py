@@ -51,6 +51,7 @@ class Run:
     Attributes:
         seconds: Seconds spent by stage, those of earlier starts included.
         passes: Forward and backward passes by stage, likewise.
+        folder: The open folder, for what else is kept there.
 
     Raises:
         BadInput: the folder holds other work or cannot be written, or `chunk` is below 1.
@@ -62,12 +63,12 @@ class Run:
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    _folder: Folder = field(init=False, repr=False)
+    folder: Folder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
-        self._folder = open_folder(self.path, self.config)
+        self.folder = open_folder(self.path, self.config)
 
     def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, keeping each.
@@ -81,8 +82,8 @@ class Run:
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        chunks = _Chunks(self._folder, stage, n)
-        with self._folder.claims.present():
+        chunks = _Chunks(self.folder, stage, n)
+        with self.folder.claims.present():
             chunks.find()
             self._report(chunks)
             while chunks.missing(self.chunk):
@@ -107,21 +108,21 @@ class Run:
         file = f"chunks/{name}.json"
         stored = self._records(file, kind)
         if stored is None:
-            with self._folder.claims.claimed(file, wait=True):
+            with self.folder.claims.claimed(file, wait=True):
                 stored = self._records(file, kind)  # another start may have been faster
                 if stored is None:
                     before = model.forwards, model.backwards
                     records = fn()
                     spent = model.forwards - before[0], model.backwards - before[1]
                     rows = [record.model_dump(mode="json") for record in records]
-                    self._folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
+                    self.folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
                     stored = records, spent
         self.passes[name] = stored[1]
         return stored[0]
 
     def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
         """Read the records of an earlier start, and the passes that they took."""
-        content = self._folder.read_json(file)
+        content = self.folder.read_json(file)
         try:
             records = [kind.model_validate(row) for row in content["records"]]
             return records, (int(content["forwards"]), int(content["backwards"]))
@@ -135,7 +136,7 @@ class Run:
             time.sleep(claims.POLL)
             return chunks.find(again=True)
         a, b = free[0]
-        with self._folder.claims.claimed(chunks.file(a, b)) as mine:
+        with self.folder.claims.claimed(chunks.file(a, b)) as mine:
             if not mine:
                 return False
             if chunks.find(again=True):  # another start may have been faster
@@ -185,11 +186,11 @@ class _Chunks:
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
             if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
-            found = self.folder.read_rows(file, b - a)
-            if found is None:
+            stored = self.folder.read_rows(file, b - a)
+            if stored is None:
                 self.unusable.add(file)
             else:
-                self.rows[a, b], self.facts[a, b] = found
+                self.rows[a, b], self.facts[a, b] = stored
         return len(self.rows) > before
 
     def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:

@@ -124,10 +124,7 @@ def _add_tensor(total: Any, value: Tensor) -> None:
 
 def _bytes(value: Tensor) -> memoryview:
     """Return the bytes of a tensor, row by row."""
-    flat: Any = (
-        value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    )  # a buffer, for which numpy's types lack a name
-    return memoryview(flat)
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _add_content(total: Any, value: Any) -> None:

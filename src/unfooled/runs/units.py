@@ -30,6 +30,9 @@ class Units:
         config: Settings; a folder that holds other ones is refused.
         progress: Callback for what is done, `(stage, units done, units in all)`.
 
+    Attributes:
+        folder: The open folder, for what else is kept there.
+
     Raises:
         BadInput: the folder holds other work, or cannot be written.
     """
@@ -37,10 +40,10 @@ class Units:
     path: Path | None
     config: Config
     progress: Progress | None = None
-    _folder: Folder = field(init=False, repr=False, compare=False)
+    folder: Folder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_folder", open_folder(self.path, self.config))
+        object.__setattr__(self, "folder", open_folder(self.path, self.config))
 
     def map(self, stage: str, kind: type[R], names: Sequence[str], compute: Callable[[str], R]) -> list[R]:
         """Compute every unit that is not there yet, in order, keeping each.
@@ -58,39 +61,39 @@ class Units:
         Returns:
             The records of all units, in the order of `names`.
         """
-        found = {name: record for name in names if (record := self._stored(stage, name, kind)) is not None}
-        self._report(stage, found, names)
-        left = [name for name in names if name not in found]
+        records = {name: record for name in names if (record := self._stored(stage, name, kind)) is not None}
+        self._report(stage, records, names)
+        left = [name for name in names if name not in records]
         while left:
             elsewhere = []
             for name in left:
-                with self._folder.claims.claimed(_file(stage, name)) as mine:
+                with self.folder.claims.claimed(_file(stage, name)) as mine:
                     if not mine:
                         elsewhere.append(name)
                         continue
                     record = self._stored(stage, name, kind)  # another start may have been faster
-                    found[name] = self._computed(stage, name, compute) if record is None else record
-                self._report(stage, found, names)
+                    records[name] = self._computed(stage, name, compute) if record is None else record
+                self._report(stage, records, names)
             if len(elsewhere) == len(left):
                 time.sleep(claims.POLL)
             left = elsewhere
-        return [found[name] for name in names]
+        return [records[name] for name in names]
 
     def _computed(self, stage: str, name: str, compute: Callable[[str], R]) -> R:
         with torch.random.fork_rng():
             torch.manual_seed(_number(name))
             record = compute(name)
-        self._folder.keep_json(_file(stage, name), json.loads(record.model_dump_json()))
+        self.folder.keep_json(_file(stage, name), json.loads(record.model_dump_json()))
         return record
 
     def _stored(self, stage: str, name: str, kind: type[R]) -> R | None:
         """Read what an earlier start left; a damaged file counts as none."""
-        content = self._folder.read_json(_file(stage, name))
+        content = self.folder.read_json(_file(stage, name))
         return None if content is None else _validated(content, kind)
 
-    def _report(self, stage: str, found: dict[str, R], names: Sequence[str]) -> None:
+    def _report(self, stage: str, records: dict[str, R], names: Sequence[str]) -> None:
         if self.progress is not None:
-            self.progress(stage, len(found), len(names))
+            self.progress(stage, len(records), len(names))
 
 
 def read_unit(path: Path, kind: type[R]) -> R:

@@ -14,15 +14,15 @@ class Batches:
     """Samples in a new order every epoch: `batches(epoch)` iterates over (x, y).
 
     Args:
-        x: inputs in the unit box, (N, *D).
-        y: labels, (N,).
-        size: samples a batch; a last batch of one sample is dropped (batch normalisation cannot use it).
-        seed: of the order; the order of an epoch depends on nothing else.
-        flip: mirror each image left to right with probability 1/2.
-        crop: shift each image by up to this many pixels, edges filled with zeros.
-        rank, world: with several processes, this one takes every `world`-th batch slice, from `rank`.
-        steps: batches an epoch, so that sets of different size get equal training; all of them where None, or where
-            there are fewer.
+        x: Inputs in the unit box, (N, *D).
+        y: Labels, (N,).
+        size: Samples a batch; a last batch of one sample is dropped (batch normalisation cannot use it).
+        seed: Random seed of the order; the order of an epoch depends on nothing else.
+        flip: Mirror each image left to right with probability 1/2.
+        crop: Largest shift of an image in pixels; edges are filled with zeros.
+        rank: Number of this process among several; it takes every `world`-th sample of a batch, from this one.
+        world: Number of processes.
+        steps: Batches an epoch at most, so that sets of different size get equal training. None: all.
     """
 
     x: Tensor

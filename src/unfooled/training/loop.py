@@ -131,10 +131,8 @@ class _Steps:
             group.setdefault("peak", group["lr"])
         self.model, self.loss, self.optimizer, self.device, self.fabric = model, loss, optimizer, device, fabric
         self.epochs, self.seed, self.schedule, self.clip = epochs, seed, schedule, clip
-        self.wrapped: Any = model
-        self.stepper: Any = optimizer
-        if fabric is not None:
-            self.wrapped, self.stepper = fabric.setup(model, optimizer)
+        parts: tuple[Any, Any] = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
+        self.wrapped, self.stepper = parts
 
     def epoch(self, batches: Batches, index: int) -> float:
         """Take every step of an epoch; the mean loss over the samples."""
