@@ -325,12 +325,12 @@ def _furthest(
         def part(z: Tensor, at: Tensor, rows: Tensor = left) -> tuple[Tensor, Tensor]:
             return shift(z, rows[at])
 
-        found = ascend(part, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
-        better = found.done | (found.value > top[left])
-        better = better & (found.value > INFEASIBLE / 2)
-        best[left] = where_rows(better, found.z, best[left])
-        top[left] = torch.where(better, found.value.to(top.dtype), top[left])
-        left = left[~found.done]
+        result = ascend(part, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
+        better = result.done | (result.value > top[left])
+        better = better & (result.value > INFEASIBLE / 2)
+        best[left] = where_rows(better, result.z, best[left])
+        top[left] = torch.where(better, result.value.to(top.dtype), top[left])
+        left = left[~result.done]
         if not len(left):
             break
     return best

@@ -55,16 +55,16 @@ def distil(
     Args:
         model: any callable to logits; only its values are used.
         x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
-        threat: set of points whose answers are asked for; its eps may be (n,).
-        rounds: rounds of asking and training; the first has random points alone, the later ones adversarial points of
+        threat: set of points at which the model is queried; its eps may be (n,).
+        rounds: rounds of queries and training; the first has random points alone, the later ones adversarial points of
             the twin so far.
-        points: points asked for a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
+        points: queries a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
             no B.
         epochs: epochs over all points in the last round, a third as many in the others; more where they make few steps.
         width: channels of the twin. None: by the image's size.
         module: an untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
-        batch: samples a step of training; 16 times as many are asked of the model at once.
+        batch: samples a step of training; the model is queried on 16 times as many at once.
         seed: seed of the weights, the order and the points.
 
     Returns:
@@ -102,9 +102,9 @@ def distil(
             answers.append(ask(z))
         # Rough until the last round: the twin need only say where to ask next.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        seen = torch.cat(pool)
-        steps = math.ceil(share * max(epochs * -(-len(seen) // batch), LEAST))
-        _fit(twin, seen, _targets(torch.cat(answers)), steps, batch, seed + r)
+        samples = torch.cat(pool)
+        steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
+        _fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
     return twin.eval()
 
 
