@@ -18,6 +18,7 @@ import torch
 from unfooled.cli import app as cli
 from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
+from unfooled.runs.units import read_unit
 from unfooled.studies import broken_defences as suite
 from unfooled.studies.attention import scale as attention
 from unfooled.studies.attention.analysis import AnalysisEffort

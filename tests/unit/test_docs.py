@@ -26,8 +26,9 @@ def name_of(path: Path) -> str:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in one language."""
-    return [found[2] for found in BLOCK.findall(path.read_text(encoding="utf-8")) if found[1] == language]
+    """The fenced blocks of a page in one language, without those that are a file of the package (`# src/...`)."""
+    found = [block[2] for block in BLOCK.findall(path.read_text(encoding="utf-8")) if block[1] == language]
+    return [text for text in found if not text.lstrip().startswith("# src/")]
 
 
 WITH_PYTHON = [path for path in PAGES if blocks(path, "python")]
