@@ -676,4 +676,4 @@ def test_attributional_training_runs_and_resumes(home: Path) -> None:
         assert done["held_out_accuracy"] is not None
         assert "was finished already" in run(home, *words).stdout
     said = run(home, *base, "--loss", "r2et", "--k", "12", "--out", "r2et.pt", code=2).stderr
-    assert 'was trained with loss = "R2et(k=10, ' in said
+    assert 'holds another training: loss was "R2et(k=10, ' in said

@@ -78,8 +78,8 @@ def test_what_a_kill_left_is_continued(home: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(store, "write_whole", killed)
         run(home, *make, "--batch", "60", code=130)
     assert (home / "killed.npz").exists()
-    assert len(list((home / "killed.npz.parts").glob("*.safetensors"))) == 3
-    (home / "killed.npz.parts/0-20.safetensors").unlink()
+    assert len(list((home / "killed.npz.parts").rglob("*.safetensors"))) == 3
+    (home / "killed.npz.parts/chunks/d-rand/0-20.safetensors").unlink()
     done = run(home, *make, "--batch", "7")
     assert "40 of 60 found from an earlier start" in done.stderr
     assert len(uf.load_features(home / "killed.npz")) == 60
@@ -162,7 +162,7 @@ def test_training_on_corrupted_images(home: Path) -> None:
     weights = [torch.load(home / f"{name}.pt", weights_only=True)["model"] for name in ("standard", "clean")]
     assert any(not torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
     done = run(home, *few[:-2], "--out", "standard.pt", code=2)
-    assert "was trained with augment = 'corruptions'" in done.stderr
+    assert "standard.pt holds another training: augment was 'corruptions', now it is" in done.stderr
 
 
 def test_training_on_corruptions_says_what_they_cost(home: Path) -> None:

@@ -19,6 +19,7 @@ from unfooled.cli import app as cli
 from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.models import SmallCnn
+from unfooled.runs.units import read_unit
 from unfooled.studies.attention import study as attention
 from unfooled.studies.attention.records import Analysed
 from unfooled.studies.attention.vulnerability import Effort
@@ -178,7 +179,7 @@ def test_attention_of_a_network_and_photos_of_ones_own(tmp_path: Path, monkeypat
     assert all(claim["claim"].startswith("photos, weights.pt: ") for claim in kept["claims"])
     assert str(tmp_path) not in json.dumps(kept["claims"])
     (unit,) = tmp_path.glob("run/units/analysis/*.json")
-    row = Analysed.model_validate_json(unit.read_bytes())
+    row = read_unit(unit, Analysed)
     assert (row.data, row.n, row.wrong) == ("photos", 10, 5)
     assert set(row.labels) == {1}
     areas = np.array(row.columns["area"], dtype=float)

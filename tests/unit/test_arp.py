@@ -36,7 +36,7 @@ from unfooled.training import (
     two_class,
     uniform_gap,
 )
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.progress import Notes
 
 

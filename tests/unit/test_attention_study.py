@@ -19,6 +19,7 @@ from unfooled.core.threats import Linf
 from unfooled.distances import js
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
+from unfooled.runs.units import read_unit
 from unfooled.studies.attention import defence as defence
 from unfooled.studies.attention import statistics as st
 from unfooled.studies.attention import study as study
@@ -327,7 +328,7 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
 
     # One unit and the points of one network are gone: all else is found again, and the same comes out.
     (gone,) = tmp_path.glob("units/*attacks/*ARP.json")
-    was = gone.read_bytes()
+    was = read_unit(gone, Judged)
     gone.unlink()
     with monkeypatch.context() as patch:
         patch.setattr("unfooled.studies.common.fitting.train", lambda *a, **k: iter(()))
@@ -337,8 +338,7 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
             patch.setattr(defence, "cascade", never)
             study.study("tiny", out=tmp_path, size=TINY)
     again = study.study("tiny", out=tmp_path, size=TINY)
-    same = Judged.model_validate_json(gone.read_bytes())
-    assert same.kept == Judged.model_validate_json(was).kept
+    assert read_unit(gone, Judged).kept == was.kept
     assert again.claims == first.claims
     with pytest.raises(BadInput, match="holds another run"):
         study.study("tiny", out=tmp_path, size=replace(TINY, inner=2))
@@ -354,7 +354,7 @@ def test_a_network_of_ones_own_is_analysed_without_training(tmp_path: Path, monk
     assert state["looked at"] == 40
     assert "coverage" in state  # rendered shapes come with masks
     (unit,) = tmp_path.glob("units/analysis/*.json")
-    row = read_record(unit, Analysed)
+    row = read_unit(unit, Analysed)
     assert row.wrong + len(row.indices) == 40
     assert all(len(v) == len(row.indices) for v in row.columns.values())
     fell = np.array(row.columns["fooled"], dtype=float) > 0.5

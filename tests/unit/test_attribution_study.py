@@ -18,6 +18,7 @@ from unfooled.attacks import pgd
 from unfooled.core.errors import BadInput
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
+from unfooled.runs.units import read_unit
 from unfooled.statistics import intervals
 from unfooled.studies.attribution_robustness import study as study
 from unfooled.studies.attribution_robustness.figures import average
@@ -179,10 +180,10 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
 @pytest.mark.usefixtures("quick")
 def test_all_networks_of_a_seed_see_the_same_images(tmp_path: Path) -> None:
     study.study("tiny", out=tmp_path, seeds=(1,), size=TINY)
-    rows = [read_record(p, Scores) for p in (tmp_path / "units").rglob("*saliency-1.json")]
+    rows = [read_unit(p, Scores) for p in (tmp_path / "units").rglob("*saliency-1.json")]
     assert len(rows) == 2
     assert rows[0].indices == rows[1].indices
-    networks = [read_record(p, Network) for p in (tmp_path / "units/digits, seed 1: networks").glob("*.json")]
+    networks = [read_unit(p, Network) for p in (tmp_path / "units/digits, seed 1: networks").glob("*.json")]
     assert all(n.correct[i] == "1" for n in networks for i in rows[0].indices)
 
 

@@ -36,7 +36,7 @@ from unfooled.training import (
     Trades,
     train,
 )
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.losses.grouped import grouped_mean
 from unfooled.training.losses.inner import InEval
 from unfooled.training.progress import loss_at, memory_of, replays_of, threat_of

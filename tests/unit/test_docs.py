@@ -40,7 +40,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from unfooled.data import load_data
     from unfooled.models import SmallCnn
     from unfooled.training import Batches, Madry, Standard, train
-    from unfooled.training.loop import Checkpoint
+    from unfooled.training.checkpoint import Checkpoint
 
     folder = tmp_path_factory.mktemp("docs")
     x, y = load_data("digits", "train", n=600)

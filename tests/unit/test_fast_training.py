@@ -20,7 +20,7 @@ from unfooled.core.types import TrainingLoss
 from unfooled.data import load_data
 from unfooled.models import SmallCnn
 from unfooled.training import Batches, Epoch, Fast, Free, Madry, Monitor, Ramp, Standard, Trades, n_fgsm, train
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.losses.inner import worst_points
 from unfooled.training.losses.memory import Carried, Starts
 

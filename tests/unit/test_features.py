@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import multiprocessing
-import threading
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +27,8 @@ from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_f
 from unfooled.features.cleaning import open_mask
 from unfooled.features.datasets import GREY, NOISE, d_det, d_rand, non_robust_set, robust_set, smallest_threat
 from unfooled.features.inversion import Encoder
+from unfooled.features.making import Search, Storage
 from unfooled.runs.hashes import weights_hash
-from unfooled.runs.shards import Rows, discard, in_shards, saving
 
 
 def net() -> nn.Sequential:
@@ -51,10 +47,11 @@ NET = net()
 ENCODE = Encoder(NET, "1")
 X, Y = points(40, (1, 6, 6)), torch.arange(40) % 4
 FEW = partial(pgd, steps=5, stop=False)
+ONE, THREE = Search(steps=1), Search(steps=3)
 
 
 def test_a_rebuilt_set_looks_to_the_encoder_as_its_source() -> None:
-    made = robust_set(ENCODE, X, Y, tol=0.03)
+    made = robust_set(ENCODE, X, Y, search=Search(tol=0.03))
     assert made.x.shape == X.shape
     assert torch.equal(made.y, Y)
     assert torch.equal(made.source, torch.arange(40))
@@ -72,25 +69,25 @@ def test_a_rebuilt_set_looks_to_the_encoder_as_its_source() -> None:
 
 def test_starts_are_other_rows_whatever_their_label() -> None:
     x = points(200, (1, 6, 6))
-    made = robust_set(ENCODE, x, torch.arange(200) % 4, steps=1)
+    made = robust_set(ENCODE, x, torch.arange(200) % 4, search=ONE)
     assert (made.start != made.source).all()
     assert made.start.min() >= 0
     assert made.start.max() <= 199
     assert made.start.unique().numel() > 100
     same = (made.start % 4 == made.source % 4).float().mean()
     assert 0.1 < same < 0.4
-    few = [robust_set(ENCODE, x[:4], Y[:4], steps=1, seed=seed).start.tolist() for seed in range(20)]
+    few = [robust_set(ENCODE, x[:4], Y[:4], search=ONE, seed=seed).start.tolist() for seed in range(20)]
     assert {(i, j) for start in few for i, j in enumerate(start)} == {
         (i, j) for i in range(4) for j in range(4) if i != j
     }
     for kind, code in (("noise", NOISE), ("grey", GREY)):
-        assert (robust_set(ENCODE, X, Y, steps=1, start=kind).start == code).all()
+        assert (robust_set(ENCODE, X, Y, search=ONE, start=kind).start == code).all()
 
 
 def test_a_row_does_not_depend_on_the_others() -> None:
     whole = robust_set(ENCODE, X, Y, seed=5)
     rows = torch.tensor([7, 3, 31])
-    part = robust_set(ENCODE, X, Y, seed=5, index=rows, batch=2, shard=2)
+    part = robust_set(ENCODE, X, Y, seed=5, index=rows, search=Search(batch=2), storage=Storage(chunk=2))
     for name in ("x", "y", "source", "start", "residual"):
         assert torch.equal(getattr(part, name), getattr(whole, name)[rows])
     assert not torch.equal(robust_set(ENCODE, X, Y, seed=6).start, whole.start)
@@ -100,7 +97,7 @@ def test_a_row_does_not_depend_on_the_others() -> None:
 
 
 def test_the_non_robust_set_is_the_same_function() -> None:
-    a, b = robust_set(ENCODE, X, Y, steps=3), non_robust_set(ENCODE, X, Y, steps=3)
+    a, b = robust_set(ENCODE, X, Y, search=THREE), non_robust_set(ENCODE, X, Y, search=THREE)
     assert torch.equal(a.x, b.x)
     assert (a.manifest["kind"], b.manifest["kind"]) == ("robust", "non-robust")
 
@@ -139,120 +136,28 @@ def test_the_smallest_threat_that_does_is_chosen() -> None:
     assert smallest_threat(NET, X, Y, threats[:1], attack=FEW, share=1.0)[0] is threats[0]
 
 
-def squares(rows: Tensor, log: Path | None = None) -> Rows:
-    if log is not None:
-        with log.open("a", encoding="utf-8") as f:
-            f.write(f"{int(rows[0])}\n")
-    return {"square": rows**2}
-
-
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-
-    def dies(rows: Tensor) -> Rows:
-        if int(rows[0]) >= 6:
-            raise KeyboardInterrupt
-        return squares(rows, log)
-
-    options: dict[str, Any] = {"folder": tmp_path / "parts", "settings": {"a": 1}, "shard": 3}
-    with pytest.raises(KeyboardInterrupt):
-        in_shards(dies, 10, **options)
-    told: list[int] = []
-    made = in_shards(partial(squares, log=log), 10, **options, progress=lambda what, done, n: told.append(done))
-    assert made["square"].tolist() == [k**2 for k in range(10)]
-    assert log.read_text().split() == ["0", "3", "6", "9"]
-    assert told == [6, 9, 10]
-    (tmp_path / "parts" / "3-6.safetensors").write_bytes(b"damaged")
-    again = in_shards(partial(squares, log=log), 10, **options | {"shard": 5})
-    assert torch.equal(again["square"], made["square"])
-    assert log.read_text().split()[4:] == ["3"]
-    with pytest.raises(BadInput, match="holds other work: a was 1, now it is 2"):
-        in_shards(squares, 10, **options | {"settings": {"a": 2}})
-
-
-def test_damaged_shards_are_made_again(tmp_path: Path) -> None:
-    folder, log, other = tmp_path / "parts", tmp_path / "log", tmp_path / "other"
-    options: dict[str, Any] = {"settings": {"a": 1}, "shard": 3}
-    made = in_shards(partial(squares, log=log), 9, folder=folder, **options)
-    in_shards(squares, 9, folder=other, settings={"a": 2}, shard=3)
-    whole = {a: (folder / f"{a}-{a + 3}.safetensors").read_bytes() for a in (0, 3, 6)}
-    zeroed = whole[6][:-24] + bytes(24)
-    stranger = (other / "6-9.safetensors").read_bytes()
-    bare = safetensors.torch.save({"square": torch.zeros(3, dtype=torch.int64)})
-    renamed = whole[6].replace(b"square", b"sqaure")
-    for bad in (zeroed, whole[3], stranger, bare, renamed):
-        (folder / "6-9.safetensors").write_bytes(bad)
-        log.write_text("")
-        again = in_shards(partial(squares, log=log), 9, folder=folder, **options)
-        assert log.read_text().split() == ["6"]
-        assert torch.equal(again["square"], made["square"])
-        assert (folder / "6-9.safetensors").read_bytes() == whole[6]
-
-
-def test_shards_are_discarded_by_the_last_one(tmp_path: Path) -> None:
-    folder = tmp_path / "parts"
-
-    def curious(rows: Tensor) -> Rows:
-        assert not discard(folder)
-        return squares(rows)
-
-    in_shards(curious, 4, folder=folder, shard=2)
-    assert len(list(folder.glob("*.safetensors"))) == 2
-    (folder / "notes.txt").write_text("mine")
-    (folder / ".0-2.safetensors.half").write_text("")
-    assert discard(folder)
-    assert [file.name for file in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
-    in_shards(squares, 4, folder=folder, shard=2)
-    assert discard(folder)
-    assert not folder.exists()
-    assert discard(folder)
-
-
-def _share(folder: Path, log: Path) -> None:
-    def slow(rows: Tensor) -> Rows:
-        import time
-
-        time.sleep(0.05)
-        return squares(rows, log)
-
-    assert in_shards(slow, 20, folder=folder, shard=1)["square"].tolist() == [k**2 for k in range(20)]
-
-
-def test_processes_share_the_work(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_share, args=(tmp_path / "parts", tmp_path / str(k))) for k in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    done = [(tmp_path / str(k)).read_text().split() for k in range(2)]
-    assert sorted(int(k) for part in done for k in part) == list(range(20))
-
-
-def test_a_set_resumes_from_its_shards(tmp_path: Path) -> None:
-    whole = robust_set(ENCODE, X, Y, shard=15)
-    kept = robust_set(ENCODE, X, Y, shard=15, folder=tmp_path)
-    (tmp_path / "15-30.safetensors").unlink()
-    again = robust_set(ENCODE, X, Y, shard=15, folder=tmp_path)
+def test_a_set_resumes_from_its_chunks(tmp_path: Path) -> None:
+    whole = robust_set(ENCODE, X, Y, storage=Storage(chunk=15))
+    kept = robust_set(ENCODE, X, Y, storage=Storage(tmp_path, 15))
+    (tmp_path / "chunks/robust/15-30.safetensors").unlink()
+    again = robust_set(ENCODE, X, Y, storage=Storage(tmp_path, 15))
     assert torch.equal(kept.x, whole.x)
     assert torch.equal(again.x, whole.x)
     assert {**kept.manifest, "seconds": 0} == {**whole.manifest, "seconds": 0}
-    shards = [safetensors.torch.load_file(file)["seconds"].sum() for file in tmp_path.glob("*.safetensors")]
+    shards = [safetensors.torch.load_file(file)["seconds"].sum() for file in tmp_path.rglob("*.safetensors")]
     assert again.manifest["seconds"] == pytest.approx(float(sum(shards)))  # those of the earlier start, too
-    with pytest.raises(BadInput, match="holds other work: seed was 0, now it is 1"):
-        robust_set(ENCODE, X, Y, seed=1, folder=tmp_path)
+    with pytest.raises(BadInput, match="holds another run: seed was 0, now it is 1"):
+        robust_set(ENCODE, X, Y, seed=1, storage=Storage(tmp_path))
     other = net()
     bumped(other[1])
-    with pytest.raises(BadInput, match="holds other work: encoder"):
-        robust_set(Encoder(other, "1"), X, Y, folder=tmp_path)
+    with pytest.raises(BadInput, match="holds another run: encoder"):
+        robust_set(Encoder(other, "1"), X, Y, storage=Storage(tmp_path))
 
 
 def test_residuals_are_those_of_what_cleaning_leaves() -> None:
     clean = partial(open_mask, threshold=0.5)
-    made = robust_set(ENCODE, X, Y, steps=20, clean=clean)
-    assert torch.equal(made.x, clean(robust_set(ENCODE, X, Y, steps=20).x))
+    made = robust_set(ENCODE, X, Y, search=Search(steps=20), clean=clean)
+    assert torch.equal(made.x, clean(robust_set(ENCODE, X, Y, search=Search(steps=20)).x))
     off = (ENCODE(made.x) - ENCODE(X)).norm(dim=1) / ENCODE(X).norm(dim=1)
     torch.testing.assert_close(off.detach().half(), made.residual, atol=1e-3, rtol=0)
     assert made.manifest["cleaned"] == {"called": "open_mask", "threshold": 0.5}
@@ -267,10 +172,10 @@ def test_moved_sets_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     assert torch.equal(kept[0].x, kept[1].x)
     assert torch.equal(kept[0].x, kept[2].x)
     assert {**kept[0].manifest, "seconds": 0} == {**kept[1].manifest, "seconds": 0}
-    d_rand(NET, X, Y, L2(1), attack=batches[0], folder=tmp_path)
-    d_rand(NET, X, Y, L2(1), attack=batches[1], folder=tmp_path)
-    with pytest.raises(BadInput, match="options was"):
-        d_rand(NET, X, Y, L2(1), attack=partial(pgd, steps=6, stop=False), folder=tmp_path)
+    d_rand(NET, X, Y, L2(1), attack=batches[0], storage=Storage(tmp_path))
+    d_rand(NET, X, Y, L2(1), attack=batches[1], storage=Storage(tmp_path))
+    with pytest.raises(BadInput, match="options: steps was '5', now it is '6'"):
+        d_rand(NET, X, Y, L2(1), attack=partial(pgd, steps=6, stop=False), storage=Storage(tmp_path))
 
 
 def test_moved_sets_are_made_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,20 +197,21 @@ def test_moved_sets_are_made_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_finished_set_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
-    kept = save_features(tmp_path / "a.npz", robust_set(ENCODE, X, Y, steps=3))
-    assert robust_set(ENCODE, X, Y, steps=3, finished=load_features(tmp_path / "a.npz")).manifest == kept.manifest
+    kept = save_features(tmp_path / "a.npz", robust_set(ENCODE, X, Y, search=THREE))
+    read = Storage(finished=load_features(tmp_path / "a.npz"))
+    assert robust_set(ENCODE, X, Y, search=THREE, storage=read).manifest == kept.manifest
     with pytest.raises(BadInput, match="is another: steps was 3, now it is 4"):
-        robust_set(ENCODE, X, Y, steps=4, finished=kept)
+        robust_set(ENCODE, X, Y, search=Search(steps=4), storage=Storage(finished=kept))
     with pytest.raises(BadInput, match="is another: cleaned was None, now it is"):
-        robust_set(ENCODE, X, Y, steps=3, clean=open_mask, finished=kept)
+        robust_set(ENCODE, X, Y, search=THREE, clean=open_mask, storage=Storage(finished=kept))
     with pytest.raises(BadInput, match="is another: classes was"):
-        robust_set(ENCODE, X, Y, steps=3, classes=["a", "b", "c", "d"], finished=kept)
+        robust_set(ENCODE, X, Y, search=THREE, classes=["a", "b", "c", "d"], storage=Storage(finished=kept))
 
 
 @pytest.fixture(scope="module")
 def made() -> FeatureSet:
     y = torch.arange(40) % 12  # 12 classes: as text, "10" stands before "2"
-    return robust_set(ENCODE, X, y, steps=10, classes=[str(k) for k in range(12)])
+    return robust_set(ENCODE, X, y, search=Search(steps=10), classes=[str(k) for k in range(12)])
 
 
 @pytest.mark.parametrize("name", ["set.npz", "folder"])
@@ -394,10 +300,10 @@ def test_another_encoder_and_changed_data_are_refused(made: FeatureSet, tmp_path
 
 
 def test_a_set_made_through_a_wrapper_is_the_network_s(tmp_path: Path) -> None:
-    made = robust_set(Encoder(Classifier(NET), "1"), X, Y, steps=2)
+    made = robust_set(Encoder(Classifier(NET), "1"), X, Y, search=Search(steps=2))
     assert made.manifest["encoder"] == weights_hash(NET)
     scaled = Classifier(NET, mean=0.5, std=0.5)
-    save_features(tmp_path / "a.npz", robust_set(Encoder(scaled, "1"), X, Y, steps=2))
+    save_features(tmp_path / "a.npz", robust_set(Encoder(scaled, "1"), X, Y, search=Search(steps=2)))
     assert len(load_features(tmp_path / "a.npz", encoder=scaled)) == 40
     with pytest.raises(BadInput, match="was made with the encoder"):
         load_features(tmp_path / "a.npz", encoder=NET)
@@ -476,13 +382,13 @@ BAD: list[tuple[Any, str]] = [
     (lambda: robust_set(ENCODE, X, Y, index=torch.tensor([40])), r"index lies in \[40, 40\], x has 40 rows"),
     (lambda: robust_set(ENCODE, X, Y, index=torch.tensor([True])), "it must be rows of x"),
     (lambda: robust_set(ENCODE, X, Y[:3]), "one label per sample"),
-    (lambda: robust_set(ENCODE, X, Y, shard=0), "shard is 0"),
-    (lambda: robust_set(ENCODE, X, Y, threat=L2(torch.ones(40))), "one eps a sample"),
+    (lambda: robust_set(ENCODE, X, Y, storage=Storage(chunk=0)), "chunk is 0; it must be at least 1"),
+    (lambda: robust_set(ENCODE, X, Y, search=Search(L2(torch.ones(40)))), "one eps a sample"),
     (lambda: d_rand(NET, X, Y, L2(torch.ones(40))), "one eps a sample"),
     (lambda: d_rand(NET, X, Y + 1, L2(1)), r"labels lie in \[1, 4\]"),
-    (lambda: robust_set(ENCODE, X, Y, tol=float("nan")), "tol is nan"),
-    (lambda: robust_set(ENCODE, X, Y, steps=-1), "steps is -1"),
-    (lambda: robust_set(ENCODE, X, Y, steps=2.5), "steps is 2.5; it must be a whole number"),  # type: ignore[arg-type]
+    (lambda: robust_set(ENCODE, X, Y, search=Search(tol=float("nan"))), "tol is nan"),
+    (lambda: robust_set(ENCODE, X, Y, search=Search(steps=-1)), "steps is -1"),
+    (lambda: robust_set(ENCODE, X, Y, search=Search(steps=2.5)), "steps is 2.5; it must be a whole number"),  # type: ignore[arg-type]
     (lambda: smallest_threat(NET, X, Y, []), "no threats to choose from"),
     (lambda: smallest_threat(NET, X, Y, [L2(1)], kind="robust"), "it must be d-rand or d-det"),
     (lambda: open_mask(X, size=0), "size is 0"),
@@ -496,54 +402,10 @@ def test_bad_calls_are_named(call: Any, message: str) -> None:
 
 
 def test_a_plain_function_is_told_by_what_it_returns(tmp_path: Path) -> None:
-    made = robust_set(lambda z: 2 * z.flatten(1), X, Y, steps=2)
+    made = robust_set(lambda z: 2 * z.flatten(1), X, Y, search=Search(steps=2))
     assert made.manifest["encoder"].startswith("outputs ")
     assert made.manifest["layer"] is None
     save_features(tmp_path / "a.npz", made)
     with pytest.raises(BadInput, match="a function without weights"):
         load_features(tmp_path / "a.npz", encoder=lambda z: z)
     json.loads((tmp_path / "a.json").read_text())
-
-
-def test_a_place_that_is_never_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(*_: Any, **__: Any) -> None:
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-
-    monkeypatch.setattr(Path, "mkdir", nowhere)
-    with pytest.raises(BadInput, match=r"cannot write .*a\.parts: No such file or directory; choose another place"):
-        in_shards(lambda rows: {"x": rows}, 5, folder=tmp_path / "a.parts")
-
-
-def test_shards_need_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
-    def none(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "no locks here")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    made = in_shards(lambda rows: {"x": rows}, 5, folder=tmp_path / "a.parts", shard=2)
-    assert made["x"].tolist() == [0, 1, 2, 3, 4]
-    assert discard(tmp_path / "a.parts")
-
-
-def test_what_is_made_of_shards_is_saved_by_one_after_the_other(tmp_path: Path) -> None:
-    folder = tmp_path / "a.parts"
-    order: list[str | bool] = []
-    in_shards(lambda rows: {"x": rows}, 2, folder=folder)
-    held = threading.Event()
-
-    def second() -> None:
-        held.wait(5)
-        with saving(folder):
-            order.append("second")
-        order.append(discard(folder))
-
-    other = threading.Thread(target=second)
-    other.start()
-    with saving(folder):
-        held.set()
-        time.sleep(0.3)
-        order.append("first")
-        order.append(discard(folder))  # somebody waits
-    other.join(timeout=5)
-    assert order == ["first", False, "second", True]

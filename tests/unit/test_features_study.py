@@ -49,7 +49,7 @@ from unfooled.studies.mnist_features.networks import (
     Scale,
 )
 from unfooled.training import Batches, Standard, train
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 
 TINY = Scale(
     "digits",

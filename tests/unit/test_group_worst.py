@@ -18,7 +18,7 @@ from unfooled.data import load_data
 from unfooled.features.corruptions import groups, half_normal_noise, random_group
 from unfooled.models import MnistCnn, SmallCnn
 from unfooled.training import Augmented, Batches, Free, GroupWorst, Madry, Ramp, Standard, train
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.progress import loss_at, threat_of
 
 X, Y = points(12, (1, 8, 8)), torch.arange(12) % 3

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted
-from unfooled.runs.chunks import Run
+from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.files import write_whole
+from unfooled.runs.folder import discard, saving
 from unfooled.runs.records import Config, read_record, write_record
+from unfooled.runs.sealed import Seal, seal_rows
 
 
 def config(**changes: object) -> Config:
@@ -108,8 +118,8 @@ def test_empty_stage() -> None:
 KILLED = """
     import signal, sys, time, torch
     from pathlib import Path
-    from unfooled.evaluation.records import Config
-    from unfooled.evaluation.run import Run
+    from unfooled.runs.records import Config
+    from unfooled.runs.chunks import Rows, Run
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in children of a background shell
 
@@ -175,3 +185,127 @@ def test_records_round_trip_and_complain(tmp_path: Path) -> None:
         read_record(file, Config)
     with pytest.raises(BadInput, match="cannot read"):
         read_record(tmp_path / "absent.json", Config)
+
+
+def squares(rows: Tensor, log: Path | None = None) -> Rows:
+    if log is not None:
+        with log.open("a", encoding="utf-8") as f:
+            f.write(f"{int(rows[0])}\n")
+    return {"square": rows**2}
+
+
+def chunked(
+    work: Callable[[Tensor], Rows], n: int, folder: Path, *, chunk: int = 3, a: int = 1, **options: Any
+) -> Rows:
+    """Settings may be a plain mapping."""
+    return Run(folder, {"a": a, "n": n}, chunk=chunk, **options).map("squares", work, n)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder, log = tmp_path / "parts", tmp_path / "log"
+
+    def dies(rows: Tensor) -> Rows:
+        if int(rows[0]) >= 6:
+            raise KeyboardInterrupt
+        return squares(rows, log)
+
+    with pytest.raises(KeyboardInterrupt):
+        chunked(dies, 10, folder)
+    told: list[int] = []
+    made = chunked(partial(squares, log=log), 10, folder, progress=lambda what, done, n: told.append(done))
+    assert made["square"].tolist() == [k**2 for k in range(10)]
+    assert log.read_text().split() == ["0", "3", "6", "9"]
+    assert told == [6, 9, 10]
+    (folder / "chunks/squares/3-6.safetensors").write_bytes(b"damaged")
+    again = chunked(partial(squares, log=log), 10, folder, chunk=5)
+    assert torch.equal(again["square"], made["square"])
+    assert log.read_text().split()[4:] == ["3"]
+    with pytest.raises(BadInput, match="holds another run: a was 1, now it is 2"):
+        chunked(squares, 10, folder, a=2)
+
+
+def test_damaged_chunks_are_made_again(tmp_path: Path) -> None:
+    folder, log, other = tmp_path / "parts", tmp_path / "log", tmp_path / "other"
+    made = chunked(partial(squares, log=log), 9, folder)
+    chunked(squares, 9, other, a=2)
+    place = folder / "chunks/squares"
+    whole = {a: (place / f"{a}-{a + 3}.safetensors").read_bytes() for a in (0, 3, 6)}
+    zeroed = whole[6][:-24] + bytes(24)
+    stranger = (other / "chunks/squares/6-9.safetensors").read_bytes()
+    bare = safetensors.torch.save({"square": torch.zeros(3, dtype=torch.int64)})
+    renamed = whole[6].replace(b'square"', b'sqaure"')
+    assert renamed != whole[6]
+    about = json.loads(json.loads(whole[6][8 : 8 + int.from_bytes(whole[6][:8], "little")])["__metadata__"]["chunk"])
+    lacking = safetensors.torch.save({}, {"chunk": json.dumps(about)})
+    short = seal_rows({"square": torch.zeros(2)}, about["facts"], Seal(about["config"], about["name"]))
+    for bad in (zeroed, whole[3], stranger, bare, renamed, lacking, short, b""):
+        (place / "6-9.safetensors").write_bytes(bad)
+        log.write_text("")
+        again = chunked(partial(squares, log=log), 9, folder)
+        assert log.read_text().split() == ["6"]
+        assert torch.equal(again["square"], made["square"])
+        kept = safetensors.torch.load_file(place / "6-9.safetensors")
+        assert torch.equal(kept["square"], made["square"][6:])  # the damaged file is replaced
+        log.write_text("")
+        chunked(partial(squares, log=log), 9, folder)
+        assert log.read_text() == ""
+
+
+def test_chunks_are_discarded_by_the_last_one(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+
+    def curious(rows: Tensor) -> Rows:
+        assert not discard(folder)
+        return squares(rows)
+
+    chunked(curious, 4, folder, chunk=2)
+    assert len(list(folder.rglob("*.safetensors"))) == 2
+    (folder / "notes.txt").write_text("mine")
+    (folder / "chunks/squares/notes.txt").write_text("mine")
+    (folder / "chunks/squares/.0-2.safetensors.half").write_text("")
+    (folder / ".0.lock").write_text("")  # of version 0.1
+    (folder / "0-2.safetensors").write_text("")
+    assert discard(folder)
+    assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*")) == [
+        "chunks/squares/notes.txt", "notes.txt",
+    ]  # fmt: skip
+    (folder / "notes.txt").unlink()
+    (folder / "chunks/squares/notes.txt").unlink()
+    chunked(squares, 4, folder, chunk=2)
+    assert discard(folder)
+    assert not folder.exists()
+    assert discard(folder)
+
+
+def test_a_place_that_is_never_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", nowhere)
+    with pytest.raises(
+        BadInput, match=r"cannot write .*a\.parts/config\.json: No such file or directory; choose another"
+    ):
+        chunked(squares, 5, tmp_path / "a.parts")
+
+
+def test_what_is_made_of_chunks_is_saved_by_one_after_the_other(tmp_path: Path) -> None:
+    folder = tmp_path / "a.parts"
+    order: list[str | bool] = []
+    chunked(squares, 2, folder)
+    begun = threading.Event()
+
+    def second() -> None:
+        begun.wait(5)
+        with saving(folder):
+            order.append("second")
+        order.append(discard(folder))
+
+    other = threading.Thread(target=second)
+    other.start()
+    with saving(folder):
+        begun.set()
+        time.sleep(0.3)
+        order.append("first")
+        order.append(discard(folder))  # somebody waits
+    other.join(timeout=5)
+    assert order == ["first", False, "second", True]

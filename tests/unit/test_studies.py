@@ -95,7 +95,7 @@ def small(value: float) -> Claim:
 
 
 def test_starts_that_share_a_folder_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfooled.runs.units.POLL", 0.01)
+    monkeypatch.setattr("unfooled.runs.claims.POLL", 0.01)
     names, done, begun = [str(k) for k in range(6)], [], threading.Barrier(2)
     found: dict[int, list[Claim]] = {}
 
@@ -120,7 +120,7 @@ def test_starts_that_share_a_folder_share_the_work(tmp_path: Path, monkeypatch: 
     assert sorted(name for _, name in done) == names  # each once
     assert {who for who, _ in done} == {0, 1}
     assert found[0] == found[1] == [small(float(name)) for name in names]
-    assert not list(tmp_path.rglob("*.lock"))
+    assert not (tmp_path / ".claims").exists()
 
 
 def test_a_lock_that_a_killed_start_left_holds_nothing(tmp_path: Path) -> None:

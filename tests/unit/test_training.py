@@ -17,7 +17,7 @@ from unfooled.core.threats import L2, Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.evaluation.verify import verify
 from unfooled.training import Batches, Madry, Standard, Trades, train
-from unfooled.training.loop import Checkpoint
+from unfooled.training.checkpoint import Checkpoint
 
 
 def problem(n: int = 96) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     model, path = fresh(), tmp_path / "c.pt"
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     checkpoint(path).save(model, optimizer, [])
-    with pytest.raises(BadInput, match=r"trained with lr = 1\.0, now it is 2\.0"):
+    with pytest.raises(BadInput, match=r"holds another training: lr was 1\.0, now it is 2\.0"):
         checkpoint(path, lr=2.0).load(model, optimizer, torch.device("cpu"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BadInput, match="no checkpoint to resume from"):

@@ -75,7 +75,7 @@ def features(
     where = options.machine(device, threads, seed=seed, batch=batch)
     parts = out.parent / (out.name + ".parts")
     refuse_other(out, parts)
-    discard = catalog.resolve("features.shards:discard")
+    discard = catalog.resolve("runs.folder:discard")
     if fresh and not discard(parts):
         raise Refused(f"another process works in {parts}; wait for it, or choose another --out")
     given = options.load(
@@ -87,6 +87,8 @@ def features(
 
     # What was finished has no parts; they are continued where there are some, whatever --out holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
+    from unfooled.features.making import Search, Storage
+
     more: dict[str, Any] = {}
     if clean:
         more["clean"] = partial(catalog.resolve("features.cleaning:open_mask"), threshold=0.3, size=2)
@@ -99,16 +101,17 @@ def features(
         from unfooled.features.inversion import Encoder, last_features
 
         subject = Encoder(given.model, layer or last_features(given.model), relu)
-        more |= {"steps": steps, "batch": batch}
-        more |= {k: v for k, v in {"start": start, "tol": tol, "threat": allowed}.items() if v is not None}
+        given_search = {k: v for k, v in {"tol": tol, "threat": allowed}.items() if v is not None}
+        more["search"] = Search(steps=steps, batch=batch, **given_search)
+        more |= {"start": start} if start is not None else {}
     with show.stages(quiet or json) as progress:
         found = catalog.resolve(make)(
-            subject, given.x, given.y, seed=seed, classes=given.classes, folder=parts, shard=shard, progress=progress,
-            finished=done, **more,
+            subject, given.x, given.y, seed=seed, classes=given.classes, storage=Storage(parts, shard, done),
+            progress=progress, **more,
         )  # fmt: skip
     if found is not done:
         asked = {"model": model, "from": {"data": data, "n": len(given.x), **given.options}, "warnings": given.warnings}
-        with catalog.resolve("features.shards:saving")(parts):
+        with catalog.resolve("runs.folder:saving")(parts):
             found = save_features(out, found, asked)
     discard(parts)
     record = {**found.manifest, "out": str(out), "manifest": str(manifest_of(out))}
@@ -137,7 +140,7 @@ def check(kind: str, threat: str | None, *, steps: int, **given: Any) -> Any:
 
 def working(parts: Path) -> bool:
     """Whether work is there that can be continued."""
-    return (parts / catalog.resolve("features.shards:SETTINGS")).is_file()
+    return bool(catalog.resolve("runs.folder:started")(parts))
 
 
 def refuse_other(out: Path, parts: Path) -> None:

@@ -196,7 +196,7 @@ def run(
     from unfooled.data.load import load_dataset
     from unfooled.models.architectures import build
     from unfooled.models.load import load_model
-    from unfooled.training.loop import Batches, Checkpoint, train
+    from unfooled.training import Batches, Checkpoint, train
     from unfooled.training.monitor import Monitor
     from unfooled.training.progress import threat_of
 

@@ -26,12 +26,15 @@ from unfooled.features.extra_corruptions import (
     zigzag,
 )
 from unfooled.features.inversion import Encoder, Inversion, invert_features, last_features
+from unfooled.features.making import Search, Storage
 
 __all__ = [
     "EXTRA",
     "FIVE",
     "Encoder",
     "Inversion",
+    "Search",
+    "Storage",
     "brightness",
     "d_det",
     "d_rand",

@@ -1,4 +1,4 @@
-"""Morphological cleaning: keep what is bright and at least so thick.
+"""Morphological cleaning: bright strokes of a least thickness stay, the rest turns black.
 
     x <- x on the opening of { x > threshold } by a square,   0 elsewhere
 
@@ -6,7 +6,7 @@ The opening of a set by a square is the union of the squares that lie in it.
 
 References:
     Serra, Image analysis and mathematical morphology, Academic Press 1982 (the opening).
-    xziyue/robust_mnist_feature_py, 2019, cleans what its data sets hold.
+    xziyue/robust_mnist_feature_py, 2019, whose data sets are cleaned so.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def open_mask(x: Tensor, *, threshold: float = 0.3, size: int = 2) -> Tensor:
     """Set to 0 what is outside the opening of the bright pixels.
 
     Args:
-        x: images in the unit box, (B, C, H, W) or (B, H, W). Colours are judged by their brightest channel.
-        threshold: above it a pixel is bright.
-        size: side of the square.
+        x: Images in the unit box, (B, C, H, W) or (B, H, W). Colours are judged by their brightest channel.
+        threshold: Value above which a pixel is bright.
+        size: Side of the square in pixels.
 
     Returns:
         Images of x's shape; the function is idempotent and never brightens.
@@ -43,7 +43,7 @@ def open_mask(x: Tensor, *, threshold: float = 0.3, size: int = 2) -> Tensor:
     if size < 1:
         raise BadInput(f"size is {size}; it must be at least 1")
     bright = (x[:, None] if x.ndim == 3 else x.amax(1, keepdim=True)) > threshold
-    # Padded, so that blocks are counted by their last pixel; what lies outside of the image is not bright.
+    # Padded, so that a block is counted at its last pixel; pixels outside of the image are not bright.
     blocks = -F.max_pool2d(-F.pad(bright.to(x.dtype), [size - 1, 0, size - 1, 0]), size, 1)
     opened = F.max_pool2d(F.pad(blocks, [0, size - 1, 0, size - 1]), size, 1) > 0
     return x * (opened[:, 0] if x.ndim == 3 else opened)

@@ -33,10 +33,10 @@ from unfooled.core.errors import BadInput
 from unfooled.core.shapes import per_sample
 
 BRIGHT = 0.3
-"""Above it a pixel belongs to the stroke."""
+"""Value above which a pixel belongs to the stroke."""
 
 STRENGTH = 0.6
-"""What a line adds."""
+"""Value that a line adds."""
 
 
 class Corruption(Protocol):
@@ -57,12 +57,12 @@ def check_images(x: Tensor, index: Tensor | None = None) -> None:
 
 
 def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int) -> Tensor:
-    """One seed a sample, (B,) int64: from its bytes, or from its place in the data set."""
+    """Return one seed a sample, (B,) int64: from its bytes, or from its place in the data set."""
     return rng.seeds(x if index is None else index.to(x.device)[:, None], seed, stage=stage)
 
 
 def _lines(side: int, count: int, width: int) -> Tensor:
-    """Where the lines of one direction run, (side,) bool; halves round to even, as in the reference."""
+    """Return which columns or rows hold a line, (side,) bool; halves round to even, as in the reference."""
     on = torch.zeros(side, dtype=torch.bool)
     for place in np.round(np.linspace(0, max(side - width, 0), count)).astype(int).tolist():
         on[place : place + width] = True
@@ -77,9 +77,9 @@ def vertical_lines(x: Tensor, *, seed: int = 0, index: Tensor | None = None) -> 
     """Add .6 on five vertical lines, 2 pixels wide. Nothing is random.
 
     Args:
-        x: images in the unit box, (B, C, H, W) or (B, H, W).
-        seed: unused.
-        index: unused.
+        x: Images in the unit box, (B, C, H, W) or (B, H, W).
+        seed: Unused.
+        index: Unused.
 
     Returns:
         Corrupted images, of x's shape.
@@ -110,10 +110,10 @@ def half_normal_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, 
     """Add |N(0, std^2)| to every entry, drawn in float64.
 
     Args:
-        x: images in the unit box, (B, C, H, W) or (B, H, W).
-        seed: of the noise.
-        index: samples' places in their data set, (B,) int64, which the noise then belongs to; else to their bytes.
-        std: of the normal distribution.
+        x: Images in the unit box, (B, C, H, W) or (B, H, W).
+        seed: Random seed.
+        index: Places of the samples in their data set, (B,) int64, which decide on the noise. None: their bytes do.
+        std: Standard deviation of the normal distribution.
 
     Raises:
         BadInput: x is no batch of images in the unit box, or index does not fit it.
@@ -131,8 +131,8 @@ def _noisy(x: Tensor, noise: Tensor) -> Tensor:
 def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.3) -> Tensor:
     """Set a run of the bright pixels (above .3), in raster order, to 0.
 
-    Of n bright pixels m = round(share n) go, halves to even, from a place uniform in [0, n - m - 2]; where there is no
-    such place, none do. Arguments as for `half_normal_noise`, and `share`.
+    Of n bright pixels m = round(share n) are removed, halves to even, from a place uniform in [0, n - m - 2]; where
+    there is no such place, none are. Arguments as for `half_normal_noise`, and `share`.
     """
     check_images(x, index)
     n, m = _counts(x, share)
@@ -141,12 +141,12 @@ def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, sha
 
 
 def _strokes(x: Tensor) -> Tensor:
-    """The bright pixels, (B, H * W) bool."""
+    """Return which pixels are bright, (B, H * W) bool."""
     return (x if x.ndim == 3 else x.amax(1)).flatten(1) > BRIGHT
 
 
 def _counts(x: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """How many pixels are bright and how many of them go, (B,) each."""
+    """Return the numbers of bright pixels and of those to remove, (B,) each."""
     n = _strokes(x).sum(1)
     m = (share * n.to(torch.float64)).round().to(torch.int64)
     return n, torch.where(n - m - 1 > 0, m, 0)
@@ -161,7 +161,7 @@ def _without(x: Tensor, first: Tensor, m: Tensor) -> Tensor:
 
 
 def unchanged(x: Tensor, *, seed: int = 0, index: Tensor | None = None) -> Tensor:
-    """The images themselves: the fifth group."""
+    """Return the images themselves: the fifth group."""
     return x
 
 
@@ -177,15 +177,16 @@ def groups(
     legacy: int | np.random.RandomState | None = None,
     corruptions: Sequence[Corruption] = FIVE,
 ) -> Tensor:
-    """Every image under every corruption.
+    """Put every image under every corruption.
 
     Args:
-        x: images in the unit box, (B, C, H, W) or (B, H, W).
-        seed: of what is random in them.
-        index: samples' places in their data set, (B,) int64, which random numbers then belong to; else to their bytes.
-        legacy: a stream of NumPy's legacy generator, or its seed: image by image the noise, then the place of the
-            removal, as the study draws them. The numbers then depend on the order of the images; goes with the five.
-        corruptions: in place of the five.
+        x: Images in the unit box, (B, C, H, W) or (B, H, W).
+        seed: Random seed of the corruptions.
+        index: Places of the samples in their data set, (B,) int64, which decide on random numbers. None: their bytes
+            do.
+        legacy: Stream of NumPy's legacy generator, or its seed: image by image the noise, then the place of the
+            removal, as the study draws them. The numbers then depend on the order of the images; for the five alone.
+        corruptions: Corruptions in place of the five.
 
     Returns:
         (B, G, *D), for the five in the order vertical, horizontal, noise, removal, none. Cost: no pass of any model.
@@ -222,12 +223,12 @@ def groups(
 def random_group(
     x: Tensor, *, seed: int = 0, index: Tensor | None = None, corruptions: Sequence[Corruption] = FIVE
 ) -> Tensor:
-    """Each image under one of the corruptions, drawn uniformly: plain augmentation. Arguments as for `groups`.
+    """Put each image under one of the corruptions, drawn uniformly: plain augmentation. Arguments as for `groups`.
 
     Returns:
         (B, *D). A new seed a step gives new draws; see `training.Augmented`.
     """
     whole = groups(x, seed=seed, index=index, corruptions=corruptions)
     u = rng.uniform(keys(x, seed, index, stage=rng.Stream.CORRUPTION), (1,), dtype=torch.float64)[:, 0]
-    chosen = (u * whole.shape[1]).to(torch.int64)
-    return whole.gather(1, per_sample(chosen, x).to(torch.int64).unsqueeze(1).expand(-1, 1, *x.shape[1:])).squeeze(1)
+    group = (u * whole.shape[1]).to(torch.int64)
+    return whole.gather(1, per_sample(group, x).to(torch.int64).unsqueeze(1).expand(-1, 1, *x.shape[1:])).squeeze(1)

@@ -25,7 +25,7 @@ from unfooled.features.corruptions import check_images, keys
 
 
 def _uniform(x: Tensor, seed: int, index: Tensor | None, stage: int, *shape: int) -> Tensor:
-    """Uniform numbers of the samples, (B, *shape); each corruption has a stage of its own."""
+    """Draw uniform numbers for the samples, (B, *shape); each corruption has a stage of its own."""
     return rng.uniform(keys(x, seed, index, stage=stage), shape, dtype=torch.float64)
 
 
@@ -40,10 +40,10 @@ def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons
     """Count photons: Poisson(photons x) / photons.
 
     Args:
-        x: images in the unit box, (B, C, H, W) or (B, H, W).
-        seed: of the noise.
-        index: samples' places in their data set, (B,) int64, which the noise then belongs to; else to their bytes.
-        photons: expected at 1; fewer make more noise.
+        x: Images in the unit box, (B, C, H, W) or (B, H, W).
+        seed: Random seed.
+        index: Places of the samples in their data set, (B,) int64, which decide on the noise. None: their bytes do.
+        photons: Number expected at a value of 1; fewer make more noise.
 
     Returns:
         Corrupted images, of x's shape.
@@ -94,7 +94,7 @@ def motion_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, length
 
 
 def _affine(x: Tensor, matrix: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Coordinates at which to read, (B, 2, 3): a matrix and a shift of every sample."""
+    """Return the coordinates to read at, (B, 2, 3), from a matrix and a shift of every sample."""
     n, like = len(x), {"dtype": torch.float64, "device": x.device}
     matrix = torch.eye(2, **like).expand(n, 2, 2) if matrix is None else matrix  # type: ignore[call-overload]
     shift = torch.zeros(n, 2, **like) if shift is None else shift  # type: ignore[call-overload]
@@ -170,4 +170,4 @@ def zigzag(x: Tensor, *, seed: int = 0, index: Tensor | None = None, strength: f
 EXTRA = (
     shot_noise, impulse_noise, glass_blur, motion_blur, rotate, scale, translate, brightness, fog, zigzag,
 )  # fmt: skip
-"""All ten."""
+"""The ten corruptions of this file."""

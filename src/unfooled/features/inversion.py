@@ -41,7 +41,7 @@ Encode = Callable[[Tensor], Tensor]
 """x (B, *D) -> features (B, *F), differentiable, each sample's its own."""
 
 INPUT = ":input"
-"""Ends the name of a layer where what goes into it is meant."""
+"""Ending of a layer's name that means the layer's input."""
 
 
 ELEMENTWISE = (
@@ -55,20 +55,20 @@ FUNCTIONS = frozenset({
     "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid",
     "tanh", "hardswish", "hardtanh", "dropout",
 })  # fmt: skip
-"""And functions or methods, by name."""
+"""Functions and methods that do the same, by name."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """What `invert_features` found, one entry a sample.
+    """Result of `invert_features`, one entry a sample.
 
     Attributes:
-        x: the inputs, (B, *D), detached.
+        x: Inputs, (B, *D), detached.
         residual: ||g(x) - t|| / ||t||, (B,); ||g(x)|| where t is 0.
-        steps_used: steps taken, (B,) int64.
-        reached: whether it ended early because residual <= tol or `stop` said so, (B,) bool.
-        gradients: gradients taken, (B,) int64: steps_used, and often one more to see that it was done.
-        vanished: whether it ended early because its gradient was zero or not finite, (B,) bool.
+        steps_used: Steps taken, (B,) int64.
+        reached: Whether the sample ended early because residual <= tol or by `stop`, (B,) bool.
+        gradients: Gradients taken, (B,) int64: steps_used, and often one more to see that it was done.
+        vanished: Whether the sample ended early because its gradient was zero or not finite, (B,) bool.
     """
 
     x: Tensor
@@ -95,16 +95,16 @@ def invert_features(
     """Search the threat around `start` for inputs whose features are `target`.
 
     Args:
-        encode: features of inputs, (b, *D) -> (b, *F): an `Encoder`, or any differentiable callable. Not modified.
-        target: the features sought, (B, *F).
-        start: first points and centres of the threat, (B, *D) in its box.
-        threat: where the answer must lie; the whole box unless told. Its norm is that of the steps.
-        steps: gradients a sample at most (cost: steps + 1 forwards, steps backwards, less where it ends early).
-        tol: residual at which a sample ends.
-        rule: step sizes. With a penalty the least L is not known, and `Decaying(absolute=True)` is better.
+        encode: Features of inputs, (b, *D) -> (b, *F): an `Encoder`, or any differentiable callable. Not modified.
+        target: Features sought, (B, *F).
+        start: First points and centres of the threat, (B, *D) in its box.
+        threat: Where the answer must lie, by default the whole box. Its norm is that of the steps.
+        steps: Gradients a sample at most (cost: steps + 1 forwards, steps backwards, less where it ends early).
+        tol: Residual at which a sample ends.
+        rule: Step sizes. With a penalty the least L is not known, and `Decaying(absolute=True)` is better.
         penalty: `(z (b, *D), at (b,)) -> (b,)`, added to the distance; `at` are the rows of `start` that z belongs to.
         stop: `(z, features (b, *F), at) -> (b,) bool`, ends samples beside `tol`.
-        batch: samples alive at once, those that end make room; from the size of the graph where None.
+        batch: Samples computed at once; those that end make room. None: from the size of the graph.
 
     Returns:
         An `Inversion`. Points are the best met by L (or the one that ended the sample early); success is not implied.
@@ -123,6 +123,55 @@ def invert_features(
     check_inputs(start, box=threat.box)
     check_mode(encode)
     check_search(steps, tol)
+    _check_target(encode, target, start, batch)
+    start, distance = start.detach(), _Distance(encode, target)
+
+    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        d, features = distance(z, at)
+        done = d.detach() <= tol * distance.length[at]
+        if stop is not None:
+            done = done | stop(z.detach(), features.detach(), at)
+        return -(d if penalty is None else d + penalty(z, at)), done
+
+    with frozen(encode):
+        batch = batch or _batch(encode, start)
+        result = ascend(objective, start, threat, steps=steps, rule=rule, batch=batch, revive=False)
+        if penalty is None:
+            size = -result.value
+        else:
+            rows = torch.arange(len(start), device=start.device)
+            with torch.no_grad():
+                size = batched(lambda z, at: distance(z, at)[0], batch)(result.z, rows)
+    return Inversion(
+        x=result.z,
+        residual=size / distance.length,
+        steps_used=result.moved,
+        reached=result.done,
+        gradients=result.used,
+        vanished=result.dead > 0,
+    )
+
+
+class _Distance:
+    """The distance ||g(z) - t|| of features from the target, and the target's length, 1 where it is 0."""
+
+    def __init__(self, encode: Encode, target: Tensor) -> None:
+        self.encode, self.shape, self.target = encode, tuple(target.shape), flat(target.detach())
+        length = torch.linalg.vector_norm(self.target, dim=1)
+        self.length = torch.where(length > 0, length, torch.ones_like(length))
+
+    def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distances, (b,), and the features, (b, *F), of points for the rows `at`."""
+        features = self.encode(z)
+        if features.shape != (len(z), *self.shape[1:]):
+            raise BadInput(
+                f"encode returned shape {tuple(features.shape)} for {len(z)} samples, target has {self.shape}"
+            )
+        return torch.linalg.vector_norm(flat(features) - self.target[at], dim=1), features
+
+
+def _check_target(encode: Encode, target: Tensor, start: Tensor, batch: int | None) -> None:
+    """Refuse a target that no start can reach, tensors on several devices, and a batch below 1."""
     if batch is not None and batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
     if not isinstance(target, Tensor) or len(target) != len(start) or not target.is_floating_point():
@@ -130,44 +179,9 @@ def invert_features(
         raise BadInput(f"target is {shape} for {len(start)} starts; give the features of each, floating point")
     if bad := int((~torch.isfinite(flat(target))).any(1).sum()):
         raise BadInput(f"target holds NaN or infinite values for {bad} of {len(target)} samples; no input has them")
-    places = {str(t.device) for t in (start, target, *itertools.islice(weights_of(encode), 1))}
-    if len(places) > 1:
-        raise BadInput(f"start, target and the network lie on {' and '.join(sorted(places))}; move them to one device")
-    start, t = start.detach(), flat(target.detach())
-    length = torch.linalg.vector_norm(t, dim=1)
-    length = torch.where(length > 0, length, torch.ones_like(length))
-
-    def distance(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        features = encode(z)
-        if features.shape != (len(z), *target.shape[1:]):
-            raise BadInput(
-                f"encode returned shape {tuple(features.shape)} for {len(z)} samples, target has {tuple(target.shape)}"
-            )
-        return torch.linalg.vector_norm(flat(features) - t[at], dim=1), features
-
-    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        d, features = distance(z, at)
-        done = d.detach() <= tol * length[at]
-        if stop is not None:
-            done = done | stop(z.detach(), features.detach(), at)
-        return -(d if penalty is None else d + penalty(z, at)), done
-
-    with frozen(encode):
-        batch = batch or _batch(encode, start)
-        found = ascend(objective, start, threat, steps=steps, rule=rule, batch=batch, revive=False)
-        if penalty is None:
-            size = -found.value
-        else:
-            with torch.no_grad():
-                size = batched(lambda z, at: distance(z, at)[0], batch)(found.z, torch.arange(len(t), device=t.device))
-    return Inversion(
-        x=found.z,
-        residual=size / length,
-        steps_used=found.moved,
-        reached=found.done,
-        gradients=found.used,
-        vanished=found.dead > 0,
-    )
+    devices = {str(t.device) for t in (start, target, *itertools.islice(weights_of(encode), 1))}
+    if len(devices) > 1:
+        raise BadInput(f"start, target and the network lie on {' and '.join(sorted(devices))}; move them to one device")
 
 
 def check_search(steps: int, tol: float) -> None:
@@ -179,12 +193,12 @@ def check_search(steps: int, tol: float) -> None:
 
 
 def weights_of(encode: Encode) -> Iterator[Tensor]:
-    """Parameters and buffers of the networks that a callable holds."""
+    """Iterate over the parameters and buffers of the networks behind a callable."""
     return (weight for root in modules_of(encode) for weight in (*root.parameters(), *root.buffers()))
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
-    """Samples whose graph fits (see `BatchBudget`), measured on the first (cost: 1 forward of it)."""
+    """Return how many samples fit with their graph (see `BatchBudget`), measured on the first (cost: 1 forward of it)."""
     budget = BatchBudget(encode, x)
     with torch.enable_grad(), budget.measuring(1):
         features = encode(x[:1].detach().clone().requires_grad_())
@@ -197,10 +211,10 @@ class Encoder:
     """A layer of a network as `encode`.
 
     Args:
-        model: a module, or a `Classifier`, which normalises first.
-        layer: a module's name, its output being the features; `NAME:input` for what goes into it. A module that is
-            called several times counts with its last call.
-        relu: rectify them, which the published code does.
+        model: Module, or a `Classifier`, which normalises first.
+        layer: Name of a module whose output is the features; `NAME:input` for its input. A module that is called
+            several times counts with its last call.
+        relu: Rectify the features, as the published code does.
 
     Raises:
         BadInput: the model has no such layer (the nearest are named), or it returned no tensor.
@@ -219,17 +233,17 @@ class Encoder:
         _module(self.model, self.layer)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Features, (B, *F). Cost: 1 forward of the whole model."""
+        """Return the features, (B, *F). Cost: 1 forward of the whole model."""
         module = _module(self.model, self.layer)
-        kept: list[object] = []
+        seen: list[object] = []
 
         def before(_module: nn.Module, inputs: tuple[object, ...]) -> object:
-            kept.append(inputs[0] if inputs else None)
+            seen.append(inputs[0] if inputs else None)
             # The model goes on with a copy, which a layer that works in place may change.
             return (inputs[0].clone(), *inputs[1:]) if inputs and isinstance(inputs[0], Tensor) else None
 
         def after(_module: nn.Module, _inputs: object, output: object) -> object:
-            kept.append(output)
+            seen.append(output)
             return output.clone() if isinstance(output, Tensor) else None
 
         if self.layer.endswith(INPUT):
@@ -240,18 +254,18 @@ class Encoder:
             self.model(x)
         finally:
             handle.remove()
-        if not kept:
+        if not seen:
             raise BadInput(
                 f"layer {self.layer!r} was not called in the forward pass; name one that is. An exported program "
                 "(.pt2) calls none: give the checkpoint or the module that it was exported from"
             )
-        if not isinstance(kept[-1], Tensor):
-            raise BadInput(f"layer {self.layer!r} returned a {type(kept[-1]).__name__}; features are one tensor")
-        return kept[-1].relu() if self.relu else kept[-1]
+        if not isinstance(seen[-1], Tensor):
+            raise BadInput(f"layer {self.layer!r} returned a {type(seen[-1]).__name__}; features are one tensor")
+        return seen[-1].relu() if self.relu else seen[-1]
 
 
 def _root(model: nn.Module) -> nn.Module:
-    """Names of layers are relative to a `Classifier`'s module."""
+    """Return the module that names of layers are relative to: a `Classifier`'s own."""
     return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model
 
 
@@ -267,7 +281,7 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
 
 
 def last_features(model: nn.Module) -> str:
-    """The layer that is inverted unless told: the linear layer before the last one, before its ReLU.
+    """Name the layer that is inverted by default: the linear layer before the last one, before its ReLU.
 
     It is taken where the last one sees it through activations, dropout and batch normalisation alone, as the graph of
     the forward pass shows (no pass is made). Else, in residual networks and transformers, and where the forward pass
@@ -306,7 +320,7 @@ def last_features(model: nn.Module) -> str:
 
 
 def _fed(node: Any) -> Any:
-    """The call whose result goes into this one first; None where there is none."""
+    """Return the call whose result is the first argument of this one; None where there is none."""
     before = next(iter(node.args), None)
     return before if hasattr(before, "op") else None
 
@@ -319,11 +333,11 @@ def _elementwise(node: Any, root: nn.Module) -> bool:
 
 
 def _calls(root: nn.Module) -> list[Any]:
-    """The calls of modules in the graph of the forward pass, in their order; none where it cannot be traced."""
+    """Return the calls of modules in the graph of the forward pass, in order; none where it cannot be traced."""
     from torch.fx import Tracer
 
     class Coarse(Tracer):
-        """Looks into modules for the sake of their linear layers alone."""
+        """A tracer that looks into modules for the sake of their linear layers alone."""
 
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             inside = any(isinstance(part, nn.Linear) for part in m.modules())

@@ -1,1 +1,1 @@
-"""Work that survives a kill: records, whole files, hashes, chunks and units."""
+"""Work that survives a kill: whole files, settings that are compared, chunks and units, claims and records."""

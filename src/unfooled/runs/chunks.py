@@ -1,164 +1,231 @@
-"""Work that survives a kill: cut into chunks of samples, one whole file each, found again by the next start.
+"""Work cut into chunks of samples, one sealed file each, found again by the next start.
 
-A stage is a function of a range of rows. Its result for rows [a, b) is the file `chunks/<stage>/<a>-<b>.safetensors`;
-a second start reads what is there, whatever the chunk size was, and computes the rows that are missing. Decisions that
-look at several samples are made between stages, on the whole result, so no verdict depends on the chunking.
+A stage is a function of a range of rows. Its result for rows [a, b) is the file `chunks/<stage>/<a>-<b>.safetensors`,
+which bears the hash of the configuration, its rows and its own SHA-256 (see `unfooled.runs.sealed`). A second start
+reads the chunks that are there, whatever the chunk size was, and computes the rows that are missing; starts in one
+folder at the same time share them. Decisions that look at several samples are made between stages, on the whole result,
+so no verdict depends on the chunks.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.files import write_whole
 from unfooled.core.model.modes import Counted
-from unfooled.runs.records import Config, R, read_record, write_record
+from unfooled.runs import claims
+from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.sealed import Rows
+from unfooled.runs.settings import Settings
 
-Rows = dict[str, Tensor]
-"""Results by name, each with one entry a row."""
+R = TypeVar("R", bound=BaseModel)
 
 Progress = Callable[[str, int, int], None]
-"""(stage, rows done, rows in all); called at the start of a stage with what was found, then after each chunk."""
+"""(stage, done, in all): called at the start of a stage with what was found, then after each chunk, unit or epoch."""
+
+Span = tuple[int, int]
+"""Rows [a, b)."""
+
+CHUNK = re.compile(r"(\d+)-(\d+)\.safetensors")
 
 
 @dataclass
 class Run:
-    """A run folder, or a run in memory where `path` is None.
+    """A run folder, or a run in memory.
 
     Args:
-        path: the folder; created if need be.
-        config: what was asked; a folder that holds another configuration is refused.
-        chunk: rows a file; a kill loses at most the chunk under way.
-        progress: told what is done.
+        path: Folder, created if need be. None: in memory.
+        config: Settings, all that changes a result; a folder that holds other ones is refused.
+        chunk: Rows a file; a kill loses at most the chunk under way.
+        progress: Callback for what is done.
+
+    Attributes:
+        seconds: Seconds spent by stage, those of earlier starts included.
+        passes: Forward and backward passes by stage, likewise.
+        folder: The open folder, for what else is kept there.
+
+    Raises:
+        BadInput: the folder holds other work or cannot be written, or `chunk` is below 1.
     """
 
     path: Path | None
-    config: Config
+    config: Settings
     chunk: int = 100
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    folder: Folder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
-        if self.path is None:
-            return
-        file = self.path / "config.json"
-        if file.exists():
-            self._same(read_record(file, Config))
-        else:
-            write_record(file, self.config)
-
-    def _same(self, before: Config) -> None:
-        old, new = (
-            before.model_dump(mode="json"),
-            Config.model_validate_json(self.config.model_dump_json()).model_dump(),
-        )
-        for group in ("options", "fingerprint"):
-            old |= {f"{group}: {k}": v for k, v in old.pop(group).items()}
-            new |= {f"{group}: {k}": v for k, v in new.pop(group).items()}
-        changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
-        if changed:
-            k = changed[0]
-            more = f" (and {len(changed) - 1} more: {', '.join(changed[1:4])})" if len(changed) > 1 else ""
-            raise BadInput(
-                f"{self.path} holds another run: {k} was {old.get(k)!r}, now it is {new.get(k)!r}{more}; "
-                "choose another --out, or remove that folder"
-            )
+        self.folder = open_folder(self.path, self.config)
 
     def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, keeping each.
 
         Args:
-            stage: its name, also its folder's.
+            stage: Name of the stage, also its folder's.
             fn: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
-            n: how many rows there are.
-            model: counts the passes that the stage takes; kept with the chunks, so that a resumed run knows them all.
+            n: Number of rows.
+            model: Model whose passes are counted; kept with the chunks, so that a resumed run knows them all.
 
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        parts = dict(self._found(stage, n))
-        done = sum(b - a for a, b in parts)
-        if self.progress:
-            self.progress(stage, done, n)
-        for a, b in list(self._missing(sorted(parts), n)):
-            started = time.perf_counter()
-            before = (model.forwards, model.backwards) if model else (0, 0)
-            # Clones: a stage may return one tensor under two names, which the file format refuses.
-            result = {k: v.detach().cpu().contiguous().clone() for k, v in fn(torch.arange(a, b)).items()}
-            for name, value in result.items():
-                if len(value) != b - a:
-                    raise RuntimeError(f"stage {stage} returned {len(value)} rows of {name} for {b - a}")
-            spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
-            result["_cost"] = torch.tensor([*spent, time.perf_counter() - started], dtype=torch.float64)
-            self._keep(stage, a, b, result)
-            parts[a, b] = result
-            done += b - a
-            if self.progress:
-                self.progress(stage, done, n)
-        ordered = [parts[key] for key in sorted(parts)]
-        cost = torch.stack([p["_cost"] for p in ordered]).sum(0) if ordered else torch.zeros(3)
-        self.passes[stage] = (int(cost[0]), int(cost[1]))
-        self.seconds[stage] = float(cost[2])
-        names = [k for k in ordered[0] if k != "_cost"] if ordered else []
-        return {k: torch.cat([p[k] for p in ordered]) for k in names}
+        chunks = _Chunks(self.folder, stage, n)
+        with self.folder.claims.present():
+            chunks.find()
+            self._report(chunks)
+            while chunks.missing(self.chunk):
+                if self._advance(chunks, fn, model):
+                    self._report(chunks)
+        spans = chunks.spans()
+        facts = [chunks.facts[span] for span in spans]
+        self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
+        self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
+        names = list(chunks.rows[spans[0]]) if spans else []
+        return {name: torch.cat([chunks.rows[span][name] for span in spans]) for name in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
         """Compute a few records, or find those of an earlier start: what was decided once is not decided again.
 
-        The passes that the model took for them are kept with them.
+        Args:
+            name: Name of the work, also its file's.
+            kind: Type of the records.
+            fn: Function that computes them.
+            model: Model whose passes are counted, and kept with the records.
         """
-        file = self.path / "chunks" / f"{name}.json" if self.path is not None else None
-        if file is not None and file.exists():
-            kept = json.loads(file.read_text())
-            self.passes[name] = (kept["forwards"], kept["backwards"])
-            return [kind.model_validate(row) for row in kept["records"]]
-        before = (model.forwards, model.backwards)
-        found = fn()
-        spent = self.passes[name] = (model.forwards - before[0], model.backwards - before[1])
-        if file is not None:
-            whole = {"records": [r.model_dump() for r in found], "forwards": spent[0], "backwards": spent[1]}
-            write_whole(file, json.dumps(whole).encode())
-        return found
+        file = f"chunks/{name}.json"
+        stored = self._records(file, kind)
+        if stored is None:
+            with self.folder.claims.claimed(file, wait=True):
+                stored = self._records(file, kind)  # another start may have been faster
+                if stored is None:
+                    before = model.forwards, model.backwards
+                    records = fn()
+                    spent = model.forwards - before[0], model.backwards - before[1]
+                    rows = [record.model_dump(mode="json") for record in records]
+                    self.folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
+                    stored = records, spent
+        self.passes[name] = stored[1]
+        return stored[0]
 
-    def _keep(self, stage: str, a: int, b: int, result: Rows) -> None:
-        if self.path is not None:
-            from safetensors.torch import save
+    def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
+        """Read the records of an earlier start, and the passes that they took."""
+        content = self.folder.read_json(file)
+        try:
+            records = [kind.model_validate(row) for row in content["records"]]
+            return records, (int(content["forwards"]), int(content["backwards"]))
+        except (TypeError, KeyError, ValueError):
+            return None
 
-            write_whole(self.path / "chunks" / stage / f"{a}-{b}.safetensors", save(result))
+    def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
+        """Compute one chunk that nobody else computes, or wait for the others; whether there are new chunks."""
+        free = chunks.missing(self.chunk, claimed=chunks.claimed())
+        if not free:
+            time.sleep(claims.POLL)
+            return chunks.find(again=True)
+        a, b = free[0]
+        with self.folder.claims.claimed(chunks.file(a, b)) as mine:
+            if not mine:
+                return False
+            if chunks.find(again=True):  # another start may have been faster
+                return True
+            started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
+            # Clones: a stage may return one tensor under two names, which the file format refuses.
+            rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn(torch.arange(a, b)).items()}
+            for name, value in rows.items():
+                if len(value) != b - a:
+                    raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
+            spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
+            seconds = time.perf_counter() - started
+            chunks.keep((a, b), rows, {"forwards": spent[0], "backwards": spent[1], "seconds": seconds})
+        return True
 
-    def _found(self, stage: str, n: int) -> Iterator[tuple[tuple[int, int], Rows]]:
-        """Chunks on disk that are whole and do not overlap."""
-        if self.path is None:
-            return
-        from safetensors import SafetensorError
-        from safetensors.torch import load
+    def _report(self, chunks: _Chunks) -> None:
+        if self.progress is not None:
+            self.progress(chunks.stage, sum(b - a for a, b in chunks.spans()), chunks.n)
 
-        end = 0
-        files = sorted((self.path / "chunks" / stage).glob("*-*.safetensors"), key=lambda f: int(f.stem.split("-")[0]))
-        for file in files:
-            a, b = (int(part) for part in file.stem.split("-"))
-            if a < end or b > n:
+
+@dataclass
+class _Chunks:
+    """The chunks of one stage that are known so far; starts with other chunk sizes may leave some that overlap."""
+
+    folder: Folder
+    stage: str
+    n: int
+    rows: dict[Span, Rows] = field(default_factory=dict)
+    facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
+    unusable: set[str] = field(default_factory=set)
+
+    def file(self, a: int, b: int) -> str:
+        """Return the name of a chunk's file."""
+        return f"chunks/{self.stage}/{a}-{b}.safetensors"
+
+    def find(self, *, again: bool = False) -> bool:
+        """Read the chunks that are there and whole; whether there are new ones.
+
+        Args:
+            again: Read those, too, that could not be used before.
+        """
+        if again:
+            self.unusable.clear()
+        before = len(self.rows)
+        store = self.folder.store
+        files = [] if store is None else store.list(f"chunks/{self.stage}")
+        for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
+            if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
-            try:
-                result = load(file.read_bytes())
-            except (OSError, SafetensorError):
-                continue  # damaged: computed again
-            end = b
-            yield (a, b), result
+            stored = self.folder.read_rows(file, b - a)
+            if stored is None:
+                self.unusable.add(file)
+            else:
+                self.rows[a, b], self.facts[a, b] = stored
+        return len(self.rows) > before
 
-    def _missing(self, have: list[tuple[int, int]], n: int) -> Iterator[tuple[int, int]]:
-        start = 0
-        for a, b in [*have, (n, n)]:
-            for low in range(start, a, self.chunk):
-                yield low, min(low + self.chunk, a)
-            start = b
+    def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
+        """Add a chunk that was computed."""
+        self.folder.keep_rows(self.file(*span), rows, facts)
+        self.rows[span], self.facts[span] = rows, facts
+
+    def claimed(self) -> list[Span]:
+        """Return the spans that are being computed elsewhere."""
+        prefix = f"chunks/{self.stage}/"
+        spans = (_span(name) for name in self.folder.claims.live() if name.startswith(prefix))
+        return [span for span in spans if span is not None]
+
+    def spans(self) -> list[Span]:
+        """Return the spans of chunks that do not overlap, in order; of those that begin together the longest."""
+        end, spans = 0, []
+        for a, b in sorted(self.rows, key=lambda span: (span[0], -span[1])):
+            if a >= end:
+                spans.append((a, b))
+                end = b
+        return spans
+
+    def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
+        """Return the spans that are neither known nor claimed, cut into chunks."""
+        start, spans = 0, []
+        for a, b in sorted([*self.spans(), *claimed, (self.n, self.n)]):
+            spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
+            start = max(start, b)
+        return spans
+
+
+def _span(file: str) -> Span | None:
+    """Return the rows that a chunk's name states."""
+    match = CHUNK.fullmatch(file.rpartition("/")[2])
+    if match is None:
+        return None
+    a, b = int(match[1]), int(match[2])
+    return (a, b) if a < b else None

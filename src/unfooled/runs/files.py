@@ -1,12 +1,23 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent: written under a temporary name first, then put in their place in one step."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from unfooled.core.errors import BadInput
+
+T = TypeVar("T")
+
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
+"""What a file system answers that has no hard links."""
+
+TRIES = 20
+"""Times a folder is made anew that another process removes because it is empty."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -15,18 +26,96 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         BadInput: the folder cannot be written, or the disk is full.
     """
-    temporary = None
+    _placed(path, data, lambda temporary: temporary.replace(path))
+
+
+def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
+    """Write a file unless there is one; of several processes that try at once, one succeeds.
+
+    The file appears whole, by a hard link to a temporary file. On a file system without hard links it is created
+    exclusively and then filled, so that a reader may find a part of it.
+
+    Args:
+        path: The file.
+        data: What it will hold.
+        durable: Wait until the disk has it; not needed for what means nothing after a power cut.
+
+    Returns:
+        Whether this call made the file.
+
+    Raises:
+        BadInput: the folder cannot be written, or the disk is full.
+    """
+
+    def link(temporary: Path) -> bool:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _created(path, data)
+        return True
+
+    return _placed(path, data, link, durable=durable)
+
+
+def read_file(path: Path) -> bytes | None:
+    """Return what a file holds; None where there is none.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
-            temporary = Path(f.name)
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as e:
-        raise BadInput(f"cannot write {path}: {e.strerror or e}; choose another --out or free some space") from e
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _placed(path: Path, data: bytes, place: Callable[[Path], T], *, durable: bool = True) -> T:
+    """Write a temporary file beside `path`, flush it to the disk and hand it to `place`."""
+    for attempt in range(TRIES):
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                temporary = Path(file.name)
+                file.write(data)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            return place(temporary)
+        except FileNotFoundError as error:  # another process removed the folder, which was empty, in between
+            if attempt + 1 == TRIES:
+                raise _unwritable(path, error) from error
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+    raise AssertionError("unreachable")
+
+
+def _created(path: Path, data: bytes) -> bool:
+    """Create a file exclusively, without a link; one that could not be filled is removed."""
+    try:
+        number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _unwritable(path: Path, error: OSError) -> BadInput:
+    return BadInput(f"cannot write {path}: {error.strerror or error}; choose another --out or free some space")

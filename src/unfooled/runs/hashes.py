@@ -1,10 +1,11 @@
-"""What a result was made from, told by its bytes."""
+"""SHA-256 of tensors, models and stored results."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -17,11 +18,23 @@ from unfooled.core.model.modes import bound, modules_of
 
 def tensors_hash(*tensors: Tensor) -> str:
     """SHA-256 of the shapes, dtypes and bytes of tensors, in their order."""
-    held = hashlib.sha256()
+    total = hashlib.sha256()
     for t in tensors:
-        held.update(f"{tuple(t.shape)} {t.dtype}".encode())
-        held.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return held.hexdigest()
+        _add_tensor(total, t)
+    return total.hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of nested mappings, lists, plain values and tensors, whatever the order of a mapping's keys.
+
+    Example:
+        >>> a, b = {"x": torch.zeros(2), "n": 1}, {"n": 1, "x": torch.zeros(2)}
+        >>> content_hash(a) == content_hash(b) != content_hash({"n": 1, "x": torch.zeros(1)})
+        True
+    """
+    total = hashlib.sha256()
+    _add_content(total, value)
+    return total.hexdigest()
 
 
 def weights_hash(model: Any) -> str:
@@ -29,12 +42,12 @@ def weights_hash(model: Any) -> str:
 
     Empty for a callable that holds no modules: nothing tells it from another.
     """
-    return _states(modules_of(model))
+    return _states_hash(modules_of(model))
 
 
 def network_hash(model: Any) -> str:
-    """`weights_hash`, whether or not a `Classifier` is around the network; one that normalises counts."""
-    return _states([_bare(root) for root in modules_of(model)])
+    """Return `weights_hash` of the network itself: a `Classifier` around it counts only where it normalises."""
+    return _states_hash([_bare(root) for root in modules_of(model)])
 
 
 def _bare(root: nn.Module) -> nn.Module:
@@ -43,62 +56,91 @@ def _bare(root: nn.Module) -> nn.Module:
     return root
 
 
-def _states(roots: Sequence[nn.Module]) -> str:
+def _states_hash(roots: Sequence[nn.Module]) -> str:
     if not roots:
         return ""
-    held = hashlib.sha256()
+    total = hashlib.sha256()
     for root in roots:
         for name, value in sorted(root.state_dict().items()):
-            held.update(name.encode())
+            total.update(name.encode())
             if isinstance(value, Tensor):
-                held.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return held.hexdigest()
+                total.update(_bytes(value))
+    return total.hexdigest()
 
 
 def model_hash(model: Any) -> str:
-    """SHA-256 of what a model computes, as far as it can be told: weights, layers and their settings, code.
+    """SHA-256 of what a model computes, as far as Python shows it: weights, layers and their settings, code.
 
-    Code is that of classes outside of torch and of functions, without comments; tensors that a function closes over or
-    an object holds count too.
+    Code is that of functions and of classes outside of torch, without comments. Tensors in a closure or in an object's
+    attributes count too.
     """
-    held, roots = hashlib.sha256(weights_hash(model).encode()), modules_of(model)
+    total, roots = hashlib.sha256(weights_hash(model).encode()), modules_of(model)
     for root in roots:
-        held.update(_settled(repr(root)))
+        total.update(_stable_text(repr(root)))
         kinds = {type(module) for module in root.modules() if not type(module).__module__.startswith("torch.")}
         for kind in sorted(kinds, key=lambda k: k.__qualname__):
-            _add_kind(held, kind)
+            _add_kind(total, kind)
     if not isinstance(model, nn.Module):
-        _add_kind(held, type(model))
+        _add_kind(total, type(model))
         code = getattr(model, "__code__", None)
         if code is not None:
-            _add_code(held, code)
+            _add_code(total, code)
         for part in (*bound(model), *getattr(model, "__dict__", {}).values()):
             if isinstance(part, Tensor):
-                held.update(tensors_hash(part).encode())
+                total.update(tensors_hash(part).encode())
             elif isinstance(part, (int, float, str, tuple)):
-                held.update(_settled(repr(part)))
-    return held.hexdigest()
+                total.update(_stable_text(repr(part)))
+    return total.hexdigest()
 
 
-def _settled(text: str) -> bytes:
-    """A description without addresses, which differ between processes."""
+def _stable_text(text: str) -> bytes:
+    """Return a description without addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", text).encode()
 
 
-def _add_kind(held: Any, kind: type) -> None:
-    held.update(kind.__qualname__.encode())
+def _add_kind(total: Any, kind: type) -> None:
+    total.update(kind.__qualname__.encode())
     for name, member in sorted(vars(kind).items()):
         code = getattr(member, "__code__", None)
         if code is not None:
-            held.update(name.encode())
-            _add_code(held, code)
+            total.update(name.encode())
+            _add_code(total, code)
 
 
-def _add_code(held: Any, code: CodeType) -> None:
-    held.update(code.co_code)
-    held.update(" ".join(code.co_names).encode())
+def _add_code(total: Any, code: CodeType) -> None:
+    total.update(code.co_code)
+    total.update(" ".join(code.co_names).encode())
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            _add_code(held, constant)
+            _add_code(total, constant)
         else:
-            held.update(_settled(repr(constant)))
+            total.update(_stable_text(repr(constant)))
+
+
+def _add_tensor(total: Any, value: Tensor) -> None:
+    total.update(f"{tuple(value.shape)} {value.dtype}".encode())
+    total.update(_bytes(value))
+
+
+def _bytes(value: Tensor) -> memoryview:
+    """Return the bytes of a tensor, row by row."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _add_content(total: Any, value: Any) -> None:
+    """Add a value so that no two different ones add the same bytes."""
+    if isinstance(value, Tensor):
+        total.update(b"tensor ")
+        _add_tensor(total, value)
+    elif isinstance(value, Mapping):
+        total.update(f"mapping of {len(value)} ".encode())
+        for key in sorted(value, key=repr):
+            _add_content(total, key)
+            _add_content(total, value[key])
+    elif isinstance(value, (list, tuple)):
+        total.update(f"list of {len(value)} ".encode())
+        for item in value:
+            _add_content(total, item)
+    else:
+        text = json.dumps(value) if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+        total.update(f"{len(text)} {text}".encode())

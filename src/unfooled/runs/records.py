@@ -1,4 +1,4 @@
-"""What is written to a run folder, as pydantic records: read back strictly, written whole."""
+"""Records of a run folder: pydantic models, read back strictly and written whole."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unfooled.core.errors import BadInput
 from unfooled.runs.files import write_whole
 
-
 R = TypeVar("R", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """Immutable, and strict about unknown fields, so that a typo in a file is found."""
+    """A record: immutable, and strict about unknown fields, so that a typo in a file is found."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Passes(Record):
-    """Model passes per sample."""
+    """Passes of the model per sample."""
 
     forward: float
     backward: float
 
 
 class Environment(Record):
-    """Where the run was made."""
+    """The place that a run was made in: versions, system, device."""
 
     unfooled: str
     python: str
@@ -59,12 +58,16 @@ class Environment(Record):
 
 
 class Config(Record):
-    """What was asked. Two runs with equal configurations have the same verdicts; speed settings do not belong here.
+    """The configuration of a run. Two runs with equal ones have the same verdicts; speed settings do not belong here.
 
     Attributes:
-        model, data: the sources, as given; `fingerprint` tells their content.
-        options: all else that changes a verdict, by name.
-        fingerprint: hashes of the model's logits and of the data.
+        model: Source of the model, as given; `fingerprint` identifies its content.
+        data: Source of the data, likewise.
+        n: Number of samples.
+        threat: Threat, as text.
+        seed: Random seed.
+        options: All else that changes a verdict, by name.
+        fingerprint: Hashes of the model and of the data.
     """
 
     model: str

@@ -1,23 +1,18 @@
-"""Names: how a value is spelled, and suggestions for a name that does not exist."""
+"""How a value is spelled in records and settings."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-from unfooled.core.errors import BadInput
 
 
 def spelled(value: Any) -> str:
     """Write a value as its call, functions by their names: the same text in every process, where `repr` has addresses.
 
     Example:
-        >>> spelled(partial(nearest, n=2))
-        'nearest(n=2)'
+        >>> spelled(partial(sorted, reverse=True))
+        'sorted(reverse=True)'
     """
     if isinstance(value, partial):
         words = [*map(spelled, value.args), *(f"{k}={spelled(v)}" for k, v in value.keywords.items())]
@@ -26,4 +21,3 @@ def spelled(value: Any) -> str:
         words = [f"{f.name}={spelled(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(words)})"
     return str(value.__qualname__) if callable(value) and hasattr(value, "__qualname__") else repr(value)
-

@@ -1,39 +1,37 @@
-"""Work that survives a kill, cut into units that are no rows of one tensor: one whole JSON file each."""
+"""Work cut into units that are no rows of one tensor, one sealed JSON file each."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.records import Config, read_record, write_record
-from unfooled.runs.chunks import Progress, Run
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from unfooled.runs import claims
+from unfooled.runs.chunks import Progress
+from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.records import Config
 
 R = TypeVar("R", bound=BaseModel)
-POLL = 1.0
-"""Seconds between looks at units that others hold."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """A study's folder, or its work in memory where `path` is None.
+    """A study's folder, or its work in memory.
 
     Args:
-        path: the folder; created if need be.
-        config: what was asked; a folder that holds another configuration is refused.
-        progress: told what is done, `(stage, units done, units in all)`.
+        path: Folder, created if need be. None: in memory.
+        config: Settings; a folder that holds other ones is refused.
+        progress: Callback for what is done, `(stage, units done, units in all)`.
+
+    Attributes:
+        folder: The open folder, for what else is kept there.
 
     Raises:
         BadInput: the folder holds other work, or cannot be written.
@@ -42,114 +40,109 @@ class Units:
     path: Path | None
     config: Config
     progress: Progress | None = None
+    folder: Folder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        Run(self.path, self.config)
+        object.__setattr__(self, "folder", open_folder(self.path, self.config))
 
     def map(self, stage: str, kind: type[R], names: Sequence[str], compute: Callable[[str], R]) -> list[R]:
         """Compute every unit that is not there yet, in order, keeping each.
 
-        Several starts may work in one folder: a unit that another one holds is left to it, and waited for at the end.
+        Several starts may work in one folder: a unit that another one computes is left to it, and waited for at the
+        end.
 
         Args:
-            stage: what progress calls the work, also its folder's name.
-            kind: the record that a unit is kept as.
-            names: of the units, unique; file names.
+            stage: Name of the work for `progress`, also its folder's.
+            kind: Record that a unit is kept as.
+            names: Names of the units, unique; also their files'.
             compute: `(name) -> record`. Runs with torch's global generator seeded by the name and restored afterwards,
                 so that a resumed study finds what one that was not interrupted does.
 
         Returns:
             The records of all units, in the order of `names`.
         """
-        found = {name: record for name in names if (record := self._found(stage, name, kind)) is not None}
-        if self.progress:
-            self.progress(stage, len(found), len(names))
-        left = [name for name in names if name not in found]
+        records = {name: record for name in names if (record := self._stored(stage, name, kind)) is not None}
+        self._report(stage, records, names)
+        left = [name for name in names if name not in records]
         while left:
-            held = []
+            elsewhere = []
             for name in left:
-                with self._claim(stage, name) as mine:
+                with self.folder.claims.claimed(_file(stage, name)) as mine:
                     if not mine:
-                        held.append(name)
+                        elsewhere.append(name)
                         continue
-                    record = self._found(stage, name, kind)  # another start may have made it meanwhile
-                    found[name] = self._made(stage, name, compute) if record is None else record
-                if self.progress:
-                    self.progress(stage, len(found), len(names))
-            if len(held) == len(left):
-                time.sleep(POLL)
-            left = held
-        return [found[name] for name in names]
+                    record = self._stored(stage, name, kind)  # another start may have been faster
+                    records[name] = self._computed(stage, name, compute) if record is None else record
+                self._report(stage, records, names)
+            if len(elsewhere) == len(left):
+                time.sleep(claims.POLL)
+            left = elsewhere
+        return [records[name] for name in names]
 
-    def _made(self, stage: str, name: str, compute: Callable[[str], R]) -> R:
+    def _computed(self, stage: str, name: str, compute: Callable[[str], R]) -> R:
         with torch.random.fork_rng():
             torch.manual_seed(_number(name))
             record = compute(name)
-        if self.path is not None:
-            write_record(self._file(stage, name), record)
+        self.folder.keep_json(_file(stage, name), json.loads(record.model_dump_json()))
         return record
 
-    @contextmanager
-    def _claim(self, stage: str, name: str) -> Iterator[bool]:
-        """Whether the unit is ours: a lock on a file, which ends with the process, however it ends."""
-        if self.path is None or fcntl is None:
-            yield True
-            return
-        file = self._file(stage, name).with_suffix(".lock")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = file.open("w")
-        except OSError as error:
-            raise BadInput(f"{file.parent} cannot be written: {error.strerror or error}") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError:  # a file system without locks: every start does all that it finds undone
-                yield True
-                return
-            try:
-                yield True
-            finally:
-                file.unlink(missing_ok=True)
+    def _stored(self, stage: str, name: str, kind: type[R]) -> R | None:
+        """Read what an earlier start left; a damaged file counts as none."""
+        content = self.folder.read_json(_file(stage, name))
+        return None if content is None else _validated(content, kind)
 
-    def _file(self, stage: str, name: str) -> Path:
-        assert self.path is not None
-        return self.path / "units" / stage / f"{name}.json"
+    def _report(self, stage: str, records: dict[str, R], names: Sequence[str]) -> None:
+        if self.progress is not None:
+            self.progress(stage, len(records), len(names))
 
-    def _found(self, stage: str, name: str, kind: type[R]) -> R | None:
-        """What an earlier start left; a damaged file counts as none."""
-        if self.path is None or not self._file(stage, name).exists():
-            return None
-        try:
-            return read_record(self._file(stage, name), kind)
-        except BadInput:
-            return None
+
+def read_unit(path: Path, kind: type[R]) -> R:
+    """Read a unit's file, without regard to the configuration that it belongs to.
+
+    Raises:
+        BadInput: the file is missing, or holds something else.
+    """
+    try:
+        record = _validated(json.loads(path.read_bytes())["content"], kind)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is no unit: {error}") from error
+    if record is None:
+        raise BadInput(f"{path} holds no {kind.__name__.lower()}")
+    return record
+
+
+def _validated(content: Any, kind: type[R]) -> R | None:
+    try:
+        return kind.model_validate_json(json.dumps(content))
+    except ValidationError:
+        return None
+
+
+def _file(stage: str, name: str) -> str:
+    return f"units/{stage}/{name}.json"
 
 
 def _number(name: str) -> int:
-    """A seed from a name, the same in every process."""
+    """Return a seed from a name, the same in every process."""
     value = 0
     for byte in name.encode():
         value = (value * 257 + byte) % (2**61 - 1)
     return value
 
 
-def filed(name: str) -> str:
-    """A name as a file's."""
+def file_name(name: str) -> str:
+    """Return a name with all that may not stand in a file's replaced by underscores."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 
-def named(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[list[str], Callable[[str], Any]]:
-    """Names of units, and how to compute one from the name that it stands for."""
-    known = {filed(name): name for name in names}
+def by_file_name(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[list[str], Callable[[str], Any]]:
+    """Return units' names that can be files', and how to compute one from the name that it stands for."""
+    known = {file_name(name): name for name in names}
     return list(known), lambda unit: compute(known[unit])
 
 
-def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """The data sets that were asked for; all where None.
+def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Return the data sets that were asked for. None: all.
 
     Raises:
         BadInput: the scale has no such data set.
@@ -158,3 +151,6 @@ def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
         if name not in known:
             raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
     return list(wanted or known)
+
+
+filed, named, chosen = file_name, by_file_name, selected

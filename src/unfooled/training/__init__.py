@@ -1,7 +1,9 @@
 """Training: one generator loop, and one file per loss."""
 
 from unfooled.explanations.masks import soft_mask, top_mask
-from unfooled.training.loop import Batches, Epoch, train
+from unfooled.training.batches import Batches
+from unfooled.training.checkpoint import Checkpoint
+from unfooled.training.loop import Epoch, train
 from unfooled.training.losses.arp import (
     Arp,
     ArpTerms,
@@ -34,6 +36,7 @@ __all__ = [
     "ArpTerms",
     "Augmented",
     "Batches",
+    "Checkpoint",
     "Epoch",
     "Fast",
     "Free",

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting, seen as it happens: one step is resisted, ten are not.
+"""A monitor of catastrophic overfitting: accuracy under one step stays, under several it collapses.
 
     collapse  <=>  r <= fall r*  and  (s - r) >= (s* - r*) + gap,      or  s - r >= wide
 
@@ -27,16 +27,18 @@ from unfooled.core.threats import Threat
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """What `train` looks at after every epoch. Cost: steps + 5 forwards, steps + 1 backwards, less where fooled.
+    """A monitor for `train`, which asks it after every epoch whether robustness has collapsed.
+
+    Cost of an epoch: steps + 5 forwards, steps + 1 backwards a sample, less where it is fooled.
 
     Args:
-        threat: the whole one, whatever part of it a `Ramp` allows.
-        x: samples that are not trained on, (N, *D); 256 are enough.
-        y: their labels, (N,).
-        steps: of PGD.
-        fall: share of the best PGD accuracy at which it is said to have collapsed.
-        gap: by how much FGSM's lead over PGD must have grown at the same time.
-        wide: a lead that is a collapse by itself.
+        threat: Whole threat, whatever part of it a `Ramp` allows.
+        x: Samples that are not trained on, (N, *D); 256 are enough.
+        y: Labels, (N,).
+        steps: Steps of PGD.
+        fall: Share of the best PGD accuracy at or below which it counts as collapsed.
+        gap: Growth of FGSM's lead over PGD that a collapse needs at the same time.
+        wide: Lead of FGSM over PGD that is a collapse by itself.
     """
 
     threat: Threat
@@ -48,7 +50,7 @@ class Monitor:
     wide: float = 0.5
 
     def look(self, model: nn.Module, device: torch.device) -> tuple[float, float]:
-        """The accuracies under FGSM and under PGD."""
+        """Measure the accuracies under FGSM and under PGD."""
         x, y = self.x.to(device), self.y.to(device)
         with evaluating(model):
             points = fgsm(model, x, y, self.threat), pgd(model, x, y, self.threat, steps=self.steps)
@@ -57,11 +59,11 @@ class Monitor:
         return right[0], right[1]
 
     def judge(self, now: tuple[float, float], before: Sequence[tuple[float, float]]) -> str | None:
-        """One sentence if the epoch with accuracies `now`, (FGSM, PGD), collapsed after those `before`; else None."""
+        """Return one sentence if the epoch with accuracies `now`, (FGSM, PGD), collapsed after `before`; else None."""
         s, r = now
         best_s, best_r = max(before, key=lambda pair: pair[1], default=now)
-        fell = r <= self.fall * best_r and (s - r) >= (best_s - best_r) + self.gap
-        if not fell and s - r < self.wide:
+        collapsed = r <= self.fall * best_r and (s - r) >= (best_s - best_r) + self.gap
+        if not collapsed and s - r < self.wide:
             return None
         best = f" (at best {100 * best_r:.0f} %)" if before else ""
         return (

@@ -1,12 +1,12 @@
-"""What a training loss may have beside its call: for the loop to tell it how far training is, or to read its notes.
+"""Optional attributes of a training loss: to follow the progress, to repeat a batch, to remember, to take notes.
 
-A loss is `(model, x, y) -> scalar`. Four attributes are optional, and the loop looks for nothing else:
+A loss is `(model, x, y) -> scalar`. Five attributes are optional, and the loop looks for no others:
 
     at(epoch) -> TrainingLoss   the loss to use at this moment, `epoch` counted in fractions
     replays: int                steps the loop takes on each batch (1)
-    memory: Memory | None       what the loss keeps from step to step; the loop empties, saves and restores it
+    memory: Memory | None       state from step to step; the loop empties, saves and restores it
     base: TrainingLoss          a loss inside this one (a dataclass then), whose three attributes it shares
-    notes: Notes                what the loss has to say of each step; the loop writes their means into every `Epoch`
+    notes: Notes                numbers of each step; the loop writes their means into every `Epoch`
 
 Progress comes from the loop and not from a counter inside the loss, so a resumed run is bit for bit the whole one.
 """
@@ -25,17 +25,17 @@ from unfooled.core.types import TrainingLoss
 
 
 class Memory(Protocol):
-    """What a loss keeps from step to step, in a form that a checkpoint can hold."""
+    """The state of a loss from step to step, in a form that a checkpoint can hold."""
 
     by_sample: bool
     """Whether samples are known by their bytes, which augmentation changes."""
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, as tensors."""
+        """Return everything, as tensors."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take what `state` returned; an empty mapping empties the memory."""
+        """Restore what `state` returned; an empty mapping empties the memory."""
         ...
 
 
@@ -55,20 +55,20 @@ class Notes:
                 self._counts[name] = self._counts.get(name, 0) + len(value)
 
     def read(self) -> dict[str, float]:
-        """The means since the last time, by name."""
-        found = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        """Return the means since the last call, by name."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
-        return found
+        return means
 
 
 def notes_of(loss: TrainingLoss) -> dict[str, float]:
-    """What the loss has noted since the last time; nothing, for most."""
+    """Return what the loss has noted since the last call; empty for most losses."""
     notes = getattr(loss, "notes", None)
     return notes.read() if isinstance(notes, Notes) else {}
 
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
-    """The loss to use at this moment: itself, unless it follows the progress."""
+    """Return the loss to use at this moment: itself, unless it follows the progress."""
     follow, base = getattr(loss, "at", None), base_of(loss)
     if follow is not None or base is None:
         return loss if follow is None else follow(epoch)
@@ -77,31 +77,31 @@ def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
 
 
 def replays_of(loss: TrainingLoss) -> int:
-    """Steps that the loop takes on each batch."""
+    """Return the number of steps that the loop takes on each batch."""
     base = base_of(loss)
     return int(getattr(loss, "replays", 1)) if base is None else replays_of(base)
 
 
 def memory_of(loss: TrainingLoss) -> Memory | None:
-    """What the loss keeps from step to step."""
+    """Return the state that the loss keeps from step to step."""
     base = base_of(loss)
     return getattr(loss, "memory", None) if base is None else memory_of(base)
 
 
 def base_of(loss: TrainingLoss) -> TrainingLoss | None:
-    """The loss inside this one."""
+    """Return the loss inside this one."""
     return getattr(loss, "base", None)
 
 
 def threat_of(loss: TrainingLoss) -> Threat | None:
-    """What the loss trains against: its own threat, or that of a loss inside it."""
-    found = getattr(loss, "threat", None)
+    """Return the threat that the loss trains against: its own, or that of a loss inside it."""
+    threat = getattr(loss, "threat", None)
     inside = getattr(loss, "loss", None) or base_of(loss)
-    return found if isinstance(found, Threat) else None if inside is None else threat_of(inside)
+    return threat if isinstance(threat, Threat) else None if inside is None else threat_of(inside)
 
 
 def with_part(loss: Any, share: float) -> Any:
-    """The loss with its threat, and that of the loss inside it, `share` times as large."""
+    """Return the loss with its threat, and that of the loss inside it, `share` times as large."""
     changed: dict[str, Any] = {}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)
@@ -119,8 +119,8 @@ class Ramp:
     `train`, and after `epochs`, it is the loss itself.
 
     Args:
-        loss: a dataclass with a `threat`, such as `Madry`, or with a `base` that has one: all of them grow.
-        epochs: how long eps grows, above 0; may be a fraction.
+        loss: Dataclass with a `threat`, such as `Madry`, or with a `base` that has one: all of them grow.
+        epochs: Epochs in which eps grows, above 0; may be a fraction.
     """
 
     loss: Any
@@ -133,27 +133,27 @@ class Ramp:
             raise ValueError(f"{self.loss} has no threat that could grow; use it without Ramp")
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of the batch under the whole threat, a scalar."""
+        """Return the loss of the batch under the whole threat, a scalar."""
         value: Tensor = self.loss(model, x, y)
         return value
 
     def at(self, epoch: float) -> TrainingLoss:
-        """The loss under the part of the threat that this moment allows."""
+        """Return the loss under the part of the threat that this moment allows."""
         share = min(1.0, epoch / self.epochs)
         now: TrainingLoss = self.loss if share >= 1 else with_part(self.loss, share)
         return now
 
     @property
     def replays(self) -> int:
-        """Those of the loss."""
+        """Number of steps that the loss takes on each batch."""
         return replays_of(self.loss)
 
     @property
     def memory(self) -> Memory | None:
-        """That of the loss: every moment shares it."""
+        """State of the loss, which every moment shares."""
         return memory_of(self.loss)
 
     @property
     def notes(self) -> Notes | None:
-        """Those of the loss: every moment shares them."""
+        """Notes of the loss, which every moment shares."""
         return getattr(self.loss, "notes", None)

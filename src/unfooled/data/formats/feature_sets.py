@@ -1,12 +1,12 @@
 """Rebuilt data sets on disk: an `.npz` with a JSON manifest beside it, or a folder of images.
 
     NAME.npz    x uint8 (round(255 x)), y, source, start int64, residual float16, classes
-    NAME.json   how it was made, and the hashes of what is in NAME.npz and of itself
+    NAME.json   the manifest: settings, and the hashes of the content of NAME.npz and of itself
 
     NAME/CLASS/ROW.png   NAME/rows.npz (all but x)   NAME/manifest.json
 
-Both are read by `load_data` as any other archive or image folder; `load_features` reads what else is in them, and
-refuses data that are not those of the manifest. Nothing is pickled.
+`load_data` reads both as any other archive or image folder; `load_features` reads the other rows and the manifest, too,
+and refuses data that are not those of the manifest. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class FeatureSet:
     """A data set made from another, sample by sample.
 
     Attributes:
-        x: (N, *D) float32, multiples of 1/255, as they are stored.
-        y: (N,) int64 labels.
-        source: (N,) int64, the row of the source data that each was made from.
-        start: (N,) int64, the row that the search began at; -1 noise, -2 grey.
-        residual: (N,) float16, of x as stored: how far its features are from the source's, relative to their length;
-            for D_rand and D_det the margin in logits over the target, negative where the target is predicted.
-        classes: names in the order of the labels.
-        manifest: how it was made.
+        x: Images, (N, *D) float32, multiples of 1/255, as they are stored.
+        y: Labels, (N,) int64.
+        source: Row of the source data that each was made from, (N,) int64.
+        start: Row that each search began at, (N,) int64; -1 noise, -2 grey.
+        residual: Distance of the stored image's features from the source's, relative to their length, (N,) float16; for
+            D_rand and D_det the margin in logits over the target, negative where the target is predicted.
+        classes: Class names in the order of the labels.
+        manifest: Settings that the set was made with, and figures about it.
     """
 
     x: Tensor
@@ -62,30 +62,30 @@ class FeatureSet:
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """Values in [0, 1] as they are stored, uint8."""
+    """Return values in [0, 1] as they are stored, uint8."""
     return (x * 255).round().to(torch.uint8)
 
 
-def _hash(found: FeatureSet) -> str:
-    """Of samples, rows and class names."""
-    rows = tensors_hash(to_bytes(found.x), *(getattr(found, name).to(kind) for name, kind in ROWS.items()))
-    return hashlib.sha256(json.dumps([rows, found.classes]).encode()).hexdigest()
+def _hash(data: FeatureSet) -> str:
+    """SHA-256 of samples, rows and class names."""
+    rows = tensors_hash(to_bytes(data.x), *(getattr(data, name).to(kind) for name, kind in ROWS.items()))
+    return hashlib.sha256(json.dumps([rows, data.classes]).encode()).hexdigest()
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """Of all that a manifest says beside this hash."""
-    said = {k: v for k, v in manifest.items() if k != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of all that a manifest holds beside this hash."""
+    content = {k: v for k, v in manifest.items() if k != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def save_features(path: str | Path, found: FeatureSet, manifest: Mapping[str, Any] | None = None) -> FeatureSet:
+def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any] | None = None) -> FeatureSet:
     """Write a set: to `path` ending in .npz with a manifest beside it, else to the folder `path`, as images.
 
     Args:
-        path: where to. A set that is there is replaced, its images and folders with it; between the two there is none,
-            as `stored` says. What others put there stays.
-        found: what to write.
-        manifest: added to `found.manifest`; JSON values.
+        path: Place of the set. One that is there is replaced, its images and folders with it; between the two there is
+            none, see `stored`. What others put there stays.
+        data: The set to write.
+        manifest: Entries to add to `data.manifest`; JSON values.
 
     Returns:
         The set as it is stored, with the manifest as it is written: `n`, `sha256` (of samples, rows and class names),
@@ -97,48 +97,48 @@ def save_features(path: str | Path, found: FeatureSet, manifest: Mapping[str, An
     """
     path = Path(path)
     check_place(path)
-    if len(found.x) and not (float(found.x.min()) >= 0 and float(found.x.max()) <= 1):
-        raise BadInput(f"x lies in [{float(found.x.min()):.4g}, {float(found.x.max()):.4g}]; bytes hold [0, 1] alone")
-    if path.suffix != ".npz" and (found.x.ndim != 4 or found.x.shape[1] not in (1, 3)):
-        raise BadInput(f"samples have shape {tuple(found.x.shape[1:])}; images are (1, H, W) or (3, H, W), or use .npz")
-    kept = replace(
-        found,
-        classes=found.classes or [str(k) for k in range(int(found.y.max()) + 1 if len(found) else 0)],
-        x=to_bytes(found.x).to(torch.float32) / 255,
-        **{name: getattr(found, name).to(kind) for name, kind in ROWS.items()},
+    if len(data.x) and not (float(data.x.min()) >= 0 and float(data.x.max()) <= 1):
+        raise BadInput(f"x lies in [{float(data.x.min()):.4g}, {float(data.x.max()):.4g}]; bytes hold [0, 1] alone")
+    if path.suffix != ".npz" and (data.x.ndim != 4 or data.x.shape[1] not in (1, 3)):
+        raise BadInput(f"samples have shape {tuple(data.x.shape[1:])}; images are (1, H, W) or (3, H, W), or use .npz")
+    result = replace(
+        data,
+        classes=data.classes or [str(k) for k in range(int(data.y.max()) + 1 if len(data) else 0)],
+        x=to_bytes(data.x).to(torch.float32) / 255,
+        **{name: getattr(data, name).to(kind) for name, kind in ROWS.items()},
     )
-    about = {**found.manifest, **(manifest or {}), "n": len(kept), "sha256": _hash(kept)}
+    about = {**data.manifest, **(manifest or {}), "n": len(result), "sha256": _hash(result)}
     about = json.loads(json.dumps(about))
-    kept = replace(kept, manifest={**about, "manifest_sha256": _manifest_hash(about)})
-    rows = {name: getattr(kept, name).cpu().numpy() for name in ROWS}
-    rows["classes"] = np.array(kept.classes, dtype=np.str_)
-    # The manifest goes first and comes last: with it the set is complete.
-    with suppress(OSError):  # none there; a place that cannot be written is told below
+    result = replace(result, manifest={**about, "manifest_sha256": _manifest_hash(about)})
+    rows = {name: getattr(result, name).cpu().numpy() for name in ROWS}
+    rows["classes"] = np.array(result.classes, dtype=np.str_)
+    # The manifest is removed first and written last: with it the set is complete.
+    with suppress(OSError):  # none there; a place that cannot be written is reported below
         manifest_of(path).unlink()
     if path.suffix == ".npz":
-        write_whole(path, _archive({"x": to_bytes(kept.x).cpu().numpy(), **rows}))
+        write_whole(path, _archive({"x": to_bytes(result.x).cpu().numpy(), **rows}))
     else:
         _clear(path)
-        write_whole(path / "rows.npz", _archive(rows))  # before the images: whose they are, should there be a kill
-        _images(path, kept)
-    write_whole(manifest_of(path), json.dumps(kept.manifest, indent=2).encode())
-    return kept
+        write_whole(path / "rows.npz", _archive(rows))  # before the images, so that after a kill they are known as ours
+        _images(path, result)
+    write_whole(manifest_of(path), json.dumps(result.manifest, indent=2).encode())
+    return result
 
 
 def manifest_of(path: str | Path) -> Path:
-    """Where the manifest of a set is."""
+    """Return the path of a set's manifest."""
     path = Path(path)
     return path.with_suffix(".json") if path.suffix == ".npz" else path / "manifest.json"
 
 
 def stored(path: str | Path) -> bool:
-    """Whether a set is there, its data and its manifest; not so after a kill in the midst of `save_features`."""
+    """Return whether a set is there, its data and its manifest; not so after a kill in the midst of `save_features`."""
     path = Path(path)
     return (path if path.suffix == ".npz" else path / "rows.npz").is_file() and manifest_of(path).is_file()
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse a place where a set would take that of another's file, or another's images would count as the set's.
+    """Refuse a place where a set would replace another's file, or another's images would count as the set's.
 
     Raises:
         BadInput: names the file.
@@ -152,26 +152,26 @@ def check_place(path: str | Path) -> None:
         if not ours:
             raise BadInput(f"{file} is there and is no manifest, which would take its place; choose another name")
     if path.suffix != ".npz" and path.is_dir():
-        own = set(_held(path)[0])
+        own = set(_images_and_folders(path)[0])
         for other in path.glob("*/**/*"):
             hidden = any(part.startswith(".") for part in other.relative_to(path).parts)
             if other.suffix.lower() in SUFFIXES and other not in own and not hidden:
                 raise BadInput(f"{other} belongs to no set, and would be read as part of one; choose another folder")
 
 
-def _held(path: Path) -> tuple[list[Path], list[Path]]:
-    """The images of the set in a folder, and their folders, by its rows; none where there is no set."""
+def _images_and_folders(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images of the set in a folder, and their folders, by its rows; none where there is no set."""
     try:
-        with archive(path / "rows.npz") as held:
-            y, names = held["y"], [str(name) for name in held["classes"]]
+        with archive(path / "rows.npz") as rows:
+            y, names = rows["y"], [str(name) for name in rows["classes"]]
         return _files(path, y.tolist(), names), [path / name for name in _folders(names)]
     except (BadInput, IndexError, TypeError):
         return [], []
 
 
 def _clear(path: Path) -> None:
-    """Remove the images of the set in a folder, and what folders that leaves empty."""
-    files, folders = _held(path)
+    """Remove the images of the set in a folder, and the folders that this leaves empty."""
+    files, folders = _images_and_folders(path)
     for file in files:
         file.unlink(missing_ok=True)
     for folder in folders:
@@ -185,27 +185,27 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def _images(path: Path, found: FeatureSet) -> None:
-    """One folder a class, whose names stand in the order of the labels as text; one file a row."""
+def _images(path: Path, data: FeatureSet) -> None:
+    """Write one folder a class, whose names sort as the labels do, and one file a row."""
     from PIL import Image
 
-    for name in _folders(found.classes):
+    for name in _folders(data.classes):
         (path / name).mkdir(exist_ok=True)
-    files = _files(path, found.y.tolist(), found.classes)
-    for image, file in zip(to_bytes(found.x).cpu().numpy(), files, strict=True):
+    files = _files(path, data.y.tolist(), data.classes)
+    for image, file in zip(to_bytes(data.x).cpu().numpy(), files, strict=True):
         buffer = io.BytesIO()
         Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
         file.write_bytes(buffer.getvalue())
 
 
 def _files(path: Path, labels: Sequence[int], names: Sequence[str]) -> list[Path]:
-    """Where the image of each row is."""
+    """Return the path of each row's image."""
     folders = _folders(names)
     return [path / folders[label] / f"{i:07}.png" for i, label in enumerate(labels)]
 
 
 def _folders(names: Sequence[str]) -> list[str]:
-    """Folder names that sort as the labels do: the names themselves where they do, else led by the label."""
+    """Return folder names that sort as the labels do: the class names where they do, else with the label in front."""
     plain = [re.sub(r"[^\w.-]+", "_", name).strip("._") or "class" for name in names]
     width = len(str(max(len(names) - 1, 0)))
     if plain == sorted(set(plain)):
@@ -217,9 +217,9 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
     """Read a set that `save_features` wrote.
 
     Args:
-        path: its `.npz`, or its folder.
-        encoder: the model that the set should have been made with, with or without a `Classifier` around it that does
-            not normalise, or the `Encoder`; the hash of its weights and its layer must be the manifest's.
+        path: The set's `.npz`, or its folder.
+        encoder: Model that the set should have been made with, with or without a `Classifier` around it that does not
+            normalise, or the `Encoder`; the hash of its weights and its layer must be the manifest's.
 
     Raises:
         BadInput: no such set, no manifest, a manifest that was changed or lacks its hash, data or class names that are
@@ -247,22 +247,22 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
             f"{path} was made with the encoder {str(manifest.get('encoder'))[:12]}, this one is "
             f"{network_hash(encoder)[:12]}; give the model that made it, or rebuild the set"
         )
-    with archive(path if path.suffix == ".npz" else path / "rows.npz") as held:
+    with archive(path if path.suffix == ".npz" else path / "rows.npz") as content:
         wanted = [*ROWS, "classes", *(["x"] if path.suffix == ".npz" else [])]
-        if missing := [name for name in wanted if name not in held.files]:
+        if missing := [name for name in wanted if name not in content.files]:
             raise BadInput(f"{path} lacks {', '.join(missing)}; it is no set of save_features")
-        arrays = {name: held[name] for name in wanted}
+        arrays = {name: content[name] for name in wanted}
     names = [str(name) for name in arrays.pop("classes")]
     x = torch.from_numpy(arrays.pop("x")) if "x" in arrays else _read_images(path, arrays["y"], names)
     rows = {name: torch.from_numpy(arrays[name]) for name in ROWS}
-    found = FeatureSet(x.to(torch.float32) / 255, classes=names, manifest=manifest, **rows)
-    if _hash(found) != stated:
+    data = FeatureSet(x.to(torch.float32) / 255, classes=names, manifest=manifest, **rows)
+    if _hash(data) != stated:
         raise BadInput(
             f"{path} does not hold what {file.name} says (SHA-256 {stated[:12]}); rebuild it or copy it again"
         )
-    return found
+    return data
 
 
 def _read_images(path: Path, y: np.ndarray, names: list[str]) -> Tensor:
-    """The images of a folder by row, uint8."""
+    """Read the images of a folder by row, uint8."""
     return to_bytes(torch.from_numpy(decode(_files(path, y.tolist(), names), None, None)))

@@ -7,7 +7,7 @@ score as high. Definitions are in `distances.locality` and `distances.null`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from unfooled.distances import (
     zero_share,
 )
 from unfooled.distances.maps.locality import defined
+from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Mean, mean
 
@@ -116,7 +117,7 @@ def score_maps(
     diverse: bool = False,
     seed: int = 0,
     batch: int = 32,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Survival:
     """Score pairs of maps at every k and w.
 

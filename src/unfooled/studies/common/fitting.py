@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from unfooled.core.types import TrainingLoss
 from unfooled.runs.chunks import Progress
-from unfooled.training import Batches, train
-from unfooled.training.loop import Checkpoint
+from unfooled.runs.claims import claimed_file
+from unfooled.training import Batches, Checkpoint, train
 
 FRESH = 1000
 """Added to the seed where the weights of a network that is trained on rebuilt images are drawn."""
@@ -93,12 +94,14 @@ def fitted(
     spent = []
     if progress is not None:
         progress(what, 0, epochs)
-    for epoch in train(
-        net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, checkpoint=keep, clip=clip
-    ):
-        spent.append(epoch.seconds)
-        if progress is not None:
-            progress(what, epoch.index + 1, epochs)
+    # Another start in the same folder may want this network, too: one trains it, the others wait and read it.
+    with nullcontext() if file is None else claimed_file(file):
+        for epoch in train(
+            net, batches, loss, optimizer, epochs=epochs, seed=seed, schedule=schedule, checkpoint=keep, clip=clip
+        ):
+            spent.append(epoch.seconds)
+            if progress is not None:
+                progress(what, epoch.index + 1, epochs)
     if keep is not None:  # with those of earlier starts, which are not yielded again
         spent = [epoch["seconds"] for epoch in torch.load(keep.path, map_location="cpu", weights_only=True)["history"]]
     net.eval()

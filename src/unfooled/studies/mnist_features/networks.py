@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from unfooled.core.types import TrainingLoss
 from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features, stored
 from unfooled.data.load import load_dataset
-from unfooled.features import Encoder, groups, non_robust_set, open_mask, random_group, robust_set
+from unfooled.features import Encoder, Storage, groups, non_robust_set, open_mask, random_group, robust_set
 from unfooled.models import MnistCnn
 from unfooled.runs.chunks import Progress
-from unfooled.runs.shards import discard
+from unfooled.runs.folder import discard
 from unfooled.runs.units import filed
 from unfooled.studies.common.fitting import FRESH, Updates, fitted, new_network
 from unfooled.training import Augmented, Batches, GroupWorst, Standard
@@ -291,7 +291,7 @@ class Bench:
         made = make(
             Encoder(net, LAYER), *self.train, index=torch.arange(min(self.size.rebuilt, len(self.train[0]))),
             classes=self.classes, kind=f"{origin} set", progress=self.progress,
-            folder=None if file is None else file.with_suffix(".parts"),
+            storage=Storage(None if file is None else file.with_suffix(".parts")),
         )  # fmt: skip
         if file is None:
             return made

@@ -27,10 +27,10 @@ from unfooled.core.threats import L2, Threat
 from unfooled.core.types import TrainingLoss
 from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features, stored
 from unfooled.data.load import load_dataset
-from unfooled.features import Encoder, d_rand, last_features, robust_set, smallest_threat
+from unfooled.features import Encoder, Search, Storage, d_rand, last_features, robust_set, smallest_threat
 from unfooled.models.architectures import build
 from unfooled.runs.chunks import Progress
-from unfooled.runs.shards import discard
+from unfooled.runs.folder import discard
 from unfooled.runs.units import filed
 from unfooled.studies.common.features_records import Reach
 from unfooled.studies.common.fitting import FRESH, Updates, fitted, new_network
@@ -256,21 +256,22 @@ class Bench:
         file = None if self.folder is None else self.folder / "sets" / self.place / f"{filed(name)}.npz"
         if file is not None and stored(file):
             return load_features(file, encoder=net)
+        parts = None if file is None else file.with_suffix(".parts")
         options: dict[str, Any] = {
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes, "kind": name,
-            "shard": self.size.shard, "progress": self._told,
-            "folder": None if file is None else file.with_suffix(".parts"),
+            "storage": Storage(parts, self.size.shard), "progress": self._told,
         }  # fmt: skip
         if name in SEEN:
-            made = robust_set(Encoder(net, last_features(net)), *self.train, steps=self.size.gradients, **options)
+            search = Search(steps=self.size.gradients)
+            made = robust_set(Encoder(net, last_features(net)), *self.train, search=search, **options)
         else:
             options["kind"] = {D_RAND: "d-rand", D_DET: "d-det"}[name]
             threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)
             made = d_rand(net, *self.train, threat, attack=self._moving, **options)
-        if file is None:
+        if file is None or parts is None:
             return made
         kept = save_features(file, made)
-        discard(options["folder"])
+        discard(parts)
         return kept
 
     def sources(self) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,198 @@
+"""How data sets are made of features: the options of a search, where the work is kept, and what a manifest says."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled._version import __version__
+from unfooled.core.ascent import Polyak, Rule
+from unfooled.core.errors import BadInput
+from unfooled.core.threats import L2, Threat
+from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
+from unfooled.features.inversion import weights_of
+from unfooled.runs.chunks import Progress, Rows, Run
+from unfooled.runs.hashes import network_hash, tensors_hash
+from unfooled.runs.settings import difference
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Quantiles of the residual in the manifest."""
+
+Clean = Callable[[Tensor], Tensor]
+"""x (B, *D) -> x, applied to images as they are stored, such as `open_mask`."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Options of the inversions that rebuild images, see `invert_features`.
+
+    Args:
+        threat: Where the answer must lie around the start; one eps for all.
+        steps: Gradients an image at most.
+        tol: Residual at which an inversion ends.
+        rule: Step sizes.
+        batch: Samples computed at once. None: from the size of the graph. Changes nothing else.
+    """
+
+    threat: Threat = L2(torch.inf)  # noqa: RUF009  (frozen)
+    steps: int = 100
+    tol: float = 0.05
+    rule: Rule = Polyak(cap=1.0)  # noqa: RUF009  (frozen)
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where the work on a set is kept, so that a second start continues it.
+
+    Args:
+        folder: Folder of the chunks, until `runs.folder.discard`. None: in memory.
+        chunk: Images a file there.
+        finished: The set as it was stored; returned where it was made with these settings, else refused.
+    """
+
+    folder: str | Path | None = None
+    chunk: int = 500
+    finished: FeatureSet | None = None
+
+    def rows(self, work: Callable[[Tensor], Rows], about: dict[str, Any], n: int, progress: Progress | None) -> Rows:
+        """Compute rows 0 to n of a set, chunk by chunk, or read those that are kept.
+
+        Args:
+            work: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
+            about: Settings that must agree for the folder to be continued, "kind" among them.
+            n: Number of rows.
+            progress: Callback `(kind, done, in all)`.
+
+        Raises:
+            BadInput: the folder holds other work; the first setting that differs is named.
+        """
+        folder = None if self.folder is None else Path(self.folder)
+        return Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress).map(about["kind"], work, n)
+
+
+SEARCH, STORAGE = Search(), Storage()
+"""Defaults."""
+
+
+def same_set(
+    finished: FeatureSet, about: dict[str, Any], classes: Sequence[str], progress: Progress | None
+) -> FeatureSet:
+    """Return the set that is there already, if it is the one that is asked for.
+
+    Raises:
+        BadInput: it was made with other settings.
+    """
+    asked = {**about, "classes": list(classes) or finished.classes}
+    before = {**finished.manifest, "classes": finished.classes}
+    if changed := difference({name: before.get(name) for name in asked}, asked):
+        raise BadInput(
+            f"the set that is there is another: {changed}; choose another --out, or start again with --fresh"
+        )
+    if progress is not None:
+        progress(str(about["kind"]), len(finished), len(finished))
+    return finished
+
+
+def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: int) -> dict[str, Any]:
+    """Return what identifies the work: model, data, rows and seed."""
+    encoder = network_hash(model)
+    if not encoder:  # a plain function: what it returns has to tell it from others
+        with torch.no_grad():
+            encoder = f"outputs {tensors_hash(model(x[:4].to(device_of(model, x))))}"
+    return {
+        "kind": kind,
+        "seed": seed,
+        "encoder": encoder,
+        "data": tensors_hash(x, y),
+        "rows": tensors_hash(rows),
+    }
+
+
+def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about: dict[str, Any]) -> FeatureSet:
+    """Return computed rows as a set with its manifest."""
+    manifest = {
+        **about,
+        "reached": share(made["reached"]),
+        "seconds": float(made["seconds"].sum()),
+        "residual": {"before_rounding": _quantiles(made["before"]), "stored": _quantiles(made["residual"])},
+        "versions": {"unfooled": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    return FeatureSet(
+        x=made["x"].to(torch.float32) / 255,
+        y=y,
+        source=rows,
+        start=made["start"],
+        residual=made["residual"].to(torch.float16),
+        classes=list(classes),
+        manifest=manifest,
+    )
+
+
+def rows_of(index: Tensor | None, n: int) -> Tensor:
+    """Return the rows that are asked for, on the CPU; all of n where `index` is None.
+
+    Raises:
+        BadInput: the index holds none, or rows that do not exist.
+    """
+    if index is None:
+        return torch.arange(n)
+    if index.ndim != 1 or index.dtype != torch.int64 or not len(index):
+        raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be rows of x, (n,) int64")
+    if int(index.min()) < 0 or int(index.max()) >= n:
+        raise BadInput(f"index lies in [{int(index.min())}, {int(index.max())}], x has {n} rows")
+    return index.cpu()
+
+
+def one_eps(threat: Threat) -> None:
+    """Refuse a threat with one eps a sample."""
+    if isinstance(threat.eps, Tensor) and threat.eps.ndim:
+        raise BadInput("the threat has one eps a sample; rebuilt sets take one for all")
+
+
+def device_of(model: Any, x: Tensor) -> torch.device:
+    """Return the device of the weights; that of x if there are none."""
+    return next((w.device for w in weights_of(model)), x.device)
+
+
+def as_stored(z: Tensor, clean: Clean | None) -> Tensor:
+    """Return images as they are stored, uint8."""
+    stored = to_bytes(z)
+    return stored if clean is None else to_bytes(clean(stored.to(z) / 255))
+
+
+def name_and_options(function: Callable[..., Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a function, and the options that are bound to it."""
+    inner = getattr(function, "func", function)
+    return getattr(inner, "__name__", type(inner).__name__), getattr(function, "keywords", {})
+
+
+def cleaning(clean: Clean | None) -> dict[str, Any] | None:
+    """Return what a manifest says about cleaning."""
+    if clean is None:
+        return None
+    name, options = name_and_options(clean)
+    return {"called": name, **{k: v if isinstance(v, (int, float)) else str(v) for k, v in options.items()}}
+
+
+def seconds_each(part: Tensor, since: float) -> Tensor:
+    """Return the seconds a row, (b,), of work that began at `since`."""
+    return torch.full((len(part),), (time.perf_counter() - since) / len(part), dtype=torch.float64)
+
+
+def share(of: Tensor) -> float:
+    """Return the share of entries that are true."""
+    return float(of.double().mean())
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    # Sorted, not torch.quantile, which refuses more than 16 million values.
+    ordered = values.double().sort().values
+    return {f"{q:g}": float(ordered[round(q * (len(ordered) - 1))]) for q in QUANTILES}

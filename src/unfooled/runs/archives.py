@@ -1,0 +1,90 @@
+"""Results in one `.npz` that say which settings they were made with, such as those of `unfooled attack`.
+
+The work is kept in chunks in a folder beside the archive (`parts_of`) until the archive is written:
+
+    found = read_archive(out, settings, kind="attack")     None: not made yet
+    run = Run(parts_of(out), settings, progress=progress)
+    rows = run.map("attack", compute, n, model=model)
+    write_archive(out, arrays, settings)
+    discard(parts_of(out))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unfooled.core.errors import BadInput
+from unfooled.runs.files import read_file, write_whole
+from unfooled.runs.hashes import content_hash
+from unfooled.runs.settings import Settings, as_text, parse, refuse_changed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ASKED = "asked"
+"""Name of the array that holds the settings."""
+SUM = "sha256"
+"""Name of the array that holds the SHA-256 of the others."""
+OTHER_OUT = "choose another --out"
+
+
+def parts_of(path: Path) -> Path:
+    """Return the folder beside a result where its work is kept until it is whole."""
+    return path.parent / f"{path.name}.parts"
+
+
+def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settings) -> None:
+    """Write arrays and the settings that they were made with, whole.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    import numpy as np
+
+    content = {**arrays, ASKED: np.array(as_text(settings))}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content, **{SUM: np.array(_hash(content))})  # type: ignore[arg-type]
+    write_whole(path, buffer.getvalue())
+
+
+def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dict[str, np.ndarray] | None:
+    """Read an archive that was made with these settings; None where there is no file.
+
+    Args:
+        path: The archive.
+        settings: Settings that it must have been made with.
+        kind: Name for the work in the sentence that refuses another one.
+
+    Raises:
+        BadInput: a file is there that `write_archive` did not write, that is damaged, that was made with other settings
+            or by version 0.1.
+    """
+    import numpy as np
+
+    data = read_file(path)
+    if data is None:
+        return None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        layout, before = parse(str(arrays[ASKED]))
+    except Exception as error:  # a damaged archive makes the reader raise nearly anything
+        raise BadInput(f"{path} exists and is no result of this command; {OTHER_OUT}") from error
+    refuse_changed(path, before, settings, layout=layout, kind=kind, remedy=OTHER_OUT)
+    if str(arrays.pop(SUM, "")) != _hash(arrays):
+        raise BadInput(f"{path} is damaged: it does not hold what was written there; remove it, or {OTHER_OUT}")
+    del arrays[ASKED]
+    return arrays
+
+
+def _hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, shapes, types and bytes."""
+    parts = {
+        name: [list(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
+        for name, array in arrays.items()
+    }
+    return content_hash(parts)

@@ -1,0 +1,66 @@
+"""Samples in batches: a new order every epoch, augmentation, and a share for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Samples in a new order every epoch: `batches(epoch)` iterates over (x, y).
+
+    Args:
+        x: Inputs in the unit box, (N, *D).
+        y: Labels, (N,).
+        size: Samples a batch; a last batch of one sample is dropped (batch normalisation cannot use it).
+        seed: Random seed of the order; the order of an epoch depends on nothing else.
+        flip: Mirror each image left to right with probability 1/2.
+        crop: Largest shift of an image in pixels; edges are filled with zeros.
+        rank: Number of this process among several; it takes every `world`-th sample of a batch, from this one.
+        world: Number of processes.
+        steps: Batches an epoch at most, so that sets of different size get equal training. None: all.
+    """
+
+    x: Tensor
+    y: Tensor
+    size: int = 128
+    seed: int = 0
+    flip: bool = False
+    crop: int = 0
+    rank: int = 0
+    world: int = 1
+    steps: int | None = None
+
+    def __len__(self) -> int:
+        every = max(1, -(-len(self.x) // self.size))
+        return every if self.steps is None else min(every, self.steps)
+
+    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the batches of an epoch."""
+        source = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) & 0x7FFFFFFFFFFFFFFF)
+        order = torch.randperm(len(self.x), generator=source)
+        for rows in order.split(self.size)[: self.steps]:
+            # Augment before sharding, so that a sample looks the same whatever the number of processes.
+            x = self._augment(self.x[rows.to(self.x.device)], source)
+            x, y = x[self.rank :: self.world], self.y[rows.to(self.y.device)][self.rank :: self.world]
+            if len(x) > 1 or len(self.x) == 1:
+                yield x, y
+
+    def _augment(self, x: Tensor, source: torch.Generator) -> Tensor:
+        if self.flip:
+            mirrored = torch.rand(len(x), generator=source).to(x.device) < 0.5
+            x = torch.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        if self.crop:
+            h, w = x.shape[-2:]
+            padded = nn.functional.pad(x, [self.crop] * 4)
+            shift = torch.randint(2 * self.crop + 1, (2, len(x)), generator=source).to(x.device)
+            i = (torch.arange(h, device=x.device) + shift[0, :, None])[:, None, :, None]
+            j = (torch.arange(w, device=x.device) + shift[1, :, None])[:, None, None, :]
+            batch = torch.arange(len(x), device=x.device)[:, None, None, None]
+            channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+            x = padded[batch, channel, i, j]
+        return x

@@ -1,0 +1,95 @@
+"""Training checkpoints: the state after an epoch, to resume from, in a file that `load_model` reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.runs.files import read_file, write_whole
+from unfooled.runs.sealed import seal_mapping, unchanged
+from unfooled.runs.settings import LAYOUT, OTHER_FILE, plain, refuse_changed
+from unfooled.training.progress import Memory
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where and how training is saved after every epoch.
+
+    The file is one of `torch.save`, readable with `weights_only=True`. Beside the weights it holds the settings, the
+    layout of what is stored (see `unfooled.runs.settings`) and the SHA-256 of all the rest.
+
+    Args:
+        path: File to write, `.pt`, which `load_model` reads.
+        about: Facts for a loader, kept beside the weights: arch, input_shape, num_classes, mean, std, classes.
+        settings: Settings that must agree for a run to be resumed: loss, data, batch size, seed, ...
+    """
+
+    path: Path
+    about: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: list[dict[str, Any]],
+        memory: Memory | None = None,
+    ) -> None:
+        """Write the state after the epochs in `history`, whole.
+
+        Raises:
+            BadInput: the file cannot be written.
+        """
+        buffer = io.BytesIO()
+        state = {"model": _network(model).state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+        if memory is not None:
+            state["memory"] = memory.state()
+        torch.save(seal_mapping({**self.about, **state, "layout": LAYOUT, "settings": plain(self.settings)}), buffer)
+        write_whole(self.path, buffer.getvalue())
+
+    def load(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        memory: Memory | None = None,
+    ) -> list[dict[str, Any]]:
+        """Restore model, optimiser and memory.
+
+        Returns:
+            The epochs already trained; an empty list where there is no file.
+
+        Raises:
+            BadInput: the file was made with other settings or by version 0.1, is damaged, or is no checkpoint.
+        """
+        data = read_file(self.path)
+        if data is None:
+            return []
+        try:
+            state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            layout, before = state.get("layout"), state["settings"]
+            refuse_changed(self.path, before, self.settings, layout=layout, kind="training", remedy=OTHER_FILE)
+            if not unchanged(state):
+                raise ValueError("it does not hold what was written there")
+            _network(model).load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            if memory is not None:
+                memory.restore(state.get("memory", {}))
+        except BadInput:
+            raise
+        except Exception as error:  # a damaged file makes the unpickler raise nearly anything
+            raise BadInput(f"{self.path} is no checkpoint to resume from ({error}); {OTHER_FILE}") from error
+        return list(state["history"])
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """Return what a checkpoint holds: the network itself; its normalisation is data, kept in `about`."""
+    return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model
