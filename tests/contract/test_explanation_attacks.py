@@ -546,7 +546,7 @@ def test_bad_input_is_named() -> None:
         ({"hold": -1.0}, "hold is -1"),
     ):
         with pytest.raises(BadInput, match=message):
-            Search(**wrong)  # type: ignore[arg-type]
+            Search(**wrong)
     for explain, shape in ((lambda model, x, y: x[:1], "1, 1, 6, 5"), (lambda model, x, y: x.sum(), "")):
         with pytest.raises(BadInput, match=rf"the explanation returned shape \({shape}\) for 3 samples"):
             attack_explanation(net, x, y, Linf(0.1), explain, objective=cosine())

@@ -46,7 +46,7 @@ def calls(*names: str) -> Iterator[Counter[str]]:
 
 
 attend = partial(attention, layer="1")
-budget = {
+budget: dict[str, Callable[..., Tensor]] = {
     "fgsm": attacks.fgsm,
     "step_ll": attacks.step_ll,
     "pgd": attacks.pgd,
@@ -149,7 +149,7 @@ def test_outputs_are_unwrapped_once() -> None:
     with calls("logits_of") as seen:
         assert unwrapped(z, 2) is z
         assert torch.equal(unwrapped({"logits": z}, 2), z)
-        logits_at(lambda x: (x, None), z)
+        logits_at(lambda x: (x, None), z)  # type: ignore[arg-type, return-value]
     assert seen == {"logits_of": 2}
 
 

@@ -144,9 +144,9 @@ def shrinking(
 
         first = project_l1_box(z[left], x[left], ball.eps, ball.box)
         rule = Auto(share=0.2 if factor == turns[0][0] and start is None else None)
-        found = ascend(within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator)
-        z = z.index_copy(0, left, found.z)
-        left = left[~found.done]
+        result = ascend(within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator)
+        z = z.index_copy(0, left, result.z)
+        left = left[~result.done]
         if not len(left):
             break
     return z

@@ -63,8 +63,7 @@ def bisect(
     with frozen(model):
         logits, value, g = loss_and_gradient(reader, x, y, sign, margin)
         best.see(x, fooled(logits, y, targeted=targeted))
-        dual = flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)
-        radii = _Radii(best, 1.02 * value.abs() / dual)
+        radii = _Radii(best, 1.02 * value.abs() / flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY))
         slack = 1e-5 * (1 + logits.abs().amax(1))  # a decision that rounding in another batch would undo is none
         z = x if start is None else start
         if start is not None:
@@ -83,12 +82,11 @@ def bisect(
                 drawn = ball.sample(inner, generator, draw=r, stage=stage)
                 first = where_rows(radii.again[rows] | fresh, drawn, first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
-            found = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)
-            hit = torch.zeros_like(near)
-            hit[rows] = found.done & (found.value > slack[rows])
-            z = z.index_copy(0, rows, found.z)
+            result = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)
+            hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))
+            z = z.index_copy(0, rows, result.z)
             best.see(z, hit)
-            left[rows] -= found.used + 1
+            left[rows] -= result.used + 1
             radii.update(rows, hit, near)
         return best.pull_back(reader, y, targeted=targeted)
 

@@ -57,7 +57,7 @@ def fgsm(
     check_mode(model)
     with frozen(model):
         objective = fooling(model, y, loss, targeted=targeted)
-        found = ascend(
+        result = ascend(
             objective, x, threat, steps=1, rule=Constant(1.0), keep_best=False, batch=len(x), generator=generator
         )
-    return found.z
+    return result.z

@@ -110,8 +110,8 @@ class _Search:
         """Return the next query of every sample."""
         check = torch.where(self.radius.isinf(), torch.ones_like(self.radius), self.radius * (1 - self._least()))
         down = torch.where(self.gallop > 0, self.high * (1 - self.gallop), (self.low + self.high) / 2)
-        self.asked = torch.where(self.searching, down, check)
-        return (self.x + (self.asked[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
+        self.query = torch.where(self.searching, down, check)
+        return (self.x + (self.query[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
 
     def answer(self, hit: Tensor, z: Tensor) -> None:
         """Update the search with the decisions at the proposed points."""
@@ -120,12 +120,12 @@ class _Search:
         begin, search = hit & ~self.searching, self.searching
         refused = ~hit & ~self.searching
         first = self.radius.isinf()
-        self.high = torch.where(hit, self.asked, self.high)
-        self.low = torch.where(begin, torch.zeros_like(self.low), torch.where(search & ~hit, self.asked, self.low))
+        self.high = torch.where(hit, self.query, self.high)
+        self.low = torch.where(begin, torch.zeros_like(self.low), torch.where(search & ~hit, self.query, self.low))
         # From a best radius in doubling steps; the first radius of all is bisected at once.
         step = torch.where(begin & ~first, self._least(), self.gallop * 2)
         self.gallop = torch.where(hit & ~(begin & first) & (step < 0.5), step, torch.zeros_like(step))
-        self.radius = torch.where(hit, self.asked, self.radius)
+        self.radius = torch.where(hit, self.query, self.radius)
         self.searching = begin | search
         width = torch.minimum(self._least(), torch.full_like(self.low, SLACK))
         ended = self.searching & (self.gallop == 0) & (self.high - self.low <= width * self.high)

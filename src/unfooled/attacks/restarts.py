@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, trusted
-from unfooled.core.goals import checked_once, fooled
+from unfooled.core.goals import Attack, checked_once, fooled
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
@@ -20,7 +20,7 @@ Propose = Callable[[Tensor, Tensor, Threat, torch.Generator | None], Tensor]
 """`(x, y, threat, generator) -> x_adv`: one run of an attack whose other arguments are bound."""
 
 
-def restarted(attack: BudgetAttack, restarts: int) -> BudgetAttack:
+def restarted(attack: Attack, restarts: int) -> BudgetAttack:
     """Repeat an attack from other seeds on the samples that it has not fooled yet.
 
     Args:

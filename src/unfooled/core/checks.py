@@ -70,8 +70,8 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
 def check_labels(y: Tensor, n: int, classes: int | None = None) -> None:
     """Refuse labels that are not (n,) int64 in [0, classes)."""
     if not isinstance(y, Tensor) or y.shape != (n,):
-        found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise BadInput(f"y is {found}; there must be one label per sample, shape ({n},)")
+        given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise BadInput(f"y is {given}; there must be one label per sample, shape ({n},)")
     if y.dtype != torch.int64:
         raise BadInput(f"y has dtype {y.dtype}; labels are int64, try y.long()")
     if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):

@@ -169,10 +169,10 @@ class _Guided:
         """Return the gradient of value plus weighted shift with respect to z, each part taken once."""
         (g,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
         (h,) = torch.autograd.grad(shift.sum(), z, allow_unused=True)
-        if h is None:
-            return g
-        scale = flat(g).abs().sum(1) / flat(h).abs().sum(1) if self.scaled else torch.ones_like(value)
-        return g + per_sample(torch.where(scale.isfinite(), self.weight * scale, 0), z) * h
+        if h is not None:
+            scale = flat(g).abs().sum(1) / flat(h).abs().sum(1) if self.scaled else torch.ones_like(value)
+            g = g + per_sample(torch.where(scale.isfinite(), self.weight * scale, 0), z) * h
+        return g
 
 
 def attended(attend: Explain, model: Model, z: Tensor, y: Tensor) -> tuple[Tensor, Any]:
@@ -325,12 +325,12 @@ def _furthest(
         def part(z: Tensor, at: Tensor, rows: Tensor = left) -> tuple[Tensor, Tensor]:
             return shift(z, rows[at])
 
-        found = ascend(part, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
-        better = found.done | (found.value > top[left])
-        better = better & (found.value > INFEASIBLE / 2)
-        best[left] = where_rows(better, found.z, best[left])
-        top[left] = torch.where(better, found.value.to(top.dtype), top[left])
-        left = left[~found.done]
+        result = ascend(part, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
+        better = result.done | (result.value > top[left])
+        better = better & (result.value > INFEASIBLE / 2)
+        best[left] = where_rows(better, result.z, best[left])
+        top[left] = torch.where(better, result.value.to(top.dtype), top[left])
+        left = left[~result.done]
         if not len(left):
             break
     return best

@@ -24,7 +24,7 @@ from unfooled.attacks.restarts import check_restarts, repeat
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
-from unfooled.core.goals import checked_once, logits_at
+from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Linf, Threat
@@ -55,16 +55,16 @@ def distil(
     Args:
         model: any callable to logits; only its values are used.
         x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
-        threat: set of points whose answers are asked for; its eps may be (n,).
-        rounds: rounds of asking and training; the first has random points alone, the later ones adversarial points of
+        threat: set of points at which the model is queried; its eps may be (n,).
+        rounds: rounds of queries and training; the first has random points alone, the later ones adversarial points of
             the twin so far.
-        points: points asked for a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
+        points: queries a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
             no B.
         epochs: epochs over all points in the last round, a third as many in the others; more where they make few steps.
         width: channels of the twin. None: by the image's size.
         module: an untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
-        batch: samples a step of training; 16 times as many are asked of the model at once.
+        batch: samples a step of training; the model is queried on 16 times as many at once.
         seed: seed of the weights, the order and the points.
 
     Returns:
@@ -102,9 +102,9 @@ def distil(
             answers.append(ask(z))
         # Rough until the last round: the twin need only say where to ask next.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        seen = torch.cat(pool)
-        steps = math.ceil(share * max(epochs * -(-len(seen) // batch), LEAST))
-        _fit(twin, seen, _targets(torch.cat(answers)), steps, batch, seed + r)
+        samples = torch.cat(pool)
+        steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
+        _fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
     return twin.eval()
 
 
@@ -169,7 +169,7 @@ def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int,
     twin.eval()
 
 
-def transfer(surrogate: Model, attack: BudgetAttack | None = None, *, proposals: int = 1) -> BudgetAttack:
+def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:
     """Turn an attack on one model into an attack on another.
 
     Args:
@@ -187,7 +187,7 @@ def transfer(surrogate: Model, attack: BudgetAttack | None = None, *, proposals:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
     """
     check_restarts(proposals)
-    bound = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
+    bound: Attack = partial(pgd, steps=40, loss=margin, stop=False) if attack is None else attack
 
     def run(
         model: Model,

@@ -50,15 +50,15 @@ class BatchBudget:
         if self.measured:
             yield
             return
-        seen: dict[int, int] = {}
+        sizes: dict[int, int] = {}
 
         def note(t: Tensor) -> Tensor:
-            seen[t.data_ptr()] = t.numel() * t.element_size()
+            sizes[t.data_ptr()] = t.numel() * t.element_size()
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             yield
-        saved = sum(size for at, size in seen.items() if at not in self.weights)
+        saved = sum(size for at, size in sizes.items() if at not in self.weights)
         # Twice: gradients flow back at the size of the activations that they replace.
         self.sample_bytes = max(1, 2 * saved // batch + 8 * self.input_bytes)
         self.measured = True

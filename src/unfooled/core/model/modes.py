@@ -20,15 +20,15 @@ def modules_of(model: Any) -> list[nn.Module]:
     The callable itself, what it wraps (`.model`, `.module`, `.func`), the owner of a method, what a function closes
     over, and the globals that it names.
     """
-    found: list[nn.Module] = []
-    seen: set[int] = set()
+    modules: list[nn.Module] = []
+    visited: set[int] = set()
 
     def visit(item: Any) -> None:
-        if item is None or id(item) in seen:
+        if item is None or id(item) in visited:
             return
-        seen.add(id(item))
+        visited.add(id(item))
         if isinstance(item, nn.Module):
-            found.append(item)
+            modules.append(item)
             return
         for name in ("model", "module", "func", "__self__", "__wrapped__"):
             visit(getattr(item, name, None))
@@ -37,7 +37,7 @@ def modules_of(model: Any) -> list[nn.Module]:
                 visit(part)
 
     visit(model)
-    return found
+    return modules
 
 
 def bound(item: Any) -> Iterator[Any]:
