@@ -62,7 +62,7 @@ def called(stage: str) -> str:
         case "reasons":
             return f"reasons under attack, {rest} eps"
         case "diagnostics":
-            return f"check {head}: {tail.partition('-')[2]}"
+            return f"check {tail.replace('-', ': ', 1)}"
     return STAGES.get(stage, stage)
 
 

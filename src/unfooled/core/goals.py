@@ -43,8 +43,8 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
         x: inputs, (B, *D).
         batch: samples computed at once. None: all.
     """
-    if batch is not None and len(x) > batch:
-        return torch.cat([logits_at(model, part) for part in x.split(batch)])
+    if batch is not None:
+        return batched(lambda part: logits_at(model, part), batch)(x)
     return unwrapped(model(x) if torch.is_grad_enabled() else answered(model, x), len(x))
 
 

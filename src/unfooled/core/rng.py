@@ -118,12 +118,12 @@ class Numbers:
 
 
 def wave_stage(number: int) -> int:
-    """The stage of an output-diversified wave. Those of an attack that goes on stay clear of the checks' stages."""
+    """Return the stage of an output-diversified wave; an attack that goes on stays clear of the checks' stages."""
     return (Stream.WAVE if number in Numbers.ATTACK else 1000) + number
 
 
 class Use(NamedTuple):
-    """What a stream takes.
+    """Stages and draws of a stream.
 
     Attributes:
         stages: ranges of stages.
@@ -179,7 +179,7 @@ USES = MappingProxyType(
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift; torch shifts int64 arithmetically."""
+    """Shift to the right logically; torch shifts int64 arithmetically."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -213,12 +213,12 @@ def derived(seed: int, number: int) -> torch.Generator:
 
 
 def base_seed(generator: torch.Generator | None) -> int:
-    """The seed that a generator stands for; 0 for None. The generator is not advanced."""
+    """Return the seed that a generator stands for, 0 for None. The generator is not advanced."""
     return 0 if generator is None else generator.initial_seed() & 0x7FFFFFFFFFFFFFFF
 
 
 def seeds(x: Tensor, generator: torch.Generator | int | None = None, *, stage: int = Stream.START) -> Tensor:
-    """One seed per sample, (B,) int64, from the base seed, the sample's bytes and a stage number."""
+    """Return one seed a sample, (B,) int64, from the base seed, the sample's bytes and a stage, see `Stream`."""
     base = generator if isinstance(generator, int) else base_seed(generator)
     offset = torch.tensor([base, stage], dtype=torch.int64, device=x.device)
     salt = mix(mix(offset[:1] + _GOLDEN) + (offset[1:] + 1) * _GOLDEN)
@@ -235,7 +235,7 @@ def bits(seed: Tensor, size: int, *, draw: int | Tensor = 0) -> Tensor:
 def uniform(
     seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Uniform numbers in [0, 1), (B, *shape); 24 random bits each, so that they are exact in float32."""
+    """Draw uniform numbers in [0, 1), (B, *shape); 24 random bits each, so that they are exact in float32."""
     u = _shift(bits(seed, math.prod(shape), draw=draw), 40).to(torch.float64) * 2.0**-24
     return u.to(dtype).reshape(len(seed), *shape)
 
@@ -243,7 +243,7 @@ def uniform(
 def normal(
     seed: Tensor, shape: tuple[int, ...], *, draw: int | Tensor = 0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Standard normal numbers, (B, *shape), by Box and Muller's transform."""
+    """Draw standard normal numbers, (B, *shape), by Box and Muller's transform."""
     size = math.prod(shape)
     u = uniform(seed, (2, size), draw=draw, dtype=torch.float64)
     radius = (-2 * torch.log1p(-u[:, 0])).sqrt()  # 1 - u is in (0, 1]: the logarithm is finite

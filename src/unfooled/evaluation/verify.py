@@ -17,7 +17,7 @@ from unfooled.core.types import Model
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is true of each proposed point, one entry a sample.
+    """Verdict on proposed points, one entry a sample.
 
     Attributes:
         inside: Whether it lies within the ball and the box, up to the tolerance, (B,) bool.
@@ -83,8 +83,8 @@ def verify(
     check_attack(x, y, threat)
     check_mode(model)
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape:
-        found = f"shape {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else f"type {type(x_adv).__name__}"
-        raise BadInput(f"x_adv has {found}, x is a tensor of shape {tuple(x.shape)}; they must agree")
+        given = f"shape {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else f"type {type(x_adv).__name__}"
+        raise BadInput(f"x_adv has {given}, x is a tensor of shape {tuple(x.shape)}; they must agree")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
     finite = torch.isfinite(flat(x_adv)).all(1)

@@ -53,7 +53,7 @@ RESTARTS_L1, TARGETS_L1 = 5, 5
 
 @dataclass(frozen=True, eq=False)
 class _Standing:
-    """Where the ensemble stands.
+    """Points and progress of the ensemble so far.
 
     Attributes:
         points: Adversarial examples where one was found, else x, (n, *D).

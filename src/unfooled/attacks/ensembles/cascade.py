@@ -124,7 +124,7 @@ ENOUGH = 15
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """Where an attack stands.
+    """Frontier and progress of an attack so far.
 
     Attributes:
         frontier: Best points so far.
@@ -230,13 +230,13 @@ class Cascade:
             problem = self.problem.take(at)
             proposal = stage.propose(problem, frontier.take(at), key.number or 0)
             margins, lost = problem.look(proposal.points)
-            found = {"points": proposal.points, "margins": margins, "fooled": lost}
-            return found if proposal.directions is None else found | {"directions": proposal.directions}
+            looked = {"points": proposal.points, "margins": margins, "fooled": lost}
+            return looked if proposal.directions is None else looked | {"directions": proposal.directions}
 
-        found = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
-        lost, directions = found["fooled"], found.get("directions")
+        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
+        lost, directions = result["fooled"], result.get("directions")
         learned = None if directions is None else directions[lost]
-        return StageResult(rows, found["points"], found["margins"], lost, learned)
+        return StageResult(rows, result["points"], result["margins"], lost, learned)
 
     def adopt(self, standing: Standing, points: Tensor) -> Standing:
         """Take over the points of another attack for the survivors. Cost: 1 F a survivor and draw."""
@@ -248,9 +248,9 @@ class Cascade:
             margins, lost = self.problem.take(at).look(points[at])
             return {"margins": margins, "fooled": lost}
 
-        found = self._map(key, work, len(rows))
+        looked = self._map(key, work, len(rows))
         if len(rows):
-            frontier = frontier.with_points(rows, points[rows], found["margins"], found["fooled"].to(frontier.fooled))
+            frontier = frontier.with_points(rows, points[rows], looked["margins"], looked["fooled"].to(frontier.fooled))
         return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
 
     def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:

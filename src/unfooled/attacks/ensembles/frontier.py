@@ -1,4 +1,4 @@
-"""What an ensemble of attacks works on, and how far it has come, as values that nothing changes.
+"""Values that an ensemble of attacks works on: what is attacked, and how far the attack has come.
 
 A `Problem` is what is attacked: the samples, the threat and the model. A `Frontier` holds the best point of every
 sample; a stage proposes better points for some of them, and `Frontier.with_result` returns the next frontier.
@@ -54,7 +54,7 @@ class Problem:
 
     @property
     def decisive(self) -> bool:
-        """Whether one evaluation of the model decides."""
+        """True where one evaluation of the model decides."""
         return self.draws == 1
 
     @property
@@ -92,7 +92,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
-    """What a stage found.
+    """Result of a stage.
 
     Attributes:
         rows: Positions of the samples that it attacked, (m,).

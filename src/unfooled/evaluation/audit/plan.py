@@ -1,4 +1,4 @@
-"""What an audit does, as small frozen values: the attack, the nearest points, the explanation, the attack on it.
+"""Plan of an audit as small frozen values: the attack, the nearest points, the explanation, the attack on it.
 
 `Plan` takes all options as flat keywords and builds the values from them. It stays a flat dataclass, instead of holding
 the values as fields, so that `dataclasses.replace(plan, nearest_n=50)`, the help of an editor and a type checker keep
@@ -48,7 +48,7 @@ class LabelAttack:
 
     @property
     def own(self) -> bool:
-        """Whether the attack is the cascade, which may go on where a check asks for it."""
+        """True for the cascade, which may go on where a check asks for it."""
         return self.attack is None and self.whole is None
 
     @property
@@ -145,7 +145,7 @@ def _at_least_one(option: str, number: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an audit does. All of it can change a figure, so all of it is recorded.
+    """Plan of an audit. All of it can change a figure, so all of it is recorded.
 
     Args:
         effort: Effort of the cascade: `QUICK`, `NORMAL`, `THOROUGH` or your own.

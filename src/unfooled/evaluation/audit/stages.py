@@ -137,12 +137,12 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
         alone = standing.frontier
         near = nearest(s, plan.nearest, gradients)
-        found, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
+        missed, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
         standing = replace(standing, frontier=frontier)
         count = len(next(iter(near.values()))["distance"]) if near else 0
         standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
-        findings = [*findings, found, *checked.findings]
+        findings = [*findings, missed, *checked.findings]
         # The figure of a whole attack is its own; what others found only speaks against it.
         standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
         standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
@@ -167,7 +167,7 @@ def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradient
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
     """Find the nearest adversarial examples of the first samples: points and distances by norm."""
-    found = {}
+    points = {}
     for norm in plan.norms or (s.threat.norm,):
         own = norm == s.threat.norm
         everything = (s.threat if own else NORMS[float(norm)](1.0)).with_eps(math.inf)
@@ -180,8 +180,8 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             return {"z": z, "distance": verdict.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
-        found[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
-    return found
+        points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
+    return points
 
 
 def _missed(
@@ -215,7 +215,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
         verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
         with torch.inference_mode():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
-        found = {
+        verdicts = {
             "x_adv": where_rows(verdict.inside, z, x),
             "inside": verdict.inside,
             "success": verdict.success,
@@ -227,8 +227,8 @@ def judge(s: Setting, points: Tensor) -> Judged:
         }
         if on_grid:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
-            found["success_8bit"] = rounded.success
-        return found
+            verdicts["success_8bit"] = rounded.success
+        return verdicts
 
     return Judged(**s.ledger.map(StageKey(Family.JUDGE), work, s.n))
 
@@ -261,7 +261,7 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     approach = approach_to(s.counted, x, y, plan.explain)
     if not approach.by:
         return AttackedExplanations(approach, samples)
-    radii, found = tuple(sorted(plan.radii)), []
+    radii, by_radius = tuple(sorted(plan.radii)), []
     for share in radii:
 
         def work(rows: Tensor, share: float = share) -> Rows:
@@ -273,9 +273,9 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
             )  # fmt: skip
 
         key = StageKey(Family.EXPLANATIONS, f"{share:g}")
-        found.append(s.ledger.map(key, work, len(samples), model=s.counted))
+        by_radius.append(s.ledger.map(key, work, len(samples), model=s.counted))
     passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(approach, samples, radii, tuple(found), passes, plan.steps, plan.restarts)
+    return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
 
 
 def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
@@ -284,8 +284,8 @@ def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     if s.untouched is None or s.subject.random or not len(rows):
         return [], 0
     passed = s.counted.forwards
-    found = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
-    return [found], s.counted.forwards - passed
+    d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
+    return [d20], s.counted.forwards - passed
 
 
 def _mode(x: Tensor) -> Finding:

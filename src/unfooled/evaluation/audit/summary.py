@@ -43,7 +43,7 @@ MANY = 100
 
 @dataclass(frozen=True)
 class About:
-    """What an audit is about, as its caller knows it; none of it changes a figure but `options`.
+    """Names for the report of an audit, and what else its caller knows; only `options` can change a figure.
 
     Attributes:
         model: Name of the model; empty: its own, or its type's.
@@ -72,7 +72,7 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What the outcome of an audit belongs to.
+    """Samples, threat, plan and configuration that the outcome of an audit belongs to.
 
     Attributes:
         x: Inputs, (n, *D), on the CPU.

@@ -26,7 +26,7 @@ FRESH = 20
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all stages of an audit are given.
+    """Model, samples and settings that all stages of an audit are given.
 
     Attributes:
         subject: Model as it is judged.
@@ -81,7 +81,7 @@ class Clean:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What is true of the points that the attack found, one entry a sample; see `Verdict`.
+    """Verdict on the points that the attack found, one entry a sample; see `Verdict` for the other fields.
 
     Attributes:
         x_adv: The points; x where they are not allowed.
@@ -102,7 +102,7 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """What the attack on the label left.
+    """Result of the attack on the label.
 
     Attributes:
         standing: Where it ended, with all that counts.
@@ -125,13 +125,13 @@ class Attacked:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What an audit's stages found, one entry a sample.
+    """Result of all stages of an audit, one entry a sample.
 
     Attributes:
         clean: Clean samples.
         attack: Points that the attack found.
         explain: Rows of `map_scores`, of the first samples.
-        survival: What the attack on the explanations left. None: there was none.
+        survival: Result of the attack on the explanations. None: there was none.
         right: Samples that are right when clean, (n,) bool.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
         distance: Nearest of all that was found in the threat's norm, for the same samples.

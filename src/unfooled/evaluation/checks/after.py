@@ -68,7 +68,7 @@ WORDS = {
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """What the checks after an attack found.
+    """Result of the checks after an attack.
 
     Attributes:
         findings: Findings D6 (at the end points), D11 to D16, D18 and D19.

@@ -47,7 +47,7 @@ class Gradients:
 
     @property
     def missing(self) -> bool:
-        """Whether the gradient vanishes or does not exist, so that nothing can be explained by it."""
+        """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
         return fired(self.findings, "D6", "D8")
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:

@@ -23,7 +23,7 @@ from unfooled.runs.records import Record
 
 
 class Kind(StrEnum):
-    """What follows when a check fires."""
+    """Kind of a check: the consequence when it fires."""
 
     MEND = "mend"
     """A remedy is known and was applied."""
@@ -86,7 +86,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 
 
 class Finding(Record):
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         id: Id of the check, D1 to D24.

@@ -13,7 +13,7 @@ LOW = 0.05
 
 
 class Trust(StrEnum):
-    """Whether a robust accuracy can be believed."""
+    """Verdict of an audit: can its robust accuracy be believed?"""
 
     SOUND = "SOUND"
     """Nothing speaks against the figure."""
@@ -26,7 +26,7 @@ class Trust(StrEnum):
 
     @property
     def trusted(self) -> bool:
-        """Whether the figure counts."""
+        """True where the figure counts."""
         return self in (Trust.SOUND, Trust.EXTENDED)
 
 

@@ -49,7 +49,7 @@ ATTACKED, FAILED, UNDEFINED, SKIPPED = range(4)
 
 @dataclass(frozen=True, eq=False)
 class ExplanationVerdict:
-    """What is true of each proposed point, one entry a sample.
+    """Verdict on proposed points, one entry a sample.
 
     Attributes:
         status: Positions in `STATUSES`, (B,) int64.
@@ -65,7 +65,7 @@ class ExplanationVerdict:
 
     @property
     def attacked(self) -> Tensor:
-        """Where scores count, (B,) bool."""
+        """Samples whose scores count, (B,) bool."""
         return self.status == ATTACKED
 
     @property
@@ -265,7 +265,7 @@ def explanation_robustness(
 
 @dataclass(frozen=True, eq=False)
 class _Arena:
-    """What all arms are judged by."""
+    """Arguments by which all arms are judged."""
 
     model: Model
     x: Tensor

@@ -74,7 +74,7 @@ class Score(Record):
 
     @property
     def says_nothing(self) -> bool:
-        """Whether unrelated maps score nearly 1."""
+        """True where unrelated maps score nearly 1."""
         return self.chance.value is not None and self.chance.value > SAYS_NOTHING
 
 

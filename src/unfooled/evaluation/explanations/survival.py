@@ -76,7 +76,7 @@ class Approach:
 
     @property
     def differences(self) -> Differences | None:
-        """The option of the attack."""
+        """Differences in place of gradients. None: by gradients."""
         return FEW if self.by == "differences" else None
 
     @property
@@ -198,7 +198,7 @@ def _tau(model: Model, y: Tensor, arm: Arm, clean: Tensor, explain: Explanation,
 
 @dataclass(frozen=True)
 class AttackedExplanations:
-    """What the attack on explanations left: rows by radius.
+    """Result of the attack on explanations: rows by radius.
 
     Attributes:
         approach: How they were attacked.
