@@ -39,12 +39,13 @@ FULL = FeatureScale(
             optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True),
         ),
     ),
-    rebuilt=49_000, held=1000, robust_n=1000, gradients=200, piece=200, shard=2000,
+    rebuilt=49_000, held_out=1000, robust_n=1000, gradients=200, piece=200, shard=2000,
 )  # fmt: skip
 NARROW = {"width": 8}
 SMALL = FeatureScale(
     (replace(FULL.tasks[0], natural=8, hardened=4, fresh=8, batch=32, options=NARROW, fresh_options=NARROW, steps=2),),
-    rebuilt=96, held=32, robust_n=10, effort="quick", gradients=4, moving=4, piece=4, shard=48, train_n=160, test_n=200,
+    rebuilt=96, held_out=32, robust_n=10, effort="quick", gradients=4, moving=4, piece=4, shard=48, train_n=160,
+    test_n=200,
 )  # fmt: skip
 PUBLISHED = [
     {"trained on": "robust set", "clean": 0.84, "robust, l2 0.25": 0.48},

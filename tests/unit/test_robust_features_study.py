@@ -40,8 +40,9 @@ TASK = FeatureTask(
     steps=2,
 )  # fmt: skip
 TINY = FeatureScale(
-    (TASK,), rebuilt=60, held=20, robust_n=12, effort="quick", gradients=5, moving=5, piece=2, train_n=140, test_n=50
-)
+    (TASK,), rebuilt=60, held_out=20, robust_n=12, effort="quick", gradients=5, moving=5, piece=2, train_n=140,
+    test_n=50,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -165,15 +166,15 @@ def test_sets_are_made_of_the_networks_they_are_named_after(bench: FeatureBench)
 
 
 def test_the_radius_is_chosen_on_images_that_nothing_is_trained_on(bench: FeatureBench) -> None:
-    whole = torch.cat([bench.train[0], bench.held[0]])
-    assert (len(bench.train[0]), len(bench.held[0])) == (120, 20)
+    whole = torch.cat([bench.train[0], bench.held_out[0]])
+    assert (len(bench.train[0]), len(bench.held_out[0])) == (120, 20)
     assert len({row.numpy().tobytes() for row in whole}) == 140
     small = FeatureBench(TASK, replace(TINY, moving=5), 0)
     small.eps = 0.1
     moved = (small.made(sets.D_RAND).x - small.sources()[0]).flatten(1).norm(dim=1)
     assert float(moved.max()) < 0.1 + 8 * 0.5 / 255  # what was found before is not found anew
     with pytest.raises(BadInput, match="140 are held out; hold fewer"):
-        FeatureBench(TASK, replace(TINY, held=140), 0)
+        FeatureBench(TASK, replace(TINY, held_out=140), 0)
 
 
 def test_every_fresh_network_takes_the_same_training(bench: FeatureBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +300,7 @@ def test_a_colour_network_that_is_read_computes_what_the_trained_one_did(tmp_pat
     x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 4
     np.savez(tmp_path / "colour.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     task = replace(TASK, source=str(tmp_path / "colour.npz"), natural=2)
-    size = replace(TINY, tasks=(task,), held=10, rebuilt=20, train_n=None, test_n=None)
+    size = replace(TINY, tasks=(task,), held_out=10, rebuilt=20, train_n=None, test_n=None)
     first, second = (FeatureBench(task, size, 0, folder=tmp_path / "out").network(sets.NATURAL) for _ in range(2))
     strides = [[w.stride() for w in net.parameters()] for net in (first, second)]
     assert strides[0] == strides[1]  # in another order of memory, other sums
@@ -314,7 +315,7 @@ def test_the_scales_are_what_the_issue_says(tmp_path: Path, monkeypatch: pytest.
         assert f"source={size.tasks[0].source!r}" in size.settings()["tasks"][0]
     assert [task.source for task in SCALES["medium"].tasks] == ["mnist", "fashion-mnist"]
     assert SCALES["medium"].robust_n == 1000
-    assert SCALES["full"].rebuilt + SCALES["full"].held == 60_000
+    assert SCALES["full"].rebuilt + SCALES["full"].held_out == 60_000
     with pytest.raises(BadInput, match="no scale 'tiny'; there are small, medium, full"):
         run_robust_features("tiny")
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))

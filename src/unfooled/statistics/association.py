@@ -74,7 +74,7 @@ def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
 
 
 def _rank_residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: Sequence[str]) -> list[np.ndarray]:
-    """Weighted ranks of columns, (D, n) each, without what the controls' ranks explain of them."""
+    """Return weighted ranks of columns, (D, n) each, without what the controls' ranks explain of them."""
     centred = [_centred(ranks(c[name], w), w) for name in names]
     if not controls:
         return centred
@@ -192,7 +192,7 @@ def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = (
 
 
 def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarray], needed: Sequence[str]) -> float:
-    """Share of permutations whose figure, averaged over seeds, is as far from 0 as the one of the true order."""
+    """Return the share of permutations whose figure, a mean over seeds, is as far from 0 as that of the true order."""
     seeds = [finite_rows(c, needed) for c in cases.seeds]
     figures = [null(c, _orders(len(c["id"]), seed)) for seed, c in enumerate(seeds) if len(c["id"]) >= FEW]
     figures = [v for v in figures if np.isfinite(v[0])]
@@ -204,7 +204,7 @@ def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarra
 
 @lru_cache(maxsize=8)
 def _orders(n: int, seed: int) -> np.ndarray:
-    """The true order, and `DRAWS` random ones, (1 + DRAWS, n)."""
+    """Return the true order, and `DRAWS` random ones, (1 + DRAWS, n)."""
     orders = np.random.default_rng([1, seed]).random((1 + DRAWS, n)).argsort(1)
     orders[0] = np.arange(n)
     return orders

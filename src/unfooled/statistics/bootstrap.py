@@ -72,7 +72,7 @@ class Cases:
         return [v for v in values if np.isfinite(v)]
 
     def _resampled(self, statistic: Statistic, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
-        """The figure, the figures of the resamples that can tell, and n."""
+        """Return the figure, the figures of the resamples that can tell, and n."""
         seeds = [finite_rows(c, needed) for c in self.seeds]
         n = sum(len(c["id"]) for c in seeds)
         if n < FEW:

@@ -97,7 +97,7 @@ def _named(beside: tuple[str, ...]) -> str:
 
 
 def _on_distance(where: str, measures: dict[str, str], beside: tuple[str, ...]) -> list[Question]:
-    """Is the nearest adversarial example farther where attention is more complete, alone and beside the controls?"""
+    """Ask whether the nearest adversarial example is farther where attention is more complete."""
     asked = []
     for name, title in measures.items():
         farther = (
@@ -116,7 +116,7 @@ def _on_distance(where: str, measures: dict[str, str], beside: tuple[str, ...]) 
 
 
 def _on_success(where: str, beside: tuple[str, ...]) -> list[Question]:
-    """Does low completeness make an attack likelier to succeed, alone and beside the controls?"""
+    """Ask whether low completeness makes an attack likelier to succeed, alone and beside the controls."""
     asked = []
     for fixed, classes, what, source in (
         ((), None, "alone", PAPER),
@@ -132,7 +132,7 @@ def _on_success(where: str, beside: tuple[str, ...]) -> list[Question]:
 
 
 def _on_movement(where: str) -> list[Question]:
-    """Does an attack that succeeds move attention more than one that fails?"""
+    """Ask whether an attack that succeeds moves attention more than one that fails."""
     asked = []
     for name, title in MOVES.items():
         what = "deviates attention more" if name in ("js", "centroid_shift", "parted") else "scatters attention more"
@@ -149,7 +149,7 @@ def _on_movement(where: str) -> list[Question]:
 
 
 def _on_change(where: str) -> list[Question]:
-    """Does attention scatter, does it move more than under noise, and does it move before the label is lost?"""
+    """Ask whether attention scatters, moves more than under noise, and moves before the label is lost."""
     scatters = [
         Question(
             f"{where}: an attack that succeeds leaves attention more scattered than it was ({MOVES[name]}, fixed "
@@ -170,7 +170,7 @@ def _on_change(where: str) -> list[Question]:
 
 
 def _difference(text: str, source: str, name: str) -> Question:
-    """A question on the fooled minus the unfooled."""
+    """Make a question on the difference between fooled and unfooled images."""
     needed = (name, "fooled")
     return Question(text, source, group_difference(*needed), needed, lambda cases: p_difference(cases, *needed))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.cascade import Effort, cascade
-from unfooled.attacks.explanations.attention import attention_hold, attention_pgd
+from unfooled.attacks.explanations.attention_shift import attention_hold, attention_pgd
 from unfooled.attacks.step_ll import step_ll
 from unfooled.core.ascent import Decaying, ascend
 from unfooled.core.model.modes import frozen
@@ -76,8 +76,8 @@ def judge(
     generator = torch.Generator().manual_seed(seed)
     z = cascade(model, x, y, threat, effort=size.effort, seed=seed)
     stands = ~verify(model, x, y, z, threat).success
-    kept = {"clean": ~verify(model, x, y, x, threat).success, "cascade": stands}
-    kept["Step-LL"] = ~verify(model, x, y, step_ll(model, x, y, threat, generator=generator), threat).success
+    standing = {"clean": ~verify(model, x, y, x, threat).success, "cascade": stands}
+    standing["Step-LL"] = ~verify(model, x, y, step_ll(model, x, y, threat, generator=generator), threat).success
     left = stands.nonzero()[:, 0]
     guided, ascended = stands.clone(), stands.clone()
     if len(left):
@@ -89,12 +89,12 @@ def judge(
             guided[left] &= ~verify(model, x[left], y[left], points, threat).success
         points = ascend_arp(model, x[left], y[left], threat, steps=size.steps, seed=seed)
         ascended[left] &= ~verify(model, x[left], y[left], points, threat).success
-    kept |= {"attention-guided": guided, "ARP objective": ascended}
-    columns = attention_columns(model, some, kept["clean"], threat, size.hold, seed)
+    standing |= {"attention-guided": guided, "ARP objective": ascended}
+    columns = attention_columns(model, some, standing["clean"], threat, size.hold, seed)
     return (
         Judged(
             data=data, arm=arm, seed=seed, eps=float(threat.eps), n=len(x),
-            kept={name: bits(values) for name, values in kept.items()},
+            kept={name: bits(values) for name, values in standing.items()},
             columns={k: listed(v) for k, v in columns.items()},
             seconds=round(time.perf_counter() - started, 3),
         ),

@@ -35,7 +35,7 @@ def notes(claims: Sequence[Claim], results: Results, seeds: Sequence[int]) -> li
 
 
 def _verdicts(claims: Sequence[Claim]) -> list[str]:
-    """A line for each verdict, with the paper's claims that it is given to."""
+    """Make a line for each verdict, with the paper's claims that it is given to."""
     lines = []
     for verdict, says in (
         ("holds", "Of the paper's claims, here hold"),

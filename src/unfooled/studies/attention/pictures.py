@@ -61,9 +61,9 @@ def first_images(
     rows = torch.cat([fooled.nonzero()[: shown - shown // 3, 0], (~fooled).nonzero()[: shown // 3, 0]])
     if not len(rows) or part.x.ndim != 4:
         return None
-    name, said = part.classes, verdict.prediction
+    name, label = part.classes, verdict.prediction
     texts = [
-        f"{name[int(part.y[i])]}\n" + (f"-> {name[int(said[i])]}" if fooled[i] else "holds") for i in rows.tolist()
+        f"{name[int(part.y[i])]}\n" + (f"-> {name[int(label[i])]}" if fooled[i] else "holds") for i in rows.tolist()
     ]
     title = f"{where}: attention to the label, clean and attacked"
     caption = (
@@ -141,7 +141,7 @@ def vulnerability(rows: Sequence[Analysed], places: Mapping[str, str]) -> Pictur
 
 
 def _distance(axis: Any, r: Analysed, name: str, title: str) -> None:
-    """Distance against one measure of completeness, a dot a sample."""
+    """Draw distance against one measure of completeness, a dot a sample."""
     fooled, distance, values = (
         array(r.columns["fooled"]) > 0.5,
         255 * array(r.columns["distance"]),
@@ -159,7 +159,7 @@ def _distance(axis: Any, r: Analysed, name: str, title: str) -> None:
 
 
 def _deviation(axis: Any, r: Analysed) -> None:
-    """How far attention moves, by outcome and under noise."""
+    """Draw how far attention moves, by outcome and under noise."""
     fooled = array(r.columns["fooled"]) > 0.5
     moved, noise = array(r.columns["fixed: js"]), array(r.columns["noise: js"])
     groups = {"fooled": moved[fooled], "holds": moved[~fooled], "noise": noise}
@@ -170,7 +170,7 @@ def _deviation(axis: Any, r: Analysed) -> None:
 
 
 def _course(axis: Any, r: Analysed) -> None:
-    """Attention along the way to the attacked point."""
+    """Draw attention along the way to the attacked point."""
     for name, style in zip(r.course, ("-", "--", ":"), strict=False):
         values = np.array(r.course[name])
         axis.plot(np.linspace(0, 1, len(values)), values, style, color="0.1", lw=1.4, label=name)

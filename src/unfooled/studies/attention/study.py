@@ -109,12 +109,12 @@ def summarise(results: Results, size: AttentionScale, seeds: Sequence[int]) -> F
 
 
 def _by_arm(rows: Sequence[Analysed]) -> list[Analysed]:
-    """The rows of one data set, network by network."""
+    """Return the rows network by network."""
     return [row for arm in dict.fromkeys(row.arm for row in rows) for row in rows if row.arm == arm]
 
 
 def _analysis(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
-    """Claims and tests of every network that is analysed."""
+    """Return claims and tests of every network that is analysed."""
     claims: list[Claim] = []
     tests: Table = []
     for arm in dict.fromkeys(row.arm for row in rows):
@@ -125,7 +125,7 @@ def _analysis(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
 
 
 def _tables(results: Results, rows: Sequence[Analysed], size: AttentionScale, tests: Table) -> dict[str, Table]:
-    """All tables of one data set."""
+    """Make all tables of one data set."""
     data, rows = rows[0].data, _by_arm(rows)
     tables = {}
     if results.judged:

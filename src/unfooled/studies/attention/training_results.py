@@ -74,7 +74,7 @@ def _key(row: Any) -> tuple[str, str, int]:
 
 
 def _crossed(results: Results, row: Judged) -> str | None:
-    """Which samples stand after the points of the other networks; None: unknown."""
+    """Return which samples stand after the points of the other networks; None: unknown."""
     return next((c.kept for c in results.crossed if _key(c) == _key(row)), None)
 
 

@@ -29,7 +29,7 @@ ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
 
 
 def claims_of_noise(pool: Pool) -> list[Claim]:
-    """Does a random point look like a strong attack on the plain network, and do locality and diversity mend it?"""
+    """Decide whether a random point looks like a strong attack on the plain network, and what mends this."""
     task, where = pool.task, pool.where
     k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
     looks = (
@@ -76,7 +76,7 @@ def _pair(score: str, prefix: str = "") -> dict[str, tuple[str, str]]:
 
 
 def _share(weak: str, strong: str) -> Statistic:
-    """The share of the strong perturbation's drop that the weak one reaches."""
+    """Build the share of the strong perturbation's drop that the weak one reaches."""
 
     def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
         return (1 - mean_of(weak)(c, w)) / np.maximum(1 - mean_of(strong)(c, w), 1e-9)
@@ -85,7 +85,7 @@ def _share(weak: str, strong: str) -> Statistic:
 
 
 def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
-    """What does each network gain over the plain one at the worst point found, on the seeds that both have?"""
+    """Decide what each network gains over the plain one at the worst point found, on the seeds that both have."""
     task = pool.task
     clean = {(n.arm, n.seed): n.clean.value or 0.0 for n in networks if n.data == task.source}
     claims = []

@@ -92,7 +92,7 @@ def curves(task: MapTask, rows: Sequence[Scores], scores: Sequence[str], look: s
 
 
 def _curve(axis: Any, pools: dict[float, Pool], arm: str, score: str) -> None:
-    """One network's score against the radius, a curve a perturbation."""
+    """Draw one network's score against the radius, a curve a perturbation."""
     for how, (colour, marker) in STYLES.items():
         means = {eps: pool.mean(arm, how, score) for eps, pool in pools.items()}
         means = {eps: mean for eps, mean in means.items() if mean.n}

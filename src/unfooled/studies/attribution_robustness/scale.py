@@ -104,7 +104,13 @@ class AttributionScale(Scale):
 
 
 def _arms(*, ig: float, path: int = 8, inner_path: int = 4) -> tuple[Arm, ...]:
-    """The networks of every scale; `ig` is the share of the steps that the IG-* arms go on for from PGD's weights."""
+    """Make the networks of every scale.
+
+    Args:
+        ig: Share of the steps that the IG-* arms go on for from PGD's weights.
+        path: Points of the path of integrated gradients.
+        inner_path: Points of the path in the inner attack.
+    """
     # A ReLU network's saliency does not change as units switch; softplus gives it a gradient that training can follow.
     near = partial(pgd, steps=3, rule=Constant(0.5))
     return (

@@ -47,5 +47,5 @@ def scores_table(pool: Pool, how: str) -> Table:
 
 
 def _mean(row: Scores, values: Sequence[float | None]) -> str:
-    """The mean over one network's images, with its interval."""
+    """Write the mean over one network's images, with its interval."""
     return over_images(mean_of("value"), {"id": np.array(row.indices), "value": array(values)}).text(2)

@@ -102,14 +102,14 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
     x, y = bench.test[0][rows], bench.test[1][rows]
     every, lens = scores_of(task), main_lens(task)
     ranked = {name: every[name] for name in leaders(task)}
-    found = explanation_robustness(
+    attacks = explanation_robustness(
         model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task),
         search=Search(size.attack_steps, restarts=look.restarts), generator=torch.Generator().manual_seed(bench.seed),
     )  # fmt: skip
     clean = as_maps(look.judged(model, x, y))
     values: dict[str, dict[str, list[float | None]]] = {}
     judged: dict[tuple[str, str], ExplanationVerdict] = {}
-    for how, way in zip(HOW, (found.attack, found.best_of_n, found.random), strict=True):
+    for how, way in zip(HOW, (attacks.attack, attacks.best_of_n, attacks.random), strict=True):
         values[how] = {}
         for by in ranked:
             kind = {name: score for name, score in every.items() if kind_of(name) == kind_of(by)}
@@ -118,14 +118,14 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
     values[OTHER] = {name: listed(score(clean, clean.roll(1, 0))) for name, score in every.items()}
     worst = judged["attack", lens]
     return Scores(
-        data=task.source, arm=arm, seed=bench.seed, look=look.name, eps=float(threat.eps), n_random=found.n,
+        data=task.source, arm=arm, seed=bench.seed, look=look.name, eps=float(threat.eps), n_random=attacks.n,
         indices=rows.tolist(), values=values, zero_share=listed(zero_share(clean, k=task.ks[-1])),
         status={how: [STATUSES[code] for code in judged[how, lens].status.tolist()] for how in HOW},
         output_change=listed(worst.output_change), gap=completeness_gap(model, x, y, look),
-        forwards=found.attack.forwards / len(x), backwards=found.attack.backwards / len(x),
-        explanations=found.attack.explanations / len(x), attack_seconds=round(found.attack.seconds, 3),
+        forwards=attacks.attack.forwards / len(x), backwards=attacks.attack.backwards / len(x),
+        explanations=attacks.attack.explanations / len(x), attack_seconds=round(attacks.attack.seconds, 3),
         seconds=round(time.perf_counter() - started, 3),
-        picture=worst_cases(bench, task, rows, found.attack.x_adv[lens], look, worst, arm),
+        picture=worst_cases(bench, task, rows, attacks.attack.x_adv[lens], look, worst, arm),
     )  # fmt: skip
 
 

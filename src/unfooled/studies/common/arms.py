@@ -101,7 +101,7 @@ class ArmBench(Bench):
         return len(batches) * epochs
 
     def _length(self, arm: Arm) -> tuple[Batches, int]:
-        """The batches of a piece of training, and how many pieces there are."""
+        """Return the batches of a piece of training, and how many pieces there are."""
         steps = max(PIECES, round(self.task.steps * arm.share))
         batches = Batches(*self.train, self.task.batch, self.seed, steps=steps // PIECES)
         return batches, -(-steps // len(batches))

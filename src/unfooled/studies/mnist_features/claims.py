@@ -37,19 +37,19 @@ CONTROLS = (
 """`(first, second, claim, source)`: that the first network is more accurate under the four corruptions."""
 
 
-def claims_of_training(found: Accuracies, *, published: bool) -> list[Claim]:
+def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim]:
     """Decide the claims of table 1: the ten figures, and their order.
 
     Args:
-        found: Accuracies of the encoders.
+        accuracies: Accuracies of the encoders.
         published: Whether the data are the source's, so that figures can be compared.
     """
     claims = []
     for arm in ARMS:
-        names = {network: f"{network}, {arm}" for network in TABLE_1 if f"{network}, {arm}" in found}
+        names = {network: f"{network}, {arm}" for network in TABLE_1 if f"{network}, {arm}" in accuracies}
         shifted = []
         for network, name in names.items():
-            for group, was, figure in zip(FIVE, TABLE_1[network], found.accuracy(name), strict=True):
+            for group, was, figure in zip(FIVE, TABLE_1[network], accuracies.accuracy(name), strict=True):
                 text = f"Table 1, {name}, {group}: accuracy within 3 points of the published {was:.3f}, or better."
                 if published and arm != "converged":
                     claims.append(claim(text, SOURCE, figure, was - WITHIN))
@@ -58,39 +58,39 @@ def claims_of_training(found: Accuracies, *, published: bool) -> list[Claim]:
             text = f"Table 1, {arm}: each of the ten figures is so; the least difference to the published one."
             claims.append(claim(text, SOURCE, lowest(shifted), -WITHIN))
         if len(names) == 2:
-            claims += _order_of_table_1(found, arm, names["group"], names["standard"])
+            claims += _order_of_table_1(accuracies, arm, names["group"], names["standard"])
     return claims
 
 
-def _order_of_table_1(found: Accuracies, arm: str, group: str, standard: str) -> list[Claim]:
-    """The order of the two networks under each corruption, and of the corruptions for the standard one."""
-    gaps = [found.gap(group, standard, [k]) for k in CORRUPTED]
+def _order_of_table_1(accuracies: Accuracies, arm: str, group: str, standard: str) -> list[Claim]:
+    """Decide the order of the two networks under each corruption, and of the corruptions for the standard one."""
+    gaps = [accuracies.gap(group, standard, [k]) for k in CORRUPTED]
     order = sorted(range(5), key=lambda k: -TABLE_1["standard"][k])
-    right = found.correct(standard)
+    right = accuracies.correct(standard)
     steps = [discrete_mean(right[:, a] - right[:, b]) for a, b in pairwise(order)]
     helps = f"Table 1, {arm}: training on the worst of five helps under each corruption; the least gain."
     ranks = f"Table 1, {arm}: the standard network's order is {', '.join(FIVE[k] for k in order)}; the least step."
     return [claim(helps, SOURCE, lowest(gaps), ABOVE), claim(ranks, SOURCE, lowest(steps), ABOVE)]
 
 
-def claims_of_sets(found: Accuracies) -> list[Claim]:
+def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
     """Decide the claims of table 2: the published pattern, at equal updates and by the published rule, and controls."""
     claims = []
     for rule, ending in (("equal updates", ""), ("published rule", PUBLISHED)):
         a, b = (f"{name}{ending}" for name in TABLE_2)
-        if a not in found or b not in found:
+        if a not in accuracies or b not in accuracies:
             continue
         for k, group in enumerate(FIVE):
             was = TABLE_2["group set"][k] - TABLE_2["non-robust set"][k]
             first, second = (a, b) if was > 0 else (b, a)
             text = f"Table 2, {rule}, {group}: {first} before {second} (published {abs(was):.3f}); difference."
-            claims.append(claim(text, SOURCE, found.gap(first, second, [k]), ABOVE))
+            claims.append(claim(text, SOURCE, accuracies.gap(first, second, [k]), ABOVE))
     for first, second, says, source in CONTROLS:
-        if first in found and second in found:
+        if first in accuracies and second in accuracies:
             text = f"Table 2, controls: {says}; {first} minus {second}, mean of the four corruptions."
-            claims.append(claim(text, source, found.gap(first, second, CORRUPTED), ABOVE))
+            claims.append(claim(text, source, accuracies.gap(first, second, CORRUPTED), ABOVE))
     for name in ("group set", "non-robust set"):
-        for one in found.rows.get(f"{name}, class of the start", []):
+        for one in accuracies.rows.get(f"{name}, class of the start", []):
             text = f"Table 2, controls: the class of the start can be read off the {name}; accuracy at least .2."
             if one.own is not None:
                 claims.append(claim(text, "unfooled", one.own.interval(), 0.2))

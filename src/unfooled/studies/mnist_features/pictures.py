@@ -12,27 +12,27 @@ from unfooled.studies.mnist_features.claims import ARMS, TABLE_1, TABLE_2
 from unfooled.studies.mnist_features.scale import FIVE, PUBLISHED, MnistScale
 
 
-def pictures(found: Accuracies, left: Survival, size: MnistScale, *, published: bool) -> list[Picture]:
+def pictures(accuracies: Accuracies, left: Survival, size: MnistScale, *, published: bool) -> list[Picture]:
     """Draw both tables, the curves under attack, and accuracy by the size of the set; images are drawn elsewhere."""
-    first = {r.name: found.accuracy(r.name) for r in size.recipes if r.name in found}
-    whole = [one for one in size.retrainings if one.sources is None and one.labels == "own" and one.name in found]
-    second = {one.name: found.accuracy(one.name) for one in whole}
+    first = {r.name: accuracies.accuracy(r.name) for r in size.recipes if r.name in accuracies}
+    whole = [one for one in size.retrainings if one.sources is None and one.labels == "own" and one.name in accuracies]
+    second = {one.name: accuracies.accuracy(one.name) for one in whole}
     known = {f"{network}, {arm}": row for network, row in TABLE_1.items() for arm in ARMS}
     known |= {f"{name}{ending}": row for name, row in TABLE_2.items() for ending in ("", PUBLISHED)}
     known = known if published else {}
     drawn = [accuracy_by_column(rows, known, FIVE, f"Table {k}") for k, rows in ((1, first), (2, second))]
     if curves := left.curves():
         drawn.append(under_attack(curves))
-    if lines := _by_size(found, size):
+    if lines := _by_size(accuracies, size):
         drawn.append(accuracy_by_size(lines, FIVE))
     return drawn
 
 
-def _by_size(found: Accuracies, size: MnistScale) -> dict[str, dict[int, Sequence[Interval]]]:
+def _by_size(accuracies: Accuracies, size: MnistScale) -> dict[str, dict[int, Sequence[Interval]]]:
     """Set -> number of images -> accuracies, of sets of which several sizes were trained on."""
     lines: dict[str, dict[int, Sequence[Interval]]] = {}
     for one in size.retrainings:
         name = one.name.partition(",")[0]
-        if one.name in found and (one.sources is not None or one.name == name):
-            lines.setdefault(name, {})[found.rows[one.name][0].samples] = found.accuracy(one.name)
+        if one.name in accuracies and (one.sources is not None or one.name == name):
+            lines.setdefault(name, {})[accuracies.rows[one.name][0].samples] = accuracies.accuracy(one.name)
     return {name: points for name, points in lines.items() if len(points) > 1}

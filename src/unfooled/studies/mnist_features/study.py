@@ -73,18 +73,18 @@ def run_mnist_features(
 
 def summarise(results: Results, size: MnistScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
-    found, left, alignments = Accuracies(results.tests), Survival(results.attacks), Alignments(results.alignments)
+    accuracies, left, alignments = Accuracies(results.tests), Survival(results.attacks), Alignments(results.alignments)
     published = size.source == "mnist"
-    made = tables(results, found, left, size)
+    made = tables(results, accuracies, left, size)
     if results.alignments:
         made["Alignment of gradients with images"] = alignments.table()
     claims = [
-        *claims_of_training(found, published=published), *claims_of_sets(found), *claims_of_attacks(left),
+        *claims_of_training(accuracies, published=published), *claims_of_sets(accuracies), *claims_of_attacks(left),
         *alignments.claims(PAIRS, "Alignment"),
     ]  # fmt: skip
     return Findings(
         tables=made, claims=claims, notes=NOTES if published else [*NOTES, DIGITS],
-        pictures=[*results.pictures, *pictures(found, left, size, published=published)],
+        pictures=[*results.pictures, *pictures(accuracies, left, size, published=published)],
         seconds=seconds_of(results.tests, results.sets, results.attacks, results.alignments),
     )  # fmt: skip
 

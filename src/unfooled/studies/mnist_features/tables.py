@@ -20,37 +20,37 @@ UPDATES = (25 * 1688, 8 * 1688)
 CONTROLS = ("originals", "untrained set")
 
 
-def tables(results: Results, found: Accuracies, left: Survival, size: MnistScale) -> dict[str, Table]:
+def tables(results: Results, accuracies: Accuracies, left: Survival, size: MnistScale) -> dict[str, Table]:
     """Make all tables that have rows, but that of the alignments."""
     made = {
-        "Table 1: accuracy under five corruptions": _encoders(found, size),
-        "Table 2: networks trained on rebuilt images": _retrained(found, size),
-        "Table 2: differences, paired by image": _differences(found),
-        "Table 2: parts of the sets": _parts(found, size),
+        "Table 1: accuracy under five corruptions": _encoders(accuracies, size),
+        "Table 2: networks trained on rebuilt images": _retrained(accuracies, size),
+        "Table 2: differences, paired by image": _differences(accuracies),
+        "Table 2: parts of the sets": _parts(accuracies, size),
     }
     made |= {f"Under attack, {norm} (cascade, {size.effort})": _under_attack(left, norm) for norm in left.radii}
     made |= {"Rebuilt sets": _sets(results.sets), "Networks": _networks(results.tests)}
     return {title: rows for title, rows in made.items() if rows}
 
 
-def _accuracies(found: Accuracies, name: str) -> dict[str, Any]:
-    return {group: figure.text() for group, figure in zip(FIVE, found.accuracy(name), strict=True)}
+def _accuracies(accuracies: Accuracies, name: str) -> dict[str, Any]:
+    return {group: figure.text() for group, figure in zip(FIVE, accuracies.accuracy(name), strict=True)}
 
 
 def _published(published: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
     return {group: f"{value:.3f}" for group, value in zip(FIVE, published[name], strict=True)}
 
 
-def _encoders(found: Accuracies, size: MnistScale) -> Table:
-    """The first table, below the published one where the data are its own."""
+def _encoders(accuracies: Accuracies, size: MnistScale) -> Table:
+    """Make the first table, below the published one where the data are its own."""
     rows: Table = []
     if size.source == "mnist":
         rows += [{"network": f"{name}, published", **_published(TABLE_1, name)} for name in TABLE_1]
-    return rows + [{"network": r.name, **_accuracies(found, r.name)} for r in size.recipes if r.name in found]
+    return rows + [{"network": r.name, **_accuracies(accuracies, r.name)} for r in size.recipes if r.name in accuracies]
 
 
-def _retrained(found: Accuracies, size: MnistScale) -> Table:
-    """The second table, below the published one where the data are its own."""
+def _retrained(accuracies: Accuracies, size: MnistScale) -> Table:
+    """Make the second table, below the published one where the data are its own."""
     rows: Table = []
     if size.source == "mnist":
         rows += [
@@ -59,43 +59,43 @@ def _retrained(found: Accuracies, size: MnistScale) -> Table:
             for name, updates in zip(TABLE_2, UPDATES, strict=True)
         ]  # fmt: skip
     for one in size.retrainings:
-        tests = found.rows.get(one.name, [])
+        tests = accuracies.rows.get(one.name, [])
         if tests and one.sources is None:
             about = {"networks": len(tests), "updates": tests[0].updates, "its own, held out": _own(tests)}
-            rows.append({"trained on": one.name, **about, **_accuracies(found, one.name)})
+            rows.append({"trained on": one.name, **about, **_accuracies(accuracies, one.name)})
     return rows
 
 
 def _own(tests: Sequence[Measured]) -> str:
-    """Accuracy on what was held out: with its interval for one network, the mean over several."""
+    """Write the accuracy on what was held out: with its interval for one network, the mean over several."""
     own = [NOTHING if test.own is None else test.own.interval() for test in tests]
     return own[0].text() if len(own) == 1 else f"{np.mean([one.value for one in own]):.3f}"
 
 
-def _parts(found: Accuracies, size: MnistScale) -> Table:
-    """Networks trained on parts of the sets."""
-    parts: list[Retraining] = [one for one in size.retrainings if one.sources is not None and one.name in found]
+def _parts(accuracies: Accuracies, size: MnistScale) -> Table:
+    """Make rows of networks trained on parts of the sets."""
+    parts: list[Retraining] = [one for one in size.retrainings if one.sources is not None and one.name in accuracies]
     return [
-        {"trained on": one.name, "images": found.rows[one.name][0].samples, **_accuracies(found, one.name)}
+        {"trained on": one.name, "images": accuracies.rows[one.name][0].samples, **_accuracies(accuracies, one.name)}
         for one in parts
     ]
 
 
-def _differences(found: Accuracies) -> Table:
-    """Sets against controls."""
+def _differences(accuracies: Accuracies) -> Table:
+    """Make rows of sets against controls."""
     pairs = [
         *((a, b) for a in TABLE_2 for b in (*CONTROLS, "originals, corrupted", "non-robust set") if a != b),
         *((f"{a}, cleaned", f"{b}, cleaned") for a in TABLE_2 for b in CONTROLS),
     ]
     return [
-        {"difference": f"{a} minus {b}", **{g: found.gap(a, b, [k]).text() for k, g in enumerate(FIVE)},
-         "mean of four": found.gap(a, b, CORRUPTED).text()}
-        for a, b in pairs if a in found and b in found
+        {"difference": f"{a} minus {b}", **{g: accuracies.gap(a, b, [k]).text() for k, g in enumerate(FIVE)},
+         "mean of four": accuracies.gap(a, b, CORRUPTED).text()}
+        for a, b in pairs if a in accuracies and b in accuracies
     ]  # fmt: skip
 
 
 def _under_attack(left: Survival, norm: str) -> Table:
-    """Accuracy that the cascade leaves at each radius."""
+    """Make rows of the accuracy that the cascade leaves at each radius."""
     return [
         {"network": name, "clean": left.accuracy(norm, name, -1).text(),
          **{f"{norm} {eps:g}": left.accuracy(norm, name, k).text() for k, eps in enumerate(left.radii[norm])}}
@@ -104,7 +104,7 @@ def _under_attack(left: Survival, norm: str) -> Table:
 
 
 def _sets(sets: Sequence[Rebuilt]) -> Table:
-    """Quality and cost of the rebuilt sets."""
+    """Make rows of the quality and cost of the rebuilt sets."""
     return [
         {"set": one.origin, "n": one.n, "residual, median": one.residual["0.5"], "95 %": one.residual["0.95"],
          "reached": one.reached, "no gradient": one.vanished, "gradients an image": one.gradients,
@@ -114,7 +114,7 @@ def _sets(sets: Sequence[Rebuilt]) -> Table:
 
 
 def _networks(tests: Sequence[Measured]) -> Table:
-    """Loss and cost of every network."""
+    """Make rows of the loss and cost of every network."""
     return [
         {"network": t.name, "seed": t.seed, "loss": t.loss, "images": t.samples, "updates": t.updates,
          "seconds of training": t.seconds} for t in tests

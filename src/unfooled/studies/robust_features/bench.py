@@ -61,7 +61,7 @@ class FeatureBench(Bench):
 
     Attributes:
         train: Samples that networks are trained on; the first `size.rebuilt` are the sources of every set.
-        held: Samples that the size of the moves is chosen on.
+        held_out: Samples that the size of the moves is chosen on.
         eps: Radius in which D_rand and D_det are made; None: that of `reach`, which is computed anew.
     """
 
@@ -74,10 +74,10 @@ class FeatureBench(Bench):
         super().__init__(splits, seed=seed, folder=folder, place=place, device=device, progress=self._tell)
         self.task, self.size, self._progress = task, size, progress
         x, y = splits.train
-        n = len(x) - size.held
+        n = len(x) - size.held_out
         if n < 2:
-            raise BadInput(f"{task.source} has {len(x)} training images and {size.held} are held out; hold fewer")
-        self.train, self.held = (x[:n], y[:n]), (x[n:], y[n:])
+            raise BadInput(f"{task.source} has {len(x)} training images and {size.held_out} are held out; hold fewer")
+        self.train, self.held_out = (x[:n], y[:n]), (x[n:], y[n:])
         self.eps: float | None = None
         self._sets: dict[str, FeatureSet] = {}
 
@@ -128,7 +128,7 @@ class FeatureBench(Bench):
         """
         moves = self.task.moves
         threat, share = smallest_threat(
-            self.network(NATURAL), *self.held, moves, share=REACHED, kind="d-det", seed=self.seed,
+            self.network(NATURAL), *self.held_out, moves, share=REACHED, kind="d-det", seed=self.seed,
             attack=self._moving,
         )  # fmt: skip
         return Reach(eps=float(threat.eps), tried=[float(t.eps) for t in moves[: len(share)]], share=share)

@@ -48,13 +48,13 @@ def claims(results: Results) -> list[Claim]:
 
 
 def _at(left: Survival, k: int) -> tuple[str, str]:
-    """The norm, and how a claim names the k-th radius."""
+    """Return the norm, and how a claim names the k-th radius."""
     ((norm, radii),) = left.radii.items()
     return norm, f"{norm} {radii[k]:g}"
 
 
 def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
-    """Does plain training on the robust set give robust accuracy?"""
+    """Decide whether plain training on the robust set gives robust accuracy."""
     norm, half = _at(left, HALF)
     return [
         claim(f"{where}, {half}: {text}; difference.", source, left.gap(norm, ROBUST, other, HALF), ABOVE)
@@ -67,7 +67,7 @@ def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
 
 
 def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> list[Claim]:
-    """Does plain training on the non-robust set give accuracy without robustness?"""
+    """Decide whether plain training on the non-robust set gives accuracy without robustness."""
     norm, half = _at(left, HALF)
     return [
         claim(
@@ -86,7 +86,7 @@ def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> lis
 
 
 def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim]:
-    """Do D_rand and D_det teach what holds on the originals?"""
+    """Decide whether D_rand and D_det teach what holds on the originals."""
     true, following = tests.correct(D_DET).T
     by_seed = [one.correct() for one in tests.rows[D_DET]]
     gap: Interval = over_seeds([float((c[:, 0] - c[:, 1]).mean()) for c in by_seed], discrete_mean(true - following))
@@ -106,7 +106,7 @@ def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim
 
 
 def _of_real_robustness(left: Survival, where: str) -> list[Claim]:
-    """Is a network that is trained on the robust set robust?"""
+    """Decide whether a network that is trained on the robust set is robust."""
     (norm, half), (_, whole) = _at(left, HALF), _at(left, WHOLE)
     return [
         claim(

@@ -87,7 +87,7 @@ class FeatureScale(Scale):
     Attributes:
         tasks: Data sets.
         rebuilt: Images of each set.
-        held: Training images, the last ones, that nothing is trained on: the size of `moves` is chosen on them.
+        held_out: Training images, the last ones, that nothing is trained on: the size of `moves` is chosen on them.
         robust_n: Test images under the cascade.
         effort: Effort of the cascade, a key of `EFFORTS`.
         gradients: Largest number of gradients of an inversion.
@@ -100,7 +100,7 @@ class FeatureScale(Scale):
 
     tasks: tuple[FeatureTask, ...]
     rebuilt: int
-    held: int
+    held_out: int
     robust_n: int
     effort: str = "normal"
     gradients: int = 100
@@ -126,11 +126,11 @@ SCALES = {
                 optimizer=partial(torch.optim.Adam, lr=5e-3),
             ),
         ),
-        rebuilt=1000, held=200, robust_n=200, effort="quick", piece=100,
+        rebuilt=1000, held_out=200, robust_n=200, effort="quick", piece=100,
     ),
-    "medium": FeatureScale((MNIST, FASHION), rebuilt=10_000, held=1000, robust_n=1000),
+    "medium": FeatureScale((MNIST, FASHION), rebuilt=10_000, held_out=1000, robust_n=1000),
     "full": FeatureScale(
         tuple(replace(task, natural=4600, hardened=9200, fresh=9200) for task in (MNIST, FASHION)),
-        rebuilt=59_000, held=1000, robust_n=10_000,
+        rebuilt=59_000, held_out=1000, robust_n=10_000,
     ),
 }  # fmt: skip

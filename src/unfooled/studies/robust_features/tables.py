@@ -43,7 +43,7 @@ def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
 
 
 def _accuracies(tests: Accuracies, left: Survival) -> Table:
-    """Clean accuracy, and accuracy under attack at each radius."""
+    """Make rows of clean accuracy, and of accuracy under attack at each radius."""
     ((norm, radii),) = left.radii.items()
     return [
         {
@@ -57,7 +57,7 @@ def _accuracies(tests: Accuracies, left: Survival) -> Table:
 
 
 def _differences(tests: Accuracies, left: Survival) -> Table:
-    """Sets against controls."""
+    """Make rows of sets against controls."""
     ((norm, radii),) = left.radii.items()
     return [
         {
@@ -69,7 +69,7 @@ def _differences(tests: Accuracies, left: Survival) -> Table:
 
 
 def _rebuilt(rows: Sequence[tuple[int, Rebuilt]]) -> Table:
-    """Quality and cost of sets that are rebuilt from features."""
+    """Make rows of the quality and cost of sets that are rebuilt from features."""
     return [
         {
             "set": row.origin, "seed": seed, "images": row.n, "residual, median": row.residual["0.5"],
@@ -82,7 +82,7 @@ def _rebuilt(rows: Sequence[tuple[int, Rebuilt]]) -> Table:
 
 
 def _moved(rows: Sequence[tuple[int, Rebuilt]], reach: Mapping[int, Reach]) -> Table:
-    """Quality and cost of D_rand and D_det."""
+    """Make rows of the quality and cost of D_rand and D_det."""
     return [
         {
             "set": row.origin, "seed": seed, "images": row.n, "radius": reach[seed].eps,
@@ -94,7 +94,7 @@ def _moved(rows: Sequence[tuple[int, Rebuilt]], reach: Mapping[int, Reach]) -> T
 
 
 def _radii(reach: Mapping[int, Reach]) -> Table:
-    """Radii that were tried for D_rand and D_det."""
+    """Make rows of the radii that were tried for D_rand and D_det."""
     return [
         {"seed": seed, "radius": eps, "targets reached": share, "choice": "taken" if eps == one.eps else ""}
         for seed, one in reach.items()
@@ -103,7 +103,7 @@ def _radii(reach: Mapping[int, Reach]) -> Table:
 
 
 def _networks(tests: Sequence[Measured]) -> Table:
-    """Accuracies and cost of every network."""
+    """Make rows of the accuracies and cost of every network."""
     return [
         {"network": t.name, "seed": t.seed, "images": t.samples, "updates": t.updates,
          "clean accuracy": float(t.correct()[:, 0].mean()),

@@ -76,8 +76,8 @@ def measure(task: FeatureTask, benches: Iterable[FeatureBench], units: Units) ->
     for bench in benches:
         stage = f"{task.source}, seed {bench.seed}"
         tests += map_names(units, f"{stage}, encoders", Measured, ENCODERS, partial(measure_network, bench))
-        (found,) = map_jobs(units, f"{stage}, radius", Reach, {"radius": bench}, FeatureBench.reach)
-        bench.eps, reach[bench.seed] = found.eps, found
+        (radius,) = map_jobs(units, f"{stage}, radius", Reach, {"radius": bench}, FeatureBench.reach)
+        bench.eps, reach[bench.seed] = radius.eps, radius
         sets[bench.seed] = map_names(units, f"{stage}, sets", Rebuilt, SETS, partial(measure_set, bench))
         if not pictures:
             (drawn,) = map_jobs(units, f"{stage}, pictures", Drawn, {"images": bench}, draw)
