@@ -16,7 +16,7 @@ from unfooled.core.types import Model
 from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features, stored
 from unfooled.evaluation.explanations.faithfulness import gradient_alignment
 from unfooled.evaluation.verify import verify
-from unfooled.runs.shards import discard
+from unfooled.runs.folder import discard
 from unfooled.studies.common.bench import Labelled
 from unfooled.studies.common.feature_records import Aligned, Attacked, Rebuilt
 from unfooled.studies.common.records import listed
