@@ -151,8 +151,11 @@ def test_a_claim_is_taken_over_when_its_holder_is_gone(tmp_path: Path, changes: 
     assert file.exists() is not gone  # with the claim that took over
 
 
-def test_a_claim_that_cannot_be_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave(tmp_path, "work").write_bytes(b"")  # in the making, on a file system without links
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"pid": "x"}'])
+def test_a_claim_that_cannot_be_read_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    leave(tmp_path, "work").write_bytes(data)  # in the making, on a file system without links
     ours = Claims(Store(tmp_path))
     for expected in (False, True):
         with ours.claimed("work") as mine:

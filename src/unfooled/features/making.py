@@ -1,4 +1,4 @@
-"""How data sets are made of features: the options of a search, where the work is kept, and what a manifest says."""
+"""Parts that all data sets made of features share: options of the search, storage of the work, the manifest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the work on a set is kept, so that a second start continues it.
+    """Storage of the work on a set, from which a second start continues.
 
     Args:
         folder: Folder of the chunks, until `runs.folder.discard`. None: in memory.

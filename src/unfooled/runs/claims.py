@@ -5,8 +5,7 @@ pieces, or wait. A claim says which process holds it, and its time is refreshed 
 once its holder is gone: on the same machine when there is no such process any more, on another one when the time is
 more than `STALE` seconds old. Taking over is an exclusive creation too: the claim with the next higher number counts.
 
-Claims save work and guard nothing. Should two processes ever compute the same, both find the same, and the first result
-stays.
+Claims save work and guard nothing: should two processes ever compute the same, both find the same.
 """
 
 from __future__ import annotations
@@ -63,13 +62,24 @@ class Holder:
         """Describe this process."""
         return cls(name, uuid.uuid4().hex, _host(), os.getpid(), process_start(os.getpid()) or "", time.time())
 
+    @classmethod
+    def parse(cls, data: bytes) -> Holder:
+        """Read what `data` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        stored = json.loads(data)
+        texts = (str(stored[name]) for name in ("name", "token", "host"))
+        return cls(*texts, int(stored["pid"]), str(stored["started"]), float(stored["beat"]))
+
     def data(self) -> bytes:
         """Return the claim as it is stored."""
         return json.dumps(asdict(self)).encode()
 
     @property
     def gone(self) -> bool:
-        """Whether the process has ended, or has not been heard of for too long."""
+        """True once the process has ended or, on another machine, has not refreshed the claim for `STALE` seconds."""
         if self.host == _host():
             started = process_start(self.pid)
             if started is not None:
@@ -188,12 +198,12 @@ class Claims:
         if data is None:
             return None
         try:
-            return Holder(**json.loads(data))
-        except (ValueError, TypeError):
+            return Holder.parse(data)
+        except (ValueError, TypeError, KeyError):
             return None
 
     def _abandoned(self, file: str) -> bool:
-        """Whether a claim that cannot be read, which may be in the making, has been so for too long."""
+        """Return whether a claim could not be read for `STALE` seconds; one that is being written cannot for a moment."""
         since = self._unread.setdefault(file, time.monotonic())
         return time.monotonic() - since > STALE
 
@@ -218,7 +228,7 @@ def process_start(pid: int) -> str | None:
 
     Empty where there is no such process; None where the system cannot tell.
     """
-    with suppress(OSError, IndexError):
+    with suppress(OSError, ValueError, IndexError):
         # Behind the command, which may hold anything but a last parenthesis: the state, and 19 further on the start.
         state, *rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return "" if state in "ZX" else rest[18]

@@ -14,7 +14,7 @@ from unfooled.core.errors import BadInput
 T = TypeVar("T")
 
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
-"""What a file system answers that has no hard links."""
+"""Errors of file systems that have no hard links."""
 
 TRIES = 20
 """Times a folder is made anew that another process removes because it is empty."""

@@ -25,7 +25,7 @@ SEAL = "sha256"
 
 @dataclass(frozen=True)
 class Seal:
-    """What a sealed file belongs to.
+    """The configuration and the name that a sealed file belongs to.
 
     Args:
         config: Hash of the settings that it was computed with.

@@ -1,4 +1,4 @@
-"""How a value is spelled in records and settings."""
+"""The spelling of values in records and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run is kept: named pieces of bytes in a folder, written whole or created exclusively."""
+"""The store of a run: files of a folder by their relative names, written whole or created exclusively."""
 
 from __future__ import annotations
 

@@ -153,4 +153,5 @@ def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     return list(wanted or known)
 
 
+# Former names, for callers that have not moved to the new ones yet.
 filed, named, chosen = file_name, by_file_name, selected

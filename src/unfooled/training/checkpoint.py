@@ -21,7 +21,7 @@ from unfooled.training.progress import Memory
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where and how training is saved after every epoch.
+    """A file that training is saved to after every epoch, and resumed from.
 
     The file is one of `torch.save`, readable with `weights_only=True`. Beside the weights it holds the settings, the
     layout of what is stored (see `unfooled.runs.settings`) and the SHA-256 of all the rest.
