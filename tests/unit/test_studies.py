@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 
 from unfooled import studies
-from unfooled.cli import catalog
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf, Threat
 from unfooled.core.types import Model
@@ -39,6 +38,7 @@ from unfooled.studies.broken_defences.scale import SCALES
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.common.run import Findings, StudyRun, map_jobs, pick_data
 from unfooled.studies.common.scale import Scale, pick_scale
+from unfooled.workflows import catalog
 
 EVIL = "</script><script>alert(1)</script><b onload=alert(2)>&amp;"
 FEW = tuple(case for case in CASES if case.number in (4, 10, 31, 39))
