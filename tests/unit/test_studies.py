@@ -243,8 +243,9 @@ def test_sizes_are_plain_values_and_the_same_in_every_process() -> None:
 
 def test_every_study_is_exported_and_in_the_catalogue() -> None:
     functions = {name for name in studies.__all__ if name.startswith("run_")}
-    assert {catalog.resolve(path).__name__ for path, *_ in catalog.STUDIES.values()} == functions
-    for name, (path, *_) in catalog.STUDIES.items():
+    assert {catalog.resolve(row.path).__name__ for row in catalog.STUDIES.values()} == functions
+    for name, row in catalog.STUDIES.items():
+        path = row.path
         folder = f"studies.{name.replace('-', '_')}"
         assert path == f"{folder}:run_{name.replace('-', '_')}"
         package = importlib.import_module(f"unfooled.{folder}")

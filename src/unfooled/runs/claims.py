@@ -203,7 +203,7 @@ class Claims:
             return None
 
     def _abandoned(self, file: str) -> bool:
-        """Return whether a claim could not be read for `STALE` seconds; one that is being written cannot for a moment."""
+        """Return whether a claim was unreadable for `STALE` seconds; one under way is so for a moment."""
         since = self._unread.setdefault(file, time.monotonic())
         return time.monotonic() - since > STALE
 
