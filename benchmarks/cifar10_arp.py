@@ -36,8 +36,7 @@ from unfooled.studies.attention import defence as defence
 from unfooled.studies.attention import study as study
 from unfooled.studies.attention.records import Judged
 from unfooled.studies.attention.vulnerability import Samples
-from unfooled.training import Ramp
-from unfooled.training import Batches, Checkpoint, train
+from unfooled.training import Batches, Checkpoint, Ramp, train
 
 ARMS = (defence.BASE, defence.ARP, defence.SHUFFLED)
 THREAT = Linf(8 / 255)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from unfooled.core.threats import Linf
 from unfooled.data import load_dataset
 from unfooled.models import SmallCnn
-from unfooled.training import Madry
-from unfooled.training import Batches, Checkpoint, train
+from unfooled.training import Batches, Checkpoint, Madry, train
 
 EPOCHS, EPS, WIDTH, STEPS, SEED = 6, 0.3, 16, 7, 0
 RAMP = 2  # epochs in which eps grows from 0: at .3 from the start the loss stays at log 10
