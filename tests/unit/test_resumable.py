@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import unfooled as uf
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import Counted
+from unfooled.evaluation.audit.records import Summary
 from unfooled.features import Encoder, Storage, robust_set
 from unfooled.features.making import Search
 from unfooled.models import SmallCnn
@@ -30,9 +31,10 @@ from unfooled.runs import claims
 from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.folder import discard, open_folder, started
-from unfooled.runs.records import Config
+from unfooled.runs.records import Config, read_record
 from unfooled.runs.store import Store
 from unfooled.runs.units import Units
+from unfooled.studies.common.records import StudySummary
 from unfooled.training import Batches, Checkpoint, Standard, train
 
 FORK = multiprocessing.get_context("fork")
@@ -355,6 +357,16 @@ def test_checkpoints_of_version_0_1_are_still_loaded(tmp_path: Path) -> None:
     old_checkpoint(tmp_path / "a")
     net = uf.load_model(tmp_path / "a/net.pt")
     assert torch.equal(net(X), old_network().eval()(X))
+
+
+def test_results_of_version_0_1_are_still_read() -> None:
+    read = []
+    for file in sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kind = Summary if "clean_accuracy" in content else StudySummary if "study" in content else None
+        if kind is not None:
+            read.append(read_record(file, kind).seconds)  # type: ignore[attr-defined]
+    assert len(read) > 10
 
 
 # Several processes

@@ -70,8 +70,8 @@ class Holder:
             ValueError, TypeError, KeyError: it is something else.
         """
         stored = json.loads(data)
-        texts = (str(stored[name]) for name in ("name", "token", "host"))
-        return cls(*texts, int(stored["pid"]), str(stored["started"]), float(stored["beat"]))
+        name, token, host, started = (str(stored[key]) for key in ("name", "token", "host", "started"))
+        return cls(name, token, host, int(stored["pid"]), started, float(stored["beat"]))
 
     def data(self) -> bytes:
         """Return the claim as it is stored."""
@@ -203,7 +203,7 @@ class Claims:
             return None
 
     def _abandoned(self, file: str) -> bool:
-        """Return whether a claim was unreadable for `STALE` seconds; one under way is so for a moment."""
+        """Return whether a claim could not be read for `STALE` seconds; one in the making cannot for a moment."""
         since = self._unread.setdefault(file, time.monotonic())
         return time.monotonic() - since > STALE
 
