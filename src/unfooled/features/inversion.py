@@ -198,7 +198,7 @@ def weights_of(encode: Encode) -> Iterator[Tensor]:
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
-    """Return how many samples fit with their graph (see `BatchBudget`), measured on the first (cost: 1 forward of it)."""
+    """Return how many samples fit with their graph (see `BatchBudget`), measured on the first (cost: 1 F of it)."""
     budget = BatchBudget(encode, x)
     with torch.enable_grad(), budget.measuring(1):
         features = encode(x[:1].detach().clone().requires_grad_())
