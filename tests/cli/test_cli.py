@@ -404,11 +404,12 @@ def test_parsers() -> None:
 def test_catalog_names_things_that_exist() -> None:
     tables: list[Any] = [catalog.EXPLANATIONS, catalog.LOSSES, catalog.ATTACKS, catalog.OBJECTIVES, catalog.STUDIES]
     paths = [row.path for table in tables for row in table.values()] + list(catalog.FEATURES.values())
-    paths += [path for row in [*catalog.ATTACKS.values(), *catalog.LOSSES.values()] for path in row.bound.values()]
+    bound: list[Any] = [*catalog.ATTACKS.values(), *catalog.LOSSES.values()]
+    paths += [path for row in bound for path in row.bound.values()]
     for path in paths:
         assert callable(catalog.resolve(path)), path
-    for row in catalog.EFFORTS.values():
-        assert catalog.resolve(row.path)
+    for effort in catalog.EFFORTS.values():
+        assert catalog.resolve(effort.path)
 
 
 ATTACKED = ("explain", "--model", "nets:build", "--method", "saliency", "--threat", "linf:0.1", "--steps", "3")
