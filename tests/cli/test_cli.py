@@ -408,8 +408,8 @@ def test_catalog_names_things_that_exist() -> None:
     paths += [path for row in bound for path in row.bound.values()]
     for path in paths:
         assert callable(catalog.resolve(path)), path
-    for row in catalog.EFFORTS.values():
-        assert catalog.resolve(row.path)
+    for effort in catalog.EFFORTS.values():
+        assert catalog.resolve(effort.path)
 
 
 ATTACKED = ("explain", "--model", "nets:build", "--method", "saliency", "--threat", "linf:0.1", "--steps", "3")

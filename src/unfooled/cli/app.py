@@ -32,8 +32,8 @@ app.command(name="study")(study.study)
 app.command(name="doctor")(doctor.doctor)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"unfooled {__version__}")
         raise typer.Exit
 
@@ -41,7 +41,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Find out what fools your classifier, see why, and train it until it no longer is."""
@@ -66,12 +66,12 @@ def run(arguments: list[str]) -> int:
             e.show()
             code = e.exit_code
 
-    keeps = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (
+    resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (
         arguments[:1] == ["audit"] and any(a == "--out" or a.startswith("--out=") for a in arguments)
     )
-    return guarded(call, keeps=keeps) or code
+    return guarded(call, resumable=resumable) or code
 
 
 def main() -> None:
-    """Run the command line and leave with its code."""
+    """Run the command line and exit with its code."""
     sys.exit(run(sys.argv[1:]))

@@ -19,14 +19,14 @@ def attack(
     threat: options.ThreatOpt,
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
-    out: Annotated[Path, typer.Option("--out", help="An .npz that --data reads: x, y, clean_x, success.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="File of the points, an .npz that --data reads.")] = Path(
         "adversarial.npz"
     ),
     attack: Annotated[
-        str | None, typer.Option("--attack", help=f"{', '.join(catalog.ATTACKS)}; apgd-margin if not given.")
+        str | None, typer.Option("--attack", help=f"Attack: {', '.join(catalog.ATTACKS)}; apgd-margin if not given.")
     ] = None,
     effort: Annotated[
-        str | None, typer.Option("--effort", help=f"An ensemble instead: {', '.join(catalog.EFFORTS)}.")
+        str | None, typer.Option("--effort", help=f"Ensemble to run instead: {', '.join(catalog.EFFORTS)}.")
     ] = None,
     steps: options.StepsOpt = None,
     restarts: options.RestartsOpt = 1,
@@ -44,7 +44,7 @@ def attack(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Attack a model and keep what was found, each point judged by `verify`.
+    """Attack a model and store the points, each judged by `verify`.
 
     A kill loses at most 100 samples; the same command continues. Minimal-norm attacks (ddn, fmn, ...) look for the
     nearest adversarial examples; --threat decides which of them count.
@@ -61,18 +61,18 @@ def attack(
     if json:
         show.record(record)
     elif not quiet:
-        tell(record)
+        print_record(record)
 
 
-def tell(record: AttackRecord) -> None:
+def print_record(record: AttackRecord) -> None:
     """Print a few lines on stdout."""
     from unfooled.cli import show
 
     show.out.print(f"clean accuracy   {show.percent(record.clean_accuracy)}")
     show.out.print(f"robust accuracy  {show.percent(record.robust_accuracy)} at most")
     if "median_distance" in record.model_fields_set:
-        found = record.median_distance
-        show.out.print(f"median distance  {'none: fewer than half were fooled' if found is None else f'{found:.4g}'}")
+        median = record.median_distance
+        show.out.print(f"median distance  {'none: fewer than half were fooled' if median is None else f'{median:.4g}'}")
     show.out.print(f"{record.out}: {record.n} samples", soft_wrap=True)
     for warning in record.warnings:
         show.out.print(f"[yellow]{warning}", soft_wrap=True)

@@ -29,32 +29,32 @@ def audit(
         str, typer.Option("--effort", help=f"Effort of the attack: {', '.join(catalog.EFFORTS)}.")
     ] = "normal",
     envelope: Annotated[
-        bool, typer.Option("--envelope", help="Nearest adversarial examples in L0, L1, L2 and Linf.")
+        bool, typer.Option("--envelope", help="Look for the nearest adversarial examples in L0, L1, L2 and Linf.")
     ] = False,
     attack: Annotated[
-        str | None, typer.Option("--attack", help=f"One attack instead: {', '.join(catalog.ATTACKS)}.")
+        str | None, typer.Option("--attack", help=f"Single attack to run instead: {', '.join(catalog.ATTACKS)}.")
     ] = None,
     steps: options.StepsOpt = None,
     restarts: options.RestartsOpt = 1,
     explain: Annotated[
-        str, typer.Option("--explain", help=f"{', '.join(catalog.EXPLANATIONS)}.")
+        str, typer.Option("--explain", help=f"Explanation: {', '.join(catalog.EXPLANATIONS)}.")
     ] = "integrated-gradients",
     reasons: Annotated[
         str,
         typer.Option("--reasons", help=f"Explanation that is attacked, label kept: {', '.join(catalog.REASONS)}."),
     ] = "saliency",
     reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
-    title: Annotated[str | None, typer.Option("--title", help="What the report calls this run.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[
         list[str] | None,
-        typer.Option("--fail-under", help="robust_accuracy=0.4 or robust_accuracy.low=0.4: exit 3 below it."),
+        typer.Option("--fail-under", help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4: exit 3 below it."),
     ] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
     chunk: Annotated[
-        int, typer.Option("--chunk", help="Samples saved at a time.", rich_help_panel=options.SPEED)
+        int, typer.Option("--chunk", help="Samples a file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,

@@ -12,7 +12,7 @@ from unfooled.cli import options
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder; a second start continues it.")] = Path("runs/demo"),
-    n: Annotated[int | None, typer.Option("--n", help="Test samples; all 540 if not given.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="Number of test samples; all 540 if not given.")] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "cpu",
     threads: options.ThreadsOpt = 1,  # tensors of 64 pixels are slower on more

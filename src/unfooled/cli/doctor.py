@@ -18,18 +18,18 @@ def doctor(json: options.JsonOpt = False, quiet: options.QuietOpt = False) -> No
     from unfooled import workflows
     from unfooled.cli import show
 
-    found = workflows.doctor()
+    result = workflows.doctor()
     if json:
-        show.record(found)
+        show.record(result)
     elif not quiet:
-        tell(found)
-    if found.unusable:
-        names = ", ".join(found.unusable)
+        print_table(result)
+    if result.unusable:
+        names = ", ".join(result.unusable)
         typer.echo(f"unfooled: {names} cannot be used; reinstall with pip install unfooled", err=True)
         sys.exit(2)
 
 
-def tell(found: Doctor) -> None:
+def print_table(result: Doctor) -> None:
     """Print a table on stdout."""
     from rich.table import Table
 
@@ -37,15 +37,15 @@ def tell(found: Doctor) -> None:
     from unfooled.workflows.examining import EXTRAS, UNUSABLE
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("[bold]unfooled", found.unfooled)
-    table.add_row("Python", found.python)
-    for name, version in found.libraries.items():
+    table.add_row("[bold]unfooled", result.unfooled)
+    table.add_row("Python", result.python)
+    for name, version in result.libraries.items():
         table.add_row(name, f"[red]{version}" if version.startswith(UNUSABLE) else version)
-    for name, version in found.extras.items():
+    for name, version in result.extras.items():
         missing = version.startswith(UNUSABLE)
         table.add_row(f"{name} [dim](optional)", f"[dim]not usable; for {EXTRAS[name]}" if missing else version)
-    for name, description in found.devices.items():
+    for name, description in result.devices.items():
         table.add_row(f"device {name}", description)
-    folder, there = found.data["UNFOOLED_DATA"], found.data["there"]
+    folder, there = result.data["UNFOOLED_DATA"], result.data["there"]
     table.add_row("UNFOOLED_DATA", f"{folder}{'' if there else ' [dim](not there; optional)'}")
     show.out.print(table)

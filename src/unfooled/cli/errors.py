@@ -1,4 +1,4 @@
-"""How the command fails: one sentence on stderr and a code, never a traceback.
+"""Errors of the command: one sentence on stderr and a code, never a traceback.
 
 Codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under`, 130 interrupted.
 """
@@ -16,7 +16,7 @@ BAD_INPUT, BELOW, INTERRUPTED = 2, 3, 130
 
 
 class Refused(ValueError):
-    """Bad input found by the command line itself."""
+    """An option that the command line itself refuses."""
 
 
 def as_flag(name: str, value: str = "") -> str:
@@ -25,19 +25,19 @@ def as_flag(name: str, value: str = "") -> str:
     return flag if value in ("", "True") else f"{flag} {value}"
 
 
-def guarded(call: Callable[[], object], *, keeps: bool = True) -> int:
+def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks.
 
     Args:
-        call: the command.
-        keeps: whether finished work lies on disk when the command is interrupted.
+        call: The command.
+        resumable: Whether finished work lies on disk when the command is interrupted.
     """
     try:
         call()
         return 0
     except KeyboardInterrupt:
-        kept = "finished work is kept, the same command continues" if keeps else "nothing was kept"
-        return _print(f"interrupted; {kept}", INTERRUPTED)
+        work = "finished work is kept, the same command continues" if resumable else "nothing was kept"
+        return _print(f"interrupted; {work}", INTERRUPTED)
     except Below as e:
         return _print(f"{e} (--fail-under)", BELOW)
     except MemoryError:
@@ -53,7 +53,7 @@ def guarded(call: Callable[[], object], *, keeps: bool = True) -> int:
 
 
 def _sentence(error: Exception) -> tuple[str, int]:
-    """What an error is called on the command line, and its code."""
+    """Return the sentence that the command line prints for an error, and its code."""
     if isinstance(error, OSError):
         file = error.filename
         if error.errno == errno.ENOSPC:

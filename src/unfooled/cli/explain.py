@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCORES = {"lens": "LENS", "top_k": "top k kept", "kendall": "Kendall's tau-b"}
 ARMS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
 AIMS = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
-"""What objectives aim at that is no score of similarity, by the score that is kept: larger is a stronger attack."""
+"""Aims of objectives that are no similarity, by the score that decides: larger is a stronger attack."""
 
 
 def explain(
@@ -26,24 +26,30 @@ def explain(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     method: Annotated[
-        str, typer.Option("--method", help=f"{', '.join(catalog.EXPLANATIONS)}.")
+        str, typer.Option("--method", help=f"Explanation: {', '.join(catalog.EXPLANATIONS)}.")
     ] = "integrated-gradients",
-    of: Annotated[str, typer.Option("--of", help="Which class: the label, or the prediction.")] = "label",
+    of: Annotated[str, typer.Option("--of", help="Class that is explained: label or prediction.")] = "label",
     out: Annotated[Path, typer.Option("--out", help="Folder for maps.npz and maps.png.")] = Path("explanations"),
     threat: Annotated[
-        str | None, typer.Option("--threat", help="Attack the maps, label kept: linf:8/255, l2:0.5, ...")
+        str | None,
+        typer.Option("--threat", help="Threat model of an attack on the maps that keeps the label: linf:8/255, ..."),
     ] = None,
     attack: Annotated[
         str | None,
-        typer.Option("--attack", help=f"What that maximises: {', '.join(catalog.OBJECTIVES)}; lens if not given."),
+        typer.Option("--attack", help=f"Objective of the attack: {', '.join(catalog.OBJECTIVES)}; lens if not given."),
     ] = None,
     region: Annotated[
-        Path | None, typer.Option("--region", help="Of --attack region: white on a grey image, or a .npy, (H, W).")
+        Path | None,
+        typer.Option("--region", help="Region for --attack region: white on a grey image, or a .npy, (H, W)."),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Of the attack: 50.")] = None,
-    restarts: Annotated[int | None, typer.Option("--restarts", help="Of the attack: 2.")] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Pixels that are the top; a tenth of all if not given.")] = None,
-    w: Annotated[int | None, typer.Option("--w", help="Reach of LENS in pixels: 1.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Gradients a restart of the attack; 50 if not given.")
+    ] = None,
+    restarts: Annotated[
+        int | None, typer.Option("--restarts", help="Random starts of the attack; 2 if not given.")
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Number of top pixels; a tenth of all if not given.")] = None,
+    w: Annotated[int | None, typer.Option("--w", help="Reach of LENS in pixels; 1 if not given.")] = None,
     n: options.NOpt = 8,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
@@ -57,7 +63,7 @@ def explain(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Explain what the model says of each sample: relevance of every input value.
+    """Explain the model's decision on each sample: relevance of every input value.
 
     --data may also be one image, or a folder of images without labels; then predictions are explained. With --threat
     the maps are attacked, the label kept, and scored beside chance:
@@ -67,23 +73,23 @@ def explain(
     from unfooled import workflows
     from unfooled.cli import show
 
-    how = asked(attack, threat, steps, restarts, k, w, region)
+    map_attack = read_attack(attack, threat, steps, restarts, k, w, region)
     inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
-            inputs, method=method, of=of, attack=how, out=out, seed=seed,
+            inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,
             machine=workflows.Machine(device, threads), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)
     elif not quiet:
         if record.attack is not None:
-            tell(record.attack)
+            print_attack(record.attack)
         for file in record.files:
             show.out.print(file, soft_wrap=True)
 
 
-def asked(
+def read_attack(
     attack: str | None,
     threat: str | None,
     steps: int | None,
@@ -112,7 +118,7 @@ def asked(
     return None
 
 
-def tell(record: MapAttackRecord) -> None:
+def print_attack(record: MapAttackRecord) -> None:
     """Print one row a score, chance beside it; what the objective aims at; then what failed."""
     from rich.table import Table
 

@@ -14,15 +14,18 @@ from unfooled.workflows import catalog
 def features(
     model: options.ModelOpt,
     out: Annotated[
-        Path, typer.Option("--out", help="An .npz that --data reads, or a folder of images; a second start continues.")
+        Path,
+        typer.Option(
+            "--out", help="Set: an .npz that --data reads, or a folder of images; a second start continues it."
+        ),
     ],
-    kind: Annotated[str, typer.Option("--kind", help=f"{', '.join(catalog.FEATURES)}.")] = "robust",
+    kind: Annotated[str, typer.Option("--kind", help=f"Kind of set: {', '.join(catalog.FEATURES)}.")] = "robust",
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     layer: Annotated[
         str | None,
         typer.Option(
-            "--layer", help="Inverted is its output, of NAME:input its input. The linear one before the last."
+            "--layer", help="Layer whose output is inverted; NAME:input for its input. The linear one before the last."
         ),
     ] = None,
     relu: Annotated[
@@ -30,12 +33,17 @@ def features(
     ] = False,
     threat: Annotated[
         str | None,
-        typer.Option("--threat", help="Where images may be moved; d-rand and d-det need one, such as l2:1.5."),
+        typer.Option(
+            "--threat", help="Threat model in which images may be moved; d-rand and d-det need one, such as l2:1.5."
+        ),
     ] = None,
-    start: Annotated[str | None, typer.Option("--start", help="images, noise or grey (robust, non-robust).")] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", help="Start of each inversion: images, noise or grey (robust, non-robust).")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Gradients an image at most.")] = 100,
     tol: Annotated[
-        float | None, typer.Option("--tol", help="Residual at which an image is done (robust, non-robust): 0.05.")
+        float | None,
+        typer.Option("--tol", help="Residual at which an inversion ends (robust, non-robust); 0.05 if not given."),
     ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Keep bright strokes alone, at least 2 pixels thick.")] = False,
     n: options.NOpt = None,
@@ -44,7 +52,7 @@ def features(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
-    shard: Annotated[int, typer.Option("--shard", help="Images a file of what is kept until all are made.")] = 500,
+    shard: Annotated[int, typer.Option("--shard", help="Images a file of the work under way.")] = 500,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -82,10 +90,10 @@ def features(
     if json:
         show.record(record)
     elif not quiet:
-        tell(record, kind)
+        print_record(record, kind)
 
 
-def tell(record: dict[str, Any], kind: str) -> None:
+def print_record(record: dict[str, Any], kind: str) -> None:
     """Print a few lines on stdout."""
     from unfooled.cli import show
     from unfooled.workflows.rebuilding import moves

@@ -1,4 +1,4 @@
-"""`unfooled lens`: did maps that were stored elsewhere survive a perturbation?"""
+"""`unfooled lens`: scores of maps that were stored elsewhere, before and after a perturbation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTS = ("--k", "--w")
 
 
 class ListCommand(TyperCommand):
-    """Takes several numbers after one option, `--w 1 2 3`, as `--w 1,2,3`."""
+    """A command that takes several numbers after one option: `--w 1 2 3` for `--w 1,2,3`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the numbers, then parse as usual."""
@@ -30,28 +30,30 @@ class ListCommand(TyperCommand):
 
 def joined(arguments: list[str]) -> list[str]:
     """Join the numbers that follow --k and --w by commas; anything else ends the list."""
-    found: list[str] = []
+    words: list[str] = []
     for word in arguments:
         option, equals, value = word.partition("=")
         number = re.fullmatch(r"\d+(,\d+)*,?", word) is not None
-        if number and len(found) > 1 and found[-2] in LISTS and found[-1] not in LISTS:
-            found[-1] = f"{found[-1].rstrip(',')},{word}"
+        if number and len(words) > 1 and words[-2] in LISTS and words[-1] not in LISTS:
+            words[-1] = f"{words[-1].rstrip(',')},{word}"
         else:
-            found += [option, value] if equals and option in LISTS else [word]
-    return found
+            words += [option, value] if equals and option in LISTS else [word]
+    return words
 
 
 def lens(
-    clean: Annotated[str, typer.Argument(help="Maps before, .npy, .npz or .safetensors; file.npz:name for one array.")],
+    clean: Annotated[str, typer.Argument(help="Maps before: .npy, .npz or .safetensors; file.npz:name for one array.")],
     perturbed: Annotated[str, typer.Argument(help="Maps after, in the same order.")],
-    k: Annotated[list[str], typer.Option("--k", help="How many top pixels: 100, or several: --k 50 100.")],
+    k: Annotated[list[str], typer.Option("--k", help="Number of top pixels: 100, or several: --k 50 100.")],
     w: Annotated[
         list[str] | None, typer.Option("--w", help="Reach of the window, or several: --w 1 2 3; 1 if not given.")
     ] = None,
     diverse: Annotated[bool, typer.Option("--diverse", help="Score the diverse top k too.")] = False,
     reduce: Annotated[
         str | None,
-        typer.Option("--reduce", help=f"Of channels: {', '.join(catalog.REDUCTIONS)}; abs-sum if not given."),
+        typer.Option(
+            "--reduce", help=f"Reduction of channels to one map: {', '.join(catalog.REDUCTIONS)}; abs-sum if not given."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
     seed: options.SeedOpt = 0,
@@ -79,20 +81,20 @@ def lens(
     if json:
         show.record(record)
     elif not quiet:
-        tell(record.found, record.warnings)
+        print_tables(record.found, record.warnings)
         if out is not None:
             show.page(out / "report.html")
 
 
 def numbers(given: list[str], option: str) -> list[int]:
-    """Whole numbers from "1", "1,2" and repeated options, each once, in the order given."""
+    """Read whole numbers from "1", "1,2" and repeated options, each once, in the order given."""
     words = [word for text in given for word in text.split(",") if word.strip()]
     if not words or not all(re.fullmatch(r"\s*\d+\s*", word) for word in words):
         raise Refused(f"{option} is {' '.join(given)!r}; give whole numbers, {option} 1 2 3 or {option} 1,2,3")
     return list(dict.fromkeys(int(word) for word in words))
 
 
-def tell(found: Survival, warnings: list[str]) -> None:
+def print_tables(scores: Survival, warnings: list[str]) -> None:
     """Print one table for every k and w, one of rank correlations, and the warnings."""
     from rich.table import Table
 
@@ -101,15 +103,15 @@ def tell(found: Survival, warnings: list[str]) -> None:
     narrow = show.out.width < 100
 
     def mean(m: Mean, below: bool = narrow) -> str:
-        """With its interval, below it where there is no room beside."""
+        """Write a mean with its interval, below it where there is no room beside."""
         if m.value is None:
             return "none"
         return show.mean(m).replace(" ", "\n", 1) if below else show.mean(m)
 
-    for block in found.blocks:
+    for block in scores.blocks:
         table = Table(
-            title=f"k = {block.k}, w = {block.w}   {found.n} pairs of {found.shape[0]} x {found.shape[1]}, "
-            f"{found.undefined} undefined",
+            title=f"k = {block.k}, w = {block.w}   {scores.n} pairs of {scores.shape[0]} x {scores.shape[1]}, "
+            f"{scores.undefined} undefined",
             title_justify="left", header_style="bold", box=None, padding=(0, 1 if narrow else 2, 0, 0), pad_edge=False,
         )  # fmt: skip
         for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "p", "p<.05"):
@@ -130,7 +132,7 @@ def tell(found: Survival, warnings: list[str]) -> None:
     ranks = Table(title="Rank correlations", title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("correlation", "mean", "n", "undefined"):
         ranks.add_column(heading)
-    for one in found.ranks:
+    for one in scores.ranks:
         ranks.add_row(one.name, mean(one.value, below=False), str(one.value.n), str(one.undefined))
     show.out.print(ranks)
     show.out.print(
@@ -143,7 +145,7 @@ def tell(found: Survival, warnings: list[str]) -> None:
 
 
 def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
-    """How many diverse pixels the maps have on average."""
+    """Write how many diverse pixels the maps have on average."""
     from unfooled.cli import show
 
     if clean is None or perturbed is None:
@@ -152,5 +154,5 @@ def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share in percent."""
+    """Write a share in percent."""
     return "none" if value is None else f"{100 * value:.0f} %"

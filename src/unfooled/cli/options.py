@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ModelOpt = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Checkpoint (.pt, .safetensors), package.module:factory, file.py:factory, exported program (.pt2), "
+        help="Model: checkpoint (.pt, .safetensors), package.module:factory, file.py:factory, exported program (.pt2), "
         "timm:NAME, or a Hugging Face folder.",
         rich_help_panel=SOURCE,
     ),
@@ -27,14 +27,16 @@ DataOpt = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, mnist, fashion-mnist, gtsrb, cifar10, cub, an .npz, IDX files, an image folder, or "
+        help="Data: digits, mnist, fashion-mnist, gtsrb, cifar10, cub, an .npz, IDX files, an image folder, or "
         "package.module:factory.",
         rich_help_panel=SOURCE,
     ),
 ]
 SplitOpt = Annotated[str, typer.Option("--split", help="Part of the data.", rich_help_panel=SOURCE)]
-NOpt = Annotated[int | None, typer.Option("--n", help="How many samples; all if larger.", rich_help_panel=SOURCE)]
-ShuffleOpt = Annotated[bool, typer.Option("--shuffle", help="Draw them at random (--seed).", rich_help_panel=SOURCE)]
+NOpt = Annotated[int | None, typer.Option("--n", help="Number of samples; all if larger.", rich_help_panel=SOURCE)]
+ShuffleOpt = Annotated[
+    bool, typer.Option("--shuffle", help="Draw the samples at random (--seed).", rich_help_panel=SOURCE)
+]
 MeanOpt = Annotated[
     str | None, typer.Option("--mean", help="Mean that the model expects, e.g. 0.49,0.48,0.45.", rich_help_panel=SOURCE)
 ]
@@ -44,15 +46,21 @@ LabelsOpt = Annotated[
     Path | None,
     typer.Option("--labels", help="Class names in the model's order, one a line or JSON.", rich_help_panel=SOURCE),
 ]
-StepsOpt = Annotated[int | None, typer.Option("--steps", help="Gradients a restart, or queries.")]
-RestartsOpt = Annotated[int, typer.Option("--restarts", help="Random starts.")]
-ThreatOpt = Annotated[str, typer.Option("--threat", help="linf:8/255, l2:0.5, l1:12, l0:10, l0-pixel:10.")]
-SeedOpt = Annotated[int, typer.Option("--seed", help="Of every random number.")]
-DeviceOpt = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=SPEED)]
-ThreadsOpt = Annotated[int | None, typer.Option("--threads", help="CPU threads.", rich_help_panel=SPEED)]
+StepsOpt = Annotated[
+    int | None, typer.Option("--steps", help="Gradients a restart, or queries; the attack's default if not given.")
+]
+RestartsOpt = Annotated[int, typer.Option("--restarts", help="Number of random starts.")]
+ThreatOpt = Annotated[
+    str, typer.Option("--threat", help="Threat model: linf:8/255, l2:0.5, l1:12, l0:10, l0-pixel:10.")
+]
+SeedOpt = Annotated[int, typer.Option("--seed", help="Random seed.")]
+DeviceOpt = Annotated[
+    str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:1, mps.", rich_help_panel=SPEED)
+]
+ThreadsOpt = Annotated[int | None, typer.Option("--threads", help="Number of CPU threads.", rich_help_panel=SPEED)]
 BatchOpt = Annotated[
     int | None,
-    typer.Option("--batch", help="Samples at a time; from the free memory if not given.", rich_help_panel=SPEED),
+    typer.Option("--batch", help="Samples computed at once; from the free memory if not given.", rich_help_panel=SPEED),
 ]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the record as JSON, and nothing else.", rich_help_panel=OUTPUT)

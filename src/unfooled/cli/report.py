@@ -11,9 +11,9 @@ from unfooled.cli import options
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a page's worth of them side by side.")],
-    out: Annotated[Path, typer.Option("--out", help="The page.")] = Path("report.html"),
-    title: Annotated[str | None, typer.Option("--title", help="Its heading.")] = None,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, one or several to compare.")],
+    out: Annotated[Path, typer.Option("--out", help="Page to write.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:

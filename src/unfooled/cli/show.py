@@ -1,4 +1,4 @@
-"""What the command prints: progress on stderr, tables on stdout."""
+"""Output of the command: progress on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Terminal(Console):
     """A console whose reader may go away (`| head`) without that being an error."""
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the command."""
+        """Raise BrokenPipeError, for the command to end quietly."""
         raise BrokenPipeError
 
 
@@ -70,7 +70,7 @@ COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT
 
 
 def bars(quiet: bool) -> Progress:
-    """Progress bars on stderr; hidden where nobody watches."""
+    """Return progress bars on stderr, hidden where that is not a terminal."""
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=32),
@@ -88,41 +88,41 @@ def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callback for the progress of a workflow: one bar a stage, which shows what is left to do."""
     with bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
-        found: dict[str, int] = {}
+        earlier: dict[str, int] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                found[stage] = done
+                earlier[stage] = done
                 if done and not quiet:
                     err.print(f"[dim]{called(stage)}: {done} of {total} found from an earlier start")
                 tasks[stage] = progress.add_task(called(stage), total=total - done)
-            progress.update(tasks[stage], completed=done - found[stage])
+            progress.update(tasks[stage], completed=done - earlier[stage])
 
-        yield tell
+        yield update
 
 
 def percent(e: Estimate) -> str:
-    """91.2 % [89.3, 92.9]."""
+    """Write a share: 91.2 % [89.3, 92.9]."""
     if e.value is None:
         return "not available"
     return f"{100 * e.value:.1f} % [dim]\\[{100 * e.low:.1f}, {100 * e.high:.1f}][/dim]"
 
 
 def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
-    """0.42 [0.38, 0.47] unit."""
+    """Write a mean: 0.42 [0.38, 0.47] unit."""
     if m.value is None or m.low is None or m.high is None:
         return "not available"
     return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
 
 
 def first(run: Summary) -> str:
-    """Share of the samples whose reason moved before the label."""
-    found = run.reasons.reason_first if run.reasons is not None else None
-    return percent(found) if found is not None else "not available"
+    """Write the share of the samples whose reason moved before the label."""
+    share = run.reasons.reason_first if run.reasons is not None else None
+    return percent(share) if share is not None else "not available"
 
 
 def summaries(runs: Sequence[Summary]) -> None:
-    """One column a run, one row a figure."""
+    """Print a table: one column a run, one row a figure."""
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for run in runs:
@@ -158,21 +158,21 @@ def summaries(runs: Sequence[Summary]) -> None:
             out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)
 
 
-def record(found: BaseModel | Mapping[str, Any]) -> None:
+def record(result: BaseModel | Mapping[str, Any]) -> None:
     """Print a record as JSON, and nothing else."""
-    typer.echo(lib.dumps(dict(found), indent=2) if isinstance(found, Mapping) else found.model_dump_json(indent=2))
+    typer.echo(lib.dumps(dict(result), indent=2) if isinstance(result, Mapping) else result.model_dump_json(indent=2))
 
 
-def records(found: Sequence[BaseModel]) -> None:
+def records(results: Sequence[BaseModel]) -> None:
     """Print several records as a JSON list, and nothing else."""
-    typer.echo(lib.dumps([lib.loads(one.model_dump_json()) for one in found], indent=2))
+    typer.echo(lib.dumps([lib.loads(one.model_dump_json()) for one in results], indent=2))
 
 
 def page(path: Path) -> None:
-    """Print where a page is."""
+    """Print the path of a page."""
     out.print(f"page: {path}", soft_wrap=True)
 
 
 def figure(value: float | None, digits: int = 2) -> str:
-    """A number, or that there is none."""
+    """Write a number, or that there is none."""
     return "none" if value is None else f"{value:.{digits}f}"

@@ -20,14 +20,14 @@ OWN_NETWORK = "studies.attention:OwnNetwork"
 
 
 def study(
-    name: Annotated[str | None, typer.Argument(help="Of the study; --list says what there is.")] = None,
-    scale: Annotated[str, typer.Option("--scale", help=f"{', '.join(SCALES)}.")] = "small",
+    name: Annotated[str | None, typer.Argument(help="Name of the study; --list shows them.")] = None,
+    scale: Annotated[str, typer.Option("--scale", help=f"Scale: {', '.join(SCALES)}.")] = "small",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; a second start continues it. runs/NAME-SCALE if not given.")
     ] = None,
-    known: Annotated[bool, typer.Option("--list", help="Say what there is and what it costs.")] = False,
+    known: Annotated[bool, typer.Option("--list", help="List the studies and their costs.")] = False,
     seed: options.SeedOpt = 0,
-    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds, from --seed on.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds, from --seed on.")] = 1,
     data: Annotated[
         list[str] | None, typer.Option("--data", help="One of the scale's data sets, where it has several; repeatable.")
     ] = None,
@@ -76,12 +76,12 @@ def study(
     if json:
         show.record(summary)
     elif not quiet:
-        tell(summary)
+        print_claims(summary)
         show.page(folder / "report.html")
 
 
 def listing(*, json: bool) -> None:
-    """Print what there is."""
+    """Print the studies and their costs."""
     if json:
         import json as lib
 
@@ -96,7 +96,7 @@ def listing(*, json: bool) -> None:
             show.out.print(f"  {scale:<7} [dim]{cost}", soft_wrap=True)
 
 
-def tell(found: StudySummary) -> None:
+def print_claims(summary: StudySummary) -> None:
     """Print claims as a table, notes below."""
     from rich.markup import escape
     from rich.table import Table
@@ -104,18 +104,18 @@ def tell(found: StudySummary) -> None:
     from unfooled.cli import show
 
     colours = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
-    table = Table(title=found.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=summary.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for heading in ("claim", "", "value", "n"):
         table.add_column(heading, overflow="fold")
-    for claim in found.claims:
+    for claim in summary.claims:
         table.add_row(escape(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", figure(claim), str(claim.n))
     show.out.print(table)
-    for note in found.notes:
+    for note in summary.notes:
         show.out.print(f"[dim]{escape(note)}", soft_wrap=True)
 
 
 def figure(claim: Any) -> str:
-    """0.96 [0.82, 1.00]."""
+    """Write a claim's figure: 0.96 [0.82, 1.00]."""
     if claim.value is None:
         return "not available"
     between = "" if claim.low is None or claim.high is None else f" [dim]\\[{claim.low:.2f}, {claim.high:.2f}][/dim]"

@@ -21,42 +21,54 @@ def train(
     data: options.DataOpt = "digits",
     arch: Annotated[str, typer.Option("--arch", help="Architecture to train from scratch.")] = "small-cnn",
     model: Annotated[str | None, typer.Option("--model", help="Weights to start from, read with --arch.")] = None,
-    loss: Annotated[str, typer.Option("--loss", help=f"{', '.join(catalog.LOSSES)}.")] = "standard",
-    threat: Annotated[str | None, typer.Option("--threat", help="What the network is hardened against.")] = None,
-    attack_steps: Annotated[int | None, typer.Option("--attack-steps", help="Of the inner attack: 7, or 10.")] = None,
-    beta: Annotated[float, typer.Option("--beta", help="Of TRADES.")] = 6.0,
+    loss: Annotated[str, typer.Option("--loss", help=f"Training loss: {', '.join(catalog.LOSSES)}.")] = "standard",
+    threat: Annotated[
+        str | None, typer.Option("--threat", help="Threat model that the network is hardened against.")
+    ] = None,
+    attack_steps: Annotated[
+        int | None, typer.Option("--attack-steps", help="Steps of the inner attack; 7, or 10, if not given.")
+    ] = None,
+    beta: Annotated[float, typer.Option("--beta", help="TRADES trade-off weight.")] = 6.0,
     ramp: Annotated[
         float | None, typer.Option("--ramp", help="Epochs in which eps grows from 0; a fifth of them if not given.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--start", help="Of the inner attack (madry, trades): random or warm.")
+        str | None, typer.Option("--start", help="Start of the inner attack (madry, trades): random or warm.")
     ] = None,
     remove: Annotated[
-        float | None, typer.Option("--remove", help="Margin in logits at which a sample leaves it (madry, trades).")
+        float | None,
+        typer.Option("--remove", help="Margin in logits at which a sample leaves the inner attack (madry, trades)."),
     ] = None,
-    replays: Annotated[int | None, typer.Option("--replays", help="Steps on each batch (free): 4.")] = None,
-    align: Annotated[float | None, typer.Option("--align", help="Weight of GradAlign (fast, n-fgsm): 0.")] = None,
+    replays: Annotated[
+        int | None, typer.Option("--replays", help="Steps on each batch (free); 4 if not given.")
+    ] = None,
+    align: Annotated[
+        float | None, typer.Option("--align", help="Weight of GradAlign (fast, n-fgsm); 0 if not given.")
+    ] = None,
     weight: Annotated[
-        float | None, typer.Option("--weight", help="Of the regulariser (ig-norm, ig-sum-norm, igr, r2et, ...).")
+        float | None, typer.Option("--weight", help="Weight of the regulariser (ig-norm, ig-sum-norm, igr, r2et, ...).")
     ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help=f"What is regularised: {BASES}; igr: madry, else standard.")
-    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help=f"Loss that the regulariser is added to: {BASES}.")] = None,
     path: Annotated[
         int | None, typer.Option("--path", help="Nodes of the path integral: 10 (ig-norm, ig-sum-norm), 8 (igr).")
     ] = None,
     inner: Annotated[
-        str | None, typer.Option("--inner", help="What finds the points of ig-norm, ig-sum-norm: ascent, or pgd.")
+        str | None, typer.Option("--inner", help="Search for the points of ig-norm, ig-sum-norm: ascent or pgd.")
     ] = None,
     explain: Annotated[
-        str | None, typer.Option("--explain", help="What igr keeps together: integrated-gradients, saliency, ...")
+        str | None,
+        typer.Option("--explain", help="Explanation that igr keeps together: integrated-gradients, saliency, ..."),
     ] = None,
     smooth: Annotated[
         float | None, typer.Option("--smooth", help="Sharpness of softplus for ReLU in explanations (igr, r2et).")
     ] = None,
-    k: Annotated[int | None, typer.Option("--k", help="Rank that r2et defends: 100.")] = None,
-    rectify: Annotated[float | None, typer.Option("--rectify", help="Weight of rectification (arp): 0.5.")] = None,
-    preserve: Annotated[float | None, typer.Option("--preserve", help="Weight of preservation (arp): 1.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Rank that r2et defends; 100 if not given.")] = None,
+    rectify: Annotated[
+        float | None, typer.Option("--rectify", help="Weight of rectification (arp); 0.5 if not given.")
+    ] = None,
+    preserve: Annotated[
+        float | None, typer.Option("--preserve", help="Weight of preservation (arp); 1 if not given.")
+    ] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -64,10 +76,12 @@ def train(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data.")] = 20,
     batch: Annotated[int, typer.Option("--batch", help="Samples a step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled (AdamW).")] = 1e-4,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled weight decay (AdamW).")] = 1e-4,
     augment: Annotated[
         str | None,
-        typer.Option("--augment", help="shifts (up to an eighth, and mirrored) or corruptions (one of five)."),
+        typer.Option(
+            "--augment", help="Augmentation: shifts (up to an eighth, and mirrored) or corruptions (one of five)."
+        ),
     ] = None,
     n: options.NOpt = None,
     mean: options.MeanOpt = None,
@@ -76,9 +90,9 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
-    devices: Annotated[int, typer.Option("--devices", help="Processes, one device each.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", help="Number of processes, one device each.")] = 1,
     precision: Annotated[
-        str, typer.Option("--precision", help="32-true; bf16-mixed or 16-mixed on a GPU.")
+        str, typer.Option("--precision", help="Precision: 32-true; bf16-mixed or 16-mixed on a GPU.")
     ] = "32-true",
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
@@ -122,10 +136,10 @@ def train(
     if json:
         show.record(record)
     else:
-        tell(record, quiet=quiet)
+        print_record(record, quiet=quiet)
 
 
-def tell(record: TrainingRecord, *, quiet: bool) -> None:
+def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     """Print a few lines."""
     from unfooled.cli import show
 

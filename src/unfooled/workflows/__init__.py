@@ -1,4 +1,4 @@
-"""What the commands do, one function each: names and files (or objects) in, records out.
+"""Workflows: one function a command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     diagnose                                                                      the checks of an audit alone

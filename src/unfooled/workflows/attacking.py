@@ -1,4 +1,4 @@
-"""Attack a model and keep the points that were found as a file, each judged by `verify`."""
+"""Attack a model and store the points as a file, each judged by `verify`."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ AVERAGED = 10  # of a random model, at every gradient of an ensemble
 
 
 class AttackRecord(Partial):
-    """What an attack found.
+    """Result of an attack.
 
     Attributes:
-        model: name of the model.
-        data: name of the data.
-        n: number of samples.
-        threat: what was allowed.
-        seed: random seed.
-        attack: the attack with its options, in words.
-        clean_accuracy: accuracy on the clean samples.
-        robust_accuracy: accuracy under the attack, an upper bound.
-        median_distance: of a minimal-norm attack alone: median distance of the nearest adversarial examples, with 0
-            for samples that are wrong when clean; None: fewer than half have one.
-        passes: model passes of the attack, a sample.
-        warnings: what was noticed, one sentence each.
-        out: the file.
+        model: Name of the model.
+        data: Name of the data.
+        n: Number of samples.
+        threat: Threat model.
+        seed: Random seed.
+        attack: Attack with its options, in words.
+        clean_accuracy: Accuracy on the clean samples.
+        robust_accuracy: Accuracy under the attack, an upper bound.
+        median_distance: Median distance of the nearest adversarial examples, 0 for samples that are wrong when clean;
+            of a minimal-norm attack alone. None: fewer than half have one.
+        passes: Model passes a sample of the attack.
+        warnings: Warnings, one sentence each.
+        out: The file.
     """
 
     model: str
@@ -89,21 +89,21 @@ def attack(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> AttackRecord:
-    """Attack a model and write what was found.
+    """Attack a model and write the points to a file.
 
     Args:
-        inputs: the model and its data.
-        threat: what is allowed, a `Threat` or text such as "linf:8/255".
-        attack: name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound; None:
+        inputs: Model and data.
+        threat: Threat model: a `Threat`, or text such as "linf:8/255".
+        attack: Name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound; None:
             "apgd-margin".
-        steps: gradients a restart, or queries; None: the attack's default.
-        restarts: random starts.
-        effort: name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
-        out: the .npz file: x (the points), y, clean_x, success, distance, and of a minimal-norm attack nearest_x and
-            nearest_distance. Finished chunks are kept in a folder beside it until it is whole.
-        seed: random seed.
-        machine: the device, and samples computed at once.
-        progress: called as `(stage, samples done, samples in all)`.
+        steps: Gradients a restart, or queries; None: the attack's default.
+        restarts: Random starts.
+        effort: Name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
+        out: The .npz file: x (the points), y, clean_x, success, distance, and of a minimal-norm attack nearest_x and
+            nearest_distance. Finished chunks are stored in a folder beside it until it is whole.
+        seed: Random seed.
+        machine: The device, and samples computed at once.
+        progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
         An `AttackRecord`. Cost: the attack's, and 4 forwards a sample to judge it.
@@ -174,7 +174,7 @@ class _How:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the file keeps of it."""
+        """Options that the file states."""
         if self.effort is not None:
             return {"effort": self.effort}
         name = self.attack or DEFAULT
@@ -185,7 +185,7 @@ class _How:
         }
 
     def bound(self, threat: Threat, batch: int | None = None) -> _Single | _Whole:
-        """What is run.
+        """Bind the options to what is run.
 
         Raises:
             BadOption: options that do not exist or do not go together.
@@ -207,7 +207,7 @@ class _How:
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What is attacked."""
+    """Samples and model under attack."""
 
     loaded: Loaded
     subject: Subject
@@ -216,7 +216,7 @@ class _Work:
     batch: int
 
     def config(self, asked: dict[str, Any]) -> Config:
-        """What the chunks belong to."""
+        """Return the settings that the chunks belong to."""
         known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed")}
         return Config(
             **known,
@@ -296,7 +296,7 @@ class _Whole:
 
 
 def _median(distance: Tensor) -> float | None:
-    """The median, None where it is infinite."""
+    """Return the median, None where it is infinite."""
     ordered = distance.double().cpu().sort().values
     middle = float(ordered[(len(ordered) - 1) // 2]) if len(ordered) else math.inf
     return middle if math.isfinite(middle) else None

@@ -1,4 +1,4 @@
-"""Attacks by name: what each takes, and how a minimal-norm attack is used under a threat."""
+"""Attacks by name, with the options that each takes; minimal-norm attacks under a threat."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BoundAttack:
 
     Attributes:
         propose: `(model, x, y, threat, *, generator) -> x_adv`, points inside the threat.
-        label: what reports call it.
+        label: Name for reports.
         nearest: `(model, x, y, norm, *, generator) -> x_adv`, the minimal-norm attack behind it; None: a budget attack.
     """
 
@@ -51,11 +51,11 @@ def bind_attack(
     """Bind an attack's options.
 
     Args:
-        attack: name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound.
-        threat: what is allowed.
-        steps: gradients or queries; None: the attack's default.
-        restarts: random starts.
-        batch: samples computed at once; None: all.
+        attack: Name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound.
+        threat: Threat model.
+        steps: Gradients or queries; None: the attack's default.
+        restarts: Random starts.
+        batch: Samples computed at once; None: all.
 
     Raises:
         BadOption: no such attack, a norm that it does not know, or an option that it does not take.
@@ -91,7 +91,7 @@ def bind_attack(
 
 
 def _instead(row: catalog.Attack, takes: tuple[str, ...]) -> str:
-    """What to give instead of restarts."""
+    """Return the advice to one who wants restarts."""
     if "steps" not in takes:
         return "leave it out"
     return "give it more {steps}" + ("" if row.unit == "steps" else f", which are its {row.unit}")
@@ -164,14 +164,14 @@ def nearest_of_all(
     """Find the nearest adversarial examples with `envelope`, as a minimal-norm attack in one norm.
 
     Args:
-        model: any callable to logits.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,).
+        model: Any callable to logits.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,).
         norm: 0, 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: forward and backward passes a sample.
-        batch: samples computed at once; None: from the free memory.
-        generator: base seed.
+        targeted: Hit y instead of leaving it.
+        steps: Forward and backward passes a sample.
+        batch: Samples computed at once; None: from the free memory.
+        generator: Base seed.
     """
     found = envelope(
         model, x, y, (norm,), budget=steps, targeted=targeted, generator=generator, batch=batch

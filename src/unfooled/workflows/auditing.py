@@ -1,4 +1,4 @@
-"""Audit a model: what `unfooled.audit` does, from names and files, with the run's page."""
+"""Audit a model from names and files: `unfooled.audit`, and the run's page."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ ENVELOPE = 1000  # passes a sample and norm for the nearest adversarial examples
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """What an audit does, by name.
+    """Choices of an audit, by name.
 
     Args:
-        effort: name in `catalog.EFFORTS`, or a cascade's `Effort`.
-        envelope: look for the nearest adversarial examples in every norm.
-        attack: name in `catalog.ATTACKS`, or an attack with its options bound, to run instead of the cascade.
-        steps: that attack's gradients a restart, or queries; None: its default.
-        restarts: that attack's random starts.
-        explain: name in `catalog.EXPLANATIONS`, or an `Explain`.
-        reasons: name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
-        reasons_n: samples whose explanation is attacked.
+        effort: Name in `catalog.EFFORTS`, or a cascade's `Effort`.
+        envelope: Look for the nearest adversarial examples in every norm.
+        attack: Name in `catalog.ATTACKS`, or an attack with its options bound, to run instead of the cascade.
+        steps: That attack's gradients a restart, or queries; None: its default.
+        restarts: That attack's random starts.
+        explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
+        reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
+        reasons_n: Samples whose explanation is attacked.
     """
 
     effort: str | Effort = "normal"
@@ -83,8 +83,8 @@ class AuditOptions:
         """Build the plan of the audit.
 
         Args:
-            threat: what is allowed.
-            batch: samples that a single attack computes at once; None: all.
+            threat: Threat model.
+            batch: Samples that a single attack computes at once; None: all.
         """
         row = catalog.EFFORTS[self.effort] if isinstance(self.effort, str) else catalog.Effort("")
         explain, explain_name = self._explanation("explain", catalog.EXPLANATIONS, "explanation")
@@ -101,7 +101,7 @@ class AuditOptions:
         )
 
     def _attacked(self, threat: Threat, row: catalog.Effort, batch: int | None) -> dict[str, Any]:
-        """The part of the plan that says what attacks."""
+        """Build the part of the plan that attacks the label."""
         if self.single:
             bound = bind_attack(
                 self._attack(threat), threat, steps=self.steps, restarts=self.restarts, batch=batch
@@ -111,11 +111,11 @@ class AuditOptions:
         return {"effort": effort} if isinstance(effort, Effort) else {"whole": effort, "attack_name": row.label}
 
     def _attack(self, threat: Threat) -> str | Callable[..., Tensor]:
-        """The single attack; where only its options are given, one that suits the norm."""
+        """Return the single attack; where only its options are given, one that suits the norm."""
         return self.attack or ("apgd-ce" if threat.norm >= 2 else "pgd-margin")
 
     def _explanation(self, option: str, table: dict[str, Any], kind: str) -> tuple[Any, str]:
-        """An explanation and what the report calls it; None for none."""
+        """Return an explanation and its name for the report; None for none."""
         value = getattr(self, option)
         if not isinstance(value, str):
             return value, spelled(value)
@@ -140,17 +140,17 @@ def audit(
     """Audit a model: clean and robust accuracy, whether the figure can be believed, and whether its reasons survive.
 
     Args:
-        inputs: the model and its data.
-        threat: what is allowed, a `Threat` or text such as "linf:8/255".
-        options: what is done, by name, or a whole `Plan`.
-        out: run folder; a second start with the same options continues it. Its page is `report.html` in it.
-        title: what the report calls this run; None: the model's name.
-        chunk: samples a file of the run folder.
-        seed: random seed.
-        machine: the device, and samples computed at once.
-        command: command line that reproduces the run, for the record.
-        notify: called with sentences for the one who waits.
-        progress: called as `(stage, samples done, samples in all)`.
+        inputs: Model and data.
+        threat: Threat model: a `Threat`, or text such as "linf:8/255".
+        options: Choices by name, or a whole `Plan`.
+        out: Run folder; a second start with the same options continues it. Its page is `report.html` in it.
+        title: Title of the run in the report. None: the model's name.
+        chunk: Samples a file of the run folder.
+        seed: Random seed.
+        machine: The device, and samples computed at once.
+        command: Command line that reproduces the run, for the record.
+        notify: Called with sentences for the one who waits.
+        progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
         The `Summary`. Cost: see `unfooled.audit`.
@@ -186,5 +186,5 @@ def audit(
 
 
 def class_list(classes: list[str]) -> str:
-    """All names, or the first and last of many."""
+    """Write all names, or the first and last of many."""
     return ", ".join(classes if len(classes) <= 20 else [*classes[:10], "...", *classes[-3:]])

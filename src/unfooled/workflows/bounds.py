@@ -1,4 +1,4 @@
-"""Bounds on an audit's figures: "robust_accuracy=0.4", or "robust_accuracy.low=0.4" for the interval's end."""
+"""Bounds on an audit's figures, such as "robust_accuracy=0.4", or "robust_accuracy.low=0.4" for the interval's end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ENDS = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class Bound:
-    """The least that a figure may be.
+    """Lower bound on a figure of an audit.
 
     Attributes:
-        figure: field of the `Summary`.
+        figure: Field of the `Summary`.
         end: "value", "low" or "high".
-        least: the bound, in [0, 1].
+        least: The bound, in [0, 1].
     """
 
     figure: str

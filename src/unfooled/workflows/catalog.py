@@ -1,4 +1,4 @@
-"""The only table from names to functions. Nothing here imports torch until it is asked to.
+"""Catalog: the only table from names to functions. Nothing here imports torch until it is asked to.
 
 A row says where a function is and what its signature cannot say. Which options a function takes (steps, restarts,
 batch, ...), what their defaults are, and whether an attack is a budget or a minimal-norm attack is read off the
@@ -25,10 +25,10 @@ class Attack:
 
     Attributes:
         path: "module:function".
-        bound: parameters that are always given, as "module:name".
-        steps: default number of steps; None: its own default.
-        unit: what its steps count.
-        norms: norms that it knows.
+        bound: Parameters that are always given, as "module:name".
+        steps: Default number of steps. None: its own default.
+        unit: Unit that its steps count.
+        norms: Norms that it knows.
     """
 
     path: str
@@ -44,8 +44,8 @@ class Effort:
 
     Attributes:
         path: "module:name" of a cascade's `Effort`, or of an attack on the whole run such as `autoattack`.
-        label: what reports call an attack on the whole run.
-        nearest: passes a sample that an audit of this effort spends on the nearest adversarial example.
+        label: Name for reports of an attack on the whole run.
+        nearest: Passes a sample that an audit of this effort spends on the nearest adversarial example.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Explanation:
 
     Attributes:
         path: "module:function".
-        legend: what the colours of its maps mean.
+        legend: Meaning of the colours of its maps.
     """
 
     path: str
@@ -68,11 +68,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Objective:
-    """What an attack on an explanation maximises; it may take `k`, `w` or `mask`.
+    """Objective of an attack on an explanation; it may take `k`, `w` or `mask`.
 
     Attributes:
         path: "module:function" that makes it.
-        decides: score whose worst point is kept.
+        decides: Score whose worst point is returned.
     """
 
     path: str
@@ -85,10 +85,10 @@ class Loss:
 
     Attributes:
         path: "module:name".
-        base: default of the loss that it is added to; empty: it is added to none.
-        bases: losses that it can be added to.
-        bound: parameters that are always given, as "module:name".
-        spelled: options whose parameter has another name.
+        base: Default of the loss that it is added to; empty: it is added to none.
+        bases: Losses that it can be added to.
+        bound: Parameters that are always given, as "module:name".
+        spelled: Options whose parameter has another name.
     """
 
     path: str
@@ -104,8 +104,8 @@ class Study:
 
     Attributes:
         path: "module:function".
-        asks: its question.
-        costs: what each scale costs.
+        asks: Question that it answers.
+        costs: Cost of each scale.
     """
 
     path: str
@@ -154,7 +154,7 @@ EXPLANATIONS = {
     "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),
 }
 REASONS: dict[str, Explanation | None] = {**EXPLANATIONS, "none": None}
-"""What an audit may attack the explanation of."""
+"""Explanations that an audit may attack."""
 OBJECTIVES = {
     "lens": Objective("attacks:out_of_lens", "lens"),
     "top-k": Objective("attacks:out_of_top_k", "top_k"),
@@ -187,7 +187,7 @@ FEATURES = {
 """A rebuilt data set: "module:function", whose first parameter is `encode`, or `model` where images are moved."""
 AUGMENTATIONS = ("shifts", "corruptions")
 REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
-"""How channels become one map: functions of `distances`."""
+"""Reductions of channels to one map: functions of `distances`."""
 STUDIES = {
     "broken-defences": Study(
         "studies.broken_defences:run_broken_defences",

@@ -1,4 +1,4 @@
-"""The main job on the embedded data: train a standard and a hardened network, audit both, and write the page."""
+"""Demonstration on the embedded data: train a standard and a hardened network, audit both, and write the page."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def demo(
     """Train a standard and a hardened network on handwritten digits, audit both, and write `report.html`.
 
     Args:
-        out: folder; a second start continues it.
-        n: number of test samples; None: all 540.
-        seed: random seed.
-        machine: the device.
-        progress: called as `("NETWORK/STAGE", done, in all)`.
+        out: Folder; a second start continues it.
+        n: Number of test samples; None: all 540.
+        seed: Random seed.
+        machine: The device.
+        progress: Called as `("NETWORK/STAGE", done, in all)`.
 
     Returns:
         The summaries of the two audits.

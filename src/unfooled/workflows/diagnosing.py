@@ -1,4 +1,4 @@
-"""The checks alone: do a model's answers and gradients allow an attack to say anything about it?"""
+"""Checks of a model without an attack: can its answers and gradients be used to judge it?"""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from unfooled.evaluation.checks.verdict import merged, of_kind
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the checks found before any attack.
+    """Result of the checks before any attack.
 
     Attributes:
         verdict: "EVALUABLE" (no check fired that an attack cannot answer), "HIDDEN" (gradients are missing, vanish or
             lie: attacks that follow them overstate robustness), or "NOT EVALUABLE" (no figure could be believed).
-        because: why, in one or two sentences.
-        findings: every check, whether it fired or not.
-        warnings: what was noticed about the model's outputs, one sentence each.
+        because: Reason, in one or two sentences.
+        findings: Finding of every check, whether it fired or not.
+        warnings: Warnings about the model's outputs, one sentence each.
     """
 
     verdict: str
@@ -44,11 +44,11 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
     """Check a model without attacking it.
 
     Args:
-        model: any callable to logits, in evaluation mode. Not modified.
-        x: clean samples in the threat's box, (B, *D); the first 100 and fewer are used.
-        y: labels, (B,) int64.
-        threat: what an attack would be allowed.
-        seed: random seed.
+        model: Any callable to logits, in evaluation mode. Not modified.
+        x: Clean samples in the threat's box, (B, *D); the first 100 and fewer are used.
+        y: Labels, (B,) int64.
+        threat: Threat model of the attack that would follow.
+        seed: Random seed.
 
     Returns:
         A `Diagnosis`. Cost: at most about 2,500 passes in all. `audit` makes these checks too, and further ones on what
@@ -75,7 +75,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
 
 
 def _verdict(findings: Sequence[Finding]) -> tuple[str, str]:
-    """The verdict and why."""
+    """Return the verdict and why."""
     details = {f.id: f.detail for f in findings if f.fired}
 
     def listed(ids: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Errors that name the options of a workflow, so that Python and the command line can each spell them their way."""
+"""Errors about options, which Python and the command line each write in their own way."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class BadOption(BadInput):
     """An option that cannot be used, in one sentence.
 
     Args:
-        sentence: what is wrong, what was found and what to do. Options are written `{name}`, or `{name:value}` with the
+        sentence: Problem, value found and remedy. Options are written `{name}`, or `{name:value}` with the
             value to give; everything else that varies is written `{0}`, `{1}`, ..., as for `str.format`.
-        values: what the numbers stand for.
+        values: Values that the numbers stand for.
 
     Example:
         >>> str(BadOption("{steps} is {0}; leave it out, or give {loss:madry}", 0))
@@ -38,7 +38,7 @@ class BadOption(BadInput):
 
 
 class Below(Exception):
-    """A figure is below the bound that was asked for."""
+    """A figure of an audit that is below its bound."""
 
 
 def as_keyword(name: str, value: str = "") -> str:
@@ -49,7 +49,7 @@ def as_keyword(name: str, value: str = "") -> str:
 
 
 class _Options(Mapping[str, Any]):
-    """Every name, as an option that `str.format` can write."""
+    """Mapping from every name to an option that `str.format` can write."""
 
     def __init__(self, spell: Spell) -> None:
         self.spell = spell

@@ -19,14 +19,14 @@ UNUSABLE = "unusable: "
 
 
 class Doctor(Record):
-    """What is here, and what is missing.
+    """State of the installation.
 
     Attributes:
-        unfooled, python: versions.
-        libraries: version of each library that is needed, or why it is unusable.
-        extras: likewise of each optional one.
-        devices: devices and their free memory.
-        data: the folder of the data sets, and whether it is there.
+        unfooled, python: Versions.
+        libraries: Version of each library that is needed, or why it is unusable.
+        extras: Version of each optional library, likewise.
+        devices: Devices and their free memory.
+        data: Folder of the data sets, and whether it is there.
     """
 
     unfooled: str
@@ -61,7 +61,7 @@ def doctor() -> Doctor:
 
 
 def _version(name: str) -> str:
-    """A library's version, or why it cannot be used."""
+    """Return a library's version, or why it cannot be used."""
     try:
         module = importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as e:

@@ -1,4 +1,4 @@
-"""Explain a model: maps as arrays and as a picture, and what an adversary who keeps the label makes of them."""
+"""Explain a model: maps as arrays and as a picture, clean and under an attack that keeps the label."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ DRAWN = 16  # samples at most
 
 
 class ExplanationRecord(Partial):
-    """What was explained.
+    """Result of an explanation.
 
     Attributes:
-        model: name of the model.
-        data: name of the data.
-        n: number of samples.
-        method: the explanation.
-        of: which class was explained, "label" or "prediction".
-        files: what was written.
-        attack: what the attack on the maps found, where there was one.
+        model: Name of the model.
+        data: Name of the data.
+        n: Number of samples.
+        method: The explanation.
+        of: Class that was explained, "label" or "prediction".
+        files: Files that were written.
+        attack: Result of the attack on the maps, where there was one.
     """
 
     model: str
@@ -62,18 +62,18 @@ def explain(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> ExplanationRecord:
-    """Explain what a model says of each sample, and write maps.npz and, of images, maps.png.
+    """Explain a model's decision on each sample, and write maps.npz and, of images, maps.png.
 
     Args:
-        inputs: the model and its data. The data may be one image, or a folder of images without labels; then
+        inputs: Model and data. The data may be one image, or a folder of images without labels; then
             predictions are explained.
-        method: name in `catalog.EXPLANATIONS`, or an `Explain`.
-        of: which class is explained, "label" or "prediction".
-        attack: attack on the maps; None: none.
-        out: folder.
-        seed: random seed.
-        machine: the device. Its `batch` is not used.
-        progress: called as `(stage, samples done, samples in all)`.
+        method: Name in `catalog.EXPLANATIONS`, or an `Explain`.
+        of: Class that is explained, "label" or "prediction".
+        attack: Attack on the maps; None: none.
+        out: Folder.
+        seed: Random seed.
+        machine: The device. Its `batch` is not used.
+        progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
         An `ExplanationRecord`.
@@ -109,7 +109,7 @@ def explain(
 
 
 def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:
-    """The maps, (B, *D)."""
+    """Compute the maps, (B, *D)."""
     maps: list[Tensor] = []
     for x, y in zip(loaded.x.split(BATCH), target.split(BATCH), strict=True):
         if progress is not None:
@@ -185,7 +185,7 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
 
 
 def _titles(drawing: _Drawing, moved: Moved | None, i: int) -> list[str]:
-    """What stands over the pictures of a sample, from the top down."""
+    """Return the titles of the pictures of a sample, from the top down."""
     classes = drawing.loaded.classes
     says, why = f"says {classes[int(drawing.prediction[i])]}", f"why {classes[int(drawing.target[i])]}"
     if moved is None:

@@ -1,4 +1,4 @@
-"""What a workflow works on: a model and labelled samples, by name or as objects."""
+"""Inputs of workflows: a model and labelled samples, by name or as objects."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Inputs:
     """A model and its data, to be loaded.
 
     Args:
-        model: what `load_model` reads: a path, "package.module:factory", a module or a callable.
-        data: what `load_dataset` reads: a name, a path, "package.module:factory" or (x, y).
-        arch: architecture of a checkpoint.
-        split: part of the data.
-        n: number of samples; None: all.
-        shuffle: draw the samples at random.
-        mean: mean that the model expects, in fractions of the range: a number, one a channel, or "0.49,0.48,0.45".
-        std: standard deviation, likewise.
+        model: Source of the model, as `load_model` reads it: a path, "package.module:factory", a module or a callable.
+        data: Source of the data, as `load_dataset` reads it: a name, a path, "package.module:factory" or (x, y).
+        arch: Architecture of a checkpoint.
+        split: Part of the data.
+        n: Number of samples; None: all.
+        shuffle: Draw the samples at random.
+        mean: Mean that the model expects, in fractions of the range: a number, one a channel, or "0.49,0.48,0.45".
+        std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        labels: class names in the model's order: a file with one a line, or JSON.
+        labels: Class names in the model's order: a file with one a line, or JSON.
     """
 
     model: str | Path | nn.Module | Callable[..., Any]
@@ -54,19 +54,19 @@ class Inputs:
 
     @property
     def model_name(self) -> str:
-        """What records call the model."""
+        """Name of the model for records."""
         if isinstance(self.model, (str, Path)):
             return str(self.model)
         return getattr(self.model, "name", "") or getattr(self.model, "__name__", "") or type(self.model).__name__
 
     @property
     def data_name(self) -> str:
-        """What records call the data."""
+        """Name of the data for records."""
         return str(self.data) if isinstance(self.data, (str, Path)) else "tensors"
 
     @property
     def options(self) -> dict[str, Any]:
-        """What records keep of the other options."""
+        """The other options that records state."""
         return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")}
 
     def load(self, device: str, *, seed: int = 0) -> Loaded:
@@ -113,7 +113,7 @@ class Inputs:
         return Loaded(net, x, y, classes, tuple(warnings))
 
     def _answer(self, net: Classifier, x: Tensor, *, resized: bool) -> Tensor:
-        """The logits of one sample; says what to do where the model does not take it."""
+        """Return the logits of one sample, or say what to do where the model does not take it."""
         try:
             with torch.no_grad():
                 return read_logits(net, x)
@@ -131,11 +131,11 @@ class Loaded:
     """A model and its data.
 
     Attributes:
-        model: a classifier in evaluation mode.
-        x: samples, (B, *D).
-        y: labels, (B,).
-        classes: names of the classes, in the order of the logits.
-        warnings: what the readers had to assume, one sentence each.
+        model: A classifier in evaluation mode.
+        x: Samples, (B, *D).
+        y: Labels, (B,).
+        classes: Names of the classes, in the order of the logits.
+        warnings: Assumptions of the readers, one sentence each.
     """
 
     model: Classifier
@@ -146,7 +146,7 @@ class Loaded:
 
 
 def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:
-    """What to do about a sample that the model does not take."""
+    """Return the advice for a sample that the model does not take."""
     if x.ndim == 4 and x.shape[1] in (1, 3):
         other, kind = (x.mean(1, keepdim=True), "grey") if x.shape[1] == 3 else (x.expand(-1, 3, -1, -1), "colour")
         try:

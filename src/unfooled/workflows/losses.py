@@ -1,4 +1,4 @@
-"""Training losses by name: from options to the loss, each option where its parameter is.
+"""Training losses by name and options.
 
 Which options a loss takes follows from its signature:
 
@@ -30,22 +30,22 @@ class LossOptions:
     """Options of training losses; None: the loss's own default.
 
     Args:
-        attack_steps: steps of the inner attack.
+        attack_steps: Steps of the inner attack.
         beta: TRADES trade-off weight.
-        ramp: epochs in which eps grows from 0; None: a fifth of all epochs; 0: none.
-        start: where the inner attack starts, "random" or "warm".
-        remove: margin in logits at which a sample leaves the inner attack.
-        replays: steps on each batch.
-        align: weight of GradAlign.
-        weight: weight of the regulariser.
-        base: name of the loss that the regulariser is added to.
-        path: nodes of the path integral.
-        inner: what finds the points of a regulariser, "ascent" or "pgd".
-        explain: name of the explanation that is kept together.
-        smooth: sharpness of softplus in place of ReLU in explanations.
-        k: rank that is defended.
-        rectify: weight of the rectification.
-        preserve: weight of the preservation.
+        ramp: Epochs in which eps grows from 0; None: a fifth of all epochs; 0: none.
+        start: Start of the inner attack, "random" or "warm".
+        remove: Margin in logits at which a sample leaves the inner attack.
+        replays: Steps on each batch.
+        align: Weight of GradAlign.
+        weight: Weight of the regulariser.
+        base: Name of the loss that the regulariser is added to.
+        path: Nodes of the path integral.
+        inner: Search for the points of a regulariser, "ascent" or "pgd".
+        explain: Name of the explanation that is kept together.
+        smooth: Sharpness of softplus in place of ReLU in explanations.
+        k: Rank that is defended.
+        rectify: Weight of the rectification.
+        preserve: Weight of the preservation.
     """
 
     attack_steps: int | None = None
@@ -103,9 +103,9 @@ def make_loss(
     """Make a training loss from its name and options.
 
     Args:
-        name: name in `catalog.LOSSES`.
-        threat: what the adversary may do; None where the loss trains against none.
-        options: those that the loss takes.
+        name: Name in `catalog.LOSSES`.
+        threat: Threat model of the adversary. None: the loss trains against none.
+        options: Options that the loss takes.
 
     Raises:
         BadOption: no such loss, an option that it does not take, or a value that cannot be used.
@@ -145,7 +145,7 @@ def _check_taken(name: str, options: LossOptions) -> None:
 
 
 def _has_threat(name: str) -> bool:
-    """Whether a loss trains against an adversary of its own."""
+    """Return whether a loss trains against an adversary of its own."""
     return "threat" in catalog.takes(catalog.resolve(catalog.LOSSES[name].path))
 
 

@@ -1,4 +1,4 @@
-"""Where a workflow runs."""
+"""Machine that a workflow runs on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unfooled.workflows.errors import BadOption
 
 @dataclass(frozen=True)
 class Machine:
-    """The device, and how much of it is used.
+    """Device, and how much of it is used.
 
     Args:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps".
         threads: CPU threads of this process; None: unchanged.
-        batch: samples computed at once; None: from the free memory.
+        batch: Samples computed at once; None: from the free memory.
     """
 
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""Attack explanations, the label kept: from options to scores beside chance."""
+"""Attack explanations while keeping the label: from options to scores beside chance."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class MapAttack:
     """An attack on explanations.
 
     Args:
-        threat: what is allowed, a `Threat` or text such as "linf:8/255".
-        attack: name in `catalog.OBJECTIVES` of what is maximised.
-        steps: gradients a restart.
-        restarts: random starts.
-        k: pixels that are the top of a map; None: a tenth of all.
-        w: reach of LENS in pixels.
-        region: where the mass is driven, for the objective "region": a grey image, white the region, a .npy, or a mask
-            of numbers in [0, 1], (H, W).
+        threat: Threat model: a `Threat`, or text such as "linf:8/255".
+        attack: Name in `catalog.OBJECTIVES` of the objective.
+        steps: Gradients a restart.
+        restarts: Random starts.
+        k: Pixels that are the top of a map; None: a tenth of all.
+        w: Reach of LENS in pixels.
+        region: Region that the mass is driven into, for the objective "region": a grey image, white the region, a .npy,
+            or a mask of numbers in [0, 1], (H, W).
     """
 
     threat: str | Threat
@@ -86,19 +86,19 @@ class MapAttack:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """Which of k, w and mask the objective takes."""
+        """Names of the parameters of the objective, of k, w and mask."""
         return catalog.takes(catalog.resolve(catalog.OBJECTIVES[self.attack].path))
 
 
 class SampleRecord(Record):
-    """What became of one map.
+    """Result of the attack on one map.
 
     Attributes:
-        status: as in `evaluation.explanations.judge`.
+        status: As in `evaluation.explanations.judge`.
         shown: LENS of the map that is shown, raw and corrected for chance.
-        aim: what the objective aims at, where that is not a similarity.
-        output_change: change of the logit of the class that is explained.
-        lens, top_k, kendall: each score by arm, with its chance level, raw and corrected.
+        aim: Quantity that the objective aims at, where that is not a similarity.
+        output_change: Change of the logit of the class that is explained.
+        lens, top_k, kendall: Each score by arm, with its chance level, raw and corrected.
     """
 
     status: str
@@ -111,7 +111,7 @@ class SampleRecord(Record):
 
     @property
     def title(self) -> str:
-        """What stands over the map under attack: its own LENS, corrected where chance leaves room for that."""
+        """Title of the map under attack: its own LENS, corrected where chance leaves room for that."""
         raw, lens = self.shown["lens"], self.shown["lens_corrected"]
         if raw is None:
             return "under attack"
@@ -119,18 +119,18 @@ class SampleRecord(Record):
 
 
 class MapAttackRecord(Record):
-    """What an attack on explanations found, as means over the samples that were attacked, and by sample.
+    """Result of an attack on explanations: means over the samples that were attacked, and each sample.
 
     Attributes:
-        threat: what was allowed.
-        objective: what was maximised.
-        steps, restarts, k, w, seed: the options.
-        random_points: points of each sample that chance had.
-        kept: score whose worst point is kept.
-        counts: samples by status, by arm.
-        scores: each score by arm, with its chance level, raw and corrected.
-        aim: what the objective aims at, by arm, and before; empty where that is a similarity.
-        samples: one entry a sample.
+        threat: Threat model.
+        objective: Objective that was maximised.
+        steps, restarts, k, w, seed: The options.
+        random_points: Points of each sample that chance had.
+        kept: Score whose worst point is returned.
+        counts: Samples by status, by arm.
+        scores: Each score by arm, with its chance level, raw and corrected.
+        aim: Quantity that the objective aims at, by arm, and before; empty where that is a similarity.
+        samples: One entry a sample.
     """
 
     threat: str
@@ -150,7 +150,7 @@ class MapAttackRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """What became of each map: points, maps, further arrays to be written, and the record."""
+    """Maps under attack: points, maps, further arrays to be written, and the record."""
 
     x_adv: Tensor
     attribution: Tensor
@@ -187,11 +187,11 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
     """Attack the explanations, judge them, and score them beside chance.
 
     Args:
-        loaded: the model and its data.
-        target: classes that are explained, (B,).
-        explain: the explanation.
-        how: the attack, as `MapAttack.checked` returns it.
-        seed: random seed.
+        loaded: The model and its data.
+        target: Classes that are explained, (B,).
+        explain: The explanation.
+        how: The attack, as `MapAttack.checked` returns it.
+        seed: Random seed.
     """
     search = _Search.of(loaded, target, explain, how)
     result = search.run(seed)
@@ -257,7 +257,7 @@ class _Search:
 
     @property
     def decides(self) -> str:
-        """The score whose worst point is kept."""
+        """Score whose worst point is returned."""
         return catalog.OBJECTIVES[self.how.attack].decides
 
     @property

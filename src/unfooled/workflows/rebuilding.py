@@ -1,4 +1,4 @@
-"""Rebuild a data set from what a network sees of it, and keep it as a file or a folder of images."""
+"""Rebuild a data set from what a network sees of it, and store it as a file or a folder of images."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from unfooled.workflows.words import choose, threat_of
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """How a data set is rebuilt; None: the method's own default.
+    """Options of rebuilding a data set; None: the method's own default.
 
     Args:
-        layer: layer whose output is inverted, or its input with "NAME:input"; None: the linear one before the last.
-        relu: rectify the features.
-        start: what an inversion starts from, "images", "noise" or "grey".
-        steps: gradients an image at most.
-        tol: residual at which an inversion ends.
-        clean: keep bright strokes alone, at least 2 pixels thick.
-        shard: images a file of the work under way.
+        layer: Layer whose output is inverted, or its input with "NAME:input"; None: the linear one before the last.
+        relu: Rectify the features.
+        start: Start of an inversion, "images", "noise" or "grey".
+        steps: Gradients an image at most.
+        tol: Residual at which an inversion ends.
+        clean: Keep bright strokes alone, at least 2 pixels thick.
+        shard: Images a file of the work under way.
     """
 
     layer: str | None = None
@@ -71,16 +71,16 @@ def features(
     """Rebuild a data set from what a network sees.
 
     Args:
-        inputs: the model and the source data.
-        out: an .npz that `load_data` reads, or a folder of images. Work under way is kept beside it, in a folder that
-            ends in .parts; a second start, or the same call in another process, shares it.
-        kind: name in `catalog.FEATURES`.
-        threat: where images may be moved; the kinds that move images need one.
-        options: how images are rebuilt.
-        fresh: start again.
-        seed: random seed.
-        machine: the device, and images computed at once.
-        progress: called as `(stage, images done, images in all)`.
+        inputs: Model and source data.
+        out: Set: an .npz that `load_data` reads, or a folder of images. Work under way is stored beside it, in a folder
+            that ends in .parts; a second start, or the same call in another process, shares it.
+        kind: Name in `catalog.FEATURES`.
+        threat: Threat model in which images may be moved; the kinds that move images need one.
+        options: Options of the kind.
+        fresh: Start again.
+        seed: Random seed.
+        machine: The device, and images computed at once.
+        progress: Called as `(stage, images done, images in all)`.
 
     Returns:
         The manifest of the set, with `out` and `manifest`, where both are; `load_features(out)` is the set.
@@ -114,7 +114,7 @@ def features(
 
 
 def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:
-    """The method with what it works on and its options bound; it makes a `FeatureSet`."""
+    """Bind the method to its inputs and options; it makes a `FeatureSet`."""
     function = catalog.resolve(catalog.FEATURES[kind])
     more: dict[str, Any] = {}
     if options.clean:

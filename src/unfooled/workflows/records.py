@@ -1,4 +1,4 @@
-"""The records of workflows."""
+"""Records of workflows."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ def report(runs: Sequence[str | Path], out: str | Path = "report.html", *, title
     """Write one self-contained page from one or more run folders.
 
     Args:
-        runs: run folders of finished audits, the one to compare with first.
-        out: the page.
-        title: heading of the page; None: the audit's own.
+        runs: Run folders of finished audits, the one to compare with first.
+        out: The page.
+        title: Heading of the page; None: the audit's own.
 
     Returns:
         The runs' summaries.

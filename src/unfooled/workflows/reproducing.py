@@ -22,15 +22,15 @@ class OwnNetwork:
     """A network of one's own, for the studies that take one; None: the study's own networks and defaults.
 
     Args:
-        model: what `load_model` reads.
+        model: What `load_model` reads.
         boxes: CSV of where the objects are in the data.
-        arch: architecture of a checkpoint.
-        n: number of images.
-        split: part of the data.
-        mean: mean that the model expects; a number, one a channel, or "0.49,0.48,0.45".
-        std: standard deviation, likewise.
+        arch: Architecture of a checkpoint.
+        n: Number of images.
+        split: Part of the data.
+        mean: Mean that the model expects; a number, one a channel, or "0.49,0.48,0.45".
+        std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        labels: class names in the model's order.
+        labels: Class names in the model's order.
     """
 
     model: str | Callable[..., Any] | None = None
@@ -63,15 +63,15 @@ def study(
     """Reproduce a published experiment, and say which of its claims hold.
 
     Args:
-        name: name in `catalog.STUDIES`.
+        name: Name in `catalog.STUDIES`.
         scale: "small" (minutes), "medium" or "full".
-        out: folder; a second start continues it. Its page is `report.html` in it. None: "runs/NAME-SCALE".
-        seeds: random seeds.
-        data: those of the scale's data sets that are used; None: all.
-        own: a network of one's own.
-        machine: the device, where the study takes one. Its `batch` is not used.
-        command: command line that reproduces the study, for the record.
-        progress: called as `(stage, units done, units in all)`.
+        out: Folder; a second start continues it. Its page is `report.html` in it. None: "runs/NAME-SCALE".
+        seeds: Random seeds.
+        data: Those of the scale's data sets that are used; None: all.
+        own: A network of one's own.
+        machine: The device, where the study takes one. Its `batch` is not used.
+        command: Command line that reproduces the study, for the record.
+        progress: Called as `(stage, units done, units in all)`.
 
     Raises:
         BadInput: no such study or scale, an option that it does not take, data that are not there, or a folder that

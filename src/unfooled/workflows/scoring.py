@@ -30,17 +30,17 @@ SIGNED = (
 
 
 class LensRecord(Record):
-    """How much of a set of maps survived.
+    """Scores of maps before and after a perturbation.
 
     Attributes:
-        clean, perturbed: the two files, or "tensors".
-        reduce: how channels became one map; None: there were none.
-        found: the scores.
-        warnings: what a reader must know before quoting a score.
-        seconds: wall time.
-        command: command line that reproduces the record.
-        created: when.
-        environment: where.
+        clean, perturbed: Files, or "tensors".
+        reduce: Reduction of channels to one map. None: there were none.
+        found: The scores.
+        warnings: Cautions for one who quotes a score.
+        seconds: Wall time.
+        command: Command line that reproduces the record.
+        created: Time of creation.
+        environment: Versions and device.
     """
 
     clean: str
@@ -71,18 +71,18 @@ def lens(
     """Score how much of a set of maps survived, with the level of chance beside every score.
 
     Args:
-        clean: maps before, (N, H, W), (N, C, H, W) or (H, W): a .npy, .npz or .safetensors file, "file.npz:name", or a
+        clean: Maps before, (N, H, W), (N, C, H, W) or (H, W): a .npy, .npz or .safetensors file, "file.npz:name", or a
             tensor.
-        perturbed: maps after, in the same order.
-        k: numbers of top pixels.
-        w: reaches of the window; None: 1.
-        diverse: score the diverse top k too.
-        reduce: name in `catalog.REDUCTIONS` of how channels become one map; None: "abs-sum", where there are channels.
-        out: folder for lens.json and the page, report.html; None: nothing is written.
-        seed: random seed.
-        machine: the device, and maps computed at once.
-        command: command line that reproduces the record.
-        progress: called as `(stage, maps done, maps in all)`.
+        perturbed: Maps after, in the same order.
+        k: Numbers of top pixels.
+        w: Reaches of the window; None: 1.
+        diverse: Score the diverse top k too.
+        reduce: Name in `catalog.REDUCTIONS` of the reduction of channels. None: "abs-sum", where there are channels.
+        out: Folder for lens.json and the page, report.html; None: nothing is written.
+        seed: Random seed.
+        machine: The device, and maps computed at once.
+        command: Command line that reproduces the record.
+        progress: Called as `(stage, maps done, maps in all)`.
 
     Raises:
         BadInput: maps that cannot be read or do not fit each other, options that cannot be used.

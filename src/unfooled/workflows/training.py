@@ -42,10 +42,10 @@ class Network:
     """The network that is trained.
 
     Args:
-        arch: architecture, a key of `models.ARCHITECTURES`.
-        model: weights to start from, as `load_model` reads them; None: from scratch.
-        mean: mean that the inputs are normalised by; a number, one a channel, or "0.49,0.48,0.45".
-        std: standard deviation, likewise.
+        arch: Architecture, a key of `models.ARCHITECTURES`.
+        model: Weights to start from, as `load_model` reads them; None: from scratch.
+        mean: Mean that the inputs are normalised by; a number, one a channel, or "0.49,0.48,0.45".
+        std: Standard deviation, likewise.
     """
 
     arch: str = "small-cnn"
@@ -56,19 +56,19 @@ class Network:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """Recipe of training: epochs, batch, learning rate and the like.
 
     Args:
-        epochs: passes over the data.
-        batch: samples a step.
-        lr: peak learning rate.
-        weight_decay: decoupled weight decay (AdamW).
+        epochs: Passes over the data.
+        batch: Samples a step.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay (AdamW).
         augment: "shifts" (up to an eighth, and mirrored) or "corruptions" (one of five a sample); None: none.
-        watch: held-out samples watched for catastrophic overfitting; 0: none.
-        n: number of training samples; None: all.
+        watch: Held-out samples watched for catastrophic overfitting; 0: none.
+        n: Number of training samples; None: all.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        devices: processes, one device each.
-        precision: numbers that are computed with, as Lightning Fabric spells them.
+        devices: Processes, one device each.
+        precision: Precision of the numbers, as Lightning Fabric spells it.
     """
 
     epochs: int = 20
@@ -96,18 +96,18 @@ class Recipe:
 
 
 class TrainingRecord(Partial):
-    """What came of training.
+    """Result of training.
 
     Attributes:
-        out: the checkpoint, which `load_model` reads.
-        epochs: passes over the data, resumed ones included.
-        loss: the loss.
-        threat: what the network was hardened against; None: nothing.
-        trained: epochs that this call trained; 0: all had been trained before.
-        held_out_accuracy: clean accuracy on held-out samples after the last epoch that this call trained.
-        stopped: why training ended early, in one sentence.
-        corruptions: of losses and augmentation by corruptions: held-out accuracy under each and under all at once, as
-            (value, low, high, n).
+        out: The checkpoint, which `load_model` reads.
+        epochs: Passes over the data, resumed ones included.
+        loss: The loss.
+        threat: Threat model that the network was hardened against. None: none.
+        trained: Epochs that this call trained; 0: all had been trained before.
+        held_out_accuracy: Clean accuracy on held-out samples after the last epoch that this call trained.
+        stopped: Reason why training ended early. None: it did not.
+        corruptions: Held-out accuracy under each corruption and under all at once, as (value, low, high, n); of losses
+            and augmentation by corruptions alone.
     """
 
     out: str
@@ -134,20 +134,21 @@ def train(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Callable[[Epoch], None] | None = None,
 ) -> TrainingRecord:
-    """Train a network, or harden it, and keep it after every epoch.
+    """Train a network, or harden it, and save it after every epoch.
 
     Args:
-        data: what `load_dataset` reads: a name, a path, "package.module:factory" or (x, y).
-        loss: name in `catalog.LOSSES`, or a loss such as `Madry(Linf(0.1))`.
-        threat: what the network is hardened against, where the loss is a name: a `Threat`, or "linf:8/255".
-        options: options of the loss, where it is a name.
-        network: architecture, or weights to start from.
-        recipe: epochs, batch, learning rate and the like.
-        out: checkpoint; a second start with the same options continues it.
-        fresh: start again.
-        seed: random seed.
-        machine: the device. Its `batch` is not used: see `recipe`.
-        progress: called after every epoch.
+        data: Source of the data, as `load_dataset` reads it: a name, a path, "package.module:factory" or (x, y).
+        loss: Name in `catalog.LOSSES`, or a loss such as `Madry(Linf(0.1))`.
+        threat: Threat model that the network is hardened against, where the loss is a name: a `Threat`, or text such as
+            "linf:8/255".
+        options: Options of the loss, where it is a name.
+        network: Architecture, or weights to start from.
+        recipe: Epochs, batch, learning rate and the like.
+        out: Checkpoint; a second start with the same options continues it.
+        fresh: Start again.
+        seed: Random seed.
+        machine: The device. Its `batch` is not used: see `recipe`.
+        progress: Called after every epoch.
 
     Returns:
         A `TrainingRecord`; `load_model(record.out)` is the network.
@@ -185,7 +186,7 @@ def train(
 
 
 def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: LossOptions, recipe: Recipe) -> Any:
-    """The loss, with its ramp and augmentation."""
+    """Return the loss with its ramp and augmentation."""
     if isinstance(loss, str):
         ramp = recipe.epochs / 5 if options.ramp is None else options.ramp
         objective = make_loss(loss, threat, replace(options, ramp=ramp))
@@ -219,7 +220,7 @@ class _Work:
 
     @classmethod
     def load(cls, data: Any, network: Network, recipe: Recipe, seed: int, device: str) -> _Work:
-        """Load the data, and what of it is held out."""
+        """Load the samples to train on, and the held-out ones."""
         options: dict[str, Any] = {"seed": seed, "size": size_of(recipe.size)}
         whole = load_dataset(data, split="train", n=recipe.n, shuffle=recipe.n is not None, **options)
         try:
@@ -259,7 +260,7 @@ class _Work:
         )
 
     def _network(self) -> tuple[Classifier, dict[str, Any]]:
-        """The network, and what a loader must know of it."""
+        """Build the network, and what a loader must know of it."""
         arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
         mean, std = numbers(self.network.mean, "{mean}"), numbers(self.network.std, "{std}")
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
@@ -276,7 +277,7 @@ class _Work:
         }  # fmt: skip
 
     def _settings(self, objective: Any) -> dict[str, Any]:
-        """What must agree for a checkpoint to be continued."""
+        """Return the settings that must agree for a checkpoint to be continued."""
         recipe, start = self.recipe, self.network.model
         return {
             "data": self.name, "arch": self.network.arch, "loss": str(objective), "batch": recipe.batch,
@@ -287,7 +288,7 @@ class _Work:
         }  # fmt: skip
 
     def _monitor(self, objective: Any) -> Monitor | None:
-        """What looks for catastrophic overfitting, where there is an adversary."""
+        """Return what looks for catastrophic overfitting, where there is an adversary."""
         against = threat_of(objective)
         if not self.recipe.watch or against is None:
             return None
@@ -298,7 +299,7 @@ class _Work:
         return Monitor(against, watched.x[rows], watched.y[rows])
 
     def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
-        """Held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
+        """Measure held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
         held = self.held_out
         if held is None:
             return {}
@@ -315,5 +316,5 @@ class _Work:
 
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
-    """Where the label is predicted, (B,) bool."""
+    """Return where the label is predicted, (B,) bool."""
     return torch.cat([read_logits(model, part.to(device)).argmax(1).cpu() for part in x.split(200)]) == y

@@ -19,9 +19,9 @@ def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
     """Return a table's entry.
 
     Args:
-        table: entries by name.
-        name: the entry's name.
-        kind: what the entries are, for the error.
+        table: Entries by name.
+        name: The entry's name.
+        kind: Kind of the entries, for the error.
 
     Raises:
         BadOption: there is no such name; the nearest one and all others are given.
@@ -42,8 +42,8 @@ def number(text: str, what: str) -> float:
     """Read "0.3" or "8/255".
 
     Args:
-        text: the number.
-        what: what it is, for the error; options as in `BadOption`.
+        text: The number.
+        what: Meaning of the number, for the error; options as in `BadOption`.
 
     Raises:
         BadOption: it is not a number.
