@@ -35,7 +35,9 @@ class DefenceBench(Bench):
         self, size: DefenceScale, seed: int = 0, *, folder: Path | None = None, progress: Progress | None = None
     ) -> None:
         splits = load_splits(size.data, train_n=size.train_n, shuffle=size.train_n is not None, seed=seed)
-        super().__init__(splits, seed=seed, folder=folder, place=f"seed-{seed}", progress=progress)
+        super().__init__(
+            splits, seed=seed, folder=folder, place=f"seed-{seed}", title=f"seed {seed}", progress=progress
+        )
         self.size = size
 
     def _train(self, name: str) -> nn.Module:

@@ -92,7 +92,8 @@ class ArmBench(Bench):
         place: str = "", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=train_n, shuffle=train_n is not None)
-        super().__init__(splits, seed=seed, folder=folder, place=place, progress=progress)
+        title = f"{task.source}, seed {seed}"
+        super().__init__(splits, seed=seed, folder=folder, place=place, title=title, progress=progress)
         self.task, self.arms = task, {arm.name: arm for arm in arms}
 
     def steps(self, name: str) -> int:

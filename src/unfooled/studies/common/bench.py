@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Bench(ABC):
         seed: Random seed of weights, orders and attacks.
         folder: The study's folder; None: nothing is stored.
         place: Folder of this bench inside `networks/` and `sets/`; may be empty.
+        title: Text before everything that `progress` is called with; may be empty.
         device: Device of the networks; samples stay on the CPU and are moved in parts.
         progress: Called with `(text, done, in all)`; None: silent.
 
@@ -77,11 +79,12 @@ class Bench(ABC):
     """
 
     def __init__(
-        self, splits: Splits, *, seed: int = 0, folder: Path | None = None, place: str = "", device: str = "cpu",
-        progress: Progress | None = None,
+        self, splits: Splits, *, seed: int = 0, folder: Path | None = None, place: str = "", title: str = "",
+        device: str = "cpu", progress: Progress | None = None,
     ) -> None:  # fmt: skip
         self.train, self.test, self.classes = splits.train, splits.test, splits.classes
-        self.seed, self.folder, self.place, self.device, self.progress = seed, folder, place, device, progress
+        self.seed, self.folder, self.place, self.device = seed, folder, place, device
+        self.progress = None if progress is None else partial(_titled, progress, f"{title}, " if title else "")
         self.seconds: dict[str, float] = {}
         self._networks: dict[str, nn.Module] = {}
 
@@ -129,3 +132,7 @@ class Bench(ABC):
         predict = batched(lambda part: read_logits(net, part.to(self.device)).argmax(1).cpu(), batch)
         with torch.inference_mode():
             return predict(x)
+
+
+def _titled(progress: Progress, before: str, text: str, done: int, of: int) -> None:
+    progress(f"{before}{text}", done, of)

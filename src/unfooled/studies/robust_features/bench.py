@@ -70,9 +70,11 @@ class FeatureBench(Bench):
         progress: Progress | None = None,
     ) -> None:  # fmt: skip
         splits = load_splits(task.source, train_n=size.train_n, test_n=size.test_n)
-        place = f"{task.source}-{seed}"
-        super().__init__(splits, seed=seed, folder=folder, place=place, device=device, progress=self._tell)
-        self.task, self.size, self._progress = task, size, progress
+        super().__init__(
+            splits, seed=seed, folder=folder, place=f"{task.source}-{seed}", title=f"{task.source}, seed {seed}",
+            device=device, progress=progress,
+        )  # fmt: skip
+        self.task, self.size = task, size
         x, y = splits.train
         n = len(x) - size.held_out
         if n < 2:
@@ -80,10 +82,6 @@ class FeatureBench(Bench):
         self.train, self.held_out = (x[:n], y[:n]), (x[n:], y[n:])
         self.eps: float | None = None
         self._sets: dict[str, FeatureSet] = {}
-
-    def _tell(self, text: str, done: int, of: int) -> None:
-        if self._progress is not None:
-            self._progress(f"{self.task.source}, seed {self.seed}, {text}", done, of)
 
     def _train(self, name: str) -> nn.Module:
         task, fresh = self.task, name in TRAINED_ON
