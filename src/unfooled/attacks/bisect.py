@@ -76,10 +76,11 @@ def bisect(
                 break
             near = torch.isfinite(best.distance)
             ball, inner = threat.with_eps(radii.now(near)[rows]), x[rows]
-            first, fresh = ball.project(where_rows(near, best.z, z)[rows], inner), radii.again[rows]
-            if bool(radii.again.any()) or (r == 0 and start is None):
+            first = ball.project(where_rows(near, best.z, z)[rows], inner)
+            fresh = radii.again[rows] | (r == 0 and start is None)
+            if bool(fresh.any()):
                 stage = rng.Stream.BISECTION if r else rng.Stream.START
-                first = where_rows(fresh | (r == 0 and start is None), ball.sample(inner, generator, draw=r, stage=stage), first)
+                first = where_rows(fresh, ball.sample(inner, generator, draw=r, stage=stage), first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
             result = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)
             hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))

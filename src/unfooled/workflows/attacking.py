@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import shutil
-import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +18,9 @@ from unfooled.core.model.modes import Counted
 from unfooled.core.threats import Threat
 from unfooled.evaluation.checks.subject import Subject, fingerprint, inspect_model
 from unfooled.evaluation.verify import verify
+from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
-from unfooled.runs.files import write_whole
+from unfooled.runs.folder import discard
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, share
@@ -122,45 +117,14 @@ def attack(
     }  # fmt: skip
     out = Path(out)
     out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
-    refuse_other(out, asked)
+    read_archive(out, asked, kind="attack")  # refuses a file that is something else
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
-    parts = out.parent / (out.name + ".parts")
-    run = Run(parts, work.config(asked), chunk=CHUNK, progress=progress)
+    run = Run(parts_of(out), work.config(asked), chunk=CHUNK, progress=progress)
     bound = how.bound(allowed, work.batch)
     record = work.judged(bound(work, run), bound.label, run, asked, out)
-    _discard(parts)
+    discard(parts_of(out))
     return record
-
-
-def _discard(parts: Path) -> None:
-    """Remove the chunks of an attack that is finished; what others put into the folder stays."""
-    shutil.rmtree(parts / "chunks", ignore_errors=True)
-    (parts / "config.json").unlink(missing_ok=True)
-    with suppress(OSError):  # something else is in it
-        parts.rmdir()
-
-
-def refuse_other(out: Path, asked: dict[str, Any]) -> None:
-    """Refuse to write over the result of another question.
-
-    Raises:
-        BadOption: names what differs, or says that the file is not a result of `attack`.
-    """
-    if not out.exists():
-        return
-    try:
-        with np.load(out, allow_pickle=False) as stored:
-            before = json.loads(str(stored["asked"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        raise BadOption("{0} exists and is no result of this command; choose another {out}", out) from None
-    changed = [k for k in sorted({*before, *asked}) if before.get(k) != asked.get(k)]
-    if changed:
-        k = changed[0]
-        raise BadOption(
-            "{0} holds another attack: {1} was {2!r}, now it is {3!r}; choose another {out}",
-            out, k, before.get(k), asked.get(k),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -235,10 +199,7 @@ class _Work:
             distance = judge(points["nearest"], self.threat.with_eps(math.inf)).distance
             arrays |= {"nearest_x": points["nearest"], "nearest_distance": distance}
             more["median_distance"] = _median(distance)
-        buffer = io.BytesIO()
-        plain: dict[str, Any] = {k: v.cpu().numpy() for k, v in arrays.items()}
-        np.savez_compressed(buffer, asked=np.array(json.dumps(asked)), **plain)
-        write_whole(out, buffer.getvalue())
+        write_archive(out, {k: v.cpu().numpy() for k, v in arrays.items()}, asked)
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
         return AttackRecord(
             **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
