@@ -87,11 +87,9 @@ class Inputs:
         loaded = bare._loaded(device, seed=0, size=None, resized=self.size is not None)
         with torch.no_grad():
             logits = read_logits(loaded.model, loaded.x, batch=256)
-        names = (
-            [item[-1] for item in read_names(Path(self.labels))]
-            if self.labels is not None
-            else loaded.model.classes or []
-        )
+        names = loaded.model.classes or []
+        if self.labels is not None:
+            names = [item[-1] for item in read_names(Path(self.labels))]
         names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
 
