@@ -58,7 +58,7 @@ def test_contract(row: Row, norm: float) -> None:
 def test_the_setting_tells_strong_from_weak(norm: float, dtype: torch.dtype) -> None:
     net, x, y, threat = setting(norm, dtype)
     for row in ROWS.values():
-        if norm in row.norms and "random_start" in row.facts:
+        if norm in row.norms and "optimum" in row.facts:
             verdict = verify(net, x, y, row(net, x, y, threat), threat)
             assert 2 < verdict.success.sum() < N - 1
             assert verdict.success[-1]

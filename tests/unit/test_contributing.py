@@ -144,6 +144,7 @@ def test_the_explanation_runs_from_the_command_line(copy: Path) -> None:
     assert (copy / "explanations" / "maps.npz").is_file()
 
 
+@pytest.mark.slow
 def test_the_loss_trains_from_the_command_line(copy: Path) -> None:
     run(
         copy,

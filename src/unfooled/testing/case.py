@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from unfooled.evaluation.verify import Verdict, verify
 from unfooled.testing.promises import close, demand, name_of
 from unfooled.testing.subjects import points, seeded_generator, tiny_net
 
+Attacked = tuple[nn.Sequential, Tensor, Tensor, Threat, Tensor]
+"""Network, samples, labels, threat, and the points of an attack."""
 SHAPE = (1, 6, 5)
 N = 7
 EPS = {math.inf: 0.05, 2.0: 0.25, 1.0: 0.6, 0.0: 1.0}
@@ -65,6 +68,16 @@ class Case:
         """Return the setting of this norm on the device."""
         net, x, y, threat = setting(self.norm, dtype)
         return net.to(self.claims.device), x.to(self.claims.device), y.to(self.claims.device), threat
+
+    def attacked(self, dtype: torch.dtype) -> Attacked:
+        """Return the setting and the attack's points in it."""
+        net, x, y, threat = self.setting(dtype)
+        return net, x, y, threat, self.run(net, x, y, threat)
+
+    @cached_property
+    def base(self) -> Attacked:
+        """Setting and points in float64, which several checks compare with."""
+        return self.attacked(torch.float64)
 
     def run(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int | None = None, **options: Any

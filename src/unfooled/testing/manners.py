@@ -17,15 +17,13 @@ from unfooled.testing.subjects import linear, points, seeded_generator, unshaken
 
 def inside(case: Case) -> None:
     """Check that the points are inside the ball and the box, and like x."""
-    for dtype in (torch.float32, torch.float64):
-        net, x, y, threat = case.setting(dtype)
-        z = case.run(net, x, y, threat)
+    for net, x, y, threat, z in (case.attacked(torch.float32), case.base):
         case.demand(isinstance(z, Tensor), f"returns a {type(z).__name__} instead of a tensor", threat)
         for what in ("shape", "dtype", "device"):
             got, want = getattr(z, what), getattr(x, what)
             case.demand(got == want, f"returns another {what} than x's: {got} instead of {want}", threat)
         case.demand(not z.requires_grad, "returns points that still require a gradient: detach them", threat)
-        case.demand(z.isfinite().all(), f"returns NaN or infinite values, {dtype}", threat)
+        case.demand(z.isfinite().all(), f"returns NaN or infinite values, {x.dtype}", threat)
         low, high = threat.box.low, threat.box.high
         span = f"[{float(z.min()):.4g}, {float(z.max()):.4g}]"
         case.demand(low <= z.min() and z.max() <= high, f"leaves the box: its points lie in {span}", threat)
@@ -73,8 +71,8 @@ def seed(case: Case) -> None:
 
 def batch(case: Case) -> None:
     """Check that who is fooled depends neither on the order nor on the size of the batch."""
-    net, x, y, threat = case.setting()
-    want = case.outcome(net, x, y, case.run(net, x, y, threat), threat)
+    net, x, y, threat, base = case.base
+    want = case.outcome(net, x, y, base, threat)
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
     z = case.run(net, x[order], y[order], threat)[order.argsort()]
     case.demand(case.same(case.outcome(net, x, y, z, threat), want), "depends on the order of the batch", threat)
@@ -91,8 +89,7 @@ def batch(case: Case) -> None:
 
 def alone(case: Case) -> None:
     """Check that a sample is treated alone as in a batch."""
-    net, x, y, threat = case.setting()
-    z = case.run(net, x, y, threat)
+    net, x, y, threat, z = case.base
     distance = case.outcome(net, x, y, z, threat)
     for i in (0, 3, N - 1):
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat)
