@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.core.ascent.nearest import NORMS
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.data import load_dataset
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import Environment

@@ -43,7 +43,7 @@ _NAMES = {
     "BadInput": "core.errors",
     "Classifier": "core.model.classifier",
     "ascend": "core.ascent",
-    "counted": "core.model.modes",
+    "counted": "core.model.wrappers",
     "frozen": "core.model.modes",
     "load_model": "models.load",
     "load_data": "data.load",
@@ -127,8 +127,8 @@ if TYPE_CHECKING:
     from unfooled.core.ascent import ascend as ascend
     from unfooled.core.errors import BadInput as BadInput
     from unfooled.core.model.classifier import Classifier as Classifier
-    from unfooled.core.model.modes import counted as counted
     from unfooled.core.model.modes import frozen as frozen
+    from unfooled.core.model.wrappers import counted as counted
     from unfooled.core.threats import L0 as L0
     from unfooled.core.threats import L1 as L1
     from unfooled.core.threats import L2 as L2

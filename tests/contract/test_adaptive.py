@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from unfooled.attacks import Averaged, Estimated, Jittered, StraightThrough, apgd, bpda
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted, frozen, modules_of
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
 from unfooled.core.types import Model
 from unfooled.data import load_data

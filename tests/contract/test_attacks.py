@@ -17,7 +17,7 @@ from unfooled.attacks.pgd import pgd_from
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.losses import cross_entropy, dlr, margin
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.testing.case import N, setting

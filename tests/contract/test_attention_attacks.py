@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unfooled.attacks import Unscaled, attention_hold, attention_only, attention_pgd, iou_below, pgd, r_step_ll, step_ll
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.distances import above_mean, iou, js

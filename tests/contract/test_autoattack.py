@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unfooled.attacks.ensembles.autoattack import autoattack
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Run

@@ -20,7 +20,7 @@ from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Waves, targets
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted, counted
+from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Run

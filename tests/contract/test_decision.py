@@ -13,7 +13,7 @@ from torch import Tensor
 from unfooled.attacks import hop_skip_jump, labels_only, rays
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L2, Box, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify

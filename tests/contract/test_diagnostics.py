@@ -12,7 +12,7 @@ from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
 from unfooled.attacks import apgd
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.after import FLOOR, diagnose

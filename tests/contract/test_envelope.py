@@ -15,7 +15,7 @@ from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ensembles.envelope import PLANS, envelope
 from unfooled.attacks.fmn import fmn
 from unfooled.core.ascent.nearest import NORMS
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.types import Model
 
 SHAPE = (1, 6, 5)

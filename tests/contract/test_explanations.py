@@ -19,7 +19,8 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import Counted, frozen
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.types import Explain
 from unfooled.explanations import (
     Smoothed,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unfooled.attacks.fab import fab
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify
 

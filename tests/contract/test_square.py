@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unfooled.attacks.square import HALVINGS, side_share, square
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
 

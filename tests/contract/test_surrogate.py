@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unfooled.attacks import StraightThrough, apgd, pgd
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import verify

@@ -10,7 +10,7 @@ from tests.conftest import interior, linear, points, source
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat
 from unfooled.evaluation.verify import on_levels, verify
 

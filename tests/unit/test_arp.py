@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
 from unfooled.explanations import attention, attention_scores
 from unfooled.explanations.masks import fill_blur, fill_mean, fill_noise

@@ -15,7 +15,7 @@ import torch
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Linf
 from unfooled.distances import js
 from unfooled.explanations.masks import soft_mask

@@ -30,4 +30,4 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"unfooled.attacks.pgd", "unfooled.attacks.apgd", "unfooled.core.model.modes"} <= set(MODULES)
+    assert {"unfooled.attacks.pgd", "unfooled.attacks.apgd", "unfooled.core.model.wrappers"} <= set(MODULES)

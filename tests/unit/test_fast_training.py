@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import L2, Linf
 from unfooled.core.types import TrainingLoss
 from unfooled.data import load_data

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from unfooled.attacks import pgd
 from unfooled.core.checks import check_mode
 from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import counted, evaluating, frozen, in_training, modules_of
+from unfooled.core.model.modes import evaluating, frozen, in_training
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import unfooled as uf
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.evaluation.audit.records import Summary
 from unfooled.features import Encoder, Storage, robust_set
 from unfooled.features.making import Search

@@ -20,7 +20,7 @@ from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Waves
 from unfooled.core import rng
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit

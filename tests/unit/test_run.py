@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.files import write_whole
 from unfooled.runs.folder import discard, saving

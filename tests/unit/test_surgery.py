@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.explanations.gradients import saliency
 from unfooled.explanations.surgery import Smoothed, smooth_relu
 

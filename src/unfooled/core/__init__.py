@@ -20,7 +20,7 @@ _NAMES = {
     "Polyak": "ascent",
     "Threat": "threats",
     "ascend": "ascent",
-    "counted": "model.modes",
+    "counted": "model.wrappers",
     "cross_entropy": "losses",
     "dlr": "losses",
     "fooled": "goals",
@@ -73,5 +73,6 @@ if TYPE_CHECKING:
     from unfooled.core.goals import fooled, read_logits
     from unfooled.core.losses import cross_entropy, dlr, margin
     from unfooled.core.model.classifier import Classifier
-    from unfooled.core.model.modes import counted, frozen
+    from unfooled.core.model.modes import frozen
+    from unfooled.core.model.wrappers import counted
     from unfooled.core.threats import L0, L1, L2, Box, Linf, Threat

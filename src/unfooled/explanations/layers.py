@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import evaluating, modules_of
+from unfooled.core.model.modes import evaluating
 from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry

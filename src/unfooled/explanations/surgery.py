@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import modules_of
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.types import Model
 
 _RELU = {torch.relu, torch.relu_, F.relu, F.relu_, Tensor.relu, Tensor.relu_}

@@ -21,8 +21,8 @@ from torch import Tensor
 from unfooled.core.checks import trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget
-from unfooled.core.model.modes import modules_of
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, score_gradient
 

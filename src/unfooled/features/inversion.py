@@ -31,9 +31,10 @@ from torch import Tensor, nn
 from unfooled.core.ascent import Polyak, Rule, ascend
 from unfooled.core.checks import check_differentiable, check_inputs, check_mode, check_threat
 from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import frozen, modules_of
+from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 

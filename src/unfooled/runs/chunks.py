@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.sealed import Rows

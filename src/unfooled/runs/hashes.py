@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfooled.core.model.anatomy import Anatomy, anatomy_of, modules_of
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import bound, modules_of
 
 
 def tensors_hash(*tensors: Tensor) -> str:
@@ -74,8 +74,13 @@ def model_hash(model: Any) -> str:
     Code is that of functions and of classes outside of torch, without comments. Tensors in a closure or in an object's
     attributes count too.
     """
-    total, roots = hashlib.sha256(weights_hash(model).encode()), modules_of(model)
-    for root in roots:
+    return anatomy_hash(anatomy_of(model))
+
+
+def anatomy_hash(anatomy: Anatomy) -> str:
+    """Return the `model_hash` of a model that was taken apart before."""
+    model, total = anatomy.model, hashlib.sha256(_states_hash(anatomy.modules).encode())
+    for root in anatomy.modules:
         total.update(_stable_text(repr(root)))
         kinds = {type(module) for module in root.modules() if not type(module).__module__.startswith("torch.")}
         for kind in sorted(kinds, key=lambda k: k.__qualname__):
@@ -85,7 +90,7 @@ def model_hash(model: Any) -> str:
         code = getattr(model, "__code__", None)
         if code is not None:
             _add_code(total, code)
-        for part in (*bound(model), *getattr(model, "__dict__", {}).values()):
+        for part in anatomy.parts:
             if isinstance(part, Tensor):
                 total.update(tensors_hash(part).encode())
             elif isinstance(part, (int, float, str, tuple)):

@@ -7,7 +7,7 @@ import math
 import torch
 
 from unfooled.core.ascent.nearest import NORMS
-from unfooled.core.model.modes import counted
+from unfooled.core.model.wrappers import counted
 from unfooled.testing.case import SHAPE, Case
 from unfooled.testing.subjects import interior, linear, points
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Effort, cascade
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
-from unfooled.evaluation.checks.subject import Subject, fingerprint, inspect_model
+from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
@@ -185,7 +185,7 @@ class _Work:
         return Config(
             **known,
             options={k: v for k, v in asked.items() if k not in known},
-            fingerprint=fingerprint(self.loaded.model, self.loaded.x, self.loaded.y),
+            fingerprint=dict(self.subject.fingerprint),
         )
 
     def judged(self, points: dict[str, Tensor], label: str, run: Run, asked: dict[str, Any], out: Path) -> AttackRecord:

@@ -40,7 +40,8 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted, frozen
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective

@@ -33,7 +33,8 @@ from unfooled.core import rng
 from unfooled.core.checks import check_attack, check_mode, check_run, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted, frozen
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.runs.chunks import Rows, Run

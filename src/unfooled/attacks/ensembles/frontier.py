@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unfooled.core import losses, rng
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.records import Config, R
 

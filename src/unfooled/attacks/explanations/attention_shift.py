@@ -31,8 +31,9 @@ from unfooled.core.checks import check_attack, check_labels, check_logits, check
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, fooling, read_logits, unwrapped
 from unfooled.core.losses import cross_entropy, margin
-from unfooled.core.model.modes import Tapped, frozen
+from unfooled.core.model.modes import frozen
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.wrappers import Tapped
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Distance, Explain, Model, Objective

@@ -1,18 +1,11 @@
 """Models: any callable to logits, its outputs, its modes and its batches."""
 
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch, free_bytes
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.modes import (
-    Counted,
-    Tapped,
-    counted,
-    evaluating,
-    frozen,
-    in_training,
-    modules_of,
-    unrecorded,
-)
+from unfooled.core.model.modes import evaluating, frozen, in_training, unrecorded
 from unfooled.core.model.outputs import ModelFails, answered, logits_of
+from unfooled.core.model.wrappers import Counted, Tapped, counted
 
 __all__ = [
     "BatchBudget",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.modes import modules_of
+from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.outputs import answered
 from unfooled.core.types import Model
 
@@ -37,7 +37,7 @@ class BatchBudget:
         self.input_bytes = x[:1].numel() * x.element_size()
         self.sample_bytes = self.guess * self.input_bytes
         self.measured = False
-        self.weights = {p.data_ptr() for root in modules_of(model) for p in root.parameters()}
+        self.model = model
 
     @property
     def batch(self) -> int:
@@ -58,7 +58,8 @@ class BatchBudget:
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             yield
-        saved = sum(size for at, size in sizes.items() if at not in self.weights)
+        weights = {p.data_ptr() for root in modules_of(self.model) for p in root.parameters()}
+        saved = sum(size for at, size in sizes.items() if at not in weights)
         # Twice: gradients flow back at the size of the activations that they replace.
         self.sample_bytes = max(1, 2 * saved // batch + 8 * self.input_bytes)
         self.measured = True

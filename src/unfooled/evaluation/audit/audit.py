@@ -14,7 +14,7 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Plan
@@ -22,7 +22,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
-from unfooled.evaluation.checks.subject import fingerprint, inspect_model, untouched
+from unfooled.evaluation.checks.subject import inspect_model, untouched
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -81,7 +81,7 @@ def audit(
         threat=str(threat),
         seed=seed,
         options=dict(about.options) | plan.record(threat),
-        fingerprint=fingerprint(model, x, y),
+        fingerprint=dict(subject.fingerprint),
     )
     folder = Path(out) if out is not None else None
     ledger = Ledger(Run(folder, config, chunk=chunk, progress=progress))

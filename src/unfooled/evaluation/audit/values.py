@@ -10,7 +10,7 @@ from unfooled.attacks.ensembles.cascade import Standing
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.gradients import Gradients

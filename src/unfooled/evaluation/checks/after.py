@@ -28,7 +28,8 @@ from unfooled.core import losses
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.goals import fooled, logits_at
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted, frozen
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model

@@ -13,7 +13,7 @@ from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import Finding

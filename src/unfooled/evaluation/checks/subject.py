@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.checks import check_inputs, check_labels, check_mode
-from unfooled.core.goals import logits_at, read_logits
+from unfooled.core.checks import check_inputs, check_mode
+from unfooled.core.goals import checked_once, logits_at
+from unfooled.core.model.anatomy import anatomy_of
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
-from unfooled.runs.hashes import model_hash, tensors_hash
+from unfooled.runs.hashes import anatomy_hash, tensors_hash
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Subject:
         probabilities: Whether it returns probabilities instead of logits.
         warnings: Sentences about what was noticed.
         classes: Number of classes.
+        fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.
     """
 
     model: Model
@@ -46,6 +49,7 @@ class Subject:
     probabilities: bool
     warnings: tuple[str, ...]
     classes: int
+    fingerprint: Mapping[str, str]
 
 
 def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
@@ -64,11 +68,11 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     """
     check_inputs(x, y)
     check_mode(model)
+    hashes = fingerprint(model, x, y)
     few = x[:16]
     with torch.no_grad():
-        logits = read_logits(model, few)
-        again = read_logits(model, few)
-    check_labels(y, len(y), logits.shape[1])
+        reader = checked_once(model, y)
+        logits, again = reader(few), reader(few)
     warnings = []
     random = bool((logits - again).abs().max() > rounding(logits))
     if random:
@@ -82,12 +86,12 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         model = LogOfProbabilities(model)
-    return Subject(model, random, probabilities, tuple(warnings), logits.shape[1])
+    return Subject(model, random, probabilities, tuple(warnings), logits.shape[1], hashes)
 
 
 def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Return hashes of the model, its code and weights, and of the data: a run is only continued with the same ones."""
-    return {"model": model_hash(model)[:16], "data": tensors_hash(x, y)[:16]}
+    """Return hashes of the model, its code and weights, and of the data."""
+    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
 
 
 def untouched(model: Any) -> Any:

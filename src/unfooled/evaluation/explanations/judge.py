@@ -32,7 +32,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.losses import true_logit
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.modes import Counted
+from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model

@@ -1,0 +1,88 @@
+"""Wrappers that watch the calls of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.outputs import logits_of
+from unfooled.core.types import Model
+
+
+class Counted:
+    """A wrapper that counts the samples passed through a model.
+
+    Attributes:
+        forwards: samples passed forwards so far.
+        backwards: samples passed backwards so far (each time a gradient reaches the logits).
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.forwards = 0
+        self.backwards = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the model and count the samples, now and when a gradient comes back."""
+        output = self.model(x)
+        self.forwards += len(x)
+        logits = _logits_in(output)
+        if logits is not None and logits.requires_grad:
+            # The hook must not hold the graph: it closes over a count alone.
+            batch = len(x)
+
+            def note(_: Tensor) -> None:
+                self.backwards += batch
+
+            logits.register_hook(note)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
+def _logits_in(output: Any) -> Tensor | None:
+    """Return the logits in an output; None: there are none, which its reader will refuse."""
+    if isinstance(output, Tensor):
+        return output
+    try:
+        return logits_of(output)
+    except BadInput:
+        return None
+
+
+class Tapped:
+    """A wrapper that stores the last output of a model, so that its logits need no second pass beside an explanation.
+
+    Attributes:
+        output: the output of the last call, in its graph. None: not called yet.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.output: Any = None
+
+    def __call__(self, x: Tensor) -> Any:
+        """Run the model and store its output."""
+        self.output = self.model(x)
+        return self.output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+
+@contextmanager
+def counted(model: Model) -> Iterator[Counted]:
+    """Yield a `Counted` wrapper of `model`, whose `.forwards` and `.backwards` are the samples passed so far.
+
+    Example:
+        >>> with counted(lambda x: x) as f:
+        ...     _ = f(torch.zeros(3, 2))
+        >>> f.forwards, f.backwards
+        (3, 0)
+    """
+    yield Counted(model)
