@@ -20,6 +20,7 @@ attacks, explanations, distances, training, features   methods, as functions ove
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
+testing                                                contract checks for attacks, explanations, distances, losses
 core, runs, statistics, drawing                        what the others are built on
 
 Names are imported when they are first used; dir(uf) lists them.
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
     from unfooled import runs as runs
     from unfooled import statistics as statistics
     from unfooled import studies as studies
+    from unfooled import testing as testing
     from unfooled import training as training
     from unfooled import workflows as workflows
     from unfooled.attacks import attack_explanation as attack_explanation
