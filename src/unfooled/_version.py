@@ -1,3 +1,3 @@
 """The version, in a file of its own that everything may import."""
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"

@@ -265,7 +265,7 @@ def test_decisions_are_numbered_and_listed() -> None:
 
 def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == unfooled.__version__
+    assert project["dynamic"] == ["version"]  # read from `_version.py`
     assert f"\nversion: {unfooled.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{unfooled.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert project["license"].replace("-", " ") == "Apache 2.0"
