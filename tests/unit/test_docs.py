@@ -269,9 +269,21 @@ def test_versions_agree() -> None:
     assert f"\nversion: {unfooled.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{unfooled.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert project["license"].replace("-", " ") == "Apache 2.0"
-    low, high = re.findall(r"torch>=([\d.]+),<(\d+\.\d+)", " ".join(project["dependencies"]))[0]
-    last = f"{high.partition('.')[0]}.{int(high.partition('.')[2]) - 1}"
-    assert f"PyTorch {low} to {last}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    requirements = [
+        *project["dependencies"],
+        *(r for extra in project["optional-dependencies"].values() for r in extra),
+    ]
+    assert [r for r in requirements if re.search(r"[<~]|==", r)] == [], "upper bounds"
+    (low,) = re.findall(r"torch>=([\d.]+)", " ".join(project["dependencies"]))
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (least, high) = re.findall(r"^torch>=([\d.]+),<([\d.]+)$", constraints, re.MULTILINE)[0]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert least == low
+    assert f"`torch>={low}`" in readme
+    assert f"torch below {high}" in readme
+    pinned = {line.partition("==")[0].lower().replace("_", "-") for line in constraints.splitlines() if "==" in line}
+    names = {re.split(r"[>=\[]", r)[0].lower().replace("_", "-") for r in project["dependencies"]}
+    assert names - pinned == {"torch"}
 
 
 def test_files_and_names_in_contributing_exist() -> None:
