@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from enum import IntEnum
+from enum import IntEnum, unique
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
+@unique
 class Stream(IntEnum):
     """Uses of random numbers, each with the stage that keeps it apart from the others.
 
