@@ -88,7 +88,7 @@ def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
         f(d(x)) forwards,   f'(d(x)) a'(x) backwards
 
     Args:
-        defence: what the defended system does to its input; may go through numpy, may raise in backward.
+        defence: x (B, *D) -> x (B, *D), the true defence; may go through numpy, may raise in backward.
         model: any callable to logits; differentiated at d(x).
         approx: a differentiable stand-in with the same output shape; the identity unless a better one is known.
 

@@ -50,7 +50,7 @@ class Ascent:
     Attributes:
         z: the point where the objective was done, else the best one met (the last with `keep_best=False`), (B, *D).
         value: the objective there, (B,).
-        done: whether the objective reported done, (B,).
+        done: samples whose objective reported done, (B,) bool.
         used: number of gradients taken, (B,) int64.
         dead: number of gradients that were zero or not finite and gave way to a random direction, (B,) int64.
         moved: number of steps taken before the sample left, (B,) int64.
