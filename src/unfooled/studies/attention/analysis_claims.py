@@ -40,7 +40,7 @@ class Question:
 
     Attributes:
         text: The claim.
-        source: Who makes it.
+        source: Author of the claim.
         statistic: Figure that decides it.
         needed: Columns that the figure needs.
         test: `cases -> p` of a permutation test; None: the bootstrap's p.

@@ -110,7 +110,7 @@ def attention_columns(
     Args:
         model: Network.
         some: Samples.
-        right: Which of them are classified rightly, (n,) bool; the others are NaN.
+        right: Samples that are classified rightly, (n,) bool; the others are NaN.
         threat: Set of allowed inputs.
         steps: Steps of the attack.
         seed: Random seed of the attack and of the noise beside it.
@@ -167,7 +167,7 @@ def worst_case(row: Judged, crossed: str | None = None) -> np.ndarray:
 
     Args:
         row: The network under attack.
-        crossed: Which samples stand after the points of the other networks; None: unknown.
+        crossed: Samples that stand after the points of the other networks, "1" and "0"; None: unknown.
     """
     texts = [text for name, text in row.kept.items() if name != "Step-LL"] + ([crossed] if crossed else [])
     return np.array([all(t[i] == "1" for t in texts) for i in range(row.n)], dtype=float)

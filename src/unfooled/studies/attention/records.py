@@ -80,7 +80,7 @@ class Judged(Record):
         seed: Random seed.
         eps: Radius of all attacks.
         n: Samples.
-        kept: Attack -> which samples still have their label, "1" and "0"; wrong when clean is "0" everywhere.
+        kept: Attack -> samples that still have their label, "1" and "0"; wrong when clean is "0" everywhere.
         columns: Measure -> one value a sample; None where the clean prediction is wrong.
         seconds: Seconds of the unit.
     """
@@ -102,7 +102,7 @@ class Crossed(Record):
         data: Data set and radius.
         arm: Way of training.
         seed: Random seed.
-        kept: Which samples still have their label, as in `Judged`, after the points of all other networks.
+        kept: Samples that still have their label after the points of all other networks, "1" and "0" as in `Judged`.
     """
 
     data: str
@@ -112,7 +112,7 @@ class Crossed(Record):
 
 
 class Faithful(Record):
-    """Whether one trained network's attention says what it uses and what it learned.
+    """Faithfulness of one trained network's attention: does it say what the network uses, and what it learned?
 
     Attributes:
         data: Data set and radius.

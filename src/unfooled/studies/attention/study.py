@@ -85,7 +85,7 @@ def run_attention(
     arms = [arm.settings(size.tasks[0].threat) for arm in size.arms]
     units = run.units({**size.settings(), "arms": arms}, n=size.judging.n)
     tasks = [task for task in size.tasks if task.source in sources]
-    results = joined([measure(task, seed, size, units, out) for task in tasks for seed in seeds])
+    results = joined([measure(task, seed, size, run, units) for task in tasks for seed in seeds])
     return run.finish(summarise(results, size, seeds))
 
 

@@ -24,16 +24,16 @@ from unfooled.studies.attention.samples import Samples, known_samples
 from unfooled.studies.attention.scale import AttentionScale
 from unfooled.studies.common.arms import ArmBench, Task
 from unfooled.studies.common.records import bits
-from unfooled.studies.common.run import map_jobs
+from unfooled.studies.common.run import StudyRun, map_jobs
 
 
-def measure(task: Task, seed: int, size: AttentionScale, units: Units, out: Path | None) -> Results:
+def measure(task: Task, seed: int, size: AttentionScale, run: StudyRun, units: Units) -> Results:
     """Compute all units of one data set and seed: train all networks, analyse two, judge and cross all."""
     place = f"{task.source}-{255 * task.eps:g}-{seed}"
     bench = ArmBench(
-        task, size.arms, seed, train_n=size.train_n, folder=out, place=place, progress=units.progress
+        task, size.arms, seed, train_n=size.train_n, folder=run.out, place=place, progress=run.progress
     )  # fmt: skip
-    work = NetworkUnits(bench, size, known_samples(task.source), PointStore(out), place)
+    work = NetworkUnits(bench, size, known_samples(task.source), PointStore(run.out), place)
     stage = f"{work.where}, seed {seed}".replace("/", "-")
     jobs = {f"{place}-{name}": name for name in bench.arms}
     both = {unit: name for unit, name in jobs.items() if name in (PLAIN, BASE)}
@@ -78,7 +78,7 @@ class PointStore:
 
 @dataclass(frozen=True)
 class NetworkUnits:
-    """How a unit of each kind is computed, for the networks of one data set and seed.
+    """Units of each kind, computed for the networks of one data set and seed.
 
     Attributes:
         bench: Networks.

@@ -30,7 +30,7 @@ class Network(Record):
         seed: Random seed.
         clean: Accuracy on all test samples.
         robust: Accuracy on the first test samples under the cascade.
-        correct: Which of the first test samples it classifies rightly, as "1" and "0".
+        correct: The first test samples, "1" where classified rightly and "0" elsewhere.
         loss: Training loss.
         seconds: Seconds of training; see `Bench`.
     """

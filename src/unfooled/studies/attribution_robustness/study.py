@@ -70,7 +70,7 @@ def run_attribution_robustness(
     rows: list[Scores] = []
     for task in tasks:
         for seed in seeds:
-            trained, scores = measure(task, seed, size, units, out)
+            trained, scores = measure(task, seed, size, run, units)
             networks += trained
             rows += scores
     return run.finish(summarise(networks, rows, tasks, seeds))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,19 +37,21 @@ from unfooled.studies.attribution_robustness.records import HOW, OTHER, Network,
 from unfooled.studies.attribution_robustness.scale import AttributionScale, MapTask
 from unfooled.studies.common.arms import ArmBench
 from unfooled.studies.common.records import bits, listed
-from unfooled.studies.common.run import map_jobs
+from unfooled.studies.common.run import StudyRun, map_jobs
 
 Job = tuple[str, Look, float, int]
 """Network, explanation, share of the radius, number of images."""
 
 
 def measure(
-    task: MapTask, seed: int, size: AttributionScale, units: Units, out: Path | None
+    task: MapTask, seed: int, size: AttributionScale, run: StudyRun, units: Units
 ) -> tuple[list[Network], list[Scores]]:
     """Compute all units of one data set and seed: train all networks, agree on the images, attack each network."""
     arms = [arm for arm in size.arms if not arm.once or seed == 0]
     place = f"{task.source}-{seed}"
-    bench = ArmBench(task.training, arms, seed, train_n=size.train_n, folder=out, place=place, progress=units.progress)
+    bench = ArmBench(
+        task.training, arms, seed, train_n=size.train_n, folder=run.out, place=place, progress=run.progress
+    )
     stage = f"{task.source}, seed {seed}"
     networks = map_jobs(
         units, f"{stage}: networks", Network, {f"{place}-{arm.name}": arm.name for arm in arms},

@@ -1,4 +1,4 @@
-"""What a judge says of each case, and whether it is right."""
+"""Judgements of the cases, and whether they are right."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABOUT_DATA = {"D21", "D23"}
 
 
 class Judgement(Record):
-    """What a judge says of one case, and what is true of it.
+    """The judgement of one case, and the truth.
 
     Attributes:
         seed: Random seed.
@@ -37,13 +37,13 @@ class Judgement(Record):
         truth: Robust accuracy under the attack that knows the case; None: it is not asked for.
         verdict: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; REFUSED for a sentence instead of figures, CRASHED where
             the judge itself failed; empty for a judge that gives none.
-        trusted: Whether the judge stands by its figure.
+        trusted: The judge stands by its figure.
         findings: Ids of what fired.
         said: Why the verdict is what it is and what fired, in sentences, or the refusal.
         passes: Forwards and backwards of all n samples together.
-        diagnostic_passes: Those of them that the diagnostics take.
+        diagnostic_passes: Passes of the diagnostics among them.
         seconds: Seconds of the unit.
-        passed: Whether the judge is right; see `passes_suite`.
+        passed: The judge is right; see `passes_suite`.
     """
 
     seed: int
@@ -94,7 +94,7 @@ def audited(
         y: Labels, (B,).
         threat: Set of allowed inputs.
         seed: Random seed of the audit.
-        plan: What the audit does; None: `cheap_plan`.
+        plan: Plan of the audit; None: `cheap_plan`.
     """
     start = Judgement(seed=seed, number=case.number, name=case.name, kind=case.kind, n=len(x), eps=float(threat.eps))
     try:

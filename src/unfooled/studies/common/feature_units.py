@@ -100,7 +100,7 @@ def stored_set(file: Path | None, encoder: nn.Module, make: Callable[[Path | Non
     """Read a set of images, or make and store it.
 
     Args:
-        file: Where it is stored; None: nowhere.
+        file: File of the set; None: it is not stored.
         encoder: Network that it is made from; a file that was made from another one is refused.
         make: `folder -> set`; the folder holds the parts that are done, None where nothing is stored.
     """

@@ -72,7 +72,7 @@ def fit(
         epochs: Epochs in all, those of earlier starts included.
         schedule: One cycle of the rate; False: a constant rate.
         clip: Largest norm of the gradient; None: not clipped.
-        checkpoint: Where training is stored, epoch by epoch; None: nowhere.
+        checkpoint: File that training is stored in, epoch by epoch; None: it is not stored.
         progress: Called with `(label, epochs done, epochs in all)`; None: silent.
         label: Text for `progress`.
 

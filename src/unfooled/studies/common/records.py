@@ -30,8 +30,8 @@ class Claim(Record):
 
     Attributes:
         claim: A sentence that can be true or false.
-        source: Who makes it: a citation, or "unfooled".
-        verdict: Whether it holds here; "undecided" where the study cannot tell.
+        source: Author of the claim: a citation, or "unfooled".
+        verdict: "holds", "fails", or "undecided" where the study cannot tell.
         value: The figure that decides; None: nothing was measured.
         low: Lower end of its 95 % interval.
         high: Upper end of its 95 % interval.
@@ -58,7 +58,7 @@ class StudySummary(Record):
         seconds: Seconds of all the units, those of earlier starts included.
         tables: Title -> rows.
         claims: One for each claim of the source that the study answers.
-        notes: What the figures do not say, in sentences.
+        notes: Sentences on what the figures do not say.
         pictures: Pictures of the page, in their order.
     """
 

@@ -1,4 +1,4 @@
-"""How every study runs: settings -> units of work -> findings -> `StudySummary`.
+"""The run of a study: settings -> units of work -> findings -> `StudySummary`.
 
 name, sizes = pick_scale(SCALES, scale)
 run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
@@ -29,12 +29,12 @@ R = TypeVar("R", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study says, made from the results of its units alone.
+    """Findings of a study, made from the results of its units alone.
 
     Attributes:
         tables: Title -> rows.
         claims: Claims with their verdicts.
-        notes: What the figures do not say, in sentences.
+        notes: Sentences on what the figures do not say.
         pictures: Pictures of the page, in their order.
         seconds: Seconds of all units.
     """

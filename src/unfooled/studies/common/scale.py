@@ -1,4 +1,4 @@
-"""How much of a study is done: named sizes, or sizes of one's own."""
+"""Sizes of a study, by name or of one's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.spelling import spelled
 
 OWN = "own"
-"""What a summary calls sizes that are none of the study's scales."""
+"""Name in the summary of sizes that are none of the study's scales."""
 
 
 @dataclass(frozen=True)

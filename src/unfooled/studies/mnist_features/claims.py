@@ -18,7 +18,7 @@ TABLE_1 = {"standard": (0.829, 0.549, 0.808, 0.727, 0.977), "group": (0.968, 0.9
 TABLE_2 = {"group set": (0.792, 0.822, 0.908, 0.876, 0.960), "non-robust set": (0.856, 0.434, 0.865, 0.657, 0.954)}
 """The published accuracies, in the order of `FIVE`. The networks that are called group here are called robust there."""
 WITHIN = 0.03
-"""How far below the published figure an accuracy may be."""
+"""Distance below the published figure up to which an accuracy agrees with it."""
 CORRUPTED = (0, 1, 2, 3)
 """Columns of the four corruptions that change an image."""
 PAIRS = (
@@ -42,7 +42,7 @@ def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim
 
     Args:
         accuracies: Accuracies of the encoders.
-        published: Whether the data are the source's, so that figures can be compared.
+        published: The data are the source's, so that figures can be compared.
     """
     claims = []
     for arm in ARMS:
