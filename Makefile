@@ -1,6 +1,8 @@
 # Everything runs in .venv, which each target makes if it is not there.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in as many processes as there are cores, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 # The tested versions; `make newest` goes without, but for torch.
 PIP := -m pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,10 +30,10 @@ demo: .venv/.installed  ## train two networks on digits, audit both, write runs/
 	$(BIN)/unfooled demo --out runs/demo
 
 test: .venv/.installed-dev  ## the default tests, at most ten minutes on two cores
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/.installed-dev  ## the long ones
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: .venv/.installed-dev .venv/.installed-docs  ## format, lint, types, documentation
 	$(BIN)/ruff format --check .
@@ -46,7 +48,7 @@ newest:  ## the default tests against the newest versions of everything but torc
 	.venv-newest/bin/python -m pip install --quiet --upgrade pip
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --constraint .venv-newest/torch.txt -e ".[dev]"
 	.venv-newest/bin/python -m pip freeze --exclude-editable
-	.venv-newest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --dist loadfile
 
 dist: .venv/.installed  ## a wheel and a source archive in dist/, the wheel tried in an empty environment
 	rm -rf dist
