@@ -239,8 +239,6 @@ def test_bad_input_is_named(fault: str, row: Row) -> None:
     ("options", "threat", "message"),
     [
         ({}, Linf(torch.ones(3)), "eps has 3 values for 4 samples"),
-        ({"restarts": torch.zeros(2, 3, 4)}, Linf(0.1), r"start has shape \(2, 3, 4\)"),
-        ({"restarts": torch.zeros(2, 3, 4)}, L1(0.1), r"start has shape \(2, 3, 4\)"),
         ({"restarts": 0}, Linf(0.1), "restarts is 0"),
         ({"steps": -1}, Linf(0.1), "steps is -1"),
     ],
@@ -249,3 +247,14 @@ def test_options_that_disagree(options: dict[str, Any], threat: Threat, message:
     for attack in (pgd, apgd):
         with pytest.raises(ValueError, match=message):
             attack(linear(3, (3, 4)), *GOOD, threat, **options)
+
+
+def test_first_points_that_do_not_fit() -> None:
+    model, short = linear(3, (3, 4)), torch.zeros(2, 3, 4)
+    for threat in (Linf(0.1), L1(0.1)):
+        with pytest.raises(ValueError, match=r"start has shape \(2, 3, 4\)"):
+            pgd_from(short, model, *GOOD, threat)
+        with pytest.raises(ValueError, match=r"start has shape \(2, 3, 4\)"):
+            apgd(model, *GOOD, threat, start=short)
+    with pytest.raises(BadInput, match="start is given, and restarts is 3"):
+        apgd(model, *GOOD, Linf(0.1), start=GOOD[0], restarts=3)
