@@ -49,24 +49,24 @@ def alma(
     """Find near adversarial examples in L1 or L2.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1 or 2.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        first: size of the first step in the norm, before RMSProp scales it. None: .5 in L1 and .1 in L2. Steps keep
+        targeted: Hit y instead of leaving it.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        first: Size of the first step in the norm, before RMSProp scales it. None: .5 in L1 and .1 in L2. Steps keep
             that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales lead to
             other local minima.
-        average: share a of the past in all averages, from 0 to below 1. None: .5 in L1 and .9 in L2.
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the first direction where the gradient is zero.
+        average: Share a of the past in all averages, from 0 to below 1. None: .5 in L1 and .9 in L2.
+        start: Points to start from, such as another attack's. None: x.
+        generator: Base seed of the first direction where the gradient is zero.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, an option out of range, or inputs that cannot be used.
+        BadInput: Another norm, an option out of range, or inputs that cannot be used.
 
     References:
         Rony, Granger, Pedersoli, Ben Ayed, Augmented Lagrangian adversarial attacks, ICCV 2021, arXiv:2011.11857
@@ -138,9 +138,9 @@ def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
     """Return the price of a constraint c <= 0: increasing, once differentiable, of slope mu at 0.
 
     Args:
-        c: values of the constraint, (B,).
-        rho: positive penalty parameters, (B,).
-        mu: positive multipliers, (B,).
+        c: Values of the constraint, (B,).
+        rho: Positive penalty parameters, (B,).
+        mu: Positive multipliers, (B,).
 
     Returns:
         The prices, (B,).

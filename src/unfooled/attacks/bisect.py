@@ -39,22 +39,22 @@ def bisect(
     """Find near adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: forwards of all rounds, and as many gradients, a sample (cost: at most steps forwards and backwards and
+        targeted: Hit y instead of leaving it.
+        steps: Forwards of all rounds, and as many gradients, a sample (cost: at most steps forwards and backwards and
             13 more forwards; where most of a batch is fooled at the same step, looking first can add a forward there).
-        rounds: number of radii tried if no sample is fooled early; each has steps / rounds forwards.
-        start: adversarial points to start from, such as another attack's. None: x.
-        generator: base seed of the starts.
+        rounds: Number of radii tried if no sample is fooled early; each has steps / rounds forwards.
+        start: Adversarial points to start from, such as another attack's. None: x.
+        generator: Base seed of the starts.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
@@ -95,7 +95,7 @@ class _Radii:
     """The radius that each sample tries next, (B,).
 
     Attributes:
-        again: samples that failed below their nearest point and start from a random one next, (B,) bool.
+        again: Samples that failed below their nearest point and start from a random one next, (B,) bool.
     """
 
     def __init__(self, best: Nearest, estimate: Tensor) -> None:

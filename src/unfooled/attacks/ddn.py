@@ -42,21 +42,21 @@ def ddn(
     """Find near adversarial examples in L2.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 2.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        gamma: relative change of the radius a step.
-        start: points to start from. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        targeted: Hit y instead of leaving it.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        gamma: Relative change of the radius a step.
+        start: Points to start from. None: x.
+        generator: Base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Rony et al., Decoupling direction and norm for efficient gradient-based L2 adversarial attacks and defenses,

@@ -46,25 +46,25 @@ def fab(
     """Find near adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        targets: classes of FAB-T, which leaves y through one boundary: one for each sample, (B,), or the number of
+        targeted: Hit y instead of leaving it.
+        targets: Classes of FAB-T, which leaves y through one boundary: one for each sample, (B,), or the number of
             likeliest classes to try one after the other. None: the nearest of all boundaries at each step.
-        steps: gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
+        steps: Gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
             each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
-        eps: distance within which a sample leaves at its first adversarial point, a float or (B,), without the walk
+        eps: Distance within which a sample leaves at its first adversarial point, a float or (B,), without the walk
             back at the end. None: look for the nearest.
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        start: Points to start from, such as another attack's. None: x.
+        generator: Base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, targets that are no classes, or inputs that cannot be used.
+        BadInput: Another norm, targets that are no classes, or inputs that cannot be used.
 
     References:
         Croce, Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020,
@@ -214,11 +214,11 @@ def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) 
     concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few whatever the dimension.
 
     Args:
-        t: points in the box, (B, *D).
-        value: the linear function at t, (B,).
-        g: gradient of that function, (B, *D).
+        t: Points in the box, (B, *D).
+        value: The linear function at t, (B,).
+        g: Gradient of that function, (B, *D).
         norm: 1, 2 or math.inf.
-        box: bounds.
+        box: Bounds.
 
     Returns:
         Changes, (B, *D).

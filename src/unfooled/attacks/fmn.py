@@ -43,20 +43,20 @@ def fmn(
     """Find near adversarial examples in L0, L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 0, 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        targeted: Hit y instead of leaving it.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        start: Points to start from, such as another attack's. None: x.
+        generator: Base seed of the direction that replaces a zero gradient.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Pintor et al., Fast minimum-norm adversarial attacks through adaptive norm constraints, NeurIPS 2021,

@@ -44,22 +44,22 @@ def hop_skip_jump(
     """Walk along the boundary; only the predicted class is used.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 2 or math.inf.
-        targeted: hit y instead of leaving it; give a `start` of that class where noise is not.
-        steps: number of queries (cost: at most steps forwards a sample, 1 where it is fooled already).
-        probes: number of random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
-        start: adversarial points to start from, such as another attack's; noise replaces those that are not. None:
+        targeted: Hit y instead of leaving it; give a `start` of that class where noise is not.
+        steps: Number of queries (cost: at most steps forwards a sample, 1 where it is fooled already).
+        probes: Number of random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
+        start: Adversarial points to start from, such as another attack's; noise replaces those that are not. None:
             noise.
-        generator: base seed of the noise.
+        generator: Base seed of the noise.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Chen, Jordan, Wainwright, HopSkipJumpAttack: a query-efficient decision-based attack, IEEE S&P 2020,

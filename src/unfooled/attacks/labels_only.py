@@ -37,14 +37,14 @@ def labels_only(
     RayS in Linf, HopSkipJump in L2 and, with points cut to the ball, in L1.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        targeted: hit y instead of leaving it.
-        steps: number of queries a sample (cost: as many forwards).
-        generator: base seed.
-        batch: samples computed at once. None: all.
+        targeted: Hit y instead of leaving it.
+        steps: Number of queries a sample (cost: as many forwards).
+        generator: Base seed.
+        batch: Samples computed at once. None: all.
 
     Returns:
         Points inside the threat, (B, *D). Success is not implied: see `verify`.

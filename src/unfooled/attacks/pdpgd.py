@@ -35,9 +35,9 @@ def proximal(u: Tensor, h: Tensor, c: Tensor, norm: float) -> Tensor:
         Linf   d_i = sign(u_i) min(|u_i|, r),   sum_i h_i max(|u_i| - r, 0) = c
 
     Args:
-        u: points, (B, *D).
-        h: positive weights, (B, *D).
-        c: factor of the norm, (B,).
+        u: Points, (B, *D).
+        h: Positive weights, (B, *D).
+        c: Factor of the norm, (B,).
         norm: 1, 2 or math.inf.
 
     Returns:
@@ -80,21 +80,21 @@ def pdpgd(
     """Find near adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        rate: first step size of Adam; it falls to a hundredth of that.
-        start: points to start from, such as another attack's. None: x.
-        generator: unused; nothing here is random.
+        targeted: Hit y instead of leaving it.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        rate: First step size of Adam; it falls to a hundredth of that.
+        start: Points to start from, such as another attack's. None: x.
+        generator: Unused; nothing here is random.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Matyasko, Chau, PDPGD: primal-dual proximal gradient descent adversarial attack, 2021, arXiv:2106.01538.

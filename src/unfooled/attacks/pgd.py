@@ -36,19 +36,19 @@ def pgd(
     """Maximise the loss by projected steepest ascent.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: lower the loss of y instead.
-        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
-        rule: step sizes relative to eps; `Constant(.1)` for the paper's.
-        loss: per-sample loss.
-        restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Constraint set; its eps (a fraction of the input range) may be (B,).
+        targeted: Lower the loss of y instead.
+        steps: Gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
+        rule: Step sizes relative to eps; `Constant(.1)` for the paper's.
+        loss: Per-sample loss.
+        restarts: Number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
             there are several).
-        stop: let a sample leave as soon as it is fooled; else every step is taken and the highest loss is returned.
-        batch: samples computed at once. None: all.
-        generator: base seed; the same seed and sample give the same start whatever the batch.
+        stop: Let a sample leave as soon as it is fooled; else every step is taken and the highest loss is returned.
+        batch: Samples computed at once. None: all.
+        generator: Base seed; the same seed and sample give the same start whatever the batch.
 
     Returns:
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
@@ -99,24 +99,24 @@ def pgd_from(
     """Maximise the loss as `pgd` does, from points of your own.
 
     Args:
-        start: first points, (B, *D); those outside the threat are projected.
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps may be (B,).
-        targeted: lower the loss of y instead.
-        steps: gradient evaluations (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
-        rule: step sizes relative to eps.
-        loss: per-sample loss.
-        stop: let a sample leave as soon as it is fooled.
-        batch: samples computed at once. None: all.
-        generator: base seed of the directions that replace zero gradients.
+        start: First points, (B, *D); those outside the threat are projected.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Constraint set; its eps may be (B,).
+        targeted: Lower the loss of y instead.
+        steps: Gradient evaluations (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
+        rule: Step sizes relative to eps.
+        loss: Per-sample loss.
+        stop: Let a sample leave as soon as it is fooled.
+        batch: Samples computed at once. None: all.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Points inside the threat, (B, *D), detached.
 
     Raises:
-        BadInput: as `pgd`, or a start of another shape.
+        BadInput: As `pgd`, or a start of another shape.
     """
     check_attack(x, y, threat)
     check_mode(model)

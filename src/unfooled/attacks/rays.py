@@ -39,20 +39,20 @@ def rays(
     """Search along rays of signs; only the predicted class is used.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        norm: math.inf.
-        targeted: hit y instead of leaving it; give a `start` of that class, few rays meet one.
-        steps: number of queries (cost: steps forwards a sample, 1 where it is fooled already).
-        start: points whose signs around x are the first ray. None: brighter everywhere.
-        generator: base seed of the orders of coordinates.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        norm: Math.inf.
+        targeted: Hit y instead of leaving it; give a `start` of that class, few rays meet one.
+        steps: Number of queries (cost: steps forwards a sample, 1 where it is fooled already).
+        start: Points whose signs around x are the first ray. None: brighter everywhere.
+        generator: Base seed of the orders of coordinates.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Chen, Gu, RayS: a ray searching method for hard-label adversarial attack, KDD 2020, arXiv:2006.12792.

@@ -25,7 +25,7 @@ def restarted(attack: Attack, restarts: int) -> BudgetAttack:
 
     Args:
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`.
-        restarts: number of runs, at least 1.
+        restarts: Number of runs, at least 1.
 
     Returns:
         An attack with the same signature. Where no run succeeds, the point with the largest margin is returned.

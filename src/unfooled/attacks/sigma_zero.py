@@ -37,22 +37,22 @@ def sigma_zero(
     """Find adversarial examples that change few entries.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 0.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        sigma: width of the smooth stand-in for L0.
-        tau: first threshold below which an entry is set to zero.
-        start: points to start from. None: x.
-        generator: unused; nothing here is random.
+        targeted: Hit y instead of leaving it.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
+        sigma: Width of the smooth stand-in for L0.
+        tau: First threshold below which an entry is set to zero.
+        start: Points to start from. None: x.
+        generator: Unused; nothing here is random.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Cina et al., sigma-zero: gradient-based optimization of l0-norm adversarial examples, ICLR 2025,

@@ -59,25 +59,25 @@ def square(
     """Search at random with square-shaped changes.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K); no gradient is asked of it.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        targeted: lower the loss of y instead.
-        steps: number of queries (cost: steps forwards a sample, less once fooled, and none for a window that has the
+        targeted: Lower the loss of y instead.
+        steps: Number of queries (cost: steps forwards a sample, less once fooled, and none for a window that has the
             proposed values already).
-        p: share of the pixels that the first windows cover.
-        loss: per-sample loss.
-        start: points to start from, such as a gradient attack's best. None: stripes or bumps.
-        first_query: query of the schedule of p at which to enter, for a warm start.
-        schedule: number of queries over which p falls. None: first_query + steps.
-        generator: base seed.
+        p: Share of the pixels that the first windows cover.
+        loss: Per-sample loss.
+        start: Points to start from, such as a gradient attack's best. None: stripes or bumps.
+        first_query: Query of the schedule of p at which to enter, for a warm start.
+        schedule: Number of queries over which p falls. None: first_query + steps.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D). Success is not implied: see `verify`.
 
     Raises:
-        BadInput: an L0 threat, or inputs that cannot be used.
+        BadInput: An L0 threat, or inputs that cannot be used.
 
     References:
         Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search, ECCV
@@ -117,14 +117,14 @@ def square_search(
 
     Args:
         objective: `(z, at) -> value, done`, as for `ascend`; no gradient is asked of it.
-        x: centres, (B, *D).
+        x: Centres, (B, *D).
         threat: `Linf`, `L2` or `L1`.
-        seed: one seed a sample, (B,).
-        steps: evaluations of the objective a sample.
-        p: share of the pixels that the first windows cover.
-        start: points to start from. None: stripes or bumps.
-        first_query: query of the schedule of p at which to enter.
-        schedule: number of queries over which p falls. None: first_query + steps.
+        seed: One seed a sample, (B,).
+        steps: Evaluations of the objective a sample.
+        p: Share of the pixels that the first windows cover.
+        start: Points to start from. None: stripes or bumps.
+        first_query: Query of the schedule of p at which to enter.
+        schedule: Number of queries over which p falls. None: first_query + steps.
 
     Returns:
         The best points met, (B, *D), inside the threat.

@@ -41,20 +41,20 @@ def step_ll(
     """Take one step of length eps towards the least likely class.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: step towards y instead of the least likely class.
-        loss: per-sample loss, minimised.
-        skip_wrong: leave x where it is fooled already; training moves every sample.
-        generator: base seed of the direction that replaces a zero gradient.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Constraint set; its eps (a fraction of the input range) may be (B,).
+        targeted: Step towards y instead of the least likely class.
+        loss: Per-sample loss, minimised.
+        skip_wrong: Leave x where it is fooled already; training moves every sample.
+        generator: Base seed of the direction that replaces a zero gradient.
 
     Returns:
         Points inside the threat, (B, *D), detached. Cost: 2 forwards, 1 backward.
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the offender.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)

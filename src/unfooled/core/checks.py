@@ -44,7 +44,7 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
     """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
 
     Raises:
-        BadInput: with the range or shape found.
+        BadInput: With the range or shape found.
     """
     if not isinstance(x, Tensor):
         raise BadInput(f"x is a {type(x).__name__}; convert it to a torch tensor, (B, *D), floating point in [0, 1]")
@@ -103,7 +103,7 @@ def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -
     """Return the gradient of a sum with respect to the input.
 
     Raises:
-        BadInput: the value does not depend on the input for autograd.
+        BadInput: The value does not depend on the input for autograd.
     """
     if value.requires_grad:
         (g,) = torch.autograd.grad(value.sum(), leaf, retain_graph=retain_graph, allow_unused=True)

@@ -21,13 +21,13 @@ def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int 
     model's where no gradient is recorded.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels to be checked against the number of classes, (B,). None: not checked.
-        batch: samples computed at once. None: all.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels to be checked against the number of classes, (B,). None: not checked.
+        batch: Samples computed at once. None: all.
 
     Raises:
-        BadInput: the output is no logits, or a label lies beyond the classes.
+        BadInput: The output is no logits, or a label lies beyond the classes.
     """
     reader = checked_once(model, y)
     return reader(x) if batch is None else batched(reader, batch)(x)
@@ -39,9 +39,9 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
     Only the shape is looked at, which costs nothing: some models drop the batch's dimension when one sample is left.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        batch: samples computed at once. None: all.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        batch: Samples computed at once. None: all.
     """
     if batch is not None:
         return batched(lambda part: logits_at(model, part), batch)(x)
@@ -58,8 +58,8 @@ def checked_once(model: Model, y: Tensor | None = None) -> Model:
     """Wrap a model for a loop: the first output is checked, against all labels, and the later ones are trusted.
 
     Args:
-        model: any callable to logits; returned as it is where it is wrapped already.
-        y: labels of every sample that the loop may pass, (B,). None: not checked.
+        model: Any callable to logits; returned as it is where it is wrapped already.
+        y: Labels of every sample that the loop may pass, (B,). None: not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).
@@ -102,12 +102,12 @@ def fooling(
     """Build the objective of an attack on the label.
 
     Args:
-        model: any callable to logits; its first output is checked, see `checked_once`.
-        y: labels, or targets when `targeted`, (B,).
+        model: Any callable to logits; its first output is checked, see `checked_once`.
+        y: Labels, or targets when `targeted`, (B,).
         loss: `(logits, y) -> (B,)`, maximised (minimised when targeted).
-        targeted: hit y instead of leaving it.
-        stop: report samples as done once they are fooled.
-        draws: evaluations of a random model whose loss is averaged; with more than one no sample is ever done, since a
+        targeted: Hit y instead of leaving it.
+        stop: Report samples as done once they are fooled.
+        draws: Evaluations of a random model whose loss is averaged; with more than one no sample is ever done, since a
             single lucky draw is no success.
 
     Returns:

@@ -126,8 +126,8 @@ class Use(NamedTuple):
     """Stages and draws of a stream.
 
     Attributes:
-        stages: ranges of stages.
-        draws: range of draws.
+        stages: Ranges of stages.
+        draws: Range of draws.
     """
 
     stages: tuple[range, ...]

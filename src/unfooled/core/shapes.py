@@ -28,8 +28,8 @@ def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
     """Mark the `count` largest cells of each map, ties to the lower flat index.
 
     Args:
-        p: maps, (B, h, w).
-        count: number of cells, an int or (B,).
+        p: Maps, (B, h, w).
+        count: Number of cells, an int or (B,).
 
     Returns:
         (B, h, w) bool.

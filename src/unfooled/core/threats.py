@@ -54,8 +54,8 @@ class Threat(ABC):
     """A norm ball of radius eps around x, intersected with a box. See the module's docstring.
 
     Args:
-        eps: radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
-        box: bounds of the inputs; the unit box by default.
+        eps: Radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
+        box: Bounds of the inputs; the unit box by default.
     """
 
     eps: float | Tensor
@@ -265,7 +265,7 @@ class L0(Threat):
     """The number of changes: at most eps entries may become anything in the box.
 
     Args:
-        eps: a count, a float or (B,); 10 allows ten entries.
+        eps: A count, a float or (B,); 10 allows ten entries.
         per: "entry" counts tensor entries, "pixel" counts positions over all channels (dimension 1 of (B, C, ...)).
     """
 
@@ -319,10 +319,10 @@ def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -
     Cost O(D log D) a sample, no loop over samples.
 
     Args:
-        z: points, (B, *D).
-        x: centres inside the box, (B, *D).
-        eps: radius, a float or (B,).
-        box: bounds.
+        z: Points, (B, *D).
+        x: Centres inside the box, (B, *D).
+        eps: Radius, a float or (B,).
+        box: Bounds.
 
     Returns:
         The nearest points, (B, *D).

@@ -49,7 +49,7 @@ def imported(source: str) -> Iterator[Any]:
     """Import `place:name` and yield the object of that name, with its folder importable until the context ends.
 
     Raises:
-        BadInput: the place or the name does not exist, or its code fails; with the original error.
+        BadInput: The place or the name does not exist, or its code fails; with the original error.
     """
     place, _, attribute = source.rpartition(":")
     if place.endswith(".py") and not Path(place).is_file():

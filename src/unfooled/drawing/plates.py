@@ -27,9 +27,9 @@ class Plates:
 
     Attributes:
         form: "image" or "bars"; None where samples of this shape cannot be drawn.
-        rows: five pictures for each example.
-        factor: amplification of the differences.
-        signed: whether attributions have negative values.
+        rows: Five pictures for each example.
+        factor: Amplification of the differences.
+        signed: Whether attributions have negative values.
     """
 
     form: str | None

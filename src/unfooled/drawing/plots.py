@@ -30,9 +30,9 @@ class Size:
 
     Attributes:
         name: CSS class that says on which screens it is shown: "wide", "narrow", or "single" for all.
-        width: pixels.
-        height: pixels.
-        ticks: steps on the horizontal axis, at most.
+        width: Pixels.
+        height: Pixels.
+        ticks: Steps on the horizontal axis, at most.
     """
 
     name: str
@@ -83,10 +83,10 @@ class Trace:
     """A run's line, in pixels.
 
     Attributes:
-        place: the run's place, which gives its colour and marker.
-        line: points of the line, as SVG writes them.
-        band: points of the polygon around it, likewise; empty for none.
-        dots: marked points.
+        place: The run's place, which gives its colour and marker.
+        line: Points of the line, as SVG writes them.
+        band: Points of the polygon around it, likewise; empty for none.
+        dots: Marked points.
         dash: "", "dashed" or "dotted".
     """
 
@@ -122,12 +122,12 @@ class Axes:
     """Two axes around a frame in a drawing; they turn values into pixels, rounded to tenths.
 
     Attributes:
-        x: horizontal axis.
-        y: vertical axis.
-        width: width of the drawing, pixels.
-        height: height of the drawing, pixels.
-        left: left edge of the frame, pixels; likewise right, top and bottom.
-        marks: labels above the frame, each of a vertical line at its x.
+        x: Horizontal axis.
+        y: Vertical axis.
+        width: Width of the drawing, pixels.
+        height: Height of the drawing, pixels.
+        left: Left edge of the frame, pixels; likewise right, top and bottom.
+        marks: Labels above the frame, each of a vertical line at its x.
     """
 
     x: Axis
@@ -145,10 +145,10 @@ class Axes:
         """Lay out two axes.
 
         Args:
-            size: size of the drawing.
-            x: horizontal axis.
-            y: vertical axis.
-            marks: value of x -> text of a vertical line; texts that would meet stand in rows above each other.
+            size: Size of the drawing.
+            x: Horizontal axis.
+            y: Vertical axis.
+            marks: Value of x -> text of a vertical line; texts that would meet stand in rows above each other.
         """
         left, right = LEFT, size.width - RIGHT
         labels = []
@@ -314,8 +314,8 @@ def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) 
 
     Args:
         dots: (dot, text), the most important first.
-        taken: labels that stand already.
-        frame: left, top, right and bottom of the room.
+        taken: Labels that stand already.
+        frame: Left, top, right and bottom of the room.
     """
     boxes = [extent(label) for label in taken]
     around = [(dot.x - 5, dot.y - 5, dot.x + 5, dot.y + 5) for dot, _ in dots]

@@ -37,10 +37,10 @@ class AttentionMap:
     """An attention map, with the scores and the layer that it was computed from.
 
     Attributes:
-        p: probability map, (B, h, w), sums to 1.
-        score: score map S, (B, h, w).
-        layer: name of the call whose output is A.
-        flat: samples whose S is constant, (B,) bool; P is uniform there and has no meaning.
+        p: Probability map, (B, h, w), sums to 1.
+        score: Score map S, (B, h, w).
+        layer: Name of the call whose output is A.
+        flat: Samples whose S is constant, (B,) bool; P is uniform there and has no meaning.
     """
 
     p: Tensor
@@ -66,19 +66,19 @@ def attention(
     """Return the attention map of a class.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
-        tau: temperature of the softmax, above 0.
-        relu: whether to keep only evidence for the class.
-        standardise: whether the softmax takes S^ instead of S.
-        detach_weights: whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
+        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
+        layer: Name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
+        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        tau: Temperature of the softmax, above 0.
+        relu: Whether to keep only evidence for the class.
+        standardise: Whether the softmax takes S^ instead of S.
+        detach_weights: Whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
             not depend on x (convolutions, global average pooling, one linear layer).
-        create_graph: whether to keep the graph. In ReLU networks w has no gradient almost everywhere: see
+        create_graph: Whether to keep the graph. In ReLU networks w has no gradient almost everywhere: see
             `smooth_relu`.
-        score: function `(logits, y) -> (B,)` that is explained.
+        score: Function `(logits, y) -> (B,)` that is explained.
 
     Returns:
         Probability map P, (B, h, w). Cost: 1 forward, 1 backward down to the layer.
@@ -151,10 +151,10 @@ def attention_image(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = 
     """Return `attention` as an explanation of images: upsampled (bilinear, half-pixel) and repeated over channels.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
-        x: images, (B, C, H, W).
-        y: classes to explain, (B,) int64.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated.
+        model: Modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
+        x: Images, (B, C, H, W).
+        y: Classes to explain, (B,) int64.
+        create_graph: Whether to keep the graph, so that the attribution can be differentiated.
 
     Returns:
         Attribution, (B, C, H, W); each channel's mean is 1 / (h w) where H and W are multiples of the grid's sides.
@@ -174,9 +174,9 @@ def probability(s: Tensor, *, tau: float = 1.0, standardise: bool = True) -> tup
     """Turn score maps into probability maps.
 
     Args:
-        s: score maps, (B, h, w).
-        tau: temperature of the softmax, above 0.
-        standardise: whether to standardise each map first.
+        s: Score maps, (B, h, w).
+        tau: Temperature of the softmax, above 0.
+        standardise: Whether to standardise each map first.
 
     Returns:
         Probability maps, (B, h, w), and which score maps are constant, (B,) bool.

@@ -31,8 +31,8 @@ class CamMap:
     """A class activation map at the layer's own resolution.
 
     Attributes:
-        map: activation map, (B, h, w).
-        layer: name of the call whose output was weighted.
+        map: Activation map, (B, h, w).
+        layer: Name of the call whose output was weighted.
     """
 
     map: Tensor
@@ -52,13 +52,13 @@ def grad_cam(
     """Return Grad-CAM, upsampled to the input (bilinear, half-pixel) and repeated over its channels.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
-        x: images, (B, C, H, W).
-        y: classes to explain, (B,) int64.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        relu: whether to keep only evidence for the class.
-        score: function `(logits, y) -> (B,)` that is explained.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated.
+        model: Modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
+        x: Images, (B, C, H, W).
+        y: Classes to explain, (B,) int64.
+        layer: Name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
+        relu: Whether to keep only evidence for the class.
+        score: Function `(logits, y) -> (B,)` that is explained.
+        create_graph: Whether to keep the graph, so that the attribution can be differentiated.
 
     Returns:
         Attribution, (B, C, H, W), the same for each channel. Cost: 1 forward, 1 backward down to the layer.
@@ -89,16 +89,16 @@ def grad_cam_map(
     """Return Grad-CAM at the layer's own resolution.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
-        relu: whether to keep only evidence for the class.
-        score: function `(logits, y) -> (B,)` that is explained.
-        detach_weights: whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
+        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        layer: Name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
+        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        relu: Whether to keep only evidence for the class.
+        score: Function `(logits, y) -> (B,)` that is explained.
+        detach_weights: Whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
             not depend on x (convolutions, global average pooling, one linear layer).
-        create_graph: whether to keep the graph, so that the map can be differentiated.
+        create_graph: Whether to keep the graph, so that the map can be differentiated.
 
     Returns:
         A `CamMap`. Cost: 1 forward, 1 backward down to the layer.

@@ -27,9 +27,9 @@ class PathAttribution:
     """An attribution and its distance from completeness.
 
     Attributes:
-        attribution: attribution along the path, (B, *D).
-        change: the sum of a complete attribution, s(f(x)) - s(f(r)), (B,).
-        steps: path points used for each sample, (B,) int64.
+        attribution: Attribution along the path, (B, *D).
+        change: The sum of a complete attribution, s(f(x)) - s(f(r)), (B,).
+        steps: Path points used for each sample, (B,) int64.
     """
 
     attribution: Tensor
@@ -60,12 +60,12 @@ def score_change(
     """Return s(f(x), y) - s(f(r), y), (B,), the sum of a complete attribution.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path: a number, one sample's shape, or (B, *D).
-        score: function `(logits, y) -> (B,)` that is explained.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path: a number, one sample's shape, or (B, *D).
+        score: Function `(logits, y) -> (B,)` that is explained.
+        batch_bytes: Memory of one call's graph, see `BatchBudget`.
 
     Returns:
         (B,). Cost: at most 2 forwards a sample.
@@ -88,12 +88,12 @@ def completeness_gap(
     """Return how far an attribution is from complete, as a fraction of |s(f(x)) - s(f(r))|, (B,).
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes that were explained, (B,) int64.
-        attribution: attribution by any method, (B, *D).
-        baseline: start of the path: a number, one sample's shape, or (B, *D).
-        score: function `(logits, y) -> (B,)` that was explained.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes that were explained, (B,) int64.
+        attribution: Attribution by any method, (B, *D).
+        baseline: Start of the path: a number, one sample's shape, or (B, *D).
+        score: Function `(logits, y) -> (B,)` that was explained.
     """
     steps = torch.zeros(len(x), dtype=torch.int64)
     return PathAttribution(attribution, score_change(model, x, y, baseline=baseline, score=score), steps).relative_gap

@@ -48,11 +48,11 @@ def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, cr
     """Return the gradient of the score with respect to the input.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        score: function `(logits, y) -> (B,)` that is explained.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated with respect to x and the
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        score: Function `(logits, y) -> (B,)` that is explained.
+        create_graph: Whether to keep the graph, so that the attribution can be differentiated with respect to x and the
             parameters.
 
     Returns:
@@ -121,7 +121,7 @@ def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph
     """Return d s(f(z), y) / dz, (B, *D), for a z that requires gradients.
 
     Raises:
-        BadInput: the model's output cannot be used, or does not depend on z for autograd.
+        BadInput: The model's output cannot be used, or does not depend on z for autograd.
     """
     with twice_differentiable(create_graph):
         value = scored(model, z, y, score)

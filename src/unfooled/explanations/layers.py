@@ -37,8 +37,8 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        layer: name of the module, with @2, @3, ... for later calls in the same pass.
-        output: output of the call, in the graph of the logits.
+        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
+        output: Output of the call, in the graph of the logits.
     """
 
     layer: str
@@ -50,9 +50,9 @@ class Spatial:
     """A call whose output lies on a grid.
 
     Attributes:
-        layer: name of the call.
-        grid: height and width in cells.
-        tokens: whether the output is (B, T, C) instead of (B, C, h, w).
+        layer: Name of the call.
+        grid: Height and width in cells.
+        tokens: Whether the output is (B, T, C) instead of (B, C, h, w).
     """
 
     layer: str
@@ -74,12 +74,12 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
     A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: modules, or a callable that holds some; run in eval mode.
-        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        model: Modules, or a callable that holds some; run in eval mode.
+        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
     Raises:
-        BadInput: the model holds no modules, or none of their outputs qualifies.
+        BadInput: The model holds no modules, or none of their outputs qualifies.
     """
     return find_spatial(model, x, grid=grid).layer
 
@@ -135,8 +135,8 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     Later in-place layers do not change what is recorded: the model goes on with a copy.
 
     Args:
-        model: modules, or a callable that holds some.
-        layer: name of the module to record (all of its calls). None: all modules.
+        model: Modules, or a callable that holds some.
+        layer: Name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
     wanted = layer.split("@")[0] if layer is not None else None

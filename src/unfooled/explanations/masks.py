@@ -14,9 +14,9 @@ def soft_mask(p: Tensor, size: tuple[int, int], *, s: float = 0.1) -> Tensor:
     """Return the soft mask sigmoid((h w P - 1) / s), enlarged (bilinear, half-pixel).
 
     Args:
-        p: attention maps, (B, h, w).
-        size: height and width of the mask.
-        s: width of the sigmoid.
+        p: Attention maps, (B, h, w).
+        size: Height and width of the mask.
+        s: Width of the sigmoid.
 
     Returns:
         (B, 1, H, W) in [0, 1].
@@ -28,10 +28,10 @@ def top_mask(p: Tensor, size: tuple[int, int], *, share: float = 0.25, s: float 
     """Return the mask of the top `share` of the cells, with the gradient of the soft mask (straight through).
 
     Args:
-        p: attention maps, (B, h, w).
-        size: height and width of the mask.
-        share: share of the cells that is masked, in (0, 1].
-        s: width of the soft mask's sigmoid.
+        p: Attention maps, (B, h, w).
+        size: Height and width of the mask.
+        share: Share of the cells that is masked, in (0, 1].
+        s: Width of the soft mask's sigmoid.
 
     Returns:
         (B, 1, H, W).

@@ -70,18 +70,18 @@ def integrated_gradients(
     """Attribute the change of the score from a baseline to x.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path: a number, one sample's shape, or (B, *D). May require gradients.
-        steps: gradient evaluations along the path, at least 1.
-        rule: quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
-        score: function `(logits, y) -> (B,)` that is explained; with `cross_entropy` the path integral of the loss.
-        batch_bytes: memory of one call's graph, see `BatchBudget`; at least one sample is computed at once.
-        one_graph: whether `create_graph` builds the graph of the whole path instead of taking two passes. Needs `steps`
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path: a number, one sample's shape, or (B, *D). May require gradients.
+        steps: Gradient evaluations along the path, at least 1.
+        rule: Quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
+        score: Function `(logits, y) -> (B,)` that is explained; with `cross_entropy` the path integral of the loss.
+        batch_bytes: Memory of one call's graph, see `BatchBudget`; at least one sample is computed at once.
+        one_graph: Whether `create_graph` builds the graph of the whole path instead of taking two passes. Needs `steps`
             times the memory. Required for third derivatives, for random models (dropout), and for derivatives by
             tensors that the model uses without holding them in a module.
-        create_graph: whether to make the attribution differentiable with respect to x, the baseline and the parameters
+        create_graph: Whether to make the attribution differentiable with respect to x, the baseline and the parameters
             of the modules behind `model` that require gradients (within `frozen(model)` they cost nothing).
 
     Returns:
@@ -89,7 +89,7 @@ def integrated_gradients(
         much again and `steps` double backwards.
 
     Raises:
-        BadInput: an argument or the model's output cannot be used; in the backward pass, the model has changed.
+        BadInput: An argument or the model's output cannot be used; in the backward pass, the model has changed.
 
     Example:
         >>> product = lambda x: torch.stack([x[:, 0] * x[:, 1], x[:, 0]], 1)
@@ -125,17 +125,17 @@ def integrated_gradients_with_gap(
     """Return integrated gradients (detached) with their completeness gap.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path, as for `integrated_gradients`.
-        steps: gradient evaluations along the path, at first.
-        rule: quadrature rule.
-        score: function `(logits, y) -> (B,)` that is explained.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
-        tolerance: largest relative gap. The steps of the samples beyond it are doubled until none is or `most` is
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path, as for `integrated_gradients`.
+        steps: Gradient evaluations along the path, at first.
+        rule: Quadrature rule.
+        score: Function `(logits, y) -> (B,)` that is explained.
+        batch_bytes: Memory of one call's graph, see `BatchBudget`.
+        tolerance: Largest relative gap. The steps of the samples beyond it are doubled until none is or `most` is
             reached; a warning counts the rest. None: nothing is doubled.
-        most: largest number of steps.
+        most: Largest number of steps.
 
     Returns:
         A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards a sample.

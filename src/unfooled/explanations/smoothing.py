@@ -42,24 +42,24 @@ def smooth_grad(
     """Average `explain` over noisy copies of each sample.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        explain: explanation to smooth.
-        samples: noisy copies of each input; of an odd number the last is unpaired.
-        sigma: standard deviation of the noise as a fraction of the sample's range, max x - min x.
-        noise_seed: number that fixes the noise, one for all samples or one per sample, (B,) int64. Attacks and finite
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        explain: Explanation to smooth.
+        samples: Noisy copies of each input; of an odd number the last is unpaired.
+        sigma: Standard deviation of the noise as a fraction of the sample's range, max x - min x.
+        noise_seed: Number that fixes the noise, one for all samples or one per sample, (B,) int64. Attacks and finite
             differences need it. None: the noise depends on `generator` and the bytes of x, so it changes whenever x
             does.
-        generator: random generator; not advanced.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
-        create_graph: whether to keep the graph of all copies; memory grows with `samples`.
+        generator: Random generator; not advanced.
+        batch_bytes: Memory of one call's graph, see `BatchBudget`.
+        create_graph: Whether to keep the graph of all copies; memory grows with `samples`.
 
     Returns:
         Attribution, (B, *D). Cost: `samples` times that of `explain`.
 
     Raises:
-        BadInput: an argument cannot be used.
+        BadInput: An argument cannot be used.
     """
     if samples < 1 or not sigma >= 0:
         raise BadInput(f"samples is {samples}, sigma is {sigma}; there must be at least 1 sample and sigma at least 0")

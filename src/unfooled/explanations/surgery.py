@@ -47,9 +47,9 @@ class Smoothed:
     """A model with softplus in place of ReLU; `model` itself is not changed.
 
     Args:
-        model: any callable to logits.
-        beta: sharpness, above 0; the larger, the closer to ReLU.
-        pools: whether to smooth max-pooling too.
+        model: Any callable to logits.
+        beta: Sharpness, above 0; the larger, the closer to ReLU.
+        pools: Whether to smooth max-pooling too.
     """
 
     model: Model
@@ -76,8 +76,8 @@ def smooth_relu(model: Model, beta: float) -> Iterator[Smoothed]:
     `Smoothed(model, beta)` without a context.
 
     Args:
-        model: any callable to logits.
-        beta: sharpness, above 0; the larger, the closer to ReLU.
+        model: Any callable to logits.
+        beta: Sharpness, above 0; the larger, the closer to ReLU.
     """
     smoothed = Smoothed(model, beta)
     before: list[tuple[nn.Module, Any]] = []

@@ -34,10 +34,10 @@ class PathIntegral:
     """The mean gradient of a score along straight paths.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K).
-        score: function `(logits, y) -> (B,)` whose gradient is averaged.
-        nodes: places on the path and their weights.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        model: Any callable to logits, (B, *D) -> (B, K).
+        score: Function `(logits, y) -> (B,)` whose gradient is averaged.
+        nodes: Places on the path and their weights.
+        batch_bytes: Memory of one call's graph, see `BatchBudget`.
     """
 
     def __init__(self, model: Model, score: Loss, nodes: Nodes, batch_bytes: int | None) -> None:
@@ -52,9 +52,9 @@ class PathIntegral:
         """Cut samples and steps into calls: even groups of samples, with as many steps each as the budget allows.
 
         Args:
-            budget: samples that fit in one call.
-            size: number of samples.
-            graphs: graphs of a forward pass that a call keeps at once.
+            budget: Samples that fit in one call.
+            size: Number of samples.
+            graphs: Graphs of a forward pass that a call keeps at once.
         """
         steps, low = len(self.nodes[0]), 0
         while low < size:

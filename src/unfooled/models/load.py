@@ -42,7 +42,7 @@ def load_model(
     """Load a classifier, in evaluation mode, on `device`.
 
     Args:
-        source: one of
+        source: One of
             a checkpoint, `.pt`, `.pth`, `.ckpt` or `.safetensors`, whose architecture is `arch` or stated inside;
             `package.module:factory` or `path/to/file.py:factory`, called without arguments (or a module itself);
             an exported program, `.pt2`;
@@ -50,20 +50,20 @@ def load_model(
             a folder of a Hugging Face image classifier;
             a module or callable (wrapped; copied first if it is in training mode or on another device), or a
             `Classifier` (returned as it is).
-        arch: architecture of a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above. None: what the
+        arch: Architecture of a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above. None: what the
             checkpoint states.
-        device: device of the model.
-        mean: mean of the training data, in fractions of the input range, one number or one a channel. This and the
+        device: Device of the model.
+        mean: Mean of the training data, in fractions of the input range, one number or one a channel. This and the
             following three take precedence over what the source states.
-        std: standard deviation, likewise.
-        classes: class names in the order of the logits.
-        input_shape: shape of one sample, (C, H, W).
-        num_classes: number of classes, K. None: read off the weights.
-        name: name in reports. None: the file's name.
-        trust_pickle: whether a file may run code when it is loaded. Only for authors whom you trust as your own shell.
+        std: Standard deviation, likewise.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one sample, (C, H, W).
+        num_classes: Number of classes, K. None: read off the weights.
+        name: Name in reports. None: the file's name.
+        trust_pickle: Whether a file may run code when it is loaded. Only for authors whom you trust as your own shell.
 
     Raises:
-        BadInput: a missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
+        BadInput: A missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
             fit, a factory that fails, or an extra that is not installed; the message says what to do.
     """
     if isinstance(source, Classifier):

@@ -41,7 +41,7 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settin
     """Write arrays and the settings that they were made with, whole.
 
     Raises:
-        BadInput: the file cannot be written.
+        BadInput: The file cannot be written.
     """
     import numpy as np
 
@@ -60,7 +60,7 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
         kind: Name for the work in the sentence that refuses another one.
 
     Raises:
-        BadInput: a file is there that `write_archive` did not write, that is damaged, that was made with other settings
+        BadInput: A file is there that `write_archive` did not write, that is damaged, that was made with other settings
             or by version 0.1.
     """
     import numpy as np

@@ -54,7 +54,7 @@ class Run:
         folder: The open folder, for what else is kept there.
 
     Raises:
-        BadInput: the folder holds other work or cannot be written, or `chunk` is below 1.
+        BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
     """
 
     path: Path | None

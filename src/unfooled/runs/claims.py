@@ -67,7 +67,7 @@ class Holder:
         """Read what `data` wrote.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: It is something else.
         """
         stored = json.loads(data)
         name, token, host, started = (str(stored[key]) for key in ("name", "token", "host", "started"))
@@ -111,7 +111,7 @@ class Claims:
             wait: Wait until it is granted.
 
         Raises:
-            BadInput: the folder cannot be written.
+            BadInput: The folder cannot be written.
         """
         if self.store is None:
             yield True
@@ -217,7 +217,7 @@ def claimed_file(path: Path, *, wait: bool = True) -> Iterator[bool]:
         wait: Wait until nobody else makes it; look then whether it is there.
 
     Raises:
-        BadInput: the folder cannot be written.
+        BadInput: The folder cannot be written.
     """
     with Claims(Store(path.parent)).claimed(path.name, wait=wait) as mine:
         yield mine

@@ -24,7 +24,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader finds the old one or the new one, never a part.
 
     Raises:
-        BadInput: the folder cannot be written, or the disk is full.
+        BadInput: The folder cannot be written, or the disk is full.
     """
     _placed(path, data, lambda temporary: temporary.replace(path))
 
@@ -44,7 +44,7 @@ def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
         Whether this call made the file.
 
     Raises:
-        BadInput: the folder cannot be written, or the disk is full.
+        BadInput: The folder cannot be written, or the disk is full.
     """
 
     def link(temporary: Path) -> bool:
@@ -65,7 +65,7 @@ def read_file(path: Path) -> bytes | None:
     """Return what a file holds; None where there is none.
 
     Raises:
-        BadInput: the file cannot be read.
+        BadInput: The file cannot be read.
     """
     try:
         return path.read_bytes()

@@ -51,7 +51,7 @@ class Folder:
         """Keep rows in a file, unless an equal start was faster.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         if self.store is None:
             return
@@ -70,7 +70,7 @@ class Folder:
         """Keep JSON values in a file, in place of one that cannot be used.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         if self.store is not None:
             data = seal_json(content, Seal(self.config, name))
@@ -96,7 +96,7 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
         remedy: What a refusal advises.
 
     Raises:
-        BadInput: the folder holds work with other settings, or of version 0.1, or it cannot be written.
+        BadInput: The folder holds work with other settings, or of version 0.1, or it cannot be written.
     """
     if path is None:
         return Folder(None, settings_hash(settings), Claims(None))

@@ -88,7 +88,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     """Read a record.
 
     Raises:
-        BadInput: the file is missing, is not JSON or holds something else.
+        BadInput: The file is missing, is not JSON or holds something else.
     """
     try:
         return kind.model_validate_json(path.read_bytes())

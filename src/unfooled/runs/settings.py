@@ -79,7 +79,7 @@ def refuse_changed(
         remedy: What the sentence advises.
 
     Raises:
-        BadInput: the layout or a setting differs; the sentence names the first difference and up to three more.
+        BadInput: The layout or a setting differs; the sentence names the first difference and up to three more.
     """
     if layout is None:
         raise BadInput(f"{place} was made by version 0.1; {remedy}")
@@ -98,7 +98,7 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
     """Read what `as_text` wrote, or the bare settings of version 0.1, whose layout is None.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: The text is neither.
     """
     stored = json.loads(text)
     if not isinstance(stored, dict):

@@ -27,7 +27,7 @@ class Store:
         """Return what a file holds; None where there is none.
 
         Raises:
-            BadInput: the file cannot be read.
+            BadInput: The file cannot be read.
         """
         return read_file(self.root / name)
 
@@ -35,7 +35,7 @@ class Store:
         """Write a file, in place of another of this name; readers find the old one or the new one.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         write_whole(self.root / name, data)
 
@@ -48,7 +48,7 @@ class Store:
             durable: Wait until the disk has it.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         return create_exclusive(self.root / name, data, durable=durable)
 
@@ -60,7 +60,7 @@ class Store:
             deep: Those of the folders inside it, too.
 
         Raises:
-            BadInput: the folder cannot be read.
+            BadInput: The folder cannot be read.
         """
         place = self.root / folder
         try:

@@ -34,7 +34,7 @@ class Units:
         folder: The open folder, for what else is kept there.
 
     Raises:
-        BadInput: the folder holds other work, or cannot be written.
+        BadInput: The folder holds other work, or cannot be written.
     """
 
     path: Path | None
@@ -100,7 +100,7 @@ def read_unit(path: Path, kind: type[R]) -> R:
     """Read a unit's file, without regard to the configuration that it belongs to.
 
     Raises:
-        BadInput: the file is missing, or holds something else.
+        BadInput: The file is missing, or holds something else.
     """
     try:
         record = _validated(json.loads(path.read_bytes())["content"], kind)
@@ -145,7 +145,7 @@ def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """Return the data sets that were asked for. None: all.
 
     Raises:
-        BadInput: the scale has no such data set.
+        BadInput: The scale has no such data set.
     """
     for name in wanted or ():
         if name not in known:

@@ -49,9 +49,9 @@ class Differences:
     """Gradients by central differences along random signs, for explanations that have none.
 
     Args:
-        draws: number of pairs of points. Cost: 2 `draws` explanations and forwards a step, no backward.
-        sigma: half the step, a fraction of the input range: wide enough to cross the kinks of a ReLU network.
-        batch: points computed at once.
+        draws: Number of pairs of points. Cost: 2 `draws` explanations and forwards a step, no backward.
+        sigma: Half the step, a fraction of the input range: wide enough to cross the kinks of a ReLU network.
+        batch: Points computed at once.
     """
 
     draws: int = 16
@@ -68,14 +68,14 @@ class Search:
     """The search of an attack on an explanation: its steps and starts, how it keeps the label, how it differentiates.
 
     Args:
-        steps: gradients a restart, at least 1.
-        rule: step sizes relative to eps.
-        restarts: number of random starts, corners for `Linf`, at least 1.
-        every: steps between looks at the true explanation; the start and the end are always looked at.
-        hold: weight of the term that keeps the label, per unit of the logits.
-        kappa: lead of the label, in logits, below which that term sets in.
-        betas: sharpness of softplus in equal shares of the steps. (): the true network's own curvature.
-        differences: differences in place of gradients. None: only where the explanation cannot be differentiated.
+        steps: Gradients a restart, at least 1.
+        rule: Step sizes relative to eps.
+        restarts: Number of random starts, corners for `Linf`, at least 1.
+        every: Steps between looks at the true explanation; the start and the end are always looked at.
+        hold: Weight of the term that keeps the label, per unit of the logits.
+        kappa: Lead of the label, in logits, below which that term sets in.
+        betas: Sharpness of softplus in equal shares of the steps. (): the true network's own curvature.
+        differences: Differences in place of gradients. None: only where the explanation cannot be differentiated.
     """
 
     steps: int = 50
@@ -119,19 +119,19 @@ def attack_explanation(
     """Change why the model predicts y, without changing that it does.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
-        threat: constraint set; its eps may be (B,).
+        model: Any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Constraint set; its eps may be (B,).
         explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, options bound with `functools.partial`. One without
             `create_graph`, or whose map cannot be differentiated, is attacked by `Differences`.
-        objective: value of a map, maximised: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
+        objective: Value of a map, maximised: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
             `kendall_surrogate`, or a function of your own (see `objectives`).
-        search: steps, restarts and the rest, see `Search`.
-        reduce: attributions (B, *D) -> maps (B, H, W).
-        observe: called with every candidate looked at, `(z, at, maps)`; see `Observe`.
-        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
-        generator: base seed; the same seed and sample give the same starts whatever the batch.
+        search: Steps, restarts and the rest, see `Search`.
+        reduce: Attributions (B, *D) -> maps (B, H, W).
+        observe: Called with every candidate looked at, `(z, at, maps)`; see `Observe`.
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
+        generator: Base seed; the same seed and sample give the same starts whatever the batch.
 
     Returns:
         Points inside the threat, (B, *D), detached, that keep the label of the true model and whose true map has the
@@ -140,7 +140,7 @@ def attack_explanation(
         Cost a restart: steps (map and gradient of it, 1 F, 1 B) and steps / every + 1 explanations.
 
     Raises:
-        BadInput: an argument cannot be used; the message names the offender.
+        BadInput: An argument cannot be used; the message names the offender.
 
     Example:
         >>> from unfooled.attacks import out_of_top_k

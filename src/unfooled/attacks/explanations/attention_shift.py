@@ -50,7 +50,7 @@ class Unscaled:
     """A weight of the attention term that enters as it is, without the factor c.
 
     Args:
-        weight: the weight, at least 0.
+        weight: The weight, at least 0.
     """
 
     weight: float
@@ -83,19 +83,19 @@ def attention_pgd(
     """Change the label with the help of the attention map.
 
     Args:
-        model: modules, or a callable that holds some, to logits. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, whose maps are compared; targets when `targeted`.
-        threat: constraint set; its eps may be (B,).
+        model: Modules, or a callable that holds some, to logits. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, whose maps are compared; targets when `targeted`.
+        threat: Constraint set; its eps may be (B,).
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        weight: weight of the attention term, scaled so that at 1 both gradients have one size; `Unscaled(weight)`
+        weight: Weight of the attention term, scaled so that at 1 both gradients have one size; `Unscaled(weight)`
             enters as it is. 0 is `pgd`, bit for bit.
-        targeted: lower the cross-entropy of y instead; the maps still part.
-        steps: gradients a restart.
-        restarts: number of random starts; samples already fooled are left out of the next.
-        stop: rule by which a sample leaves. None: as soon as it is fooled.
-        generator: base seed.
+        targeted: Lower the cross-entropy of y instead; the maps still part.
+        steps: Gradients a restart.
+        restarts: Number of random starts; samples already fooled are left out of the next.
+        stop: Rule by which a sample leaves. None: as soon as it is fooled.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D), detached: those that ended the attack, else those of highest cross-entropy (c
@@ -103,7 +103,7 @@ def attention_pgd(
         Cost of a step: 1 forward and 4 backwards (1 with detached weights, plus 1 down to the layer).
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the offender.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -201,24 +201,24 @@ def attention_only(
     """Move the attention map as far as it goes, whatever the label does: its success on the label is a measurement.
 
     Args:
-        model: modules, or a callable that holds some, to logits. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: the class whose map is moved, (B,), fixed.
-        threat: constraint set; its eps may be (B,).
+        model: Modules, or a callable that holds some, to logits. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: The class whose map is moved, (B,), fixed.
+        threat: Constraint set; its eps may be (B,).
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        target_map: maps to move towards, (B, h, w). None: move away from the clean ones.
-        steps: gradients a restart (cost of each: 1 forward, 2 to 3 backwards).
-        restarts: number of random starts; the best point of all is returned.
-        stop: rule by which a sample leaves. None: after all steps.
-        generator: base seed.
+        target_map: Maps to move towards, (B, h, w). None: move away from the clean ones.
+        steps: Gradients a restart (cost of each: 1 forward, 2 to 3 backwards).
+        restarts: Number of random starts; the best point of all is returned.
+        stop: Rule by which a sample leaves. None: after all steps.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D), detached: those that stopped, else those of largest distance (smallest to
         `target_map`), x itself included.
 
     Raises:
-        BadInput: inputs, labels, maps or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels, maps or outputs that cannot be used; the message names the offender.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -247,18 +247,18 @@ def attention_hold(
     Points that lose the prediction climb its margin first. Arguments, cost and errors as for `attention_only`, and:
 
     Args:
-        model: modules, or a callable that holds some, to logits.
-        x: inputs, (B, *D).
-        y: the class whose map is moved, (B,), fixed.
-        threat: constraint set.
+        model: Modules, or a callable that holds some, to logits.
+        x: Inputs, (B, *D).
+        y: The class whose map is moved, (B,), fixed.
+        threat: Constraint set.
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        kappa: lead, in logits, that the clean prediction must retain.
-        target_map: maps to move towards, as in `attention_only`.
-        steps: gradients a restart.
-        restarts: number of random starts.
-        stop: rule by which a sample that retains its prediction leaves.
-        generator: base seed.
+        kappa: Lead, in logits, that the clean prediction must retain.
+        target_map: Maps to move towards, as in `attention_only`.
+        steps: Gradients a restart.
+        restarts: Number of random starts.
+        stop: Rule by which a sample that retains its prediction leaves.
+        generator: Base seed.
 
     Returns:
         The best points that retain the prediction; x itself where there is none: not attacked, not robust.

@@ -37,21 +37,21 @@ class Candidates:
     """The best candidate of each sample so far.
 
     Args:
-        model: the true model.
-        x: clean inputs, (B, *D).
-        y: labels, (B,).
-        threat: constraint set; candidates are trusted to be inside.
-        explain: the true explanation.
-        objective: value of a map, which ranks candidates. None: no ranking, only `observe` is called.
-        reduce: attributions to maps.
-        observe: called with every candidate.
-        batch: clean samples computed at once. None: all.
+        model: The true model.
+        x: Clean inputs, (B, *D).
+        y: Labels, (B,).
+        threat: Constraint set; candidates are trusted to be inside.
+        explain: The true explanation.
+        objective: Value of a map, which ranks candidates. None: no ranking, only `observe` is called.
+        reduce: Attributions to maps.
+        observe: Called with every candidate.
+        batch: Clean samples computed at once. None: all.
 
     Attributes:
-        live: positions of the samples that can be attacked: right when clean, with a map that is not constant.
-        best: the points that moved the map most, x itself where no candidate moves it, (B, *D).
-        maps: number of explanations taken of each sample without their gradient, (B,) int64.
-        gradients: number of explanations taken with it, (B,) int64.
+        live: Positions of the samples that can be attacked: right when clean, with a map that is not constant.
+        best: The points that moved the map most, x itself where no candidate moves it, (B, *D).
+        maps: Number of explanations taken of each sample without their gradient, (B,) int64.
+        gradients: Number of explanations taken with it, (B,) int64.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class Candidates:
         """Record a candidate for each sample of `at`, no sample twice.
 
         Args:
-            z: points inside the threat, (b, *D).
-            at: positions in x, (b,).
-            logits: the true model's there. None: 1 forward more. Cost: 1 explanation where the label is kept.
+            z: Points inside the threat, (b, *D).
+            at: Positions in x, (b,).
+            logits: The true model's there. None: 1 forward more. Cost: 1 explanation where the label is kept.
 
         Returns:
             The value of each candidate, (b,); -inf where it does not count.
@@ -147,7 +147,7 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
     """Reduce the attributions of n samples, a tensor or an array, to maps, (n, H, W).
 
     Raises:
-        BadInput: there are not as many as samples, or they are no maps.
+        BadInput: There are not as many as samples, or they are no maps.
     """
     given = torch.as_tensor(attribution)
     if given.ndim < 2 or len(given) != n:

@@ -37,10 +37,10 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
     """Draw one random point of the threat for each sample: a corner of the ball for `Linf`, else uniform inside.
 
     Args:
-        x: inputs, (B, *D).
-        threat: constraint set.
-        draw: number of the draw; equal sample, seed and draw give equal points whatever the batch.
-        generator: base seed.
+        x: Inputs, (B, *D).
+        threat: Constraint set.
+        draw: Number of the draw; equal sample, seed and draw give equal points whatever the batch.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D). No pass of any model.
@@ -72,24 +72,24 @@ def best_of_random(
     """Return the best of n random points: what an attack of the same cost must beat.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
-        threat: constraint set.
+        model: Any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Constraint set.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: value of a map, which ranks the points. None: only `observe` is called, and x is returned.
-        n: number of points, draws 0 to n - 1 of `random_point`.
-        reduce: attributions to maps.
-        observe: called with every point that keeps the label, `(z, at, maps)`.
-        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
-        generator: base seed.
+        objective: Value of a map, which ranks the points. None: only `observe` is called, and x is returned.
+        n: Number of points, draws 0 to n - 1 of `random_point`.
+        reduce: Attributions to maps.
+        observe: Called with every point that keeps the label, `(z, at, maps)`.
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
+        generator: Base seed.
 
     Returns:
         Points that keep the label and rank best, (B, *D); x itself where none ranks above it. Cost: n forwards, and an
         explanation for each point that keeps the label.
 
     Raises:
-        BadInput: an argument cannot be used.
+        BadInput: An argument cannot be used.
     """
     if n < 1:
         raise BadInput(f"n is {n}; it must be at least 1")
@@ -123,18 +123,18 @@ def random_walk(
     Arguments as for `best_of_random`, and:
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels, (B,).
-        threat: constraint set.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels, (B,).
+        threat: Constraint set.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: value of a map, which ranks the steps.
-        steps: number of steps (cost: steps forwards, and an explanation for each step that keeps the label).
-        step: size of a step, in multiples of eps (.01 at eps = .3 in the published code).
-        reduce: attributions to maps.
-        observe: called with every step that keeps the label.
-        batch: samples computed at once.
-        generator: base seed.
+        objective: Value of a map, which ranks the steps.
+        steps: Number of steps (cost: steps forwards, and an explanation for each step that keeps the label).
+        step: Size of a step, in multiples of eps (.01 at eps = .3 in the published code).
+        reduce: Attributions to maps.
+        observe: Called with every step that keeps the label.
+        batch: Samples computed at once.
+        generator: Base seed.
 
     Returns:
         The best steps, (B, *D); x itself where none ranks above it.
@@ -174,24 +174,24 @@ def square_explain(
     Starts from x, so that the label is kept throughout. Arguments as for `best_of_random`, and:
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels, (B,).
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels, (B,).
         threat: `Linf`, `L2` or `L1`.
         explain: `(model, x, y) -> (B, *D)`; need not be differentiable.
-        objective: value of a map, maximised.
-        steps: number of queries (cost: at most steps forwards, and an explanation for each that keeps the label).
-        p: share of the pixels that the first windows cover.
-        reduce: attributions to maps.
-        observe: called with every point that keeps the label.
-        batch: samples computed at once.
-        generator: base seed.
+        objective: Value of a map, maximised.
+        steps: Number of queries (cost: at most steps forwards, and an explanation for each that keeps the label).
+        p: Share of the pixels that the first windows cover.
+        reduce: Attributions to maps.
+        observe: Called with every point that keeps the label.
+        batch: Samples computed at once.
+        generator: Base seed.
 
     Returns:
         The best points, (B, *D); x itself where none beats it.
 
     Raises:
-        BadInput: another threat, or an argument that cannot be used.
+        BadInput: Another threat, or an argument that cannot be used.
     """
     with frozen(model):
         batch = batch or fitting_batch(model, x)

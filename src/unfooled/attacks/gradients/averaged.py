@@ -22,8 +22,8 @@ class Averaged:
     """A random model as the mean of the logits over fresh draws, so that its gradient is the expected one.
 
     Args:
-        model: any callable to logits, another draw at every call.
-        draws: model evaluations averaged, at least 1. Cost: `draws` F a forward, `draws` B a backward.
+        model: Any callable to logits, another draw at every call.
+        draws: Model evaluations averaged, at least 1. Cost: `draws` F a forward, `draws` B a backward.
 
     References:
         arXiv:1707.07397, eq. 2. Differs from it: the expectation is over the model, not over changes of the scene.

@@ -36,13 +36,13 @@ class Estimated:
     nearer than that to the box. One-hot labels are flat almost everywhere and need sigma near the boundary's distance.
 
     Args:
-        model: any callable to logits; only its values are used, so it may be numpy or another process.
-        draws: number m of directions, at least 1. Cost: 1 F a forward; 2 `draws` F and no B a backward.
-        sigma: half the step, a fraction of the input range: above the steps of a rounding, below the scale on which the
+        model: Any callable to logits; only its values are used, so it may be numpy or another process.
+        draws: Number m of directions, at least 1. Cost: 1 F a forward; 2 `draws` F and no B a backward.
+        sigma: Half the step, a fraction of the input range: above the steps of a rounding, below the scale on which the
             scores bend.
-        seed: seed of the signs, which are a function of it and of each sample's bytes.
-        batch: samples computed at once.
-        box: bounds of the inputs.
+        seed: Seed of the signs, which are a function of it and of each sample's bytes.
+        batch: Samples computed at once.
+        box: Bounds of the inputs.
 
     References:
         arXiv:1802.05666 (signs), arXiv:1804.08598 (antithetic pairs), arXiv:1804.02395 (orthogonal).
@@ -91,13 +91,13 @@ def estimated_gradient(
 
     Args:
         values: `(points (n, *D), at (n,) positions in x) -> (n, K)`.
-        x: points at which the gradient is wanted, (B, *D).
-        g: gradient at the values, (B, K).
-        key: seeds of the signs, one a sample, (B,).
-        draws: pairs of points a sample.
-        sigma: half the step.
-        batch: points computed at once.
-        box: bounds of the inputs.
+        x: Points at which the gradient is wanted, (B, *D).
+        g: Gradient at the values, (B, K).
+        key: Seeds of the signs, one a sample, (B,).
+        draws: Pairs of points a sample.
+        sigma: Half the step.
+        batch: Points computed at once.
+        box: Bounds of the inputs.
 
     Returns:
         The estimate, (B, *D).

@@ -22,12 +22,12 @@ class Jittered:
     """A model whose gradient is averaged over noise around the input; its values stay those at the input.
 
     Args:
-        model: any differentiable callable to logits.
-        sigma: standard deviation of the noise, a fraction of the input range; points are clamped to the box.
-        draws: model evaluations m averaged per gradient, at least 1. Cost: 1 F a forward; `draws` F and B a backward,
+        model: Any differentiable callable to logits.
+        sigma: Standard deviation of the noise, a fraction of the input range; points are clamped to the box.
+        draws: Model evaluations m averaged per gradient, at least 1. Cost: 1 F a forward; `draws` F and B a backward,
             one draw in memory at a time.
-        seed: seed of the noise, which is a function of it and of each sample's bytes.
-        box: bounds of the inputs.
+        seed: Seed of the noise, which is a function of it and of each sample's bytes.
+        box: Bounds of the inputs.
     """
 
     model: Model

@@ -28,8 +28,8 @@ class StraightThrough:
     """The values of one model with the gradient of another.
 
     Args:
-        model: source of the values; never asked for a gradient, so it may go through numpy or raise in backward.
-        backward: source of the gradient: a smooth approximation, an undefended or a distilled twin.
+        model: Source of the values; never asked for a gradient, so it may go through numpy or raise in backward.
+        backward: Source of the gradient: a smooth approximation, an undefended or a distilled twin.
 
     Cost: 1 F of `model`; where a gradient is wanted, also 1 F and 1 B of `backward`.
 
@@ -66,7 +66,7 @@ class Defended:
 
     Args:
         defence: x (B, *D) -> x (B, *D), a purifier, a rounding, a code.
-        model: any callable to logits. Cost: 1 F of each, 1 B of each.
+        model: Any callable to logits. Cost: 1 F of each, 1 B of each.
     """
 
     defence: Purify
@@ -88,9 +88,9 @@ def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
         f(d(x)) forwards,   f'(d(x)) a'(x) backwards
 
     Args:
-        defence: what the defended system does to its input; may go through numpy, may raise in backward.
-        model: any callable to logits; differentiated at d(x).
-        approx: a differentiable stand-in with the same output shape; the identity unless a better one is known.
+        defence: What the defended system does to its input; may go through numpy, may raise in backward.
+        model: Any callable to logits; differentiated at d(x).
+        approx: A differentiable stand-in with the same output shape; the identity unless a better one is known.
 
     Returns:
         A model. Cost: 1 F of the defence and of the model; 1 B of the model, 1 F and 1 B of `approx`.

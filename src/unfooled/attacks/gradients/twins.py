@@ -53,25 +53,25 @@ def distil(
     """Train a small network on the model's answers at the samples and around them.
 
     Args:
-        model: any callable to logits; only its values are used.
-        x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
-        threat: set of points at which the model is queried; its eps may be (n,).
-        rounds: rounds of queries and training; the first has random points alone, the later ones adversarial points of
+        model: Any callable to logits; only its values are used.
+        x: Inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
+        threat: Set of points at which the model is queried; its eps may be (n,).
+        rounds: Rounds of queries and training; the first has random points alone, the later ones adversarial points of
             the twin so far.
-        points: queries a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
+        points: Queries a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
             no B.
-        epochs: epochs over all points in the last round, a third as many in the others; more where they make few steps.
-        width: channels of the twin. None: by the image's size.
-        module: an untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
+        epochs: Epochs over all points in the last round, a third as many in the others; more where they make few steps.
+        width: Channels of the twin. None: by the image's size.
+        module: An untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
-        batch: samples a step of training; the model is queried on 16 times as many at once.
-        seed: seed of the weights, the order and the points.
+        batch: Samples a step of training; the model is queried on 16 times as many at once.
+        seed: Seed of the weights, the order and the points.
 
     Returns:
         The twin, in eval mode. Its logits are those of the model, divided by a constant.
 
     Raises:
-        BadInput: inputs that cannot be used.
+        BadInput: Inputs that cannot be used.
 
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
@@ -173,11 +173,11 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
     """Turn an attack on one model into an attack on another.
 
     Args:
-        surrogate: a model with a gradient: `distil`'s twin, the network without its defence, another network.
+        surrogate: A model with a gradient: `distil`'s twin, the network without its defence, another network.
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`. None:
             40 steps of PGD on the margin. It should go on after the surrogate is fooled (`pgd` with `stop=False`): what
             stops at the surrogate's boundary seldom crosses the model's.
-        proposals: number of runs from other seeds; fooled samples are left out of the next, and the point with the
+        proposals: Number of runs from other seeds; fooled samples are left out of the next, and the point with the
             largest margin of the model is returned.
 
     Returns:

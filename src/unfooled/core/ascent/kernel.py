@@ -48,12 +48,12 @@ class Ascent:
     """Result of `ascend`, one entry a sample.
 
     Attributes:
-        z: the point where the objective was done, else the best one met (the last with `keep_best=False`), (B, *D).
-        value: the objective there, (B,).
-        done: whether the objective reported done, (B,).
-        used: number of gradients taken, (B,) int64.
-        dead: number of gradients that were zero or not finite and gave way to a random direction, (B,) int64.
-        moved: number of steps taken before the sample left, (B,) int64.
+        z: The point where the objective was done, else the best one met (the last with `keep_best=False`), (B, *D).
+        value: The objective there, (B,).
+        done: Whether the objective reported done, (B,).
+        used: Number of gradients taken, (B,) int64.
+        dead: Number of gradients that were zero or not finite and gave way to a random direction, (B,) int64.
+        moved: Number of steps taken before the sample left, (B,) int64.
     """
 
     z: Tensor
@@ -86,21 +86,21 @@ def ascend(
     Args:
         objective: `(z (b, *D), at (b,)) -> value (b,), done (b,)`; `at` are the positions in x of the live samples, so
             closures read `y[at]`. Samples must not depend on each other.
-        x: centres, (B, *D).
-        threat: constraint set; its eps may be (B,).
-        steps: gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
-        rule: step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
-        start: first points, (B, *D), used as they are: draw them from `threat.sample`. None: x.
-        keep_best: return the best point met; else the last.
-        revive: replace a zero gradient by a random direction; else its sample leaves, `dead` being 1.
-        batch: samples computed at once. None: all.
-        generator: base seed of the directions that replace zero gradients.
+        x: Centres, (B, *D).
+        threat: Constraint set; its eps may be (B,).
+        steps: Gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
+        rule: Step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
+        start: First points, (B, *D), used as they are: draw them from `threat.sample`. None: x.
+        keep_best: Return the best point met; else the last.
+        revive: Replace a zero gradient by a random direction; else its sample leaves, `dead` being 1.
+        batch: Samples computed at once. None: all.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         An `Ascent`. Points are inside the threat and detached; nothing else is touched.
 
     Raises:
-        BadInput: the objective carries no gradient to z, start is not of x's shape, or steps is below 0.
+        BadInput: The objective carries no gradient to z, start is not of x's shape, or steps is below 0.
     """
     if steps < 0:
         raise BadInput(f"steps is {steps}; it must be at least 0")

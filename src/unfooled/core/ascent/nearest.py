@@ -28,7 +28,7 @@ def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> 
     """Return the threat of a norm with an infinite eps, for its size, its steepest step and its box.
 
     Raises:
-        BadInput: a norm that the attack does not know.
+        BadInput: A norm that the attack does not know.
     """
     if norm not in allowed:
         known = ", ".join(str(n) for n in allowed)
@@ -56,8 +56,8 @@ class Nearest:
     """The nearest adversarial point queried so far; x itself, at distance inf, where there is none.
 
     Attributes:
-        z: points, (B, *D).
-        distance: their size, (B,).
+        z: Points, (B, *D).
+        distance: Their size, (B,).
     """
 
     def __init__(self, x: Tensor, threat: Threat) -> None:

@@ -57,9 +57,9 @@ class Decaying:
     """Step sizes that fall along half a cosine.
 
     Args:
-        first: first step size, in multiples of eps.
-        last: last step size.
-        absolute: sizes are in input units instead.
+        first: First step size, in multiples of eps.
+        last: Last step size.
+        absolute: Sizes are in input units instead.
     """
 
     first: float = 1.0
@@ -89,9 +89,9 @@ class Polyak:
     input units, not in multiples of eps, so that they have a meaning where eps is infinite.
 
     Args:
-        cap: longest step, in the threat's norm.
-        optimum: best possible value of the objective; 0 for minus a distance that can vanish.
-        average: average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
+        cap: Longest step, in the threat's norm.
+        optimum: Best possible value of the objective; 0 for minus a distance that can vanish.
+        average: Average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
             objective.
     """
 
@@ -137,10 +137,10 @@ class Auto:
     and the sample to its best point; else s is divided by 1.5, down to eps / 10.
 
     Args:
-        rho: share of rising steps up to which a sample counts as oscillating.
-        momentum: weight a of the new step.
-        first: first step, in multiples of eps; half of it in L1.
-        share: first q in L1. None: from the number of entries in which the start differs from x.
+        rho: Share of rising steps up to which a sample counts as oscillating.
+        momentum: Weight a of the new step.
+        first: First step, in multiples of eps; half of it in L1.
+        share: First q in L1. None: from the number of entries in which the start differs from x.
         compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
     """
 

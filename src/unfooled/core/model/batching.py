@@ -22,9 +22,9 @@ class BatchBudget:
     allocator does not return them to the system between calls.
 
     Args:
-        model: any callable to logits; its parameters are saved too, but not once a sample.
-        x: inputs, (B, *D).
-        batch_bytes: the budget. None: 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of the free memory.
+        model: Any callable to logits; its parameters are saved too, but not once a sample.
+        x: Inputs, (B, *D).
+        batch_bytes: The budget. None: 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of the free memory.
     """
 
     guess = 400  # bytes saved per byte of input: small CNNs need 100 to 400
@@ -69,10 +69,10 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
     """Return a batch size whose forward and backward pass stay near a budget of bytes.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
-        ceiling: largest batch size; beyond it nothing gets faster on most devices.
-        batch_bytes: the budget; see `BatchBudget`.
+        model: Any callable to logits.
+        x: Inputs, (B, *D); the first sample is used (cost: 1 forward of it).
+        ceiling: Largest batch size; beyond it nothing gets faster on most devices.
+        batch_bytes: The budget; see `BatchBudget`.
 
     Returns:
         A batch size between 1 and `ceiling`.
@@ -91,8 +91,8 @@ def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
     """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
 
     Args:
-        fn: a function of tensors that share their first dimension, returning one with the same first dimension.
-        batch: samples computed at once, at least 1.
+        fn: A function of tensors that share their first dimension, returning one with the same first dimension.
+        batch: Samples computed at once, at least 1.
 
     Returns:
         A function with the same result, memory bounded by `batch` samples.

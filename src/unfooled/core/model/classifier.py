@@ -17,15 +17,15 @@ class Classifier(nn.Module):
     """A classifier on the unit box: x -> module((x - mean) / std), unwrapped to logits.
 
     Args:
-        module: any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
-        mean: mean of the training data in fractions of the input range; one number, or one a channel. None: no shift.
-        std: standard deviation likewise. None: no scale.
-        name: name in reports. Empty: the module's class.
-        classes: class names in the order of the logits.
-        input_shape: one sample's shape, (C, H, W). None: not checked.
+        module: Any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
+        mean: Mean of the training data in fractions of the input range; one number, or one a channel. None: no shift.
+        std: Standard deviation likewise. None: no scale.
+        name: Name in reports. Empty: the module's class.
+        classes: Class names in the order of the logits.
+        input_shape: One sample's shape, (C, H, W). None: not checked.
 
     Raises:
-        BadInput: mean and std do not fit the inputs' channels.
+        BadInput: Mean and std do not fit the inputs' channels.
     """
 
     mean: Tensor
@@ -83,7 +83,7 @@ class Classifier(nn.Module):
         A layer that works in place on what it is given (`nn.ReLU(inplace=True)`) changes a copy.
 
         Raises:
-            BadInput: no such layer; the nearest names are given.
+            BadInput: No such layer; the nearest names are given.
         """
         if not isinstance(self.module, nn.Module):
             raise BadInput(f"{self.name} is a plain callable and has no layers")

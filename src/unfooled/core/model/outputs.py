@@ -32,7 +32,7 @@ def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     """Call the model, and report an exception of its own as such.
 
     Raises:
-        ModelFails: with the model's error in one line. Exhausted memory is raised as it is.
+        ModelFails: With the model's error in one line. Exhausted memory is raised as it is.
     """
     try:
         return model(x)

@@ -17,8 +17,8 @@ class Counted:
     """A wrapper that counts the samples passed through a model.
 
     Attributes:
-        forwards: samples passed forwards so far.
-        backwards: samples passed backwards so far (each time a gradient reaches the logits).
+        forwards: Samples passed forwards so far.
+        backwards: Samples passed backwards so far (each time a gradient reaches the logits).
     """
 
     def __init__(self, model: Model) -> None:
@@ -59,7 +59,7 @@ class Tapped:
     """A wrapper that stores the last output of a model, so that its logits need no second pass beside an explanation.
 
     Attributes:
-        output: the output of the last call, in its graph. None: not called yet.
+        output: The output of the last call, in its graph. None: not called yet.
     """
 
     def __init__(self, model: Model) -> None:

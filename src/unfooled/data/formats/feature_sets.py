@@ -92,7 +92,7 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
         `manifest_sha256` (of the rest of the manifest) and what was given.
 
     Raises:
-        BadInput: values outside [0, 1], samples that are no images (for a folder), a place that cannot be written, or
+        BadInput: Values outside [0, 1], samples that are no images (for a folder), a place that cannot be written, or
             where something lies that is no set.
     """
     path = Path(path)
@@ -141,7 +141,7 @@ def check_place(path: str | Path) -> None:
     """Refuse a place where a set would replace another's file, or another's images would count as the set's.
 
     Raises:
-        BadInput: names the file.
+        BadInput: Names the file.
     """
     path, file = Path(path), manifest_of(path)
     if file.exists():
@@ -222,7 +222,7 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
             normalise, or the `Encoder`; the hash of its weights and its layer must be the manifest's.
 
     Raises:
-        BadInput: no such set, no manifest, a manifest that was changed or lacks its hash, data or class names that are
+        BadInput: No such set, no manifest, a manifest that was changed or lacks its hash, data or class names that are
             not the manifest's, or another encoder's.
     """
     path = Path(path)

@@ -21,11 +21,11 @@ class Lenet5(nn.Module):
     """Two padded 3x3 convolutions and two linear layers.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 4x4.
+        BadInput: An input shape that is not an image of at least 4x4.
     """
 
     fixed_size = True

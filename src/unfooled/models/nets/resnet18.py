@@ -23,12 +23,12 @@ class ResNet18(nn.Module):
     """18 layers with weights, 11.2M parameters at width 64.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 8.
-        classes: number of classes, K, at least 2.
-        width: channels of the first stage.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 8.
+        classes: Number of classes, K, at least 2.
+        width: Channels of the first stage.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 8x8.
+        BadInput: An input shape that is not an image of at least 8x8.
     """
 
     fixed_size = False

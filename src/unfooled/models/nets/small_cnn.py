@@ -39,12 +39,12 @@ class SmallCnn(nn.Module):
     checkpoint fits any image size.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
-        width: channels of the first convolution, w in the formula.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
+        width: Channels of the first convolution, w in the formula.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 4x4.
+        BadInput: An input shape that is not an image of at least 4x4.
     """
 
     fixed_size = False

@@ -33,9 +33,9 @@ class Checkpoint:
     """The contents of a checkpoint.
 
     Attributes:
-        state: name of a weight -> tensor, without wrappers and prefixes.
-        facts: the entries of `FACTS` that the file states.
-        module: the whole module, where one was pickled (and trusted).
+        state: Name of a weight -> tensor, without wrappers and prefixes.
+        facts: The entries of `FACTS` that the file states.
+        module: The whole module, where one was pickled (and trusted).
     """
 
     state: dict[str, Tensor]
@@ -47,12 +47,12 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     """Read a file into host memory.
 
     Args:
-        path: file of safetensors or of `torch.save`.
-        trust_pickle: whether to run the code that a pickle asks for. Only for files whose author you trust as your own
+        path: File of safetensors or of `torch.save`.
+        trust_pickle: Whether to run the code that a pickle asks for. Only for files whose author you trust as your own
             shell.
 
     Raises:
-        BadInput: the file is cut off or damaged, would run code, or holds no weights.
+        BadInput: The file is cut off or damaged, would run code, or holds no weights.
     """
     if path.suffix == ".safetensors":
         content, facts = _read_safetensors(path)

@@ -25,9 +25,9 @@ class Exported(nn.Module):
     """A program's module, called on groups of a size that it takes.
 
     Args:
-        program: module of the program, as `ExportedProgram.module()` returns it.
-        least: fewest samples of one call; smaller groups are filled up with zeros.
-        most: most samples of one call. None: any number.
+        program: Module of the program, as `ExportedProgram.module()` returns it.
+        least: Fewest samples of one call; smaller groups are filled up with zeros.
+        most: Most samples of one call. None: any number.
     """
 
     def __init__(self, program: nn.Module, least: int, most: int | None) -> None:
@@ -54,11 +54,11 @@ def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = Fals
 
     Args:
         path: `.pt2` file.
-        device: device to run on; graphs name their devices, so the program is moved before it is built.
-        trust_pickle: whether to load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
+        device: Device to run on; graphs name their devices, so the program is moved before it is built.
+        trust_pickle: Whether to load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
 
     Raises:
-        BadInput: the file is damaged, holds what could run code, or takes more than one input, or was exported in
+        BadInput: The file is damaged, holds what could run code, or takes more than one input, or was exported in
             training mode.
     """
     source: Any = path if trust_pickle else vetted(path)

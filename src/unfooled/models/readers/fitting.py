@@ -27,14 +27,14 @@ def from_checkpoint(
     """Build what the checkpoint (or the caller) says it is, and load its weights.
 
     Args:
-        path: file of a checkpoint.
-        arch: key of `ARCHITECTURES`, `timm:NAME` or a factory. None: what the checkpoint states.
-        input_shape: shape of one sample, (C, H, W). None: read off the checkpoint or its weights.
-        num_classes: number of classes, likewise.
-        trust_pickle: whether the file may run code.
+        path: File of a checkpoint.
+        arch: Key of `ARCHITECTURES`, `timm:NAME` or a factory. None: what the checkpoint states.
+        input_shape: Shape of one sample, (C, H, W). None: read off the checkpoint or its weights.
+        num_classes: Number of classes, likewise.
+        trust_pickle: Whether the file may run code.
 
     Raises:
-        BadInput: it cannot be read, its architecture is unknown, or its weights do not fit.
+        BadInput: It cannot be read, its architecture is unknown, or its weights do not fit.
     """
     if arch is not None and ":" not in arch:
         builder_of(arch)  # an unknown name is reported before a large file is read
@@ -78,13 +78,13 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
     """Load `state` into `module`, every weight of which must be there.
 
     Args:
-        module: module to load into; changed in place.
-        state: name of a weight -> tensor.
-        arch: name of the module's architecture, for the message.
-        path: file of the weights, for the message.
+        module: Module to load into; changed in place.
+        state: Name of a weight -> tensor.
+        arch: Name of the module's architecture, for the message.
+        path: File of the weights, for the message.
 
     Raises:
-        BadInput: weights are missing, unexpected or of another shape; the message counts them, gives the first of each,
+        BadInput: Weights are missing, unexpected or of another shape; the message counts them, gives the first of each,
             and the architectures that would fit.
     """
     wanted = module.state_dict()

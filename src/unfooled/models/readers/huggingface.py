@@ -32,10 +32,10 @@ def from_folder(folder: Path) -> Loaded:
     """Load an image classifier with its class names, normalisation and input shape.
 
     Args:
-        folder: folder that holds `config.json` and weights.
+        folder: Folder that holds `config.json` and weights.
 
     Raises:
-        BadInput: the folder is no such model, transformers is not installed, or it cannot load the model.
+        BadInput: The folder is no such model, transformers is not installed, or it cannot load the model.
     """
     config = _json(folder / "config.json")
     if not config:

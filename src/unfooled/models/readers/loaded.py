@@ -17,12 +17,12 @@ class Loaded:
     """A module and what its source states about it; None where the source is silent.
 
     Attributes:
-        module: module or callable.
-        name: name in reports.
-        mean: mean of the training data by channel, in fractions of the input range.
-        std: standard deviation, likewise.
-        classes: class names in the order of the logits.
-        input_shape: shape of one sample.
+        module: Module or callable.
+        name: Name in reports.
+        mean: Mean of the training data by channel, in fractions of the input range.
+        std: Standard deviation, likewise.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one sample.
     """
 
     module: nn.Module | Callable[..., Any]

@@ -31,11 +31,11 @@ def read_pickle(path: Path, trust_pickle: bool) -> Any:
     """Read what `torch.save` wrote, into host memory.
 
     Args:
-        path: file of `torch.save`.
-        trust_pickle: whether the file may run code.
+        path: File of `torch.save`.
+        trust_pickle: Whether the file may run code.
 
     Raises:
-        BadInput: it would run code (unless trusted), or is no such file.
+        BadInput: It would run code (unless trusted), or is no such file.
     """
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():

@@ -27,13 +27,13 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
     """Build a timm model with its pretrained weights or, where `state` is given, with its sizes and fresh weights.
 
     Args:
-        name: name of the model, as in `timm.list_models()`, tag included.
-        state: weights to be loaded next, which give the number of classes; nothing is fetched then. None: the published
+        name: Name of the model, as in `timm.list_models()`, tag included.
+        state: Weights to be loaded next, which give the number of classes; nothing is fetched then. None: the published
             weights.
-        num_classes: number of classes of `state`. None: read off its weights.
+        num_classes: Number of classes of `state`. None: read off its weights.
 
     Raises:
-        BadInput: timm is not installed, has no such model, or its weights are neither here nor to be had.
+        BadInput: Timm is not installed, has no such model, or its weights are neither here nor to be had.
     """
     timm = _timm()
     options: dict[str, Any] = {"pretrained": state is None}

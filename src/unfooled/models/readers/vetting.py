@@ -46,7 +46,7 @@ def vetted(path: Path) -> io.BytesIO:
     """Return the archive at `path`, checked and written anew.
 
     Raises:
-        BadInput: it is no such archive, or holds something that could run code; the message names it.
+        BadInput: It is no such archive, or holds something that could run code; the message names it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
