@@ -86,7 +86,7 @@ class Stream(IntEnum):
     HASHED_NOISE = 73
     """Noise that a defence computes from a hash of the input."""
     WAVE = 100
-    """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 the new direction, 1 a coin for the old one."""
+    """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200
     """Starting points of AutoAttack's APGD. Draw: the number of the target, 0 for untargeted."""
     NOISE = 300

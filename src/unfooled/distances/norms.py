@@ -31,7 +31,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def l0(a: Tensor, b: Tensor) -> Tensor:
-    """Return how many tensor entries differ, (B,); a changed RGB pixel may count three."""
+    """Return the number of tensor entries that differ, (B,); a changed RGB pixel may count three times."""
     check_pair(a, b)
     return (flat(a) != flat(b)).sum(1).to(a.dtype)
 
