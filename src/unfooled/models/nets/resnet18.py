@@ -1,4 +1,4 @@
-"""ResNet-18 for small images, as adversarial training uses it: four stages at sides S, S/2, S/4, S/8.
+"""ResNet-18 for small images, as used in adversarial training: four stages at sides S, S/2, S/4, S/8.
 
     conv 3x3 (64), 4 stages of 2 blocks of width 64, 128, 256, 512, global average, fc K
     block: relu( bn(conv(relu(bn(conv(x))))) + shortcut(x) ),   shortcut: 1x1 convolution and bn where sizes differ

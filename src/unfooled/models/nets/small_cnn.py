@@ -13,7 +13,7 @@ GRID = 4  # side of the grid that every image is pooled to before the linear lay
 
 
 class GridPool(nn.Module):
-    """Average pooling to a grid x grid map, whatever the input's side.
+    """Average pooling to a grid x grid map, for inputs of any size.
 
     Windows of equal size at equal strides, so that its gradient is deterministic on every device (adaptive pooling's
     is not on CUDA).

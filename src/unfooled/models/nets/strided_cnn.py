@@ -1,11 +1,11 @@
-"""A network of two strided convolutions: on 28x28 some fifteen times cheaper than `mnist-cnn`.
+"""A network of two strided convolutions: on 28x28 about fifteen times cheaper than `mnist-cnn`.
 
     conv 4x4 / 2 (w), relu, conv 4x4 / 2 (2w), relu, fc 100, relu, fc K
 
 References:
     Wong, Kolter, Provable defenses against adversarial examples via the convex outer adversarial polytope, ICML 2018,
     arXiv:1711.00851 (its MNIST network, w = 16); Wong, Rice, Kolter, Fast is better than free, ICLR 2020,
-    arXiv:2001.03994, hardens the same. Differs: layers have names, and any image size and width will do.
+    arXiv:2001.03994, trains the same network. Differs: layers have names, and any image size and width is allowed.
 """
 
 from __future__ import annotations

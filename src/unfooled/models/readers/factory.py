@@ -11,7 +11,7 @@ from unfooled.core.user_code import imported
 
 
 def from_factory(source: str) -> Any:
-    """Return what `place:factory` returns, called without arguments; a module instance is taken as it is.
+    """Return the result of `place:factory`, called without arguments; a module instance is returned unchanged.
 
     Raises:
         BadInput: The place or the name does not exist, its code fails, or it returns no model; with the original error.
