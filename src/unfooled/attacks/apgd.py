@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that sets its own step sizes.
+"""APGD: projected gradient ascent with adaptive step sizes.
 
     u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1}))
 
@@ -48,16 +48,16 @@ def apgd(
         x: Inputs in the threat's box, (B, *D).
         y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps (a fraction of the input range) may be (B,).
-        targeted: Lower the loss of y instead.
-        steps: Gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled;
+        targeted: True: y are target classes, whose loss is minimised.
+        steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
-        restarts: Number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
-            there are several).
-        start: First points, (B, *D). None: random ones.
+        restarts: Number of random starts; fooled samples are not attacked again (cost: 1 more forward each, for more
+            than one).
+        start: Starting points, (B, *D). None: random points.
         draws: Evaluations of a random model averaged per gradient; multiplies the cost.
         batch: Samples computed at once. None: all.
-        generator: Base seed; the same seed and sample give the same start whatever the batch.
+        generator: Base seed; the same seed and sample give the same start in any batch.
 
     Returns:
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.

@@ -33,16 +33,16 @@ def fgsm(
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs in the threat's box, (B, *D).
         y: Labels, or targets when `targeted`, (B,) int64.
-        threat: Constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: Lower the loss of y instead.
+        threat: Threat model; its eps (a fraction of the input range) may be (B,).
+        targeted: True: y are target classes, whose loss is minimised.
         loss: Per-sample loss.
-        generator: Base seed of the direction that replaces a zero gradient.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Points inside the threat, (B, *D), detached; x itself where it is fooled already. Cost: 2 forwards, 1 backward.
 
     Raises:
-        BadInput: Inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.
 
     References:
         Goodfellow, Shlens, Szegedy, Explaining and harnessing adversarial examples, ICLR 2015, arXiv:1412.6572.
