@@ -211,7 +211,7 @@ def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) 
         Linf  |d_i| = min(r_i, lam)      L2  |d_i| = min(r_i, lam |g_i|)      L1  |d_i| = r_i, largest |g_i| first
 
     r_i is the room to the box on the side where the value shrinks. In Linf and L2 lam is the root of an increasing,
-    concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few whatever the dimension.
+    concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few steps in any dimension.
 
     Args:
         t: Points in the box, (B, *D).

@@ -4,7 +4,7 @@
     L2, L1 start with a grid of bumps of length eps; then move length from one window into another, as a new bump
 
 The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries (of
-10,000; scaled to the number asked for). A change is kept where the loss rises.
+10,000; scaled to the number of queries). A change is kept where the loss rises.
 """
 
 from __future__ import annotations

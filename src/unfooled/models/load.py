@@ -92,7 +92,7 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
     """Load a model by path or name; the form of the name determines the kind of source."""
     path = Path(source)
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # arch says that it is one
+    known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # with arch, it is a checkpoint
     checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
         raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")

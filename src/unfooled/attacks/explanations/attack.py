@@ -130,7 +130,7 @@ def attack_explanation(
             `kendall_surrogate`, or a custom function (see `objectives`).
         search: Options of the search, see `Search`.
         reduce: Function from attributions, (B, *D), to maps, (B, H, W).
-        observe: Callback for every candidate looked at, `(z, at, maps)`; see `Observe`.
+        observe: Callback for every evaluated candidate, `(z, at, maps)`; see `Observe`.
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
         generator: Base seed; the same seed and sample give the same starts in any batch.
 
@@ -238,6 +238,6 @@ def differentiable(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> 
             if not isinstance(attribution, Tensor) or not attribution.requires_grad:
                 return False
             torch.autograd.grad(attribution.square().sum(), z)
-        except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an option handed on that is not taken
+        except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an unsupported option passed on
             return False
     return True

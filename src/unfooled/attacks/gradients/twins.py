@@ -137,7 +137,7 @@ def _targets(answers: Tensor) -> Tensor:
         raise BadInput("the model's outputs are NaN or infinite at every point; there is nothing to learn from it")
     classes = answers.shape[1]
     if len(defined[: 4 * FEW].unique()) <= FEW:
-        # Labels in disguise (one-hot rows, rounded scores): their size says nothing.
+        # Outputs that are in effect labels (one-hot rows, rounded scores): their scale has no meaning.
         hard = F.one_hot(answers.nan_to_num().argmax(1), classes).to(answers.dtype)
         return where_rows(torch.isfinite(answers).all(1), 0.9 * hard + 0.1 / classes, torch.full_like(hard, torch.nan))
     if bool((defined >= 0).all()) and bool(((defined.sum(1) - 1).abs() < 1e-3).all()):

@@ -48,7 +48,7 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
     k, w = check_k(k, a), check_window(w)
     rows = flat(a.detach())
     selected = torch.zeros_like(a, dtype=torch.bool)
-    left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax hands NaN on
+    left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax propagates NaN
     rank = torch.zeros(a.shape, dtype=torch.int32, device=a.device)  # n is the best, 1 the worst
     rank[left] = _ranks(rows[left]).reshape(-1, height, width)
     band = min(n, 2 * k * (w + 1) ** 2)

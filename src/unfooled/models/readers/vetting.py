@@ -1,6 +1,6 @@
 """Vetting of untrusted exported programs: tensors and graphs of ATen operations are allowed, code is refused.
 
-`torch.export.load` runs code that a file asks for in several ways: pickled tensors and sample inputs, compiled
+`torch.export.load` can run code from a file in several ways: pickled tensors and sample inputs, compiled
 libraries, guards (Python source), shape expressions (evaluated by SymPy), names (pasted into generated source), and
 calls of any function under `torch`. A program that `torch.export.save` wrote from a usual model needs none of them.
 
