@@ -1,4 +1,4 @@
-"""Attacks: they propose inputs that change the label, or the explanation; `evaluation.verify` judges them.
+"""Attacks: search for inputs that change the label or the explanation; success is evaluated by `evaluation.verify`.
 
 Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `square`, `labels_only`; any of them with `restarted`.
 Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; by labels alone `rays`,

@@ -28,7 +28,7 @@ from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
 WINDOW, TOLERANCE = 10, 1e-4
-HEAVIEST = 20.0  # multiplier times constraint's slope, in slopes of the norm; heavier, it takes too long to come down
+HEAVIEST = 20.0  # bound of multiplier times constraint's slope, relative to the norm's; larger values decay too slowly
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
 
@@ -46,35 +46,35 @@ def alma(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L1 or L2.
+    """Search for the nearest adversarial examples in L1 or L2.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1 or 2.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        first: size of the first step in the norm, before RMSProp scales it. None: .5 in L1 and .1 in L2. Steps keep
+        targeted: True: y are target classes.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards at the end).
+        first: Size of the first step in the norm, before RMSProp scales it. None: .5 in L1 and .1 in L2. Steps keep
             that scale until the first adversarial point, and fall to a hundredth of it from there. Other scales lead to
             other local minima.
-        average: share a of the past in all averages, from 0 to below 1. None: .5 in L1 and .9 in L2.
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the first direction where the gradient is zero.
+        average: Share a of the past in all averages, from 0 to below 1. None: .5 in L1 and .9 in L2.
+        start: Starting points, such as those of another attack. None: x.
+        generator: Base seed of the first direction where the gradient is zero.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, an option out of range, or inputs that cannot be used.
+        BadInput: Another norm, an option out of range, or inputs that cannot be used.
 
     References:
         Rony, Granger, Pedersoli, Ben Ayed, Augmented Lagrangian adversarial attacks, ICCV 2021, arXiv:2011.11857
         (algorithm 1 with penalty P2).
-        Differs from the paper: two classes are enough, a start can be given, the multiplier is bounded by what
-        outweighs the norm 20 times (it doubles with each step outside and would leave no weight to the norm for
+        Differs from the paper: two classes are enough, a start can be given, the multiplier is bounded by 20
+        times the slope of the norm (it doubles with each step outside and would leave no weight to the norm for
         hundreds of steps inside), the scale of the steps is at most the best distance, a point counts as adversarial
-        when the decision is another by more than rounding, and the end is pulled back towards x.
+        if its label has changed by more than rounding, and the result is moved back towards x.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2))
@@ -103,7 +103,7 @@ def alma(
 
 
 class _Price:
-    """The parameters of the penalty, one a sample, and the step of the first adversarial point."""
+    """Parameters of the penalty, one per sample, and the step of the first adversarial point."""
 
     def __init__(self, x: Tensor, steps: int, average: float) -> None:
         self.steps, self.average = steps, average
@@ -112,7 +112,7 @@ class _Price:
         self.before = self.mu  # the constraint at the last window's end
 
     def update(self, t: int, c: Tensor, hit: Tensor) -> None:
-        """Follow the constraint: the multiplier at every step, rho at a window's end."""
+        """Update the multiplier, and rho at the end of a window."""
         self.met = torch.where(hit, self.met.clamp_max(t), self.met)
         if t == 0:
             self.before = c
@@ -125,7 +125,7 @@ class _Price:
             self.before = c
 
     def descent(self, c: Tensor, g: Tensor, away: Tensor) -> Tensor:
-        """Return the gradient of norm and penalty, with the multiplier bounded by what outweighs the norm."""
+        """Return the gradient of norm and penalty, with a bounded multiplier, see `HEAVIEST`."""
         self.mu = torch.minimum(self.mu, HEAVIEST * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
         return per_sample(slope(c, self.rho, self.mu), g) * g + away
 
@@ -135,12 +135,12 @@ class _Price:
 
 
 def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
-    """Return the price of a constraint c <= 0: increasing, once differentiable, of slope mu at 0.
+    """Return the penalty of a constraint c <= 0: increasing, once differentiable, of slope mu at 0.
 
     Args:
-        c: values of the constraint, (B,).
-        rho: positive penalty parameters, (B,).
-        mu: positive multipliers, (B,).
+        c: Values of the constraint, (B,).
+        rho: Positive penalty parameters, (B,).
+        mu: Positive multipliers, (B,).
 
     Returns:
         The prices, (B,).
@@ -165,7 +165,7 @@ def _options(norm: float, first: float | None, average: float | None) -> tuple[f
 
 
 def _ratio(logits: Tensor, y: Tensor) -> Tensor:
-    """Divide the margin by the gap from the first to the third logit; leave it where two classes have no third."""
+    """Divide the margin by the gap from the first to the third logit; not divided for two classes."""
     gap = margin(logits, y)
     if logits.shape[1] < 3:
         return gap
@@ -193,13 +193,13 @@ def _alive(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | No
 
 
 def _first_rate(z: Tensor, g: Tensor, threat: Threat, first: float) -> Tensor:
-    """Find the factor of g that moves z by `first` inside the box, by bisection, (B,). No pass."""
+    """Find the factor of g that moves z by `first` inside the box, by bisection, (B,). Cost: no pass."""
 
     def reaches(rate: Tensor) -> Tensor:
         return threat.size(threat.box.clamp(z - per_sample(rate, g) * g) - z) >= first
 
     high = first / threat.size(g).clamp_min(TINY)
-    for _ in range(20):  # only where the box is in the way is the first guess too short
+    for _ in range(20):  # the first guess is too short only where the box limits the step
         high = torch.where(reaches(high), high, 2 * high)
     low = torch.zeros_like(high)
     for _ in range(20):

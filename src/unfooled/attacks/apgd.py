@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that sets its own step sizes.
+"""APGD: projected gradient ascent with adaptive step sizes.
 
     u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1}))
 
@@ -44,26 +44,26 @@ def apgd(
     """Attack with APGD in Linf, L2 or L1.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps (a fraction of the input range) may be (B,).
-        targeted: lower the loss of y instead.
-        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled;
+        targeted: True: y are target classes, whose loss is minimised.
+        steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
-        restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
-            there are several).
-        start: first points, (B, *D). None: random ones.
-        draws: evaluations of a random model averaged per gradient; multiplies the cost.
-        batch: samples computed at once. None: all.
-        generator: base seed; the same seed and sample give the same start whatever the batch.
+        restarts: Number of random starts; fooled samples are not attacked again (cost: 1 more forward each, for more
+            than one).
+        start: Starting points, (B, *D). None: random points.
+        draws: Evaluations of a random model averaged per gradient; multiplies the cost.
+        batch: Samples computed at once. None: all.
+        generator: Base seed; the same seed and sample give the same start in any batch.
 
     Returns:
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
 
     Raises:
-        BadInput: an L0 threat, or inputs, labels or outputs that cannot be used.
+        BadInput: An L0 threat, or inputs, labels or outputs that cannot be used.
 
     References:
         Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks,
@@ -116,12 +116,12 @@ def shrinking(
 
     Args:
         objective: `(z, at) -> value, done`, as for `ascend`.
-        x: centres, (B, *D).
-        threat: an `L1`.
-        steps: gradients a sample, shared by the three balls.
-        start: first points, (B, *D). None: random ones of the largest ball.
-        batch: samples computed at once. None: all.
-        generator: base seed of the start.
+        x: Centres, (B, *D).
+        threat: An `L1`.
+        steps: Gradients a sample, shared by the three balls.
+        start: First points, (B, *D). None: random ones of the largest ball.
+        batch: Samples computed at once. None: all.
+        generator: Base seed of the start.
 
     Returns:
         Points inside the threat, (B, *D), detached.

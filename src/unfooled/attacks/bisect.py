@@ -1,4 +1,4 @@
-"""Bisection by budget attacks: the nearest adversarial example in L1, L2 or Linf, every sample at its own radius.
+"""Minimal-norm attack in L1, L2 or Linf by bisection of the radius of budget attacks, per sample.
 
     eps_0 = |margin| / |grad|_dual;   fooled: eps <- s of the nearest, s = .95;   not: eps doubled, or s half-way to 1
 
@@ -36,25 +36,25 @@ def bisect(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L1, L2 or Linf.
+    """Search for the nearest adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: forwards of all rounds, and as many gradients, a sample (cost: at most steps forwards and backwards and
-            13 more forwards; where most of a batch is fooled at the same step, looking first can add a forward there).
-        rounds: number of radii tried if no sample is fooled early; each has steps / rounds forwards.
-        start: adversarial points to start from, such as another attack's. None: x.
-        generator: base seed of the starts.
+        targeted: True: y are target classes.
+        steps: Forwards, and as many gradients, of all rounds per sample (cost: at most steps forwards and backwards and
+            13 more forwards; one more at a step at which most of a batch is fooled).
+        rounds: Number of radii if no sample is fooled early; each has steps / rounds forwards.
+        start: Adversarial starting points, such as those of another attack. None: x.
+        generator: Base seed of the starts.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
@@ -64,7 +64,7 @@ def bisect(
         logits, value, g = loss_and_gradient(reader, x, y, sign, margin)
         best.see(x, fooled(logits, y, targeted=targeted))
         radii = _Radii(best, 1.02 * value.abs() / flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY))
-        slack = 1e-5 * (1 + logits.abs().amax(1))  # a decision that rounding in another batch would undo is none
+        slack = 1e-5 * (1 + logits.abs().amax(1))  # decisions within rounding error do not count
         z = x if start is None else start
         if start is not None:
             with torch.no_grad():
@@ -92,10 +92,10 @@ def bisect(
 
 
 class _Radii:
-    """The radius that each sample tries next, (B,).
+    """Next radius of each sample, (B,).
 
     Attributes:
-        again: samples that failed below their nearest point and start from a random one next, (B,) bool.
+        again: Samples that failed below their nearest point and start from a random one next, (B,) bool.
     """
 
     def __init__(self, best: Nearest, estimate: Tensor) -> None:
@@ -105,12 +105,12 @@ class _Radii:
         self.share, self.again = torch.full_like(self.eps, 0.95), torch.zeros_like(self.eps, dtype=torch.bool)
 
     def now(self, near: Tensor) -> Tensor:
-        """Return the radii of a round, (B,): a share of the best distance where there is one."""
+        """Return the radii of a round, (B,): a share of the best distance, if any."""
         self.eps = torch.where(near, self.share * self.best.distance, self.eps)
         return self.eps
 
     def update(self, rows: Tensor, hit: Tensor, near: Tensor) -> None:
-        """Take in which of the samples `rows` were fooled; a miss is tried once more, then asks for half as much."""
+        """Update the radii of the samples `rows`; after a miss retry once, then halve the reduction."""
         missed = torch.zeros_like(self.again)
         missed[rows] = ~hit[rows] & near[rows]
         self.share = torch.where(missed & self.again, (1 + self.share) / 2, self.share)

@@ -39,29 +39,29 @@ def ddn(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L2.
+    """Search for the nearest adversarial examples in L2.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        norm: 2.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        gamma: relative change of the radius a step.
-        start: points to start from. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        norm: 2, the only norm supported.
+        targeted: True: y are target classes.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards at the end).
+        gamma: Relative change of the radius per step.
+        start: Starting points. None: x.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Rony et al., Decoupling direction and norm for efficient gradient-based L2 adversarial attacks and defenses,
         CVPR 2019, arXiv:1811.09600.
-        Differs from the published code: nothing is rounded to 8 bits, and the end is pulled back towards x.
+        Differs from the published code: nothing is rounded to 8 bits, and the result is moved back towards x.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (2,))

@@ -1,4 +1,4 @@
-"""FAB: walk along the linearised boundary, always drawn back towards x.
+"""FAB: steps along the linearised boundary, biased back towards x.
 
     d_t, d_0 <- to the plane v(z) + <g, . - z> = 0 inside the box, from z and from x
     alpha    <- min(|d_t| / (|d_t| + |d_0|), .1)
@@ -27,7 +27,7 @@ from unfooled.core.threats import TINY, UNIT, Box
 from unfooled.core.types import Model
 
 Linearise = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(leaf (b, *D), its logits (b, K), positions (b,)) -> margin (b,) and gradient (b, *D) of the boundary to walk on."""
+"""(leaf (b, *D), its logits (b, K), positions (b,)) -> margin (b,) and gradient (b, *D) of the selected boundary."""
 
 
 def fab(
@@ -43,35 +43,35 @@ def fab(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L1, L2 or Linf.
+    """Search for the nearest adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        targets: classes of FAB-T, which leaves y through one boundary: one for each sample, (B,), or the number of
-            likeliest classes to try one after the other. None: the nearest of all boundaries at each step.
-        steps: gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
+        targeted: True: y are target classes.
+        targets: Target classes of FAB-T, which steps towards the boundary of one class: one per sample, (B,), or the
+            number of likeliest classes to try in turn. None: the nearest of all boundaries at each step.
+        steps: Gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
             each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
-        eps: distance within which a sample leaves at its first adversarial point, a float or (B,), without the walk
-            back at the end. None: look for the nearest.
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        eps: Distance within which a sample stops at its first adversarial point, a float or (B,), without the final
+            search back towards x. None: search for the nearest.
+        start: Starting points, such as those of another attack. None: x.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, targets that are no classes, or inputs that cannot be used.
+        BadInput: Another norm, targets that are not classes, or inputs that cannot be used.
 
     References:
         Croce, Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020,
         arXiv:1907.02044.
-        Differs from the published code: the forward that judges a step serves the next one too, the weights get no
-        gradient, samples leave once they are within `eps`, a zero gradient is replaced by a random one, and the end is
-        pulled back towards x. `targeted` (to hit a class, through the boundary of the likeliest other) is added.
+        Differs from the published code: the forward that evaluates a step is reused by the next one, the weights get no
+        gradient, samples leave once they are within `eps`, a zero gradient is replaced by a random one, and the result
+        is moved back towards x. `targeted` (to hit a class, through the boundary of the likeliest other) is added.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
@@ -94,7 +94,7 @@ def fab(
 
 
 def _goals(logits: Tensor, y: Tensor, targets: int | Tensor) -> list[Tensor | None]:
-    """Return the classes to walk to, one (B,) after the other."""
+    """Return the target classes, a list of (B,) tensors."""
     k = logits.shape[1]
     if isinstance(targets, Tensor):
         if (
@@ -112,7 +112,7 @@ def _goals(logits: Tensor, y: Tensor, targets: int | Tensor) -> list[Tensor | No
 
 
 def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) -> Linearise:
-    """Choose the boundary to walk on: towards the goal, else the nearest by linear estimate; when targeted, into y."""
+    """Select the boundary: towards the goal, else the nearest by linear estimate; when targeted, into y."""
 
     def single(leaf: Tensor, logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         loss = margin if goal is None else margin_targeted(goal[rows])
@@ -139,7 +139,7 @@ def _boundary(y: Tensor, goal: Tensor | None, norm: float, *, targeted: bool) ->
 
 @dataclass(frozen=True)
 class _Walk:
-    """A walk of the samples that have no adversarial point near enough yet."""
+    """Iterations of FAB on the samples without an adversarial point within `eps`."""
 
     model: Model
     best: Nearest
@@ -153,7 +153,7 @@ class _Walk:
         """Take `steps` steps from z with the samples `at`; adversarial points go into `best`."""
         before = torch.zeros_like(at, dtype=torch.bool)
         for t in range(steps + 1):
-            # Where the last step ended adversarial, this one will too: looking first saves the gradient there.
+            # Samples adversarial after the last step are likely so again: a forward pass first saves their gradient.
             look, hit = before | (t == steps), torch.zeros_like(before)
             if look.any():
                 with torch.no_grad():
@@ -174,11 +174,11 @@ class _Walk:
             z = self.step(z, x, value[stay], revived(g[stay], x, self.generator, t))
 
     def open(self, at: Tensor) -> Tensor:
-        """Return which samples have no point that is near enough."""
+        """Return the samples without an adversarial point within `eps`."""
         return self.best.distance[at] > self.near[at]
 
     def note(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
-        """Record what is adversarial and nearer; return where it is adversarial, (b,)."""
+        """Record adversarial points that are nearer; return which points are adversarial, (b,)."""
         hit = decided(logits, self.y[at], targeted=self.targeted)
         self.best.see_at(z, hit, at)
         return hit
@@ -189,7 +189,7 @@ class _Walk:
         return x + 0.9 * (z - x)
 
     def tangent(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return margin, gradient and whether the point is adversarial. Cost: 1 forward, 1 backward a boundary."""
+        """Return margin, gradient and whether the point is adversarial. Cost: 1 forward, 1 backward per boundary."""
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
             logits = logits_at(self.model, leaf)
@@ -206,19 +206,19 @@ class _Walk:
 
 
 def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) -> Tensor:
-    """Find the smallest change d of t inside the box with value + <g, d> = 0, or as near to it as the box allows.
+    """Find the smallest change d of t inside the box with value + <g, d> = 0, or as close to 0 as the box allows.
 
         Linf  |d_i| = min(r_i, lam)      L2  |d_i| = min(r_i, lam |g_i|)      L1  |d_i| = r_i, largest |g_i| first
 
     r_i is the room to the box on the side where the value shrinks. In Linf and L2 lam is the root of an increasing,
-    concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few whatever the dimension.
+    concave, piecewise-linear sum: Newton's steps from 0 never pass it and end on it, a few steps in any dimension.
 
     Args:
-        t: points in the box, (B, *D).
-        value: the linear function at t, (B,).
-        g: gradient of that function, (B, *D).
+        t: Points in the box, (B, *D).
+        value: The linear function at t, (B,).
+        g: Gradient of that function, (B, *D).
         norm: 1, 2 or math.inf.
-        box: bounds.
+        box: Bounds.
 
     Returns:
         Changes, (B, *D).

@@ -30,19 +30,19 @@ def fgsm(
     """Take one steepest step of length eps.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: lower the loss of y instead.
-        loss: per-sample loss.
-        generator: base seed of the direction that replaces a zero gradient.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Threat model; its eps (a fraction of the input range) may be (B,).
+        targeted: True: y are target classes, whose loss is minimised.
+        loss: Per-sample loss.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Points inside the threat, (B, *D), detached; x itself where it is fooled already. Cost: 2 forwards, 1 backward.
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.
 
     References:
         Goodfellow, Shlens, Szegedy, Explaining and harnessing adversarial examples, ICLR 2015, arXiv:1412.6572.

@@ -40,29 +40,29 @@ def fmn(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L0, L1, L2 or Linf.
+    """Search for the nearest adversarial examples in L0, L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 0, 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        start: points to start from, such as another attack's. None: x.
-        generator: base seed of the direction that replaces a zero gradient.
+        targeted: True: y are target classes.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards at the end).
+        start: Starting points, such as those of another attack. None: x.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Pintor et al., Fast minimum-norm adversarial attacks through adaptive norm constraints, NeurIPS 2021,
         arXiv:2102.12827.
         Differs from the published code: the dual norm is bounded away from 0, so that a zero gradient gives no infinite
-        radius, L1 is projected onto ball and box at once, and the end is pulled back towards x.
+        radius, L1 is projected onto ball and box at once, and the result is moved back towards x.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm)
@@ -70,7 +70,7 @@ def fmn(
     z = x if start is None else start
     worst = threat.size(torch.maximum(x - threat.box.low, threat.box.high - x))
     radius = torch.ones_like(worst) if norm == 0 and start is None else threat.size(z - x)
-    met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # an adversarial point, at some step
+    met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # adversarial at some step
     with frozen(model):
         for t in range(steps):
             logits, value, g = loss_and_gradient(reader, z, y, sign, margin)

@@ -1,9 +1,9 @@
-"""HopSkipJump: walk along the decision boundary towards x, in L2 or Linf, from labels alone.
+"""HopSkipJump: a label-only walk along the decision boundary towards x, in L2 or Linf.
 
     v = mean_b (phi_b - mean phi) u_b,   phi_b = +1 where clip(z + delta u_b) is adversarial, else -1
     z <- bisect( x, clip(z + xi v) ),    xi = size(z - x) / sqrt(t), halved until adversarial
 
-At the boundary, the side on which random steps land tells its normal. The first point is noise that is adversarial.
+Near the boundary, the decisions at random steps estimate its normal. The first point is adversarial noise.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
-NOISES = 60  # random images tried as a first point, at most
-HALVINGS = 10  # most halvings of a jump that has landed on the wrong side
+NOISES = 60  # largest number of random images tried as a first point
+HALVINGS = 10  # largest number of halvings of a jump that ends on the wrong side
 RESERVE = 4  # queries reserved for the jump, beside those of the bisection
-LEAST = 8  # fewest probes with which a normal is worth estimating
+LEAST = 8  # smallest number of probes for an estimate of the normal
 BATCH = 1024  # samples computed at once
 
 
@@ -41,25 +41,25 @@ def hop_skip_jump(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Walk along the boundary; only the predicted class is used.
+    """Search for the nearest adversarial examples along the boundary, from predicted classes alone.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is computed.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 2 or math.inf.
-        targeted: hit y instead of leaving it; give a `start` of that class where noise is not.
-        steps: number of queries (cost: at most steps forwards a sample, 1 where it is fooled already).
-        probes: number of random steps that estimate the first normal; the t-th takes sqrt(t) times as many.
-        start: adversarial points to start from, such as another attack's; noise replaces those that are not. None:
-            noise.
-        generator: base seed of the noise.
+        targeted: True: y are target classes; give a `start` of that class unless noise has it.
+        steps: Number of queries (cost: at most steps forwards per sample, 1 for samples fooled already).
+        probes: Number of random steps for the first estimate of a normal; the t-th estimate uses sqrt(t) times as many.
+        start: Adversarial starting points, such as those of another attack; those that are not are
+            replaced by noise. None: noise.
+        generator: Base seed of the noise.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Chen, Jordan, Wainwright, HopSkipJumpAttack: a query-efficient decision-based attack, IEEE S&P 2020,
@@ -82,7 +82,7 @@ def hop_skip_jump(
 
 
 class _Walk:
-    """The walk of a batch: each sample's point on the boundary, and the queries that it has left."""
+    """State of a batch: each sample's point on the boundary, and its remaining queries."""
 
     def __init__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, steps: int, *, targeted: bool, seed: Tensor
@@ -98,9 +98,9 @@ class _Walk:
         return fooled(logits_at(self.model, z, batch=BATCH), self.y[at], targeted=self.targeted)
 
     def begin(self, start: Tensor | None) -> Tensor:
-        """Find first points and bring them to the boundary; return the samples that have one, and queries left."""
+        """Find first points and bring them to the boundary; return the samples with a point and remaining queries."""
         every = torch.arange(len(self.x), device=self.x.device)
-        right = ~self.ask(self.x, every)  # where it is fooled already, x is the answer
+        right = ~self.ask(self.x, every)  # where x is fooled already, x is the result
         far, ready = self.x.clone(), ~right  # ready: nothing more to find
         look = every[right & (self.left > 0)]
         if start is not None and len(look):
@@ -122,7 +122,7 @@ class _Walk:
         return self.able(live)
 
     def between(self, far: Tensor, share: Tensor, at: Tensor) -> Tensor:
-        """Return the point whose size is a share of far's: on the segment from x, or in Linf by clipping."""
+        """Return the point at a share of the distance of `far`: on the segment from x, or in Linf by clipping."""
         x = self.x[at]
         if self.threat.norm == 2:
             return x + per_sample(share, x) * (far - x)
@@ -130,7 +130,7 @@ class _Walk:
         return torch.maximum(torch.minimum(far, x + radius), x - radius)
 
     def to_boundary(self, far: Tensor, at: Tensor) -> Tensor:
-        """Bisect from adversarial points towards x while queries last; return the adversarial ends."""
+        """Bisect from adversarial points towards x within the remaining queries; return the adversarial ends."""
         low, high, near = torch.zeros(len(at)).to(far), torch.ones(len(at)).to(far), far.clone()
         for _ in range(self.halvings):
             on = self.left[at] > 0
@@ -170,7 +170,7 @@ class _Walk:
         # Probes reach over the boundary by delta / sqrt(d), several times what the bisection leaves open.
         delta = 0.5 * flat(z - x).norm(dim=1) / math.sqrt(d)
         allowed = (self.left[at] - self.halvings - RESERVE).clamp(max=probes)
-        sums = torch.zeros(2, len(at), d).to(x)  # of phi u and of u
+        sums = torch.zeros(2, len(at), d).to(x)  # sums of phi u and of u
         phis, count = torch.zeros(len(at)).to(x), allowed.to(x.dtype)
         group = max(1, BATCH // len(at))
         for first in range(0, probes, group):
@@ -184,7 +184,7 @@ class _Walk:
             u = u / u.norm(dim=1, keepdim=True).clamp_min(TINY)
             probe = self.threat.box.clamp(z[row] + (delta[row, None] * u).reshape(-1, *x.shape[1:]))
             phi = 2 * self.ask(probe, at[row]).to(x.dtype) - 1
-            u = flat(probe - z[row]) / delta[row, None].clamp_min(TINY)  # what the box has left of it
+            u = flat(probe - z[row]) / delta[row, None].clamp_min(TINY)  # the part inside the box
             sums[0].index_add_(0, row, phi[:, None] * u)
             sums[1].index_add_(0, row, u)
             phis.index_add_(0, row, phi)

@@ -1,4 +1,4 @@
-"""Attack by labels alone: a nearest-point search that asks for the predicted class, cut to the threat."""
+"""Label-only attack: a minimal-norm search that uses only the predicted class, projected onto the threat."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def labels_only(
     generator: torch.Generator | None = None,
     batch: int | None = None,
 ) -> Tensor:
-    """Look for the nearest adversarial point by labels alone, and cut it to the threat.
+    """Search for the nearest adversarial point by labels alone, and project it onto the threat.
 
-    RayS in Linf, HopSkipJump in L2 and, with points cut to the ball, in L1.
+    RayS in Linf, HopSkipJump in L2 and L1.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is computed.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        targeted: hit y instead of leaving it.
-        steps: number of queries a sample (cost: as many forwards).
-        generator: base seed.
-        batch: samples computed at once. None: all.
+        targeted: True: y are target classes.
+        steps: Number of queries per sample (cost: as many forwards).
+        generator: Base seed.
+        batch: Samples computed at once. None: all.
 
     Returns:
         Points inside the threat, (B, *D). Success is not implied: see `verify`.
 
     Raises:
-        BadInput: L0, where a dense point cut to a few entries fools nobody, or inputs that cannot be used.
+        BadInput: An L0 threat, onto which dense points cannot usefully be projected, or inputs that cannot be used.
 
     References:
         Chen, Gu, RayS, KDD 2020, arXiv:2006.12792. Chen, Jordan, Wainwright, HopSkipJumpAttack, S&P 2020,

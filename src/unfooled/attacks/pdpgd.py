@@ -35,9 +35,9 @@ def proximal(u: Tensor, h: Tensor, c: Tensor, norm: float) -> Tensor:
         Linf   d_i = sign(u_i) min(|u_i|, r),   sum_i h_i max(|u_i| - r, 0) = c
 
     Args:
-        u: points, (B, *D).
-        h: positive weights, (B, *D).
-        c: factor of the norm, (B,).
+        u: Points, (B, *D).
+        h: Positive weights, (B, *D).
+        c: Factor of the norm, (B,).
         norm: 1, 2 or math.inf.
 
     Returns:
@@ -77,30 +77,30 @@ def pdpgd(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Find near adversarial examples in L1, L2 or Linf.
+    """Search for the nearest adversarial examples in L1, L2 or Linf.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         norm: 1, 2 or math.inf.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        rate: first step size of Adam; it falls to a hundredth of that.
-        start: points to start from, such as another attack's. None: x.
-        generator: unused; nothing here is random.
+        targeted: True: y are target classes.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards at the end).
+        rate: First step size of Adam; it falls to a hundredth of this.
+        start: Starting points, such as those of another attack. None: x.
+        generator: Unused; the attack is deterministic.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Matyasko, Chau, PDPGD: primal-dual proximal gradient descent adversarial attack, 2021, arXiv:2106.01538.
         Differs from the paper: the gradient is divided by its largest entry, as sigma-zero does, which with a rate of 1
         instead of .1 leads out of many local minima; the proximal step is solved exactly in Adam's metric, instead of
-        by five iterations; and the end is pulled back towards x.
+        by five iterations; and the result is moved back towards x.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))

@@ -36,25 +36,26 @@ def pgd(
     """Maximise the loss by projected steepest ascent.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: lower the loss of y instead.
-        steps: gradient evaluations a restart (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
-        rule: step sizes relative to eps; `Constant(.1)` for the paper's.
-        loss: per-sample loss.
-        restarts: number of random starts; fooled samples are left out of the next (cost: 1 more forward each, where
-            there are several).
-        stop: let a sample leave as soon as it is fooled; else every step is taken and the highest loss is returned.
-        batch: samples computed at once. None: all.
-        generator: base seed; the same seed and sample give the same start whatever the batch.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Threat model; its eps (a fraction of the input range) may be (B,).
+        targeted: True: y are target classes, whose loss is minimised.
+        steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once
+            fooled).
+        rule: Step sizes relative to eps; `Constant(.1)` for the paper's.
+        loss: Per-sample loss.
+        restarts: Number of random starts; fooled samples are not attacked again (cost: 1 more forward each, for more
+            than one).
+        stop: True: stop a sample as soon as it is fooled; False: take every step and return the point of highest loss.
+        batch: Samples computed at once. None: all.
+        generator: Base seed; the same seed and sample give the same start in any batch.
 
     Returns:
         Points inside the threat, (B, *D), detached. Success is not implied: see `verify`.
 
     Raises:
-        BadInput: x outside the box, labels outside [0, K), shapes that do not agree; the message names the offender.
+        BadInput: x outside the box, labels outside [0, K), shapes that do not agree; the message names the invalid one.
 
     References:
         Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018,
@@ -96,27 +97,27 @@ def pgd_from(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Maximise the loss as `pgd` does, from points of your own.
+    """Maximise the loss as `pgd` does, from given starting points.
 
     Args:
-        start: first points, (B, *D); those outside the threat are projected.
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps may be (B,).
-        targeted: lower the loss of y instead.
-        steps: gradient evaluations (cost: steps + 1 forwards, steps backwards a sample, less once fooled).
-        rule: step sizes relative to eps.
-        loss: per-sample loss.
-        stop: let a sample leave as soon as it is fooled.
-        batch: samples computed at once. None: all.
-        generator: base seed of the directions that replace zero gradients.
+        start: Starting points, (B, *D); those outside the threat are projected.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Threat model; its eps may be (B,).
+        targeted: True: y are target classes, whose loss is minimised.
+        steps: Gradient evaluations (cost: steps + 1 forwards, steps backwards per sample, less once fooled).
+        rule: Step sizes relative to eps.
+        loss: Per-sample loss.
+        stop: True: stop a sample as soon as it is fooled.
+        batch: Samples computed at once. None: all.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Points inside the threat, (B, *D), detached.
 
     Raises:
-        BadInput: as `pgd`, or a start of another shape.
+        BadInput: As `pgd`, or a start of another shape.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -131,6 +132,6 @@ def _climb(
     model: Model, x: Tensor, y: Tensor, threat: Threat, start: Tensor, *, targeted: bool, steps: int, rule: Rule,
     loss: Loss, stop: bool, batch: int | None, generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
-    """Ascend from `start`, on arguments that have been checked."""
+    """Ascend from `start`, with checked arguments."""
     objective = fooling(model, y, loss, targeted=targeted, stop=stop)
     return ascend(objective, x, threat, steps=steps, rule=rule, start=start, batch=batch, generator=generator).z

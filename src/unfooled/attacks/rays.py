@@ -1,10 +1,10 @@
-"""RayS: the nearest adversarial example in Linf along rays of signs, from labels alone.
+"""RayS: a label-only search for the nearest adversarial example in Linf, along rays of signs.
 
     r(d) = min { r : f(clip(x + r d)) is adversarial },   d in {-1, +1}^D
     flip the signs of one block of d; keep them flipped where r falls
 
-Blocks are the whole input, its halves, quarters, ... single coordinates, then the same again in a random order. One
-query at the best radius tells whether a flip is worth a search.
+Blocks are the whole input, its halves, quarters, ... single coordinates, then again in random orders. One query at
+the best radius decides whether a flip is searched further.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat
 from unfooled.core.types import Model
 
-SLACK = 0.01  # relative width to which a radius is searched
+SLACK = 0.01  # relative precision of a radius
 
 
 @torch.no_grad()
@@ -36,29 +36,29 @@ def rays(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Search along rays of signs; only the predicted class is used.
+    """Search for the nearest adversarial examples along rays of signs, from predicted classes alone.
 
     Args:
-        model: any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        norm: math.inf.
-        targeted: hit y instead of leaving it; give a `start` of that class, few rays meet one.
-        steps: number of queries (cost: steps forwards a sample, 1 where it is fooled already).
-        start: points whose signs around x are the first ray. None: brighter everywhere.
-        generator: base seed of the orders of coordinates.
+        model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is computed.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        norm: math.inf, the only norm supported.
+        targeted: True: y are target classes; give a `start` of that class, since few rays reach one.
+        steps: Number of queries (cost: steps forwards per sample, 1 for samples fooled already).
+        start: Points z whose signs of z - x are the first ray. None: all signs positive.
+        generator: Base seed of the orders of coordinates.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Chen, Gu, RayS: a ray searching method for hard-label adversarial attack, KDD 2020, arXiv:2006.12792.
         Differs from the published code: a flip must gain a share of the radius that shrinks with the block, and the
         radius is searched from the best one downwards in doubling steps before it is bisected; after single coordinates
-        the blocks start again in random orders; every sample keeps its own place, so that none waits for another.
+        the blocks start again in random orders; samples proceed independently.
     """
     check_minimal(model, x, y, steps)
     unbounded(norm, (math.inf,))
@@ -79,7 +79,7 @@ def rays(
 
 
 class _Search:
-    """The rays of a batch; each sample is either checking a flip at its best radius or searching a radius."""
+    """State of a batch; each sample is either checking a flip at its best radius or searching a radius."""
 
     def __init__(self, x: Tensor, start: Tensor | None, seed: Tensor) -> None:
         b, self.size = len(x), x[0].numel()
@@ -103,7 +103,7 @@ class _Search:
         return torch.where(mine & (self.level >= 0)[:, None], -self.d, self.d)
 
     def _least(self) -> Tensor:
-        """Return the relative gain that a flip must bring: a part of what the block's share of the signs could."""
+        """Return the least relative gain of a flip, which decreases with the block's share of the signs."""
         return 0.25 / self._blocks().to(self.radius.dtype)
 
     def propose(self) -> Tensor:
@@ -122,7 +122,7 @@ class _Search:
         first = self.radius.isinf()
         self.high = torch.where(hit, self.query, self.high)
         self.low = torch.where(begin, torch.zeros_like(self.low), torch.where(search & ~hit, self.query, self.low))
-        # From a best radius in doubling steps; the first radius of all is bisected at once.
+        # Doubling steps down from the best radius; the first radius is bisected directly.
         step = torch.where(begin & ~first, self._least(), self.gallop * 2)
         self.gallop = torch.where(hit & ~(begin & first) & (step < 0.5), step, torch.zeros_like(step))
         self.radius = torch.where(hit, self.query, self.radius)

@@ -1,4 +1,4 @@
-"""Restarts of any attack: a sample that one random start missed may be fooled from the next."""
+"""Restarts of any attack on the samples that are not fooled yet."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Propose = Callable[[Tensor, Tensor, Threat, torch.Generator | None], Tensor]
 
 
 def restarted(attack: Attack, restarts: int) -> BudgetAttack:
-    """Repeat an attack from other seeds on the samples that it has not fooled yet.
+    """Repeat an attack with other seeds on the samples that are not fooled yet.
 
     Args:
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`.
-        restarts: number of runs, at least 1.
+        restarts: Number of runs, at least 1.
 
     Returns:
         An attack with the same signature. Where no run succeeds, the point with the largest margin is returned.
-        Cost: the attack's, plus 1 forward, for each run that a sample is left in.
+        Cost: that of the attack, plus 1 forward, for each run of a sample.
     """
     check_restarts(restarts)
 
@@ -63,13 +63,13 @@ def repeat(
     targeted: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Run an attack from several seeds, on arguments that have been checked; see `restarted`."""
+    """Run an attack from several seeds, with checked arguments; see `restarted`."""
     check_restarts(restarts)
     best, left = x.clone(), torch.arange(len(x), device=x.device)
     top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
     reader = checked_once(model, y)
     for r in range(restarts):
-        with trusted() if r else nullcontext():  # the first run checks what the model returns
+        with trusted() if r else nullcontext():  # the first run checks the model's output
             z = propose(x[left], y[left], threat.take(left), source_of(generator, r))
         with torch.no_grad():
             logits = reader(z)
@@ -86,7 +86,7 @@ def repeat(
 
 
 def source_of(generator: torch.Generator | None, r: int) -> torch.Generator:
-    """Return the generator of run r, whose seed is the base seed plus r."""
+    """Return the generator of run r, with the base seed plus r as seed."""
     return torch.Generator().manual_seed((rng.base_seed(generator) + r) & 0x7FFFFFFFFFFFFFFF)
 
 

@@ -1,4 +1,4 @@
-"""sigma-zero: a smooth stand-in for L0, minimised together with the margin.
+"""sigma-zero: minimisation of a smooth approximation of L0 together with the margin.
 
     min_d  max(-margin, 0) + mean_i d_i^2 / (d_i^2 + sigma)
 
@@ -37,27 +37,27 @@ def sigma_zero(
     """Find adversarial examples that change few entries.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the unit box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        norm: 0.
-        targeted: hit y instead of leaving it.
-        steps: gradient evaluations (cost: steps forwards and backwards, 10 more forwards to end).
-        sigma: width of the smooth stand-in for L0.
-        tau: first threshold below which an entry is set to zero.
-        start: points to start from. None: x.
-        generator: unused; nothing here is random.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the unit box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        norm: 0, the only norm supported.
+        targeted: True: y are target classes.
+        steps: Gradient evaluations (cost: steps forwards and backwards, 10 more forwards at the end).
+        sigma: Width of the smooth approximation of L0.
+        tau: First threshold below which an entry is set to zero.
+        start: Starting points. None: x.
+        generator: Unused; the attack is deterministic.
 
     Returns:
         Adversarial points, (B, *D); x itself where none was found. `verify` with eps = inf gives the distances.
 
     Raises:
-        BadInput: another norm, or inputs that cannot be used.
+        BadInput: Another norm, or inputs that cannot be used.
 
     References:
         Cina et al., sigma-zero: gradient-based optimization of l0-norm adversarial examples, ICLR 2025,
         arXiv:2402.01879.
-        Differs from the published code: it takes targets, and the smallest changes are given back at the end.
+        Differs from the published code: it takes targets, and the smallest changes are undone at the end.
     """
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (0,))

@@ -1,10 +1,10 @@
-"""Square attack: random search with square-shaped changes; needs scores, no gradient.
+"""Square attack: random search with square-shaped changes; uses scores, no gradient.
 
     Linf   start with vertical stripes x +- eps; then set one random window to x +- eps, channel by channel
     L2, L1 start with a grid of bumps of length eps; then move length from one window into another, as a new bump
 
 The window's side is round(sqrt(p H W)); p halves after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries (of
-10,000; scaled to the number asked for). A change is kept where the loss rises.
+10,000; scaled to the number of queries). A change is kept where the loss rises.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def side_share(query: int, queries: int, p: float) -> float:
-    """Return the share of the pixels that a window covers at a query."""
+    """Return the share of the pixels in the window of a query."""
     scaled = int(query / queries * 10_000)
     return p / 2 ** sum(scaled > bound for bound in HALVINGS)
 
@@ -56,28 +56,28 @@ def square(
     schedule: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Search at random with square-shaped changes.
+    """Attack by random search with square-shaped changes.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K); no gradient is asked of it.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
+        model: Any callable to logits, (B, *D) -> (B, K); no gradient is computed.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
-        targeted: lower the loss of y instead.
-        steps: number of queries (cost: steps forwards a sample, less once fooled, and none for a window that has the
-            proposed values already).
-        p: share of the pixels that the first windows cover.
-        loss: per-sample loss.
-        start: points to start from, such as a gradient attack's best. None: stripes or bumps.
-        first_query: query of the schedule of p at which to enter, for a warm start.
-        schedule: number of queries over which p falls. None: first_query + steps.
-        generator: base seed.
+        targeted: True: y are target classes, whose loss is minimised.
+        steps: Number of queries (cost: steps forwards per sample, less once fooled, and none for a window that already
+            has the proposed values).
+        p: Share of the pixels in the first windows.
+        loss: Per-sample loss.
+        start: Starting points, such as the best ones of a gradient attack. None: stripes or bumps.
+        first_query: First query in the schedule of p; above 0 for a warm start.
+        schedule: Number of queries over which p falls. None: first_query + steps.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D). Success is not implied: see `verify`.
 
     Raises:
-        BadInput: an L0 threat, or inputs that cannot be used.
+        BadInput: An L0 threat, or inputs that cannot be used.
 
     References:
         Andriushchenko et al., Square Attack: a query-efficient black-box adversarial attack via random search, ECCV
@@ -116,15 +116,15 @@ def square_search(
     """Maximise any objective by random changes of windows, as `square` does.
 
     Args:
-        objective: `(z, at) -> value, done`, as for `ascend`; no gradient is asked of it.
-        x: centres, (B, *D).
+        objective: `(z, at) -> value, done`, as for `ascend`; no gradient is computed.
+        x: Centres, (B, *D).
         threat: `Linf`, `L2` or `L1`.
-        seed: one seed a sample, (B,).
-        steps: evaluations of the objective a sample.
-        p: share of the pixels that the first windows cover.
-        start: points to start from. None: stripes or bumps.
-        first_query: query of the schedule of p at which to enter.
-        schedule: number of queries over which p falls. None: first_query + steps.
+        seed: Seeds, one per sample, (B,).
+        steps: Evaluations of the objective per sample.
+        p: Share of the pixels in the first windows.
+        start: Starting points. None: stripes or bumps.
+        first_query: First query in the schedule of p.
+        schedule: Number of queries over which p falls. None: first_query + steps.
 
     Returns:
         The best points met, (B, *D), inside the threat.
@@ -158,7 +158,7 @@ def square_search(
 
 
 def _windows(x: Tensor, seed: Tensor, draw: int, share: float) -> tuple[Tensor, Tensor, Tensor, int, int]:
-    """Draw one window a sample: its mask (B, 1, H, W), its top and left, and its height and width."""
+    """Draw one window per sample: its mask (B, 1, H, W), its top and left, and its height and width."""
     h, w = x.shape[2:]
     height = min(h, max(1, round(math.sqrt(share * h * w))))
     width = min(w, max(1, round(share * h * w / height)))
@@ -220,7 +220,7 @@ class _Bumps:
         return (image + unit * per_sample(self.threat.eps, image)).reshape(x.shape)
 
     def change(self, x: Tensor, best: Tensor, seed: Tensor, query: int, share: float) -> Tensor:
-        """Return the best points with one window emptied into another, (b, *D)."""
+        """Return the best points with the change of one window moved to another, (b, *D)."""
         image, delta = as_images(x), as_images(best) - as_images(x)
         into, top, left, height, width = _windows(image, seed, 3 * query, share)
         away, *_ = _windows(image, seed, 3 * query + 1, share)

@@ -3,7 +3,7 @@
     step_ll      z = P( x  - eps steepest(grad l(f(x), y_LL)) ),              y_LL = argmin_c f(x)_c
     r_step_ll    x~ = P( x + eps/2 steepest(N(0, I)) ),   z = P( x~ - eps/2 steepest(grad l(f(x~), y_LL)) )
 
-Single steps say little about robustness, and training on them can overfit to them: judge by the cascade.
+Single steps are weak attacks, and training on them can overfit to them: evaluate with the cascade.
 
 References:
     Kurakin, Goodfellow, Bengio, Adversarial machine learning at scale, ICLR 2017, arXiv:1611.01236 (Step-LL).
@@ -41,20 +41,20 @@ def step_ll(
     """Take one step of length eps towards the least likely class.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, or targets when `targeted`, (B,) int64.
-        threat: constraint set; its eps (a fraction of the input range) may be (B,).
-        targeted: step towards y instead of the least likely class.
-        loss: per-sample loss, minimised.
-        skip_wrong: leave x where it is fooled already; training moves every sample.
-        generator: base seed of the direction that replaces a zero gradient.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, or targets when `targeted`, (B,) int64.
+        threat: Threat model; its eps (a fraction of the input range) may be (B,).
+        targeted: True: step towards y instead of the least likely class.
+        loss: Per-sample loss, minimised.
+        skip_wrong: True: return x where it is fooled already; False: move every sample, for training.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
         Points inside the threat, (B, *D), detached. Cost: 2 forwards, 1 backward.
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)

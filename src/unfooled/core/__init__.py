@@ -1,4 +1,4 @@
-"""The vocabulary of the library: threats, losses, goals, the ascent kernel, and what a model is."""
+"""Core types: threat models, losses, attack goals, the ascent kernel and wrappers of models."""
 
 from __future__ import annotations
 

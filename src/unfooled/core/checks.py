@@ -1,6 +1,6 @@
-"""Checks of what a caller hands in; each refusal is one sentence: what is wrong, what was found, what to do.
+"""Checks of arguments; each error is one sentence: the requirement, the value found, the remedy.
 
-Every public function checks its arguments once, where they come in. Inside `trusted()` these checks do nothing, so that
+Every public function checks its arguments once, at entry. Inside `trusted()` these checks do nothing, so that
 a function that has checked its arguments can call other public functions on them.
 """
 
@@ -36,7 +36,7 @@ def trusted() -> Iterator[None]:
 
 
 def is_trusted() -> bool:
-    """Return whether a caller further up has made the checks."""
+    """Return whether the code runs inside `trusted()`: a caller has already checked the arguments."""
     return _TRUSTED.get()
 
 
@@ -44,7 +44,7 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
     """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
 
     Raises:
-        BadInput: with the range or shape found.
+        BadInput: x or y is invalid; the message gives the range or shape found.
     """
     if not isinstance(x, Tensor):
         raise BadInput(f"x is a {type(x).__name__}; convert it to a torch tensor, (B, *D), floating point in [0, 1]")
@@ -103,7 +103,7 @@ def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -
     """Return the gradient of a sum with respect to the input.
 
     Raises:
-        BadInput: the value does not depend on the input for autograd.
+        BadInput: The value does not depend on the input for autograd.
     """
     if value.requires_grad:
         (g,) = torch.autograd.grad(value.sum(), leaf, retain_graph=retain_graph, allow_unused=True)
@@ -123,7 +123,7 @@ def check_mode(model: Any) -> None:
 
 
 def check_run(seed: Any, batch: Any = None) -> None:
-    """Refuse a seed that is no whole number of 63 bits, and a batch below 1."""
+    """Refuse a seed that is not an integer in [0, 2**63), and a batch below 1."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 63:
         raise BadInput(f"seed is {seed!r}; it must be a whole number, at least 0 and below 2**63")
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
@@ -131,7 +131,7 @@ def check_run(seed: Any, batch: Any = None) -> None:
 
 
 def check_threat(x: Tensor, threat: Threat) -> None:
-    """Refuse what is no threat, and a per-sample eps whose length is not the batch's."""
+    """Refuse anything but a `Threat`, and a per-sample eps of another length than the batch."""
     if not isinstance(threat, Threat):
         raise BadInput(f"threat is a {type(threat).__name__}; write Linf(8 / 255), L2(0.5), L1(12) or L0(10)")
     if isinstance(threat.eps, Tensor) and threat.eps.ndim and len(threat.eps) != len(x):
@@ -139,7 +139,7 @@ def check_threat(x: Tensor, threat: Threat) -> None:
 
 
 def check_attack(x: Tensor, y: Tensor, threat: Threat) -> None:
-    """Check the inputs of an attack inside a threat; the model's outputs are checked when they come."""
+    """Check the inputs of an attack inside a threat; the model's outputs are checked at its first call."""
     if is_trusted():
         return
     check_inputs(x, y, box=getattr(threat, "box", UNIT))

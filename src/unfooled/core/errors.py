@@ -1,4 +1,4 @@
-"""Errors that name the offender and the remedy in one sentence, and suggestions for names that do not exist."""
+"""Errors that name the invalid argument and the remedy in one sentence, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_GRADIENT = (
 
 
 class BadInput(ValueError):
-    """An argument that cannot be used; the message names it and says what to do."""
+    """An invalid argument; the message names it and says how to correct it."""
 
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:
 
 
 def missing_file(path: Path, suffixes: Iterable[str]) -> BadInput:
-    """Return the error for a path that does not exist, with the nearest names of its folder."""
+    """Return the error for a path that does not exist, with the most similar names in its folder."""
     folder = path.parent
     if not folder.is_dir():
         return BadInput(f"there is no file {path}, nor a folder {folder}")

@@ -1,4 +1,4 @@
-"""Goals of attacks on the label: how a model's logits are read, what is maximised, and when a sample is done."""
+"""Goals of attacks on the label: reading a model's logits, the objective, and the test of success."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from unfooled.core.types import Loss, Model, Objective
 
 
 def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int | None = None) -> Tensor:
-    """Run the model and check its output once: logits, (B, K), K >= 2, that know every label.
+    """Run the model and return its checked logits, (B, K), with K >= 2 and every label below K.
 
-    For the place where a model is handed in; loops read by `logits_at`. An error of the model itself is reported as the
-    model's where no gradient is recorded.
+    For the first call of a model; loops use `logits_at`. Without gradients, an exception inside the model is raised as
+    `ModelFails`.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels to be checked against the number of classes, (B,). None: not checked.
-        batch: samples computed at once. None: all.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels to check against the number of classes, (B,). None: not checked.
+        batch: Samples computed at once. None: all.
 
     Raises:
-        BadInput: the output is no logits, or a label lies beyond the classes.
+        BadInput: The output is not logits, or a label is not below the number of classes.
     """
     reader = checked_once(model, y)
     return reader(x) if batch is None else batched(reader, batch)(x)
 
 
 def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
-    """Run a model whose output has been checked before: logits, (B, K), unwrapped once.
+    """Return the logits, (B, K), of a model whose output has been checked before.
 
-    Only the shape is looked at, which costs nothing: some models drop the batch's dimension when one sample is left.
+    Only the shape is checked, at no cost: some models drop the batch dimension when one sample is left.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        batch: samples computed at once. None: all.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        batch: Samples computed at once. None: all.
     """
     if batch is not None:
         return batched(lambda part: logits_at(model, part), batch)(x)
@@ -49,17 +49,17 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
 
 
 def unwrapped(output: Any, n: int) -> Tensor:
-    """Return the logits of an output for n samples, (n, K), refusing another shape."""
+    """Return the logits of an output for n samples, (n, K), or raise `BadInput` for another shape."""
     logits = output if isinstance(output, Tensor) else logits_of(output)
     return logits if logits.ndim == 2 and len(logits) == n else check_logits(logits, n)
 
 
 def checked_once(model: Model, y: Tensor | None = None) -> Model:
-    """Wrap a model for a loop: the first output is checked, against all labels, and the later ones are trusted.
+    """Wrap a model for a loop: only its first output is checked, against all labels.
 
     Args:
-        model: any callable to logits; returned as it is where it is wrapped already.
-        y: labels of every sample that the loop may pass, (B,). None: not checked.
+        model: Any callable to logits; returned unchanged if already wrapped.
+        y: Labels of all samples in the loop, (B,). None: not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).
@@ -68,7 +68,7 @@ def checked_once(model: Model, y: Tensor | None = None) -> Model:
 
 
 class _CheckedOnce:
-    """A model that reads its logits, and checks the first output."""
+    """A model that returns plain logits, and checks its first output."""
 
     def __init__(self, model: Model, y: Tensor | None) -> None:
         self.model, self.y, self.checked = model, y, is_trusted()
@@ -84,7 +84,7 @@ class _CheckedOnce:
 
 
 def fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Return where the label is lost (or the target hit), (B,) bool; NaN or infinite logits are no success."""
+    """Return which samples are misclassified (or hit the target), (B,) bool; NaN or infinite logits do not count."""
     prediction = logits.argmax(1)
     changed = prediction == y if targeted else prediction != y
     return changed & torch.isfinite(logits).all(1)
@@ -102,16 +102,16 @@ def fooling(
     """Build the objective of an attack on the label.
 
     Args:
-        model: any callable to logits; its first output is checked, see `checked_once`.
-        y: labels, or targets when `targeted`, (B,).
+        model: Any callable to logits; its first output is checked, see `checked_once`.
+        y: Labels, or targets when `targeted`, (B,).
         loss: `(logits, y) -> (B,)`, maximised (minimised when targeted).
-        targeted: hit y instead of leaving it.
-        stop: report samples as done once they are fooled.
-        draws: evaluations of a random model whose loss is averaged; with more than one no sample is ever done, since a
-            single lucky draw is no success.
+        targeted: True: y are target classes.
+        stop: True: report samples as done once they are fooled.
+        draws: Evaluations of a random model whose loss is averaged. With more than one, no sample is reported as done:
+            a single fooled draw is not enough.
 
     Returns:
-        An objective for `ascend`. Cost: `draws` passes an evaluation.
+        An objective for `ascend`. Cost: `draws` passes per evaluation.
     """
     sign, reader = -1.0 if targeted else 1.0, checked_once(model, y)
 
@@ -129,4 +129,4 @@ def fooling(
 
 
 Attack = Callable[..., Tensor]
-"""A budget attack that is handed in, options bound; it may take fewer keywords than `BudgetAttack`."""
+"""An attack passed as an argument, its options bound; it may accept fewer keywords than `BudgetAttack`."""

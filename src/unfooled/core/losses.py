@@ -1,7 +1,7 @@
 """Per-sample losses that attacks maximise: (logits (B, K), y (B,)) -> (B,).
 
     cross_entropy   -log softmax(z)_y
-    margin          max_{j != y} z_j - z_y                                  > 0 exactly where the label is lost
+    margin          max_{j != y} z_j - z_y                                  > 0 exactly where y is not predicted
     dlr             (max_{j != y} z_j - z_y) / (z_pi1 - z_pi3)              pi: logits in descending order
     kl              KL(p || softmax(z)) for fixed probabilities p
 
@@ -37,12 +37,12 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the best other logit minus the true one, (B,); positive exactly where the label is lost."""
+    """Return the best other logit minus the true one, (B,); positive exactly where y is not predicted."""
     return best_other(logits, y) - true_logit(logits, y)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the difference of logits ratio, (B,): a margin that scale and shift do not change. Needs K >= 3."""
+    """Return the difference of logits ratio, (B,): a margin invariant to scale and shift. Needs K >= 3."""
     if logits.shape[1] < 3:
         raise ValueError(f"dlr needs at least 3 classes, the model has {logits.shape[1]}; use margin")
     top = logits.topk(3, dim=1).values
@@ -50,7 +50,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin_targeted(target: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Build the loss z_t - z_y for targets t, (B,); with fewer samples, pass the rows that are left."""
+    """Build the loss z_t - z_y for targets t, (B,); for a subset of samples, pass their targets only."""
     return lambda logits, y: true_logit(logits, target) - true_logit(logits, y)
 
 

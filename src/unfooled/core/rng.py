@@ -1,13 +1,13 @@
-"""Random numbers that belong to the sample, not to the batch.
+"""Random numbers that depend on the sample, not on its batch.
 
     u(i) = splitmix64(seed, hash of sample i's bytes, stage, draw, coordinate)
 
 A counter hash instead of a stream: the same sample gets the same numbers whatever its place in the batch, the size of
-the batch, the device or the process that works on it. A `torch.Generator` handed to an attack supplies the base seed
+the batch, the device or the process. A `torch.Generator` passed to an attack supplies the base seed
 and is not advanced; `None` means seed 0.
 
-Two uses of random numbers never share a pair of stage and draw. `Stream` names every use in the library, `USES` says
-which stages and draws each takes, and `Numbers` the numbers of an evaluation's stages, which serve as draws.
+No two uses of random numbers share a pair of stage and draw. `Stream` lists every use in the library, `USES` the stages
+and draws of each, and `Numbers` the numbers of an evaluation's stages, which serve as draws.
 
 References:
     Steele, Lea, Flood, Fast splittable pseudorandom number generators, OOPSLA 2014 (the finaliser of splitmix64).
@@ -30,20 +30,20 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 @unique
 class Stream(IntEnum):
-    """Uses of random numbers, each with the stage that keeps it apart from the others.
+    """Uses of random numbers; each value is the stage that makes the use independent of the others.
 
-    A new use takes a number that no other has, and a row in `USES`. Numbers are never given anew: that would change
-    results that are published.
+    A new use needs an unused number and an entry in `USES`. Numbers never change or get reused: published results
+    depend on them.
     """
 
     REVIVED = -1
-    """Directions in place of zero gradients. Draw: the step."""
+    """Random directions that replace zero gradients. Draw: the step."""
     START = 0
-    """Points at which attacks on the label start. Draw: the number of the stage, see `Numbers`."""
+    """Starting points of attacks on the label. Draw: the number of the stage, see `Numbers`."""
     HALF_NORMAL_NOISE = 1
     STROKE_REMOVAL = 2
     CORRUPTION = 3
-    """Which corruption an image gets."""
+    """Kind of corruption of an image."""
     SHOT_NOISE = 11
     IMPULSE_NOISE = 12
     GLASS_BLUR = 13
@@ -51,49 +51,49 @@ class Stream(IntEnum):
     ROTATION = 15
     SCALE = 16
     SQUARE = 17
-    """Square's windows and signs. Draws: from 2 on those of a query; 0 its first stripes, below 0 its first bumps."""
+    """Windows and signs of Square attack. Draws: 0 the first stripes, < 0 the first bumps, from 2 on the queries."""
     ZIGZAG = 18
     TRANSLATION = 19
     FOG = 20
-    """Clouds. Stages: one an octave."""
+    """Fog corruption. Stages: one per octave."""
     RELABELLING = 31
-    """Labels of a data set whose images are moved to other classes."""
+    """New labels of a data set whose images are assigned to other classes."""
     INVERSION = 32
-    """Images at which an inversion starts."""
+    """Starting images of feature inversion."""
     JITTER = 33
     """Noise over which a gradient is averaged."""
     SIGNS = 37
     """Directions of an estimated gradient."""
     TWIN = 41
-    """Points at which a twin learns a model's answers."""
+    """Training points of a distilled twin."""
     PAIRS = 43
     """Pairs of pixels whose order an attack on an explanation reverses."""
     RAYS = 47
-    """Orders of coordinates. Draw: the round."""
+    """Orders of coordinates in RayS. Draw: the round."""
     MAP_SIGNS = 49
     """Directions of an estimated gradient of a map."""
     RANDOM_POINT = 53
-    """Random points beside an attack on an explanation, and where it starts."""
+    """Random baseline of attacks on explanations, and their starting points."""
     HOP_SKIP_JUMP = 54
-    """Draws: first points, then the probes of step t from t 2^20 on."""
+    """HopSkipJump. Draws: first points, then the probes of step t from t 2^20 on."""
     WALK = 59
-    """A random walk beside an attack on an explanation. Draw: the step."""
+    """Random-walk baseline of attacks on explanations. Draw: the step."""
     MAP_SQUARE = 61
-    """Square's windows in an attack on an explanation."""
+    """Windows of Square attack on an explanation."""
     BISECTION = 67
-    """Points at which a radius is tried again. Draw: the round."""
+    """Starting points of further attempts at a radius in `bisect`. Draw: the round."""
     SMOOTHING = 71
     """Noisy copies of an input whose explanations are averaged."""
     HASHED_NOISE = 73
-    """Noise that a defence draws from the input itself."""
+    """Noise that a defence computes from a hash of the input."""
     WAVE = 100
-    """Output-diversified directions. Stage: see `wave_stage`. Draws: a fresh direction, whether an old one serves."""
+    """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200
-    """Points at which AutoAttack's APGD starts. Draw: the number of the target, 0 for none."""
+    """Starting points of AutoAttack's APGD. Draw: the number of the target, 0 for untargeted."""
     NOISE = 300
-    """Random points of the threat. Stages: one a number of a stage."""
+    """Random points of the threat. Stages: 300 plus the number of an evaluation's stage."""
     CHECK_START = 400
-    """Points at which the checks before an attack look."""
+    """Points evaluated by the checks before an attack."""
     CHECK_JUMPS = 401
     CHECK_DIRECTIONS = 402
     CHECK_ROUGHNESS = 403
@@ -102,33 +102,33 @@ class Stream(IntEnum):
 
 
 class Numbers:
-    """Numbers of the stages of an evaluation: what each part of it may use, as draws of `START` and elsewhere."""
+    """Numbers of the stages of an evaluation, by part of the evaluation; draws of `START` and other streams."""
 
     ATTACK = range(40)
     CHECKS = range(200, 240)
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))
-    """An attack that goes on, in each of two rounds; the last number is that of the look afterwards."""
+    """Continued attack after a failed check, one range per round; the last number is the check that follows."""
     HIDDEN = range(400, 461)
-    """Attacks that need no gradient; the last number is that of the look afterwards."""
+    """Gradient-free attacks; the last number is the check that follows."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
     EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, HIDDEN, AUTOATTACK_L1)
     MOST = 1009
-    """Above every number, so that `derived` gives each seed and number a base of its own."""
+    """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 
 
 def wave_stage(number: int) -> int:
-    """Return the stage of an output-diversified wave; an attack that goes on stays clear of the checks' stages."""
+    """Return the stage of an output-diversified wave; continued attacks start at 1000, above the checks' stages."""
     return (Stream.WAVE if number in Numbers.ATTACK else 1000) + number
 
 
 class Use(NamedTuple):
-    """Stages and draws of a stream.
+    """Stages and draws that a stream may use.
 
     Attributes:
-        stages: ranges of stages.
-        draws: range of draws.
+        stages: Ranges of stages.
+        draws: Range of draws.
     """
 
     stages: tuple[range, ...]
@@ -140,7 +140,7 @@ def _one(stream: Stream, draws: range = range(1)) -> Use:
 
 
 LONG = range(1 << 20)
-"""Draws of a use that takes one a step, or a point."""
+"""Draws of a use with one draw per step or point."""
 USES = MappingProxyType(
     {
         **{stream: _one(stream) for stream in Stream},
@@ -176,11 +176,11 @@ USES = MappingProxyType(
         Stream.CHECK_MEMORY: _one(Stream.CHECK_MEMORY, range(5)),
     }
 )
-"""The one table of random streams: stage and draw of no two uses coincide."""
+"""All random streams; no two uses share a pair of stage and draw."""
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Shift to the right logically; torch shifts int64 arithmetically."""
+    """Shift right logically; torch shifts int64 arithmetically."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -204,7 +204,7 @@ def sample_keys(x: Tensor) -> Tensor:
 
 
 def derived(seed: int, number: int) -> torch.Generator:
-    """Return the generator of one stage of an evaluation.
+    """Return the generator of an evaluation's stage.
 
     Args:
         seed: Seed of the evaluation.
@@ -214,12 +214,12 @@ def derived(seed: int, number: int) -> torch.Generator:
 
 
 def base_seed(generator: torch.Generator | None) -> int:
-    """Return the seed that a generator stands for, 0 for None. The generator is not advanced."""
+    """Return the initial seed of a generator, 0 for None. The generator is not advanced."""
     return 0 if generator is None else generator.initial_seed() & 0x7FFFFFFFFFFFFFFF
 
 
 def seeds(x: Tensor, generator: torch.Generator | int | None = None, *, stage: int = Stream.START) -> Tensor:
-    """Return one seed a sample, (B,) int64, from the base seed, the sample's bytes and a stage, see `Stream`."""
+    """Return one seed per sample, (B,) int64, from the base seed, the sample's bytes and a stage, see `Stream`."""
     base = generator if isinstance(generator, int) else base_seed(generator)
     offset = torch.tensor([base, stage], dtype=torch.int64, device=x.device)
     salt = mix(mix(offset[:1] + _GOLDEN) + (offset[1:] + 1) * _GOLDEN)

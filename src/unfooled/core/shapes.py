@@ -9,7 +9,7 @@ from unfooled.core.errors import BadInput
 
 
 def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
-    """Shape a float or a (B,) tensor so that it broadcasts against `like`, (B, *D)."""
+    """Reshape a float or a (B,) tensor so that it broadcasts against `like`, (B, *D)."""
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
 
@@ -20,7 +20,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 def where_rows(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Choose whole samples: `a[i]` where `mask[i]`, else `b[i]`."""
+    """Select whole samples: `a[i]` where `mask[i]`, else `b[i]`."""
     return torch.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
 
@@ -28,8 +28,8 @@ def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
     """Mark the `count` largest cells of each map, ties to the lower flat index.
 
     Args:
-        p: maps, (B, h, w).
-        count: number of cells, an int or (B,).
+        p: Maps, (B, h, w).
+        count: Number of cells, an int or (B,).
 
     Returns:
         (B, h, w) bool.
@@ -40,7 +40,7 @@ def top_cells(p: Tensor, count: int | Tensor) -> Tensor:
 
 
 def top_share(p: Tensor, q: float) -> Tensor:
-    """Mark the share q of the cells that are largest, at least one, (B, h, w) bool."""
+    """Mark the largest cells, a share q of all and at least one, (B, h, w) bool."""
     if not 0 < q <= 1:
         raise BadInput(f"q is {q}; it is a share of the cells, in (0, 1]")
     return top_cells(p, max(1, round(q * p[0].numel())))

@@ -2,13 +2,13 @@
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
-A threat knows five things, and the ascent kernel knows no norm:
+A threat has five methods; the ascent kernel uses these alone and contains no code for any one norm:
 
-    size(delta)     (B, *D) -> (B,)     how large a change is
-    project(z, x)   the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
+    size(delta)     (B, *D) -> (B,)     the norm of each change
+    project(z, x)   onto the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
     steepest(g)     argmax <g, d> over the unit ball; attains the dual norm
     sample(x)       a random point inside
-    take(rows)      the threat of some of the samples, where eps is (B,)
+    take(rows)      the threat for a subset of the samples, where eps is (B,)
 
 `eps` is a fraction of the input range (`8 / 255`), a float or one value per sample, (B,). L0's eps counts tensor
 entries, or pixels with `per="pixel"`.
@@ -42,7 +42,7 @@ class Box:
     high: float = 1.0
 
     def clamp(self, z: Tensor) -> Tensor:
-        """Bring z into the box, coordinate by coordinate."""
+        """Clamp each coordinate of z to the box."""
         return z.clamp(self.low, self.high)
 
 
@@ -54,8 +54,8 @@ class Threat(ABC):
     """A norm ball of radius eps around x, intersected with a box. See the module's docstring.
 
     Args:
-        eps: radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
-        box: bounds of the inputs; the unit box by default.
+        eps: Radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
+        box: Bounds of the inputs; the unit box by default.
     """
 
     eps: float | Tensor
@@ -79,11 +79,11 @@ class Threat(ABC):
 
     @abstractmethod
     def project(self, z: Tensor, x: Tensor) -> Tensor:
-        """Bring z into the ball around x, then into the box."""
+        """Project z onto the ball around x, then onto the box."""
 
     @abstractmethod
     def steepest(self, g: Tensor) -> Tensor:
-        """Return the unit step that gains most along g; 0 where g is 0."""
+        """Return the unit step with the largest inner product with g; 0 where g is 0."""
 
     @abstractmethod
     def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Threat(ABC):
         return replace(self, eps=eps)
 
     def bounded(self, x: Tensor) -> Self:
-        """Limit eps to the box's diameter in this norm: the same set, and multiples of an infinite eps exist."""
+        """Limit eps to the box's diameter in this norm: the same set of points, with a finite eps."""
         d = x[0].numel()
         reach = float(d) if self.norm == 0 else (self.box.high - self.box.low) * d ** (1 / self.norm)
         return self.with_eps(self.eps.clamp(max=reach) if isinstance(self.eps, Tensor) else min(self.eps, reach))
@@ -126,7 +126,7 @@ class Threat(ABC):
 
 
 def eps_text(eps: float) -> str:
-    """Write a radius the way papers do: 0.3, 8/255, 12."""
+    """Format a radius as in papers: 0.3, 8/255, 12."""
     short = f"{eps:.6g}"
     of_255 = eps * 255
     if len(short) > 5 and 0.5 < of_255 < 255 and abs(of_255 - round(of_255)) < 1e-6:
@@ -136,7 +136,7 @@ def eps_text(eps: float) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Linf(Threat):
-    """The maximum norm: every coordinate may move by at most eps."""
+    """Threat in the maximum norm: every coordinate may move by at most eps."""
 
     norm: ClassVar[float] = math.inf
 
@@ -173,7 +173,7 @@ class Linf(Threat):
 
 @dataclass(frozen=True, eq=False)
 class L2(Threat):
-    """The Euclidean norm: the length of the change is at most eps."""
+    """Threat in the Euclidean norm: the length of the change is at most eps."""
 
     norm: ClassVar[float] = 2.0
 
@@ -186,7 +186,7 @@ class L2(Threat):
         delta = z - x
         length = per_sample(self.size(delta).clamp_min(TINY), delta)
         shrink = (per_sample(self.eps, x) / length).clamp(max=1)
-        # The change itself where it fits: a point already inside must not move by rounding.
+        # Where the change fits, keep z itself: a point already inside must not move by rounding.
         return self.box.clamp(torch.where(shrink < 1, x + delta * shrink, z))
 
     def steepest(self, g: Tensor) -> Tensor:
@@ -206,14 +206,14 @@ class L2(Threat):
 
 
 def _add(x: Tensor, delta: Tensor) -> Tensor:
-    """Add, rounding towards x: a shift common to thousands of entries rounds one way, and the sum leaves the ball."""
+    """Add, rounding towards x: rounding errors of thousands of equal shifts would add up and leave the ball."""
     z = x + delta
     return torch.where((z - x).abs() > delta.abs(), torch.nextafter(z, x), z)
 
 
 @dataclass(frozen=True, eq=False)
 class L1(Threat):
-    """The sum norm: absolute changes add up to at most eps.
+    """Threat in the L1 norm: absolute changes add up to at most eps.
 
     `project` is ball then box, as for every threat; `project_l1_box` is the exact projection onto both.
     """
@@ -262,10 +262,10 @@ class L1(Threat):
 
 @dataclass(frozen=True, eq=False)
 class L0(Threat):
-    """The number of changes: at most eps entries may become anything in the box.
+    """Threat in L0: at most eps entries may take any value in the box.
 
     Args:
-        eps: a count, a float or (B,); 10 allows ten entries.
+        eps: A count, a float or (B,); 10 allows ten entries.
         per: "entry" counts tensor entries, "pixel" counts positions over all channels (dimension 1 of (B, C, ...)).
     """
 
@@ -278,7 +278,7 @@ class L0(Threat):
             raise ValueError(f'per is {self.per!r}; it must be "entry" or "pixel"')
 
     def _groups(self, value: Tensor) -> Tensor:
-        """Sum the entries that count as one: (B, *D) -> (B, groups)."""
+        """Sum over the entries that count as one change: (B, *D) -> (B, groups)."""
         return flat(value.sum(1)) if self.per == "pixel" and value.ndim > 2 else flat(value)
 
     def _largest(self, gain: Tensor, like: Tensor) -> Tensor:
@@ -316,13 +316,13 @@ def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -
         delta_i = sign(u_i) min(c_i, max(|u_i| - lam, 0)),   u = z - x,   c_i = room to the box on u_i's side
 
     lam is 0 if that fits, else the root of a decreasing piecewise-linear sum, found between its 2D sorted breakpoints.
-    Cost O(D log D) a sample, no loop over samples.
+    Cost O(D log D) per sample, no loop over samples.
 
     Args:
-        z: points, (B, *D).
-        x: centres inside the box, (B, *D).
-        eps: radius, a float or (B,).
-        box: bounds.
+        z: Points, (B, *D).
+        x: Centres inside the box, (B, *D).
+        eps: Radius, a float or (B,).
+        box: Bounds of the inputs.
 
     Returns:
         The nearest points, (B, *D).

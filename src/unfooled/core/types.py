@@ -1,6 +1,6 @@
-"""Call signatures that the parts of the library expect of one another.
+"""Call signatures shared by the parts of the library.
 
-Shapes: B samples, `*D` one sample's shape, K classes. Inputs live in the unit box, labels are int64.
+Shapes: B samples, `*D` the shape of one sample, K classes. Inputs lie in the unit box [0, 1], labels are int64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Explain(Protocol):
-    """An explanation: one attribution per input coordinate for the class `y`, differentiable when asked."""
+    """An explanation: an attribution to each input coordinate for class `y`, differentiable if `create_graph`."""
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
         """Return the attribution, (B, *D)."""
@@ -48,7 +48,7 @@ class TrainingLoss(Protocol):
 
 
 class BudgetAttack(Protocol):
-    """An attack that looks for the strongest point inside a threat; it never grades itself."""
+    """An attack that searches for the strongest point inside a threat; its success is evaluated elsewhere."""
 
     def __call__(
         self,
@@ -65,7 +65,7 @@ class BudgetAttack(Protocol):
 
 
 class MinimalAttack(Protocol):
-    """An attack that looks for the nearest point that changes the decision; x itself where it finds none."""
+    """An attack that searches for the nearest point that changes the label; it returns x where it finds none."""
 
     def __call__(
         self,

@@ -1,6 +1,6 @@
-"""The one door to a user's own code: `package.module:name`, `path/to/file.py:name`.
+"""Import of the user's own code: `package.module:name`, `path/to/file.py:name`.
 
-The code runs with the current directory, and the file's own, among the importable ones.
+The current directory and the file's own folder are on `sys.path` while the code runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unfooled.core.errors import BadInput, nearest
 
 @contextmanager
 def importable(*folders: Path) -> Iterator[None]:
-    """Put folders first among the importable ones until the context ends."""
+    """Put folders at the front of `sys.path` until the context ends."""
     before = list(sys.path)
     sys.path[:0] = [str(folder) for folder in folders]
     try:
@@ -30,7 +30,7 @@ def importable(*folders: Path) -> Iterator[None]:
 
 
 def _module_of(place: str) -> ModuleType:
-    """Import a dotted name, or a file by its path."""
+    """Import a module by its dotted name or by the path of its file."""
     if not place.endswith(".py"):
         return importlib.import_module(place)
     path = Path(place).resolve()
@@ -39,17 +39,17 @@ def _module_of(place: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling look their module up there
+    sys.modules[name] = module  # dataclasses and pickle look up modules there
     spec.loader.exec_module(module)
     return module
 
 
 @contextmanager
 def imported(source: str) -> Iterator[Any]:
-    """Import `place:name` and yield the object of that name, with its folder importable until the context ends.
+    """Import `place:name` and yield the object of that name, with its folder on `sys.path` until the context ends.
 
     Raises:
-        BadInput: the place or the name does not exist, or its code fails; with the original error.
+        BadInput: The place or the name does not exist, or its code fails; the message gives the original error.
     """
     place, _, attribute = source.rpartition(":")
     if place.endswith(".py") and not Path(place).is_file():

@@ -1,4 +1,4 @@
-"""Loaders of labelled data, and data that are made here: tensors in the unit box."""
+"""Loaders and generators of labelled data: tensors in the unit box [0, 1]."""
 
 from unfooled.data.boxes import Boxed, box_masks, load_boxed, load_cub
 from unfooled.data.dataset import Dataset

@@ -1,7 +1,7 @@
 """Images with boxes around the objects: CUB-200-2011, and folders of images with a CSV.
 
-Boxes are (left, top, width, height) in pixels of the images as loaded; a box's mask is the share of each pixel that the
-box takes.
+Boxes are (left, top, width, height) in pixels of the images as loaded; a box's mask is the share of each pixel inside
+the box.
 
 References:
     Wah et al., The Caltech-UCSD Birds-200-2011 dataset, 2011.
@@ -28,18 +28,18 @@ from unfooled.data.load import load_dataset
 from unfooled.data.sources import FOLDER
 
 COLUMNS = (("left", "top", "width", "height"), ("x", "y", "w", "h"), ("xmin", "ymin", "xmax", "ymax"))
-"""Names that a CSV's columns may have, beside `file`; the last are corners."""
+"""Accepted column names of a CSV, besides `file`; the last ones are corners."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """Images and where their objects are.
+    """Images with boxes and masks of their objects.
 
     Attributes:
         data: Samples.
         boxes: Left, top, width, height in pixels of `data.x`, (N, 4) float32, around all objects of an image; NaN
-            where it has none.
-        masks: Share of each pixel that the box takes, (N, H, W) float32, of several boxes the largest; 0 without.
+            for an image without a box.
+        masks: Share of each pixel inside the box, (N, H, W) float32; for several boxes the largest, 0 for none.
     """
 
     data: Dataset
@@ -70,16 +70,16 @@ def load_cub(
 ) -> Boxed:
     """Load the birds of CUB-200-2011's first ten classes at 128x128, from the folder `cub200` in UNFOOLED_DATA.
 
-    Without the boxes they are the source "cub" of `load_dataset`.
+    For the images without boxes use `load_dataset("cub")`.
 
     Args:
-        split: "train" or "test", the data set's own.
-        n: Number of samples, classes in turn. None: all.
-        size: Side, or (H, W), that images are resized to, and boxes with them. None: their own.
+        split: "train" or "test".
+        n: Number of samples, alternating between classes. None: all.
+        size: Side, or (H, W), that images and boxes are resized to. None: not changed.
         labels: Class order, as in `load_dataset`.
 
     Raises:
-        BadInput: The folder is not there, or its files are damaged.
+        BadInput: The folder does not exist, or its files are damaged.
     """
     place = Path(os.environ.get(FOLDER, "../shared/data")) / "cub200"
     pack, meta = place / "cub10_images128_jpeg.npz", place / "cub_meta.npz"
@@ -107,19 +107,19 @@ def load_boxed(
     """Load a folder of images, as `load_dataset` does, with the boxes of a CSV.
 
     Args:
-        root: Folder that holds one folder a class, perhaps under train, test, val.
+        root: Folder with one folder per class, optionally under train, test, val.
         boxes: CSV with the columns `file`, the path below `root`, and `left,top,width,height` (or `x,y,w,h`, or
-            `xmin,ymin,xmax,ymax`) in pixels of the file; what lies outside of the image is cut off. Images that it
-            leaves out have no box; an image with several rows has several objects, and its mask is their union.
+            `xmin,ymin,xmax,ymax`) in pixels of the file; boxes are clipped to the image. Images without
+            a row have no box; an image with several rows has several objects, and its mask is their union.
         split: Split, as in `load_dataset`; rows may also be of other splits.
-        n: Number of samples, classes in turn. None: all.
-        size: Side, or (H, W), that images are resized to, and boxes with them. None: their own.
+        n: Number of samples, alternating between classes. None: all.
+        size: Side, or (H, W), that images and boxes are resized to. None: not changed.
         labels: Class order, as in `load_dataset`.
-        channels: Number of channels, 1 or 3. None: the images' own.
+        channels: Number of channels, 1 or 3. None: not changed.
 
     Raises:
-        BadInput: The CSV lacks a column, holds what is no finite number or an empty box, names files that are not
-            there or none of the images read, or has a box wholly outside of its image.
+        BadInput: The CSV lacks a column, holds a value that is not a finite number, an empty box, a box wholly outside
+            of its image or a missing file, or names none of the images read.
     """
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
@@ -142,7 +142,7 @@ def load_boxed(
 
     sides = []
     for k, name in zip(data.index.tolist(), names, strict=True):
-        with Image.open(files[k]) as image:  # reads the header alone
+        with Image.open(files[k]) as image:  # reads only the header
             w, h = image.size
         for left, top, width, height in boxes_of.get(name, ()):
             if left >= w or top >= h or left + width <= 0 or top + height <= 0:
@@ -157,11 +157,11 @@ def load_boxed(
 
 
 def _boxed(data: Dataset, boxes: Sequence[np.ndarray], sides: np.ndarray) -> Boxed:
-    """Bring boxes from the files' pixels to those of the images as loaded.
+    """Scale boxes from pixels of the files to pixels of the loaded images.
 
     Args:
         data: Images.
-        boxes: Boxes of each image, (k, 4), k at least 1; NaN for none.
+        boxes: Boxes of each image, (k, 4) with k at least 1; NaN for no box.
         sides: Width and height of the files, (N, 2).
     """
     h, w = data.x.shape[2:]

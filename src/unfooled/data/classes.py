@@ -1,4 +1,4 @@
-"""Class names: the order that a model expects, and a source's labels in it."""
+"""Class names, and conversion of labels to the class order that a model expects."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from unfooled.core.errors import BadInput, nearest
 from unfooled.data.dataset import Source
 
 Names = list[tuple[str, ...]]
-"""Names that each class goes by; the last one is shown."""
+"""Accepted names of each class; the last one is displayed."""
 
 
 def read_names(path: Path) -> Names:
-    """Read class names from a file: one a line, a JSON list, or a JSON object `{index: name}` or `{name: index}`.
+    """Read class names from a file: one per line, a JSON list, or a JSON object `{index: name}` or `{name: index}`.
 
-    A name may itself be a list of names (ImageNet's `[id, word]`), each of which is known.
+    A name may itself be a list of names (ImageNet's `[id, word]`), all of which are accepted.
 
     Raises:
-        BadInput: The file is missing, empty or neither, or its indices are not 0, 1, 2, ...
+        BadInput: The file is missing, empty or in another format, or its indices are not 0, 1, 2, ...
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -51,13 +51,13 @@ def read_names(path: Path) -> Names:
 
 
 def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
-    """Return the same source with its labels as positions in the order of `labels`.
+    """Return the source with its labels as indices into `labels`.
 
-    Classes are matched by name (case and underscores aside). Where a source has numbers for names and the labels do
-    not, they name its classes in order.
+    Classes are matched by name, ignoring case and underscores. If the classes of the source are numbers and `labels`
+    are not, `labels` name these classes in order.
 
     Raises:
-        BadInput: A class is not among the labels, or is there twice.
+        BadInput: A class is missing in `labels`, or occurs twice.
     """
     place = labels if isinstance(labels, (str, Path)) else "labels"
     names = read_names(Path(labels)) if isinstance(labels, (str, Path)) else [(str(name),) for name in labels]
@@ -83,5 +83,5 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
 
 
 def _plain(name: str) -> str:
-    """Return a name without regard to case, underscores and spaces."""
+    """Normalise a name: case, underscores and spaces."""
     return " ".join(name.casefold().replace("_", " ").split())

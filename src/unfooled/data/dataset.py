@@ -1,4 +1,4 @@
-"""Data sources before and after their samples are read, and the names of splits."""
+"""Data sources, loaded data sets and the names of splits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Dataset:
 
     Attributes:
         x: Samples, (N, C, H, W) or (N, D) float32 in [0, 1].
-        y: Labels, (N,) int64, positions in `classes`.
+        y: Labels, (N,) int64, indices into `classes`.
         classes: Class names in the order of the labels.
         name: Name of the source, for reports.
         split: "train", "test" or "val"; "all" where the source has no splits.
-        index: Place of each sample in the source's own order, (N,) int64.
+        index: Index of each sample in the source, (N,) int64.
         warnings: Assumptions of the reader, one sentence each.
     """
 
@@ -36,12 +36,12 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Opened data source: its labels, and a function that reads samples when they are asked for.
+    """Opened data source: its labels, and a function that reads samples on demand.
 
     Attributes:
         name: Name for reports.
         split: Split, as in `Dataset`.
-        y: Labels in the source's own order, (N,) int64.
+        y: Labels of all samples, (N,) int64.
         classes: Class names in the order of the labels.
         read: Function of row numbers, (n,), that returns samples, (n, C, H, W) or (n, D) float32 in [0, 1].
         warnings: Assumptions of the reader, as in `Dataset`.
@@ -64,24 +64,24 @@ SPLITS = {
     "test": ("test", "testing", "t10k"),
     "val": ("val", "valid", "validation", "dev"),
 }
-"""Split -> names that it goes by."""
+"""Split -> its accepted names."""
 
 
 def canonical_split(name: str) -> str | None:
-    """Return the split that goes by this name; None for none."""
+    """Return the split with this name; None for an unknown name."""
     return next((split for split, names in SPLITS.items() if name.lower() in names), None)
 
 
 def select_split(split: str, available: Sequence[str], place: object) -> str:
-    """Return the split that is asked for, by its own name.
+    """Return the canonical name of the requested split.
 
     Args:
-        split: Name asked for.
-        available: Splits that there are.
-        place: Source, for the error.
+        split: Requested split, under any of its names.
+        available: Splits of the source.
+        place: Source, for the error message.
 
     Raises:
-        BadInput: There is no such split; those that there are are listed.
+        BadInput: There is no such split; the message lists the available ones.
     """
     wanted = canonical_split(split) or split
     if wanted not in available:
@@ -93,7 +93,7 @@ def no_splits(split: str, place: object) -> str:
     """Return the warning for a source without splits.
 
     Raises:
-        BadInput: `split` is the name of no split.
+        BadInput: `split` is not a known name.
     """
     if canonical_split(split) is None and split != "all":
         raise BadInput(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")

@@ -1,4 +1,4 @@
-"""Loading of labelled data, in any of the ways in which people keep them, as tensors in the unit box."""
+"""Loading of labelled data from common formats, as tensors in the unit box [0, 1]."""
 
 from __future__ import annotations
 
@@ -57,27 +57,28 @@ def load_dataset(
 
     Args:
         source: Source of the data, one of
-            "digits", scikit-learn's, inside the package; "digits-canvas", the same on textured canvases;
-            "shapes", rendered, or "shapes:0.9" for another rho (see `load_shapes`);
-            "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder that UNFOOLED_DATA names;
+            "digits", those of scikit-learn, no file needed; "digits-canvas", the same on textured canvases;
+            "shapes", rendered, or "shapes:0.9" for rho = 0.9 (see `load_shapes`);
+            "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder named by $UNFOOLED_DATA;
             a `.npz` archive (x_test and y_test, x and y, ...), or a pack of JPEG images in one;
             a folder of IDX files, or an IDX images file with its labels beside it;
-            a folder of images, one folder a class, perhaps under train, test, val;
-            `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` where it takes it;
+            a folder of images, one folder per class, optionally under train, test, val;
+            `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` if it takes it;
             such a function, or (x, y) itself.
         split: Split: "train", "test" or "val". A source without splits is read whole, with a warning.
-        n: Number of samples, the first ones. None: all. A source that is sorted by class is dealt out class by class
-            in turn first (whatever n), so that the first n are balanced.
-        shuffle: Permute all samples first.
+        n: Number of samples, the first ones. None: all. A source sorted by class is first reordered to
+            alternate between classes (for any n), so that the first n are balanced.
+        shuffle: True: permute all samples first.
         seed: Random seed of that permutation.
-        size: Side, or (H, W), that images are resized to (antialiased bilinear; not cropped). None: their own.
-        labels: Class order that the model expects: names, or a file with one a line, a JSON list or a JSON object
+        size: Side, or (H, W), that images are resized to (antialiased bilinear; not cropped). None: not changed.
+        labels: Class order that the model expects: names, or a file with one per line, a JSON list or a JSON object
             `{index: name}`. Classes are matched by name. None: the source's own order.
-        channels: Number of channels, 1 or 3, to make images grey or colour. None: their own.
+        channels: Number of channels to convert images to, 1 (grey) or 3 (colour). None: not changed.
 
     Raises:
-        BadInput: The source is unknown (the nearest names are given), the split is not there, n is below 1, files are
-            damaged or empty, values lie outside [0, 1], or images have different sizes and `size` is not given.
+        BadInput: The source is unknown (the message suggests similar names), the split does not exist, n is below 1,
+            files are damaged or empty, values lie outside [0, 1], or images have different sizes and `size` is not
+            given.
     """
     if n is not None and n < 1:
         raise BadInput(f"n is {n}; it must be at least 1, or None for all")
@@ -102,7 +103,7 @@ def load_dataset(
 
 
 def _order(y: np.ndarray) -> np.ndarray:
-    """Return the source's own order; where it is sorted by class, one of each class in turn, as they come."""
+    """Return the order of the source; if it is sorted by class, alternate between classes."""
     step = np.diff(y)
     if not ((step >= 0).all() or (step <= 0).all()):
         return np.arange(len(y))

@@ -1,4 +1,4 @@
-"""Kinds of data source, told apart by their names."""
+"""Kinds of data source, recognised by name or path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unfooled.data.made.digits import digits
 from unfooled.data.made.shapes import shapes
 
 FOLDER = "UNFOOLED_DATA"
-"""Environment variable that names the folder of the data sets below; `../shared/data` unless set."""
+"""Environment variable that names the folder of the data sets below; `../shared/data` by default."""
 
 MADE = ("digits", "digits-canvas", "shapes")
 """Data sets that need no file."""
@@ -33,14 +33,14 @@ KNOWN: dict[str, tuple[str, str]] = {
     "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
     "cub": ("cub200/cub10_images128_jpeg.npz", ""),
 }
-"""Short name -> its file in that folder, and its class names where the file has none."""
+"""Short name -> file in that folder, and class names where the file has none."""
 
 
 def open_source(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
     """Open a source of any kind (see `load_dataset`); samples are not read yet.
 
     Raises:
-        BadInput: It is of no known kind (the nearest names are given), damaged, or lacks the split.
+        BadInput: The source is unknown (the message suggests similar names), damaged, or lacks the split.
     """
     if isinstance(source, (tuple, list)):
         return from_arrays(source, "the data")
@@ -74,7 +74,7 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
 
 
 def _made(name: str, split: str) -> Source:
-    """Open a data set that needs no file; "shapes:0.9" are shapes with another rho."""
+    """Open a generated data set; "shapes:0.9" are shapes with rho 0.9."""
     kind, colon, rho = name.partition(":")
     if kind != "shapes":
         if colon:

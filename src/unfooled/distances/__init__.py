@@ -1,4 +1,4 @@
-"""Distances and similarities: pure functions `(a, b) -> (B,)`, one number a sample."""
+"""Distances and similarities: pure functions `(a, b) -> (B,)`, one number per sample."""
 
 from unfooled.core.shapes import top_cells, top_share
 from unfooled.distances.maps.attention import (

@@ -31,7 +31,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def l0(a: Tensor, b: Tensor) -> Tensor:
-    """Return how many tensor entries differ, (B,); a changed RGB pixel may count three."""
+    """Return the number of tensor entries that differ, (B,); a changed RGB pixel may count three times."""
     check_pair(a, b)
     return (flat(a) != flat(b)).sum(1).to(a.dtype)
 
@@ -40,7 +40,7 @@ def check_pair(a: Tensor, b: Tensor) -> None:
     """Refuse pairs that are not two floating point batches of one shape, (B, *D), with D not empty.
 
     Raises:
-        BadInput: with the shapes or dtypes found.
+        BadInput: With the shapes or dtypes found.
     """
     for name, t in (("a", a), ("b", b)):
         if not isinstance(t, Tensor) or not t.is_floating_point():

@@ -1,4 +1,4 @@
-"""Image quality: how visible a change is. Similarities, larger is closer, of images in [0, 1].
+"""Image quality: similarities of images in [0, 1], larger is closer.
 
     psnr = 10 log10( 1 / mean_i (a_i - b_i)^2 )                                      in dB; inf for equal images
     ssim = mean over pixels of (2 m_a m_b + c1)(2 s_ab + c2) / ((m_a^2 + m_b^2 + c1)(s_a^2 + s_b^2 + c2))
@@ -57,5 +57,5 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     value = structural_similarity_index_measure(
         a, b, sigma=_SIGMA * window / _WINDOW, kernel_size=window, reduction="none", data_range=1.0
     )
-    assert isinstance(value, Tensor)  # a pair only where the contrast or the full image is asked for
+    assert isinstance(value, Tensor)  # a pair only with the contrast or the full image as second output
     return value.reshape(len(a)).clamp(-1, 1)

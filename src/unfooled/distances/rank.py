@@ -1,4 +1,4 @@
-"""Rank correlations of two maps: whether they order the coordinates alike.
+"""Rank correlations of two maps.
 
     spearman   Pearson's correlation of the ranks, ties sharing their average rank
     kendall    tau-b = (P - Q) / sqrt((n_0 - n_a)(n_0 - n_b))
@@ -44,7 +44,7 @@ def spearman(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
 def kendall(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
     """Return Kendall's tau-b of each pair of maps, (B,), in [-1, 1]. Arguments as for `spearman`.
 
-    Cost: O(n log n) time and O(n) memory a map; about .1 s a map of 224 x 224 on one core.
+    Cost: O(n log n) time and O(n) memory per map; about .1 s per map of 224 x 224 on one core.
     """
     rows_a, rows_b, keep, valid = _rows(a, b, support)
     by_a = rows_a.argsort(dim=1, stable=True)
@@ -86,7 +86,7 @@ def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor,
 
 
 def _first(value: Tensor) -> Tensor:
-    """Mark where each run of equal values begins, in rows of sorted ones."""
+    """Mark the first entry of each run of equal values in sorted rows."""
     first = torch.ones_like(value, dtype=torch.bool)
     first[:, 1:] = value[:, 1:] != value[:, :-1]
     return first
@@ -100,7 +100,7 @@ def _tied(first: Tensor, compared: Tensor) -> Tensor:
 
 
 def _average_ranks(rows: Tensor) -> Tensor:
-    """Return ranks from 1, ties sharing their average, (B, n) float64."""
+    """Return ranks from 1, tied entries with their average rank, (B, n) float64."""
     value, order = rows.sort(dim=1)
     run = _first(value).cumsum(1) - 1
     size = torch.zeros_like(order).scatter_add_(1, run, torch.ones_like(order))

@@ -1,4 +1,4 @@
-"""Figures as records, drawn without a display and stored as PNG; and the marks that the studies' figures share."""
+"""Matplotlib figures stored as PNG records, and marks shared by the figures of the studies."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#e08214", "#762a83", "#7f7f7f", "#35978f", "#8c510a", "#c51b7d", "#4d4d4d")
 MARKERS = "os^Dv*PXph"
-"""One for each colour: lines are told apart without colour, too."""
+"""One marker per colour, so that lines also differ without colour."""
 
 
 class Picture(BaseModel):
-    """A picture for the page.
+    """A picture on the report page.
 
     Attributes:
         title: Heading.
-        caption: Sentences that say what is to be seen.
-        png: The PNG in base64.
+        caption: Caption, in full sentences.
+        png: PNG file in base64.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,13 +50,13 @@ def as_picture(figure: Any, title: str, caption: str) -> Picture:
 
 
 def show_image(axis: Any, image: Tensor, *, grey: bool = False) -> None:
-    """Draw an image, (C, H, W) in [0, 1]; other channel counts than 3 are averaged, 3 where `grey`."""
+    """Draw an image, (C, H, W) in [0, 1]; channel counts other than 3 are averaged, with `grey` also 3."""
     shown = image.movedim(0, -1).numpy()
     axis.imshow(shown.mean(-1) if shown.shape[-1] != 3 or grey else shown, cmap="gray", vmin=0, vmax=1)
 
 
 def name_rows(axes: Any, names: Sequence[str], **style: Any) -> None:
-    """Name the rows of a grid of images, and hide all ticks."""
+    """Label the rows of a grid of images, and hide all ticks."""
     for name, row in zip(names, axes, strict=True):
         for axis in row:
             axis.set_xticks([])
@@ -76,7 +76,7 @@ def line_heights(n: int) -> list[int]:
 
 
 def name_lines(axis: Any, names: Sequence[str], *, hidden: bool = False) -> None:
-    """Name the lines of an axis, the first on top; hidden: the names stand at another axis beside it."""
+    """Label the lines of an axis, the first on top; with `hidden`, add ticks without labels."""
     axis.set_yticks(line_heights(len(names)), [""] * len(names) if hidden else list(names))
 
 
@@ -89,10 +89,10 @@ def mark_interval(
     Args:
         axis: Axis to draw on.
         y: Height.
-        interval: Value, low, high, and perhaps more.
+        interval: Value, low and high; further entries are ignored.
         colour: Colour of line and marker.
         marker: Marker of the value.
-        label: Text of the legend; None: none.
+        label: Text of the legend. None: none.
         line: Width of the line in points.
         size: Size of the marker in points.
     """
@@ -112,6 +112,6 @@ def mark_band(
 
 
 def add_legend(axis: Any, **place: Any) -> None:
-    """Add a small legend without a frame, where the axis has anything to name."""
+    """Add a small legend without a frame, if the axis has labelled artists."""
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=7, frameon=False, **place)

@@ -1,6 +1,6 @@
-"""Arrays to pictures: inputs, amplified differences and attributions as bytes, bytes as data URIs.
+"""Conversion of arrays to pictures: inputs, amplified differences and attributions to pixels, pixels to data URIs.
 
-Attributions share one colour scale a row, so that "before" and "after" can be compared: the limit is the 99.5th
+Attributions of a row share one colour scale, so that "before" and "after" can be compared: the limit is the 99.5th
 percentile of |attribution| over both, larger values are drawn at the limit. Attributions with negative values use a
 diverging scale around 0, others a sequential one; both are safe for colour-blind readers.
 """
@@ -35,7 +35,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Size and quality of pictures: they are reduced to `edge` pixels; photographs are PNG or, if `lossy`, JPEG."""
+    """Size and format of pictures: longer side at most `edge` pixels; photographs are JPEG if `lossy`, else PNG."""
 
     edge: int
     lossy: bool
@@ -77,12 +77,12 @@ def _planes(value: Array) -> Array:
 
 
 def photograph(value: Array) -> Plate:
-    """Draw an input in [0, 1]: (H, W), (1, H, W) and (3, H, W) as they are, other channel counts averaged."""
+    """Draw an input in [0, 1]: (H, W), (1, H, W) and (3, H, W) unchanged, other channel counts averaged."""
     return Plate(_to_byte(_planes(value)))
 
 
 def amplification(x: Array, x_adv: Array) -> int:
-    """Return the largest round factor that keeps 99.9 % of the entries that changed within half the range."""
+    """Return the largest round factor that keeps 99.9 % of the entries that changed within +-0.5."""
     size = np.abs(x_adv - x)
     changed = size[size > 0]
     largest = float(np.quantile(changed, 0.999)) if changed.size else 1.0
@@ -95,25 +95,25 @@ def difference(x: Array, x_adv: Array, factor: int) -> Plate:
 
 
 def displayed(attribution: Array) -> Array:
-    """Return an attribution as it is drawn: (C, H, W) summed over channels, NaN and infinite entries as 0."""
+    """Prepare an attribution for drawing: (C, H, W) summed over channels, NaN and infinite entries as 0."""
     value = np.nan_to_num(attribution.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     return value.sum(0) if value.ndim == 3 else value
 
 
 def scale_limit(*maps: Array) -> float:
-    """Return the attribution at the end of the colour scale; never 0."""
+    """Return the attribution value at the end of the colour scale; never 0."""
     size = np.abs(np.concatenate([m.ravel() for m in maps]))
     return float(np.percentile(size, LIMIT)) or float(size.max()) or 1.0
 
 
 def heat_map(value: Array, largest: float, *, signed: bool) -> Plate:
-    """Draw an attribution (H, W) in the colours of its scale."""
+    """Draw an attribution (H, W) on the diverging (signed) or sequential colour scale."""
     share = value / largest
     return Plate(_to_byte(share / 2 + 0.5 if signed else share), "diverging" if signed else "sequential")
 
 
 def _pool(value: Array) -> Array:
-    """Return at most BINS values, each the one of its bin that is furthest from 0."""
+    """Return at most BINS values, from each bin the value furthest from 0."""
     if len(value) <= BINS:
         return value
     bins = np.array_split(value, BINS)
@@ -121,7 +121,7 @@ def _pool(value: Array) -> Array:
 
 
 def bar_strip(value: Array, largest: float, *, signed: bool, coloured: bool) -> Plate:
-    """Draw a 1-D input or attribution (D,) as a strip of bars, from the ground or, if signed, from the middle."""
+    """Draw a 1-D input or attribution (D,) as a strip of bars, from the bottom or, if signed, from the middle."""
     share = np.clip(_pool(value) / largest, -1, 1)
     width = max(3, 256 // len(share))
     level = np.linspace(1, -1, BAR_HEIGHT)[:, None] if signed else np.linspace(1, 0, BAR_HEIGHT)[:, None]
@@ -140,7 +140,7 @@ def bar_strip(value: Array, largest: float, *, signed: bool, coloured: bool) -> 
 
 
 def encode(plate: Plate, how: Encoding) -> tuple[str, int, int]:
-    """Return a data URI, and the width and height of the picture in it."""
+    """Return a picture as a data URI, with its width and height."""
     from PIL import Image
 
     image = Image.fromarray(plate.pixels)

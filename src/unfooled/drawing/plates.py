@@ -1,4 +1,4 @@
-"""The pictures of a run's gallery, as arrays of pixels."""
+"""Pictures of a run's gallery, as arrays of pixels."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from unfooled.drawing.pictures import (
 
 @dataclass(frozen=True)
 class Plates:
-    """The pictures of a gallery before they are encoded.
+    """Pictures of a gallery, not yet encoded.
 
     Attributes:
-        form: "image" or "bars"; None where samples of this shape cannot be drawn.
-        rows: five pictures for each example.
-        factor: amplification of the differences.
-        signed: whether attributions have negative values.
+        form: "image" or "bars". None: samples of this shape cannot be drawn.
+        rows: Five pictures for each example.
+        factor: Amplification of the differences.
+        signed: True if any attribution has negative values.
     """
 
     form: str | None
@@ -41,11 +41,11 @@ class Plates:
 def draw_plates(pictures: Mapping[str, Array]) -> Plates:
     """Draw x, x_adv, their difference, before and after for each example of a gallery.
 
-    Whether attributions are signed, and how much differences are amplified, is decided once a gallery; the limit of
-    the colour scale once a row.
+    The sign of the colour scale and the amplification of differences are common to the gallery, the limit of the colour
+    scale to a row.
 
     Args:
-        pictures: x, x_adv, before and after, (G, *D) each; empty for no gallery.
+        pictures: Arrays "x", "x_adv", "before" and "after", (G, *D) each; empty for no gallery.
     """
     if not pictures:
         return Plates(None, [], 1, False)

@@ -1,4 +1,4 @@
-"""Plots as geometry: one layout of two axes, and the shapes that stand on them; no drawing library is involved.
+"""Plots as geometry: a layout of two axes and the shapes on them, without a drawing library.
 
     pixel = start + share (end - start),   share = (v - low) / (high - low)   or   log(v / low) / log(high / low)
 
@@ -21,7 +21,7 @@ COLOURS = 4  # s0 to s3 of the theme
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 50  # margins around the frame, pixels
 ROW = 16  # height of a row of labels above the frame, pixels
 LETTER = 6.9  # width of a character of a label, pixels
-BOLD = 7.2  # likewise, of a bold one
+BOLD = 7.2  # width of a bold character, pixels
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Size:
     """Size of a drawing.
 
     Attributes:
-        name: CSS class that says on which screens it is shown: "wide", "narrow", or "single" for all.
-        width: pixels.
-        height: pixels.
-        ticks: steps on the horizontal axis, at most.
+        name: CSS class that selects the screens: "wide", "narrow", or "single" for all.
+        width: Width in pixels.
+        height: Height in pixels.
+        ticks: Largest number of steps on the horizontal axis.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Axis:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Return how far along the axis a value lies, from 0 to 1."""
+        """Return the position of a value along the axis, from 0 to 1."""
         value = min(max(value, self.low), self.high)
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
@@ -61,7 +61,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point, in pixels, with the text that is shown when the pointer rests on it."""
+    """A point, in pixels, with its tooltip."""
 
     x: float
     y: float
@@ -70,7 +70,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Label:
-    """A text in the drawing; `anchor` says which part of it stands at x: "" (its start), "mid" or "end"."""
+    """A text in the drawing; `anchor` is the part of the text at x: "" (its start), "mid" or "end"."""
 
     x: float
     y: float
@@ -83,10 +83,10 @@ class Trace:
     """A run's line, in pixels.
 
     Attributes:
-        place: the run's place, which gives its colour and marker.
-        line: points of the line, as SVG writes them.
-        band: points of the polygon around it, likewise; empty for none.
-        dots: marked points.
+        place: Index of the run, which determines colour and marker.
+        line: Points of the line, as SVG text.
+        band: Points of the polygon around it, likewise; empty for none.
+        dots: Marked points.
         dash: "", "dashed" or "dotted".
     """
 
@@ -99,7 +99,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Level:
-    """A run's value with its interval over the whole width, in pixels."""
+    """Horizontal line of a run's value and band of its interval over the whole width, in pixels."""
 
     place: int
     y: float
@@ -119,15 +119,15 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Axes:
-    """Two axes around a frame in a drawing; they turn values into pixels, rounded to tenths.
+    """Two axes around a frame in a drawing, which convert values to pixels, rounded to tenths.
 
     Attributes:
-        x: horizontal axis.
-        y: vertical axis.
-        width: width of the drawing, pixels.
-        height: height of the drawing, pixels.
-        left: left edge of the frame, pixels; likewise right, top and bottom.
-        marks: labels above the frame, each of a vertical line at its x.
+        x: Horizontal axis.
+        y: Vertical axis.
+        width: Width of the drawing, pixels.
+        height: Height of the drawing, pixels.
+        left: Left edge of the frame, pixels; likewise right, top and bottom.
+        marks: Labels of vertical lines, above the frame at the x of the line.
     """
 
     x: Axis
@@ -145,10 +145,10 @@ class Axes:
         """Lay out two axes.
 
         Args:
-            size: size of the drawing.
-            x: horizontal axis.
-            y: vertical axis.
-            marks: value of x -> text of a vertical line; texts that would meet stand in rows above each other.
+            size: Size of the drawing.
+            x: Horizontal axis.
+            y: Vertical axis.
+            marks: Value of x -> text of a vertical line; overlapping texts are put in rows above each other.
         """
         left, right = LEFT, size.width - RIGHT
         labels = []
@@ -161,11 +161,11 @@ class Axes:
         return cls(x, y, size.width, size.height, left, right, top, size.height - BOTTOM, stacked)
 
     def px(self, value: float) -> float:
-        """Return the horizontal place of a value, in pixels."""
+        """Return the horizontal position of a value, in pixels."""
         return round(self.left + self.x.share(value) * (self.right - self.left), 1)
 
     def py(self, value: float) -> float:
-        """Return the vertical place of a value, in pixels."""
+        """Return the vertical position of a value, in pixels."""
         return round(self.bottom - self.y.share(value) * (self.bottom - self.top), 1)
 
     @property
@@ -179,15 +179,15 @@ class Axes:
         return [(self.py(value), text) for value, text in self.y.ticks]
 
     def line(self, points: Iterable[Point]) -> str:
-        """Return points of values as SVG writes points, in pixels."""
+        """Convert points to pixels, as SVG text."""
         return " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
 
     def band(self, spans: Sequence[tuple[float, float, float]]) -> str:
-        """Return the polygon around (x, low, high), as SVG writes points."""
+        """Return the polygon around (x, low, high), as SVG text."""
         return self.line([(x, high) for x, _, high in spans] + [(x, low) for x, low, _ in reversed(spans)])
 
     def dot(self, x: float, y: float, tip: str) -> Dot:
-        """Return the point of two values."""
+        """Return the dot at two values."""
         return Dot(self.px(x), self.py(y), tip)
 
     def reference(self, value: float, text: str) -> Label:
@@ -195,7 +195,7 @@ class Axes:
         return Label(self.left + 6, self.py(value), text)
 
     def level(self, place: int, span: tuple[float, float, float], text: str, others: Sequence[Level] = ()) -> Level:
-        """Return a level of (value, low, high) whose text stands beside those of the `others` that are close to it."""
+        """Return a level of (value, low, high); its text is placed beside those of close `others`."""
         y, low, high = (self.py(value) for value in span)
         taken = sum(BOLD * len(other.label.text) + 12 for other in others if abs(other.y - y) < ROW)
         return Level(place, y, high, low, Label(self.right - 4 - round(taken, 1), y + 15, text, "end"))
@@ -203,7 +203,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class Plot:
-    """Axes and what stands on them; `references` are labels of horizontal lines over the whole width."""
+    """Axes and the shapes on them; `references` are labels of horizontal lines over the whole width."""
 
     axes: Axes
     traces: Sequence[Trace] = ()
@@ -218,22 +218,22 @@ Drawings = list[tuple[str, Plot]]
 
 
 def drawings(sizes: Sequence[Size], draw: Callable[[Size], Plot | None]) -> Drawings:
-    """Draw a plot in each size; none where there is nothing to draw."""
+    """Draw a plot in each size; the list is empty where `draw` returns None."""
     return [(size.name, plot) for size in sizes if (plot := draw(size)) is not None]
 
 
 def colour_of(place: int) -> int:
-    """Return the number of the colour of the run at a place."""
+    """Return the number of a run's colour."""
     return place % COLOURS
 
 
 def marker_of(place: int) -> str:
-    """Return the marker of the run at a place."""
+    """Return a run's marker."""
     return MARKERS[place % len(MARKERS)]
 
 
 def stairs(points: Sequence[Point]) -> list[Point]:
-    """Return the corners of the steps that lead from each point to the next: across, then up or down."""
+    """Return the corners of a step curve through the points: horizontal, then vertical."""
     corners = list(points[:1])
     for (_, before), (x, y) in pairwise(points):
         corners += [(x, before), (x, y)]
@@ -261,7 +261,7 @@ def share_ticks(low: float, high: float, ticks: int) -> list[Tick]:
 
 
 def radius_ticks(largest: float, ticks: int, *, in_255ths: bool) -> list[Tick]:
-    """Return round radii from 0 to the largest, as (eps, text); written as 4/255 where asked."""
+    """Return round radii from 0 to the largest, as (eps, text); as 4/255 with `in_255ths`."""
     if not in_255ths:
         return linear_ticks(0.0, largest, ticks)
     step = max(1.0, nice_step(255 * largest, ticks))
@@ -276,7 +276,7 @@ def log_ticks(low: float, high: float) -> list[Tick]:
 
 
 def _places(step: float) -> int:
-    """Return the decimals that tell multiples of a step apart."""
+    """Return the number of decimals that distinguishes multiples of a step."""
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
@@ -286,7 +286,7 @@ def _multiples(step: float, low: float, high: float) -> list[float]:
 
 
 def extent(label: Label) -> Box:
-    """Return left, top, right and bottom of a label, roughly."""
+    """Return the approximate left, top, right and bottom of a label."""
     wide = LETTER * len(label.text)
     left = label.x - {"": 0.0, "mid": wide / 2, "end": wide}[label.anchor]
     return left, label.y - 12, left + wide, label.y + 3
@@ -297,7 +297,7 @@ def _meet(a: Box, b: Box) -> bool:
 
 
 def _rows(labels: Sequence[Label]) -> list[list[Label]]:
-    """Sort labels into rows in which none meets another."""
+    """Sort labels into rows without overlaps."""
     rows: list[list[Label]] = []
     for label in labels:
         for row in rows:
@@ -310,12 +310,12 @@ def _rows(labels: Sequence[Label]) -> list[list[Label]]:
 
 
 def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) -> list[Label]:
-    """Place labels beside dots, as many as find room: to the upper right, to the lower left, or below.
+    """Place labels beside dots, where there is room: to the upper right, to the lower left, or below.
 
     Args:
         dots: (dot, text), the most important first.
-        taken: labels that stand already.
-        frame: left, top, right and bottom of the room.
+        taken: Labels already placed.
+        frame: Left, top, right and bottom of the available area.
     """
     boxes = [extent(label) for label in taken]
     around = [(dot.x - 5, dot.y - 5, dot.x + 5, dot.y + 5) for dot, _ in dots]

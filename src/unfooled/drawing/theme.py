@@ -1,9 +1,9 @@
-"""The page's colours, light and dark. Text keeps a contrast of 4.5:1 or more on every ground it stands on."""
+"""Colours of the report page, light and dark. Text has a contrast of at least 4.5:1 on every background."""
 
 from __future__ import annotations
 
-# name -> (light, dark). The runs' colours s0 to s3 are after Okabe and Ito, which colour-blind readers can tell apart;
-# each run has a letter and a marker besides, and blue against orange for held and fooled comes with hatching and words.
+# name -> (light, dark). The runs' colours s0 to s3 follow Okabe and Ito, safe for colour-blind readers; each run also
+# has a letter and a marker, and "held" (robust, blue) and "fooled" (orange) also differ by hatching and words.
 TOKENS: dict[str, tuple[str, str]] = {
     "paper": ("#fbfaf7", "#121518"),
     "card": ("#ffffff", "#1a1e22"),
@@ -33,7 +33,7 @@ TOKENS: dict[str, tuple[str, str]] = {
 
 
 def css_variables() -> str:
-    """Return the colours as CSS variables: light for old browsers, either theme where `light-dark()` is known."""
+    """Return the colours as CSS variables: light for old browsers, both themes for those with `light-dark()`."""
     light = "".join(f"--{name}:{pair[0]};" for name, pair in TOKENS.items())
     both = "".join(f"--{name}:light-dark({pair[0]},{pair[1]});" for name, pair in TOKENS.items())
     return f":root{{{light}}}\n@supports (color:light-dark(#000,#fff)){{:root{{{both}}}}}\n"

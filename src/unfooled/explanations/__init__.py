@@ -1,7 +1,7 @@
 """Explanations: functions that attribute a model's decision to the coordinates of its input.
 
 Each has the signature of `core.types.Explain`, `(model, x, y, *, create_graph=False) -> (B, *D)`: one number per input
-coordinate, differentiable where `create_graph` asks for it. All other options are keyword-only, so `functools.partial`
+coordinate, differentiable with `create_graph=True`. All other options are keyword-only, so `functools.partial`
 configures an explanation.
 """
 

@@ -1,7 +1,7 @@
-"""Attention: the place of a model's evidence for a class, as a probability map that can be differentiated twice.
+"""Attention: the location of a model's evidence for a class, as a twice differentiable probability map.
 
     w_k  = mean_ij d z_y / dA_k,ij                                      Grad-CAM's weights, per sample
-    S_ij = sum_k w_k A_k,ij                                             score map; the ReLU is optional, and off
+    S_ij = sum_k w_k A_k,ij                                             score map; the ReLU is optional, by default off
     S^   = (S - mean S) / (std S + 1e-6 max|S| + 1e-12)                 per sample, over the h w cells
     P    = softmax_hw(S^ / tau)                                         sums to 1
 
@@ -10,7 +10,7 @@ map by shrinking S. Entropies at different tau or on different grids cannot be c
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831 (P, without standardising).
-    Selvaraju et al., Grad-CAM, ICCV 2017, arXiv:1610.02391 (w, S). Differs: no ReLU unless asked for.
+    Selvaraju et al., Grad-CAM, ICCV 2017, arXiv:1610.02391 (w, S). Differs: the ReLU is off by default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unfooled.core.types import Loss, Model
 from unfooled.explanations.cams import CamMap, grad_cam_map
 from unfooled.explanations.gradients import differentiating
 
-FEW = 16  # cells; with fewer, attention is hardly a map
+FEW = 16  # cells; with fewer, an attention map is too coarse to be useful
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class AttentionMap:
     """An attention map, with the scores and the layer that it was computed from.
 
     Attributes:
-        p: probability map, (B, h, w), sums to 1.
-        score: score map S, (B, h, w).
-        layer: name of the call whose output is A.
-        flat: samples whose S is constant, (B,) bool; P is uniform there and has no meaning.
+        p: Probability map, (B, h, w), sums to 1.
+        score: Score map S, (B, h, w).
+        layer: Name of the call whose output is A.
+        flat: Samples whose S is constant, (B,) bool; P is uniform there and has no meaning.
     """
 
     p: Tensor
@@ -66,19 +66,19 @@ def attention(
     """Return the attention map of a class.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
-        tau: temperature of the softmax, above 0.
-        relu: whether to keep only evidence for the class.
-        standardise: whether the softmax takes S^ instead of S.
-        detach_weights: whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
+        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64: label, clean prediction or prediction at x; state in reports which one.
+        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
+        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
+        tau: Temperature of the softmax, above 0.
+        relu: True: keep only evidence for the class (positive values).
+        standardise: True: apply the softmax to S^; False: to S.
+        detach_weights: True: with `create_graph`, treat w as constant, which saves the double backward. Exact if w does
             not depend on x (convolutions, global average pooling, one linear layer).
-        create_graph: whether to keep the graph. In ReLU networks w has no gradient almost everywhere: see
+        create_graph: True: keep the graph. In ReLU networks w has no gradient almost everywhere: see
             `smooth_relu`.
-        score: function `(logits, y) -> (B,)` that is explained.
+        score: Function `(logits, y) -> (B,)` to explain.
 
     Returns:
         Probability map P, (B, h, w). Cost: 1 forward, 1 backward down to the layer.
@@ -87,7 +87,7 @@ def attention(
         BadInput: x, y or tau cannot be used, or the model has no spatial layer; the message names the cause.
 
     Warns:
-        UserWarning: the map has fewer than 16 cells.
+        UserWarning: The map has fewer than 16 cells.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 5), torch.nn.Flatten(), torch.nn.Linear(32, 3))
@@ -151,16 +151,16 @@ def attention_image(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = 
     """Return `attention` as an explanation of images: upsampled (bilinear, half-pixel) and repeated over channels.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
-        x: images, (B, C, H, W).
-        y: classes to explain, (B,) int64.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated.
+        model: A module, or a callable that uses modules, to logits, (B, C, H, W) -> (B, K). Not modified.
+        x: Images, (B, C, H, W).
+        y: Classes to explain, (B,) int64.
+        create_graph: True: keep the graph, so that the attribution can be differentiated.
 
     Returns:
         Attribution, (B, C, H, W); each channel's mean is 1 / (h w) where H and W are multiples of the grid's sides.
 
     Raises:
-        BadInput: x are no images, or for the causes named at `attention`.
+        BadInput: x is not a batch of images, or for the causes given in `attention`.
     """
     if x.ndim != 4:
         raise BadInput(f"x has shape {tuple(x.shape)}; attention_image is for images, (B, C, H, W)")
@@ -174,19 +174,19 @@ def probability(s: Tensor, *, tau: float = 1.0, standardise: bool = True) -> tup
     """Turn score maps into probability maps.
 
     Args:
-        s: score maps, (B, h, w).
-        tau: temperature of the softmax, above 0.
-        standardise: whether to standardise each map first.
+        s: Score maps, (B, h, w).
+        tau: Temperature of the softmax, above 0.
+        standardise: True: standardise each map first.
 
     Returns:
-        Probability maps, (B, h, w), and which score maps are constant, (B,) bool.
+        Probability maps, (B, h, w), and a mask of the constant score maps, (B,) bool.
     """
     rows = flat(s)
     middle = rows.mean(1, keepdim=True)
     variance = (rows - middle).square().mean(1)
     top = rows.abs().amax(1)
     constant = (variance.sqrt() <= 1e-6 * top).detach()
-    # The root has no derivative at 0, so constant maps leave before it is taken.
+    # The root has no derivative at 0, so constant maps are replaced before it.
     deviation = torch.where(constant, 1.0, variance).sqrt()
     if standardise:
         rows = (rows - middle) / (deviation + 1e-6 * top + 1e-12)[:, None]
@@ -216,7 +216,7 @@ def _cam(
             raise
         if isinstance(error, BadInput) and getattr(y, "shape", None) == x.shape[:1]:
             raise
-        # Three dimensions are a batch to few models, and a forgotten one to most.
+        # For most models, three dimensions mean a missing batch dimension.
         cause = (str(error).strip().splitlines() or [""])[0]
         raise BadInput(
             f"x has shape {tuple(x.shape)}, which the model does not take as a batch, (B, *D) ({cause}); a single "

@@ -1,4 +1,4 @@
-"""Grad-CAM: the place of the evidence for a class in the last feature maps.
+"""Grad-CAM: the location of the evidence for a class in the last feature maps.
 
     w_k  = mean_ij d s(f(x), y) / dA_k,ij         weights of the channels of a layer's output A, (B, C, h, w)
     S_ij = relu( sum_k w_k A_k,ij )               the ReLU is optional
@@ -31,8 +31,8 @@ class CamMap:
     """A class activation map at the layer's own resolution.
 
     Attributes:
-        map: activation map, (B, h, w).
-        layer: name of the call whose output was weighted.
+        map: Activation map, (B, h, w).
+        layer: Name of the call whose output is A.
     """
 
     map: Tensor
@@ -52,19 +52,19 @@ def grad_cam(
     """Return Grad-CAM, upsampled to the input (bilinear, half-pixel) and repeated over its channels.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
-        x: images, (B, C, H, W).
-        y: classes to explain, (B,) int64.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        relu: whether to keep only evidence for the class.
-        score: function `(logits, y) -> (B,)` that is explained.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated.
+        model: A module, or a callable that uses modules, to logits, (B, C, H, W) -> (B, K). Not modified.
+        x: Images, (B, C, H, W).
+        y: Classes to explain, (B,) int64.
+        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
+        relu: True: keep only evidence for the class (positive values).
+        score: Function `(logits, y) -> (B,)` to explain.
+        create_graph: True: keep the graph, so that the attribution can be differentiated.
 
     Returns:
         Attribution, (B, C, H, W), the same for each channel. Cost: 1 forward, 1 backward down to the layer.
 
     Raises:
-        BadInput: x are no images, or the model has no such layer.
+        BadInput: x is not a batch of images, or the model has no such layer.
     """
     if x.ndim != 4:
         raise BadInput(f"x has shape {tuple(x.shape)}; Grad-CAM explains images, (B, C, H, W)")
@@ -89,16 +89,16 @@ def grad_cam_map(
     """Return Grad-CAM at the layer's own resolution.
 
     Args:
-        model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
-        relu: whether to keep only evidence for the class.
-        score: function `(logits, y) -> (B,)` that is explained.
-        detach_weights: whether `create_graph` treats w as constant, which saves the double backward. Exact where w does
+        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
+        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
+        relu: True: keep only evidence for the class (positive values).
+        score: Function `(logits, y) -> (B,)` to explain.
+        detach_weights: True: with `create_graph`, treat w as constant, which saves the double backward. Exact if w does
             not depend on x (convolutions, global average pooling, one linear layer).
-        create_graph: whether to keep the graph, so that the map can be differentiated.
+        create_graph: True: keep the graph, so that the map can be differentiated.
 
     Returns:
         A `CamMap`. Cost: 1 forward, 1 backward down to the layer.

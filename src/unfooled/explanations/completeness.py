@@ -1,4 +1,4 @@
-"""Completeness: an attribution along a path sums to the change of the score between the path's ends.
+"""Completeness: an attribution along a path sums to the difference of the score between its ends.
 
     sum_i e_i = s(f(x), y) - s(f(r), y)
 
@@ -27,9 +27,9 @@ class PathAttribution:
     """An attribution and its distance from completeness.
 
     Attributes:
-        attribution: attribution along the path, (B, *D).
-        change: the sum of a complete attribution, s(f(x)) - s(f(r)), (B,).
-        steps: path points used for each sample, (B,) int64.
+        attribution: Attribution along the path, (B, *D).
+        change: Sum of a complete attribution, s(f(x)) - s(f(r)), (B,).
+        steps: Number of path points of each sample, (B,) int64.
     """
 
     attribution: Tensor
@@ -60,15 +60,15 @@ def score_change(
     """Return s(f(x), y) - s(f(r), y), (B,), the sum of a complete attribution.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path: a number, one sample's shape, or (B, *D).
-        score: function `(logits, y) -> (B,)` that is explained.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path: a number, a tensor of one sample's shape, or (B, *D).
+        score: Function `(logits, y) -> (B,)` to explain.
+        batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`.
 
     Returns:
-        (B,). Cost: at most 2 forwards a sample.
+        Score changes, (B,). Cost: at most 2 forwards per sample.
     """
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
@@ -77,7 +77,7 @@ def score_change(
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)
-        # One baseline for all is passed once, and its logits scored for each label.
+        # One baseline for all samples is evaluated once, and its logits are scored for each label.
         logits = reader(baselines(baseline, x[:1]))
         return value(x, y) - score(logits.expand(len(x), -1), y)
 
@@ -85,15 +85,15 @@ def score_change(
 def completeness_gap(
     model: Model, x: Tensor, y: Tensor, attribution: Tensor, *, baseline: float | Tensor = 0.0, score: Loss = true_logit
 ) -> Tensor:
-    """Return how far an attribution is from complete, as a fraction of |s(f(x)) - s(f(r))|, (B,).
+    """Return the completeness gap of an attribution, as a fraction of |s(f(x)) - s(f(r))|, (B,).
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes that were explained, (B,) int64.
-        attribution: attribution by any method, (B, *D).
-        baseline: start of the path: a number, one sample's shape, or (B, *D).
-        score: function `(logits, y) -> (B,)` that was explained.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes that were explained, (B,) int64.
+        attribution: Attribution by any method, (B, *D).
+        baseline: Start of the path: a number, a tensor of one sample's shape, or (B, *D).
+        score: Function `(logits, y) -> (B,)` that was explained.
     """
     steps = torch.zeros(len(x), dtype=torch.int64)
     return PathAttribution(attribution, score_change(model, x, y, baseline=baseline, score=score), steps).relative_gap

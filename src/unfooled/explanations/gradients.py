@@ -3,7 +3,7 @@
     saliency            d s(f(x), y) / dx                                    signed; take |.| as a channel reduction
     input_x_gradient    x * d s(f(x), y) / dx
 
-The score s is the logit of y by default; `log_probability`, `lead` or any `(logits, y) -> (B,)` can take its place.
+The score s is the logit of y by default; `log_probability`, `lead` or any `(logits, y) -> (B,)` can replace it.
 
 The model is used in the mode it is in. Put it in eval mode first, so that no sample depends on the others.
 
@@ -30,7 +30,7 @@ from unfooled.core.losses import cross_entropy, margin, true_logit
 from unfooled.core.threats import Box
 from unfooled.core.types import Loss, Model
 
-# Points outside the unit box (baselines, noise) can be explained, so only NaN and infinity are refused.
+# Points outside the unit box (baselines, noise) are allowed; only NaN and infinity are refused.
 _ANYWHERE = Box(-math.inf, math.inf)
 
 
@@ -48,18 +48,18 @@ def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, cr
     """Return the gradient of the score with respect to the input.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        score: function `(logits, y) -> (B,)` that is explained.
-        create_graph: whether to keep the graph, so that the attribution can be differentiated with respect to x and the
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        score: Function `(logits, y) -> (B,)` to explain.
+        create_graph: True: keep the graph, so that the attribution can be differentiated with respect to x and the
             parameters.
 
     Returns:
-        Signed attribution in units of the score per unit of x, (B, *D). Cost: 1 forward, 1 backward a sample.
+        Signed attribution in units of the score per unit of x, (B, *D). Cost: 1 forward, 1 backward per sample.
 
     Raises:
-        BadInput: x, y or the model's output cannot be used; the message names the offender.
+        BadInput: x, y or the model's output is invalid; the message names which.
 
     Example:
         >>> saliency(lambda x: torch.cat([2 * x, -x], 1), torch.zeros(1, 1), torch.tensor([0]))
@@ -74,7 +74,7 @@ def saliency(model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, cr
 def input_x_gradient(
     model: Model, x: Tensor, y: Tensor, *, score: Loss = true_logit, create_graph: bool = False
 ) -> Tensor:
-    """Return the input times its gradient, x * `saliency`, in units of the score. Arguments and cost as there."""
+    """Return the input times its gradient, x * `saliency`, in units of the score. Arguments as for `saliency`."""
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
         z = entry(x, create_graph)
@@ -84,16 +84,16 @@ def input_x_gradient(
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """Record gradients, whatever the caller's mode (no_grad, inference_mode)."""
+    """Enable gradients, also inside the caller's no_grad or inference_mode."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-    """Check model, x and y, and return x and y as autograd can use them (copied if made in inference mode).
+    """Check model, x and y, and return x and y for use in autograd (copied if created in inference mode).
 
-    A model in training mode is refused, since its output depends on the batch and the call would change its statistics;
-    not with `create_graph`, where a training loss explains the model that it trains.
+    A model in training mode is refused, since its output depends on the batch and the call would change its statistics.
+    With `create_graph` it is allowed, for training losses that explain the model in training.
     """
     if not is_trusted():
         if not create_graph:
@@ -103,7 +103,7 @@ def prepared(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) 
 
 
 def entry(x: Tensor, create_graph: bool) -> Tensor:
-    """Return the point at which a gradient is taken: a copy of x, in x's graph if that has to continue, else a leaf."""
+    """Return the point at which a gradient is taken: a copy of x, with x's graph if `create_graph`, else a leaf."""
     return x.clone() if create_graph and x.requires_grad else x.detach().clone().requires_grad_()
 
 
@@ -113,7 +113,7 @@ def twice_differentiable(wanted: bool = True) -> AbstractContextManager[None]:
 
 
 def scored(model: Model, z: Tensor, y: Tensor, score: Loss) -> Tensor:
-    """Return s(f(z), y), (B,), with the model's output checked, unless `checked_once` has done so."""
+    """Return s(f(z), y), (B,); the model's output is checked, unless by `checked_once` before."""
     return score(read_logits(model, z, y), y)
 
 
@@ -121,7 +121,7 @@ def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph
     """Return d s(f(z), y) / dz, (B, *D), for a z that requires gradients.
 
     Raises:
-        BadInput: the model's output cannot be used, or does not depend on z for autograd.
+        BadInput: The model's output is invalid, or does not depend on z for autograd.
     """
     with twice_differentiable(create_graph):
         value = scored(model, z, y, score)
@@ -131,5 +131,5 @@ def score_gradient(model: Model, z: Tensor, y: Tensor, score: Loss, create_graph
         raise BadInput(
             "the model's output does not depend on x for autograd (detach or rounding inside?); mend it there"
         )
-    # Where f is linear the gradient does not depend on x. It stays in x's graph, so that it can still be attacked.
+    # For linear f the gradient does not depend on x; it is kept in x's graph, so that it can still be differentiated.
     return g + 0 * z if create_graph and not g.requires_grad else g

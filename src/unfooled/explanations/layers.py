@@ -1,13 +1,13 @@
-"""Spatial layers of a model: how they are found, named, and recorded in a forward pass.
+"""Spatial layers of a model: search, names, and recording in a forward pass.
 
 The spatial layer is the last module call, in order of execution, whose output reaches the logits and lies on a grid:
-either (B, C, h, w), at least two cells high and wide, or the tokens of patches, (B, T, C), of which the last h w are
-the cells. Names belong to calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu` alone means
+either (B, C, h, w), at least two cells high and wide, or patch tokens, (B, T, C), the last h w of which are the
+cells. Names belong to calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu` alone means
 its last call.
 
-The grid of tokens is that of an earlier (B, C, h, w) in the same pass, the output of the convolution that cut the
-patches; the other tokens (class token, registers) stand before those of the patches. Where the head reads the class
-token alone, the last block's patch tokens have no gradient; the layer is then the last one before it whose patch tokens
+The grid of patch tokens is that of an earlier output (B, C, h, w) in the same pass, of the patch-embedding convolution;
+other tokens (class token, registers) come before the patch tokens. Where the head reads the class
+token alone, the last block's patch tokens have no gradient; the layer is then the last earlier one whose patch tokens
 have one.
 """
 
@@ -37,8 +37,8 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        layer: name of the module, with @2, @3, ... for later calls in the same pass.
-        output: output of the call, in the graph of the logits.
+        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
+        output: Output of the call, part of the graph of the logits.
     """
 
     layer: str
@@ -50,9 +50,9 @@ class Spatial:
     """A call whose output lies on a grid.
 
     Attributes:
-        layer: name of the call.
-        grid: height and width in cells.
-        tokens: whether the output is (B, T, C) instead of (B, C, h, w).
+        layer: Name of the call.
+        grid: Height and width in cells.
+        tokens: True if the output is (B, T, C), False if it is (B, C, h, w).
     """
 
     layer: str
@@ -60,26 +60,27 @@ class Spatial:
     tokens: bool
 
     def maps(self, output: Tensor) -> Tensor:
-        """Return the call's output as (B, C, h, w), without tokens that are no patches."""
+        """Return the call's output as (B, C, h, w), without tokens other than patch tokens."""
         h, w = self.grid
         return output[:, -h * w :].transpose(1, 2).unflatten(2, (h, w)) if self.tokens else output
 
 
-PREFIX = 16  # most tokens that stand before those of the patches
+PREFIX = 16  # largest number of tokens before the patch tokens
 
 
 def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None = None) -> str:
-    """Name the last call with a spatial output that reaches the logits: (B, C, h, w), min(h, w) >= 2, or patch tokens.
+    """Return the name of the last call whose spatial output reaches the logits.
 
-    A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
+    Spatial outputs are (B, C, h, w) with min(h, w) >= 2, or patch tokens. A container returns the tensor of its last
+    child; among calls with the same output, the innermost is returned.
 
     Args:
-        model: modules, or a callable that holds some; run in eval mode.
-        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        model: A module, or a callable that uses modules; run in eval mode.
+        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
 
     Raises:
-        BadInput: the model holds no modules, or none of their outputs qualifies.
+        BadInput: The model has no modules, or none of their outputs is spatial.
     """
     return find_spatial(model, x, grid=grid).layer
 
@@ -114,7 +115,7 @@ def find_spatial(model: Model, x: Tensor, *, layer: str | None = None, grid: tup
 
 
 def _place(calls: list[Call], grid: tuple[int, int] | None) -> Spatial | None:
-    """Return the grid of the last of the calls so far, if its output lies on one."""
+    """Return the last of these calls with its grid; None where its output has no grid."""
     layer, output = calls[-1].layer, calls[-1].output
     if len(output) != 1:
         return None
@@ -132,11 +133,11 @@ def _place(calls: list[Call], grid: tuple[int, int] | None) -> Spatial | None:
 def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     """Record outputs of module calls with three or four dimensions until the context ends, in order of execution.
 
-    Later in-place layers do not change what is recorded: the model goes on with a copy.
+    The model continues with copies, so that later in-place layers do not change the recorded outputs.
 
     Args:
-        model: modules, or a callable that holds some.
-        layer: name of the module to record (all of its calls). None: all modules.
+        model: A module, or a callable that uses modules.
+        layer: Name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
     wanted = layer.split("@")[0] if layer is not None else None
@@ -147,8 +148,8 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
 
     def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
         counts[name] = counts.get(name, 0) + 1
-        # A container passes on the copy that its last child was given. That is no output of its own, unless an in-place
-        # layer has changed it since.
+        # A container returns the copy of its last child's output. It is not recorded again, unless an in-place layer
+        # has changed it since.
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             return None
         if any(output is copy and output._version == version for copy, version in given):
@@ -179,7 +180,7 @@ def named_modules_of(model: Model) -> dict[str, nn.Module]:
     roots: list[nn.Module] = []
     inner: set[nn.Module] = set()
     for root in modules_of(model):
-        # A wrapper that passes on the attributes of the model that it wraps shows the same modules twice.
+        # A wrapper that forwards attributes to its model exposes the same modules twice.
         for part in modules_of(root.module) if isinstance(root, Classifier) else [root]:
             roots += [] if part in inner else [part]
             inner |= set(part.modules())
@@ -191,7 +192,7 @@ def named_modules_of(model: Model) -> dict[str, nn.Module]:
 
 
 def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
-    """Return the output of a recorded call; for a name without @n that of the last call."""
+    """Return the output of a recorded call; a name without @n means the last call."""
     if "@" in layer:
         calls = [c for c in calls if c.layer == layer.removesuffix("@1")]
     if not calls or len(calls[-1].output) != size:
@@ -200,6 +201,6 @@ def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
 
 
 def _unknown(layer: str, known: list[str]) -> str:
-    """Say that a layer does not exist, with the nearest names."""
+    """Return the error message for an unknown layer, with similar names."""
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.3) or known[:8]
     return f"the model has no layer {layer!r}; it has {', '.join(near) or 'no layers'}"

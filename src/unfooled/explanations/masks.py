@@ -1,4 +1,4 @@
-"""Masks from attention maps, and fillings for masked pixels."""
+"""Masks from attention maps, and replacements of masked pixels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from unfooled.core.shapes import top_share
 
 
 def soft_mask(p: Tensor, size: tuple[int, int], *, s: float = 0.1) -> Tensor:
-    """Return the soft mask sigmoid((h w P - 1) / s), enlarged (bilinear, half-pixel).
+    """Return the soft mask sigmoid((h w P - 1) / s), upsampled (bilinear, half-pixel).
 
     Args:
-        p: attention maps, (B, h, w).
-        size: height and width of the mask.
-        s: width of the sigmoid.
+        p: Attention maps, (B, h, w).
+        size: Height and width of the mask.
+        s: Width of the sigmoid.
 
     Returns:
-        (B, 1, H, W) in [0, 1].
+        Masks, (B, 1, H, W) in [0, 1].
     """
     return _enlarged(((p[0].numel() * p - 1) / s).sigmoid(), size)
 
@@ -28,13 +28,13 @@ def top_mask(p: Tensor, size: tuple[int, int], *, share: float = 0.25, s: float 
     """Return the mask of the top `share` of the cells, with the gradient of the soft mask (straight through).
 
     Args:
-        p: attention maps, (B, h, w).
-        size: height and width of the mask.
-        share: share of the cells that is masked, in (0, 1].
-        s: width of the soft mask's sigmoid.
+        p: Attention maps, (B, h, w).
+        size: Height and width of the mask.
+        share: Share of the cells in the mask, in (0, 1].
+        s: Width of the soft mask's sigmoid.
 
     Returns:
-        (B, 1, H, W).
+        Masks, (B, 1, H, W).
     """
     soft = ((p[0].numel() * p - 1) / s).sigmoid()
     return _enlarged(top_share(p, share).to(p.dtype) + soft - soft.detach(), size)
@@ -46,7 +46,7 @@ def fill_mean(x: Tensor) -> Tensor:
 
 
 def fill_blur(x: Tensor) -> Tensor:
-    """Fill with the image averaged over windows of half its side, along one side and then the other."""
+    """Fill with the image averaged over windows of half its side, first along rows, then along columns."""
     side = (min(x.shape[2:]) // 4) * 2 + 1
     rows = F.avg_pool2d(x, (1, side), stride=1, padding=(0, side // 2), count_include_pad=False)
     return F.avg_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
@@ -58,7 +58,7 @@ def fill_noise(x: Tensor) -> Tensor:
 
 
 def fill_mixed(x: Tensor) -> Tensor:
-    """Fill in one of the three ways, drawn at every call; from a single one a network would learn the hole's shape."""
+    """Fill by a method drawn at every call, so that a network cannot learn to recognise the filled region."""
     return (fill_mean, fill_blur, fill_noise)[int(torch.randint(3, ()))](x)
 
 

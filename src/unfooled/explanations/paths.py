@@ -3,10 +3,10 @@
     e = (x - r) * g,    g = sum_j w_j grad s(f(z_j), y),    z_j = r + t_j (x - r)
     sum_i e_i = s(f(x)) - s(f(r))                                                  completeness, exact as steps grow
 
-The nodes and weights (t_j, w_j) come from a quadrature rule. Path points are made, passed through the model and dropped
-in batches of bounded size, so memory does not grow with the steps.
+The nodes and weights (t_j, w_j) come from a quadrature rule. Path points are created, evaluated and discarded in
+batches of bounded size, so memory does not grow with the steps.
 
-With `create_graph` the attribution is differentiable at the same bounded memory, by a second pass over the path: see
+With `create_graph` the attribution is differentiable in the same bounded memory, by a second pass over the path: see
 `two_pass`.
 
 References:
@@ -70,26 +70,26 @@ def integrated_gradients(
     """Attribute the change of the score from a baseline to x.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path: a number, one sample's shape, or (B, *D). May require gradients.
-        steps: gradient evaluations along the path, at least 1.
-        rule: quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
-        score: function `(logits, y) -> (B,)` that is explained; with `cross_entropy` the path integral of the loss.
-        batch_bytes: memory of one call's graph, see `BatchBudget`; at least one sample is computed at once.
-        one_graph: whether `create_graph` builds the graph of the whole path instead of taking two passes. Needs `steps`
-            times the memory. Required for third derivatives, for random models (dropout), and for derivatives by
-            tensors that the model uses without holding them in a module.
-        create_graph: whether to make the attribution differentiable with respect to x, the baseline and the parameters
-            of the modules behind `model` that require gradients (within `frozen(model)` they cost nothing).
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path: a number, a tensor of one sample's shape, or (B, *D). May require gradients.
+        steps: Gradient evaluations along the path, at least 1.
+        rule: Quadrature rule: `gauss_legendre`, `midpoint`, `right`, or any function from steps to nodes and weights.
+        score: Function `(logits, y) -> (B,)` to explain; with `cross_entropy`, the attribution of the loss.
+        batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`; one sample is always allowed.
+        one_graph: True: `create_graph` builds the graph of the whole path instead of taking two passes, for `steps`
+            times the memory. Required for third derivatives, for random models (dropout), and for derivatives with
+            respect to tensors outside of the model's modules.
+        create_graph: True: make the attribution differentiable with respect to x, the baseline and the parameters of
+            the modules behind `model` that require gradients (none within `frozen(model)`).
 
     Returns:
-        Attribution in units of the score, (B, *D). Cost: `steps` forwards and backwards a sample; its gradient costs as
-        much again and `steps` double backwards.
+        Attribution in units of the score, (B, *D). Cost: `steps` forwards and backwards per sample; its gradient costs
+        the same again, and `steps` double backwards.
 
     Raises:
-        BadInput: an argument or the model's output cannot be used; in the backward pass, the model has changed.
+        BadInput: An argument or the model's output is invalid, or the model has changed before the backward pass.
 
     Example:
         >>> product = lambda x: torch.stack([x[:, 0] * x[:, 1], x[:, 0]], 1)
@@ -125,20 +125,20 @@ def integrated_gradients_with_gap(
     """Return integrated gradients (detached) with their completeness gap.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        baseline: start of the path, as for `integrated_gradients`.
-        steps: gradient evaluations along the path, at first.
-        rule: quadrature rule.
-        score: function `(logits, y) -> (B,)` that is explained.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
-        tolerance: largest relative gap. The steps of the samples beyond it are doubled until none is or `most` is
-            reached; a warning counts the rest. None: nothing is doubled.
-        most: largest number of steps.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        baseline: Start of the path, as for `integrated_gradients`.
+        steps: Initial number of gradient evaluations along the path.
+        rule: Quadrature rule.
+        score: Function `(logits, y) -> (B,)` to explain.
+        batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`.
+        tolerance: Largest relative gap. The steps of samples with a larger gap are doubled, up to `most`; a warning
+            gives the number of samples that remain above it. None: no doubling.
+        most: Largest number of steps.
 
     Returns:
-        A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards a sample.
+        A `PathAttribution`. Cost: as `integrated_gradients`, and at most 2 forwards per sample.
     """
     options: dict[str, Any] = {"rule": rule, "score": score, "batch_bytes": batch_bytes}
     attribution = integrated_gradients(model, x, y, baseline=baseline, steps=steps, **options)

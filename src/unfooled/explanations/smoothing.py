@@ -2,7 +2,7 @@
 
     e = 1/n sum_k explain(x + sigma * (max x - min x) * xi_k),    xi_k standard normal
 
-The noise depends on the sample alone, so a sample gets the same attribution in any batch. It comes in antithetic pairs
+The noise depends only on the sample, so that it gets the same attribution in any batch. It comes in antithetic pairs
 (xi, -xi), so that terms linear in the noise cancel.
 
 References:
@@ -42,24 +42,23 @@ def smooth_grad(
     """Average `explain` over noisy copies of each sample.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: inputs, (B, *D).
-        y: classes to explain, (B,) int64.
-        explain: explanation to smooth.
-        samples: noisy copies of each input; of an odd number the last is unpaired.
-        sigma: standard deviation of the noise as a fraction of the sample's range, max x - min x.
-        noise_seed: number that fixes the noise, one for all samples or one per sample, (B,) int64. Attacks and finite
-            differences need it. None: the noise depends on `generator` and the bytes of x, so it changes whenever x
-            does.
-        generator: random generator; not advanced.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
-        create_graph: whether to keep the graph of all copies; memory grows with `samples`.
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        explain: Explanation to smooth.
+        samples: Number of noisy copies of each input; if odd, the last copy is unpaired.
+        sigma: Standard deviation of the noise as a fraction of the sample's range, max x - min x.
+        noise_seed: Seed of the noise, one for all samples or one per sample, (B,) int64. Attacks and finite differences
+            need a fixed one. None: the noise depends on `generator` and the bytes of x, so it changes whenever x does.
+        generator: Base seed; not advanced.
+        batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`.
+        create_graph: True: keep the graph of all copies; memory grows with `samples`.
 
     Returns:
         Attribution, (B, *D). Cost: `samples` times that of `explain`.
 
     Raises:
-        BadInput: an argument cannot be used.
+        BadInput: An argument is invalid.
     """
     if samples < 1 or not sigma >= 0:
         raise BadInput(f"samples is {samples}, sigma is {sigma}; there must be at least 1 sample and sigma at least 0")
@@ -79,7 +78,7 @@ def smooth_grad(
                 some = max(1, min(budget.batch // len(z[rows]), samples - k))
                 noise = noise_of(seeds[rows], range(k, k + some), z)
                 copies = (z[rows] + width * noise).flatten(0, 1)
-                # The first call of each batch checks the labels against the model's classes, for the later ones too.
+                # The first call of each batch checks labels against the model's classes; later calls skip the check.
                 with budget.measuring(len(copies)), trusted() if k else nullcontext():
                     part = explain(model, copies, y[rows].repeat(some), create_graph=create_graph)
                 mean = mean + part.reshape(noise.shape).sum(0) / samples
@@ -89,7 +88,7 @@ def smooth_grad(
 
 
 def noise_of(seeds: Tensor, draws: range, like: Tensor) -> Tensor:
-    """Return the standard normal noise of some copies, (len(draws), b, *D): copy k has sign (-1)^k and draw k // 2."""
+    """Return standard normal noise for copies `draws`, (len(draws), b, *D): copy k has sign (-1)^k and draw k // 2."""
     shape = tuple(like.shape[1:])
     base = {d: rng.normal(seeds, shape, draw=d, dtype=like.dtype) for d in {k // 2 for k in draws}}
     return torch.stack([-base[k // 2] if k % 2 else base[k // 2] for k in draws])

@@ -1,17 +1,17 @@
-"""Smooth stand-ins for ReLU, so that gradients of gradients exist.
+"""Smooth replacements of ReLU, so that second derivatives exist.
 
     relu(t) = max(t, 0)   ->   softplus(beta t) / beta,    at most log(2) / beta above it
 
-A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no signal. The smoothed
-network gives one, and the result is judged on the true model. Weights are shared. Calls inside the model's forward pass
-are replaced, whether written as a module or as a function: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`.
+A ReLU network has zero curvature almost everywhere, so an attack on its saliency map gets no gradient. The
+smoothed network has one, and the result is evaluated on the true model. Weights are shared. Calls inside the model's
+forward pass are replaced, of modules and of functions: `relu`, `relu_`, `clamp_min(0)`, `clamp(min=0)`.
 
-`pools` smooths two-dimensional max-pooling too, whose switches hide as much of a map's change as those of ReLU:
+`pools` also smooths two-dimensional max-pooling, whose switches hide changes of a map as ReLU does:
 
     max_{i <= n} t_i   ->   log(1/n sum_i exp(beta t_i)) / beta,    at most log(n) / beta below it
 
-Nothing else is replaced: other pooling, leaky ReLU, ReLU6, GELU, and compiled or scripted code, whose calls cannot be
-seen.
+Nothing else is replaced: other pooling, leaky ReLU, ReLU6 and GELU are kept, and calls in compiled or scripted code
+cannot be intercepted.
 
 References:
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983.
@@ -47,9 +47,9 @@ class Smoothed:
     """A model with softplus in place of ReLU; `model` itself is not changed.
 
     Args:
-        model: any callable to logits.
-        beta: sharpness, above 0; the larger, the closer to ReLU.
-        pools: whether to smooth max-pooling too.
+        model: Any callable to logits.
+        beta: Sharpness, above 0; the larger, the closer to ReLU.
+        pools: True: smooth max-pooling too.
     """
 
     model: Model
@@ -71,13 +71,13 @@ def smooth_relu(model: Model, beta: float) -> Iterator[Smoothed]:
     """Smooth `model` itself until the context ends, and yield the smoothed model.
 
     The modules behind `model` run with softplus inside the context and with ReLU again afterwards, also after an
-    exception. In nested contexts the innermost counts. A plain function without modules cannot be changed from outside;
-    the yielded model works for any model. To use the true and the smoothed model side by side, take
+    exception. In nested contexts the innermost applies. A plain function without modules cannot be changed from
+    outside; the yielded model works for any model. To use the true and the smoothed model side by side, take
     `Smoothed(model, beta)` without a context.
 
     Args:
-        model: any callable to logits.
-        beta: sharpness, above 0; the larger, the closer to ReLU.
+        model: Any callable to logits.
+        beta: Sharpness, above 0; the larger, the closer to ReLU.
     """
     smoothed = Smoothed(model, beta)
     before: list[tuple[nn.Module, Any]] = []
@@ -151,7 +151,7 @@ def _soft_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Return max-pooling by exponentials, or the true one where indices or cut windows are asked for."""
+    """Return max-pooling by exponentials, or the true one with `return_indices` or `ceil_mode`."""
     size, step, pad, spread = (_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
     if ceil_mode or return_indices:
         return func(input, size, step, pad, spread, ceil_mode=ceil_mode, return_indices=return_indices)

@@ -1,8 +1,8 @@
-"""The weighted mean gradient along a path, at bounded memory, and its derivative in a second pass.
+"""Weighted mean gradient along a path in bounded memory, and its derivative in a second pass.
 
     g = sum_j w_j grad s(f(z_j), y),   z_j = r + t_j (x - r),   e = (x - r) * g
 
-Pass 1 (forward) makes e without a graph. Pass 2 (backward) receives v = dL/de and, call by call, with u = v * (x - r):
+Pass 1 (forward) computes e without a graph. Pass 2 (backward) receives v = dL/de and, per call with u = v * (x - r):
 
     h_j   = d < grad s(f(z_j)), u > / dz_j
     dL/dx = v * g + sum_j w_j t_j h_j
@@ -27,17 +27,17 @@ from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, score_gradient
 
 Nodes = tuple[tuple[float, ...], tuple[float, ...]]
-"""Places t_j on the unit path and their weights w_j, which sum to 1."""
+"""Positions t_j on the unit path and their weights w_j, which sum to 1."""
 
 
 class PathIntegral:
-    """The mean gradient of a score along straight paths.
+    """Mean gradient of a score along straight paths.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K).
-        score: function `(logits, y) -> (B,)` whose gradient is averaged.
-        nodes: places on the path and their weights.
-        batch_bytes: memory of one call's graph, see `BatchBudget`.
+        model: Any callable to logits, (B, *D) -> (B, K).
+        score: Function `(logits, y) -> (B,)` whose gradient is averaged.
+        nodes: Positions on the path and their weights.
+        batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`.
     """
 
     def __init__(self, model: Model, score: Loss, nodes: Nodes, batch_bytes: int | None) -> None:
@@ -49,12 +49,12 @@ class PathIntegral:
         return list({id(p): p for p in every}.values())  # each once, though two roots may share it
 
     def calls(self, budget: BatchBudget, size: int, graphs: int) -> Iterator[tuple[slice, slice]]:
-        """Cut samples and steps into calls: even groups of samples, with as many steps each as the budget allows.
+        """Divide samples and steps into calls: even groups of samples, with as many steps each as the budget allows.
 
         Args:
-            budget: samples that fit in one call.
-            size: number of samples.
-            graphs: graphs of a forward pass that a call keeps at once.
+            budget: Samples that fit in one call.
+            size: Number of samples.
+            graphs: Number of forward-pass graphs that a call keeps at once.
         """
         steps, low = len(self.nodes[0]), 0
         while low < size:
@@ -68,7 +68,7 @@ class PathIntegral:
             low += group
 
     def points(self, x: Tensor, r: Tensor, at: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return path points (s, b, *D) of some steps, their weights and their places, both (s, 1, ...)."""
+        """Return path points (s, b, *D) of the steps `at`, their weights and their positions, both (s, 1, ...)."""
         t, w = (torch.tensor(v[at], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.ndim) for v in self.nodes)
         return torch.lerp(r, x, t), w, t
 
@@ -85,7 +85,7 @@ class PathIntegral:
         return mean
 
     def graph(self, x: Tensor, r: Tensor, y: Tensor) -> Tensor:
-        """Return g, (B, *D), with the graph of the whole path; small batches take several steps a call."""
+        """Return g, (B, *D), with the graph of the whole path; small batches take several steps per call."""
         budget, parts, j = BatchBudget(self.model, x, self.batch_bytes), [], 0
         reader = checked_once(self.model, y)
         while j < len(self.nodes[0]):
@@ -99,7 +99,7 @@ class PathIntegral:
 
 
 class TwoPass(torch.autograd.Function):
-    """The path attribution e, whose derivative is the second pass; symbols as in the module's docstring."""
+    """Path attribution e, with the second pass as its derivative; symbols as in the module's docstring."""
 
     @staticmethod
     def forward(ctx: Any, path: PathIntegral, x: Tensor, r: Tensor, y: Tensor, *parameters: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class TwoPass(torch.autograd.Function):
 
 def _check_same(now: Tensor, then: Tensor) -> None:
     """Refuse a model that has changed since the first pass."""
-    # Rounding that flips a ReLU stays far below a hundredth of the whole batch.
+    # Rounding errors that flip a ReLU change far less than a hundredth of the norm of the whole batch.
     if bool((now - then).norm() > 1e-2 * then.norm() + 1e-30):
         raise BadInput(
             "the model has changed between the explanation and its gradient (dropout in training mode, new weights, "

@@ -1,4 +1,4 @@
-"""Architectures by name, and modules whose layers have the sizes of given weights."""
+"""Architectures by name, and construction of modules that fit given weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def builder_of(arch: str) -> Callable[..., nn.Module]:
     """Return the builder of an architecture.
 
     Raises:
-        BadInput: no such architecture; the message gives the nearest names, and all of them.
+        BadInput: There is no such architecture; the message suggests similar names and lists all.
     """
     if arch not in ARCHITECTURES:
         names = ", ".join(ARCHITECTURES)
@@ -48,13 +48,13 @@ def build(arch: str, input_shape: Sequence[int] | None = None, classes: int | No
     """Build a module with fresh weights.
 
     Args:
-        arch: name of an architecture.
-        input_shape: shape of one sample, (C, H, W). None: the architecture's own.
-        classes: number of classes, K. None: the architecture's own.
-        options: further arguments of the builder.
+        arch: Name of an architecture.
+        input_shape: Shape of one sample, (C, H, W). None: the architecture's default.
+        classes: Number of classes, K. None: the architecture's default.
+        options: Further arguments of the builder.
 
     Raises:
-        BadInput: no such architecture, or it does not take images of that shape.
+        BadInput: There is no such architecture, or it does not take images of that shape.
     """
     given = {"input_shape": input_shape, "classes": classes}
     return builder_of(arch)(**{key: value for key, value in given.items() if value is not None}, **options)
@@ -63,13 +63,13 @@ def build(arch: str, input_shape: Sequence[int] | None = None, classes: int | No
 def build_like(
     arch: str, state: Mapping[str, Tensor], *, input_shape: Sequence[int] | None = None, classes: int | None = None
 ) -> nn.Module:
-    """Build a module with the sizes that can be read off weights: channels, width and classes.
+    """Build a module with the sizes inferred from weights: channels, width and classes.
 
     Args:
-        arch: name of an architecture.
-        state: name of a weight -> tensor.
-        input_shape: shape of one sample, (C, H, W). None: the architecture's own, with the channels of the weights.
-        classes: number of classes, K. None: the rows of the last layer's weight.
+        arch: Name of an architecture.
+        state: Tensors by the name of the weight.
+        input_shape: Shape of one sample, (C, H, W). None: the architecture's default, with the channels of the weights.
+        classes: Number of classes, K. None: number of rows of the last layer's weight.
     """
     native = build(arch)
     state = within(state, set(native.state_dict()))

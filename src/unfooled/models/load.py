@@ -1,4 +1,4 @@
-"""Loading of models, however people keep them, as a `Classifier` on the unit box."""
+"""Loading of models from common formats, as a `Classifier` of inputs in [0, 1]."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ def load_model(
     """Load a classifier, in evaluation mode, on `device`.
 
     Args:
-        source: one of
-            a checkpoint, `.pt`, `.pth`, `.ckpt` or `.safetensors`, whose architecture is `arch` or stated inside;
-            `package.module:factory` or `path/to/file.py:factory`, called without arguments (or a module itself);
+        source: One of
+            a checkpoint, `.pt`, `.pth`, `.ckpt` or `.safetensors`, of the architecture `arch` or one stored in it;
+            `package.module:factory` or `path/to/file.py:factory`, called without arguments, or a module instance;
             an exported program, `.pt2`;
             `timm:NAME`, with its published weights;
             a folder of a Hugging Face image classifier;
             a module or callable (wrapped; copied first if it is in training mode or on another device), or a
             `Classifier` (returned as it is).
-        arch: architecture of a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above. None: what the
-            checkpoint states.
-        device: device of the model.
-        mean: mean of the training data, in fractions of the input range, one number or one a channel. This and the
-            following three take precedence over what the source states.
-        std: standard deviation, likewise.
-        classes: class names in the order of the logits.
-        input_shape: shape of one sample, (C, H, W).
-        num_classes: number of classes, K. None: read off the weights.
-        name: name in reports. None: the file's name.
-        trust_pickle: whether a file may run code when it is loaded. Only for authors whom you trust as your own shell.
+        arch: Architecture of a checkpoint: a key of `ARCHITECTURES`, `timm:NAME`, or a factory as above. None: the
+            one stored in the checkpoint.
+        device: Device of the model.
+        mean: Mean of the training data, in fractions of the input range, one number or one per channel. This and
+            the following three take precedence over values stored in the source. None: those of the source.
+        std: Standard deviation, likewise.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one sample, (C, H, W).
+        num_classes: Number of classes, K. None: inferred from the weights.
+        name: Name in reports. None: the name of the file.
+        trust_pickle: True: allow a file to run arbitrary code when it is loaded; only for files from trusted authors.
 
     Raises:
-        BadInput: a missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
-            fit, a factory that fails, or an extra that is not installed; the message says what to do.
+        BadInput: A missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
+            fit, a factory that fails, or an optional dependency that is not installed; the message gives the remedy.
     """
     if isinstance(source, Classifier):
         return _unchanged(source, mean, std)
@@ -89,10 +89,10 @@ def load_model(
 
 
 def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Loaded:
-    """Load what a path or name stands for; the kinds of source differ in their spelling."""
+    """Load a model by path or name; the form of the name determines the kind of source."""
     path = Path(source)
     kind = "folder" if path.is_dir() else path.suffix.lower()
-    known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # arch says that it is one
+    known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # with arch, it is a checkpoint
     checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
         raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
@@ -117,7 +117,7 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
 
 
 def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Module | Callable[..., Any]:
-    """Return the caller's own model, or a copy where its mode or its device would have to be changed."""
+    """Return the given model, or a copy if its mode or device has to be changed."""
     if not isinstance(model, nn.Module):
         return model
     there = (device.type, device.index or 0)
@@ -127,7 +127,7 @@ def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Mo
 
 
 def _unchanged(model: Classifier, mean: Statistic, std: Statistic) -> Classifier:
-    """Return a classifier as it is; refuse a second normalisation, which would be lost silently."""
+    """Return a classifier unchanged; refuse `mean` and `std`, which would have no effect."""
     if mean is not None or std is not None:
         raise BadInput(f"{model.name} is a Classifier with a normalisation of its own; leave mean and std out")
     return model

@@ -1,4 +1,4 @@
-"""Names of weights: the prefixes that wrappers put before them, and the part of a checkpoint that fits a module."""
+"""Names of weights: removal of wrapper prefixes, and selection of the weights of a module."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
-    """Return the part of `state` under one prefix whose names are exactly `names`, or all of it where there is none.
+    """Return the part of `state` under one prefix whose names are exactly `names`; all of it if there is none.
 
-    A training module saves losses and metrics beside the weights of its model.
+    A training module may store losses and metrics beside the weights of its model.
     """
     for prefix in PREFIXES:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Work that survives a kill: whole files, settings that are compared, chunks and units, claims and records."""
+"""Resumable work: atomically written files, stored settings, chunks and units, claims, records."""
 
 from unfooled.runs.chunks import Run
 from unfooled.runs.files import write_whole

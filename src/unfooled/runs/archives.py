@@ -1,4 +1,4 @@
-"""Results in one `.npz` that say which settings they were made with, such as those of `unfooled attack`.
+"""Results in one `.npz` file together with their settings, such as those of `unfooled attack`.
 
 The work is kept in chunks in a folder beside the archive (`parts_of`) until the archive is written:
 
@@ -33,15 +33,15 @@ OTHER_OUT = "choose another --out"
 
 
 def parts_of(path: Path) -> Path:
-    """Return the folder beside a result where its work is kept until it is whole."""
+    """Return the folder beside a result that holds its chunks until the result is complete."""
     return path.parent / f"{path.name}.parts"
 
 
 def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settings) -> None:
-    """Write arrays and the settings that they were made with, whole.
+    """Write arrays and their settings to an archive atomically.
 
     Raises:
-        BadInput: the file cannot be written.
+        BadInput: The file cannot be written.
     """
     import numpy as np
 
@@ -52,16 +52,16 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settin
 
 
 def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dict[str, np.ndarray] | None:
-    """Read an archive that was made with these settings; None where there is no file.
+    """Read an archive and compare its settings; None where there is no file.
 
     Args:
         path: The archive.
-        settings: Settings that it must have been made with.
-        kind: Name for the work in the sentence that refuses another one.
+        settings: Settings that the archive must have.
+        kind: Name of the work in the error message.
 
     Raises:
-        BadInput: a file is there that `write_archive` did not write, that is damaged, that was made with other settings
-            or by version 0.1.
+        BadInput: The file was not written by `write_archive`, is damaged, or was made with other settings or by version
+            0.1.
     """
     import numpy as np
 
@@ -82,7 +82,7 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
 
 
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, shapes, types and bytes."""
+    """Return the SHA-256 of names, shapes, types and bytes."""
     parts = {
         name: [list(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
         for name, array in arrays.items()

@@ -1,10 +1,10 @@
-"""Work cut into chunks of samples, one sealed file each, found again by the next start.
+"""Work divided into chunks of samples, one sealed file each, which a restarted run reads again.
 
 A stage is a function of a range of rows. Its result for rows [a, b) is the file `chunks/<stage>/<a>-<b>.safetensors`,
-which bears the hash of the configuration, its rows and its own SHA-256 (see `unfooled.runs.sealed`). A second start
-reads the chunks that are there, whatever the chunk size was, and computes the rows that are missing; starts in one
-folder at the same time share them. Decisions that look at several samples are made between stages, on the whole result,
-so no verdict depends on the chunks.
+which holds the hash of the configuration, its name and its own SHA-256 (see `unfooled.runs.sealed`). A restarted run
+reads the existing chunks, whatever their size, and computes the missing rows; several processes in one folder share
+them. Decisions that depend on several samples are made between stages, on the whole result, so that no verdict depends
+on the chunks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unfooled.runs.settings import Settings
 R = TypeVar("R", bound=BaseModel)
 
 Progress = Callable[[str, int, int], None]
-"""(stage, done, in all): called at the start of a stage with what was found, then after each chunk, unit or epoch."""
+"""(stage, done, total): called at the start of a stage with the stored count, then after each chunk, unit or epoch."""
 
 Span = tuple[int, int]
 """Rows [a, b)."""
@@ -43,18 +43,18 @@ class Run:
     """A run folder, or a run in memory.
 
     Args:
-        path: Folder, created if need be. None: in memory.
-        config: Settings, all that changes a result; a folder that holds other ones is refused.
-        chunk: Rows a file; a kill loses at most the chunk under way.
-        progress: Callback for what is done.
+        path: Folder, created if missing. None: in memory.
+        config: All settings that affect a result; a folder with other settings raises `BadInput`.
+        chunk: Rows per file; an interrupted run loses at most the current chunk.
+        progress: Callback, see `Progress`. None: none.
 
     Attributes:
-        seconds: Seconds spent by stage, those of earlier starts included.
-        passes: Forward and backward passes by stage, likewise.
-        folder: The open folder, for what else is kept there.
+        seconds: Seconds per stage, including those of earlier starts.
+        passes: Forward and backward passes per stage, likewise.
+        folder: The open folder, for other files stored there.
 
     Raises:
-        BadInput: the folder holds other work or cannot be written, or `chunk` is below 1.
+        BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
     """
 
     path: Path | None
@@ -71,13 +71,13 @@ class Run:
         self.folder = open_folder(self.path, self.config)
 
     def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
-        """Compute a stage for rows 0 to n, chunk by chunk, keeping each.
+        """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
 
         Args:
-            stage: Name of the stage, also its folder's.
-            fn: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
+            stage: Name of the stage and of its folder.
+            fn: `(rows (b,) int64) -> {name: (b, ...)}`; a row's result must not depend on the other rows.
             n: Number of rows.
-            model: Model whose passes are counted; kept with the chunks, so that a resumed run knows them all.
+            model: Model whose passes are counted; the counts are stored with the chunks for resumed runs.
 
         Returns:
             The results of all rows, in order, on the CPU.
@@ -97,13 +97,13 @@ class Run:
         return {name: torch.cat([chunks.rows[span][name] for span in spans]) for name in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
-        """Compute a few records, or find those of an earlier start: what was decided once is not decided again.
+        """Compute a few records, or read those of an earlier start, so that they are computed only once.
 
         Args:
-            name: Name of the work, also its file's.
+            name: Name of the work and of its file.
             kind: Type of the records.
             fn: Function that computes them.
-            model: Model whose passes are counted, and kept with the records.
+            model: Model whose passes are counted; the counts are stored with the records.
         """
         file = f"chunks/{name}.json"
         stored = self._records(file, kind)
@@ -121,7 +121,7 @@ class Run:
         return stored[0]
 
     def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
-        """Read the records of an earlier start, and the passes that they took."""
+        """Read the records of an earlier start, and the number of passes for them."""
         content = self.folder.read_json(file)
         try:
             records = [kind.model_validate(row) for row in content["records"]]
@@ -130,7 +130,7 @@ class Run:
             return None
 
     def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
-        """Compute one chunk that nobody else computes, or wait for the others; whether there are new chunks."""
+        """Compute one unclaimed chunk, or wait for other processes; return whether there are new chunks."""
         free = chunks.missing(self.chunk, claimed=chunks.claimed())
         if not free:
             time.sleep(claims.POLL)
@@ -159,7 +159,7 @@ class Run:
 
 @dataclass
 class _Chunks:
-    """The chunks of one stage that are known so far; starts with other chunk sizes may leave some that overlap."""
+    """Known chunks of one stage; they may overlap after starts with different chunk sizes."""
 
     folder: Folder
     stage: str
@@ -173,10 +173,10 @@ class _Chunks:
         return f"chunks/{self.stage}/{a}-{b}.safetensors"
 
     def find(self, *, again: bool = False) -> bool:
-        """Read the chunks that are there and whole; whether there are new ones.
+        """Read the complete chunks in the folder; return whether there are new ones.
 
         Args:
-            again: Read those, too, that could not be used before.
+            again: True: retry files that could not be read before.
         """
         if again:
             self.unusable.clear()
@@ -194,18 +194,18 @@ class _Chunks:
         return len(self.rows) > before
 
     def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
-        """Add a chunk that was computed."""
+        """Store a computed chunk."""
         self.folder.keep_rows(self.file(*span), rows, facts)
         self.rows[span], self.facts[span] = rows, facts
 
     def claimed(self) -> list[Span]:
-        """Return the spans that are being computed elsewhere."""
+        """Return the spans that other processes are computing."""
         prefix = f"chunks/{self.stage}/"
         spans = (_span(name) for name in self.folder.claims.live() if name.startswith(prefix))
         return [span for span in spans if span is not None]
 
     def spans(self) -> list[Span]:
-        """Return the spans of chunks that do not overlap, in order; of those that begin together the longest."""
+        """Return the spans of chunks that do not overlap, in order; the longest of those with the same start."""
         end, spans = 0, []
         for a, b in sorted(self.rows, key=lambda span: (span[0], -span[1])):
             if a >= end:
@@ -214,7 +214,7 @@ class _Chunks:
         return spans
 
     def missing(self, chunk: int, *, claimed: Iterable[Span] = ()) -> list[Span]:
-        """Return the spans that are neither known nor claimed, cut into chunks."""
+        """Return the spans that are neither known nor claimed, divided into chunks."""
         start, spans = 0, []
         for a, b in sorted([*self.spans(), *claimed, (self.n, self.n)]):
             spans += [(low, min(low + chunk, a)) for low in range(start, a, chunk)]
@@ -223,7 +223,7 @@ class _Chunks:
 
 
 def _span(file: str) -> Span | None:
-    """Return the rows that a chunk's name states."""
+    """Return the rows in a chunk's file name."""
     match = CHUNK.fullmatch(file.rpartition("/")[2])
     if match is None:
         return None

@@ -1,11 +1,12 @@
-"""Claims: several processes share work in one folder, and do nothing twice.
+"""Claim files, by which several processes share work in one folder without doing any of it twice.
 
-Whoever begins a piece of work creates a claim file exclusively and removes it at the end; the others turn to other
-pieces, or wait. A claim says which process holds it, and its time is refreshed every `BEAT` seconds. It is taken over
-once its holder is gone: on the same machine when there is no such process any more, on another one when the time is
-more than `STALE` seconds old. Taking over is an exclusive creation too: the claim with the next higher number counts.
+A process that begins a piece of work creates a claim file exclusively and removes it at the end; other processes work
+on other pieces, or wait. A claim names its process, and its time stamp is refreshed every `BEAT` seconds. Another
+process takes it over once its holder is gone: on the same machine when the process has ended, on another machine when
+the time stamp is more than `STALE` seconds old. Taking over also creates a file exclusively: the claim with the highest
+number is valid.
 
-Claims save work and guard nothing: should two processes ever compute the same, both find the same.
+Claims avoid duplicate work but are no locks: two processes that compute the same piece get the same result.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from unfooled.runs.store import Store
 
 FOLDER = ".claims"
 PRESENT = "present "
-"""Beginning of the name of a claim that claims no work."""
+"""Prefix of claims that only show that a process is active in the folder."""
 BEAT = 15.0
-"""Seconds between two refreshments of a claim."""
+"""Seconds between two refreshes of a claim."""
 STALE = 120.0
-"""Seconds without one after which a process on another machine counts as gone."""
+"""Seconds without a refresh after which a process on another machine counts as gone."""
 POLL = 0.2
-"""Seconds between two looks at a claim that is waited for."""
+"""Seconds between two checks while waiting for a claim."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Holder:
     Attributes:
         name: Name of the claimed work.
         token: Random identifier of the claim.
-        host: Machine, with its boot and its space of process numbers.
-        pid: Process number there.
-        started: Start of the process as the system states it; empty where it does not.
+        host: Identifier of machine, boot and process namespace.
+        pid: Process number on that machine.
+        started: Start time of the process as reported by the system. Empty: not known.
         beat: Seconds since the epoch when the claim was last refreshed.
     """
 
@@ -59,22 +60,22 @@ class Holder:
 
     @classmethod
     def here(cls, name: str) -> Holder:
-        """Describe this process."""
+        """Return a new claim of this process."""
         return cls(name, uuid.uuid4().hex, _host(), os.getpid(), process_start(os.getpid()) or "", time.time())
 
     @classmethod
     def parse(cls, data: bytes) -> Holder:
-        """Read what `data` wrote.
+        """Parse the output of `data`.
 
         Raises:
-            ValueError, TypeError, KeyError: it is something else.
+            ValueError, TypeError, KeyError: The bytes are not a claim.
         """
         stored = json.loads(data)
         name, token, host, started = (str(stored[key]) for key in ("name", "token", "host", "started"))
         return cls(name, token, host, int(stored["pid"]), started, float(stored["beat"]))
 
     def data(self) -> bytes:
-        """Return the claim as it is stored."""
+        """Return the stored form of the claim."""
         return json.dumps(asdict(self)).encode()
 
     @property
@@ -89,10 +90,10 @@ class Holder:
 
 @dataclass
 class Claims:
-    """The claims in one store; in memory (None) there is nobody to share with, and every claim is granted.
+    """The claims in one store; without a store (work in memory) every claim is granted.
 
     Args:
-        store: Where claim files are.
+        store: Store that holds the claim files. None: work in memory.
     """
 
     store: Store | None
@@ -104,14 +105,14 @@ class Claims:
 
     @contextmanager
     def claimed(self, name: str, *, wait: bool = False) -> Iterator[bool]:
-        """Claim a piece of work for the duration of the block; yields whether it was granted.
+        """Claim a piece of work for the duration of the block; yield whether it was granted.
 
         Args:
             name: Name of the work.
-            wait: Wait until it is granted.
+            wait: True: wait until it is granted.
 
         Raises:
-            BadInput: the folder cannot be written.
+            BadInput: The folder cannot be written.
         """
         if self.store is None:
             yield True
@@ -128,7 +129,7 @@ class Claims:
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Show the others that this process works in the folder, see `live`; remove such signs of processes gone."""
+        """Mark this process as active in the folder, see `live`; remove the marks of ended processes."""
         with self.claimed(PRESENT + uuid.uuid4().hex):
             if self.store is not None:
                 for file, holder in self._holders(self.store):
@@ -137,17 +138,17 @@ class Claims:
             yield
 
     def live(self) -> list[str]:
-        """Return the names of the claims whose holders are at work, those of this process included."""
+        """Return the names of the claims whose processes are active, this process included."""
         return [] if self.store is None else [holder.name for _, holder in self._holders(self.store) if not holder.gone]
 
     def _holders(self, store: Store) -> list[tuple[str, Holder]]:
-        """Read the claims that count: of each work the last one."""
+        """Read the valid claims: the last one for each piece of work."""
         top = dict(sorted(_parts(file) for file in store.list(FOLDER) if _numbered(file)))
         files = [_file(key, number) for key, number in top.items()]
         return [(file, holder) for file in files if (holder := self._holder(store, file)) is not None]
 
     def _take(self, store: Store, name: str) -> str | None:
-        """Create a claim unless somebody at work holds one; the name of its file."""
+        """Create a claim unless an active process holds one; return its file name, None if not granted."""
         key = hashlib.sha256(name.encode()).hexdigest()[:20]
         numbers = [number for known, number in map(_parts, filter(_numbered, store.list(FOLDER))) if known == key]
         if numbers:
@@ -168,7 +169,7 @@ class Claims:
         return file
 
     def _release(self, store: Store, file: str) -> None:
-        """Remove a claim, and those that it took over."""
+        """Remove a claim and the older claims that it replaced."""
         with self._lock:
             mine = self._mine.pop(file)
             if not self._mine:
@@ -184,7 +185,7 @@ class Claims:
                 store.remove(file)
 
     def _refresh(self, store: Store, idle: threading.Event) -> None:
-        """Refresh the time of the claims of this process until it holds none."""
+        """Refresh the time stamps of this process's claims until it holds none."""
         while not idle.wait(BEAT):
             with self._lock, suppress(BadInput):  # not released meanwhile
                 for file, mine in self._mine.items():
@@ -193,7 +194,7 @@ class Claims:
                         store.write_whole(file, replace(mine, beat=time.time()).data())
 
     def _holder(self, store: Store, file: str) -> Holder | None:
-        """Read a claim; None where it is gone, or not readable."""
+        """Read a claim; None where it is missing or not readable."""
         data = store.read(file)
         if data is None:
             return None
@@ -203,33 +204,33 @@ class Claims:
             return None
 
     def _abandoned(self, file: str) -> bool:
-        """Return whether a claim could not be read for `STALE` seconds; one in the making cannot for a moment."""
+        """Return whether a claim has been unreadable for `STALE` seconds; one being written is so for a moment."""
         since = self._unread.setdefault(file, time.monotonic())
         return time.monotonic() - since > STALE
 
 
 @contextmanager
 def claimed_file(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Claim the work that ends in one file, such as the training of a network, among all processes that want it.
+    """Claim the work whose result is one file, such as the training of a network.
 
     Args:
-        path: The file; its claim lies in a folder beside it while it is made.
-        wait: Wait until nobody else makes it; look then whether it is there.
+        path: The result file; the claim lies in a folder beside it.
+        wait: True: wait until no other process holds the claim; check then whether the file exists.
 
     Raises:
-        BadInput: the folder cannot be written.
+        BadInput: The folder cannot be written.
     """
     with Claims(Store(path.parent)).claimed(path.name, wait=wait) as mine:
         yield mine
 
 
 def process_start(pid: int) -> str | None:
-    """Return when a process of this machine began, as the system states it.
+    """Return the start time of a process on this machine, as reported by the system.
 
     Empty where there is no such process; None where the system cannot tell.
     """
     with suppress(OSError, ValueError, IndexError):
-        # Behind the command, which may hold anything but a last parenthesis: the state, and 19 further on the start.
+        # After the last parenthesis, which ends the command: the state, and 19 fields later the start time.
         state, *rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return "" if state in "ZX" else rest[18]
     if os.name != "posix":
@@ -245,7 +246,7 @@ def process_start(pid: int) -> str | None:
 
 @cache
 def _host() -> str:
-    """Return what tells this machine from others: its name, its boot and its space of process numbers."""
+    """Return an identifier of this machine: its name, boot and process namespace."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -258,11 +259,11 @@ def _file(key: str, number: int) -> str:
 
 
 def _numbered(file: str) -> bool:
-    """Return whether a file is a claim, and no temporary one."""
+    """Return whether a file is a claim and not a temporary file."""
     return file.rpartition(".")[2].isdigit() and not file.removeprefix(f"{FOLDER}/").startswith(".")
 
 
 def _parts(file: str) -> tuple[str, int]:
-    """Return the key of a claim, and its number."""
+    """Return the key and the number of a claim file."""
     key, _, number = file.removeprefix(f"{FOLDER}/").rpartition(".")
     return key, int(number)

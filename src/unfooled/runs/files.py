@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name first, then put in their place in one step."""
+"""Atomic writing of files: under a temporary name first, then moved or linked into place."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EM
 """Errors of file systems that have no hard links."""
 
 TRIES = 20
-"""Times a folder is made anew that another process removes because it is empty."""
+"""Attempts to create a folder that another process removes because it is empty."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old one or the new one, never a part.
+    """Write a file atomically: a reader finds the old content or the new one, never a part.
 
     Raises:
-        BadInput: the folder cannot be written, or the disk is full.
+        BadInput: The folder cannot be written, or the disk is full.
     """
     _placed(path, data, lambda temporary: temporary.replace(path))
 
 
 def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
-    """Write a file unless there is one; of several processes that try at once, one succeeds.
+    """Write a file unless it exists; of several processes that try at once, one succeeds.
 
     The file appears whole, by a hard link to a temporary file. On a file system without hard links it is created
     exclusively and then filled, so that a reader may find a part of it.
 
     Args:
         path: The file.
-        data: What it will hold.
-        durable: Wait until the disk has it; not needed for what means nothing after a power cut.
+        data: Content of the file.
+        durable: True: flush to the disk; not needed for files without use after a power failure.
 
     Returns:
-        Whether this call made the file.
+        True if this call created the file.
 
     Raises:
-        BadInput: the folder cannot be written, or the disk is full.
+        BadInput: The folder cannot be written, or the disk is full.
     """
 
     def link(temporary: Path) -> bool:
@@ -62,10 +62,10 @@ def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
 
 
 def read_file(path: Path) -> bytes | None:
-    """Return what a file holds; None where there is none.
+    """Return the content of a file; None where it does not exist.
 
     Raises:
-        BadInput: the file cannot be read.
+        BadInput: The file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -76,7 +76,7 @@ def read_file(path: Path) -> bytes | None:
 
 
 def _placed(path: Path, data: bytes, place: Callable[[Path], T], *, durable: bool = True) -> T:
-    """Write a temporary file beside `path`, flush it to the disk and hand it to `place`."""
+    """Write a temporary file beside `path`, flush it to the disk and pass it to `place`."""
     for attempt in range(TRIES):
         temporary = None
         try:
@@ -101,7 +101,7 @@ def _placed(path: Path, data: bytes, place: Callable[[Path], T], *, durable: boo
 
 
 def _created(path: Path, data: bytes) -> bool:
-    """Create a file exclusively, without a link; one that could not be filled is removed."""
+    """Create a file exclusively, without a link; remove it if writing fails."""
     try:
         number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:

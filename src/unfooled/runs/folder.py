@@ -1,4 +1,4 @@
-"""A folder of work with one configuration: what a first start left there, a second start with equal settings finds."""
+"""A folder of resumable work with one configuration, which a second start with equal settings continues."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from unfooled.runs.store import Store
 CONFIG = "config.json"
 """File that holds the settings."""
 SETTINGS_0_1 = "settings.json"
-"""File in which version 0.1 kept the settings of data sets."""
+"""File in which version 0.1 stored the settings of data sets."""
 OURS = re.compile(
     r"\.claims/[^/]+|(chunks/([^/]+/)?)?\.?(\d+-\d+\.safetensors|config\.json|settings\.json)(\.[^/]*)?"
     r"|\.users|\.(\d+|save)\.lock"
 )
-"""Names of files in a folder of chunks, those that a kill left half written and those of version 0.1 among them."""
+"""Names of our files in a folder of chunks, including partly written ones and those of version 0.1."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Folder:
     """An open folder, or work in memory where `store` is None; `open_folder` makes one.
 
     Args:
-        store: Where files are.
+        store: Store of the files. None: work in memory.
         config: Hash of the settings, part of every sealed file.
         claims: Claims on pieces of the work, shared with other processes.
     """
@@ -43,15 +43,15 @@ class Folder:
     claims: Claims
 
     def read_rows(self, name: str, rows: int) -> tuple[Rows, dict[str, Any]] | None:
-        """Read a file of rows and its facts; None where it is missing, damaged or belongs elsewhere."""
+        """Read a file of rows and its metadata; None where it is missing, damaged or of other work."""
         data = self._read(name)
         return None if data is None else open_rows(data, rows, Seal(self.config, name))
 
     def keep_rows(self, name: str, rows: Rows, facts: Mapping[str, float]) -> None:
-        """Keep rows in a file, unless an equal start was faster.
+        """Store rows in a file, unless another process has stored the same rows.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         if self.store is None:
             return
@@ -62,15 +62,15 @@ class Folder:
                 self.store.write_whole(name, data)
 
     def read_json(self, name: str) -> Any:
-        """Read the content of a JSON file; None where it is missing, damaged or belongs elsewhere."""
+        """Read the content of a JSON file; None where it is missing, damaged or of other work."""
         data = self._read(name)
         return None if data is None else open_json(data, Seal(self.config, name))
 
     def keep_json(self, name: str, content: Any) -> None:
-        """Keep JSON values in a file, in place of one that cannot be used.
+        """Store JSON values in a file; an existing file, which could not be used, is replaced.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         if self.store is not None:
             data = seal_json(content, Seal(self.config, name))
@@ -78,7 +78,7 @@ class Folder:
                 self.store.write_whole(name, data)
 
     def _read(self, name: str) -> bytes | None:
-        """Read a file; one that cannot be read counts as none, and is computed again."""
+        """Read a file; None where it is missing or cannot be read, so that it is computed again."""
         try:
             return None if self.store is None else self.store.read(name)
         except BadInput:
@@ -86,17 +86,17 @@ class Folder:
 
 
 def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FOLDER) -> Folder:
-    """Open a folder for work with these settings; the first start creates it.
+    """Open a folder for work with these settings; create it at the first start.
 
-    Of two first starts at once, one creates the settings and the other is compared with them.
+    Of two simultaneous first starts, one stores its settings and the other is compared with them.
 
     Args:
         path: The folder. None: work in memory.
-        settings: All that changes a result.
-        remedy: What a refusal advises.
+        settings: All settings that affect a result.
+        remedy: Advice at the end of the error message.
 
     Raises:
-        BadInput: the folder holds work with other settings, or of version 0.1, or it cannot be written.
+        BadInput: The folder holds work with other settings, or of version 0.1, or it cannot be written.
     """
     if path is None:
         return Folder(None, settings_hash(settings), Claims(None))
@@ -114,15 +114,15 @@ def started(path: Path) -> bool:
 
 
 def discard(path: Path) -> bool:
-    """Remove the chunks of work that is finished, or not wanted; what others put into the folder stays.
+    """Remove the chunks of finished or unwanted work; other files in the folder are kept.
 
     Returns:
-        Whether nobody is at work there. Where somebody is, all stays, for the last one to remove.
+        True if removed. False: another process is active there and removes them later; nothing is removed.
     """
     store = Store(path)
     if Claims(store).live():
         return False
-    store.remove(CONFIG)  # first: without it the rest is no work to continue
+    store.remove(CONFIG)  # first: without it the rest cannot be continued
     for file in store.list(deep=True):
         if OURS.fullmatch(file):
             store.remove(file)
@@ -131,14 +131,14 @@ def discard(path: Path) -> bool:
 
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Let the processes that work in a folder enter the block one after the other: to save what they made of it."""
+    """Admit one process at a time to the block, in which processes that share a folder save the final result."""
     claims = Claims(Store(path))
     with claims.present(), claims.claimed("save", wait=True):
         yield
 
 
 def _of_version_0_1(store: Store) -> bool:
-    """Return whether version 0.1 kept the chunks of a data set here."""
+    """Return whether the folder holds chunks of a data set from version 0.1."""
     try:
         return "shard" in json.loads(store.read(SETTINGS_0_1) or b"{}")
     except (ValueError, TypeError):
@@ -146,7 +146,7 @@ def _of_version_0_1(store: Store) -> bool:
 
 
 def _agreed(store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[str, Any]]:
-    """Create the settings of a folder, or read those that another start created, or is about to."""
+    """Store the settings of a folder, or read those that another start has stored or is writing."""
     error = ValueError("it is removed again and again")
     for _ in range(5):
         data = store.read(CONFIG)

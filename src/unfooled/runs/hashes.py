@@ -17,7 +17,7 @@ from unfooled.core.model.classifier import Classifier
 
 
 def tensors_hash(*tensors: Tensor) -> str:
-    """SHA-256 of the shapes, dtypes and bytes of tensors, in their order."""
+    """Return the SHA-256 of the shapes, dtypes and bytes of tensors, in their order."""
     total = hashlib.sha256()
     for t in tensors:
         _add_tensor(total, t)
@@ -25,7 +25,7 @@ def tensors_hash(*tensors: Tensor) -> str:
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of nested mappings, lists, plain values and tensors, whatever the order of a mapping's keys.
+    """Return the SHA-256 of nested mappings, lists, plain values and tensors; the order of keys does not matter.
 
     Example:
         >>> a, b = {"x": torch.zeros(2), "n": 1}, {"n": 1, "x": torch.zeros(2)}
@@ -38,15 +38,15 @@ def content_hash(value: Any) -> str:
 
 
 def weights_hash(model: Any) -> str:
-    """SHA-256 of the state dicts of the modules behind a callable, names and bytes, in the order of the names.
+    """Return the SHA-256 of the state dicts of the modules behind a callable: names and bytes, sorted by name.
 
-    Empty for a callable that holds no modules: nothing tells it from another.
+    Empty for a callable without modules.
     """
     return _states_hash(modules_of(model))
 
 
 def network_hash(model: Any) -> str:
-    """Return `weights_hash` of the network itself: a `Classifier` around it counts only where it normalises."""
+    """Return `weights_hash` of the network itself, without a `Classifier` around it that does not normalise."""
     return _states_hash([_bare(root) for root in modules_of(model)])
 
 
@@ -69,16 +69,16 @@ def _states_hash(roots: Sequence[nn.Module]) -> str:
 
 
 def model_hash(model: Any) -> str:
-    """SHA-256 of what a model computes, as far as Python shows it: weights, layers and their settings, code.
+    """Return the SHA-256 of a model: its weights, its layers with their settings, and its code.
 
-    Code is that of functions and of classes outside of torch, without comments. Tensors in a closure or in an object's
-    attributes count too.
+    The code is that of functions and of classes outside of torch, without comments. Tensors in a closure or in an
+    object's attributes count too.
     """
     return anatomy_hash(anatomy_of(model))
 
 
 def anatomy_hash(anatomy: Anatomy) -> str:
-    """Return the `model_hash` of a model that was taken apart before."""
+    """Return the `model_hash` of a model from its anatomy."""
     model, total = anatomy.model, hashlib.sha256(_states_hash(anatomy.modules).encode())
     for root in anatomy.modules:
         total.update(_stable_text(repr(root)))
@@ -99,7 +99,7 @@ def anatomy_hash(anatomy: Anatomy) -> str:
 
 
 def _stable_text(text: str) -> bytes:
-    """Return a description without addresses, which differ between processes."""
+    """Return a repr without memory addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", text).encode()
 
 
@@ -133,7 +133,7 @@ def _bytes(value: Tensor) -> memoryview:
 
 
 def _add_content(total: Any, value: Any) -> None:
-    """Add a value so that no two different ones add the same bytes."""
+    """Add a value to a hash; different values add different bytes."""
     if isinstance(value, Tensor):
         total.update(b"tensor ")
         _add_tensor(total, value)

@@ -1,4 +1,4 @@
-"""Records of a run folder: pydantic models, read back strictly and written whole."""
+"""Records of a run folder: pydantic models, validated strictly when read, written atomically."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """A record: immutable, and strict about unknown fields, so that a typo in a file is found."""
+    """A record: immutable, and strict about unknown fields, so that a misspelt field raises an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Passes(Record):
-    """Passes of the model per sample."""
+    """Forward and backward passes of the model per sample."""
 
     forward: float
     backward: float
 
 
 class Environment(Record):
-    """The place that a run was made in: versions, system, device."""
+    """Environment of a run: versions, system, device."""
 
     unfooled: str
     python: str
@@ -40,7 +40,7 @@ class Environment(Record):
 
     @classmethod
     def here(cls, device: str) -> Environment:
-        """Describe this process."""
+        """Return the environment of this process."""
         import numpy
         import torch
 
@@ -58,7 +58,7 @@ class Environment(Record):
 
 
 class Config(Record):
-    """The configuration of a run. Two runs with equal ones have the same verdicts; speed settings do not belong here.
+    """Configuration of a run. Equal configurations give equal verdicts; speed settings are not part of it.
 
     Attributes:
         model: Source of the model, as given; `fingerprint` identifies its content.
@@ -66,7 +66,7 @@ class Config(Record):
         n: Number of samples.
         threat: Threat, as text.
         seed: Random seed.
-        options: All else that changes a verdict, by name.
+        options: All other settings that affect a verdict, by name.
         fingerprint: Hashes of the model and of the data.
     """
 
@@ -80,7 +80,7 @@ class Config(Record):
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record as indented JSON, whole."""
+    """Write a record atomically, as indented JSON."""
     write_whole(path, (record.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -88,7 +88,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     """Read a record.
 
     Raises:
-        BadInput: the file is missing, is not JSON or holds something else.
+        BadInput: The file is missing, is not JSON or holds something else.
     """
     try:
         return kind.model_validate_json(path.read_bytes())

@@ -1,8 +1,8 @@
 """Sealed files: each holds the hash of its configuration, its name and the SHA-256 of its content.
 
-A file that was cut off, whose bits flipped, that lies under another file's name or that comes from a folder of other
-settings does not open, and what it should hold is computed again. Tensors are a safetensors file with the seal in its
-header; records are JSON with the seal beside the content; a `torch.save` of a mapping holds it as one more entry.
+A file that is truncated, corrupted, renamed or from a folder with other settings is not read, and its content is
+computed again. Tensors are stored in a safetensors file with the seal in its header, records as JSON with the seal
+beside the content, and a mapping for `torch.save` with the seal as one more entry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from unfooled.runs.hashes import content_hash
 
 Rows = dict[str, Tensor]
-"""Results by name, each with one entry a row."""
+"""Results by name, each with one entry per row."""
 
 SEAL = "sha256"
 """Entry of a mapping that holds the SHA-256 of the others."""
@@ -36,36 +36,36 @@ class Seal:
     name: str
 
     def stamp(self, content: Any) -> dict[str, str]:
-        """Return what is stored beside the content: what it belongs to, and the SHA-256 of both together."""
+        """Return the stamp stored beside the content: configuration, name, and the SHA-256 of all three."""
         return {"config": self.config, "name": self.name, SEAL: content_hash([self.config, self.name, content])}
 
     def fits(self, stored: Mapping[str, Any], content: Any) -> bool:
-        """Return whether a stored stamp is that of this content."""
+        """Return whether a stored stamp matches this content."""
         stamp = self.stamp(content)
         return {key: stored.get(key) for key in stamp} == stamp
 
 
 def seal_rows(rows: Rows, facts: Mapping[str, float], seal: Seal) -> bytes:
-    """Return a safetensors file of rows, with facts about them (JSON values) in its header."""
+    """Return a safetensors file of rows, with metadata (JSON values) in its header."""
     from safetensors.torch import save
 
     return bytes(save(rows, {"chunk": json.dumps({**seal.stamp([rows, facts]), "facts": dict(facts)})}))
 
 
 def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]] | None:
-    """Return the rows and the facts of a sealed file; None where they are not what was written there.
+    """Return the rows and the metadata of a sealed file; None where it is damaged or has another seal.
 
     Args:
         data: Content of the file.
-        rows: Entries that each tensor must have.
-        seal: What the file must belong to.
+        rows: Number of entries that each tensor must have.
+        seal: Configuration and name that the file must have.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         stored = load(data)
-        # `load` keeps the header to itself: JSON behind its length.
+        # `load` does not return the header, which is JSON after its length.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         about = json.loads(header["__metadata__"]["chunk"])
         facts = dict(about["facts"])
@@ -77,13 +77,13 @@ def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]]
 
 
 def seal_json(content: Any, seal: Seal) -> bytes:
-    """Return a JSON file of a content, which must consist of JSON values."""
+    """Return a sealed JSON file; the content must consist of JSON values."""
     content = json.loads(json.dumps(content))
     return (json.dumps({**seal.stamp(content), "content": content}, indent=2) + "\n").encode()
 
 
 def open_json(data: bytes, seal: Seal) -> Any:
-    """Return the content of a sealed JSON file; None where it is not what was written there."""
+    """Return the content of a sealed JSON file; None where it is damaged or has another seal."""
     try:
         about = json.loads(data)
         content = about["content"]
@@ -98,6 +98,6 @@ def seal_mapping(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unchanged(mapping: Mapping[str, Any]) -> bool:
-    """Return whether a mapping that `seal_mapping` made still holds what was put into it."""
+    """Return whether a mapping from `seal_mapping` is unchanged."""
     content = {name: value for name, value in mapping.items() if name != SEAL}
     return mapping.get(SEAL) == content_hash(content)

@@ -1,8 +1,8 @@
-"""Settings of resumable work: how they are stored, and which one changed.
+"""Settings of resumable work: storage and comparison.
 
-Audits, data sets, studies, training checkpoints and the results of `unfooled attack` keep the settings that they were
-started with. A second start with others is refused by one function, `refuse_changed`, in one sentence. `LAYOUT` is
-stored beside them: what lies in a folder of another layout is not read as work to continue.
+Audits, data sets, studies, training checkpoints and the results of `unfooled attack` store the settings that they were
+started with. `refuse_changed` raises an error when a second start has other settings. `LAYOUT` is stored beside them:
+work with another layout is not continued.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.spelling import spelled
 
 LAYOUT = 2
-"""Version of what is stored for a second start to continue; version 0.1 of the package stored none."""
+"""Version of the format of stored work; version 0.1 of the package stored none."""
 
 OTHER_FOLDER = "choose another --out, or remove that folder"
 OTHER_FILE = "choose another --out, or start again with --fresh"
 
 Settings = Mapping[str, Any] | BaseModel
-"""Settings by name, in mappings as deep as wanted; values are JSON's, others count by their spelling."""
+"""Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `spelled`."""
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def settings_hash(settings: Settings) -> str:
-    """SHA-256 of settings; equal for two between which `difference` finds nothing."""
+    """Return the SHA-256 of settings; equal where `difference` finds none."""
     return hashlib.sha256(json.dumps([LAYOUT, _without_none(plain(settings))], sort_keys=True).encode()).hexdigest()
 
 
 def difference(before: Settings, now: Settings) -> str:
-    """Name the first setting that differs, with both values, and up to three more; empty where none does.
+    """Name the first setting that differs, with both values, and up to three more; empty where all are equal.
 
     Example:
         >>> difference({"seed": 0, "options": {"steps": 10}}, {"seed": 1, "options": {"steps": 20}})
@@ -71,15 +71,15 @@ def refuse_changed(
     """Refuse to continue work that was started with other settings, or stored by another version.
 
     Args:
-        place: Folder or file that holds the work, named in the sentence.
+        place: Folder or file that holds the work.
         before: Settings stored there.
         now: Settings of this start.
         layout: Layout stored there; None: version 0.1, which stored none.
-        kind: Name for the work in the sentence.
-        remedy: What the sentence advises.
+        kind: Name of the work in the error message.
+        remedy: Advice at the end of the error message.
 
     Raises:
-        BadInput: the layout or a setting differs; the sentence names the first difference and up to three more.
+        BadInput: The layout or a setting differs; the message names the first difference and up to three more.
     """
     if layout is None:
         raise BadInput(f"{place} was made by version 0.1; {remedy}")
@@ -90,15 +90,15 @@ def refuse_changed(
 
 
 def as_text(settings: Settings) -> str:
-    """Return what is stored: JSON that holds the layout and the settings."""
+    """Return the stored form: JSON with the layout and the settings."""
     return json.dumps({"layout": LAYOUT, "settings": plain(settings)}, indent=2) + "\n"
 
 
 def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
-    """Read what `as_text` wrote, or the bare settings of version 0.1, whose layout is None.
+    """Parse the output of `as_text`, or the bare settings of version 0.1, whose layout is None.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: The text is neither of them.
     """
     stored = json.loads(text)
     if not isinstance(stored, dict):
@@ -112,7 +112,7 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the settings that differ, with both values; one that is missing counts as None."""
+    """Return the settings that differ, with both values; a missing one counts as None."""
     changes = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)

@@ -1,4 +1,4 @@
-"""The spelling of values in records and settings."""
+"""Text form of values in records and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def spelled(value: Any) -> str:
-    """Write a value as its call, functions by their names: the same text in every process, where `repr` has addresses.
+    """Format a value as a call, with functions by name: unlike `repr`, without memory addresses.
 
     Example:
         >>> spelled(partial(sorted, reverse=True))

@@ -1,4 +1,4 @@
-"""The store of a run: files of a folder by their relative names, written whole or created exclusively."""
+"""Store of a run: files in a folder by relative name, written atomically or created exclusively."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unfooled.runs.files import create_exclusive, read_file, write_whole
 
 @dataclass(frozen=True)
 class Store:
-    """A folder whose files are known by their relative names, such as `chunks/clean/0-100.safetensors`.
+    """A folder whose files are addressed by relative names, such as `chunks/clean/0-100.safetensors`.
 
-    Nothing else in `runs` touches a run's files, and nothing here relies on a lock or on renaming what others see, so
-    that another store can take its place.
+    Only this class accesses a run's files, and it needs no locks and no renaming of visible files, so that another kind
+    of store can replace it.
 
     Args:
         root: Folder; created with the first file.
@@ -24,31 +24,31 @@ class Store:
     root: Path
 
     def read(self, name: str) -> bytes | None:
-        """Return what a file holds; None where there is none.
+        """Return the content of a file; None where it does not exist.
 
         Raises:
-            BadInput: the file cannot be read.
+            BadInput: The file cannot be read.
         """
         return read_file(self.root / name)
 
     def write_whole(self, name: str, data: bytes) -> None:
-        """Write a file, in place of another of this name; readers find the old one or the new one.
+        """Write or replace a file; readers find the old content or the new one.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         write_whole(self.root / name, data)
 
     def create_exclusive(self, name: str, data: bytes, *, durable: bool = True) -> bool:
-        """Write a file unless there is one, and return whether this call made it.
+        """Write a file unless it exists; return whether this call created it.
 
         Args:
             name: Name of the file.
-            data: What it will hold.
-            durable: Wait until the disk has it.
+            data: Content of the file.
+            durable: True: flush to the disk.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         return create_exclusive(self.root / name, data, durable=durable)
 
@@ -57,10 +57,10 @@ class Store:
 
         Args:
             folder: Folder inside this one. Empty: this one.
-            deep: Those of the folders inside it, too.
+            deep: True: include files in subfolders.
 
         Raises:
-            BadInput: the folder cannot be read.
+            BadInput: The folder cannot be read.
         """
         place = self.root / folder
         try:
@@ -72,7 +72,7 @@ class Store:
             raise BadInput(f"cannot read {place}: {error.strerror or error}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there, and the folders that this leaves empty."""
+        """Remove a file, if it exists, and the folders that become empty."""
         file = self.root / name
         with suppress(FileNotFoundError, NotADirectoryError):
             file.unlink()

@@ -1,4 +1,4 @@
-"""Work cut into units that are no rows of one tensor, one sealed JSON file each."""
+"""Work divided into named units, such as trainings, one sealed JSON file each."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Units:
     """A study's folder, or its work in memory.
 
     Args:
-        path: Folder, created if need be. None: in memory.
-        config: Settings; a folder that holds other ones is refused.
-        progress: Callback for what is done, `(stage, units done, units in all)`.
+        path: Folder, created if missing. None: in memory.
+        config: Settings; a folder with other settings raises `BadInput`.
+        progress: Callback `(stage, units done, units in total)`. None: none.
 
     Attributes:
-        folder: The open folder, for what else is kept there.
+        folder: The open folder, for other files stored there.
 
     Raises:
-        BadInput: the folder holds other work, or cannot be written.
+        BadInput: The folder holds other work, or cannot be written.
     """
 
     path: Path | None
@@ -46,17 +46,16 @@ class Units:
         object.__setattr__(self, "folder", open_folder(self.path, self.config))
 
     def map(self, stage: str, kind: type[R], names: Sequence[str], compute: Callable[[str], R]) -> list[R]:
-        """Compute every unit that is not there yet, in order, keeping each.
+        """Compute the missing units in order, and store each.
 
-        Several starts may work in one folder: a unit that another one computes is left to it, and waited for at the
-        end.
+        Several processes may share the folder: units that another process is computing are waited for at the end.
 
         Args:
-            stage: Name of the work for `progress`, also its folder's.
-            kind: Record that a unit is kept as.
-            names: Names of the units, unique; also their files'.
+            stage: Name of the work for `progress`, and of its folder.
+            kind: Record type of a unit.
+            names: Unique names of the units, also used as file names.
             compute: `(name) -> record`. Runs with torch's global generator seeded by the name and restored afterwards,
-                so that a resumed study finds what one that was not interrupted does.
+                so that a resumed study equals an uninterrupted one.
 
         Returns:
             The records of all units, in the order of `names`.
@@ -87,7 +86,7 @@ class Units:
         return record
 
     def _stored(self, stage: str, name: str, kind: type[R]) -> R | None:
-        """Read what an earlier start left; a damaged file counts as none."""
+        """Read the unit of an earlier start; None where it is missing or damaged."""
         content = self.folder.read_json(_file(stage, name))
         return None if content is None else _validated(content, kind)
 
@@ -97,10 +96,10 @@ class Units:
 
 
 def read_unit(path: Path, kind: type[R]) -> R:
-    """Read a unit's file, without regard to the configuration that it belongs to.
+    """Read a unit's file, of any configuration.
 
     Raises:
-        BadInput: the file is missing, or holds something else.
+        BadInput: The file is missing, or holds something else.
     """
     try:
         record = _validated(json.loads(path.read_bytes())["content"], kind)
@@ -131,21 +130,21 @@ def _number(name: str) -> int:
 
 
 def file_name(name: str) -> str:
-    """Return a name with all that may not stand in a file's replaced by underscores."""
+    """Return a name with characters not allowed in file names replaced by underscores."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in name)
 
 
 def by_file_name(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[list[str], Callable[[str], Any]]:
-    """Return units' names that can be files', and how to compute one from the name that it stands for."""
+    """Return valid file names for units, and a function that computes a unit from its file name."""
     known = {file_name(name): name for name in names}
     return list(known), lambda unit: compute(known[unit])
 
 
 def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Return the data sets that were asked for. None: all.
+    """Return the requested data sets, all of them for None.
 
     Raises:
-        BadInput: the scale has no such data set.
+        BadInput: The scale has no such data set.
     """
     for name in wanted or ():
         if name not in known:

@@ -1,9 +1,9 @@
 """Associations between measures, as statistics of weights that `unfooled.statistics.bootstrap` resamples.
 
-    partial_spearman   Pearson's correlation of weighted ranks, the controls' ranks taken out by least squares
-    logistic           coefficient of a standardised measure for success, beside standardised controls; classes are
-                       shrunk, N(0, 1)
-    p_...              2,000 permutations within each seed, two-sided
+    partial_spearman   Pearson's correlation of weighted ranks, after regressing out the controls' ranks
+    logistic           coefficient of a standardised measure for success, with standardised controls; class dummies
+                       have the prior N(0, 1)
+    p_...              two-sided p-values from 2,000 permutations within each seed
     holm               correction for the number of tests
 
 References:
@@ -51,7 +51,7 @@ def group_difference(name: str, group: str) -> Statistic:
 
 
 def ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Compute weighted mid-ranks, (D, n): the weight below plus half of the ties' own."""
+    """Compute weighted mid-ranks, (D, n): the weight below a value plus half the weight of its ties."""
     _, inverse = np.unique(values, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     starts = np.flatnonzero(np.diff(inverse[order], prepend=-1))
@@ -61,7 +61,7 @@ def ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
-    """Build Spearman's correlation of two columns, without what the controls explain of their ranks."""
+    """Build Spearman's correlation of two columns, with the ranks of the controls regressed out."""
 
     def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
         left, right = _rank_residuals(c, w, (a, b), controls)
@@ -74,7 +74,7 @@ def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
 
 
 def _rank_residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: Sequence[str]) -> list[np.ndarray]:
-    """Return weighted ranks of columns, (D, n) each, without what the controls' ranks explain of them."""
+    """Return weighted ranks of columns, (D, n) each, with the controls' ranks regressed out."""
     centred = [_centred(ranks(c[name], w), w) for name in names]
     if not controls:
         return centred
@@ -86,12 +86,12 @@ def _rank_residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: S
 
 
 def design_matrix(c: Columns, names: Sequence[str], classes: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Build the design of a logistic regression.
+    """Build the design matrix of a logistic regression.
 
     Args:
         c: Columns of one seed.
         names: Columns that are clipped to their middle 98 % (ratios have outliers) and standardised.
-        classes: Column of class numbers, which become dummies; None: no classes.
+        classes: Column of class numbers, encoded as dummies. None: no classes.
 
     Returns:
         Intercept, columns and dummies, (n, p), and the precision of each coefficient's prior, (p,).
@@ -111,7 +111,7 @@ def design_matrix(c: Columns, names: Sequence[str], classes: str | None = None) 
 def fit_logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Fit a logistic regression by Newton's method for each row of weights, (D, p).
 
-    Several rows start from the unweighted fit.
+    With several rows of weights, Newton's method starts from the unweighted fit.
 
     Args:
         x: Design, (n, p).
@@ -132,7 +132,7 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray, prior: np.ndarray)
 
 
 def logistic(measure: str, success: str, controls: Sequence[str] = (), classes: str | None = None) -> Statistic:
-    """Build what a standard deviation of `measure` adds to the log-odds of `success`, beside controls and classes."""
+    """Build the change in log-odds of `success` per standard deviation of `measure`, given controls and classes."""
 
     def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
         y = (c[success] > 0.5).astype(float)
@@ -145,9 +145,9 @@ def logistic(measure: str, success: str, controls: Sequence[str] = (), classes: 
 
 
 def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Statistic:
-    """Build the area under the ROC curve of a logistic score of `names`, minus that of `baseline`, where given.
+    """Build the area under the ROC curve of a logistic score of `names`, minus that of `baseline`, if given.
 
-    The score is fitted once, to the samples that it is judged on.
+    The score is fitted once, on the samples that it is evaluated on.
     """
 
     def area(c: Columns, w: np.ndarray, of: Sequence[str]) -> np.ndarray:
@@ -167,7 +167,7 @@ def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Sta
 
 
 def p_difference(cases: Cases, name: str, group: str) -> float:
-    """Compute the two-sided p that a group does not matter to the mean of a column: it is shuffled within each seed."""
+    """Compute the two-sided p of `group_difference`: the column is shuffled within each seed."""
 
     def null(c: Columns, orders: np.ndarray) -> np.ndarray:
         ones = c[group] > 0.5
@@ -192,7 +192,7 @@ def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = (
 
 
 def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarray], needed: Sequence[str]) -> float:
-    """Return the share of permutations whose figure, a mean over seeds, is as far from 0 as that of the true order."""
+    """Return the share of permutations whose figure, a mean over seeds, is at least as far from 0 as the true one."""
     seeds = [finite_rows(c, needed) for c in cases.seeds]
     figures = [null(c, _orders(len(c["id"]), seed)) for seed, c in enumerate(seeds) if len(c["id"]) >= FEW]
     figures = [v for v in figures if np.isfinite(v[0])]
@@ -204,14 +204,14 @@ def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarra
 
 @lru_cache(maxsize=8)
 def _orders(n: int, seed: int) -> np.ndarray:
-    """Return the true order, and `DRAWS` random ones, (1 + DRAWS, n)."""
+    """Return the true order and `DRAWS` random orders, (1 + DRAWS, n)."""
     orders = np.random.default_rng([1, seed]).random((1 + DRAWS, n)).argsort(1)
     orders[0] = np.arange(n)
     return orders
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, in the given order; NaN stays and is no part of the family."""
+    """Adjust p-values by Holm's method, in the given order; NaN stays NaN and is not counted as a test."""
     values = np.array(p, dtype=float)
     good = np.flatnonzero(np.isfinite(values))
     order = good[np.argsort(values[good], kind="stable")]

@@ -1,8 +1,8 @@
-"""Bootstrap intervals: every statistic is a function of weights, so that one resampling serves them all.
+"""Bootstrap intervals; every statistic is a function of weights, so that all share one resampling.
 
-resample     draws of *images* with replacement; an image takes all its rows with it, those of every seed
-statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts of a resample its spread
-figure       the mean over seeds of what each seed's rows say, so that scales of networks are never mixed
+resample     draws of *images* with replacement; all rows of an image, of every seed, are drawn together
+statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts its resampled value
+figure       the mean over seeds of the statistic of each seed's rows: networks of different scale are never pooled
 interval     the middle 95 % of 2,000 resamples
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from unfooled.statistics.intervals import NOTHING, Interval, limits
 
 DRAWS = 2000
-"""Resamples of an interval."""
+"""Number of resamples for an interval."""
 FEW = 10
-"""Fewest samples, in the smaller of two groups too, from which `Cases` gives a figure."""
+"""Fewest samples, also of the smaller of two groups, for which `Cases` returns a figure."""
 
 Columns = Mapping[str, np.ndarray]
-"""Measures by name, (n,) each, one entry a row; "id" is the image."""
+"""Measures by name, (n,) each, one entry per row; "id" is the image."""
 Statistic = Callable[[Columns, np.ndarray], np.ndarray]
 """(columns (n,) of one seed, weights (D, n)) -> (D,); NaN where undefined."""
 
@@ -39,7 +39,7 @@ class Cases:
 
     @property
     def n(self) -> int:
-        """Rows in all."""
+        """Number of rows of all seeds."""
         return sum(len(c["id"]) for c in self.seeds)
 
     def interval(self, statistic: Statistic, needed: Sequence[str], *, draws: int = DRAWS) -> Interval:
@@ -48,17 +48,17 @@ class Cases:
         Args:
             statistic: Function of columns and weights.
             needed: Columns that must be finite; other rows are left out.
-            draws: Resamples.
+            draws: Number of resamples.
         """
         return self.tested(statistic, needed, 0.0, draws=draws)[0]
 
     def tested(
         self, statistic: Statistic, needed: Sequence[str], bound: float, *, draws: int = DRAWS
     ) -> tuple[Interval, float]:
-        """Compute a figure with its interval, and the bootstrap's two-sided p that it is `bound`.
+        """Compute a figure with its interval, and the two-sided bootstrap p-value for being equal to `bound`.
 
         Returns:
-            The interval, NaN where fewer than half of the resamples can tell, and p, NaN there too.
+            The interval and p; both NaN where the statistic is defined for fewer than half of the resamples.
         """
         value, resampled, n = self._resampled(statistic, needed, draws)
         if len(resampled) < draws / 2:
@@ -67,12 +67,12 @@ class Cases:
         return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (aside + 1) / (len(resampled) + 1)))
 
     def by_seed(self, statistic: Statistic, needed: Sequence[str]) -> list[float]:
-        """Return the figure of each seed alone; seeds that cannot tell are left out."""
+        """Return the figure of each seed alone, without seeds for which it is NaN."""
         values = [Cases((c,))._resampled(statistic, needed, 1)[0] for c in self.seeds]
         return [v for v in values if np.isfinite(v)]
 
     def _resampled(self, statistic: Statistic, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
-        """Return the figure, the figures of the resamples that can tell, and n."""
+        """Return the figure, the finite figures of the resamples, and n."""
         seeds = [finite_rows(c, needed) for c in self.seeds]
         n = sum(len(c["id"]) for c in seeds)
         if n < FEW:
@@ -82,7 +82,7 @@ class Cases:
 
 
 def over_images(statistic: Statistic, columns: Columns) -> Interval:
-    """Compute a figure over rows that are finite in every column; its n counts images, however many rows they have."""
+    """Compute a figure over rows that are finite in every column; its n counts images, not rows."""
     rows = finite_rows(columns, list(columns))
     if not len(rows["id"]):
         return NOTHING
@@ -94,12 +94,12 @@ def resample(statistic: Statistic, seeds: Sequence[Columns], draws: int) -> tupl
     """Compute a statistic, averaged over seeds, of all images and of samples of them with replacement.
 
     Args:
-        statistic: Function of columns and weights; a seed for which it is NaN takes no part.
+        statistic: Function of columns and weights; seeds for which it is NaN are left out.
         seeds: Columns of each seed, with an "id".
-        draws: Resamples.
+        draws: Number of resamples.
 
     Returns:
-        The figure, NaN where no seed can tell, and (draws,) figures of the resamples, none there.
+        The figure, and the figures of the resamples, (draws,); NaN and an empty array where it is NaN for every seed.
     """
     ids, place = np.unique(np.concatenate([c["id"] for c in seeds]), return_inverse=True)
     counts = image_counts(len(ids), draws)
@@ -129,16 +129,16 @@ def finite_rows(c: Columns, needed: Sequence[str]) -> Columns:
 
 
 def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
-    """Compute the mean of values in [-1, 1] of which few differ, such as shares and their differences.
+    """Compute the mean of values in [-1, 1] with few distinct levels, such as shares and their differences.
 
-    A resample is described by how often each value came, which is multinomial: 2,000 resamples of 10,000 images cost
-    no more than 2,000 draws of a few counts. Where all values are the same a bootstrap has no spread; the interval
-    then reaches as far as the values would move if the largest share of others that Clopper and Pearson allow, where
-    n samples hold none of them, were 1 away.
+    The counts of the levels in a resample are multinomial: 2,000 resamples of 10,000 images cost no more than 2,000
+    draws of a few counts. Where all values are equal, a bootstrap has no spread. The interval is then the change of the
+    mean if a share 1 - .025^(1/n) of the values, the Clopper-Pearson bound for a level with no hit in n samples,
+    differed by 1.
 
     Args:
-        values: (n,) numbers; those that are not finite are left out.
-        draws: Resamples.
+        values: Values, (n,); those that are not finite are left out.
+        draws: Number of resamples.
     """
     levels, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     n = int(counts.sum())

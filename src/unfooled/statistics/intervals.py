@@ -14,10 +14,10 @@ class Interval(NamedTuple):
     """A figure with its 95 % interval.
 
     Attributes:
-        value: The figure; NaN where nothing was measured.
+        value: The figure; NaN for no samples.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        n: Samples that it is over.
+        n: Number of samples.
     """
 
     value: float
@@ -30,14 +30,14 @@ class Interval(NamedTuple):
         return Interval(1 - self.value, 1 - self.high, 1 - self.low, self.n)
 
     def text(self, digits: int = 3) -> str:
-        """Format as "0.829 [0.821, 0.836]"; the empty string where nothing was measured."""
+        """Format as "0.829 [0.821, 0.836]"; empty for no samples."""
         if not np.isfinite(self.value):
             return ""
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
-"""The interval of no samples."""
+"""Interval for zero samples."""
 
 
 class _Figures(BaseModel):
@@ -69,10 +69,10 @@ class Mean(_Figures):
 
 
 def share(hits: Tensor) -> Estimate:
-    """Compute a share with its Clopper-Pearson interval, which never covers less than 95 %.
+    """Compute a share with its Clopper-Pearson interval, whose coverage is at least 95 %.
 
     Args:
-        hits: (n,) bool, or frequencies in [0, 1] whose sum is rounded.
+        hits: Hits, (n,) bool, or frequencies in [0, 1], whose sum is rounded.
 
     Returns:
         An `Estimate`; value None, low 0 and high 1 where n = 0.
@@ -93,9 +93,9 @@ def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
     """Compute a mean with its percentile bootstrap interval; values that are not finite are left out.
 
     Args:
-        values: (n,) numbers.
+        values: Values, (n,).
         seed: Random seed of the resamples.
-        draws: Resamples.
+        draws: Number of resamples.
     """
     finite = values.detach().cpu().double().numpy()
     finite = finite[np.isfinite(finite)]
@@ -113,7 +113,7 @@ def limits(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def over_seeds(by_seed: Sequence[float], interval: Interval) -> Interval:
-    """Widen an interval over images by that over seeds (Student's t), where there are three seeds or more.
+    """Widen an interval over images by that over seeds (Student's t), if there are at least three seeds.
 
     Args:
         by_seed: The figure of each seed alone.

@@ -1,4 +1,4 @@
-"""Two attacks, or two measures, of the same images."""
+"""Paired comparison of two attacks or measures on the same images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from unfooled.statistics.bootstrap import Columns, Statistic
 
 
 def mcnemar(a: Tensor, b: Tensor) -> float:
-    """Compute the exact two-sided p-value that two attacks fool the same images equally often.
+    """Compute the exact two-sided p-value of the hypothesis that two attacks fool equally many images.
 
     Args:
         a: Images that the first attack fooled, (n,) bool.
         b: Images that the second attack fooled, on the same images, (n,) bool.
 
     Returns:
-        McNemar's p; 1 where they agree on every image. Only the images on which they differ count.
+        McNemar's p-value; 1 where they agree on every image. Only images on which they differ count.
 
     References:
         McNemar, Note on the sampling error of the difference between correlated proportions or percentages,

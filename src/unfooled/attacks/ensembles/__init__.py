@@ -1,4 +1,4 @@
-"""Several attacks in one: the cascade, AutoAttack, nearest points in several norms."""
+"""Ensembles of attacks: the cascade, AutoAttack, nearest points in several norms."""
 
 from unfooled.attacks.ensembles.autoattack import autoattack
 from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, Effort, cascade

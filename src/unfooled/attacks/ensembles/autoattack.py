@@ -1,11 +1,11 @@
-"""AutoAttack-standard: its four attacks one after the other, without the passes that decide nothing.
+"""AutoAttack-standard: its four attacks in sequence, without passes that cannot change a verdict.
 
     APGD on the cross-entropy, 100 steps -> APGD-T on the targeted DLR, 9 x 100 -> FAB-T, 9 x 100 -> Square, 5000
 
 The attacks, their order, losses, targets and budgets are those of the published ensemble, so a verdict can be compared
-with published ones. What is left out changes none: steps of samples that are fooled already, the gradient after the
-last step, a clean forward for each target, FAB's forward to judge a step where the next step repeats it, gradients of
-the weights, and queries of a point that has just been judged.
+with published ones. Omitted passes change no verdict: steps of samples that are fooled already, the gradient after the
+last step, a clean forward for each target, FAB's forward that evaluates a step if the next step repeats it, gradients
+of the weights, and queries of a point that has just been evaluated.
 
 References:
     Croce, Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks, ICML
@@ -13,7 +13,7 @@ References:
     Croce, Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020,
     arXiv:1907.02044.
     Andriushchenko et al., Square attack, ECCV 2020, arXiv:1912.00049.
-    Differs from the published code: random numbers belong to the sample, Square draws a window for each sample, APGD
+    Differs from the published code: random numbers depend on the sample, Square draws a window for each sample, APGD
     counts the first window's rises from the loss at the start and replaces zero gradients by random ones.
 """
 
@@ -57,9 +57,9 @@ class _Standing:
     """Points and progress of the ensemble so far.
 
     Attributes:
-        points: Adversarial examples where one was found, else x, (n, *D).
-        fooled: Whether one was found, (n,) bool.
-        order: Likeliest classes but the label, likeliest first, (n, targets).
+        points: Adversarial examples where found, else x, (n, *D).
+        fooled: Samples with an adversarial example, (n,) bool.
+        order: Likeliest classes other than the label, likeliest first, (n, targets).
         log: Progress after each attack.
     """
 
@@ -69,7 +69,7 @@ class _Standing:
     log: tuple[Progress, ...] = ()
 
     def noted(self, ledger: Ledger, method: str) -> Self:
-        """Return the standing with the curve's next point."""
+        """Return the standing with the progress after an attack."""
         return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled)))
 
 
@@ -92,13 +92,13 @@ def autoattack(
         y: Labels, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         seed: Random seed.
-        log: Receives a `Progress` after each attack: passes a sample, and the accuracy left.
+        log: List to which a `Progress` is appended after each attack. None: none.
         batch: Samples computed at once. None: as many as fit well in memory.
         run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
-        Points inside the threat, (B, *D): an adversarial example where one was found, else x. Success is for `verify`
-        to say.
+        Points inside the threat, (B, *D): an adversarial example where one was found, else x. Success is evaluated
+        by `verify`.
 
     Raises:
         BadInput: Another norm or box, fewer than 4 classes, or inputs that cannot be used.
@@ -115,7 +115,7 @@ def autoattack(
     problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
     ledger = Ledger.of(run, len(x))
     with frozen(model):
-        standing = _begin(problem, ledger)  # which checks what the model returns
+        standing = _begin(problem, ledger)  # checks the model's output
         with trusted():
             for method, attack in ATTACKS.items():
                 standing = _stage(problem, standing, ledger, method, attack)
@@ -129,7 +129,7 @@ def _key(method: str) -> StageKey:
 
 
 def _begin(problem: Problem, ledger: Ledger) -> _Standing:
-    """Find the samples that are wrong already, and the likeliest other classes of the rest."""
+    """Find the misclassified clean samples, and the likeliest other classes of the rest."""
 
     def work(rows: Tensor) -> Rows:
         part = problem.take(rows.to(problem.x.device))
@@ -154,7 +154,7 @@ _Attack = Callable[[Problem, Tensor], Tensor]
 
 
 def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, attack: _Attack) -> _Standing:
-    """Run one attack on the samples that stand, chunk by chunk."""
+    """Run one attack on the samples that are not fooled yet, chunk by chunk."""
     rows = (~standing.fooled).nonzero()[:, 0]
     if not len(rows):
         return standing
@@ -196,7 +196,7 @@ def _ascended(problem: Problem, objective: Objective, draw: int) -> Ascent:
 
 
 def _apgd_ce(problem: Problem, order: Tensor) -> Tensor:
-    """APGD on the cross-entropy."""
+    """Run APGD on the cross-entropy."""
     p = problem
     if p.threat.norm == 1:
         source = torch.Generator().manual_seed(p.seed)
@@ -208,7 +208,7 @@ def _apgd_ce(problem: Problem, order: Tensor) -> Tensor:
 
 
 def _apgd_t(problem: Problem, order: Tensor) -> Tensor:
-    """APGD on the targeted DLR, one class after the other."""
+    """Run APGD on the targeted DLR, one class after the other."""
     z = problem.x.clone()
     live = torch.arange(len(z), device=z.device)
     sparse = problem.threat.norm == 1
@@ -230,7 +230,7 @@ def _apgd_t(problem: Problem, order: Tensor) -> Tensor:
 
 
 def _fab_t(problem: Problem, order: Tensor) -> Tensor:
-    """FAB-T; what it finds farther away than eps is no success."""
+    """Run FAB-T; points farther away than eps are no success."""
     parts = []
     for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
         p = problem.take(rows)
@@ -241,7 +241,7 @@ def _fab_t(problem: Problem, order: Tensor) -> Tensor:
 
 
 def _square(problem: Problem, order: Tensor) -> Tensor:
-    """Random search."""
+    """Run Square attack."""
     parts = []
     for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
         p, source = problem.take(rows), torch.Generator().manual_seed(problem.seed)

@@ -1,13 +1,13 @@
-"""The cascade: attacks in an order that spends passes where the margin still falls.
+"""The cascade: a sequence of attacks on the samples that are not fooled yet.
 
     margin APGD from two starts -> bursts towards the nearest classes -> random search -> output-diversified waves
 
-Each stage takes the samples that nothing has fooled yet, or the part of them with the smallest margins; a fooled sample
-leaves at once. Which samples a stage takes is decided between stages, over the whole run, with the survivors in the
-order of their own hashes, so no verdict depends on the batch, the order of the samples or the chunk size.
+Each stage attacks the samples that are not fooled yet, or the part of them nearest to the boundary; a fooled sample
+leaves at once. The samples of a stage are selected between stages, over the whole run, with the survivors in the
+order of their hashes, so that no verdict depends on the batch, the order of the samples or the chunk size.
 
 References:
-    Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (APGD; the peer to beat).
+    Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (APGD).
     Tashiro, Song, Ermon, Diversity can be transferred: output diversification, NeurIPS 2020, arXiv:2003.06878 (ODI).
     Melamed, Yehudai, Shamir, MALT powers up adversarial attacks, 2024, arXiv:2407.02240 (order of the targets).
     Liu et al., Practical evaluation of adversarial robustness via adaptive auto attack, CVPR 2022, arXiv:2203.05154
@@ -54,16 +54,16 @@ __all__ = [
 ]
 
 Certify = Callable[[Tensor, Tensor, Threat], Tensor]
-"""`(x, y, threat) -> (B,) bool`: where it is proven that nothing in the threat changes the label y."""
+"""`(x, y, threat) -> (B,) bool`: True where no point in the threat provably changes the label y."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much the cascade does.
+    """Effort of the cascade: its stages.
 
     Attributes:
         name: Name in records.
-        stages: Stages in order, at most 40; each takes the survivors, or those with the smallest margins.
+        stages: Stages in order, at most 40; each attacks the survivors, or those nearest to the boundary.
     """
 
     name: str
@@ -95,7 +95,7 @@ NORMAL = Effort(
         Searches(2000, 0.03),
     ),
 )
-"""The default. A sample that is fooled late stood near the boundary before: on two hardened MNIST networks all but 2 of
+"""The default. Samples fooled by late stages were near the boundary before: on two hardened MNIST networks all but 2 of
 the 22 samples that were fooled after the first stage were among the 15 % with the smallest margins (test images 2,000
 to 2,399, seed 0)."""
 THOROUGH = Effort(
@@ -118,9 +118,9 @@ THOROUGH = Effort(
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
 FAR = 0.05
-"""Share that must be fooled of the samples farther from the boundary for a stage to take more than its share."""
+"""Least share of fooled samples in the half farther from the boundary for a stage to attack another part."""
 ENOUGH = 15
-"""Samples in that half below which a share says nothing."""
+"""Least number of samples in that half for the share to be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,19 +136,19 @@ class Standing:
     log: tuple[Progress, ...] = ()
 
     def with_progress(self, progress: Progress) -> Self:
-        """Return the standing with one more point of the curve."""
+        """Return the standing with one more entry in the log."""
         return replace(self, log=(*self.log, progress))
 
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """Stages run against a problem; every method takes a standing and returns the next.
+    """Execution of stages on a problem; every method takes a standing and returns the next.
 
     Attributes:
-        problem: What is attacked.
-        ledger: Where chunks are stored and passes are counted.
+        problem: Samples, threat and model.
+        ledger: Ledger that stores chunks and counts passes.
         family: Family of the stages' keys.
-        certify: Tells which samples are proven robust. None: none are.
+        certify: Function that returns which samples are proven robust. None: none are.
     """
 
     problem: Problem
@@ -157,7 +157,7 @@ class Cascade:
     certify: Certify | None = None
 
     def begin(self) -> Standing:
-        """Look at the clean samples; those that are wrong, or certified, are left alone."""
+        """Evaluate the clean samples; misclassified and certified ones are not attacked."""
         x = self.problem.x
         clean = self._map(StageKey(self.family, "clean"), self._clean, len(x))
         lost = clean["fooled"].to(x.device)
@@ -173,7 +173,7 @@ class Cascade:
         """Run the stages in turn, until no sample is left.
 
         Args:
-            standing: Where the attack stands.
+            standing: Current state of the attack.
             stages: Stages in order.
             first: Number of the first stage.
         """
@@ -191,20 +191,20 @@ class Cascade:
     def stage(
         self, standing: Standing, stage: Stage, number: int, *, check: str = ""
     ) -> tuple[Standing, StageResult | None]:
-        """Attack the survivors that a stage takes, and the next part of them where that pays.
+        """Attack the share of the survivors that a stage selects, and the next share while it succeeds.
 
-        It pays where of the half of a part that stood farther from the boundary at least `FAR` were fooled: then
-        margins say little on this model, and samples behind them may be fooled as well. Halves of fewer than `ENOUGH`
-        samples decide nothing.
+        The next share is attacked if at least `FAR` of the half farther from the boundary were fooled: margins then
+        predict little on this model, and the remaining samples may be fooled as well. Halves of fewer than `ENOUGH`
+        samples stop the stage.
 
         Args:
-            standing: Where the attack stands.
+            standing: Current state of the attack.
             stage: The stage.
-            number: Its number, the draw of its random numbers.
-            check: Id of the check that it belongs to.
+            number: Number of the stage, which is also the draw of its random numbers.
+            check: Id of the check that the stage belongs to. Empty: none.
 
         Returns:
-            The next standing, and what the last part found; None where no sample was left.
+            The next standing, and the result of the last part; None if no sample was left.
         """
         frontier = standing.frontier
         order, size = frontier.survivors(), len(frontier.survivors(stage.share, stage.most))
@@ -224,7 +224,7 @@ class Cascade:
         return standing, result
 
     def attack(self, frontier: Frontier, stage: Stage, rows: Tensor, key: StageKey) -> StageResult:
-        """Run a stage on some samples, chunk by chunk, and look at the points that it proposes."""
+        """Run a stage on some samples, chunk by chunk, and evaluate the proposed points."""
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
@@ -240,7 +240,7 @@ class Cascade:
         return StageResult(rows, result["points"], result["margins"], lost, learned)
 
     def adopt(self, standing: Standing, points: Tensor) -> Standing:
-        """Take over the points of another attack for the survivors. Cost: 1 F a survivor and draw."""
+        """Take over the points of another attack for the survivors. Cost: 1 F per survivor and draw."""
         frontier, key = standing.frontier, StageKey(self.family, "adopt")
         rows = frontier.survivors()
 
@@ -255,7 +255,7 @@ class Cascade:
         return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
 
     def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:
-        """Return the standing with the curve's next point."""
+        """Return the standing with the progress after a stage."""
         progress = self.ledger.progress(key, standing.frontier.fooled, taken=taken, closed=closed)
         return standing.with_progress(progress)
 
@@ -263,7 +263,7 @@ class Cascade:
         return self.ledger.map(key, work, n, model=self.problem.model)
 
     def _clean(self, rows: Tensor) -> Rows:
-        """Look at clean samples, and check what the model returns for them: later looks trust it."""
+        """Evaluate clean samples and check the model's output; later evaluations skip the check."""
         part = self.problem.take(rows.to(self.problem.x.device))
         margins, lost = part.look(part.x, check=True)
         proven = torch.zeros_like(lost)
@@ -273,12 +273,12 @@ class Cascade:
 
 
 def allowed(stage: Stage, threat: Threat) -> bool:
-    """Return whether a stage knows the threat's norm: there is no random search in L0."""
+    """Return whether a stage supports the threat's norm: there is no random search in L0."""
     return stage.sparse or threat.norm != 0
 
 
 def fitted(stages: Sequence[Stage], threat: Threat) -> tuple[Stage, ...]:
-    """Return the stages that a threat allows: L0 has sparse attacks instead of random search."""
+    """Return the stages for a threat: L0 has sparse attacks instead of random search."""
     if threat.norm != 0:
         return tuple(stages)
     depth = max((stage.depth for stage in stages), default=0) or 20
@@ -305,18 +305,18 @@ def cascade(
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs in the threat's box, (B, *D).
         y: Labels, (B,) int64.
-        threat: Constraint set; its eps may be (B,).
-        effort: `QUICK`, `NORMAL` or `THOROUGH`, or stages of your own.
+        threat: Threat model; its eps may be (B,).
+        effort: `QUICK`, `NORMAL` or `THOROUGH`, or an `Effort` with other stages.
         seed: Random seed.
         draws: Model evaluations averaged per gradient, for a random model; multiplies the cost.
-        certify: Tells which samples are proven robust; they are not attacked. None: none are.
-        log: Receives a `Progress` after each stage: passes a sample, and the accuracy left.
+        certify: Function that returns which samples are proven robust, which are not attacked. None: none are.
+        log: List to which a `Progress` is appended after each stage. None: none.
         batch: Samples computed at once. None: as many as fit well in memory.
         run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
         Points inside the threat, (B, *D): x where it is wrong already, an adversarial example where one was found, the
-        point with the largest margin elsewhere. Success is for `verify` to say.
+        point with the largest margin elsewhere. Success is evaluated by `verify`.
 
     Raises:
         BadInput: The inputs cannot be used.
@@ -333,7 +333,7 @@ def cascade(
     problem = Problem(counted, x, y, threat, attacked, draws, seed, batch or fitting_batch(model, x))
     attack = Cascade(problem, Ledger.of(run, len(x)), certify=certify)
     with frozen(model):
-        standing = attack.begin()  # which checks what the model returns
+        standing = attack.begin()  # checks the model's output
         with trusted():
             standing = attack.perform(standing, fitted(effort.stages, threat))
     if log is not None:

@@ -1,9 +1,9 @@
-"""The nearest adversarial example that a budget of passes finds, in several norms.
+"""Envelope of minimal-norm attacks: the nearest adversarial examples within a budget of passes, in several norms.
 
-    explore with some attacks from x  ->  the nearest point of each sample  ->  refine with others from there
+    explore with some attacks from x  ->  the nearest point of each sample  ->  refine it with others
 
 The points of several attacks, or of one at several scales, are far apart where the loss has many local minima, and
-close together where it has few: exploring again costs little in the second case, and pays more than further steps in
+close together where it has few: exploring again costs little in the second case, and helps more than further steps in
 the first.
 """
 
@@ -34,11 +34,11 @@ from unfooled.core.types import Model
 Minimal = Callable[..., Tensor]
 """A minimal-norm attack with its options bound; see `MinimalAttack`."""
 END = 10
-"""Forwards that each attack takes to walk back towards x."""
+"""Forwards of each attack for the final search back towards x."""
 
 
 def _sparse(model: Model, x: Tensor, y: Tensor, norm: float, **options: Any) -> Tensor:
-    """ALMA in L1 with wide steps, whatever the norm is: sparse points are near in L2 too, and found by other paths."""
+    """Run ALMA in L1 with large steps, for any norm: sparse points are also near in L2, and reach other minima."""
     return alma(model, x, y, 1, first=2.0, **options)
 
 
@@ -47,8 +47,8 @@ class Part(NamedTuple):
 
     Attributes:
         share: Share of the budget.
-        attack: The attack.
-        onward: Whether it starts from the nearest point found before it, instead of from x.
+        attack: Attack with its options bound.
+        onward: True: start from the nearest point so far; False: from x.
     """
 
     share: float
@@ -67,7 +67,7 @@ PLANS: dict[float, tuple[Part, ...]] = {
     ),
     math.inf: (Part(0.75, bisect), Part(0.25, fmn, True)),
 }
-"""Norm -> attacks in their order."""
+"""Norm -> attacks in order."""
 
 
 def envelope(
@@ -81,7 +81,7 @@ def envelope(
     generator: torch.Generator | None = None,
     batch: int | None = None,
 ) -> dict[float, Tensor]:
-    """Find near adversarial examples with the attacks that measure best together, norm by norm.
+    """Find near adversarial examples with the best combination of attacks for each norm.
 
         L0     sigma_zero, sigma_zero from there with a lower threshold
         L1     alma with two sizes of steps; pdpgd, then fmn, each from the nearest point
@@ -93,22 +93,22 @@ def envelope(
         x: Inputs in the unit box, (B, *D).
         y: Labels, or targets when `targeted`, (B,) int64.
         norms: Norms, any of 0, 1, 2 and math.inf.
-        budget: Forwards and backwards together that a sample may cost in each norm, at least 100. Samples that are
-            wrong already cost 1 forward.
-        targeted: Hit y instead of leaving it.
+        budget: Largest number of forwards plus backwards per sample in each norm, at least 100. Samples that are
+            misclassified already cost 1 forward.
+        targeted: True: y are target classes.
         generator: Base seed.
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
         For each norm the nearest adversarial points found, (B, *D); x itself where there is none, and where the label
-        is wrong already. `verify` with eps = inf gives the distances, and with them accuracy at every eps.
+        is wrong already. `verify` with eps = inf gives the distances, which give the accuracy at every eps.
 
     Raises:
         BadInput: Another norm, a budget too small to attack with, or inputs that cannot be used.
 
     References:
         Cinà et al., AttackBench: evaluating gradient-based attacks for adversarial examples, AAAI 2025,
-        arXiv:2404.19460 (the measure by which the plans were chosen).
+        arXiv:2404.19460 (the measure by which the plans were selected).
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)

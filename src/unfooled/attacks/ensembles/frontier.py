@@ -1,6 +1,6 @@
-"""Values that an ensemble of attacks works on: what is attacked, and how far the attack has come.
+"""Data types of an ensemble of attacks: the problem, and the best points so far.
 
-A `Problem` is what is attacked: the samples, the threat and the model. A `Frontier` holds the best point of every
+A `Problem` consists of the samples, the threat and the model under attack. A `Frontier` holds the best point of every
 sample; a stage proposes better points for some of them, and `Frontier.with_result` returns the next frontier.
 """
 
@@ -21,20 +21,20 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
 
 SURE = 0.75
-"""Share of the draws of a random model in which a label must be lost to count as fooled during an attack."""
+"""Least share of misclassified draws of a random model for a sample to count as fooled during an attack."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Samples to be fooled, and the model to fool.
+    """Samples, threat and model of an attack.
 
     Attributes:
-        model: Model whose values decide; it counts its passes.
+        model: Model that decides about success; it counts its passes.
         x: Inputs, (n, *D).
         y: Labels, (n,).
-        threat: Constraint set; its eps may be (n,).
-        attacked: Model that gradients are taken of: `model`, or a stand-in with the same values.
-        draws: Model evaluations averaged, for a random model; above 1 a single evaluation decides nothing.
+        threat: Threat model; its eps may be (n,).
+        attacked: Model whose gradients are used: `model`, or a wrapper with the same values.
+        draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.
     """
@@ -49,17 +49,17 @@ class Problem:
     batch: int = 256
 
     def take(self, rows: Tensor) -> Self:
-        """Return the problem of some of the samples."""
+        """Return the problem for the samples in `rows`."""
         return replace(self, x=self.x[rows], y=self.y[rows], threat=self.threat.take(rows))
 
     @property
     def decisive(self) -> bool:
-        """True where one evaluation of the model decides."""
+        """True if one evaluation of the model decides about success."""
         return self.draws == 1
 
     @property
     def scored(self) -> Model:
-        """Model that a search without gradients evaluates: the mean of the draws where the model is random."""
+        """Model for gradient-free attacks: the mean of the draws if the model is random."""
         return self.model if self.decisive else self.attacked
 
     @property
@@ -73,11 +73,11 @@ class Problem:
             return logits_at(self.model if model is None else model, z, batch=self.batch)
 
     def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the margin at `z` and whether the label is lost there, (n,) each.
+        """Return the margins at `z` and which samples are fooled there, (n,) each.
 
         Args:
             z: Points, (n, *D).
-            check: Check what the model returns, and that it knows every label.
+            check: True: check the model's output and the range of the labels.
 
         Cost: `draws` forwards.
         """
@@ -95,11 +95,11 @@ class StageResult:
     """Result of a stage.
 
     Attributes:
-        rows: Positions of the samples that it attacked, (m,).
-        points: Points that it proposed, (m, *D).
+        rows: Indices of the attacked samples, (m,).
+        points: Proposed points, (m, *D).
         margins: Margins there, (m,).
-        fooled: Whether the label is lost there, (m,) bool.
-        learned: Directions of the logits that succeeded, by rank, (k, K). None: the stage follows no directions.
+        fooled: Samples that are fooled there, (m,) bool.
+        learned: Successful directions in logit space, by rank, (k, K). None: the stage uses no directions.
     """
 
     rows: Tensor
@@ -125,11 +125,11 @@ class Frontier:
 
     Attributes:
         points: Points with the largest margin, (n, *D).
-        margins: Margins there, (n,); -inf where nothing has been tried.
-        fooled: Samples whose label is lost, (n,) bool.
-        certified: Samples that are proven robust, and left alone, (n,) bool.
-        keys: Hashes of the samples, (n,), which decide their order.
-        learned: Directions of successful waves, by rank of the logit, (m, K). None: there are none yet.
+        margins: Margins there, (n,); -inf before the first evaluation.
+        fooled: Fooled samples, (n,) bool.
+        certified: Samples that are proven robust, which are not attacked, (n,) bool.
+        keys: Hashes of the samples, (n,), which define their order.
+        learned: Directions of successful waves, by rank of the logit, (m, K). None: none yet.
     """
 
     points: Tensor
@@ -141,7 +141,7 @@ class Frontier:
 
     @classmethod
     def start(cls, x: Tensor) -> Self:
-        """Return the frontier of an attack that has tried nothing: every point is the sample itself."""
+        """Return the initial frontier, in which every point is the sample itself."""
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         margins = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         return cls(x.clone(), margins, none, none, rng.sample_keys(x))
@@ -152,14 +152,14 @@ class Frontier:
         return ~(self.fooled | self.certified)
 
     def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
-        """Return the positions of the samples that still stand, or of those with the smallest margins.
+        """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
 
         Args:
-            share: Share of them to return, at least one.
+            share: Share of them to return, at least one sample.
             most: Largest number of them to return. None: no limit.
 
         Returns:
-            Positions in the order of the samples' hashes, or of their margins where a part is returned.
+            Indices in the order of the samples' hashes; if limited, those nearest to the boundary, nearest first.
         """
         rows = self.standing.nonzero()[:, 0]
         rows = rows[self.keys[rows].argsort()]
@@ -170,14 +170,14 @@ class Frontier:
         return rows
 
     def take(self, rows: Tensor) -> Self:
-        """Return the frontier of some of the samples."""
+        """Return the frontier for the samples in `rows`."""
         return replace(
             self, points=self.points[rows], margins=self.margins[rows], fooled=self.fooled[rows],
             certified=self.certified[rows], keys=self.keys[rows],
         )  # fmt: skip
 
     def with_result(self, result: StageResult) -> Self:
-        """Return the frontier after a stage: its points count where they are fooled, or have a larger margin."""
+        """Return the frontier updated with a stage's points, where they are fooled or have a larger margin."""
         rows = result.rows
         margins = result.margins.to(self.margins.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
         better = result.fooled | (margins > self.margins[rows]) | self.margins[rows].isinf()
@@ -191,7 +191,7 @@ class Frontier:
         )
 
     def with_points(self, rows: Tensor, points: Tensor, margins: Tensor, lost: Tensor) -> Self:
-        """Return the frontier with other points for some samples, whatever it knew of them."""
+        """Return the frontier with the points of some samples replaced unconditionally."""
         return replace(
             self,
             points=_put(self.points, rows, points),
@@ -200,7 +200,7 @@ class Frontier:
         )
 
     def with_fooled(self, rows: Tensor, points: Tensor) -> Self:
-        """Return the frontier after points were found elsewhere that fool some samples."""
+        """Return the frontier with adversarial examples from elsewhere for some samples."""
         return replace(
             self,
             points=_put(self.points, rows, points),

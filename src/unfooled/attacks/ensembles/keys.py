@@ -1,6 +1,6 @@
 """Keys of the stages of an evaluation, and the ledger that counts their passes.
 
-A key says what a stage is; its folder and its label are made from it, and nothing is read back from either.
+A key identifies a stage; its folder and its label are derived from the key, never parsed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class StageKey:
 
     Attributes:
         family: Part of the evaluation that the stage belongs to.
-        method: Name of what is run; empty where the family has one stage.
+        method: Name of the method; empty if the family has one stage.
         number: Number of the stage, which is also the draw of its random numbers. None: it has no number.
         check: Id of the check that the stage belongs to; empty for none.
-        part: Number of the part, for a stage that takes its samples in several.
+        part: Number of the part, for a stage that attacks its samples in several parts.
     """
 
     family: Family
@@ -51,7 +51,7 @@ class StageKey:
 
     @property
     def label(self) -> str:
-        """Text that records and progress bars show, such as "3-square"."""
+        """Text in records and progress bars, such as "3-square"."""
         words = ("" if self.number is None else str(self.number), self.check, self.method, str(self.part or ""))
         return "-".join(word for word in words if word)
 
@@ -63,11 +63,11 @@ class StageKey:
 
 @dataclass(frozen=True, eq=False)
 class Ledger:
-    """A run, and the passes that each of its stages took: the one thing that the stages of an evaluation share.
+    """A run with the passes of each stage, shared by all stages of an evaluation.
 
     Attributes:
-        run: Where finished chunks are stored.
-        spent: Stage -> forwards and backwards, those of an earlier start included.
+        run: Run that stores finished chunks.
+        spent: Forwards and backwards of each stage, including those of earlier starts.
     """
 
     run: Run
@@ -75,14 +75,14 @@ class Ledger:
 
     @classmethod
     def of(cls, run: Run | Ledger | None, n: int) -> Ledger:
-        """Return a ledger of a run; in memory and in one chunk of `n` samples where there is none."""
+        """Return a ledger of a run; None: of a run in memory with one chunk of `n` samples."""
         if isinstance(run, Ledger):
             return run
         config = Config(model="", data="", n=n, threat="", seed=0)
         return cls(run if run is not None else Run(None, config, chunk=max(n, 1)))
 
     def map(self, key: StageKey | str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
-        """Compute a stage chunk by chunk, see `Run.map`; a name alone is a stage of the attack."""
+        """Compute a stage chunk by chunk, see `Run.map`; a string is the method of a cascade stage."""
         key = StageKey(Family.CASCADE, key) if isinstance(key, str) else key
         rows = self.run.map(key.folder, fn, n, model=model)
         self.spent[key] = self.run.passes[key.folder]
@@ -95,18 +95,18 @@ class Ledger:
         return records
 
     def passes(self, *families: Family) -> tuple[int, int]:
-        """Return the forwards and backwards that the stages of some families took."""
+        """Return the total forwards and backwards of some families."""
         pairs = [pair for key, pair in self.spent.items() if key.family in families]
         return sum(f for f, _ in pairs), sum(b for _, b in pairs)
 
     def progress(self, key: StageKey, fooled: Tensor, *, taken: int = 0, closed: int = 0) -> Progress:
-        """Return the curve's point after a stage.
+        """Return the progress after a stage.
 
         Args:
-            key: The stage; passes are those of its family.
-            fooled: Samples that are fooled, (n,) bool.
-            taken: Samples that the stage attacked.
-            closed: Samples that it fooled.
+            key: Key of the stage; passes are those of its family.
+            fooled: Fooled samples, (n,) bool.
+            taken: Number of samples that the stage attacked.
+            closed: Number of samples that it fooled.
         """
         n = max(len(fooled), 1)
         forward, backward = self.passes(key.family)

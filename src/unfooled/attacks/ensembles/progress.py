@@ -1,4 +1,4 @@
-"""The record of what an ensemble of attacks has reached after one of its stages."""
+"""Record of the progress of an ensemble of attacks after a stage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Progress(Record):
 
     Attributes:
         stage: Label of the stage, such as "3-square".
-        forward: Forward passes a sample so far.
-        backward: Backward passes a sample so far.
-        accuracy: Share of the samples that nothing has fooled yet.
-        taken: Samples that the stage attacked.
-        closed: Samples that it fooled.
+        forward: Forward passes per sample so far.
+        backward: Backward passes per sample so far.
+        accuracy: Share of the samples that are not fooled yet.
+        taken: Number of samples that the stage attacked.
+        closed: Number of samples that it fooled.
         method: Name of the stage's method, such as "square"; empty in records of version 0.1.
         check: Id of the check that the stage belongs to, such as "D14"; empty for none.
     """

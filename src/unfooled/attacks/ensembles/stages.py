@@ -1,7 +1,7 @@
-"""Stages of the cascade: each proposes better points for the samples that nothing has fooled yet.
+"""Stages of the cascade, which propose better points for samples that are not fooled yet.
 
-A stage is a frozen dataclass. It is given the problem and the frontier of the samples that it takes, and returns a
-`Proposal`; the cascade judges the points and makes the next frontier of them.
+A stage is a frozen dataclass. It receives the problem and the frontier of its samples, and returns a `Proposal`; the
+cascade evaluates the points and computes the next frontier.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from unfooled.core.types import Model, Objective
 PROBES = 7
 """Full steps of a wave along its direction."""
 WARM = 200
-"""Place on Square's schedule at which a search from good points begins: its windows are small there."""
+"""Query of Square's schedule at which a search from good points begins, with small windows."""
 
 
 class Proposal(NamedTuple):
-    """Points that a stage proposes.
+    """Proposed points of a stage.
 
     Attributes:
         points: Points inside the threat, (b, *D).
-        directions: Directions of the logits that led there, by rank, (b, K). None: the stage follows no directions.
+        directions: Directions in logit space that led there, by rank, (b, K). None: the stage uses no directions.
     """
 
     points: Tensor
@@ -53,10 +53,10 @@ class Stage(ABC):
 
     Attributes:
         name: Name in records.
-        share: Share of the survivors that it takes, those with the smallest margins.
-        most: Largest number of samples that it takes. None: no limit.
-        sparse: Whether it can attack in L0.
-        patience: Times in a row that stages of this kind may fool nobody before the others are left out. None: no
+        share: Share of the survivors that it attacks, those nearest to the boundary.
+        most: Largest number of samples that it attacks. None: no limit.
+        sparse: True if the stage supports L0.
+        patience: Number of consecutive stages of this kind without success after which the rest are skipped. None: no
             limit.
     """
 
@@ -68,7 +68,7 @@ class Stage(ABC):
 
     @property
     def depth(self) -> int:
-        """Gradient steps of an ascent from a fresh start; 0 for stages of other kinds."""
+        """Number of gradient steps of an ascent from a new start; 0 for stages of other kinds."""
         return 0
 
     @abstractmethod
@@ -76,14 +76,14 @@ class Stage(ABC):
         """Propose points inside the threat.
 
         Args:
-            problem: Samples that the stage takes.
+            problem: Samples that the stage attacks.
             frontier: Their best points so far.
-            number: Number of the stage, the draw of its random numbers.
+            number: Number of the stage, which is also the draw of its random numbers.
         """
 
 
 def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -> Tensor:
-    """Climb from `start` with the best step rule of the norm."""
+    """Ascend from `start` with the best step rule of the norm."""
     x, threat = problem.x, problem.threat
     if threat.norm == 1:
         return shrinking(objective, x, threat, steps, start, problem.batch)
@@ -103,11 +103,11 @@ class Ascents(Stage):
 
     @property
     def depth(self) -> int:
-        """Gradient steps."""
+        """Number of gradient steps."""
         return self.steps
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Climb once. Cost: steps + 1 F, steps B."""
+        """Ascend once. Cost: steps + 1 F, steps B."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
             draw = threat.corner if isinstance(threat, Linf) else threat.sample
@@ -117,9 +117,9 @@ class Ascents(Stage):
 
 @dataclass(frozen=True)
 class Bursts(Stage):
-    """APGD towards single classes from the best point, the class whose linearised boundary is nearest to x first.
+    """APGD towards single classes from the best point, starting with the class whose linearised boundary is nearest.
 
-    Nearest to x, not to the best point: there the class that the ascents already went for comes out first.
+    Nearest to x, not to the best point, where the class that earlier ascents moved towards would be the first.
     """
 
     targets: int
@@ -129,7 +129,7 @@ class Bursts(Stage):
     name: str = "targets"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Climb towards each class. Cost: 1 F and a B a class to order them, steps + 1 F and steps B a target."""
+        """Ascend towards each class. Cost: 1 F, 1 B per class to order them; steps + 1 F, steps B per target."""
         p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
@@ -151,7 +151,7 @@ class Bursts(Stage):
 
 @dataclass(frozen=True)
 class Searches(Stage):
-    """Square from the best point, entering its schedule where the windows are small; from scratch with `cold`."""
+    """Square attack from the best point, with small windows; from scratch with `cold`."""
 
     queries: int
     share: float = 1.0
@@ -161,7 +161,7 @@ class Searches(Stage):
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Search. Cost: queries F."""
+        """Run the search. Cost: queries F."""
         source = rng.derived(problem.seed, number)
         parts = []
         for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
@@ -178,10 +178,10 @@ class Searches(Stage):
 
 @dataclass(frozen=True)
 class Waves(Stage):
-    """Output diversification: seven full steps along a direction of the logits, then margin steps that decay.
+    """Output diversification: seven full steps along a direction of the logits, then decaying steps on the margin.
 
-    From the second wave on, half of the directions are those that succeeded before, with noise, aligned by the rank of
-    the logit: what fooled one sample through its second class is tried on the second class of another.
+    From the second wave on, half of the directions are earlier successful ones with noise, aligned by the rank of the
+    logit: a direction towards the second class of one sample is tried on the second class of another.
     """
 
     steps: int = 25
@@ -191,7 +191,7 @@ class Waves(Stage):
     patience: ClassVar[int | None] = 2
 
     def directions(self, problem: Problem, frontier: Frontier, number: int) -> Tensor:
-        """Draw weights by rank, (b, K): first the true class, then the others from the likeliest on."""
+        """Draw weights of the logits by rank, (b, K): the true class first, then the others, likeliest first."""
         k = problem.logits(problem.x[:1], problem.attacked).shape[1]
         seeds = rng.seeds(problem.x, problem.seed, stage=rng.wave_stage(number))
         fresh = 2 * rng.uniform(seeds, (k,), dtype=problem.x.dtype) - 1
@@ -225,7 +225,7 @@ class Waves(Stage):
 
 @dataclass(frozen=True)
 class Sparse(Stage):
-    """The nearest points in L0, cut to what the threat allows."""
+    """Minimal-norm attacks in L0, projected onto the threat."""
 
     steps: int
     share: float = 1.0
@@ -261,7 +261,7 @@ class Given(Stage):
 
 @dataclass(frozen=True)
 class Proposals(Stage):
-    """Points from elsewhere, such as a twin's adversarial examples: `(x, y, threat, generator) -> points`."""
+    """Points of a function, such as adversarial examples of a twin: `(x, y, threat, generator) -> points`."""
 
     points: Callable[[Tensor, Tensor, Threat, torch.Generator], Tensor]
     share: float = 1.0
@@ -269,7 +269,7 @@ class Proposals(Stage):
     name: str = "transfer"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ask for points and cut them to the threat. Cost: none of the model."""
+        """Compute the points and project them onto the threat. Cost: no pass of the model."""
         x, threat = problem.x, problem.threat
         return Proposal(threat.project(self.points(x, problem.y, threat, rng.derived(problem.seed, number)), x))
 
@@ -284,7 +284,7 @@ class Noise(Stage):
     name: str = "noise"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Look at random points. Cost: draws F."""
+        """Evaluate random points. Cost: draws F."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
         point = threat.corner if isinstance(threat, Linf) else threat.sample
@@ -298,7 +298,7 @@ class Noise(Stage):
 
 @dataclass(frozen=True)
 class Decisions(Stage):
-    """Attacks that see labels alone, cut to the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0."""
+    """Label-only attacks, projected onto the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0."""
 
     queries: int
     share: float = 1.0
@@ -306,7 +306,7 @@ class Decisions(Stage):
     name: str = "decision"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ask for labels. Cost: queries F."""
+        """Run the attack of the norm. Cost: queries F."""
         p = problem
         if p.threat.norm == 0:
             return Proposal(frontier.points)
@@ -319,7 +319,7 @@ def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[T
 
     Args:
         problem: Samples.
-        goal: Classes to go for, one a sample, (b,).
+        goal: Target classes, one per sample, (b,).
         loss: `goal -> (logits, y) -> (b,)`, such as `losses.margin_targeted`.
     """
 
@@ -333,9 +333,9 @@ def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[T
 def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
     """Return the classes with the nearest linearised boundary at z, nearest first, (B, count).
 
-        score_c = (z_y - z_c) / |grad (z_y - z_c)|_dual         over the 12 best classes where there are more
+        score_c = (z_y - z_c) / |grad (z_y - z_c)|_dual         over at most the 12 likeliest classes
 
-    Cost: 1 forward, and 1 backward a class scored.
+    Cost: 1 forward, and 1 backward per class scored.
     """
     nearest = []
     for part, label in zip(z.split(batch), y.split(batch), strict=True):

@@ -1,4 +1,4 @@
-"""Attacks on explanations: change why the model decided, and what chance does with the same means."""
+"""Attacks on explanations, and random baselines of equal cost."""
 
 from unfooled.attacks.explanations.attack import Differences, Search, attack_explanation
 from unfooled.attacks.explanations.attention_shift import (

@@ -4,15 +4,16 @@
 
 A is the explanation's map, reduced over channels and scaled to mass 1. A ReLU network has no curvature, so its gradient
 maps have no gradient: the ascent runs on the explanation of the network with softplus(beta t) / beta in place of ReLU,
-sharpened step by step. Its points are judged on the true network and its true explanation, and only points that keep
-the label there can be returned.
+with increasing beta. Its points are evaluated on the true network and its true explanation, and only points that keep
+the label there are returned.
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (the attacks).
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983
     (softplus, annealed).
-    Differs: a term of the objective and the true model keep the label, not stopping; restarts; any threat, objective
-    and explanation; the true explanation chooses among the iterates.
+    Differs: the label is kept by a term of the objective and a check on the true model, not by stopping; restarts; any
+        threat, objective
+    and explanation; the true explanation selects among the iterates.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ from unfooled.distances.maps.locality import as_maps
 from unfooled.explanations.surgery import Smoothed
 
 GRADIENT_COST = 3
-"""Explanations that a map and its gradient cost together: a double backward costs about as much as two maps."""
+"""Cost of a map with its gradient, in explanations: a double backward costs about as much as two maps."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Gradients by central differences along random signs, for explanations that have none.
+    """Gradients by central differences along random signs, for explanations that are not differentiable.
 
     Args:
-        draws: number of pairs of points. Cost: 2 `draws` explanations and forwards a step, no backward.
-        sigma: half the step, a fraction of the input range: wide enough to cross the kinks of a ReLU network.
-        batch: points computed at once.
+        draws: Number of pairs of points. Cost: 2 `draws` explanations and forwards per step, no backward.
+        sigma: Half the step, a fraction of the input range: wide enough to cross the kinks of a ReLU network.
+        batch: Points computed at once.
     """
 
     draws: int = 16
@@ -65,17 +66,17 @@ class Differences:
 
 @dataclass(frozen=True)
 class Search:
-    """The search of an attack on an explanation: its steps and starts, how it keeps the label, how it differentiates.
+    """Search options of an attack on an explanation: steps, starts, label term and differentiation.
 
     Args:
-        steps: gradients a restart, at least 1.
-        rule: step sizes relative to eps.
-        restarts: number of random starts, corners for `Linf`, at least 1.
-        every: steps between looks at the true explanation; the start and the end are always looked at.
-        hold: weight of the term that keeps the label, per unit of the logits.
-        kappa: lead of the label, in logits, below which that term sets in.
-        betas: sharpness of softplus in equal shares of the steps. (): the true network's own curvature.
-        differences: differences in place of gradients. None: only where the explanation cannot be differentiated.
+        steps: Gradients per restart, at least 1.
+        rule: Step sizes relative to eps.
+        restarts: Number of random starts, corners for `Linf`, at least 1.
+        every: Number of steps between evaluations of the true explanation; start and end are always evaluated.
+        hold: Weight of the term that keeps the label, per unit of the logits.
+        kappa: Margin of the label, in logits, below which that term is active.
+        betas: Values of beta, each for an equal share of the steps. (): the network itself, without softplus.
+        differences: Finite differences in place of gradients. None: only if the explanation is not differentiable.
     """
 
     steps: int = 50
@@ -97,7 +98,7 @@ class Search:
 
     @property
     def explanations(self) -> int:
-        """Explanations taken of a sample at most, a gradient counted as `GRADIENT_COST`: the budget of its baseline."""
+        """Largest number of explanations per sample, a gradient counted as `GRADIENT_COST`: the baselines' budget."""
         step = GRADIENT_COST if self.differences is None else 1 + 2 * self.differences.draws
         return self.restarts * (self.steps * step + -(-self.steps // self.every) + 1)
 
@@ -116,31 +117,31 @@ def attack_explanation(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Change why the model predicts y, without changing that it does.
+    """Change the explanation of the prediction y while the model still predicts y.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
-        threat: constraint set; its eps may be (B,).
+        model: Any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Threat model; its eps may be (B,).
         explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, options bound with `functools.partial`. One without
             `create_graph`, or whose map cannot be differentiated, is attacked by `Differences`.
-        objective: value of a map, maximised: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
-            `kendall_surrogate`, or a function of your own (see `objectives`).
-        search: steps, restarts and the rest, see `Search`.
-        reduce: attributions (B, *D) -> maps (B, H, W).
-        observe: called with every candidate looked at, `(z, at, maps)`; see `Observe`.
-        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
-        generator: base seed; the same seed and sample give the same starts whatever the batch.
+        objective: Value of a map, maximised: `out_of_top_k`, `out_of_lens`, `mass_center`, `into`, `cosine`,
+            `kendall_surrogate`, or a custom function (see `objectives`).
+        search: Options of the search, see `Search`.
+        reduce: Function from attributions, (B, *D), to maps, (B, H, W).
+        observe: Callback for every evaluated candidate, `(z, at, maps)`; see `Observe`.
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
+        generator: Base seed; the same seed and sample give the same starts in any batch.
 
     Returns:
         Points inside the threat, (B, *D), detached, that keep the label of the true model and whose true map has the
         highest objective met. x itself where none beats x's own map, where the label is wrong already, and where the
         clean map is constant. Success is not implied: see `evaluation.explanations.judge.judge_explanation`.
-        Cost a restart: steps (map and gradient of it, 1 F, 1 B) and steps / every + 1 explanations.
+        Cost per restart: steps (map and gradient of it, 1 F, 1 B) and steps / every + 1 explanations.
 
     Raises:
-        BadInput: an argument cannot be used; the message names the offender.
+        BadInput: An argument is invalid; the message names the invalid one.
 
     Example:
         >>> from unfooled.attacks import out_of_top_k
@@ -154,7 +155,7 @@ def attack_explanation(
     if not callable(objective):
         raise BadInput(f"objective is {objective!r}; give what to maximise, such as out_of_top_k(100)")
     with frozen(model):
-        # A map's gradient keeps about three graphs of a forward alive.
+        # The gradient of a map keeps about three forward graphs in memory.
         batch = batch or max(1, fitting_batch(model, x) // 3)
         candidates = Candidates(model, x, y, threat, explain, objective, reduce, observe, batch)
         differences = search.differences
@@ -172,7 +173,7 @@ def attack_explanation(
 
 
 class _Climb:
-    """The objective of one ascent over some samples: counts its steps, and offers iterates as candidates."""
+    """Objective of one ascent over some samples, which counts its steps and records iterates as candidates."""
 
     def __init__(
         self,
@@ -188,7 +189,7 @@ class _Climb:
         self.models: list[Model] = [Smoothed(model, beta, pools=True) for beta in search.betas] or [model]
 
     def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate all samples together: none is ever done, so that each call is a step of every sample."""
+        """Evaluate all samples together; none is reported done, so that each call is a step of every sample."""
         rows, t = self.rows[at], self.t
         self.t += 1
         never = torch.zeros_like(at, dtype=torch.bool)
@@ -237,6 +238,6 @@ def differentiable(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> 
             if not isinstance(attribution, Tensor) or not attribution.requires_grad:
                 return False
             torch.autograd.grad(attribution.square().sum(), z)
-        except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an option handed on that is not taken
+        except (RuntimeError, TypeError):  # no second derivative, NumPy inside, an unsupported option passed on
             return False
     return True

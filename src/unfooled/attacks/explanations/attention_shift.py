@@ -1,4 +1,4 @@
-"""Attention-guided attacks: move what a model looks at, with its label or in spite of it, inside a declared threat.
+"""Attention-guided attacks: change the attention map of a model, with or without its label, inside a threat.
 
     attention_pgd    maximise CE(f(z), y) + weight c D(P(x), P(z)),     c = |grad CE|_1 / |grad D|_1 per sample, or 1
     attention_only   maximise D(P(x), P(z)), or minimise D(target, P(z))
@@ -7,12 +7,12 @@
 P is the attention map of a fixed class y, `attend(model, x, y, *, create_graph=False) -> (B, h, w)`, such as
 `unfooled.explanations.attention`; D a distance, such as `unfooled.distances.js`. D has no gradient at x, so every
 attack starts at a random point. On ReLU networks the gradient that flows through Grad-CAM's weights is zero almost
-everywhere: pass `partial(attention, detach_weights=True)`, or attack a smooth copy (`Smoothed`) and judge on the
-model itself.
+everywhere: pass `partial(attention, detach_weights=True)`, or attack a smooth copy (`Smoothed`) and evaluate on
+the model itself.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831. Differs from its code: every iterate is projected onto ball and box, the
-    attention term has one sign, the best point is returned, and the number of steps is limited whatever the maps do.
+    attention term has one sign, the best point is returned, and the number of steps is always limited.
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (attention_hold).
 """
 
@@ -40,24 +40,24 @@ from unfooled.core.types import Distance, Explain, Model, Objective
 from unfooled.distances.maps.attention import above_mean, iou
 
 Stop = Callable[[Tensor, Tensor], Tensor]
-"""(clean maps, current maps) -> (b,) bool: where the attack has done enough."""
+"""(clean maps, current maps) -> (b,) bool: True where a sample may stop."""
 INFEASIBLE = -1e4
 """Value added to the margin of points that lose the prediction: below any distance."""
 
 
 @dataclass(frozen=True)
 class Unscaled:
-    """A weight of the attention term that enters as it is, without the factor c.
+    """Weight of the attention term without the factor c.
 
     Args:
-        weight: the weight, at least 0.
+        weight: Weight, at least 0.
     """
 
     weight: float
 
 
 def iou_below(key: float = 0.6) -> Stop:
-    """Build a stopping rule: the cells above average have an IoU below `key` with the clean map's (published .595)."""
+    """Build a stopping rule: IoU of the above-average cells of both maps below `key` (published .595)."""
 
     def stop(before: Tensor, now: Tensor) -> Tensor:
         return iou(above_mean(before), above_mean(now)) < key
@@ -83,19 +83,19 @@ def attention_pgd(
     """Change the label with the help of the attention map.
 
     Args:
-        model: modules, or a callable that holds some, to logits. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, whose maps are compared; targets when `targeted`.
-        threat: constraint set; its eps may be (B,).
+        model: A module, or a callable that uses modules, to logits. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, whose maps are compared; targets when `targeted`.
+        threat: Threat model; its eps may be (B,).
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        weight: weight of the attention term, scaled so that at 1 both gradients have one size; `Unscaled(weight)`
-            enters as it is. 0 is `pgd`, bit for bit.
-        targeted: lower the cross-entropy of y instead; the maps still part.
-        steps: gradients a restart.
-        restarts: number of random starts; samples already fooled are left out of the next.
-        stop: rule by which a sample leaves. None: as soon as it is fooled.
-        generator: base seed.
+        weight: Weight of the attention term, scaled so that at 1 both gradients have equal size; `Unscaled(weight)`
+            is not scaled. 0 is exactly `pgd`.
+        targeted: True: minimise the cross-entropy of y; the distance of the maps is still maximised.
+        steps: Gradients per restart.
+        restarts: Number of random starts; fooled samples are not attacked again.
+        stop: Rule by which a sample stops. None: as soon as it is fooled.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D), detached: those that ended the attack, else those of highest cross-entropy (c
@@ -103,7 +103,7 @@ def attention_pgd(
         Cost of a step: 1 forward and 4 backwards (1 with detached weights, plus 1 down to the layer).
 
     Raises:
-        BadInput: inputs, labels or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -120,7 +120,7 @@ def attention_pgd(
 
 
 class _Guided:
-    """Cross-entropy whose gradient has that of the attention's distance added."""
+    """Cross-entropy with the gradient of the attention's distance added."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class _Guided:
 
 
 def attended(attend: Explain, model: Model, z: Tensor, y: Tensor) -> tuple[Tensor, Any]:
-    """Return attention maps and the model's output of one pass, on arguments that have been checked."""
+    """Return attention maps and the model's output of one pass, with checked arguments."""
     tap = Tapped(model)
     with trusted():
         map_ = attend(tap, z, y, create_graph=z.requires_grad)
@@ -198,27 +198,27 @@ def attention_only(
     stop: Stop | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Move the attention map as far as it goes, whatever the label does: its success on the label is a measurement.
+    """Move the attention map as far as possible, without regard to the label.
 
     Args:
-        model: modules, or a callable that holds some, to logits. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: the class whose map is moved, (B,), fixed.
-        threat: constraint set; its eps may be (B,).
+        model: A module, or a callable that uses modules, to logits. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Classes whose maps are moved, (B,), fixed.
+        threat: Threat model; its eps may be (B,).
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        target_map: maps to move towards, (B, h, w). None: move away from the clean ones.
-        steps: gradients a restart (cost of each: 1 forward, 2 to 3 backwards).
-        restarts: number of random starts; the best point of all is returned.
-        stop: rule by which a sample leaves. None: after all steps.
-        generator: base seed.
+        target_map: Maps to move towards, (B, h, w). None: move away from the clean ones.
+        steps: Gradients per restart (cost of each: 1 forward, 2 to 3 backwards).
+        restarts: Number of random starts; the best point of all runs is returned.
+        stop: Rule by which a sample stops. None: after all steps.
+        generator: Base seed.
 
     Returns:
         Points inside the threat, (B, *D), detached: those that stopped, else those of largest distance (smallest to
         `target_map`), x itself included.
 
     Raises:
-        BadInput: inputs, labels, maps or outputs that cannot be used; the message names the offender.
+        BadInput: Inputs, labels, maps or outputs that cannot be used; the message names the invalid one.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -242,23 +242,23 @@ def attention_hold(
     stop: Stop | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Move the attention map while the prediction stays: how fragile an explanation is.
+    """Move the attention map while the prediction is kept, to measure the fragility of an explanation.
 
     Points that lose the prediction climb its margin first. Arguments, cost and errors as for `attention_only`, and:
 
     Args:
-        model: modules, or a callable that holds some, to logits.
-        x: inputs, (B, *D).
-        y: the class whose map is moved, (B,), fixed.
-        threat: constraint set.
+        model: A module, or a callable that uses modules, to logits.
+        x: Inputs, (B, *D).
+        y: Classes whose maps are moved, (B,), fixed.
+        threat: Threat model.
         attend: `(model, x, y, *, create_graph) -> (B, h, w)`.
         distance: `(maps, maps) -> (B,)`.
-        kappa: lead, in logits, that the clean prediction must retain.
-        target_map: maps to move towards, as in `attention_only`.
-        steps: gradients a restart.
-        restarts: number of random starts.
-        stop: rule by which a sample that retains its prediction leaves.
-        generator: base seed.
+        kappa: Least margin of the clean prediction, in logits.
+        target_map: Maps to move towards, as in `attention_only`.
+        steps: Gradients per restart.
+        restarts: Number of random starts.
+        stop: Rule by which a sample that keeps its prediction stops. None: after all steps.
+        generator: Base seed.
 
     Returns:
         The best points that retain the prediction; x itself where there is none: not attacked, not robust.
@@ -273,7 +273,7 @@ def attention_hold(
 
 
 class _Shift:
-    """The objective of attacks on the map alone; with a kappa, points that lose the prediction climb its margin."""
+    """Objective of attacks on the map alone; with kappa, points that lose the prediction maximise its margin."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class _Shift:
         self.anchor, self.sign = (clean, 1.0) if target_map is None else (target_map.to(clean), -1.0)
 
     def __call__(self, z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the shift of the maps, (b,), and where it is enough."""
+        """Return the shift of the maps, (b,), and which samples may stop, (b,)."""
         map_, output = attended(self.attend, self.model, z, self.y[at])
         value = self.sign * self.distance(self.anchor[at], map_)
         done = torch.zeros_like(at) > 0 if self.stop is None else self.stop(self.clean[at], map_.detach())
@@ -314,7 +314,7 @@ class _Shift:
 def _furthest(
     shift: _Shift, x: Tensor, threat: Threat, steps: int, restarts: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Maximise the shift from several starts, and return the best points met, x itself included."""
+    """Maximise the shift from several starts, and return the best points, x itself included."""
     if restarts < 1:
         raise BadInput(f"restarts is {restarts}; it must be at least 1")
     left = torch.arange(len(x), device=x.device)

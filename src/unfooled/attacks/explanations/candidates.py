@@ -1,7 +1,7 @@
 """Candidates for an attack on an explanation: allowed by the true model, ranked by the true explanation.
 
-An ascent, a search or chance proposes points; those that keep the label and move the map most are recorded here. So no
-attack can win on a smoothed model what it does not win on the true one.
+Points come from an ascent, a search or random draws; those that keep the label and change the map most are recorded
+here, so that success on a smoothed model does not count without success on the true one.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ Reduce = Callable[[Tensor], Tensor]
 """Attributions (B, *D) -> maps (B, H, W)."""
 
 Observe = Callable[[Tensor, Tensor, Tensor], None]
-"""(z (b, *D), at (b,) positions in x, maps (b, H, W)): called with every candidate, to rank by other scores."""
+"""(z (b, *D), at (b,) positions in x, maps (b, H, W)): called with every candidate, for example for other scores."""
 
 Explanation = Callable[..., Tensor]
-"""`(model, x, y) -> (B, *D)`; also with `create_graph=True`, where its map is to be differentiated."""
+"""`(model, x, y) -> (B, *D)`; also with `create_graph=True` for differentiable maps."""
 
 
 class Candidates:
     """The best candidate of each sample so far.
 
     Args:
-        model: the true model.
-        x: clean inputs, (B, *D).
-        y: labels, (B,).
-        threat: constraint set; candidates are trusted to be inside.
-        explain: the true explanation.
-        objective: value of a map, which ranks candidates. None: no ranking, only `observe` is called.
-        reduce: attributions to maps.
-        observe: called with every candidate.
-        batch: clean samples computed at once. None: all.
+        model: True model.
+        x: Clean inputs, (B, *D).
+        y: Labels, (B,).
+        threat: Threat model; candidates must be inside (not checked).
+        explain: True explanation.
+        objective: Value of a map, which ranks candidates. None: no ranking, only `observe` is called.
+        reduce: Function from attributions, (B, *D), to maps, (B, H, W).
+        observe: Callback for every candidate.
+        batch: Clean samples computed at once. None: all.
 
     Attributes:
-        live: positions of the samples that can be attacked: right when clean, with a map that is not constant.
-        best: the points that moved the map most, x itself where no candidate moves it, (B, *D).
-        maps: number of explanations taken of each sample without their gradient, (B,) int64.
-        gradients: number of explanations taken with it, (B,) int64.
+        live: Indices of the samples that can be attacked: correctly classified, with a map that is not constant.
+        best: Points with the largest value of the objective, x itself where no candidate increases it, (B, *D).
+        maps: Number of explanations computed for each sample without gradient, (B,) int64.
+        gradients: Number of explanations computed with gradient, (B,) int64.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Candidates:
         if objective is not None:
             self.value = objective(normalised(clean))
             start = self.value(normalised(clean), every)
-            # What rounding alone could gain is no gain.
+            # Gains within rounding error do not count.
             self.top = start + 1e-6 * (1 + start.abs())
 
     def groups(self, batch: int) -> tuple[Tensor, ...]:
@@ -90,7 +90,7 @@ class Candidates:
         return self.live.split(batch) if len(self.live) else ()
 
     def keeps_label(self, logits: Tensor, at: Tensor) -> Tensor:
-        """Return where the label is kept, (b,) bool; NaN or infinite logits keep none."""
+        """Return which samples keep their label, (b,) bool; False for NaN or infinite logits."""
         return (logits.argmax(1) == self.y[at]) & torch.isfinite(logits).all(1)
 
     def map_of(self, z: Tensor, at: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Candidates:
             return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
 
     def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
-        """Return the map of a stand-in for the model at z, normalised and with a graph, (b, H, W)."""
+        """Return the map at z of `model`, such as a smoothed one, normalised and with a graph, (b, H, W)."""
         self.gradients.index_add_(0, at, torch.ones_like(at))
         with trusted():
             attribution = self.explain(model, z, self.y[at], create_graph=True)
@@ -112,15 +112,16 @@ class Candidates:
 
     @torch.no_grad()
     def offer(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
-        """Record a candidate for each sample of `at`, no sample twice.
+        """Record candidates for the samples `at`, which must be distinct.
 
         Args:
-            z: points inside the threat, (b, *D).
-            at: positions in x, (b,).
-            logits: the true model's there. None: 1 forward more. Cost: 1 explanation where the label is kept.
+            z: Points inside the threat, (b, *D).
+            at: Indices into x, (b,).
+            logits: Logits of the true model at z. None: computed, for 1 more forward. Cost: 1 explanation where the
+                label is kept.
 
         Returns:
-            The value of each candidate, (b,); -inf where it does not count.
+            The value of each candidate, (b,); -inf where it is not allowed.
         """
         z = z.detach()
         logits = logits_at(self.model, z) if logits is None else logits.detach()
@@ -147,7 +148,7 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
     """Reduce the attributions of n samples, a tensor or an array, to maps, (n, H, W).
 
     Raises:
-        BadInput: there are not as many as samples, or they are no maps.
+        BadInput: Their number is not that of the samples, or they cannot be reduced to maps.
     """
     given = torch.as_tensor(attribution)
     if given.ndim < 2 or len(given) != n:
@@ -161,12 +162,12 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
 
 
 def sound(maps: Tensor) -> Tensor:
-    """Return which maps say something, finite and not constant, (B,) bool."""
+    """Return which maps are finite and not constant, (B,) bool."""
     return defined(maps) & torch.isfinite(flat(maps)).all(1)
 
 
 def takes_create_graph(explain: Explanation) -> bool:
-    """Return whether an explanation can be asked to be differentiable."""
+    """Return whether an explanation has the parameter `create_graph`."""
     try:
         parameters = inspect.signature(explain).parameters.values()
     except (TypeError, ValueError):  # builtins and some compiled callables have no signature

@@ -1,12 +1,12 @@
-"""Chance and search on an explanation: the baselines beside every attack on one, and a search without gradients.
+"""Random baselines for attacks on explanations, and a random search without gradients.
 
     random_point     one random point of the threat; a corner for Linf
     best_of_random   the best of n such points that keep the label
     random_walk      z <- P(z + step eps d), d random signs (a random direction in other norms); the best of the steps
     square_explain   Square's windows, a change kept where the label holds and the objective rises
 
-Random perturbation moves fragile maps far: an attack that does not beat `best_of_random` at its own number of
-explanations has shown nothing.
+Random perturbations change fragile maps strongly: an attack is only meaningful if it beats `best_of_random` with the
+same number of explanations.
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (random signs).
@@ -37,20 +37,20 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
     """Draw one random point of the threat for each sample: a corner of the ball for `Linf`, else uniform inside.
 
     Args:
-        x: inputs, (B, *D).
-        threat: constraint set.
-        draw: number of the draw; equal sample, seed and draw give equal points whatever the batch.
-        generator: base seed.
+        x: Inputs, (B, *D).
+        threat: Threat model.
+        draw: Number of the draw; equal sample, seed and draw give equal points in any batch.
+        generator: Base seed.
 
     Returns:
-        Points inside the threat, (B, *D). No pass of any model.
+        Points inside the threat, (B, *D). Cost: no pass of the model.
     """
     check_threat(x, threat)
     return drawn(x, threat, draw, generator)
 
 
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
-    """Draw `random_point` for arguments that have been checked."""
+    """Draw `random_point`, with checked arguments."""
     sample = threat.corner if isinstance(threat, Linf) else threat.sample
     return sample(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 
@@ -69,27 +69,27 @@ def best_of_random(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the best of n random points: what an attack of the same cost must beat.
+    """Return the best of n random points, the baseline for an attack of equal cost.
 
     Args:
-        model: any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
-        x: inputs in the threat's box, (B, *D).
-        y: labels, (B,) int64.
-        threat: constraint set.
+        model: Any callable to logits, (B, *D) -> (B, K), in eval mode. Not modified.
+        x: Inputs in the threat's box, (B, *D).
+        y: Labels, (B,) int64.
+        threat: Threat model.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: value of a map, which ranks the points. None: only `observe` is called, and x is returned.
-        n: number of points, draws 0 to n - 1 of `random_point`.
-        reduce: attributions to maps.
-        observe: called with every point that keeps the label, `(z, at, maps)`.
-        batch: samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
-        generator: base seed.
+        objective: Value of a map, which ranks the points. None: only `observe` is called, and x is returned.
+        n: Number of points, draws 0 to n - 1 of `random_point`.
+        reduce: Function from attributions, (B, *D), to maps, (B, H, W).
+        observe: Callback for every point that keeps the label, `(z, at, maps)`.
+        batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
+        generator: Base seed.
 
     Returns:
         Points that keep the label and rank best, (B, *D); x itself where none ranks above it. Cost: n forwards, and an
         explanation for each point that keeps the label.
 
     Raises:
-        BadInput: an argument cannot be used.
+        BadInput: An argument is invalid.
     """
     if n < 1:
         raise BadInput(f"n is {n}; it must be at least 1")
@@ -118,23 +118,23 @@ def random_walk(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the best step of a random walk from x: what the literature reports as random perturbation.
+    """Return the best step of a random walk from x, the random perturbation of the literature.
 
     Arguments as for `best_of_random`, and:
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels, (B,).
-        threat: constraint set.
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels, (B,).
+        threat: Threat model.
         explain: `(model, x, y) -> (B, *D)`.
-        objective: value of a map, which ranks the steps.
-        steps: number of steps (cost: steps forwards, and an explanation for each step that keeps the label).
-        step: size of a step, in multiples of eps (.01 at eps = .3 in the published code).
-        reduce: attributions to maps.
-        observe: called with every step that keeps the label.
-        batch: samples computed at once.
-        generator: base seed.
+        objective: Value of a map, which ranks the steps.
+        steps: Number of steps (cost: steps forwards, and an explanation for each step that keeps the label).
+        step: Size of a step, in multiples of eps (.01 at eps = .3 in the published code).
+        reduce: Function from attributions, (B, *D), to maps, (B, H, W).
+        observe: Callback for every step that keeps the label.
+        batch: Samples computed at once.
+        generator: Base seed.
 
     Returns:
         The best steps, (B, *D); x itself where none ranks above it.
@@ -169,29 +169,29 @@ def square_explain(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Attack an explanation by random search with square-shaped changes: no gradient, so none can be masked.
+    """Attack an explanation by random search with square-shaped changes: without gradients, which could be masked.
 
     Starts from x, so that the label is kept throughout. Arguments as for `best_of_random`, and:
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D).
-        y: labels, (B,).
+        model: Any callable to logits.
+        x: Inputs, (B, *D).
+        y: Labels, (B,).
         threat: `Linf`, `L2` or `L1`.
         explain: `(model, x, y) -> (B, *D)`; need not be differentiable.
-        objective: value of a map, maximised.
-        steps: number of queries (cost: at most steps forwards, and an explanation for each that keeps the label).
-        p: share of the pixels that the first windows cover.
-        reduce: attributions to maps.
-        observe: called with every point that keeps the label.
-        batch: samples computed at once.
-        generator: base seed.
+        objective: Value of a map, maximised.
+        steps: Number of queries (cost: at most steps forwards, and an explanation for each that keeps the label).
+        p: Share of the pixels in the first windows.
+        reduce: Function from attributions, (B, *D), to maps, (B, H, W).
+        observe: Callback for every point that keeps the label.
+        batch: Samples computed at once.
+        generator: Base seed.
 
     Returns:
         The best points, (B, *D); x itself where none beats it.
 
     Raises:
-        BadInput: another threat, or an argument that cannot be used.
+        BadInput: Another threat, or an argument that cannot be used.
     """
     with frozen(model):
         batch = batch or fitting_batch(model, x)

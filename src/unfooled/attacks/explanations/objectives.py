@@ -1,15 +1,15 @@
-"""Objectives of attacks on explanations: how far a map has moved from the clean one, and in which way.
+"""Objectives of attacks on explanations: measures of the change of a map from the clean one.
 
     out_of_top_k(k)      - sum_{i in S_k(A0)} A_i                       mass leaves the k most relevant pixels
     out_of_lens(k, w)    - sum_{i in N_w(S_k(A0))} A_i                  mass leaves their neighbourhood too; `diverse`:
                                                                         that of the diverse top k, D_k(A0)
     mass_center()        |C(A) - C(A0)|^2,  C the centre of mass, in units of the map's size
-    into(mask)           sum_i mask_i A_i                               mass goes where it is wanted
+    into(mask)           sum_i mask_i A_i                               mass moves into the mask
     cosine()             1 - cos(A, A0)
     kendall_surrogate()  - mean over fixed pairs of sign(A0_i - A0_j) tanh((A_i - A_j) / T),  T the median clean gap
 
-A0 and A are maps whose absolute values sum to 1. An objective is made from the clean maps, once, and gives a function
-of later maps: write one as
+A0 and A are maps whose absolute values sum to 1. An objective is a function of the clean maps that returns a
+function of later maps. Example of a custom objective:
 
     def blackout(clean):                                    # (B, H, W)
         return lambda maps, at: -maps[:, 0].sum(1)          # (b, H, W), (b,) positions in clean -> (b,)
@@ -45,15 +45,15 @@ MapValue = Callable[[Tensor, Tensor], Tensor]
 
 
 class MapObjective(Protocol):
-    """An objective made from the clean maps; see the module's docstring."""
+    """An objective, constructed from the clean maps; see the module's docstring."""
 
     def __call__(self, clean: Tensor) -> MapValue:
-        """Return the function to maximise, from the normalised clean maps, (B, H, W). Samples must not mix."""
+        """Return the function to maximise, from the normalised clean maps, (B, H, W). Samples must be independent."""
         ...
 
 
 def normalised(maps: Tensor) -> Tensor:
-    """Scale each map so that its absolute values sum to 1; a map of zeros stays one. Differentiable."""
+    """Scale each map so that its absolute values sum to 1; a map of zeros is not changed. Differentiable."""
     mass = flat(maps).abs().sum(1)
     return maps / per_sample(torch.where(mass > 0, mass, 1), maps)
 
@@ -73,12 +73,12 @@ class _Outside:
 
 
 def out_of_top_k(k: int) -> MapObjective:
-    """Push mass out of the k pixels that were most relevant."""
+    """Push mass out of the k most relevant pixels of the clean map."""
     return _Outside(k, 0)
 
 
 def out_of_lens(k: int, w: int = 1, *, diverse: bool = False) -> MapObjective:
-    """Push mass out of the neighbourhood, w pixels wide, of the (diverse) k pixels that were most relevant."""
+    """Push mass out of the neighbourhood, w pixels wide, of the (diverse) top k of the clean map."""
     if w < 0:
         raise BadInput(f"w is {w}; a neighbourhood has width 0 or more")
     return _Outside(k, w, diverse)
@@ -116,7 +116,7 @@ class _Into:
 
 
 def into(mask: Tensor) -> MapObjective:
-    """Drive mass into a region: weights (H, W) for all samples, or (B, H, W), bool or real."""
+    """Move mass into a region: weights (H, W) for all samples, or (B, H, W), bool or real."""
     if not isinstance(mask, Tensor):
         raise BadInput(f"mask is a {type(mask).__name__}; give a tensor, torch.as_tensor(mask)")
     return _Into(mask)
@@ -132,7 +132,7 @@ class _Cosine:
 
 
 def cosine() -> MapObjective:
-    """Turn the map away from the clean one; on average rank correlation falls with the cosine."""
+    """Turn the map away from the clean one; rank correlation usually falls with the cosine."""
     return _Cosine()
 
 

@@ -1,4 +1,4 @@
-"""Gradients of models that hide them: averaged, borrowed, jittered, estimated, and those of a distilled twin.
+"""Gradients of models that hide them: averaged, straight-through, jittered, estimated, and those of a twin.
 
     Averaged         mean_k f_k(x)                              a random model, as the mean of its draws (EOT)
     StraightThrough  f(x), with the gradient of another model   parts that have none (BPDA)

@@ -1,4 +1,4 @@
-"""Expectation over transformation: a random model as the mean of its draws.
+"""Expectation over transformation: the mean of several draws of a random model.
 
     mean_k f_k(x)
 
@@ -19,11 +19,11 @@ from unfooled.core.types import Model
 
 @dataclass(frozen=True)
 class Averaged:
-    """A random model as the mean of the logits over fresh draws, so that its gradient is the expected one.
+    """Mean logits of a random model over several draws, whose gradient is the expected gradient.
 
     Args:
-        model: any callable to logits, another draw at every call.
-        draws: model evaluations averaged, at least 1. Cost: `draws` F a forward, `draws` B a backward.
+        model: Any callable to logits that draws random numbers at every call.
+        draws: Model evaluations averaged, at least 1. Cost: `draws` F per forward, `draws` B per backward.
 
     References:
         arXiv:1707.07397, eq. 2. Differs from it: the expectation is over the model, not over changes of the scene.

@@ -13,7 +13,7 @@ from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 
 Pull = Callable[[Tensor, Tensor], Tensor]
-"""(x (B, *D), g (B, K)) -> (B, *D): a gradient at the logits, carried back to the input."""
+"""(x (B, *D), g (B, K)) -> (B, *D): the gradient with respect to the input, from the one with respect to the logits."""
 
 
 def with_gradient(x: Tensor, model: Model, pull: Pull) -> Tensor:
@@ -36,7 +36,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        """Carry the gradient back to the input."""
+        """Return the gradient with respect to the input."""
         (x,) = ctx.saved_tensors
         return ctx.pull(x, g), None, None
 
@@ -48,6 +48,6 @@ def check_count(number: int, name: str = "draws") -> None:
 
 
 def check_sigma(sigma: float) -> None:
-    """Refuse a width that is no fraction of the input range."""
+    """Refuse a sigma that is not between 0 and 1/2 of the input range."""
     if not 0 < sigma < 0.5:
         raise BadInput(f"sigma is {sigma}; it must be above 0 and below 1/2, a fraction of the input range")

@@ -31,18 +31,18 @@ from unfooled.core.types import Model
 class Estimated:
     """A model whose gradient is estimated from its values.
 
-    The u_k are rows of a Hadamard matrix with random signs: orthogonal, so that m draws span m directions and as many
-    as there are coordinates (the next power of two) give every one. c is x, moved inwards by at most sigma where it is
-    nearer than that to the box. One-hot labels are flat almost everywhere and need sigma near the boundary's distance.
+    The u_k are rows of a Hadamard matrix with random signs: orthogonal, so that m draws span m directions, and as
+    many as the next power of two of the number of coordinates span all. c is x, moved inwards where it is within sigma
+    of the box. One-hot labels are constant almost everywhere and need a sigma near the distance to the boundary.
 
     Args:
-        model: any callable to logits; only its values are used, so it may be numpy or another process.
-        draws: number m of directions, at least 1. Cost: 1 F a forward; 2 `draws` F and no B a backward.
-        sigma: half the step, a fraction of the input range: above the steps of a rounding, below the scale on which the
-            scores bend.
-        seed: seed of the signs, which are a function of it and of each sample's bytes.
-        batch: samples computed at once.
-        box: bounds of the inputs.
+        model: Any callable to logits; only its values are used, so it may use numpy or another process.
+        draws: Number m of directions, at least 1. Cost: 1 F per forward; 2 `draws` F and no B per backward.
+        sigma: Half the step, a fraction of the input range: larger than rounding steps of a defence, smaller than the
+            scale on which the scores curve.
+        seed: Random seed; the signs depend on it and on the bytes of each sample.
+        batch: Samples computed at once.
+        box: Bounds of the inputs.
 
     References:
         arXiv:1802.05666 (signs), arXiv:1804.08598 (antithetic pairs), arXiv:1804.02395 (orthogonal).
@@ -91,13 +91,13 @@ def estimated_gradient(
 
     Args:
         values: `(points (n, *D), at (n,) positions in x) -> (n, K)`.
-        x: points at which the gradient is wanted, (B, *D).
-        g: gradient at the values, (B, K).
-        key: seeds of the signs, one a sample, (B,).
-        draws: pairs of points a sample.
-        sigma: half the step.
-        batch: points computed at once.
-        box: bounds of the inputs.
+        x: Points at which the gradient is estimated, (B, *D).
+        g: Gradient with respect to the values, (B, K).
+        key: Seeds of the signs, one per sample, (B,).
+        draws: Number of pairs of points per sample.
+        sigma: Half the step.
+        batch: Points computed at once.
+        box: Bounds of the inputs.
 
     Returns:
         The estimate, (B, *D).

@@ -19,15 +19,15 @@ from unfooled.core.types import Model
 
 @dataclass(frozen=True)
 class Jittered:
-    """A model whose gradient is averaged over noise around the input; its values stay those at the input.
+    """A model whose gradient is averaged over noise around the input; its values are not changed.
 
     Args:
-        model: any differentiable callable to logits.
-        sigma: standard deviation of the noise, a fraction of the input range; points are clamped to the box.
-        draws: model evaluations m averaged per gradient, at least 1. Cost: 1 F a forward; `draws` F and B a backward,
-            one draw in memory at a time.
-        seed: seed of the noise, which is a function of it and of each sample's bytes.
-        box: bounds of the inputs.
+        model: Any differentiable callable to logits.
+        sigma: Standard deviation of the noise, a fraction of the input range; points are clamped to the box.
+        draws: Model evaluations m averaged per gradient, at least 1. Cost: 1 F per forward; `draws` F and B per
+            backward, one draw in memory at a time.
+        seed: Random seed; the noise depends on it and on the bytes of each sample.
+        box: Bounds of the inputs.
     """
 
     model: Model

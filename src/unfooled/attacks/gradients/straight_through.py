@@ -19,7 +19,7 @@ from unfooled.core.types import Model, Purify
 
 
 def identity(x: Tensor) -> Tensor:
-    """Return the input itself: the stand-in for a defence that returns nearly what it was given."""
+    """Return the input: the approximation of a defence that changes its input little."""
     return x
 
 
@@ -28,10 +28,10 @@ class StraightThrough:
     """The values of one model with the gradient of another.
 
     Args:
-        model: source of the values; never asked for a gradient, so it may go through numpy or raise in backward.
-        backward: source of the gradient: a smooth approximation, an undefended or a distilled twin.
+        model: Source of the values; its gradient is never computed, so it may use numpy or raise in backward.
+        backward: Source of the gradient: a smooth approximation, the undefended model or a distilled twin.
 
-    Cost: 1 F of `model`; where a gradient is wanted, also 1 F and 1 B of `backward`.
+    Cost: 1 F of `model`; with a gradient, also 1 F and 1 B of `backward`.
 
     References:
         arXiv:1802.00420, section 4.1.
@@ -42,7 +42,7 @@ class StraightThrough:
 
     @property
     def module(self) -> Model:
-        """The second model, under a name where `frozen` looks for modules."""
+        """The second model, as an attribute in which `frozen` searches for modules."""
         return self.backward
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class Defended:
     """A model behind a defence: x -> model(defence(x)).
 
     Args:
-        defence: x (B, *D) -> x (B, *D), a purifier, a rounding, a code.
-        model: any callable to logits. Cost: 1 F of each, 1 B of each.
+        defence: Function x (B, *D) -> x (B, *D), such as a purifier, rounding or coding.
+        model: Any callable to logits. Cost: 1 F of each, 1 B of each.
     """
 
     defence: Purify
@@ -74,7 +74,7 @@ class Defended:
 
     @property
     def module(self) -> Purify:
-        """The defence, under a name where `frozen` looks for modules."""
+        """The defence, as an attribute in which `frozen` searches for modules."""
         return self.defence
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
         f(d(x)) forwards,   f'(d(x)) a'(x) backwards
 
     Args:
-        defence: x (B, *D) -> x (B, *D), the true defence; may go through numpy, may raise in backward.
-        model: any callable to logits; differentiated at d(x).
-        approx: a differentiable stand-in with the same output shape; the identity unless a better one is known.
+        defence: Preprocessing of the input by the defended system; may use numpy, may raise in backward.
+        model: Any callable to logits; differentiated at d(x).
+        approx: Differentiable approximation of the defence with the same output shape; the identity by default.
 
     Returns:
         A model. Cost: 1 F of the defence and of the model; 1 B of the model, 1 F and 1 B of `approx`.

@@ -1,9 +1,9 @@
-"""Distilled twins: a network with honest gradients, trained on the model's own answers, and the attack through it.
+"""Distilled twins: networks with usable gradients, trained on a model's outputs, for transfer attacks.
 
     pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y_r)
     twin_r = argmin mean KL( softmax(f(z) / s) || softmax(twin(z)) ) over pool_r
 
-A model can hide its gradient, but not its answers: a network trained on them near the samples has much the same
+A model can hide its gradient, but not its outputs: a network trained on them near the samples has a similar decision
 boundary, and a gradient.
 """
 
@@ -31,10 +31,10 @@ from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
 
-REACH = 1.2  # the twin is trained out to this many eps: attacks end on the ball's surface, where a fit must not end
-FEW = 32  # distinct values in the answers, up to which they are labels
-LEAST = 300  # steps of training in the last round: few points need many epochs
-SURE = 4.0  # the median margin of the twin's logits
+REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
+FEW = 32  # largest number of distinct output values that are taken as labels
+LEAST = 300  # least number of training steps in the last round
+SURE = 4.0  # median margin of the twin's logits
 
 
 def distil(
@@ -50,32 +50,31 @@ def distil(
     batch: int = 64,
     seed: int = 0,
 ) -> nn.Module:
-    """Train a small network on the model's answers at the samples and around them.
+    """Train a small network on the model's outputs at and around the samples.
 
     Args:
-        model: any callable to logits; only its values are used.
-        x: inputs in the threat's box, (n, *D), all at once: a twin is of the set, not of a sample.
-        threat: set of points at which the model is queried; its eps may be (n,).
-        rounds: rounds of queries and training; the first has random points alone, the later ones adversarial points of
-            the twin so far.
-        points: queries a sample and a round, at least 1. Cost: (1 + rounds * points) F a sample of the model,
-            no B.
-        epochs: epochs over all points in the last round, a third as many in the others; more where they make few steps.
-        width: channels of the twin. None: by the image's size.
-        module: an untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
+        model: Any callable to logits; only its values are used.
+        x: Inputs in the threat's box, (n, *D); one twin is trained for all of them.
+        threat: Set of points at which the model is queried; its eps may be (n,).
+        rounds: Rounds of queries and training; the first uses only random points, later ones also adversarial points of
+            the current twin.
+        points: Queries per sample and round, at least 1. Cost: (1 + rounds * points) F of the model per sample, no B.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if these are few steps.
+        width: Channels of the twin. None: depends on the image size.
+        module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
-        batch: samples a step of training; the model is queried on 16 times as many at once.
-        seed: seed of the weights, the order and the points.
+        batch: Samples per training step; queries of the model use 16 times as many.
+        seed: Random seed of the weights, the order and the points.
 
     Returns:
         The twin, in eval mode. Its logits are those of the model, divided by a constant.
 
     Raises:
-        BadInput: inputs that cannot be used.
+        BadInput: Inputs that cannot be used.
 
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
-        Differs: soft answers where the model gives them, points from the threat and from attacks on the twin instead of
+        Differs: soft outputs if the model has them, points from the threat and from attacks on the twin instead of
         steps along its Jacobian.
     """
     check_attack(x, torch.zeros(len(x), dtype=torch.int64), threat)
@@ -100,7 +99,7 @@ def distil(
                     z = pgd_from(z, twin, x, label, wide, steps=8, stop=False)
             pool.append(z)
             answers.append(ask(z))
-        # Rough until the last round: the twin need only say where to ask next.
+        # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
@@ -109,14 +108,14 @@ def distil(
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
-    """Draw random points, in Linf every other time corners: attacks end there."""
+    """Draw random points; in Linf every other draw is a corner, where attacks end."""
     if isinstance(threat, Linf) and draw % 2:
         return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
     return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
 def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
-    """Build an untrained network for inputs like x; the global generator is left as it was."""
+    """Build an untrained network for inputs like x; the global generator is not changed."""
     if module is not None:
         return copy.deepcopy(module)
     shape = tuple(x.shape[1:])
@@ -132,13 +131,13 @@ def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | N
 
 
 def _targets(answers: Tensor) -> Tensor:
-    """Turn answers into targets, (N, K): probabilities that show the runners-up too, NaN where undefined."""
+    """Convert outputs to training targets, (N, K): softened probabilities, NaN where undefined."""
     defined = answers[torch.isfinite(answers).all(1)]
     if not len(defined):
         raise BadInput("the model's outputs are NaN or infinite at every point; there is nothing to learn from it")
     classes = answers.shape[1]
     if len(defined[: 4 * FEW].unique()) <= FEW:
-        # Labels in disguise (one-hot rows, rounded scores): their size says nothing.
+        # Outputs that are in effect labels (one-hot rows, rounded scores): their scale has no meaning.
         hard = F.one_hot(answers.nan_to_num().argmax(1), classes).to(answers.dtype)
         return where_rows(torch.isfinite(answers).all(1), 0.9 * hard + 0.1 / classes, torch.full_like(hard, torch.nan))
     if bool((defined >= 0).all()) and bool(((defined.sum(1) - 1).abs() < 1e-3).all()):
@@ -173,15 +172,15 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
     """Turn an attack on one model into an attack on another.
 
     Args:
-        surrogate: a model with a gradient: `distil`'s twin, the network without its defence, another network.
+        surrogate: Model with a gradient: the twin from `distil`, the undefended network or another network.
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`. None:
-            40 steps of PGD on the margin. It should go on after the surrogate is fooled (`pgd` with `stop=False`): what
-            stops at the surrogate's boundary seldom crosses the model's.
-        proposals: number of runs from other seeds; fooled samples are left out of the next, and the point with the
+            40 steps of PGD on the margin. It should continue after the surrogate is fooled (`pgd` with `stop=False`):
+            points at the surrogate's boundary seldom cross that of the model.
+        proposals: Number of runs with other seeds; fooled samples are not attacked again, and the point with the
             largest margin of the model is returned.
 
     Returns:
-        A budget attack. Cost: 1 F of the model a proposal; the passes of `attack` are the surrogate's.
+        A budget attack. Cost: 1 F of the model per proposal; the passes of `attack` are the surrogate's.
 
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.

@@ -1,4 +1,4 @@
-"""Ascent of a per-sample objective inside a threat: kernel, step rules, and what nearest-point attacks share."""
+"""Ascent of a per-sample objective inside a threat: the kernel, step rules, and parts of minimal-norm attacks."""
 
 from unfooled.core.ascent.kernel import Ascent, ascend
 from unfooled.core.ascent.nearest import DUAL, NORMS, Nearest, check_minimal, decided, unbounded

@@ -3,15 +3,15 @@
     z_{t+1} = P( z_t + s_t eps steepest(grad v(z_t)) )
 
 PGD, the inner loops of adversarial training, attacks on explanations and feature inversion are choices of objective;
-step sizes are choices of rule:
+step sizes are choices of step rule:
 
     Constant(s)            s_t = s
     Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
     Polyak(cap)            s_t eps = min( (best possible v - v(z_t)) / <d, steepest(d)>, cap ),   d a mean of gradients
     Auto(rho, momentum)    APGD: s_0 = 2, momentum, halved at checkpoints that show no progress; sparse steps in L1
 
-A sample that its objective reports as done leaves the batch at once, and the next one waiting takes its place. N steps
-cost N + 1 forwards and N backwards a sample, less where it is done early.
+A sample that its objective reports as done leaves the batch at once, and a waiting sample takes its place. N steps
+cost N + 1 forwards and N backwards per sample, fewer where it is done early.
 
 References:
     Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
@@ -45,15 +45,15 @@ from unfooled.core.types import Objective
 
 @dataclass(frozen=True)
 class Ascent:
-    """Result of `ascend`, one entry a sample.
+    """Result of `ascend`, one entry per sample.
 
     Attributes:
-        z: the point where the objective was done, else the best one met (the last with `keep_best=False`), (B, *D).
-        value: the objective there, (B,).
-        done: samples whose objective reported done, (B,) bool.
-        used: number of gradients taken, (B,) int64.
-        dead: number of gradients that were zero or not finite and gave way to a random direction, (B,) int64.
-        moved: number of steps taken before the sample left, (B,) int64.
+        z: The point at which the objective reported done, else the best one (the last with `keep_best=False`), (B, *D).
+        value: Objective at z, (B,).
+        done: True where the objective reported done, (B,) bool.
+        used: Number of gradients taken, (B,) int64.
+        dead: Number of gradients that were zero or not finite and were replaced by a random direction, (B,) int64.
+        moved: Number of steps taken, (B,) int64.
     """
 
     z: Tensor
@@ -86,21 +86,22 @@ def ascend(
     Args:
         objective: `(z (b, *D), at (b,)) -> value (b,), done (b,)`; `at` are the positions in x of the live samples, so
             closures read `y[at]`. Samples must not depend on each other.
-        x: centres, (B, *D).
-        threat: constraint set; its eps may be (B,).
-        steps: gradients a sample, at least 0 (cost: steps + 1 forwards, steps backwards).
-        rule: step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or anything with their two methods.
-        start: first points, (B, *D), used as they are: draw them from `threat.sample`. None: x.
-        keep_best: return the best point met; else the last.
-        revive: replace a zero gradient by a random direction; else its sample leaves, `dead` being 1.
-        batch: samples computed at once. None: all.
-        generator: base seed of the directions that replace zero gradients.
+        x: Centres, (B, *D).
+        threat: Threat model; its eps may be (B,).
+        steps: Gradients per sample, at least 0 (cost: steps + 1 forwards, steps backwards).
+        rule: Step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or any object with their two methods.
+        start: Starting points, (B, *D), not projected: draw them from `threat.sample`. None: x.
+        keep_best: True: return the best point; False: the last.
+        revive: True: replace a zero gradient by a random direction; False: the sample stops there, with `dead` 1.
+        batch: Samples computed at once. None: all.
+        generator: Base seed of the directions that replace zero gradients.
 
     Returns:
-        An `Ascent`. Points are inside the threat and detached; nothing else is touched.
+        An `Ascent`. Points are inside the threat and detached; the arguments are not modified.
 
     Raises:
-        BadInput: the objective carries no gradient to z, start is not of x's shape, or steps is below 0.
+        BadInput: The objective is not differentiable with respect to z, the shapes of start and x
+            differ, or steps is below 0.
     """
     if steps < 0:
         raise BadInput(f"steps is {steps}; it must be at least 0")
@@ -127,7 +128,7 @@ def ascend(
 
 
 class _Run:
-    """One ascent under way: the results so far, and one step of the live samples."""
+    """State of one ascent: the results so far, and a step of the live samples."""
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class _Run:
             dead=count.clone(),
             moved=count.clone(),
         )
-        # Arrivals at each age, and how many were done there: where most are, looking first saves their gradient.
+        # Samples evaluated at each step, and how many were done: where most are, a forward pass first saves gradients.
         self.arrived = torch.zeros(steps + 1, device=x.device)
         self.finished = torch.zeros(steps + 1, device=x.device)
 
@@ -165,7 +166,7 @@ class _Run:
         return s | self.rule.begin(z, self.steps)
 
     def evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
-        """Return value, done and gradient of the live samples; those that need no gradient get none taken."""
+        """Return value, done and gradient of the live samples; the gradient is computed only where it is needed."""
         z, at, t = s["z"], s["at"], s["t"]
         look = (t >= self.steps) | (self.finished[t] > 0.4 * self.arrived[t])
         value = torch.empty(len(z), dtype=z.dtype, device=z.device)
@@ -212,7 +213,7 @@ class _Run:
         return g
 
     def step(self, s: State) -> State:
-        """Evaluate the live samples, record their best, let go of those that are done, move the others."""
+        """Evaluate the live samples, record their best points, remove those that are done, move the others."""
         value, done, g = self.evaluate(s)
         better = (value > s["best_value"]) | s["best_value"].isnan() | (s["t"] == 0)
         s["value"], s["better"] = value, better

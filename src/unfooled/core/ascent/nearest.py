@@ -1,4 +1,4 @@
-"""Parts that minimal-norm attacks share: the nearest adversarial point met so far, and the walk from it back towards x.
+"""Shared parts of minimal-norm attacks: the nearest adversarial point so far, and a search from it back towards x.
 
 The attacks themselves have the signature of `core.types.MinimalAttack`.
 """
@@ -21,14 +21,14 @@ from unfooled.core.types import Loss, Model
 
 NORMS: dict[float, type[Threat]] = {0.0: L0, 1.0: L1, 2.0: L2, math.inf: Linf}
 DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
-"""The dual of each norm: the norm of the gradient that tells how far a linear boundary is."""
+"""The dual of each norm: the distance to a linear boundary is the margin over the dual norm of its gradient."""
 
 
 def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> Threat:
-    """Return the threat of a norm with an infinite eps, for its size, its steepest step and its box.
+    """Return the threat of a norm with an infinite eps: only its size, steepest step and box are used.
 
     Raises:
-        BadInput: a norm that the attack does not know.
+        BadInput: The attack does not support this norm.
     """
     if norm not in allowed:
         known = ", ".join(str(n) for n in allowed)
@@ -46,7 +46,7 @@ def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
 
 
 def decided(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Return where the decision has changed by more than rounding, (B,): the same point in another batch must agree."""
+    """Return where the label has changed by more than rounding, (B,) bool, so that it also changes in another batch."""
     gap = best_other(logits, y) - true_logit(logits, y)
     slack = 1e-5 * logits.abs().amax(1)
     return fooled(logits, y, targeted=targeted) & ((-gap if targeted else gap) > slack)
@@ -56,8 +56,8 @@ class Nearest:
     """The nearest adversarial point queried so far; x itself, at distance inf, where there is none.
 
     Attributes:
-        z: points, (B, *D).
-        distance: their size, (B,).
+        z: Points, (B, *D).
+        distance: Their distances to x, (B,).
     """
 
     def __init__(self, x: Tensor, threat: Threat) -> None:
@@ -66,7 +66,7 @@ class Nearest:
         self.distance = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
 
     def see(self, z: Tensor, hit: Tensor) -> Tensor:
-        """Record z where it is adversarial and nearer; return the sizes of z, (B,)."""
+        """Record z where it is adversarial and nearer; return its distances to x, (B,)."""
         size = self.threat.size(z - self.x)
         nearer = hit & (size < self.distance)
         self.z = where_rows(nearer, z.detach(), self.z)
@@ -74,14 +74,14 @@ class Nearest:
         return size
 
     def see_at(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
-        """Record z, points of the samples `at` alone, where they are adversarial and nearer."""
+        """Record the points z of the samples `at` where they are adversarial and nearer."""
         size = self.threat.size(z - self.x[at])
         nearer = hit & (size < self.distance[at])
         self.z[at[nearer]], self.distance[at[nearer]] = z[nearer], size[nearer]
 
     @torch.no_grad()
     def pull_back(self, model: Model, y: Tensor, *, targeted: bool = False, halvings: int = 10) -> Tensor:
-        """Bisect the segment from each point to x. Cost: `halvings` forwards; L0 gives entries back instead.
+        """Bisect the segment from each point to x. Cost: `halvings` forwards. L0: undo changes instead.
 
         Returns:
             The nearest points, (B, *D).
@@ -98,7 +98,7 @@ class Nearest:
         return self.z
 
     def _give_back(self, model: Model, y: Tensor, *, targeted: bool, rounds: int) -> Tensor:
-        """Undo the smallest changes, as many at a time as has worked; half as many where it has not."""
+        """Undo a share of the smallest changes each round; halve the share where the point is no longer adversarial."""
         share = torch.full_like(self.distance, 0.5)
         for _ in range(rounds):
             delta = flat(self.z - self.x)
@@ -129,7 +129,7 @@ def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: Los
 
 
 def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) -> Tensor:
-    """Replace gradients that are zero by random directions, which belong to the samples x and the draw."""
+    """Replace zero gradients by random directions, which depend only on the samples x, the generator and the draw."""
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():
         return g

@@ -13,11 +13,11 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Box, Threat, project_l1_box
 
 State = dict[str, Tensor]
-"""State of the live samples, each value (b, ...): at, t, z, value, better, best, best_value, and the rule's own."""
+"""State of the live samples, each value (b, ...): at, t, z, value, better, best, best_value, and the rule's."""
 
 
 def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
-    """Drop coordinates that sit on the box and push out of it, so that the step's length is not wasted."""
+    """Zero the gradient of coordinates on the box that push out of it, so that the step's length is not wasted."""
     # In arithmetic, not in masks: comparisons of whole batches are several times slower on a CPU.
     up = (box.high - z).sign().clamp_min(0)
     down = (z - box.low).sign().clamp_min(0)
@@ -26,14 +26,14 @@ def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
 
 
 class Rule(Protocol):
-    """A step rule; its state is per sample, so that samples of different age can share a batch."""
+    """A step rule; its state is per sample, so that samples at different steps can share a batch."""
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """Return the rule's own state for samples that start now."""
+        """Return the rule's initial state for samples that start at z."""
         ...
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        """Return the next points from the state, the gradients and the centres; may update the rule's own state."""
+        """Return the next points from the state, the gradients and the centres; may update the rule's state."""
         ...
 
 
@@ -44,7 +44,7 @@ class Constant:
     size: float = 0.1
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """Return no state."""
+        """Return an empty state."""
         return {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
@@ -57,9 +57,9 @@ class Decaying:
     """Step sizes that fall along half a cosine.
 
     Args:
-        first: first step size, in multiples of eps.
-        last: last step size.
-        absolute: sizes are in input units instead.
+        first: First step size, in multiples of eps.
+        last: Last step size.
+        absolute: True: step sizes are in input units.
     """
 
     first: float = 1.0
@@ -67,7 +67,7 @@ class Decaying:
     absolute: bool = False
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """Return no state."""
+        """Return an empty state."""
         return {}
 
     def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
@@ -85,13 +85,13 @@ class Polyak:
         d_t = g_t + |g_t| / |d_{t-1}| d_{t-1},        size_t = min( (optimum - v(z_t)) / <d_t, steepest(d_t)>, cap )
 
     d_t halves the angle between the gradient and the last direction, which ends the zigzag of plain gradients in narrow
-    valleys; the denominator is its dual norm. Coordinates that push out of the box are dropped from both. Sizes are in
-    input units, not in multiples of eps, so that they have a meaning where eps is infinite.
+    valleys; the denominator is its dual norm. Coordinates that push out of the box are set to 0 in both. Sizes are in
+    input units, not in multiples of eps, so that they also work with an infinite eps.
 
     Args:
-        cap: longest step, in the threat's norm.
-        optimum: best possible value of the objective; 0 for minus a distance that can vanish.
-        average: average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
+        cap: Longest step, in the threat's norm.
+        optimum: Best possible value of the objective; 0 for minus a distance that can vanish.
+        average: Average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
             objective.
     """
 
@@ -111,11 +111,11 @@ class Polyak:
             ratio = flat(g).norm(dim=1) / flat(last).norm(dim=1).clamp_min(TINY)
             mean = g + per_sample(ratio, g) * last
             s["d"] = mean = mean if inside else inward(mean, s["z"], threat.box)
-            # Two that cancel, or overflow, leave nothing to go by.
+            # Directions that cancel or overflow: fall back to the gradient.
             g = where_rows(flat(mean).abs().amax(1) > 0, mean.nan_to_num(0.0, 0.0, 0.0), g)
         way = threat.steepest(g)
         slope = (flat(g) * flat(way)).sum(1)
-        # A slope too small to divide by asks for more than the cap. NaN values, which are survived elsewhere, as well.
+        # A slope too small to divide by, or a NaN value, gives a step of length `cap`.
         size = ((self.optimum - s["value"]) / slope).nan_to_num(nan=self.cap).clamp(0, self.cap)
         return threat.project(s["z"] + per_sample(size, x) * way, x)
 
@@ -137,10 +137,10 @@ class Auto:
     and the sample to its best point; else s is divided by 1.5, down to eps / 10.
 
     Args:
-        rho: share of rising steps up to which a sample counts as oscillating.
-        momentum: weight a of the new step.
-        first: first step, in multiples of eps; half of it in L1.
-        share: first q in L1. None: from the number of entries in which the start differs from x.
+        rho: Largest share of rising steps at which a sample still counts as oscillating.
+        momentum: Weight a of the new step.
+        first: First step, in multiples of eps; half of it in L1.
+        share: First q in L1. None: computed from the number of entries in which the start differs from x.
         compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
     """
 
@@ -151,7 +151,7 @@ class Auto:
     compat: str = ""
 
     def begin(self, z: Tensor, steps: int) -> State:
-        """Return step size, last point and value, gradient at the best point, and the window's counters."""
+        """Return the initial state: step size, last point and value, gradient at the best point, window counters."""
         count = torch.zeros(len(z), dtype=torch.int64, device=z.device)
         number = count.to(z.dtype)
         return {

@@ -1,4 +1,4 @@
-"""Anatomy of a callable: the modules behind it, and what else it is made of."""
+"""Modules and other objects that a callable uses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 def modules_of(model: Any) -> list[nn.Module]:
     """Find the modules behind a callable.
 
-    The callable itself, what it wraps (`.model`, `.module`, `.func`), the owner of a method, what a function closes
-    over, and the globals that it names.
+    These are searched: the callable itself, the object it wraps (`.model`, `.module`, `.func`), the owner of a method,
+    and the closure variables and globals of a function.
     """
     modules: list[nn.Module] = []
     visited: set[int] = set()
@@ -38,7 +38,7 @@ def modules_of(model: Any) -> list[nn.Module]:
 
 
 def bound(item: Any) -> Iterator[Any]:
-    """Yield what a partial or a function refers to: arguments, cells of its closure, the globals that it names."""
+    """Yield the objects that a partial or function uses: bound arguments, closure variables, globals."""
     if isinstance(item, partial):
         yield from (*item.args, *item.keywords.values())
     for cell in getattr(item, "__closure__", None) or ():
@@ -51,12 +51,12 @@ def bound(item: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All that a callable is made of, found in one visit.
+    """A callable with the modules and other objects that it uses.
 
     Attributes:
         model: The callable itself.
-        modules: Modules behind it.
-        parts: What a partial or a function refers to, and the attributes of an object that is no module.
+        modules: Modules that it uses.
+        parts: Other objects that it uses: bound arguments, closure variables, globals, attributes. Empty for a module.
     """
 
     model: Any

@@ -1,4 +1,4 @@
-"""Batch sizes that fit in memory: guessed, then measured on the work itself."""
+"""Batch sizes that fit in memory: estimated first, then measured on the first call."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from unfooled.core.types import Model
 
 
 class BatchBudget:
-    """The number of samples that one call of a model may take so that its graph stays near a budget of bytes.
+    """Number of samples per model call that keeps the autograd graph near a memory budget.
 
-    Guessed from the input's size for the first call, measured on it (the tensors that autograd saves), so that finding
-    out costs no pass of its own. Small budgets are also faster on a CPU: activations stay in the cache, and the
+    Estimated from the input's size for the first call, then measured on that call (the tensors that autograd saves), so
+    that measuring costs no extra pass. Small budgets are also faster on a CPU: activations stay in the cache, and the
     allocator does not return them to the system between calls.
 
     Args:
-        model: any callable to logits; its parameters are saved too, but not once a sample.
-        x: inputs, (B, *D).
-        batch_bytes: the budget. None: 64 MiB on a CPU and 4 GiB elsewhere. Never over a quarter of the free memory.
+        model: Any callable to logits; its parameters are not counted, as they do not grow with the batch.
+        x: Inputs, (B, *D).
+        batch_bytes: Memory budget in bytes. None: 64 MiB on a CPU, 4 GiB elsewhere; at most a quarter of the
+            free memory.
     """
 
     guess = 400  # bytes saved per byte of input: small CNNs need 100 to 400
@@ -41,12 +42,12 @@ class BatchBudget:
 
     @property
     def batch(self) -> int:
-        """Samples that fit, at least 1."""
+        """Number of samples that fit, at least 1."""
         return max(1, self.budget // self.sample_bytes)
 
     @contextmanager
     def measuring(self, batch: int) -> Iterator[None]:
-        """Measure what the first call inside saves for its `batch` samples; later calls are left alone."""
+        """Measure the memory that autograd saves for `batch` samples inside the context, at the first use only."""
         if self.measured:
             yield
             return
@@ -60,19 +61,19 @@ class BatchBudget:
             yield
         weights = {p.data_ptr() for root in modules_of(self.model) for p in root.parameters()}
         saved = sum(size for at, size in sizes.items() if at not in weights)
-        # Twice: gradients flow back at the size of the activations that they replace.
+        # Twice: in the backward pass each activation gets a gradient of the same size.
         self.sample_bytes = max(1, 2 * saved // batch + 8 * self.input_bytes)
         self.measured = True
 
 
 def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: int | None = None) -> int:
-    """Return a batch size whose forward and backward pass stay near a budget of bytes.
+    """Return a batch size whose forward and backward pass stay near a memory budget.
 
     Args:
-        model: any callable to logits.
-        x: inputs, (B, *D); the first sample is used (cost: 1 forward of it).
-        ceiling: largest batch size; beyond it nothing gets faster on most devices.
-        batch_bytes: the budget; see `BatchBudget`.
+        model: Any callable to logits.
+        x: Inputs, (B, *D); the first sample is used (cost: 1 forward of it).
+        ceiling: Largest batch size; beyond it nothing gets faster on most devices.
+        batch_bytes: Memory budget in bytes; see `BatchBudget`.
 
     Returns:
         A batch size between 1 and `ceiling`.
@@ -81,7 +82,9 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
     try:
         with torch.enable_grad(), budget.measuring(1):
             model(x[:1].detach().clone().requires_grad_())
-    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
+    except (
+        Exception
+    ):  # some models refuse inputs that require a gradient; for other failures, this call reports the error
         with torch.no_grad():
             answered(model, x[:1])
     return min(ceiling, budget.batch)
@@ -91,8 +94,8 @@ def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
     """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
 
     Args:
-        fn: a function of tensors that share their first dimension, returning one with the same first dimension.
-        batch: samples computed at once, at least 1.
+        fn: A function of tensors that share their first dimension, returning one with the same first dimension.
+        batch: Samples computed at once, at least 1.
 
     Returns:
         A function with the same result, memory bounded by `batch` samples.
@@ -109,12 +112,12 @@ def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:
-    """Return the memory that can still be taken on `device`, in bytes; a safe guess where the system does not say."""
+    """Return the free memory of `device` in bytes; 2 GiB where the system does not report it."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file, not a path of ours)
+        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file)
             fields = dict(line.split(":", 1) for line in f)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""A module and its normalisation as one callable on the unit box, with its layers by name."""
+"""A module and its normalisation as one classifier of inputs in [0, 1], with access to its layers by name."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from unfooled.core.model.outputs import logits_of
 
 
 class Classifier(nn.Module):
-    """A classifier on the unit box: x -> module((x - mean) / std), unwrapped to logits.
+    """A classifier of inputs in [0, 1]: x -> module((x - mean) / std), with plain logits as output.
 
     Args:
-        module: any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
-        mean: mean of the training data in fractions of the input range; one number, or one a channel. None: no shift.
-        std: standard deviation likewise. None: no scale.
-        name: name in reports. Empty: the module's class.
-        classes: class names in the order of the logits.
-        input_shape: one sample's shape, (C, H, W). None: not checked.
+        module: Any module, or callable, from normalised inputs to logits or to an output that holds `.logits`.
+        mean: Mean of the training data in fractions of the input range; one number, or one per channel. None: 0.
+        std: Standard deviation of the training data, likewise. None: 1.
+        name: Name in reports. Empty: the class name of the module.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one sample, (C, H, W). None: not checked.
 
     Raises:
-        BadInput: mean and std do not fit the inputs' channels.
+        BadInput: std is not positive or, in a call, mean or std does not fit the number of channels.
     """
 
     mean: Tensor
@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         return (x - self.mean.to(x.dtype).reshape(shape)) / self.std.to(x.dtype).reshape(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits, (B, K), of inputs in the unit box, (B, *D)."""
+        """Return the logits, (B, K), of inputs in [0, 1], (B, *D)."""
         if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
             other = x.ndim > 1 and x.ndim == len(self.input_shape) + 1 and x.shape[1] != self.input_shape[0]
             remedy = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
@@ -80,10 +80,10 @@ class Classifier(nn.Module):
     def features(self, x: Tensor, layer: str) -> Tensor:
         """Return the output of `layer` (its last call) for x, differentiable. Cost: one forward.
 
-        A layer that works in place on what it is given (`nn.ReLU(inplace=True)`) changes a copy.
+        If the next layer works in place (`nn.ReLU(inplace=True)`), it changes a copy of this output.
 
         Raises:
-            BadInput: no such layer; the nearest names are given.
+            BadInput: There is no such layer; the message suggests similar names.
         """
         if not isinstance(self.module, nn.Module):
             raise BadInput(f"{self.name} is a plain callable and has no layers")

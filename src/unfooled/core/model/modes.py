@@ -1,4 +1,4 @@
-"""Modes of a model that end with their context."""
+"""Context managers that change a model's modes and restore them on exit."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def evaluating(model: Any) -> Iterator[None]:
 
 @contextmanager
 def unrecorded(model: Any) -> Iterator[None]:
-    """Keep batch normalisation from updating its running statistics, for inputs that are no data.
+    """Keep batch normalisation from updating its running statistics, for inputs that are not real data.
 
-    In training mode it still normalises by the batch.
+    Layers in training mode still normalise by the statistics of the batch.
     """
     kind = nn.modules.batchnorm._NormBase
     norms = [m for root in modules_of(model) for m in root.modules() if isinstance(m, kind)]

@@ -1,4 +1,4 @@
-"""Outputs of a model as logits, and its exceptions as errors of the model."""
+"""Conversion of a model's outputs to logits, and of its exceptions to `ModelFails`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unfooled.core.errors import BadInput
 
 
 def logits_of(output: Any) -> Tensor:
-    """Unwrap what models return: a tensor, an object with `.logits`, a dict with "logits", or a tuple led by it."""
+    """Return the logits in an output: a tensor, an object with `.logits`, a dict with "logits", or a tuple's first."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, dict) and "logits" in output:
@@ -25,14 +25,15 @@ def logits_of(output: Any) -> Tensor:
 
 
 class ModelFails(BadInput):
-    """An error that the model itself raised, which is the cause of this one."""
+    """Error for an exception inside the model, which is kept as its cause."""
 
 
 def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """Call the model, and report an exception of its own as such.
+    """Call the model; raise its exceptions as `ModelFails`.
 
     Raises:
-        ModelFails: with the model's error in one line. Exhausted memory is raised as it is.
+        ModelFails: The model raised an exception; the message gives its first line. Out-of-memory errors are not
+            converted.
     """
     try:
         return model(x)

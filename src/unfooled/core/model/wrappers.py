@@ -1,4 +1,4 @@
-"""Wrappers that watch the calls of a model."""
+"""Wrappers that count the calls of a model or store its output."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Counted:
     """A wrapper that counts the samples passed through a model.
 
     Attributes:
-        forwards: samples passed forwards so far.
-        backwards: samples passed backwards so far (each time a gradient reaches the logits).
+        forwards: Samples passed forwards so far.
+        backwards: Samples passed backwards so far (each time a gradient reaches the logits).
     """
 
     def __init__(self, model: Model) -> None:
@@ -27,7 +27,7 @@ class Counted:
         self.backwards = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the model and count the samples, now and when a gradient comes back."""
+        """Run the model; count the samples now, and again when a gradient reaches the logits."""
         output = self.model(x)
         self.forwards += len(x)
         logits = _logits_in(output)
@@ -46,7 +46,7 @@ class Counted:
 
 
 def _logits_in(output: Any) -> Tensor | None:
-    """Return the logits in an output; None: there are none, which its reader will refuse."""
+    """Return the logits in an output; None: there are none (the caller that reads the output raises the error)."""
     if isinstance(output, Tensor):
         return output
     try:
@@ -56,10 +56,10 @@ def _logits_in(output: Any) -> Tensor | None:
 
 
 class Tapped:
-    """A wrapper that stores the last output of a model, so that its logits need no second pass beside an explanation.
+    """A wrapper that stores the last output of a model, so that an explanation and the logits share one pass.
 
     Attributes:
-        output: the output of the last call, in its graph. None: not called yet.
+        output: The output of the last call, with its graph. None: not called yet.
     """
 
     def __init__(self, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Conversion of arrays, as people save them, into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
+"""Conversion of arrays in common layouts into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     """Return some rows of an array as float32 in the unit box, channels first.
 
-    Bytes are divided by 255. Floating point numbers stay as they are, where all of them (not the rows alone) lie in
-    [0, 1]. Images may be (N, H, W), channels first or last; (N, D) stays.
+    Bytes are divided by 255. Floating point numbers are not changed; all of them, not only the rows, must lie in
+    [0, 1]. Images may be (N, H, W), channels first or last; (N, D) is not changed.
 
     Raises:
-        BadInput: The numbers have another range or kind, or the shape is neither; the error says which was found.
+        BadInput: The numbers have another range or kind, or another shape; the message gives what was found.
     """
     if x.ndim < 2 or x.ndim > 4 or 0 in x.shape[1:]:
         raise BadInput(f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
@@ -67,7 +67,7 @@ def channels_first(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
-    """Return labels as (N,) int64, with class names, sorted, where they were text.
+    """Return labels as (N,) int64, with sorted class names for labels that are text.
 
     Raises:
         BadInput: The labels are one-hot rows, fractions or negative.
@@ -88,12 +88,12 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
 
 
 def numbered(y: np.ndarray) -> list[str]:
-    """Return class names for a source that has none: the labels' numbers."""
+    """Return class names for a source without them: the label numbers."""
     return [str(k) for k in range(int(y.max()) + 1)] if len(y) else []
 
 
 def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:
-    """Return images with the size (antialiased bilinear) and number of channels (1 or 3) asked for.
+    """Return images with the size (antialiased bilinear) and number of channels (1 or 3) requested.
 
     Raises:
         BadInput: The samples are no images, or have channels that are neither grey nor colour.
@@ -115,5 +115,5 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
 
 
 def array(value: Any) -> np.ndarray:
-    """Return a tensor, list or array as an array on the host."""
+    """Return a tensor, list or array as a NumPy array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

@@ -15,10 +15,10 @@ from unfooled.data.formats import arrays
 
 
 def from_factory(source: str, split: str) -> Source:
-    """Open the data that `place:factory` returns, called with `split=` where it takes it.
+    """Open the data that `place:factory` returns, called with `split=` if it has that parameter.
 
     Raises:
-        BadInput: The place or the name does not exist, its code fails, or it returns no (x, y).
+        BadInput: The place or the name does not exist, its code fails, or it does not return (x, y).
     """
     with imported(source) as factory:
         if not callable(factory):
@@ -46,7 +46,7 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     """Open a pair (x, y) or a triple (x, y, classes) of arrays or tensors.
 
     Raises:
-        BadInput: It is neither, or the lengths differ.
+        BadInput: The value is neither, or the lengths differ.
     """
     if not isinstance(made, (tuple, list)) or len(made) not in (2, 3):
         raise BadInput(f"{name} is a {type(made).__name__}; data are (x, y) or (x, y, classes)")

@@ -5,8 +5,8 @@
 
     NAME/CLASS/ROW.png   NAME/rows.npz (all but x)   NAME/manifest.json
 
-`load_data` reads both as any other archive or image folder; `load_features` reads the other rows and the manifest, too,
-and refuses data that are not those of the manifest. Nothing is pickled.
+`load_data` reads both as any other archive or image folder; `load_features` also reads the other arrays and the
+manifest, and refuses data that do not match the manifest. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ROWS = {"y": torch.int64, "source": torch.int64, "start": torch.int64, "residual
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """A data set made from another, sample by sample.
+    """A data set derived from another one, sample by sample.
 
     Attributes:
-        x: Images, (N, *D) float32, multiples of 1/255, as they are stored.
+        x: Images, (N, *D) float32, multiples of 1/255.
         y: Labels, (N,) int64.
-        source: Row of the source data that each was made from, (N,) int64.
-        start: Row that each search began at, (N,) int64; -1 noise, -2 grey.
-        residual: Distance of the stored image's features from the source's, relative to their length, (N,) float16; for
-            D_rand and D_det the margin in logits over the target, negative where the target is predicted.
+        source: Row of each sample's source in the source data, (N,) int64.
+        start: Row of the starting image of each search, (N,) int64; -1 for noise, -2 for grey.
+        residual: Distance of the stored image's features from the source's, relative to their norm, (N,) float16; for
+            the sets D_rand and D_det the margin of the logits over the target, negative where the target is predicted.
         classes: Class names in the order of the labels.
-        manifest: Settings that the set was made with, and figures about it.
+        manifest: Settings of the set, and figures about it.
     """
 
     x: Tensor
@@ -62,18 +62,18 @@ class FeatureSet:
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """Return values in [0, 1] as they are stored, uint8."""
+    """Convert values in [0, 1] to the stored form, uint8."""
     return (x * 255).round().to(torch.uint8)
 
 
 def _hash(data: FeatureSet) -> str:
-    """SHA-256 of samples, rows and class names."""
+    """Return the SHA-256 of samples, rows and class names."""
     rows = tensors_hash(to_bytes(data.x), *(getattr(data, name).to(kind) for name, kind in ROWS.items()))
     return hashlib.sha256(json.dumps([rows, data.classes]).encode()).hexdigest()
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a manifest holds beside this hash."""
+    """Return the SHA-256 of a manifest without this hash."""
     content = {k: v for k, v in manifest.items() if k != "manifest_sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -82,18 +82,18 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
     """Write a set: to `path` ending in .npz with a manifest beside it, else to the folder `path`, as images.
 
     Args:
-        path: Place of the set. One that is there is replaced, its images and folders with it; between the two there is
-            none, see `stored`. What others put there stays.
+        path: Path of the set. An existing set is replaced with all its images; until the new one is complete, `stored`
+            is False. Other files in the folder are kept.
         data: The set to write.
-        manifest: Entries to add to `data.manifest`; JSON values.
+        manifest: Entries to add to `data.manifest`, JSON values. None: none.
 
     Returns:
-        The set as it is stored, with the manifest as it is written: `n`, `sha256` (of samples, rows and class names),
-        `manifest_sha256` (of the rest of the manifest) and what was given.
+        The stored set, with the written manifest: `n`, `sha256` (of samples, rows and class names),
+        `manifest_sha256` (of the rest of the manifest) and the given entries.
 
     Raises:
-        BadInput: values outside [0, 1], samples that are no images (for a folder), a place that cannot be written, or
-            where something lies that is no set.
+        BadInput: Values lie outside [0, 1], samples are not images (for a folder), or the path cannot be written or
+            holds other files.
     """
     path = Path(path)
     check_place(path)
@@ -132,16 +132,16 @@ def manifest_of(path: str | Path) -> Path:
 
 
 def stored(path: str | Path) -> bool:
-    """Return whether a set is there, its data and its manifest; not so after a kill in the midst of `save_features`."""
+    """Return whether a complete set exists, data and manifest; False after an interrupted `save_features`."""
     path = Path(path)
     return (path if path.suffix == ".npz" else path / "rows.npz").is_file() and manifest_of(path).is_file()
 
 
 def check_place(path: str | Path) -> None:
-    """Refuse a place where a set would replace another's file, or another's images would count as the set's.
+    """Refuse a path where a set would replace other files, or where other images would be read as part of it.
 
     Raises:
-        BadInput: names the file.
+        BadInput: There is such a file; the message names it.
     """
     path, file = Path(path), manifest_of(path)
     if file.exists():
@@ -160,7 +160,7 @@ def check_place(path: str | Path) -> None:
 
 
 def _images_and_folders(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images of the set in a folder, and their folders, by its rows; none where there is no set."""
+    """Return the images of the set in a folder, and their folders; empty where there is no set."""
     try:
         with archive(path / "rows.npz") as rows:
             y, names = rows["y"], [str(name) for name in rows["classes"]]
@@ -170,7 +170,7 @@ def _images_and_folders(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _clear(path: Path) -> None:
-    """Remove the images of the set in a folder, and the folders that this leaves empty."""
+    """Remove the images of the set in a folder, and the folders that become empty."""
     files, folders = _images_and_folders(path)
     for file in files:
         file.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _images(path: Path, data: FeatureSet) -> None:
-    """Write one folder a class, whose names sort as the labels do, and one file a row."""
+    """Write one folder per class, with names that sort like the labels, and one file per row."""
     from PIL import Image
 
     for name in _folders(data.classes):
@@ -205,7 +205,7 @@ def _files(path: Path, labels: Sequence[int], names: Sequence[str]) -> list[Path
 
 
 def _folders(names: Sequence[str]) -> list[str]:
-    """Return folder names that sort as the labels do: the class names where they do, else with the label in front."""
+    """Return folder names that sort like the labels: the class names if they do, else prefixed by the label."""
     plain = [re.sub(r"[^\w.-]+", "_", name).strip("._") or "class" for name in names]
     width = len(str(max(len(names) - 1, 0)))
     if plain == sorted(set(plain)):
@@ -214,16 +214,16 @@ def _folders(names: Sequence[str]) -> list[str]:
 
 
 def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
-    """Read a set that `save_features` wrote.
+    """Read a set written by `save_features`.
 
     Args:
         path: The set's `.npz`, or its folder.
-        encoder: Model that the set should have been made with, with or without a `Classifier` around it that does not
-            normalise, or the `Encoder`; the hash of its weights and its layer must be the manifest's.
+        encoder: Model or `Encoder` that the set must have been made with; the hash of its weights, and its layer, must
+            match the manifest. A `Classifier` around it that does not normalise is ignored. None: not checked.
 
     Raises:
-        BadInput: no such set, no manifest, a manifest that was changed or lacks its hash, data or class names that are
-            not the manifest's, or another encoder's.
+        BadInput: The set or its manifest does not exist, the manifest was changed or lacks its hash, the data or class
+            names do not match it, or the set is of another encoder.
     """
     path = Path(path)
     file = manifest_of(path)

@@ -1,7 +1,7 @@
-"""Image folders: `root/class/*.png`, or `root/train/class/*.png` with `test` and `val` beside it.
+"""Image folders: `root/class/*.png`, or `root/train/class/*.png` likewise `test` and `val`.
 
-Classes are sorted by name, as text (folders `1, 10, 2` stand in that order), over all splits together. Pixels are taken
-as they are stored: alpha is dropped, and the orientation that a camera noted is not applied.
+Classes are sorted by name, as text (folders `1, 10, 2` are in this order), over all splits together. Pixels are read as
+stored: alpha is dropped, and EXIF orientation is not applied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", 
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden ones."""
+    """Return the subfolders of a folder, sorted, without hidden ones."""
     return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
 
 
@@ -29,12 +29,12 @@ def images_below(path: Path) -> list[Path]:
 
 
 def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
-    """Open an image folder; images are decoded when they are asked for.
+    """Open an image folder; images are decoded on demand.
 
     Args:
         root: Folder.
-        split: Split to read, where there are several.
-        size: Size (H, W) that every image is resized to, antialiased. None: their own, which must then be one.
+        split: Split to read, if there are several.
+        size: Size (H, W) that every image is resized to, antialiased. None: not changed; all must have one size.
         channels: Number of channels, 1 or 3. None: grey where all images read are grey, else colour.
 
     Raises:
@@ -66,7 +66,7 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
 
 
 def loose(path: Path) -> list[Path]:
-    """Return images without a label: the file itself, or a folder's own images where it holds no folders."""
+    """Return images without labels: the file itself, or the images of a folder without subfolders."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     if not path.is_dir() or _folders(path):
@@ -75,7 +75,7 @@ def loose(path: Path) -> list[Path]:
 
 
 def files_of(root: Path, split: str) -> list[Path]:
-    """Return the files of a split in the order of the rows of `folder`. Errors as there."""
+    """Return the files of a split in the order of the rows of `folder`. Errors as for `folder`."""
     _, top, classes = _split(root, split)
     return [path for name in classes for path in images_below(top / name)]
 
@@ -95,7 +95,7 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     try:
         with Image.open(path) as opened:
             image: Any = opened
-            if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits of grey, which Pillow would cut to 8
+            if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would reduce to 8 bits
                 image = Image.fromarray(np.asarray(image, np.float32) / 65535)
             elif "transparency" in image.info:
                 image = image.convert("RGBA")
@@ -117,7 +117,7 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
     """Decode images as (n, C, H, W) float32 in [0, 1].
 
     Raises:
-        BadInput: An image is damaged, or they have different sizes and none is asked for.
+        BadInput: An image is damaged, or they have different sizes and `size` is None.
     """
     images = [_decoded(path, size, channels) for path in files]
     sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}

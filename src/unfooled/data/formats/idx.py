@@ -48,7 +48,7 @@ def read_idx(path: Path) -> np.ndarray:
 def images_in(folder: Path) -> dict[str, Path]:
     """Return split -> images file for a folder of IDX files; empty for any other folder."""
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):  # x before x.gz: the unpacked file wins
+    for path in sorted(folder.iterdir()):  # x sorts before x.gz: the unpacked file is preferred
         match = IMAGES.fullmatch(path.name)
         split = canonical_split(match["split"]) if match else None
         if split and path.is_file():
@@ -57,13 +57,13 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def idx_folder(folder: Path, split: str) -> Source:
-    """Open a folder of `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and their like, gzipped or not."""
+    """Open a folder of `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and similar names, gzipped or not."""
     files = images_in(folder)
     return idx_file(files[select_split(split, list(files), folder)], name=folder.resolve().name)
 
 
 def idx_file(path: Path, *, name: str = "") -> Source:
-    """Open an images file; its labels file lies beside it under the same name.
+    """Open an images file; its labels file is in the same folder, with a matching name.
 
     Raises:
         BadInput: There is no labels file, or it has another number of entries.

@@ -1,4 +1,4 @@
-"""Attribution maps that other programs stored: `.npy`, `.npz`, `.safetensors`. Nothing is unpickled."""
+"""Attribution maps stored by other programs: `.npy`, `.npz`, `.safetensors`. Pickled objects are not read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def read_maps(source: str) -> Tensor:
     """Read maps from a file, (N, H, W) or (N, C, H, W).
 
     Args:
-        source: Path. An archive of several arrays needs the name of one: `file.npz:name`. A single map, (H, W),
+        source: Path. For an archive of several arrays, add the name of one: `file.npz:name`. A single map, (H, W),
             becomes a batch of one.
 
     Returns:
-        float32, or float64 where the file has that or integers.
+        float32; float64 if the file holds float64 or integers.
 
     Raises:
-        BadInput: There is no such file or array, or it holds Python objects, no real numbers, NaN or infinite values,
-            another shape, or nothing.
+        BadInput: There is no such file or array, or it holds Python objects, complex numbers, NaN or infinite
+            values, another shape, or no values.
     """
     path, name = _split(source)
     if not path.is_file():
@@ -52,7 +52,7 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _pick(names: list[str], name: str | None, path: Path) -> str:
-    """Return the name of the array asked for, or of the only one."""
+    """Return the requested name, or that of the only array."""
     if not names:
         raise BadInput(f"{path} holds no array")
     if name is None:
@@ -90,7 +90,7 @@ def _tensor(path: Path, name: str | None) -> Tensor:
 
 
 def _checked(maps: np.ndarray | Tensor, source: str) -> Tensor:
-    """Return maps as a floating point tensor; refuse what are none."""
+    """Return maps as a floating point tensor; refuse other arrays."""
     kind = maps.dtype
     if isinstance(maps, np.ndarray):
         if maps.dtype.kind not in "fiub":

@@ -1,6 +1,6 @@
 """NumPy archives: `x_train, y_train, x_test, y_test`, `train_images, train_labels, ...`, `x, y` and their like.
 
-No pickle is read. Only the arrays of the split that is asked for are unpacked.
+Pickled objects are not read. Only the arrays of the requested split are unpacked.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CLASSES = ("classes", "class_names", "label_names")
 
 @contextmanager
 def archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """Open an archive; errors that its damage raises become one sentence.
+    """Open an archive; errors of damaged files are raised as `BadInput`.
 
     Raises:
-        BadInput: It is cut off or damaged, or holds pickled objects.
+        BadInput: The file is truncated or damaged, or holds pickled objects.
     """
     try:
         with path.open("rb") as file:

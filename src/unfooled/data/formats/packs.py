@@ -1,7 +1,7 @@
-"""JPEG images in one NumPy archive, decoded one by one when they are asked for.
+"""JPEG images in one NumPy archive, decoded on demand.
 
 headed: jpeg_header, {train,test}_payload, {train,test}_len, y_{train,test}; image k is header + payload + FF D9
-whole:  jpeg, length, y, and perhaps is_train, filename; image k is a file of its own
+whole:  jpeg, length, y, optionally is_train, filename; image k is a complete file
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unfooled.data.formats import arrays
 def _decoded(
     payload: np.ndarray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that reads rows: their bytes are cut out, completed and decoded."""
+    """Return a function that decodes the images of given rows."""
     from PIL import Image
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def _decoded(
 
 
 def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each image starts and how long it is; refuse a pack that is cut off."""
+    """Return the start and the length of each image; refuse a truncated pack."""
     length = length.astype(np.int64)
     if length.sum() != len(payload) or len(length) != labels:
         counts = f"{len(length)} lengths (of {length.sum()} bytes in all) for {len(payload)} bytes and {labels} labels"
@@ -62,7 +62,7 @@ def headed(path: Path, pack: Mapping[str, Any], split: str) -> Source:
 
 
 def whole(path: Path, pack: Mapping[str, Any], split: str) -> Source:
-    """Open a pack of whole files; `is_train` tells the splits apart, the folders in `filename` name the classes."""
+    """Open a pack of complete files; `is_train` defines the splits, the folders in `filename` are the class names."""
     payload = pack["jpeg"]
     y, _ = arrays.labels(pack["y"], f"y of {path}")
     start, length = _places(pack["length"], payload, len(y), path)

@@ -1,4 +1,4 @@
-"""Data that need no file: digits, digits on a canvas, rendered shapes."""
+"""Generated data, which need no files: digits, digits on a canvas, rendered shapes."""
 
 from unfooled.data.made.canvas import Canvas, digits_canvas, load_digits_canvas
 from unfooled.data.made.digits import digits

@@ -1,8 +1,8 @@
-"""Digits on textured canvases, among fragments of other digits; the place of a digit says nothing of its class.
+"""Digits on textured canvases, among fragments of other digits; the position of a digit is independent of its class.
 
 scikit-learn's digits, enlarged to 16x16, each on a 40x40 canvas with smooth texture and six fragments of other digits.
-The digit covers what it lies on; its mask is its ink, dilated by a pixel. Place, texture and fragments are drawn
-independently of the class. Train and test digits are those of `digits`.
+The digit covers the texture and fragments below it; its mask is its ink, dilated by a pixel. Position, texture and
+fragments are drawn independently of the class. Train and test digits are those of `digits`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from unfooled.data.made.digits import digits
 
 SIDE, DIGIT, FRAGMENT, FRAGMENTS = 40, 16, 7, 6
 INK = 0.25
-"""Brightness from which on a pixel is ink."""
+"""Least brightness of a pixel that counts as ink."""
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """Digits on canvases and their places.
+    """Digits on canvases, with their masks and positions.
 
     Attributes:
         x: Images, (N, 1, 40, 40) float32 in [0, 1].
@@ -41,16 +41,16 @@ class Canvas:
 
 
 def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "train") -> Canvas:
-    """Lay digits out on canvases.
+    """Place digits on canvases.
 
     Args:
-        n: Number of canvases; with more than there are digits, digits return elsewhere. None: one a digit (1,257 in
-            train, 540 in test).
-        seed: Random seed of order, places, textures and fragments.
+        n: Number of canvases; if there are fewer digits, they are repeated at other positions. None: one per digit
+            (1,257 in train, 540 in test).
+        seed: Random seed of order, positions, textures and fragments.
         split: "train" or "test".
 
     Raises:
-        BadInput: n is below 1, or the split is another.
+        BadInput: n is below 1, or there is no such split.
     """
     source = digits(split)
     count = len(source.y) if n is None else n
@@ -60,7 +60,7 @@ def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "tra
 
 
 def digits_canvas(split: str) -> Source:
-    """Open the canvases as a data source, one a digit, drawn when they are asked for."""
+    """Open the canvases as a data source, one per digit, drawn on demand."""
     source = digits(split)
     y = _drawn(source, np.arange(len(source.y)), 0, pixels=False).y.numpy()
     return Source("digits-canvas", source.split, y, source.classes, lambda rows: _drawn(source, rows, 0).x.numpy())
@@ -81,7 +81,7 @@ def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) 
     ink = np.zeros((len(rows), SIDE, SIDE), np.float32)
     corner = np.empty((len(rows), 2), np.int64)
     for k, (row, which) in enumerate(zip(rows.tolist(), digit_of.tolist(), strict=True)):
-        draw = np.random.default_rng([seed, number, 1, row])  # numbers belong to the place, not to the batch
+        draw = np.random.default_rng([seed, number, 1, row])  # random numbers depend on the row, not on the batch
         coarse = torch.from_numpy(draw.random((1, 1, 6, 6), np.float32))
         x[k] = 0.35 * F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=True)[0, 0].clamp(0, 1).numpy()
         for _ in range(FRAGMENTS):
@@ -92,6 +92,6 @@ def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) 
         corner[k] = i, j = draw.integers(SIDE - DIGIT + 1, size=2)
         ink[k, i : i + DIGIT, j : j + DIGIT] = glyphs[which]
     masks = F.max_pool2d(torch.from_numpy(ink)[:, None], 3, stride=1, padding=1)[:, 0] >= INK
-    # Inside the mask there is the digit alone, so that it can be read whatever lies beneath.
+    # Inside the mask only the digit is drawn, so that it is legible on any texture.
     inside = torch.where(masks, torch.from_numpy(ink), torch.from_numpy(x))
     return Canvas(inside[:, None], y, masks, torch.from_numpy(corner))

@@ -1,7 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 scans of 8x8 pixels, inside the package, no download.
+"""scikit-learn's handwritten digits: 1,797 scans of 8x8 pixels, part of scikit-learn, no download.
 
-Split: in the order of class, then place, numbers 0, 3 and 6 of every ten are test samples: 540 of them, 1,257 for
-training, every class at 30%. A rule instead of a seed, so that it is the same on every version of every library.
+Split: sorted by class, then index, samples 0, 3 and 6 of every ten are test samples: 540 of them, 1,257 for
+training, every class at 30%. The split uses no random numbers, so that it does not depend on library versions.
 
 References:
     Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI 1998 (its test set).

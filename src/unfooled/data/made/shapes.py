@@ -1,16 +1,17 @@
-"""Rendered shapes with known answers: exact masks, the factors that the label depends on, and a spurious one.
+"""Rendered shapes with ground truth: exact masks, the factors that determine the label, and a spurious factor.
 
-    x = o colour + (1 - o) (d white + (1 - d) background)       o, d: shares of a pixel that object and distractor take
+    x = o colour + (1 - o) (d white + (1 - d) background)       o, d: shares of a pixel covered by object and distractor
 
-Seven factors, 26 attributes: shape, colour, size, texture, position, background, distractor; all else is nuisance
-(jitter, rotation, phase, hue, shading). 32x32 RGB in [0, 1]; shapes are supersampled four times a side. The object lies
-on the distractor, the distractor on the background. The label depends on shape and colour alone (`RULES`); the spurious
-factor equals the label with probability rho, else is uniform over its other values: rho = .25 is independence.
+Seven factors, 26 attributes: shape, colour, size, texture, position, background, distractor; all other variation is
+nuisance (jitter, rotation, phase, hue, shading). 32x32 RGB in [0, 1]; shapes are supersampled four times per side. The
+object covers the distractor, which covers the background. The label depends on shape and colour alone (`RULES`); the
+spurious factor equals the label with probability rho, else is uniform over its other values: rho = .25 is independence.
 
 Exact masks come with every image: a pixel is in an object's mask exactly if it changes when the object is removed. A
 twin has one factor changed and the same nuisance: a true counterfactual image, its label, and the pixels that changed.
 
-Numbers belong to (seed, split, place): the first n of a split are the same whatever n, and splits never share a stream.
+Random numbers depend on (seed, split, index): the first n samples of a split are the same for every n, and splits use
+independent streams.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
 ATTRIBUTES = tuple(f"{factor}={value}" for factor, values in FACTORS.items() for value in values)
 PARTS = ("rim", "body")
 SIZES = {"train": 8000, "val": 1000, "test": 2000}
-"""Split -> number of samples where none is asked for."""
+"""Split -> default number of samples."""
 
 COLOURS = np.array(
     [
@@ -55,11 +56,11 @@ COLOURS = np.array(
 )
 BACKGROUNDS = np.array([[0.62, 0.56, 0.46], [0.42, 0.47, 0.54], [0.45, 0.54, 0.42], [0.52, 0.43, 0.5]], np.float32)
 RADII = np.array([4.5, 6.0, 7.5], np.float32)  # pixels
-RIM, DARK = 0.75, 0.55  # how bright the rim and the dark cells of a texture are, of the colour
-WINDOW, CROSS = 20, 8  # pixels: windows that object and distractor are drawn in
-COARSE = 4  # side of the grid that shading is interpolated from
+RIM, DARK = 0.75, 0.55  # brightness of the rim and of the dark texture cells, relative to the colour
+WINDOW, CROSS = 20, 8  # pixels: sides of the windows of object and distractor
+COARSE = 4  # side of the grid from which shading is interpolated
 NUISANCE = 11 + COARSE * COARSE
-"""Columns: place (2), turn, hue (3), the distractor's quadrant and place (2), brightness, phase, shading (16)."""
+"""Columns: position (2), turn, hue (3), the distractor's quadrant and position (2), brightness, phase, shading (16)."""
 
 Factors = np.ndarray
 Rule = Callable[[Factors], np.ndarray]
@@ -101,19 +102,19 @@ class Twin:
 
 @dataclass(frozen=True, eq=False)
 class Shapes:
-    """Rendered shapes and the truth about them.
+    """Rendered shapes with their ground truth.
 
     Attributes:
         x: Images, (N, 3, 32, 32) float32 in [0, 1].
         y: Labels, (N,) int64.
         factors: Values in the order of `FACTORS`, (N, 7) int64.
         attributes: 0 or 1 in the order of `ATTRIBUTES`, (N, 26) float32.
-        masks: "object", "distractor", "background" -> pixels that show some of it, (N, 32, 32) bool. They overlap at
+        masks: "object", "distractor", "background" -> pixels that show part of it, (N, 32, 32) bool. They overlap at
             edges; distractor is empty where it is absent.
-        parts: Pixels of the object's `PARTS`, (N, 2, 32, 32) bool; they overlap where they meet.
+        parts: Pixels of the object's `PARTS`, (N, 2, 32, 32) bool; they overlap at their border.
         classes: Class names in the order of the labels.
-        nuisance: All that is no factor, (N, 27) float32 in [0, 1).
-        grain: Noise that was added, (N, 3, 32, 32). None: there is none.
+        nuisance: Nuisance parameters, (N, 27) float32 in [0, 1).
+        grain: Added noise, (N, 3, 32, 32). None: no noise.
         rule: Function from factors to labels.
     """
 
@@ -177,15 +178,15 @@ def load_shapes(
         seed: Random seed.
         split: "train", "val" or "test".
         rule: Name in `RULES`, or a function of the factors, (N, 7) int -> (N,) int.
-        spurious: Factor that goes along with the label. None: there is none.
+        spurious: Factor that is correlated with the label. None: none.
         noise: Standard deviation of Gaussian noise on the pixels, which are then clipped; a twin has the same noise.
 
     Returns:
-        The samples, in some 2 seconds for 8,000 on one core.
+        The samples. Cost: about 2 seconds for 8,000 on one core.
 
     Raises:
         BadInput: The split, rule or factor is unknown, rho lies outside [0, 1], or the label depends on the spurious
-            factor, or has more classes than it has values.
+            factor, or there are more classes than values of the spurious factor.
 
     Example:
         >>> shapes = load_shapes(4, rho=0.9)
@@ -215,7 +216,7 @@ def load_shapes(
 
 
 def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
-    """Open the shapes as a data source; images are rendered when they are asked for."""
+    """Open the shapes as a data source; images are rendered on demand."""
     wanted, count, label, classes = _asked(None, rho, split, "shape_colour")
     factors, nuisance, y = _drawn(count, rho, seed, wanted, label, "background")
     name = "shapes" if rho == 0.25 else f"shapes:{rho:g}"
@@ -223,7 +224,7 @@ def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
 
 
 def attributes_of(factors: Factors) -> np.ndarray:
-    """Return one column a value, (N, 7) -> (N, 26) float32, in the order of `ATTRIBUTES`."""
+    """Return one column per value, (N, 7) -> (N, 26) float32, in the order of `ATTRIBUTES`."""
     columns = [factors[:, k, None] == np.arange(len(values)) for k, values in enumerate(FACTORS.values())]
     return np.concatenate(columns, 1).astype(np.float32)
 
@@ -233,8 +234,8 @@ def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tupl
 
     Args:
         factors: Values in the order of `FACTORS`, (N, 7) int.
-        nuisance: All that is no factor, (N, 27) in [0, 1).
-        without: "object" or "distractor", to leave it out.
+        nuisance: Nuisance parameters, (N, 27) in [0, 1).
+        without: "object" or "distractor": omit it. Empty: omit nothing.
 
     Returns:
         Images, (N, 3, 32, 32) float32 in [0, 1], and masks, (N, 32, 32) bool: object, rim, body, distractor,
@@ -275,7 +276,7 @@ def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[s
 
 
 def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the shares of each pixel that the object's light body, dark body and rim take, (N, 32, 32) each."""
+    """Return the shares of each pixel covered by the object's light body, dark body and rim, (N, 32, 32) each."""
     corner = np.floor(centre).astype(int) - WINDOW // 2
     steps = (np.arange(WINDOW * SUPER, dtype=np.float32) + 0.5) / SUPER
     dy = (steps + (corner[:, :1] - centre[:, :1]))[:, :, None].astype(np.float32)
@@ -313,12 +314,12 @@ def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _odd(a: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Mark the odd ones of cells that are 1.5 pixels wide."""
+    """Mark every second cell of a grid of 1.5 pixels."""
     return ((a / np.float32(1.5) + 2 * phase).astype(np.uint8) & 1).view(bool)
 
 
 def _cross(place: np.ndarray) -> np.ndarray:
-    """Return the share of each pixel that a cross of 6 by 6 pixels takes, (N, 32, 32)."""
+    """Return the share of each pixel covered by a cross of 6 by 6 pixels, (N, 32, 32)."""
     corner = np.floor(place).astype(int) - CROSS // 2
     steps = (np.arange(CROSS * SUPER, dtype=np.float32) + 0.5) / SUPER
     dy = np.abs(steps + (corner[:, :1] - place[:, :1]))[:, :, None]
@@ -327,7 +328,7 @@ def _cross(place: np.ndarray) -> np.ndarray:
 
 
 def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Average windows of subsamples to pixels and put them where they belong, (N, 32, 32)."""
+    """Average windows of subsamples to pixels and place them at their corners, (N, 32, 32)."""
     n, side = len(region), region.shape[1] // SUPER
     # Sums over bytes first: several times as fast as a mean over two axes.
     rows = region.view(np.uint8).reshape(n, side, SUPER, side * SUPER).sum(2, dtype=np.uint8)
@@ -378,7 +379,7 @@ def _drawn(
 ) -> tuple[Factors, np.ndarray, np.ndarray]:
     """Draw factors, (n, 7) int64, nuisance, (n, 27) float32, and labels, (n,) int64."""
     levels = np.array([len(values) for values in FACTORS.values()])
-    # One row a sample, so that the first samples do not depend on how many there are.
+    # One row per sample, so that the first samples do not depend on n.
     u = np.random.default_rng([seed, list(SIZES).index(split)]).random((n, len(levels) + 2 + NUISANCE))
     factors = (u[:, : len(levels)] * levels).astype(np.int64)
     y = np.asarray(label(factors), np.int64)
@@ -394,6 +395,6 @@ def _drawn(
         if not np.array_equal(label(factors), y):
             raise BadInput(f"the label depends on {spurious}; choose a spurious factor that the rule leaves out")
     nuisance = u[:, -NUISANCE:].astype(np.float32)
-    # The distractor stands clear of the object, in another quadrant; a twin's object may move in front of it.
+    # The distractor is in another quadrant than the object; the object of a twin may cover it.
     nuisance[:, 6] = ((factors[:, 4] + 1 + (3 * nuisance[:, 6]).astype(np.int64)) % 4 + 0.5) / 4
     return factors, nuisance, y

@@ -1,7 +1,7 @@
-"""Attention metrics: whether a map lies on the object, how far it moved, how scattered it is.
+"""Attention metrics: overlap of a map with the object, its displacement, its spread.
 
 P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box
-of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's place in units of the map's sides.
+of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's position in units of the sides.
 
     coverage        sum P G                                     chance: share of the area that G takes
     recall          #(T and G) / #G                             chance: share of the cells in T
@@ -9,15 +9,15 @@ of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a ce
     iou_matched     iou with #T = #G by exact count             chance about a / (2 - a), a the area of G
     pointing        the largest cell of P is in G               chance: a
     part_recall     least recall over the object's parts        chance: below the share of the cells in T
-    completeness    (s - s_removed) / (s - s_baseline)          random region: what a region of its area gets
-    centroid_shift  |sum u P - sum u P'| / diagonal             0 where nothing moved
-    js              mean KL of P and P' to their mean           0 where nothing moved, at most log 2
-    cosine          1 - cos(P, P')                              0 where nothing moved, at most 1
+    completeness    (s - s_removed) / (s - s_baseline)          chance: the value of a random region of equal area
+    centroid_shift  |sum u P - sum u P'| / diagonal             0 for equal maps
+    js              mean KL of P and P' to their mean           0 for equal maps, at most log 2
+    cosine          1 - cos(P, P')                              0 for equal maps, at most 1
     entropy         H(P) / log hw                               1 for the uniform map, 0 for one cell
     spread          tr Cov_P(u) / diagonal^2                    1/12 (1 - (1/h^2 + 1/w^2)/2) for the uniform map
     components      4-connected parts of T                      1 for one piece
 
-What has no value is NaN: undefined, neither 0 nor 1. Average with nanmean and count them.
+Undefined values are NaN, neither 0 nor 1. Average with nanmean and report their number.
 
 References:
     Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, arXiv:1608.00507 (the pointing game).
@@ -68,7 +68,7 @@ def coverage(p: Tensor, g: Tensor) -> Tensor:
 
 
 def recall(t: Tensor, g: Tensor) -> Tensor:
-    """Return the share of the object that the region covers, (B,); NaN without an object. Chance: the share of T."""
+    """Return the share of the object inside the region, (B,); NaN without an object. Chance: the share of T."""
     g = _mask_for(t, g)
     return _ratio(flat(t.to(g.dtype) * g).sum(1), flat(g).sum(1))
 
@@ -112,7 +112,7 @@ def completeness(score: Tensor, removed: Tensor, baseline: Tensor) -> Tensor:
     Args:
         score: Logit of the class explained, s(x), (B,).
         removed: Logit of x without the region, (B,).
-        baseline: Logit of an image that is nothing but what fills the region, (B,).
+        baseline: Logit of an image that consists of the filling alone, (B,).
 
     Returns:
         (B,); NaN, undefined, where s(x) is not above the baseline's. May leave [0, 1].
@@ -132,7 +132,7 @@ def centroid(a: Tensor) -> Tensor:
 
 
 def centroid_shift(a: Tensor, b: Tensor) -> Tensor:
-    """Return how far the centre of mass moved, as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
+    """Return the shift of the centre of mass, as a share of the diagonal, (B,) in [0, 1]; NaN for an all-zero map."""
     check_pair(a, b)
     return (centroid(a) - centroid(b)).norm(dim=1) / 2**0.5
 
@@ -208,7 +208,7 @@ def _some(g: Tensor) -> Tensor:
 
 
 def _cells(p: Tensor, g: Tensor) -> Tensor:
-    """Return the cells that stand for G, (B, h, w) bool: as many as its area is worth."""
+    """Return the cells that stand for G, (B, h, w) bool: as many as its area in cells."""
     g = _mask_for(p, g)
     return top_cells(g, flat(g).sum(1).round().clamp_min(1).long())
 

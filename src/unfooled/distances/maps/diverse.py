@@ -1,12 +1,12 @@
-"""Diverse top k: the best pixels of a map of which no two are close.
+"""Diverse top k: the best pixels of a map, no two of them close to each other.
 
-    repeat: keep the best pixel that is left, delete every pixel within w rows and columns of it; stop at k, or at none
+    repeat: keep the best remaining pixel, delete all within w rows and columns of it; stop at k pixels or at none
 
 That loop is sequential, but its result is not: it is the lexicographically first independent set by rank, and every
 pixel that is the best of its own window belongs to it. So all such pixels are selected at once, their windows are
-deleted, and again. It runs over bands of ranks, best first: the choice in a band depends on better bands alone, so a
-map is done as soon as it has k, and the ties among its zeros (long chains of windows) are never looked at unless they
-are needed.
+deleted, and this is repeated. It processes bands of ranks, best first: the selection in a band depends on better bands
+alone, so a map is done as soon as it has k pixels, and the ties among its zeros (long chains of windows) are processed
+only if needed.
 
 References:
     Kamath et al., LENS, 2023, arXiv:2312.10534 (top-k-div).
@@ -27,7 +27,7 @@ from unfooled.distances.norms import check_pair
 
 
 def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
-    """Mark the k best pixels of each map of which no two are within w rows and columns of each other.
+    """Mark the k best pixels of each map such that no two are within w rows and columns of each other.
 
     Args:
         a: Maps, (B, H, W); ties are ranked by the lower flat index. One that holds NaN gets an empty mask.
@@ -48,7 +48,7 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
     k, w = check_k(k, a), check_window(w)
     rows = flat(a.detach())
     selected = torch.zeros_like(a, dtype=torch.bool)
-    left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax hands NaN on
+    left = (~rows.amax(1).isnan()).nonzero()[:, 0]  # maps that are not done; amax propagates NaN
     rank = torch.zeros(a.shape, dtype=torch.int32, device=a.device)  # n is the best, 1 the worst
     rank[left] = _ranks(rows[left]).reshape(-1, height, width)
     band = min(n, 2 * k * (w + 1) ** 2)
@@ -93,7 +93,7 @@ def spread(a: Tensor, w: int) -> Tensor:
 
 
 def check_k(k: int, a: Tensor) -> int:
-    """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and maps of which there are none."""
+    """Return k as a plain int; refuse one that does not fit the maps, (B, *D), and an empty batch."""
     n, whole = a.shape[1:].numel(), _whole(k)
     if len(a) == 0:
         raise BadInput(f"the maps have shape {tuple(a.shape)}: there are none in it; give at least one")
@@ -105,7 +105,7 @@ def check_k(k: int, a: Tensor) -> int:
 
 
 def check_window(w: int) -> int:
-    """Return the reach of a window as a plain int; refuse what is no whole number of at least 0."""
+    """Return the reach of a window as a plain int; refuse anything but a whole number of at least 0."""
     whole = _whole(w)
     if whole is None or whole < 0:
         raise BadInput(f"w is {w!r}; the reach of a window is a whole number of pixels, at least 0")
@@ -123,7 +123,7 @@ def _whole(value: object) -> int | None:
 
 
 def check_maps(a: Tensor, b: Tensor) -> None:
-    """Refuse pairs that are not maps of one shape, (B, H, W), or of which there are none."""
+    """Refuse pairs that are not maps of one shape, (B, H, W), and empty batches."""
     check_pair(a, b)
     if len(a) == 0:
         raise BadInput(f"a and b have shape {tuple(a.shape)}: there are no maps in them; give at least one pair")

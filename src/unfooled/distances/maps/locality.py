@@ -6,23 +6,23 @@
     diverse_intersection  #(D_k(a) & D_k(b)) / max k'    D_k(a) = the k' <= k best, none within w of a better one
     lens_spearman, lens_kendall                          rank correlations of means over windows of 2w + 1 pixels
 
-a is the clean map and b the perturbed one. In terms of retrieval the names are the wrong way round: `lens_recall`
-dilates the clean set and asks how much of the perturbed set lies in it, so we print `clean_dilated` and
-`pert_dilated` beside the paper's names. A dilated set covers much of a small map, so that unrelated maps score high:
-read them beside `distances.chance`.
+a is the clean map and b the perturbed one. By the usual meaning of recall and precision the names are swapped:
+`lens_recall` dilates the clean set and measures how much of the perturbed set lies in it, so reports print
+`clean_dilated` and `pert_dilated` beside the paper's names. A dilated set covers much of a small map, so that unrelated
+maps score high: compare scores with `distances.chance`.
 
 Maps are reduced over channels first. The reduction is part of the score: attributions have a sign, and may cancel.
 
     abs_sum  sum_c |a_c|, scaled to a mean of 1 over the map          total  |sum_c a_c|
     peak     max_c |a_c|                                             signed  sum_c a_c
 
-A map that is constant (zeros too) or holds NaN has no order: its scores are NaN, undefined, neither 0 nor 1.
+A map that is constant (zeros too) or holds NaN has no order: its scores are NaN (undefined), neither 0 nor 1.
 
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (top-k intersection).
     Kamath et al., LENS, 2023, arXiv:2312.10534 (locality and diversity; its published code reduces by `abs_sum`).
     Differs from the published code: windows end at the border, pixel 0 and the second diverse pixel are kept. It has
-    no code for LENS-Spearman and LENS-Kendall: those are our reading.
+    no code for LENS-Spearman and LENS-Kendall: those are our interpretation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from unfooled.distances.rank import kendall, spearman
 def abs_sum(a: Tensor) -> Tensor:
     """Sum absolute values over channels and scale each map to a mean of 1, (B, C, H, W) -> (B, H, W).
 
-    A map of zeros stays one. Differentiable; the sign is lost.
+    A map of zeros is returned unchanged. Differentiable; the sign is lost.
     """
     mass = _channels(a).abs().sum(1)
     mean = mass.flatten(1).mean(1)
@@ -94,18 +94,18 @@ def top_k_mask(a: Tensor, k: int) -> Tensor:
     least = _kth_largest(rows, k)
     mask = rows >= least
     room = k - mask.sum(1, keepdim=True, dtype=torch.int32)
-    if (room < 0).any():  # more ties than places: those of lower index first
+    if (room < 0).any():  # more ties than places left: take those of lower index
         tie = rows == least
         room = room + tie.sum(1, keepdim=True, dtype=torch.int32)
         mask = mask & (~tie | (tie.cumsum(1, dtype=torch.int32) <= room))
-    return (mask & ~rows.amax(1, keepdim=True).isnan()).reshape(a.shape)  # amax hands NaN on
+    return (mask & ~rows.amax(1, keepdim=True).isnan()).reshape(a.shape)  # amax propagates NaN
 
 
 def dilate(mask: Tensor, w: int) -> Tensor:
     """Mark every pixel within w rows and w columns of a True one, windows cut at the border, (B, H, W) bool.
 
     Raises:
-        BadInput: w is no whole number of at least 0, or the mask is not (B, H, W) bool.
+        BadInput: w is not a whole number of at least 0, or the mask is not (B, H, W) bool.
     """
     if mask.dtype != torch.bool:
         raise BadInput(f"the mask is {mask.dtype}; dilate takes bool, (B, H, W)")
@@ -138,7 +138,7 @@ def lens_recall(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fal
         b: Perturbed maps, like a.
         k: Number of pixels.
         w: Reach of the window in pixels; its side is 2w + 1, and 0 is `top_k_intersection`.
-        diverse: Take the diverse top k of both maps (with the same w) and divide by the number found.
+        diverse: True: take the diverse top k of both maps (with the same w) and divide by their number.
 
     Returns:
         (B,) in [0, 1]; NaN, undefined, where a map is constant or holds NaN. Unrelated maps score `chance(a, k=, w=)`.
@@ -172,7 +172,7 @@ def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
 
 
 def zero_share(a: Tensor, *, k: int) -> Tensor:
-    """Return the share of the top k that are 0, in it by their place alone, (B, *D) -> (B,); NaN for a map with NaN."""
+    """Return the share of zeros in the top k, selected by index alone, (B, *D) -> (B,); NaN for a map with NaN."""
     mask = top_k_mask(a, k)
     return (_count(mask & (a == 0)) / _count(mask)).to(a.dtype)
 
@@ -203,8 +203,8 @@ def defined(a: Tensor) -> Tensor:
 def _kth_largest(rows: Tensor, k: int) -> Tensor:
     """Return the k-th largest entry of each row, (B, n) -> (B, 1).
 
-    It lies in the k blocks with the largest maxima: whatever is larger than the least of those maxima is in a block of
-    a larger one, and the k maxima themselves are at least as large. So only those blocks need be searched.
+    It lies in the k blocks with the largest maxima: these hold k values at least as large as the least of those maxima,
+    and every larger value is in one of them. So only these blocks are searched.
     """
     fold = math.isqrt(rows.shape[1] // k)
     if fold > 2:
@@ -221,7 +221,7 @@ def _top(a: Tensor, k: int, w: int, diverse: bool) -> Tensor:
 
 
 def _count(mask: Tensor) -> Tensor:
-    """Count the True entries of each mask, (B,) float64; int32 sums of bool are the fast ones."""
+    """Count the True entries of each mask, (B,) float64; int32 sums of bool are fastest."""
     return flat(mask).sum(1, dtype=torch.int32).double()
 
 
@@ -237,7 +237,7 @@ def _local_mean(a: Tensor, w: int) -> Tensor:
 
 
 def _channels(a: Tensor) -> Tensor:
-    """Return a; refuse what has no channels to reduce over."""
+    """Return a; refuse maps without channels."""
     if a.ndim != 4:
         raise BadInput(f"the map has shape {tuple(a.shape)}; a reduction over channels takes (B, C, H, W)")
     return a

@@ -1,11 +1,11 @@
-"""Chance levels of locality scores: the level of unrelated maps, corrected scores, and a null that keeps clusters.
+"""Chance levels of locality scores: scores of unrelated maps, corrected scores, a null that keeps clusters.
 
-    chance     c = #N_w(S_k(a)) / (H W): what `lens_recall` gives an unrelated, scattered b (exact for a random k-set)
+    chance     c = #N_w(S_k(a)) / (H W): `lens_recall` of an unrelated, scattered b (exact for a random set of k)
     corrected  (LENS - c) / (1 - c): 0 for unrelated maps, 1 for equal ones
     shifts     the scores of b's set moved by every (dy, dx) around the torus. Their mean is c exactly; their spread
-               shows how surprising a score is for a set that is as clustered as b's own
+               shows how unlikely a score is for a set as clustered as that of b
 
-On 28 x 28 maps with k = 100 and w = 2, c is .95: a score of .95 says nothing. `chance(a)` belongs to `lens_recall`,
+On 28 x 28 maps with k = 100 and w = 2, c is .95: a score of .95 has no meaning. `chance(a)` belongs to `lens_recall`,
 `chance(b)` to `lens_precision`. A clustered unrelated map scores less than c, so raw LENS rewards scattered maps.
 
 References:
@@ -28,13 +28,13 @@ from unfooled.distances.maps.locality import defined, dilate, top_k_mask
 
 
 def chance(a: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Return the share of the map within w pixels of its top k: what `lens_recall(a, b)` gives an unrelated b.
+    """Return the share of the map within w pixels of its top k: the `lens_recall(a, b)` of an unrelated b.
 
     Args:
         a: Maps whose sets are dilated, (B, H, W): the clean ones for recall, the perturbed ones for precision.
         k: Number of pixels.
         w: Reach of the window; at 0, chance is k / (H W).
-        diverse: Take the diverse top k. They spread over the map, so the level is higher.
+        diverse: True: take the diverse top k. They spread over the map, so chance is higher.
 
     Returns:
         (B,) in (0, 1]; NaN where the map is constant or holds NaN.
@@ -61,13 +61,13 @@ def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fals
         b: Maps to compare with, like a.
         k: Number of pixels.
         w: Reach of the window. Only the moved set wraps around; a's windows end at the border.
-        diverse: Take the diverse top k of both.
+        diverse: True: take the diverse top k of both.
 
     Returns:
-        (B, H * W), the move (dy, dx) at dy * W + dx: the score itself first. Its mean is `chance(a)`. NaN rows where a
-        map is constant or holds NaN.
+        (B, H * W), the move (dy, dx) at index dy * W + dx, the unmoved score first. Its mean is `chance(a)`. NaN rows
+        where a map is constant or holds NaN.
 
-    Cost: three FFTs a map.
+    Cost: three FFTs per map.
     """
     check_maps(a, b)
     set_a, set_b = (diverse_top_k(t, k, w) if diverse else top_k_mask(t, k) for t in (a, b))
@@ -80,13 +80,13 @@ def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fals
 
 
 def shift_p(null: Tensor) -> Tensor:
-    """Return the share of moves that score at least what the maps do, (B, H * W) -> (B,); at least 1 / (H W)."""
+    """Return the share of moves with at least the unmoved score, (B, H * W) -> (B,); at least 1 / (H W)."""
     share = (null >= null[:, :1]).double().mean(1)
     return share.where(~null[:, 0].isnan(), torch.nan).to(null.dtype)
 
 
 def shift_quantile(null: Tensor, q: float = 0.95) -> Tensor:
-    """Return the least score that a share q of the moves does not exceed, (B, H * W) -> (B,).
+    """Return the q-quantile of the scores of all moves, (B, H * W) -> (B,).
 
     Raises:
         BadInput: q is not in (0, 1].

@@ -56,13 +56,13 @@ class CifarResnet(nn.Module):
     """ResNet-20, -32, -44, -56, -110 for images of about 32x32.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
-        depth: layers with weights, 6n + 2.
-        width: channels of the first stage.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
+        depth: Layers with weights, 6n + 2.
+        width: Channels of the first stage.
 
     Raises:
-        BadInput: a depth that is not 6n + 2, or an input shape that is not an image of at least 4x4.
+        BadInput: A depth that is not 6n + 2, or an input shape that is not an image of at least 4x4.
     """
 
     fixed_size = False

@@ -1,11 +1,11 @@
-"""A LeNet-like network, on which adversarial training on MNIST is often shown.
+"""A LeNet-like network, often used for adversarial training on MNIST.
 
     conv 3x3 (32), relu, max pool 2, conv 3x3 (64), relu, max pool 2, fc 200, relu, fc K
 
 References:
     LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 1998.
     Differs from the paper: ReLU and max pooling, other widths; the layout (and the names of the weights) is that of the
-    MNIST models of advertorch (Ding, Wang, Jin 2019, arXiv:1902.07623), whose checkpoints load.
+    MNIST models of advertorch (Ding, Wang, Jin 2019, arXiv:1902.07623), so that their checkpoints can be loaded.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Lenet5(nn.Module):
     """Two padded 3x3 convolutions and two linear layers.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 4x4.
+        BadInput: An input shape that is not an image of at least 4x4.
     """
 
     fixed_size = True

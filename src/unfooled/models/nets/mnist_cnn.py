@@ -21,12 +21,12 @@ class MnistCnn(nn.Module):
     """Two convolutions and two linear layers.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 6.
-        classes: number of classes, K, at least 2.
-        drop: dropout rates before `fc` and before `head`; the study retrains with (.4, .4).
+        input_shape: Shape of one sample, (C, H, W), H and W at least 6.
+        classes: Number of classes, K, at least 2.
+        drop: Dropout rates before `fc` and before `head`; the study retrains with (.4, .4).
 
     Raises:
-        BadInput: an input shape that is not an image of at least 6x6.
+        BadInput: An input shape that is not an image of at least 6x6.
     """
 
     fixed_size = True

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images, as adversarial training uses it: four stages at sides S, S/2, S/4, S/8.
+"""ResNet-18 for small images, as used in adversarial training: four stages at sides S, S/2, S/4, S/8.
 
     conv 3x3 (64), 4 stages of 2 blocks of width 64, 128, 256, 512, global average, fc K
     block: relu( bn(conv(relu(bn(conv(x))))) + shortcut(x) ),   shortcut: 1x1 convolution and bn where sizes differ
@@ -23,12 +23,12 @@ class ResNet18(nn.Module):
     """18 layers with weights, 11.2M parameters at width 64.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 8.
-        classes: number of classes, K, at least 2.
-        width: channels of the first stage.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 8.
+        classes: Number of classes, K, at least 2.
+        width: Channels of the first stage.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 8x8.
+        BadInput: An input shape that is not an image of at least 8x8.
     """
 
     fixed_size = False

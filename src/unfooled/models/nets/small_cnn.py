@@ -13,7 +13,7 @@ GRID = 4  # side of the grid that every image is pooled to before the linear lay
 
 
 class GridPool(nn.Module):
-    """Average pooling to a grid x grid map, whatever the input's side.
+    """Average pooling to a grid x grid map, for inputs of any size.
 
     Windows of equal size at equal strides, so that its gradient is deterministic on every device (adaptive pooling's
     is not on CUDA).
@@ -39,12 +39,12 @@ class SmallCnn(nn.Module):
     checkpoint fits any image size.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
-        width: channels of the first convolution, w in the formula.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
+        width: Channels of the first convolution, w in the formula.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 4x4.
+        BadInput: An input shape that is not an image of at least 4x4.
     """
 
     fixed_size = False

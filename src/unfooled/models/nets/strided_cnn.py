@@ -1,11 +1,11 @@
-"""A network of two strided convolutions: on 28x28 some fifteen times cheaper than `mnist-cnn`.
+"""A network of two strided convolutions: on 28x28 about fifteen times cheaper than `mnist-cnn`.
 
     conv 4x4 / 2 (w), relu, conv 4x4 / 2 (2w), relu, fc 100, relu, fc K
 
 References:
     Wong, Kolter, Provable defenses against adversarial examples via the convex outer adversarial polytope, ICML 2018,
     arXiv:1711.00851 (its MNIST network, w = 16); Wong, Rice, Kolter, Fast is better than free, ICLR 2020,
-    arXiv:2001.03994, hardens the same. Differs: layers have names, and any image size and width will do.
+    arXiv:2001.03994, trains the same network. Differs: layers have names, and any image size and width is allowed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class StridedCnn(nn.Module):
     The output of `fc1`, 100 numbers before their ReLU, are the features that `unfooled.features` inverts.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 4.
-        classes: number of classes, K, at least 2.
-        width: channels of the first convolution, w in the formula.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 4.
+        classes: Number of classes, K, at least 2.
+        width: Channels of the first convolution, w in the formula.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 4x4.
+        BadInput: An input shape that is not an image of at least 4x4.
     """
 
     fixed_size = True

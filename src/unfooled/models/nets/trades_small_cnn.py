@@ -24,12 +24,12 @@ class TradesSmallCnn(nn.Module):
     """A feature extractor and a classifier head, each a sequence of named layers.
 
     Args:
-        input_shape: shape of one sample, (C, H, W), H and W at least 16.
-        classes: number of classes, K, at least 2.
-        drop: dropout rate between the first two linear layers.
+        input_shape: Shape of one sample, (C, H, W), H and W at least 16.
+        classes: Number of classes, K, at least 2.
+        drop: Dropout rate between the first two linear layers.
 
     Raises:
-        BadInput: an input shape that is not an image of at least 16x16.
+        BadInput: An input shape that is not an image of at least 16x16.
     """
 
     fixed_size = True

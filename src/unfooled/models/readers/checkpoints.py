@@ -1,12 +1,12 @@
-"""Weights from files, read without running what is in them.
+"""Reading of checkpoints without running code in them.
 
 Files are `.safetensors`, or PyTorch's own `.pt`, `.pth`, `.ckpt`, read with `weights_only=True`. A training checkpoint
-of this library is either, with these entries (for safetensors: in its header, each value as JSON):
+of this library is one of these, with the following entries (for safetensors: in the header, each value as JSON):
 
     model (the weights), arch, input_shape, num_classes, mean, std, classes
 
-Other people's wrappers (`state_dict`, `model_state_dict`, `net`) and prefixes (`module.`, `model.`, `_orig_mod.`) are
-stripped.
+Common wrappers (`state_dict`, `model_state_dict`, `net`) and prefixes (`module.`, `model.`, `_orig_mod.`) are
+removed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a checkpoint.
+    """Content of a checkpoint.
 
     Attributes:
-        state: name of a weight -> tensor, without wrappers and prefixes.
-        facts: the entries of `FACTS` that the file states.
-        module: the whole module, where one was pickled (and trusted).
+        state: Tensors by the name of the weight, without wrappers and prefixes.
+        facts: Entries of `FACTS` in the file.
+        module: The whole module, if one was pickled (and trusted). None: weights only.
     """
 
     state: dict[str, Tensor]
@@ -47,12 +47,11 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     """Read a file into host memory.
 
     Args:
-        path: file of safetensors or of `torch.save`.
-        trust_pickle: whether to run the code that a pickle asks for. Only for files whose author you trust as your own
-            shell.
+        path: File of safetensors or of `torch.save`.
+        trust_pickle: True: allow a pickle to run arbitrary code; only for files from trusted authors.
 
     Raises:
-        BadInput: the file is cut off or damaged, would run code, or holds no weights.
+        BadInput: The file is truncated or damaged, would run code, or holds no weights.
     """
     if path.suffix == ".safetensors":
         content, facts = _read_safetensors(path)
@@ -75,7 +74,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights and the facts of a safetensors file."""
+    """Return the weights and the entries of `FACTS` of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -95,7 +94,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
-    """Return the state dict (or the whole module) inside a checkpoint's wrappers; empty where there is none."""
+    """Return the state dict (or the whole module) inside a checkpoint's wrappers; empty if there is none."""
     if isinstance(content, nn.Module):
         return content
     if not isinstance(content, Mapping):
@@ -107,7 +106,7 @@ def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
 
 
 def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return facts in their types, without those that are None."""
+    """Convert the entries of `FACTS` to their types, without those that are None."""
     parsed: dict[str, Any] = {}
     for key in FACTS:
         value = facts.get(key)

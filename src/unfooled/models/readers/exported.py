@@ -1,7 +1,7 @@
-"""Exported programs, the `.pt2` files of `torch.export.save`, as modules that take any number of samples.
+"""Exported programs (`.pt2` files of `torch.export.save`) as modules for any number of samples.
 
-A program with a dynamic batch is called as it is (within its bounds). One that was exported for b samples is called on
-groups of b, the last one filled up with zeros: a cost of ceil(B / b) calls.
+A program with a dynamic batch size is called directly, within its bounds. A program exported for b samples is called on
+groups of b, the last one padded with zeros: ceil(B / b) calls.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from unfooled.models.readers.vetting import vetted
 
 
 class Exported(nn.Module):
-    """A program's module, called on groups of a size that it takes.
+    """Module of a program, called on groups of a valid size.
 
     Args:
-        program: module of the program, as `ExportedProgram.module()` returns it.
-        least: fewest samples of one call; smaller groups are filled up with zeros.
-        most: most samples of one call. None: any number.
+        program: Module of the program, as `ExportedProgram.module()` returns it.
+        least: Fewest samples of one call; smaller groups are padded with zeros.
+        most: Most samples of one call. None: any number.
     """
 
     def __init__(self, program: nn.Module, least: int, most: int | None) -> None:
@@ -35,7 +35,7 @@ class Exported(nn.Module):
         self.program, self.least, self.most = program, least, most
 
     def train(self, mode: bool = True) -> Exported:
-        """Set this module's flag alone: the graph was fixed at export and its module refuses the call."""
+        """Set only the flag of this module: the mode of the graph was fixed at export."""
         self.training = mode
         return self
 
@@ -54,11 +54,11 @@ def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = Fals
 
     Args:
         path: `.pt2` file.
-        device: device to run on; graphs name their devices, so the program is moved before it is built.
-        trust_pickle: whether to load whatever the file holds. Otherwise only what cannot run code: see `vetting`.
+        device: Device to run on; the program is moved before its module is built, since graphs store their device.
+        trust_pickle: True: load any file; False: only content that cannot run code, see `vetting`.
 
     Raises:
-        BadInput: the file is damaged, holds what could run code, or takes more than one input, or was exported in
+        BadInput: The file is damaged, holds content that could run code, takes more than one input, or was exported in
             training mode.
     """
     source: Any = path if trust_pickle else vetted(path)
@@ -94,12 +94,12 @@ def _limits(program: Any, side: Any) -> tuple[int, int | None]:
     span = program.range_constraints.get(side.node.expr)
     if span is None:
         return 1, None
-    # Export notes a bound of 2 where 0 and 1 were merely not traced, and does not hold anyone to it.
+    # Export records a bound of 2 if sizes 0 and 1 were not traced, but does not enforce it.
     return int(span.lower) if span.lower > 2 else 1, int(span.upper) if span.upper.is_Integer else None
 
 
 def _training_nodes(program: Any) -> str:
-    """Return the first operation that was exported in training mode; empty where there is none."""
+    """Return the first operation that was exported in training mode; empty if there is none."""
     place = {"dropout": "train", "batch_norm": "training"}
     for node in program.graph.nodes:
         name = getattr(node.target, "__name__", "").split(".")[0]
@@ -113,7 +113,7 @@ def _training_nodes(program: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the loader, which logs (and misformats) errors that are raised again."""
+    """Silence the loader, which logs errors that are also raised."""
     logs = [logging.getLogger(name) for name in ("torch.export", "torch._export.serde.serialize")]
     before = [log.level for log in logs]
     try:

@@ -11,10 +11,10 @@ from unfooled.core.user_code import imported
 
 
 def from_factory(source: str) -> Any:
-    """Return what `place:factory` returns, called without arguments; a module instance is taken as it is.
+    """Return the result of `place:factory`, called without arguments; a module instance is returned unchanged.
 
     Raises:
-        BadInput: the place or the name does not exist, its code fails, or it returns no model; with the original error.
+        BadInput: The place or the name does not exist, its code fails, or it returns no model; with the original error.
     """
     attribute = source.rpartition(":")[2]
     with imported(source) as factory:

@@ -1,4 +1,4 @@
-"""Checkpoints loaded into the module that they belong to, or one sentence on why they do not fit."""
+"""Loading of checkpoints into their modules, with an error message for weights that do not fit."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def from_checkpoint(
     num_classes: int | None,
     trust_pickle: bool,
 ) -> Loaded:
-    """Build what the checkpoint (or the caller) says it is, and load its weights.
+    """Build the architecture of a checkpoint, and load its weights.
 
     Args:
-        path: file of a checkpoint.
-        arch: key of `ARCHITECTURES`, `timm:NAME` or a factory. None: what the checkpoint states.
-        input_shape: shape of one sample, (C, H, W). None: read off the checkpoint or its weights.
-        num_classes: number of classes, likewise.
-        trust_pickle: whether the file may run code.
+        path: File of a checkpoint.
+        arch: Key of `ARCHITECTURES`, `timm:NAME` or a factory. None: the one stored in the checkpoint.
+        input_shape: Shape of one sample, (C, H, W). None: inferred from the checkpoint or its weights.
+        num_classes: Number of classes, likewise.
+        trust_pickle: True: allow the file to run arbitrary code.
 
     Raises:
-        BadInput: it cannot be read, its architecture is unknown, or its weights do not fit.
+        BadInput: The checkpoint cannot be read, its architecture is unknown, or its weights do not fit.
     """
     if arch is not None and ":" not in arch:
         builder_of(arch)  # an unknown name is reported before a large file is read
@@ -64,7 +64,7 @@ def from_checkpoint(
 
 
 def _stated(path: Path, checkpoint: Checkpoint) -> str:
-    """Return the architecture that a checkpoint states; never a factory, which would run what a file says."""
+    """Return the architecture stored in a checkpoint; factories are refused, since a file must not run code."""
     arch = checkpoint.facts.get("arch", "")
     if arch in ARCHITECTURES or arch.startswith("timm:"):
         return arch
@@ -75,16 +75,16 @@ def _stated(path: Path, checkpoint: Checkpoint) -> str:
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path) -> None:
-    """Load `state` into `module`, every weight of which must be there.
+    """Load `state` into `module`; every weight of the module must be in it.
 
     Args:
-        module: module to load into; changed in place.
-        state: name of a weight -> tensor.
-        arch: name of the module's architecture, for the message.
-        path: file of the weights, for the message.
+        module: Module to load into; changed in place.
+        state: Tensors by the name of the weight.
+        arch: Name of the module's architecture, for the error message.
+        path: File of the weights, for the error message.
 
     Raises:
-        BadInput: weights are missing, unexpected or of another shape; the message counts them, gives the first of each,
+        BadInput: Weights are missing, unexpected or of another shape; the message counts them, gives the first of each,
             and the architectures that would fit.
     """
     wanted = module.state_dict()
@@ -105,7 +105,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
 
 
 def _remedy(state: Mapping[str, Tensor], arch: str, faults: Mapping[str, list[str]]) -> str:
-    """Say what to try with weights that do not fit; empty where nothing is known."""
+    """Return a remedy for weights that do not fit; empty if none is known."""
     others = [name for name in architectures_of(state) if name != arch]
     if others:
         return f"; they have the names of {' or '.join(others)}"

@@ -1,6 +1,6 @@
 """Image classifiers in a folder of the Hugging Face transformers library (optional): `config.json` and weights.
 
-Nothing is fetched, and code inside the folder is not run.
+Nothing is downloaded, and code inside the folder is not run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty where the file is not there."""
+    """Read a JSON object; empty if the file does not exist."""
     if not path.is_file():
         return {}
     try:
@@ -32,10 +32,10 @@ def from_folder(folder: Path) -> Loaded:
     """Load an image classifier with its class names, normalisation and input shape.
 
     Args:
-        folder: folder that holds `config.json` and weights.
+        folder: Folder that holds `config.json` and weights.
 
     Raises:
-        BadInput: the folder is no such model, transformers is not installed, or it cannot load the model.
+        BadInput: The folder is no such model, transformers is not installed, or it cannot load the model.
     """
     config = _json(folder / "config.json")
     if not config:
@@ -54,13 +54,13 @@ def from_folder(folder: Path) -> Loaded:
         module, report = transformers.AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, use_safetensors="safetensors" in weights[0], output_loading_info=True
         )
-    except Exception as error:  # transformers has no one error
+    except Exception as error:  # transformers has no common base class of errors
         detail = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInput(
             f"{folder} ({config.get('model_type', 'unknown type')}) cannot be loaded as an image classifier: "
             f"{type(error).__name__}: {detail}"
         ) from error
-    # transformers fills these with random numbers and goes on: a base model without a head would seem to classify.
+    # transformers only warns and fills these with random numbers: a base model without a head would seem to work.
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise BadInput(

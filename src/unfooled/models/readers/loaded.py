@@ -1,4 +1,4 @@
-"""A model as its source gives it, before it becomes a classifier."""
+"""A loaded module with its metadata, before it is wrapped in a classifier."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from torch import nn
 
 Statistic = float | Sequence[float] | None
-"""A mean or standard deviation: one number, one a channel, or None where there is none."""
+"""A mean or standard deviation: one number, one per channel, or None for none."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A module and what its source states about it; None where the source is silent.
+    """A module and its metadata; None for metadata that the source lacks.
 
     Attributes:
-        module: module or callable.
-        name: name in reports.
-        mean: mean of the training data by channel, in fractions of the input range.
-        std: standard deviation, likewise.
-        classes: class names in the order of the logits.
-        input_shape: shape of one sample.
+        module: Module or callable.
+        name: Name in reports.
+        mean: Mean of the training data by channel, in fractions of the input range.
+        std: Standard deviation, likewise.
+        classes: Class names in the order of the logits.
+        input_shape: Shape of one sample.
     """
 
     module: nn.Module | Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without running what is in them, and the error for one that cannot be."""
+"""Reading of `torch.save` files without running code in them, and error messages for those that need it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unfooled.core.errors import BadInput
 
 
 def _harmless() -> list[Any]:
-    """Return what training scripts put beside weights and cannot run code: parsed arguments, NumPy numbers."""
+    """Return types that are common beside weights and cannot run code: parsed arguments, NumPy numbers."""
     scalar = np.float64(0).__reduce__()[0]
     return [
         argparse.Namespace,
@@ -28,14 +28,14 @@ def _harmless() -> list[Any]:
 
 
 def read_pickle(path: Path, trust_pickle: bool) -> Any:
-    """Read what `torch.save` wrote, into host memory.
+    """Read a file of `torch.save` into host memory.
 
     Args:
-        path: file of `torch.save`.
-        trust_pickle: whether the file may run code.
+        path: File of `torch.save`.
+        trust_pickle: True: allow the file to run arbitrary code.
 
     Raises:
-        BadInput: it would run code (unless trusted), or is no such file.
+        BadInput: It would run code (unless trusted), or is no such file.
     """
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
@@ -46,7 +46,7 @@ def read_pickle(path: Path, trust_pickle: bool) -> Any:
 
 
 def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
-    """Return the error for a file that did not load, as far as its cause can be seen."""
+    """Return the error for a file that did not load, with its cause if known."""
     text = str(error)
     if "TorchScript" in text:
         return BadInput(
@@ -68,7 +68,7 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
 
 
 def _first_import(path: Path) -> str:
-    """Return the first name that a bare pickle would import, without running it; empty where there is none."""
+    """Return the first name that a bare pickle would import, without running it; empty if there is none."""
     strings: list[str] = []
     try:
         for code, argument, _ in pickletools.genops(path.read_bytes()):

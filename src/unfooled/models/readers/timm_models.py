@@ -1,4 +1,4 @@
-"""Models of the timm library (optional): `timm:NAME`, with its published weights or with a checkpoint of yours."""
+"""Models of the timm library (optional): `timm:NAME`, with its published weights or with your own checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfooled.models.readers.loaded import Loaded
 
 
 def _timm() -> Any:
-    """Import the library, or say what to install."""
+    """Import timm, or raise an error that names the package to install."""
     try:
         import timm
     except (ImportError, RuntimeError, OSError) as error:  # torchvision of another build fails in all three ways
@@ -24,16 +24,16 @@ def _timm() -> Any:
 
 
 def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_classes: int | None = None) -> Loaded:
-    """Build a timm model with its pretrained weights or, where `state` is given, with its sizes and fresh weights.
+    """Build a timm model with its pretrained weights or, if `state` is given, with its sizes and untrained weights.
 
     Args:
-        name: name of the model, as in `timm.list_models()`, tag included.
-        state: weights to be loaded next, which give the number of classes; nothing is fetched then. None: the published
-            weights.
-        num_classes: number of classes of `state`. None: read off its weights.
+        name: Name of the model, as in `timm.list_models()`, tag included.
+        state: Weights that are loaded later, which give the number of classes; nothing is downloaded then. None: the
+            published weights.
+        num_classes: Number of classes of `state`. None: inferred from its weights.
 
     Raises:
-        BadInput: timm is not installed, has no such model, or its weights are neither here nor to be had.
+        BadInput: Timm is not installed, has no such model, or its weights are neither here nor to be had.
     """
     timm = _timm()
     options: dict[str, Any] = {"pretrained": state is None}
@@ -46,7 +46,7 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
         if num_classes is not None:
             options["num_classes"] = num_classes
         module = timm.create_model(name, **options)
-    except Exception as error:  # unknown names, no network, a cache that is cut off: timm has no one error
+    except Exception as error:  # unknown names, no network, a truncated cache: timm has no common base class of errors
         if name.split(".")[0] not in timm.list_models():
             raise BadInput(f"timm has no model {name!r}{nearest(name, timm.list_models())}") from error
         raise BadInput(

@@ -1,6 +1,6 @@
-"""Vetting of exported programs from strangers: numbers and a graph of ATen operations may be loaded, code may not.
+"""Vetting of untrusted exported programs: tensors and graphs of ATen operations are allowed, code is refused.
 
-`torch.export.load` runs code that a file asks for in several ways: pickled tensors and sample inputs, compiled
+`torch.export.load` can run code from a file in several ways: pickled tensors and sample inputs, compiled
 libraries, guards (Python source), shape expressions (evaluated by SymPy), names (pasted into generated source), and
 calls of any function under `torch`. A program that `torch.export.save` wrote from a usual model needs none of them.
 
@@ -43,10 +43,10 @@ EMPTIED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": "
 
 
 def vetted(path: Path) -> io.BytesIO:
-    """Return the archive at `path`, checked and written anew.
+    """Return the archive at `path`, checked and rewritten.
 
     Raises:
-        BadInput: it is no such archive, or holds something that could run code; the message names it.
+        BadInput: It is no such archive, or holds something that could run code; the message names it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -78,7 +78,7 @@ class _RefusedError(Exception):
 
 
 def _checked(name: str, content: bytes) -> bytes:
-    """Return an entry's content, without what is emptied."""
+    """Return an entry's content, with the keys of `EMPTIED` cleared."""
     if not ENTRIES.fullmatch(name):
         raise _RefusedError(f"an entry {name!r}")
     if name.endswith(".pt"):
@@ -96,7 +96,7 @@ def _checked(name: str, content: bytes) -> bytes:
 
 
 def _graph(item: Any, key: str = "") -> Any:
-    """Return a copy of the graph's JSON, each string of which was checked for what it is used as."""
+    """Return a copy of the graph's JSON, in which each string was checked for its use."""
     if key in EMPTIED:
         return EMPTIED[key]
     if isinstance(item, dict):
@@ -118,7 +118,7 @@ def _graph(item: Any, key: str = "") -> Any:
 
 
 def _name(text: str) -> None:
-    """Refuse names that could be run."""
+    """Refuse names that could be executed."""
     if not NAMES.fullmatch(text):
         raise _RefusedError(f"the name {text[:60]!r}")
 
@@ -159,7 +159,7 @@ def _expression(text: str) -> None:
 
 
 def _pytree(spec: Any) -> None:
-    """Refuse nestings of inputs and outputs in other than Python's own containers."""
+    """Refuse inputs and outputs nested in containers other than Python's own."""
     if spec is None:
         return
     if spec["type"] not in PYTREES or "__enum__" in json.dumps(spec["context"]):
