@@ -32,7 +32,7 @@ class Monitor:
     Cost of an epoch: steps + 5 forwards, steps + 1 backwards a sample, less where it is fooled.
 
     Args:
-        threat: Whole threat, whatever part of it a `Ramp` allows.
+        threat: Threat at its full radius, even while a `Ramp` trains on a smaller one.
         x: Samples that are not trained on, (N, *D); 256 are enough.
         y: Labels, (N,).
         steps: Steps of PGD.

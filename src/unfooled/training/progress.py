@@ -28,7 +28,7 @@ class Memory(Protocol):
     """The state of a loss from step to step, in a form that a checkpoint can hold."""
 
     by_sample: bool
-    """Whether samples are known by their bytes, which augmentation changes."""
+    """True where samples are recognised by their bytes, which augmentation changes."""
 
     def state(self) -> dict[str, Tensor]:
         """Return everything, as tensors."""

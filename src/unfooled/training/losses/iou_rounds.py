@@ -25,8 +25,8 @@ class Rounds:
     """The rounds of one batch.
 
     Attributes:
-        attacked: share of the batch that each round attacked; the first is 1.
-        losses: loss of each optimiser step.
+        attacked: Share of the batch that each round attacked; the first is 1.
+        losses: Loss of each optimiser step.
     """
 
     attacked: tuple[float, ...]
@@ -48,15 +48,15 @@ def iou_rounds(
     """Train on one batch in rounds.
 
     Args:
-        model: trained in place, in the mode it is in; in eval mode while it is attacked and explained.
-        x: samples, (B, *D).
-        y: labels, (B,).
-        optimizer: optimiser of its parameters; one step a round.
-        loss: loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
-        attack: attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
-        attend: attention `(model, x, y) -> (B, h, w)`.
+        model: Trained in place, in the mode it is in; in eval mode while it is attacked and explained.
+        x: Samples, (B, *D).
+        y: Labels, (B,).
+        optimizer: Optimiser of its parameters; one step a round.
+        loss: Loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
+        attack: Attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
+        attend: Attention `(model, x, y) -> (B, h, w)`.
         key: IoU with the clean map above which attention has not moved.
-        rounds: most rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
+        rounds: Most rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
 
     Returns:
         A `Rounds`, of at most `rounds + 1`.
