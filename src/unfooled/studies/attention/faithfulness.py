@@ -28,7 +28,7 @@ def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: st
     Args:
         model: Network.
         samples: Test images.
-        n: How many of them, the first ones.
+        n: Number of samples used, the first ones.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the shuffled parameters.

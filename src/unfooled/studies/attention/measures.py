@@ -13,10 +13,10 @@ MOVES = {
     "js": "JS divergence", "centroid_shift": "shift of the centre", "parted": "1 - IoU of the top quarter",
     "entropy": "entropy", "spread": "spread", "components": "parts",
 }  # fmt: skip
-"""How attention moves: deviation, then scatter."""
+"""Measures of the movement of attention: deviation, then scatter."""
 PLACES = {"complete": "completeness", "coverage": "coverage", "iou_matched": "IoU at matched area",
           "part_recall": "least recall of a part"}  # fmt: skip
-"""What may be incomplete: the first always, the others where the object is known."""
+"""Measures of completeness: the first always, the others where the object is known."""
 FAITHFUL = ("deletion", "insertion", "deletion, elsewhere", "insertion, elsewhere")
 """Areas under the curves of exchanged pixels; elsewhere: in the order of the map rolled by half."""
 ATTACKED_ATTENTION = partial(attention, detach_weights=True)

@@ -78,7 +78,7 @@ class PointStore:
 
 @dataclass(frozen=True)
 class NetworkUnits:
-    """How a unit of each kind is computed, for the networks of one data set and seed.
+    """Computation of the units of each kind, for the networks of one data set and seed.
 
     Attributes:
         bench: Networks.

@@ -79,7 +79,7 @@ class Attacked(Record):
         seed: Random seed of the attack.
         norm: "linf" or "l2".
         radii: Radii in increasing order.
-        survived: How many of the radii each of the first test images survived; -1: wrong when clean.
+        survived: Number of radii that each of the first test images survived; -1: wrong when clean.
         seconds: Seconds of the attack.
     """
 

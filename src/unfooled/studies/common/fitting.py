@@ -62,17 +62,17 @@ def fit(
     progress: Progress | None = None,
     label: str = "training",
 ) -> float:
-    """Train a network in place, or read or resume what was trained before, and leave it in eval mode.
+    """Train a network in place, or read or resume an earlier training, and leave it in eval mode.
 
     Args:
         net: Network.
-        batches: Training samples; their seed is that of everything random.
+        batches: Training samples; their seed is used for everything random.
         loss: Training loss.
         optimizer: Optimiser of the network's parameters.
         epochs: Epochs in all, those of earlier starts included.
         schedule: One cycle of the rate; False: a constant rate.
         clip: Largest norm of the gradient; None: not clipped.
-        checkpoint: Where training is stored, epoch by epoch; None: nowhere.
+        checkpoint: Checkpoint that training is saved to after every epoch; None: it is not stored.
         progress: Called with `(label, epochs done, epochs in all)`; None: silent.
         label: Text for `progress`.
 

@@ -1,4 +1,4 @@
-"""How much of a study is done: named sizes, or sizes of one's own."""
+"""Scale of a study: named sizes, or sizes of your own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.spelling import spelled
 
 OWN = "own"
-"""What a summary calls sizes that are none of the study's scales."""
+"""Name in a summary for sizes that are none of the study's scales."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a study; never used itself: each study has a frozen dataclass with its own fields."""
+    """Base class for the sizes of a study; each study has a frozen dataclass with its own fields."""
 
     def settings(self) -> dict[str, Any]:
         """Return every field as plain values; a folder that was made with others is refused."""

@@ -122,7 +122,7 @@ class MnistBench(Bench):
         return self._piece(one) * PIECES if one.epochs is None else -(-samples // 32) * one.epochs
 
     def rebuilt(self, origin: str) -> FeatureSet:
-        """Return the first images of the training set, rebuilt from what a network sees of them."""
+        """Return the first images of the training set, rebuilt from a network's features."""
         if origin not in self._sets:
             self._sets[origin] = self._rebuild(origin)
         return self._sets[origin]

@@ -26,13 +26,13 @@ ILYAS, REAL = "Ilyas et al. 2019, arXiv:1905.02175", "Li et al. 2023, arXiv:2310
 LOST = 0.10
 """Clean accuracy that the non-robust set may cost (published: 8 points, against all originals)."""
 SAME = 0.02
-"""How much more robust accuracy counts as none."""
+"""Gain in robust accuracy up to which two networks count as equally robust."""
 FAR = 0.10
-"""How much less robust accuracy than that of a hardened network is far from it."""
+"""Loss of robust accuracy from which a network counts as far below a hardened one."""
 LARGELY = 0.9
-"""Share of images that a network is wrong on under attack from which it is largely not robust."""
+"""Share of images misclassified under attack from which a network counts as largely not robust."""
 PAIRS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, ORIGINALS, "unfooled"))
-"""Networks whose gradients are compared, and who makes the claim."""
+"""Networks whose gradients are compared, and the source of the claim."""
 
 
 def claims(results: Results) -> list[Claim]:
