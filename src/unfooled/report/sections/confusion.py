@@ -32,15 +32,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The confusion of one run.
+    """Confusion under attack of one run.
 
     Attributes:
-        names: names of the classes.
+        names: Names of the classes.
         rows: (class, cells, count of the class); empty for more than 20 classes.
-        pairs: the most frequent confusions.
-        kinds: how many pairs of classes occur at all.
-        total: samples counted.
-        long: whether a class has a long name.
+        pairs: The most frequent confusions.
+        kinds: Number of pairs of classes that occur.
+        total: Samples counted.
+        long: True if a class has a long name.
     """
 
     names: list[str]

@@ -35,11 +35,11 @@ class NearRow:
     """One run in one norm.
 
     Attributes:
-        run: the run.
-        record: its distances in that norm.
-        median: median and interval; an end is None where too few samples were reached.
-        texts: the three quartiles, in words.
-        interval: the interval of the median, in words.
+        run: The run.
+        record: Distances of the run in that norm.
+        median: Median and interval; an end is None where too few samples were reached.
+        texts: The three quartiles, in words.
+        interval: The interval of the median, in words.
     """
 
     run: Run
@@ -65,10 +65,10 @@ class ClassMedians:
     """Medians of the distance by class, the nearest class first.
 
     Attributes:
-        norms: names of the norms.
+        norms: Names of the norms.
         rows: (class, text by norm, share of the largest median in the first norm).
-        total: classes that have a median in some norm.
-        missing: classes that have none.
+        total: Classes that have a median in some norm.
+        missing: Classes that have none.
     """
 
     norms: list[str]
@@ -140,9 +140,9 @@ def distance_plot(rows: Sequence[NearRow], norm: str, size: Size) -> Plot | None
     """Lay out accuracy against distance, a line for each run; None where nothing was found.
 
     Args:
-        rows: runs in one norm.
-        norm: name of that norm.
-        size: size of the drawing.
+        rows: Runs in one norm.
+        norm: Name of that norm.
+        size: Size of the drawing.
     """
     curves = [survival_curve(row.record) for row in rows]
     if not any(len(curve) > 1 for curve in curves):
@@ -177,8 +177,8 @@ def distance_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[NearGrou
     """Return the nearest examples by norm: the audited norms first, then as recorded.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     own = {norm_of(run) for run in runs}
     norms = dict.fromkeys(record.norm for run in runs for record in run.summary.nearest)
@@ -224,9 +224,9 @@ def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence
     """Return the nearest adversarial examples by norm, and by class for each run.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing where there is one norm.
-        halves: likewise where there are several, beside each other.
+        runs: Runs of the page.
+        sizes: Size of each drawing where there is one norm.
+        halves: Size of each drawing where several norms stand beside each other.
     """
     norms = {record.norm for run in runs for record in run.summary.nearest}
     medians = [(run, class_medians(run)) for run in runs]

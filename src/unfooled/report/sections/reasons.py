@@ -89,8 +89,8 @@ def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]
     """Return the attacked explanations by norm.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     groups = []
     for norm, members in by_norm(runs).items():
@@ -107,9 +107,9 @@ def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
     Every line starts at 1, where nothing is perturbed. The band is the attack's 95 % interval.
 
     Args:
-        rows: runs in one norm, with their records.
+        rows: Runs in one norm, with their records.
         score: a key of `SCORES`.
-        size: size of the drawing.
+        size: Size of the drawing.
     """
     lines = [(run, how, _scored(record, how, score)) for run, record in rows for how in HOW]
     lines = [one for one in lines if one[2]]
@@ -194,9 +194,9 @@ def reasons_section(runs: Sequence[Run], sizes: Sequence[Size], budget: int) -> 
     """Return the attacks on explanations.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
-        budget: characters for the pictures of the worst cases.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
+        budget: Characters for the pictures of the worst cases.
     """
     galleries = reason_galleries(runs, budget)
     recorded = [
