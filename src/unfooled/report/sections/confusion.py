@@ -13,7 +13,7 @@ PAIRS = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """A count, with its share of the row, which says how dark it is."""
+    """A count, with its share of the row, which sets the shade of the cell."""
 
     count: int
     share: float
@@ -57,7 +57,7 @@ def class_name(classes: Sequence[str], k: int) -> str:
 
 
 def _table(s: Summary) -> list[list[int]]:
-    """Return the table that the entries stand for."""
+    """Return the table of the counts from its entries."""
     size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
     table = [[0] * size for _ in range(size)]
     for t, p, count in s.confusion_entries:

@@ -35,7 +35,7 @@ class NearRow:
     """One run in one norm.
 
     Attributes:
-        run: The run.
+        run: Run that is shown.
         record: Distances of the run in that norm.
         median: Median and interval; an end is None where too few samples were reached.
         texts: The three quartiles, in words.
@@ -129,10 +129,10 @@ def near_row(run: Run, record: Nearness) -> NearRow:
 
 
 def _end(curves: Sequence[Sequence[Point]], rows: Sequence[NearRow], radii: Iterable[float]) -> float:
-    """Return where the axis ends: twice the largest third quartile, or the farthest point, and beyond the radii."""
+    """Return the end of the axis: twice the largest third quartile, or the farthest point, and beyond the radii."""
     farthest = max(d for curve in curves for d, _ in curve)
     third = [q for row in rows if (q := row.record.quartiles[2]) is not None]
-    end = farthest if not third else min(farthest, 2 * max(third))  # outliers would squeeze the rest
+    end = farthest if not third else min(farthest, 2 * max(third))  # so that outliers do not squeeze the other curves
     return max([end, *(1.2 * r for r in radii)])
 
 

@@ -1,4 +1,4 @@
-"""Does a network's attention say what it uses, and what it learned?"""
+"""Faithfulness of a network's attention: deletion, insertion and shuffled parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of attention that the study reports, by the names that records and tables have for them."""
+"""Measures of attention that the study reports, by their names in records and tables."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:190
 LOOKS = 0.5
 """Share of the attack's drop from which a random point looks like a strong attack."""
 ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
-"""Clean accuracy that a network may lose, and what it must gain in Kendall's tau or in corrected LENS."""
+"""Clean accuracy that a network may lose, and the gain it needs in Kendall's tau or in corrected LENS."""
 
 
 def claims_of_noise(pool: Pool) -> list[Claim]:

@@ -47,10 +47,10 @@ def two_convolutions(shape: Sequence[int], classes: int, *, width: int = 16, hid
 
 @dataclass(frozen=True)
 class MapTask:
-    """A data set, and how maps of its size are compared.
+    """A data set, with the settings for comparing maps of its size.
 
     Attributes:
-        training: Data set, and how networks are trained on it.
+        training: Data set, with the settings of training on it.
         ks: Sizes of the top set.
         ws: Radii of locality; chance is too high beyond.
     """

@@ -130,7 +130,7 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
 
 
 def completeness_gap(model: nn.Module, x: Tensor, y: Tensor, look: Look) -> float | None:
-    """Return the median relative completeness gap of the clean maps; None: the explanation is no path's."""
+    """Return the median relative completeness gap of the clean maps; None: the explanation is no path integral."""
     if look.name != "integrated gradients":
         return None
     return float(integrated_gradients_with_gap(model, x, y, steps=50).relative_gap.median())

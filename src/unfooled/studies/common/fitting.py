@@ -1,4 +1,4 @@
-"""Training for studies: new networks from a seed, and trained ones that are read where they were trained before."""
+"""Training for studies: networks are built from a seed, and read if an earlier start has trained them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def pick_scale(scales: Mapping[str, S], scale: str | S) -> tuple[str, S]:
 
     Args:
         scales: The study's scales by name.
-        scale: One of their names, or sizes of one's own, which are called `OWN`.
+        scale: One of their names, or your own sizes, which are named `OWN`.
 
     Raises:
         BadInput: there is no scale of that name.

@@ -98,7 +98,7 @@ def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
 
 
 def claims_of_attacks(left: Survival) -> list[Claim]:
-    """Decide what was never measured: are these networks robust?"""
+    """Decide claims that the source did not measure: are these networks robust?"""
     claims = []
     for norm, radii in left.radii.items():
         k, rows = len(radii) // 2, left.rows[norm]

@@ -48,7 +48,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def _at(left: Survival, k: int) -> tuple[str, str]:
-    """Return the norm, and how a claim names the k-th radius."""
+    """Return the norm, and the name of the k-th radius in a claim."""
     ((norm, radii),) = left.radii.items()
     return norm, f"{norm} {radii[k]:g}"
 
@@ -86,7 +86,7 @@ def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> lis
 
 
 def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim]:
-    """Decide whether D_rand and D_det teach what holds on the originals."""
+    """Decide whether networks trained on D_rand and D_det are accurate on the originals."""
     true, following = tests.correct(D_DET).T
     by_seed = [one.correct() for one in tests.rows[D_DET]]
     gap: Interval = over_seeds([float((c[:, 0] - c[:, 1]).mean()) for c in by_seed], discrete_mean(true - following))

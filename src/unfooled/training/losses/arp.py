@@ -61,7 +61,7 @@ def trades_base(logits: Tensor, logits_adv: Tensor, y: Tensor, *, beta: float = 
 
 
 def uniform_gap(_logits: Tensor, removed: Tensor, _y: Tensor) -> Tensor:
-    """Return KL(U || q) = -log K - mean_c log q_c, (B,): 0 where nothing can be read, and it does not saturate."""
+    """Return KL(U || q) = -log K - mean_c log q_c, (B,): 0 for a uniform prediction, and it does not saturate."""
     return -math.log(removed.shape[1]) - removed.log_softmax(1).mean(1)
 
 
@@ -89,13 +89,13 @@ def two_class(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ArpTerms:
-    """The terms of the loss, per sample, (B,).
+    """Terms of the loss, per sample, (B,).
 
     Attributes:
         base: The adversarial loss.
         rectification: [R(x) + R(x')] / 2; 0 where beta is 0.
         preservation: V; 0 where gamma is 0.
-        area: Mean of the masks over pixels, both images; NaN without a mask.
+        area: Mean of the masks over the pixels of both images; NaN without a mask.
         entropy: Entropy of the maps over that of the uniform map; NaN without maps.
         maps: P of x, then of x', (2 B, h, w), in the graph. None: beta and gamma are 0.
     """
@@ -186,7 +186,7 @@ class Arp:
         r, area = nothing, nothing / 0
         if self.beta:
             m = self.mask(p, (x.shape[2], x.shape[3]))
-            with unrecorded(model):  # masked images are no data
+            with unrecorded(model):  # masked images must not change batch statistics
                 removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
             r = self.rectify(logits, removed, labels).reshape(2, n).mean(0)
             area = m.detach().mean((1, 2, 3)).reshape(2, n).mean(0)

@@ -37,14 +37,14 @@ from unfooled.explanations.layers import find_spatial, output_of, recorded
 
 @dataclass(frozen=True, eq=False)
 class PublishedTerms:
-    """The terms of the published loss, scalars, and the enlarged maps.
+    """Terms of the published loss, scalars, and the enlarged maps.
 
     Attributes:
         classification: L_c.
         rectification: L_r (v1's mask loss), in [-.4, 0] for ten classes.
         preservation: L_p (v1's contrast loss), a sum over the batch.
         maps: M of x, then of x', (2 B, H, W).
-        scores: S likewise, (2 B, h, w), in the graph.
+        scores: S of x, then of x', (2 B, h, w), in the graph.
         total: L.
     """
 

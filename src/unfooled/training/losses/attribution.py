@@ -60,7 +60,7 @@ class IgNorm:
         inner_path: Number of nodes of the path in the inner ascent.
         steps: Steps of the inner ascent.
         inner: Attack that finds x', `(model, x, y, threat, *, generator) -> x'`. None: the inner ascent.
-        base: Base loss, which is regularised; in the paper that of the clean samples.
+        base: Loss that is regularised; in the paper, the one at the clean samples.
         rule: Step sizes of the inner ascent, relative to eps.
         nodes: Rule of the nodes at which gradients are taken; see `integrated_gradients`.
         batch_bytes: Memory of one batch's graph, see `BatchBudget`.

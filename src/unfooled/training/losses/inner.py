@@ -1,4 +1,4 @@
-"""The inner maximisation that adversarial training losses share, and the network as their regularisers see it."""
+"""Inner maximisation of adversarial training losses, and copies of the network for their regularisers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def worst_points(
         loss: Loss `(logits, y) -> (B,)`, maximised.
         steps: Steps of the ascent.
         rule: Step sizes of the ascent.
-        memory: Store of the points at which the last attack on each sample ended, to start from. None: random starts.
+        memory: Store of the last perturbed point of each sample, to start from. None: random starts.
         remove: Margin, best other logit minus the label's, at which a sample leaves. None: no sample leaves.
         labels: Labels of the margins, (B,). None: y.
     """

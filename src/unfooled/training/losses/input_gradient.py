@@ -1,4 +1,4 @@
-"""Input-gradient regularisation: a loss that hardly changes near the samples it is trained on.
+"""Input-gradient regularisation: the loss changes little near the training samples.
 
 min_theta  base + lambda mean |grad_x CE(f(x), y)|_p^p
 """
@@ -30,7 +30,7 @@ class InputGradient:
             coordinates.
         norm: Exponent p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step
             over eps.
-        base: Base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
+        base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Ross, Doshi-Velez, Improving the adversarial robustness and interpretability of deep neural networks by

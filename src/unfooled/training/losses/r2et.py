@@ -1,4 +1,4 @@
-"""R2ET: the most relevant coordinates keep their lead, so that their ranking is hard to overturn.
+"""R2ET: the top coordinates keep their lead, so that the ranking of the attribution is hard to change.
 
     A = sum_c |grad_x f_y(x)|,   r_1 >= r_2 >= ... the order of A at x, taken as given
 
@@ -44,7 +44,7 @@ class R2et:
         step: Length h of the step that measures curvature.
         beta: Sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
             that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
-        base: Base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
+        base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Chen et al., Training for stable explanation for free, NeurIPS 2024, arXiv:2212.14106.

@@ -1,4 +1,4 @@
-"""TRADES: accuracy on clean samples, and the same answer all around them.
+"""TRADES: accuracy on clean samples, and the same prediction in the ball around them.
 
 min_theta  mean CE(f(x), y) + beta max_{z in T(x)} KL(p(x) || p(z)),   p = softmax f
 """
@@ -30,7 +30,7 @@ def divergent_points(
     memory: Starts | None = None,
     remove: float | None = None,
 ) -> Tensor:
-    """Find points of the threat where the prediction is far from that at x, in KL; labels play no part."""
+    """Find points of the threat where the prediction is far from that at x, in KL; labels are not used."""
     with evaluating(model), torch.no_grad():
         fixed = model(x).softmax(1)
 
