@@ -57,7 +57,7 @@ def class_name(classes: Sequence[str], k: int) -> str:
 
 
 def _table(s: Summary) -> list[list[int]]:
-    """Return the table of the counts from its entries."""
+    """Return the confusion matrix, built from its recorded entries."""
     size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
     table = [[0] * size for _ in range(size)]
     for t, p, count in s.confusion_entries:

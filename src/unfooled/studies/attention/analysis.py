@@ -120,7 +120,7 @@ def attention_under_attack(
 
     Args:
         model: Any callable with a spatial layer.
-        part: Samples that are classified rightly.
+        part: Samples that are classified correctly.
         z: Attacked points, (n, C, H, W).
         verdict: Verdict on them.
         noisy: Points of the same size of change without an attack, (n, C, H, W).

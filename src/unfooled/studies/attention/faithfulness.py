@@ -21,7 +21,7 @@ from unfooled.studies.common.records import listed
 def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: str, arm: str, seed: int) -> Faithful:
     """Exchange pixels in the order of the attention, and shuffle the network layer by layer.
 
-    Only what the network classifies rightly is looked at.
+    Only what the network classifies correctly is looked at.
 
     Cost: 68 forwards a sample, and an attention for the network and each of its layers.
 

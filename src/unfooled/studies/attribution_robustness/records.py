@@ -56,7 +56,7 @@ class Scores(Record):
         eps: Radius.
         n_random: Random points that the best of N is chosen from.
         indices: Positions of the samples in the test set.
-        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the LENS score in `leaders`.
+        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the leading LENS score.
         values: Perturbation -> score -> one value a sample.
         zero_share: Share of zeros in the clean map's top k, one value a sample.
         output_change: |f_y(x') - f_y(x)| at the attack's point.

@@ -84,7 +84,7 @@ class AttributionScale(Scale):
         arms: Networks.
         looks: (explanation, share of eps, images for seed 0, images for each other seed).
         train_n: Training samples; None: all.
-        pool: Test images from which those that every network classifies rightly are taken.
+        pool: Test images from which those that every network classifies correctly are taken.
         robust_n: Test images under the cascade.
         attack_steps: Steps of each restart of the attack on explanations.
     """

@@ -23,7 +23,7 @@ class Measured(Record):
         updates: Updates that it was trained for.
         samples: Samples that it was trained on.
         right: One text a column, packed bits, one a test image. Study of five corruptions: whether the image is
-            classified rightly under each. Study of four sets: whether it gets its own class, and the next one.
+            classified correctly under each. Study of four sets: whether it gets its own class, and the next one.
         n: Test images.
         own: Accuracy on the held-out samples of its own set; None: it was trained on the whole data.
         seconds: Seconds of training.
