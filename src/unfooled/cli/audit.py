@@ -1,4 +1,4 @@
-"""`unfooled audit`: the main job."""
+"""`unfooled audit`: accuracy, robust accuracy and explanations of a model, with a verdict."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def audit(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Measure clean and robust accuracy, whether the figure can be believed, and whether the model's reasons survive.
+    """Measure clean and robust accuracy, whether the figure can be believed, and whether the explanations survive.
 
     Writes a run folder that can be continued after a kill, and its page. For example:
 

@@ -1,4 +1,4 @@
-"""`unfooled demo`: the main job on the embedded data, in under three minutes on two cores."""
+"""`unfooled demo`: training and audits on the embedded data, in under three minutes on two cores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def demo(
     n: Annotated[int | None, typer.Option("--n", help="Number of test samples; all 540 if not given.")] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "cpu",
-    threads: options.ThreadsOpt = 1,  # tensors of 64 pixels are slower on more
+    threads: options.ThreadsOpt = 1,  # more threads slow down images of 64 pixels
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:

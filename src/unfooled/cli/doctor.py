@@ -1,4 +1,4 @@
-"""`unfooled doctor`: what is here, what is missing."""
+"""`unfooled doctor`: installed versions, devices and extras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor(json: options.JsonOpt = False, quiet: options.QuietOpt = False) -> None:
-    """Print versions, devices, free memory, and which extras are there. Exit 2 if something needed is unusable."""
+    """Print versions, devices, free memory, and installed extras. Exit 2 if a required library cannot be used."""
     from unfooled import workflows
     from unfooled.cli import show
 

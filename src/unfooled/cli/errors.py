@@ -30,7 +30,7 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
 
     Args:
         call: The command.
-        resumable: Whether finished work lies on disk when the command is interrupted.
+        resumable: True if finished work lies on disk when the command is interrupted.
     """
     try:
         call()

@@ -1,4 +1,4 @@
-"""`unfooled explain`: maps of why, as arrays and as a picture; with --threat also what an adversary makes of them."""
+"""`unfooled explain`: attribution maps as arrays and as a picture; with --threat also the maps under attack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCORES = {"lens": "LENS", "top_k": "top k kept", "kendall": "Kendall's tau-b"}
 ARMS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
 AIMS = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
-"""Aims of objectives that are no similarity, by the score that decides: larger is a stronger attack."""
+"""Quantities that objectives other than similarities aim at; larger is a stronger attack."""
 
 
 def explain(
@@ -63,7 +63,7 @@ def explain(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Explain the model's decision on each sample: relevance of every input value.
+    """Explain the model's decision on each sample: an attribution for every input value.
 
     --data may also be one image, or a folder of images without labels; then predictions are explained. With --threat
     the maps are attacked, the label kept, and scored beside chance:
@@ -98,7 +98,7 @@ def read_attack(
     w: int | None,
     region: Path | None,
 ) -> MapAttack | None:
-    """Read the options of the attack; None where none is asked for. `--threat` alone means `--attack lens`.
+    """Read the options of the attack; None where no attack is given. `--threat` alone means `--attack lens`.
 
     Raises:
         Refused: options of the attack without a threat.
@@ -119,7 +119,7 @@ def read_attack(
 
 
 def print_attack(record: MapAttackRecord) -> None:
-    """Print one row a score, chance beside it; what the objective aims at; then what failed."""
+    """Print one row a score with its chance level, the aim of the objective, and the counts of failures."""
     from rich.table import Table
 
     from unfooled.cli import show
@@ -150,7 +150,7 @@ def print_attack(record: MapAttackRecord) -> None:
 
 
 def doubt(record: MapAttackRecord) -> str:
-    """What speaks against the scores; empty where nothing does."""
+    """Return a caution about the scores; empty where there is none."""
     from unfooled.cli import show
     from unfooled.evaluation.explanations.locality import SAYS_NOTHING
 

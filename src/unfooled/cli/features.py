@@ -1,4 +1,4 @@
-"""`unfooled features`: rebuild a data set from what a network sees."""
+"""`unfooled features`: rebuild a data set from the features of a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def features(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Set: an .npz that --data reads, or a folder of images; a second start continues it."
+            "--out", help="Data set: an .npz that --data reads, or a folder of images; a second start continues it."
         ),
     ],
     kind: Annotated[str, typer.Option("--kind", help=f"Kind of set: {', '.join(catalog.FEATURES)}.")] = "robust",
@@ -25,7 +25,9 @@ def features(
     layer: Annotated[
         str | None,
         typer.Option(
-            "--layer", help="Layer whose output is inverted; NAME:input for its input. The linear one before the last."
+            "--layer",
+            help="Layer whose output is inverted, or NAME:input for its input; the linear one before the last if not "
+            "given.",
         ),
     ] = None,
     relu: Annotated[
@@ -52,7 +54,7 @@ def features(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
-    shard: Annotated[int, typer.Option("--shard", help="Images a file of the work under way.")] = 500,
+    shard: Annotated[int, typer.Option("--shard", help="Images a file of unfinished work.")] = 500,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -61,9 +63,9 @@ def features(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Rebuild a data set from what a network sees, and train another on it.
+    """Rebuild a data set from the features of a network, to train another on it.
 
-    For example, images that look to a hardened network as the digits do, and are otherwise something else:
+    For example, images with the same features in a hardened network as the digits, but started from other images:
 
         unfooled features --model runs/hardened.pt --data digits --kind robust --out runs/robust.npz
 

@@ -63,7 +63,7 @@ def lens(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Score how much of a set of relevance maps survived, with the level of chance beside every score.
+    """Score how much of a set of attribution maps survived, with the level of chance beside every score.
 
     For example:
 

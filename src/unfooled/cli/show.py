@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console whose reader may go away (`| head`) without that being an error."""
+    """A console whose output pipe may be closed early (`| head`) without an error."""
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError, for the command to end quietly."""
@@ -44,7 +44,7 @@ STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain"
 
 
 def called(stage: str) -> str:
-    """Return what a stage is called on the terminal; "NAME/STAGE" is the stage of one of several runs."""
+    """Return the name of a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
     run, slash, stage = stage.rpartition("/")
     if slash:
         return f"{run}: {called(stage)}"
@@ -85,7 +85,7 @@ def bars(quiet: bool) -> Progress:
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for the progress of a workflow: one bar a stage, which shows what is left to do."""
+    """Yield a callback for the progress of a workflow: one bar a stage, which shows the remaining work."""
     with bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
         earlier: dict[str, int] = {}
@@ -116,7 +116,7 @@ def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
 
 
 def first(run: Summary) -> str:
-    """Write the share of the samples whose reason moved before the label."""
+    """Write the share of the samples whose explanation moved before the label."""
     share = run.reasons.reason_first if run.reasons is not None else None
     return percent(share) if share is not None else "not available"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCALES = ("small", "medium", "full")
 OWN_NETWORK = "studies.attention:OwnNetwork"
-"""The value that the options under Inputs make, for studies that take one."""
+"""Dataclass that the options under Inputs fill, for studies that take one."""
 
 
 def study(
@@ -35,7 +35,7 @@ def study(
         str | None, typer.Option("--model", help="A network of your own, where the study takes one (attention).")
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="With --model: CSV of where the objects are in --data.")
+        Path | None, typer.Option("--boxes", help="With --model: CSV with the boxes of the objects in --data.")
     ] = None,
     arch: options.ArchOpt = None,
     n: options.NOpt = None,

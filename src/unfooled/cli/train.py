@@ -26,7 +26,7 @@ def train(
         str | None, typer.Option("--threat", help="Threat model that the network is hardened against.")
     ] = None,
     attack_steps: Annotated[
-        int | None, typer.Option("--attack-steps", help="Steps of the inner attack; 7, or 10, if not given.")
+        int | None, typer.Option("--attack-steps", help="Steps of the inner attack; 7 (10 with trades) if not given.")
     ] = None,
     beta: Annotated[float, typer.Option("--beta", help="TRADES trade-off weight.")] = 6.0,
     ramp: Annotated[
@@ -57,7 +57,7 @@ def train(
     ] = None,
     explain: Annotated[
         str | None,
-        typer.Option("--explain", help="Explanation that igr keeps together: integrated-gradients, saliency, ..."),
+        typer.Option("--explain", help="Explanation that igr keeps stable: integrated-gradients, saliency, ..."),
     ] = None,
     smooth: Annotated[
         float | None, typer.Option("--smooth", help="Sharpness of softplus for ReLU in explanations (igr, r2et).")
@@ -98,7 +98,7 @@ def train(
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,
 ) -> None:
-    """Train a classifier: plainly, against an adversary, or so that its reasons stay (ig-norm, igr, r2et, ...),
+    """Train a classifier: plainly, against attacks, to keep its explanations stable (ig-norm, igr, r2et, ...),
     or on the worst of five corruptions (group-worst).
 
     For example, a hardened network for the digits:

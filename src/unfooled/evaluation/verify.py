@@ -20,11 +20,11 @@ class Verdict:
     """Verdict on proposed points, one entry a sample.
 
     Attributes:
-        inside: Whether it lies within the ball and the box, up to the tolerance, (B,) bool.
-        success: Whether the label is lost (or the target hit) by an allowed point, or was lost before, (B,) bool.
+        inside: Points within the ball and the box, up to the tolerance, (B,) bool.
+        success: Samples that lose the label (or hit the target) at an allowed point, or were wrong before, (B,) bool.
         distance: Size of the change in the threat's norm; 0 where already wrong, inf where there is no success, (B,).
         queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
-        undefined: Whether the logits there are NaN or infinite: no decision, hence no success, (B,) bool.
+        undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
         prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
@@ -60,7 +60,7 @@ def verify(
     draws: int = 1,
     batch: int = 256,
 ) -> Verdict:
-    """Judge proposed points; nothing that an attack says of itself is used.
+    """Judge proposed points; nothing that the attack reports is used.
 
     Args:
         model: Any callable to logits.
@@ -115,7 +115,7 @@ def verify(
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:
-    """Return which points lie within the ball and the box, up to the tolerance, (B,) bool."""
+    """Return a mask of the points within the ball and the box, up to the tolerance, (B,) bool."""
     eps = torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device)
     low, high = flat(z).amin(1), flat(z).amax(1)
     near = size <= eps + tol * eps.clamp(min=1).nan_to_num(posinf=1)

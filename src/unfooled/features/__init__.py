@@ -1,4 +1,4 @@
-"""Robust and non-robust features: corrupt images, invert what a network sees, rebuild data sets from it."""
+"""Robust and non-robust features: corrupt images, invert the features of a network, rebuild data sets from them."""
 
 from unfooled.features.cleaning import open_mask
 from unfooled.features.corruptions import (

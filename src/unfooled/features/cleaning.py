@@ -1,4 +1,4 @@
-"""Morphological cleaning: bright strokes of a least thickness stay, the rest turns black.
+"""Morphological cleaning: bright strokes of a minimum thickness stay, the rest turns black.
 
     x <- x on the opening of { x > threshold } by a square,   0 elsewhere
 
@@ -6,7 +6,7 @@ The opening of a set by a square is the union of the squares that lie in it.
 
 References:
     Serra, Image analysis and mathematical morphology, Academic Press 1982 (the opening).
-    xziyue/robust_mnist_feature_py, 2019, whose data sets are cleaned so.
+    xziyue/robust_mnist_feature_py, 2019, whose data sets are cleaned in this way.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     horizontal   +.6 on seven horizontal lines, 1 pixel wide
     noise        +|N(0, .3^2)|, half-normal: it only brightens
     removal      a run of 30 % of the bright pixels, in raster order, set to 0
-    none         as it is
+    none         unchanged
 
 Every image exists five times: `groups` makes (B, 5, *D) of (B, *D). A corruption is `(x, *, seed, index) -> x`, so one
 alone is a `Purify`, any tuple of them goes through `groups(corruptions=...)`, and `random_group` augments training.
@@ -40,7 +40,7 @@ STRENGTH = 0.6
 
 
 class Corruption(Protocol):
-    """A corruption: images to images, the same numbers for the same sample."""
+    """A corruption: a function from images to images, deterministic for a sample and seed."""
 
     def __call__(self, x: Tensor, *, seed: int = 0, index: Tensor | None = None) -> Tensor:
         """Corrupt images, (B, *D) -> (B, *D)."""
@@ -62,7 +62,7 @@ def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int) -> Tensor:
 
 
 def _lines(side: int, count: int, width: int) -> Tensor:
-    """Return which columns or rows hold a line, (side,) bool; halves round to even, as in the reference."""
+    """Return a mask of the columns or rows that hold a line, (side,) bool; halves round to even, as the reference."""
     on = torch.zeros(side, dtype=torch.bool)
     for place in np.round(np.linspace(0, max(side - width, 0), count)).astype(int).tolist():
         on[place : place + width] = True

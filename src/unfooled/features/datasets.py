@@ -1,4 +1,4 @@
-"""Data sets made of what a network sees (Ilyas et al., section 3).
+"""Data sets made from the features of a network (Ilyas et al., section 3).
 
     robust set       { (x_r, y) }        x_r = invert(g, g(x)), g robust, from a start that is independent of y
     non-robust set   the same with g of a standard network
@@ -88,7 +88,7 @@ def robust_set(
     progress: Progress | None = None,
     kind: str = "robust",
 ) -> FeatureSet:
-    """Rebuild images from their features: what the encoder does not see is left to the start.
+    """Rebuild images from their features; whatever these do not determine comes from the start image.
 
     Args:
         encode: Features of a robust network, as an `Encoder` or any differentiable callable. Not modified.
@@ -98,9 +98,9 @@ def robust_set(
         seed: Random seed of the starts.
         index: Rows to rebuild, (n,) int64. None: all.
         start: "images", uniform over the other rows of x whatever their labels; "noise", uniform; "grey", .5.
-        clean: x -> x, applied to the images as they are stored, such as `open_mask`; residuals are of what it leaves.
+        clean: x -> x, applied to images before they are stored, such as `open_mask`; residuals are measured after it.
         classes: Class names in the order of the labels.
-        storage: Where the work is kept until it is done.
+        storage: Storage of the work until it is done.
         progress: Callback `(kind, done, in all)`.
         kind: Name of the set in the manifest.
 
@@ -140,7 +140,7 @@ def robust_set(
 
 
 class _Rebuilding:
-    """The work on some rows of a rebuilt set."""
+    """Computation of some rows of a rebuilt set."""
 
     def __init__(
         self, encode: Encode, x: Tensor, rows: Tensor, search: Search, start: str, seed: int, clean: Clean | None
@@ -201,14 +201,14 @@ def d_rand(
         model: Standard classifier, any callable to logits. Not modified.
         x: Source images, (N, *D) in the unit box.
         y: Labels, (N,) int64.
-        threat: Where the images may be moved, one eps for all; see `smallest_threat`.
+        threat: Constraint set of the moved images, one eps for all; see `smallest_threat`.
         seed: Random seed of the targets and of the attack.
         index: Rows to use, (n,) int64. None: all.
         attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`. Where it takes a `batch`, it gets the one that
             is bound to it, else one from the size of the graph; this must change nothing.
-        clean: x -> x, applied to the images as they are stored, such as `open_mask`; residuals are of what it leaves.
+        clean: x -> x, applied to images before they are stored, such as `open_mask`; residuals are measured after it.
         classes: Class names in the order of the labels.
-        storage: Where the work is kept until it is done.
+        storage: Storage of the work until it is done.
         progress: Callback `(kind, done, in all)`.
         kind: "d-rand", or "d-det", where the target is the class after the image's own.
 
@@ -249,7 +249,7 @@ def d_rand(
 
 @dataclass(frozen=True)
 class _Moving:
-    """The work on some rows of D_rand or D_det."""
+    """Computation of some rows of D_rand or D_det."""
 
     model: Model
     x: Tensor
@@ -339,7 +339,7 @@ def smallest_threat(
 
 
 def _starts(x: Tensor, source: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the first points for the rows `source`, and the rows that they are; drawn without regard to labels."""
+    """Return the first points for the rows `source`, and their own rows; drawn without regard to labels."""
     key = rng.seeds(source[:, None], seed, stage=rng.Stream.INVERSION)
     if kind == "grey":
         return torch.full_like(x[source], 0.5), torch.full_like(source, GREY)

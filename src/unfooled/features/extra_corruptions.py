@@ -1,8 +1,8 @@
-"""Ten more corruptions in the style of MNIST-C, through the same door: `groups(x, corruptions=(rotate, fog))`.
+"""Ten more corruptions in the style of MNIST-C, used in the same way: `groups(x, corruptions=(rotate, fog))`.
 
     shot_noise   impulse_noise   glass_blur   motion_blur   rotate   scale   translate   brightness   fog   zigzag
 
-The definitions are ours: each kind is that of MNIST-C, its numbers are not, and its data set is not reproduced. Each is
+The kinds are those of MNIST-C; the definitions and numbers are our own, so its data set is not reproduced. Each is
 `(x, *, seed, index, ...) -> x`, on any device, with random numbers that belong to the sample as in `corruptions`.
 
 References:
@@ -64,7 +64,7 @@ def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons
 
 
 def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.15) -> Tensor:
-    """Set this share of the pixels to 0 or 1, as often the one as the other. Arguments as for `shot_noise`."""
+    """Set this share of the pixels to 0 or 1, with equal probability. Arguments as for `shot_noise`."""
     check_images(x, index)
     place = (*([1] * (x.ndim - 3)), *x.shape[-2:])
     u = _uniform(x, seed, index, rng.Stream.IMPULSE_NOISE, *place)
@@ -72,7 +72,7 @@ def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, shar
 
 
 def glass_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, reach: float = 1.5) -> Tensor:
-    """Read each pixel at a place up to `reach` pixels away in both directions. Arguments as for `shot_noise`."""
+    """Read each pixel at a place up to `reach` pixels away along both axes. Arguments as for `shot_noise`."""
     check_images(x, index)
     images = x if x.ndim == 4 else x[:, None]
     h, w = x.shape[-2:]

@@ -1,9 +1,9 @@
-"""Feature inversion: an input in whose features a network sees what it sees in another.
+"""Feature inversion: an input whose features equal those of another input.
 
     min over z in threat   L(z) = ||g(z) - t||_2 + penalty(z),      residual r(z) = ||g(z) - t||_2 / ||t||_2
 
 One batched ascent of -L with Polyak's step, since the least possible L is known to be 0, along averaged
-directions: a sample needs a fraction of the gradients that steps of a fixed length need, and leaves once r <= tol.
+directions: a sample needs a fraction of the gradients that steps of a fixed length need, and ends once r <= tol.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
@@ -39,7 +39,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import L2, Threat
 
 Encode = Callable[[Tensor], Tensor]
-"""x (B, *D) -> features (B, *F), differentiable, each sample's its own."""
+"""x (B, *D) -> features (B, *F), differentiable; a sample's features do not depend on the others."""
 
 INPUT = ":input"
 """Ending of a layer's name that means the layer's input."""
@@ -49,7 +49,7 @@ ELEMENTWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
     nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.Dropout, nn.BatchNorm1d,
 )  # fmt: skip
-"""Layers that, in eval mode, leave every feature at its place and mix none."""
+"""Layers that, in eval mode, act on each feature alone."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FUNCTIONS = frozenset({
@@ -67,9 +67,9 @@ class Inversion:
         x: Inputs, (B, *D), detached.
         residual: ||g(x) - t|| / ||t||, (B,); ||g(x)|| where t is 0.
         steps_used: Steps taken, (B,) int64.
-        reached: Whether the sample ended early because residual <= tol or by `stop`, (B,) bool.
-        gradients: Gradients taken, (B,) int64: steps_used, and often one more to see that it was done.
-        vanished: Whether the sample ended early because its gradient was zero or not finite, (B,) bool.
+        reached: Samples that ended early because residual <= tol or by `stop`, (B,) bool.
+        gradients: Gradients taken, (B,) int64: steps_used, and often one more at the last point.
+        vanished: Samples that ended early because their gradient was zero or not finite, (B,) bool.
     """
 
     x: Tensor
@@ -99,7 +99,7 @@ def invert_features(
         encode: Features of inputs, (b, *D) -> (b, *F): an `Encoder`, or any differentiable callable. Not modified.
         target: Features sought, (B, *F).
         start: First points and centres of the threat, (B, *D) in its box.
-        threat: Where the answer must lie, by default the whole box. Its norm is that of the steps.
+        threat: Constraint set of the result, by default the whole box. Steps are steepest in its norm.
         steps: Gradients a sample at most (cost: steps + 1 forwards, steps backwards, less where it ends early).
         tol: Residual at which a sample ends.
         rule: Step sizes. With a penalty the least L is not known, and `Decaying(absolute=True)` is better.
@@ -108,7 +108,7 @@ def invert_features(
         batch: Samples computed at once; those that end make room. None: from the size of the graph.
 
     Returns:
-        An `Inversion`. Points are the best met by L (or the one that ended the sample early); success is not implied.
+        An `Inversion`. Points have the lowest L met (or ended the sample early); success is not implied.
         Results do not depend on `batch`.
 
     Raises:
@@ -199,7 +199,7 @@ def weights_of(encode: Encode) -> Iterator[Tensor]:
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
-    """Return how many samples fit with their graph (see `BatchBudget`). Cost: 1 forward of the first."""
+    """Return the number of samples that fit with their graph (see `BatchBudget`). Cost: 1 forward of the first."""
     budget = BatchBudget(encode, x)
     with torch.enable_grad(), budget.measuring(1):
         features = encode(x[:1].detach().clone().requires_grad_())
@@ -348,6 +348,6 @@ def _calls(root: nn.Module) -> list[Any]:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = Coarse().trace(root)
-    except Exception:  # whatever a forward pass does with what is no tensor
+    except Exception:  # a forward pass may do anything with a proxy that is no tensor
         return []
     return [node for node in graph.nodes if node.op == "call_module"]

@@ -34,11 +34,11 @@ class Search:
     """Options of the inversions that rebuild images, see `invert_features`.
 
     Args:
-        threat: Where the answer must lie around the start; one eps for all.
+        threat: Constraint set of the rebuilt image around its start; one eps for all.
         steps: Gradients an image at most.
         tol: Residual at which an inversion ends.
         rule: Step sizes.
-        batch: Samples computed at once. None: from the size of the graph. Changes nothing else.
+        batch: Samples computed at once; results do not depend on it. None: from the size of the graph.
     """
 
     threat: Threat = L2(torch.inf)  # noqa: RUF009  (frozen)
@@ -54,8 +54,8 @@ class Storage:
 
     Args:
         folder: Folder of the chunks, until `runs.folder.discard`. None: in memory.
-        chunk: Images a file there.
-        finished: The set as it was stored; returned where it was made with these settings, else refused.
+        chunk: Images a file in the folder.
+        finished: A set that is already stored; returned if it was made with these settings, else refused.
     """
 
     folder: str | Path | None = None
@@ -63,7 +63,7 @@ class Storage:
     finished: FeatureSet | None = None
 
     def rows(self, work: Callable[[Tensor], Rows], about: dict[str, Any], n: int, progress: Progress | None) -> Rows:
-        """Compute rows 0 to n of a set, chunk by chunk, or read those that are kept.
+        """Compute rows 0 to n of a set, chunk by chunk, or read those that are stored.
 
         Args:
             work: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
@@ -85,7 +85,7 @@ SEARCH, STORAGE = Search(), Storage()
 def same_set(
     finished: FeatureSet, about: dict[str, Any], classes: Sequence[str], progress: Progress | None
 ) -> FeatureSet:
-    """Return the set that is there already, if it is the one that is asked for.
+    """Return the set that is stored already, if it was made with the same settings.
 
     Raises:
         BadInput: it was made with other settings.
@@ -104,7 +104,7 @@ def same_set(
 def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: int) -> dict[str, Any]:
     """Return what identifies the work: model, data, rows and seed."""
     encoder = network_hash(model)
-    if not encoder:  # a plain function: what it returns has to tell it from others
+    if not encoder:  # a plain function has no weights to hash: it is identified by its outputs
         with torch.no_grad():
             encoder = f"outputs {tensors_hash(model(x[:4].to(device_of(model, x))))}"
     return {
@@ -137,7 +137,7 @@ def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about
 
 
 def rows_of(index: Tensor | None, n: int) -> Tensor:
-    """Return the rows that are asked for, on the CPU; all of n where `index` is None.
+    """Return the rows to compute, on the CPU; all of n where `index` is None.
 
     Raises:
         BadInput: the index holds none, or rows that do not exist.
@@ -183,7 +183,7 @@ def cleaning(clean: Clean | None) -> dict[str, Any] | None:
 
 
 def seconds_each(part: Tensor, since: float) -> Tensor:
-    """Return the seconds a row, (b,), of work that began at `since`."""
+    """Return the seconds spent a row, (b,), on work that began at `since`."""
     return torch.full((len(part),), (time.perf_counter() - since) / len(part), dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""The frame that all pages share: templates, style, the one script, and records embedded as JSON.
+"""Frame that all pages share: templates, style, the one script, and records embedded as JSON.
 
 Everything in the records is untrusted text: it is escaped by the template engine, and the page's own content security
 policy lets nothing run but the one script that the page brings.
@@ -50,9 +50,9 @@ def fill(template: str, records: str, **context: Any) -> str:
     """Return a page as text.
 
     Args:
-        template: name of a template that extends `frame.html.j2`.
+        template: Name of a template that extends `frame.html.j2`.
         records: JSON to embed.
-        context: what the template shows, title included.
+        context: Values for the template, title included.
     """
     from markupsafe import Markup
 

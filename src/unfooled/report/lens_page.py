@@ -22,11 +22,11 @@ from unfooled.report.frame import fill, png_element
 # Share of the k pixels: in both; perturbed alone, near a clean one; perturbed alone, far; clean alone.
 KEPT, NEAR, FAR, LOST = "#1c2126", "#007a5a", "#c45500", "#8cc4e8"
 MOST = 4  # pairs that are drawn
-DRAWN = "lens_recall"  # the score by which pairs are chosen
+DRAWN = "lens_recall"  # the score by which pairs are selected
 
 
 def reading_warnings(scores: Survival) -> list[str]:
-    """Return what a reader must know before quoting a score."""
+    """Return the cautions to read before quoting a score."""
     warnings = []
     for block in scores.blocks:
         empty = [s for s in block.scores if s.says_nothing]
@@ -74,9 +74,9 @@ def draw_pairs(a: Tensor, b: Tensor, scores: Survival) -> list[dict[str, str]]:
     """Draw the pairs of `pairs_to_draw` as one picture: clean, perturbed, and where the two top k agree.
 
     Args:
-        a: clean maps, (N, H, W).
-        b: perturbed maps, (N, H, W).
-        scores: their scores.
+        a: Clean maps, (N, H, W).
+        b: Perturbed maps, (N, H, W).
+        scores: Scores of the pairs.
 
     Returns:
         One record of title, caption and PNG in base64; none where no pair has a score.

@@ -23,13 +23,13 @@ from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
 from unfooled.runs.files import write_whole
 
-LARGEST = 2_900_000  # characters of a page; what the words leave is for the pictures
+LARGEST = 2_900_000  # characters of a page; pictures get the rest after text and records
 TEXT = 150_000  # room for the text, the style and the tables
-LEAST = 200_000  # for the pictures, however long the records are
-OF_REASONS = 0.25  # of that room, for the pictures of attacked explanations
+LEAST = 200_000  # least characters for the pictures, however long the records are
+OF_REASONS = 0.25  # share of the pictures' characters for attacked explanations
 SIZES = (Size("wide", 720, 340, 8), Size("narrow", 340, 280, 4))
 HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # two beside each other
-SINGLE = (Size("single", 360, 270, 5),)  # one for all screens, where a second would double many points
+SINGLE = (Size("single", 360, 270, 5),)  # one drawing for all screens; a second one would double its many points
 
 
 def records_json(summaries: Sequence[Summary]) -> str:
@@ -38,7 +38,7 @@ def records_json(summaries: Sequence[Summary]) -> str:
 
 
 def default_title(runs: Sequence[Run]) -> str:
-    """Return the heading of a page that was given none."""
+    """Return the heading of a page without a given title."""
     if len(runs) == 1:
         return runs[0].summary.title
     count = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}.get(len(runs), str(len(runs)))
@@ -81,9 +81,9 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
     3 MB (up to some 100 classes: the records are embedded whole). No model is run.
 
     Args:
-        runs: run folders of finished audits, the one to compare with first.
-        out: page to write; its folder is made if need be.
-        title: heading of the page. None: the audit's own.
+        runs: Run folders of finished audits, the one to compare with first.
+        out: Page to write; its folder is made if need be.
+        title: Heading of the page. None: the audit's own.
 
     Returns:
         `out`.

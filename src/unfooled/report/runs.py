@@ -20,13 +20,13 @@ class Run:
     """One audited model.
 
     Attributes:
-        place: position on the page, from 0; gives the run's letter, colour and marker.
-        name: name on a page of several runs: the title, or the model where titles are shared.
-        folder: name of the run folder.
-        summary: record of the audit.
-        pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is.
-        reasons: likewise, for the worst attacks on explanations.
-        attention: likewise, for attention; before and after are (G, h, w).
+        place: Position on the page, from 0; gives the run's letter, colour and marker.
+        name: Name on a page of several runs: the title, or the model where titles are shared.
+        folder: Name of the run folder.
+        summary: Record of the audit.
+        pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is empty.
+        reasons: The same arrays for the worst attacks on explanations.
+        attention: The same arrays for attention; before and after are (G, h, w).
     """
 
     place: int

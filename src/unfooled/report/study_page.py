@@ -95,8 +95,8 @@ def render_study(folder: Path, out: Path | None = None) -> Path:
     """Write one self-contained HTML page about a study.
 
     Args:
-        folder: folder of a finished study.
-        out: page to write. None: `report.html` in that folder.
+        folder: Folder of a finished study.
+        out: Page to write. None: `report.html` in that folder.
 
     Returns:
         Path of the page.

@@ -9,7 +9,7 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import CHECKS, Finding
 
 TITLES = {id_: check.title for id_, check in CHECKS.items()}
-"""Check -> what it looks at; the documentation of the checks says when each fires."""
+"""Check -> its subject; the documentation of the checks says when each fires."""
 TONES = {"SOUND": "sound", "EXTENDED": "extended", "OVERSTATED": "overstated", "NOT EVALUABLE": "void"}
 """Verdict -> how the page shows the figure."""
 
@@ -25,7 +25,7 @@ def tone(s: Summary) -> str:
 
 
 def doubted(s: Summary) -> bool:
-    """Return whether the run itself does not believe its robust accuracy."""
+    """Return whether the run's own verdict does not trust its robust accuracy."""
     return tone(s) in ("overstated", "void")
 
 

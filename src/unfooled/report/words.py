@@ -1,4 +1,4 @@
-"""Numbers and verdicts as a reader expects them: a value that is missing says so, a minus is a minus."""
+"""Numbers and verdicts as text for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EPS = "\u03b5"
 
 
 def finite(*values: float | None) -> bool:
-    """Return whether all of the values are there and finite."""
+    """Return whether all values are given and finite."""
     return all(v is not None and math.isfinite(v) for v in values)
 
 
@@ -26,7 +26,7 @@ def plural(n: int, noun: str) -> str:
 
 
 def decimals(value: float, digits: int = 3) -> int:
-    """Return how many decimals show `digits` significant digits, from 0 to 6."""
+    """Return the number of decimals, 0 to 6, that shows `digits` significant digits."""
     if value == 0 or not math.isfinite(value):
         return 0
     return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
@@ -87,7 +87,7 @@ def mean_interval(m: Mean) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Write seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""
     if not finite(seconds):
         return NA
     if seconds < 60:
@@ -97,7 +97,7 @@ def duration_text(seconds: float) -> str:
 
 
 def threshold_text(value: float | None, threshold: float | None) -> str:
-    """Write the figure that decides a check, and where it fires; empty where there is none."""
+    """Write the figure that decides a check, with its threshold; empty where there is none."""
     if value is None or not finite(value):
         return ""
     text = f"{value:.3g}".replace("-", MINUS)
@@ -140,7 +140,7 @@ def threat_clause(threat: str, noun: str) -> str:
 
 
 def outcomes(s: Summary) -> tuple[int, int, int] | None:
-    """Count the samples that (held, were fooled, were wrong before the attack); None where nothing was judged."""
+    """Return the numbers of samples that held, were fooled, and were wrong before; None where nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
@@ -149,7 +149,7 @@ def outcomes(s: Summary) -> tuple[int, int, int] | None:
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
-    """Say what was found in one sentence, and what that does not show in another; the verdict decides the tone."""
+    """Return one sentence with the result and one with its limits, worded by the verdict."""
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""

@@ -51,11 +51,11 @@ def check_attack(
 
     Always checked, in each norm: the points lie inside the ball and the box, with x's shape, dtype and device
     ("inside"); x, y, eps, the model's mode, parameters and gradients, and every global random generator are left
-    alone ("untouched"); the same seed gives the same bits ("seed"); who is fooled depends neither on the order nor on
-    the size of the batch ("batch"), nor a sample on its company ("alone"); one eps a sample equals each eps alone
-    ("radii"); what cannot be fooled, or is wrong already, is answered with a point inside, by a minimal-norm attack
-    with x itself ("already"); more samples are fooled than by a random point of the threat, or nearer ("random"); bad
-    input raises ValueError ("refusals"). Checked where claimed: "targeted", "optimum", "passes".
+    alone ("untouched"); the same seed gives the same bits ("seed"); the fooled samples depend neither on the order nor
+    on the size of the batch ("batch"), and a sample alone gets the same point ("alone"); one eps a sample equals each
+    eps alone ("radii"); for a sample that cannot be fooled, or is wrong already, the point is inside, or x itself for
+    a minimal-norm attack ("already"); more samples are fooled than by a random point of the threat, or nearer
+    ("random"); bad input raises ValueError ("refusals"). Checked where claimed: "targeted", "optimum", "passes".
 
     Args:
         attack: Attack with its options bound (`functools.partial`); see `core.types.BudgetAttack` and
@@ -63,10 +63,10 @@ def check_attack(
         kind: `BudgetAttack` or `MinimalAttack`. None: read from the fourth parameter (`threat` or `norm`).
         norms: Norms to check: `math.inf`, 2, 1, 0.
         only: Names of the promises to check, those in quotes above. None: all.
-        targeted: Whether it can aim at a class. None: whether it has a parameter `targeted`.
+        targeted: Claim that it can aim at a class. None: claimed if it has a parameter `targeted`.
         hit_rate: Least share of near targets that an attack hits when it aims; one step often overshoots.
-        seeded: Whether another seed gives other points.
-        random_start: Whether it starts from `threat.sample(x, generator)` and never ends worse, so that it fools
+        seeded: Claim that another seed gives other points.
+        random_start: Claim that it starts from `threat.sample(x, generator)` and never ends worse, so that it fools
             every sample that this point fools.
         optimum: Tolerance of the claim to reach a linear model's nearest boundary, such as 1.05: with that many times
             the distance every sample is fooled (of minimal norm: the points are at most so far). None: not claimed.

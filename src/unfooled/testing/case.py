@@ -95,7 +95,7 @@ class Case:
         return verify(model, x, y, z, allowed, targeted=targeted)
 
     def outcome(self, model: Model, x: Tensor, y: Tensor, z: Tensor, threat: Threat) -> Tensor:
-        """Return what must not depend on the batch, (B,): who is fooled, or how near."""
+        """Return the values that must not depend on the batch, (B,): success, or the distance in minimal norm."""
         verdict = self.judge(model, x, y, z, threat)
         return verdict.distance if self.claims.minimal else verdict.success
 
@@ -104,6 +104,6 @@ class Case:
         return close(a, b, rtol=1e-2, atol=1e-4) if self.claims.minimal else torch.equal(a, b)
 
     def demand(self, holds: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:
-        """Demand a condition; the sentence is about the attack, in this threat or norm."""
+        """Raise an AssertionError that names the attack and the threat or norm, unless the condition holds."""
         where = f"in the norm {self.norm:g}" if threat is None else f"{threat}"
         demand(holds, f"{name_of(self.attack)} {sentence} ({where})")

@@ -46,8 +46,8 @@ def check_distance(
         equal: Value for equal tensors: 0 for a distance, often 1 for a similarity.
         low: Least value there is.
         high: Largest value there is.
-        symmetric: Whether d(a, b) = d(b, a).
-        metric: Whether it is a metric: d(a, c) <= d(a, b) + d(b, c), and only equal tensors have the value `equal`.
+        symmetric: Declaration that d(a, b) = d(b, a).
+        metric: Declaration of a metric: d(a, c) <= d(a, b) + d(b, c), and only equal tensors have the value `equal`.
         invariances: Functions of a pair that change the pair and not its distance, such as
             `lambda a, b: (a + 1, b + 1)`.
         draw: Function of a number of samples and a seed that draws arguments, such as probability maps, in float64.

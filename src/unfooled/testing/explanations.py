@@ -43,12 +43,12 @@ def check_explanation(
     Args:
         explain: Explanation with its options bound (`functools.partial`); see `core.types.Explain`.
         only: Names of the promises to check, those in quotes above. None: all.
-        ignores: Whether a coordinate that the model does not read gets exactly 0.
+        ignores: Claim that a coordinate which the model does not read gets exactly 0.
         linear: Attribution of a linear model, from the weights of the class explained and x, (B, *D) each:
             `lambda w, x: w` for a gradient, `lambda w, x: w * x` for input x gradient. None: not claimed.
         baseline: Value of the baseline for which attributions sum to the change of the logit. None: not claimed.
         completeness: Largest gap of that sum, relative to the change.
-        differentiable: Whether `create_graph=True` gives derivatives that agree with finite differences, with respect
+        differentiable: Claim that derivatives with `create_graph=True` agree with finite differences, with respect
             to x and to the parameters.
         device: Device to run on.
 

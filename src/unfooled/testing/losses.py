@@ -54,11 +54,11 @@ def check_loss(
     Args:
         loss: Training loss with its options bound. It is copied for each promise, so that no memory is shared.
         only: Names of the promises to check, those in quotes above. None: all.
-        falls: Share of its first value below which the mean loss of an epoch must fall. None: not claimed, as of a
+        falls: Share of its first value below which the mean loss of an epoch must fall. None: not claimed, as for a
             loss whose attack grows harder.
         lr: Learning rate on the toy problem.
         at_zero: The same loss with an eps of 0. None: built from the fields `threat` and `base` of a dataclass.
-        standard_at_zero: Whether it claims to be standard training where eps is 0.
+        standard_at_zero: Claim that it equals standard training where eps is 0.
 
     Raises:
         AssertionError: One sentence that names the broken promise and the setting.
@@ -83,7 +83,7 @@ def _without_threat(loss: Any) -> TrainingLoss:
 
 @dataclass(frozen=True)
 class _Standard:
-    """Standard training that takes several steps on each batch, to compare with."""
+    """Standard training with several steps on each batch, for comparison."""
 
     replays: int
 

@@ -1,4 +1,4 @@
-"""Promises of every attack: where its points lie, what they do not depend on, and what it leaves alone."""
+"""Promises of every attack: points inside the threat, independent of the batch, and no side effects."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def seed(case: Case) -> None:
 
 
 def batch(case: Case) -> None:
-    """Check that who is fooled depends neither on the order nor on the size of the batch."""
+    """Check that the fooled samples depend neither on the order nor on the size of the batch."""
     net, x, y, threat, base = case.base
     want = case.outcome(net, x, y, base, threat)
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
@@ -88,7 +88,7 @@ def batch(case: Case) -> None:
 
 
 def alone(case: Case) -> None:
-    """Check that a sample is treated alone as in a batch."""
+    """Check that a sample gets the same point alone and in a batch."""
     net, x, y, threat, z = case.base
     distance = case.outcome(net, x, y, z, threat)
     for i in (0, 3, N - 1):
@@ -102,7 +102,7 @@ def alone(case: Case) -> None:
 
 
 def radii(case: Case) -> None:
-    """Check that one eps a sample equals each eps alone."""
+    """Check that a call with one eps a sample equals separate calls with each eps."""
     if case.claims.minimal:
         return
     net, x, y, threat = case.setting()
@@ -119,7 +119,7 @@ def radii(case: Case) -> None:
 
 
 def already(case: Case) -> None:
-    """Check what becomes of samples that nothing fools, or that are wrong already."""
+    """Check the points of samples that cannot be fooled, or that are wrong already."""
     net, x, y, threat = case.setting()
     for model, label, what in (
         (unshaken, torch.zeros_like(y), "that nothing fools"),

@@ -1,4 +1,4 @@
-"""Tools of the contract checks: a snapshot of all that a method must leave alone, and the sentences of failures."""
+"""Tools of the contract checks: a snapshot of the state that a method must not change, and failure messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def name_of(method: Any) -> str:
-    """Return how a method is called in a sentence: its function's or class's name."""
+    """Return the name of a method's function or class, for error messages."""
     while isinstance(method, partial):
         method = method.func
     return getattr(method, "__name__", type(method).__name__)
@@ -90,7 +90,7 @@ class Snapshot:
 
     Args:
         model: Model that must be left as it is. None: there is none.
-        tensors: Tensors that must be left as they are, by the name that the sentence uses.
+        tensors: Tensors that must be left as they are, by their name in the sentence.
     """
 
     def __init__(self, model: nn.Module | None = None, **tensors: Tensor) -> None:
@@ -98,7 +98,7 @@ class Snapshot:
         self.before = self._state()
 
     def _state(self) -> dict[str, Any]:
-        """Return what is compared, by what the sentence says of it."""
+        """Return the state to compare, by the message for a change."""
         state: dict[str, Any] = {}
         for name, t in self.tensors.items():
             state[f"changes {name} in place"] = t.detach().clone()
@@ -121,7 +121,7 @@ class Snapshot:
         return state
 
     def demand_unchanged(self, method: Any, setting: str) -> None:
-        """Demand that nothing has changed since this was made.
+        """Demand that nothing has changed since the snapshot was made.
 
         Args:
             method: The method that was called since, for the sentence.

@@ -66,7 +66,7 @@ def targeted(case: Case) -> None:
 
 
 def optimum(case: Case) -> None:
-    """Check that a linear model's boundary is reached, and nothing is fooled before it."""
+    """Check that samples are fooled just outside the distance to a linear model's boundary, and none just inside."""
     if case.claims.optimum is None:
         return
     if case.claims.minimal:
@@ -120,7 +120,7 @@ def passes(case: Case) -> None:
     if case.claims.passes is None:
         return
     net, x, y, threat = case.setting()
-    x, y = x[:-1], y[:-1]  # those that are right
+    x, y = x[:-1], y[:-1]  # without the last sample, which is wrong when clean
     with counted(net) as model:
         case.run(model, x, y, threat.scaled(0 if case.norm == 0 else 1e-5))
     most, n = case.claims.passes, len(x)

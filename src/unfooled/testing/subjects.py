@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def seeded_generator(seed: int) -> torch.Generator:
-    """Return a generator of its own, so that nothing leans on the global one."""
+    """Return a new generator with this seed, independent of the global one."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -49,8 +49,8 @@ class Linear:
     def _reach(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
         """Return the distance to the boundary with each other class, (B, K); inf at y.
 
-        (z_y - z_c) / |w_y - w_c|_dual, which leaves the box out of account; in L0 the least number of entries that,
-        moved to their edge of the unit box, give c the larger logit.
+        (z_y - z_c) / |w_y - w_c|_dual, which ignores the box; in L0 the smallest number of entries that,
+        moved to an edge of the unit box, give c the larger logit.
         """
         logits, rows = self(x), torch.arange(len(x), device=x.device)
         lead = logits[rows, y][:, None] - logits
@@ -64,7 +64,7 @@ class Linear:
         return ratio.scatter(1, y[:, None], math.inf)
 
     def distance(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
-        """Return the distance to the boundary, (B,); exact in L0, elsewhere where the box does not matter."""
+        """Return the distance to the boundary, (B,); exact in L0, and in other norms where the box does not matter."""
         return self._reach(x, y, norm).amin(1)
 
     def nearest(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
@@ -103,7 +103,7 @@ def _draw_weights(net: nn.Module, seed: int) -> None:
 def tiny_net(
     k: int = 3, shape: tuple[int, int, int] = (1, 6, 5), *, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> nn.Sequential:
-    """Build a convolution, ReLU and a linear head, in eval mode; every class is predicted somewhere."""
+    """Build a convolution, ReLU and a linear head, in eval mode; each class is predicted for some inputs."""
     head = nn.Linear(4 * shape[1] * shape[2], k)
     net = nn.Sequential(nn.Conv2d(shape[0], 4, 3, padding=1), nn.ReLU(), nn.Flatten(), head).to(dtype)
     _draw_weights(net, seed)
@@ -132,13 +132,13 @@ def conv_net(
 
 
 def unshaken(x: Tensor) -> Tensor:
-    """Return logits that no input of the unit box turns: class 0 of 3 leads by 99 and more, yet there is a gradient."""
+    """Return logits of 3 classes whose prediction is 0 everywhere in the unit box, with a gradient that is not 0."""
     total = x.flatten(1).sum(1)
     return torch.stack([total + 99, total * 0.5, total * 0.25], 1)
 
 
 def brightest_third(n: int = 96) -> tuple[Tensor, Tensor]:
-    """Return a toy problem of three classes, (n, 1, 6, 6): which third of the rows is brightest."""
+    """Return a toy problem, (n, 1, 6, 6): the class is the third of the rows that is brightest."""
     x, y = points(n, (1, 6, 6), seed=3) * 0.5, torch.arange(n) % 3
     for i in range(n):
         x[i, 0, 2 * y[i] : 2 * y[i] + 2] += 0.4

@@ -23,8 +23,8 @@ from unfooled.training.progress import Memory
 class Checkpoint:
     """A file that training is saved to after every epoch, and resumed from.
 
-    The file is one of `torch.save`, readable with `weights_only=True`. Beside the weights it holds the settings, the
-    layout of what is stored (see `unfooled.runs.settings`) and the SHA-256 of all the rest.
+    It is written by `torch.save` and can be read with `weights_only=True`. Beside the weights it holds the settings,
+    the version of its layout (see `unfooled.runs.settings`) and the SHA-256 of everything else.
 
     Args:
         path: File to write, `.pt`, which `load_model` reads.
@@ -43,7 +43,7 @@ class Checkpoint:
         history: list[dict[str, Any]],
         memory: Memory | None = None,
     ) -> None:
-        """Write the state after the epochs in `history`, whole.
+        """Write the state after the epochs in `history`, atomically.
 
         Raises:
             BadInput: the file cannot be written.
@@ -91,5 +91,5 @@ class Checkpoint:
 
 
 def _network(model: nn.Module) -> nn.Module:
-    """Return what a checkpoint holds: the network itself; its normalisation is data, kept in `about`."""
+    """Return the network without its normalisation, which the checkpoint stores in `about`."""
     return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model

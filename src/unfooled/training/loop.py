@@ -36,11 +36,11 @@ class Epoch:
         epochs: Number of epochs in all.
         loss: Mean loss over the samples.
         seconds: Seconds of training, without the monitor's and the caller's own work.
-        accuracy: Accuracy on the clean held-out samples, where some were given, with the weights of this moment.
+        accuracy: Accuracy on the clean held-out samples, where some were given, with the weights after this epoch.
         fgsm: Accuracy under one step on the monitor's samples, where one was given.
-        pgd: Accuracy under several steps on the same.
+        pgd: Accuracy under several steps on the same samples.
         stopped: Reason why training ended early, one sentence. None: it goes on, or ended as planned.
-        notes: Means over the samples of what the loss noted, by name; empty for most losses.
+        notes: Means over the samples of the further quantities that the loss reports, by name; empty for most losses.
     """
 
     index: int
@@ -84,8 +84,8 @@ def train(
         fabric: A `lightning_fabric.Fabric` for devices, processes and mixed precision. None: one process on the model's
             device.
         clip: Largest norm of the gradient. None: any.
-        monitor: Looks for catastrophic overfitting after every epoch. Where it finds it, the weights from before that
-            epoch are restored (not in the first epoch, which has none worth restoring) and training ends.
+        monitor: Test for catastrophic overfitting after every epoch. Where it finds some, the weights from before that
+            epoch are restored (except in the first epoch) and training ends.
 
     Yields:
         One `Epoch` each; epochs restored from a checkpoint are not yielded again.
@@ -121,7 +121,7 @@ def train(
 
 
 class _Steps:
-    """The steps of an epoch, with all that stays the same from one epoch to the next."""
+    """Optimiser steps of an epoch, with the values that are the same in all epochs."""
 
     def __init__(
         self, model: nn.Module, loss: TrainingLoss, optimizer: torch.optim.Optimizer, device: torch.device,
@@ -135,7 +135,7 @@ class _Steps:
         self.wrapped, self.stepper = parts
 
     def epoch(self, batches: Batches, index: int) -> float:
-        """Take every step of an epoch; the mean loss over the samples."""
+        """Take every step of an epoch, and return the mean loss over the samples."""
         total, seen = 0.0, 0
         colour = batches.x.ndim == 4 and batches.x.shape[1] > 1
         with _training(self.model, channels_last=colour):
@@ -150,7 +150,7 @@ class _Steps:
         return total / max(seen, 1)
 
     def _step(self, loss: TrainingLoss, x: Tensor, y: Tensor, index: int, i: int, replay: int) -> float:
-        """Take one step; the loss before it."""
+        """Take one step, and return the loss before it."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(_step_seed(self.seed, index, i, replay))
             value = loss(self.wrapped, x, y)
@@ -172,7 +172,7 @@ def _step_seed(seed: int, epoch: int, step: int, replay: int) -> int:
 
 
 def _emptied(memory: Memory | None, batches: Batches) -> Memory | None:
-    """Empty the memory; refuse what would make it forget, or a resumed run another one."""
+    """Empty the memory; refuse settings with which it would not find its samples again."""
     if memory is None:
         return None
     if batches.world > 1:
@@ -201,7 +201,7 @@ def _watch(
 
 @contextmanager
 def _training(model: nn.Module, *, channels_last: bool) -> Iterator[None]:
-    """Training mode, and the memory format that convolutions of colour images are faster in; undone on exit."""
+    """Set training mode, and the memory format in which convolutions of colour images are faster; undo both on exit."""
     before = [(module, module.training) for module in model.modules()]
     model.train()
     if channels_last:

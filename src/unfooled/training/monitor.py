@@ -1,4 +1,4 @@
-"""A monitor of catastrophic overfitting: accuracy under one step stays, under several it collapses.
+"""Monitor of catastrophic overfitting: accuracy under one step stays, under several steps it collapses.
 
     collapse  <=>  r <= fall r*  and  (s - r) >= (s* - r*) + gap,      or  s - r >= wide
 
@@ -27,16 +27,16 @@ from unfooled.core.threats import Threat
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """A monitor for `train`, which asks it after every epoch whether robustness has collapsed.
+    """A monitor for `train`, which checks after every epoch whether robustness has collapsed.
 
     Cost of an epoch: steps + 5 forwards, steps + 1 backwards a sample, less where it is fooled.
 
     Args:
-        threat: Whole threat, whatever part of it a `Ramp` allows.
+        threat: Threat at its full radius, even while a `Ramp` trains on a smaller one.
         x: Samples that are not trained on, (N, *D); 256 are enough.
         y: Labels, (N,).
         steps: Steps of PGD.
-        fall: Share of the best PGD accuracy at or below which it counts as collapsed.
+        fall: Share of the best PGD accuracy at or below which PGD accuracy counts as collapsed.
         gap: Growth of FGSM's lead over PGD that a collapse needs at the same time.
         wide: Lead of FGSM over PGD that is a collapse by itself.
     """

@@ -28,10 +28,10 @@ class Memory(Protocol):
     """The state of a loss from step to step, in a form that a checkpoint can hold."""
 
     by_sample: bool
-    """Whether samples are known by their bytes, which augmentation changes."""
+    """True where samples are recognised by their bytes, which augmentation changes."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything, as tensors."""
+        """Return the whole state, as tensors."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -62,13 +62,13 @@ class Notes:
 
 
 def notes_of(loss: TrainingLoss) -> dict[str, float]:
-    """Return what the loss has noted since the last call; empty for most losses."""
+    """Return the notes of the loss since the last call; empty for most losses."""
     notes = getattr(loss, "notes", None)
     return notes.read() if isinstance(notes, Notes) else {}
 
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
-    """Return the loss to use at this moment: itself, unless it follows the progress."""
+    """Return the loss to use at this progress: the loss itself, unless it follows the progress."""
     follow, base = getattr(loss, "at", None), base_of(loss)
     if follow is not None or base is None:
         return loss if follow is None else follow(epoch)
@@ -138,7 +138,7 @@ class Ramp:
         return value
 
     def at(self, epoch: float) -> TrainingLoss:
-        """Return the loss under the part of the threat that this moment allows."""
+        """Return the loss with the threat of this progress."""
         share = min(1.0, epoch / self.epochs)
         now: TrainingLoss = self.loss if share >= 1 else with_part(self.loss, share)
         return now
@@ -150,10 +150,10 @@ class Ramp:
 
     @property
     def memory(self) -> Memory | None:
-        """State of the loss, which every moment shares."""
+        """State of the loss, shared by all its scaled copies."""
         return memory_of(self.loss)
 
     @property
     def notes(self) -> Notes | None:
-        """Notes of the loss, which every moment shares."""
+        """Notes of the loss, shared by all its scaled copies."""
         return getattr(self.loss, "notes", None)

@@ -1,4 +1,4 @@
-"""Attack a model and store the points as a file, each judged by `verify`."""
+"""Attack workflow: attack a model and store the points in a file, each judged by `verify`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from unfooled.workflows.words import choose, threat_of
 
 DEFAULT = "apgd-margin"
 CHUNK = 100
-DRAWS = 20  # of a random model, whose majority decides
-AVERAGED = 10  # of a random model, at every gradient of an ensemble
+DRAWS = 20  # evaluations of a random model; the majority decides
+AVERAGED = 10  # evaluations of a random model averaged at every gradient of an ensemble
 
 
 class AttackRecord(Partial):
@@ -51,7 +51,7 @@ class AttackRecord(Partial):
         clean_accuracy: Accuracy on the clean samples.
         robust_accuracy: Accuracy under the attack, an upper bound.
         median_distance: Median distance of the nearest adversarial examples, 0 for samples that are wrong when clean;
-            of a minimal-norm attack alone. None: fewer than half have one.
+            only for minimal-norm attacks. None: fewer than half have one.
         passes: Model passes a sample of the attack.
         warnings: Warnings, one sentence each.
         out: The file.
@@ -94,7 +94,7 @@ def attack(
         steps: Gradients a restart, or queries; None: the attack's default.
         restarts: Random starts.
         effort: Name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
-        out: The .npz file: x (the points), y, clean_x, success, distance, and of a minimal-norm attack nearest_x and
+        out: The .npz file: x (the points), y, clean_x, success, distance, and for a minimal-norm attack nearest_x and
             nearest_distance. Finished chunks are stored in a folder beside it until it is whole.
         seed: Random seed.
         machine: The device, and samples computed at once.
@@ -138,7 +138,7 @@ class _How:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options that the file states."""
+        """Return the options to record in the file."""
         if self.effort is not None:
             return {"effort": self.effort}
         name = self.attack or DEFAULT
@@ -149,7 +149,7 @@ class _How:
         }
 
     def bound(self, threat: Threat, batch: int | None = None) -> _Single | _Whole:
-        """Bind the options to what is run.
+        """Bind the options to the attack or ensemble.
 
         Raises:
             BadOption: options that do not exist or do not go together.
@@ -224,7 +224,7 @@ class _Single:
         return self.attack.label
 
     def __call__(self, work: _Work, run: Run) -> dict[str, Tensor]:
-        """Return the points, and of a minimal-norm attack the nearest adversarial examples."""
+        """Return the points, and for a minimal-norm attack the nearest adversarial examples."""
         model = Counted(work.subject.model)
         x, y = work.loaded.x, work.loaded.y
 
@@ -242,7 +242,7 @@ class _Single:
 
 @dataclass(frozen=True)
 class _Whole:
-    """An ensemble on all samples at once, which keeps its own stages."""
+    """An ensemble on all samples at once, with stages of its own."""
 
     attack: Callable[..., Tensor]
     label: str

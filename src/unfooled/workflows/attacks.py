@@ -1,4 +1,4 @@
-"""Attacks by name, with the options that each takes; minimal-norm attacks under a threat."""
+"""Attacks by name, with the options that each takes; minimal-norm attacks turned into budget attacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unfooled.workflows.words import choose
 
 NORMS = {0.0: "L0", 1.0: "L1", 2.0: "L2", float("inf"): "Linf"}
 ATTEND = partial(attention, detach_weights=True)
-"""The attention map that `attention_pgd` moves; with its weights attached it has no gradient on ReLU networks."""
+"""Attention map that `attention_pgd` moves; with its weights attached it has no gradient on ReLU networks."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def bind_attack(
 
 
 def _instead(row: catalog.Attack, takes: tuple[str, ...]) -> str:
-    """Return the advice to one who wants restarts."""
+    """Return the advice for an attack that takes no restarts."""
     if "steps" not in takes:
         return "leave it out"
     return "give it more {steps}" + ("" if row.unit == "steps" else f", which are its {row.unit}")

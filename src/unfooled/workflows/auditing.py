@@ -149,7 +149,7 @@ def audit(
         seed: Random seed.
         machine: The device, and samples computed at once.
         command: Command line that reproduces the run, for the record.
-        notify: Called with sentences for the one who waits.
+        notify: Callback for progress messages, one sentence each.
         progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:

@@ -1,7 +1,7 @@
 """Catalog: the only table from names to functions. Nothing here imports torch until it is asked to.
 
-A row says where a function is and what its signature cannot say. Which options a function takes (steps, restarts,
-batch, ...), what their defaults are, and whether an attack is a budget or a minimal-norm attack is read off the
+A row holds the path of a function and the facts that its signature does not show. The options of a function (steps,
+restarts, batch, ...), their defaults, and whether an attack is a budget or a minimal-norm attack are read off the
 signature, so that a new method is one row.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 EVERY_NORM = (0.0, 1.0, 2.0, math.inf)
 MOST = 1000
-"""Samples that are used where no number is asked for."""
+"""Default number of samples."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Attack:
         path: "module:function".
         bound: Parameters that are always given, as "module:name".
         steps: Default number of steps. None: its own default.
-        unit: Unit that its steps count.
-        norms: Norms that it knows.
+        unit: Unit of its steps, such as gradients or queries.
+        norms: Norms that it supports.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Objective:
 
     Attributes:
         path: "module:function" that makes it.
-        decides: Score whose worst point is returned.
+        decides: Name of the score whose worst point is returned.
     """
 
     path: str
@@ -105,7 +105,7 @@ class Study:
     Attributes:
         path: "module:function".
         asks: Question that it answers.
-        costs: Cost of each scale.
+        costs: Scale -> cost, in words.
     """
 
     path: str

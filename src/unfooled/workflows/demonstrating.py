@@ -28,7 +28,7 @@ def demo(
     *,
     n: int | None = None,
     seed: int = 0,
-    machine: Machine = Machine("cpu", threads=1),  # noqa: B008  (frozen; tensors of 64 pixels are slower on more)
+    machine: Machine = Machine("cpu", threads=1),  # noqa: B008  (frozen; more threads slow down images of 64 pixels)
     progress: Progress | None = None,
 ) -> list[Summary]:
     """Train a standard and a hardened network on handwritten digits, audit both, and write `report.html`.

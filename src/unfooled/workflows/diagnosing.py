@@ -45,7 +45,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
 
     Args:
         model: Any callable to logits, in evaluation mode. Not modified.
-        x: Clean samples in the threat's box, (B, *D); the first 100 and fewer are used.
+        x: Clean samples in the threat's box, (B, *D); at most the first 100 are used.
         y: Labels, (B,) int64.
         threat: Threat model of the attack that would follow.
         seed: Random seed.
@@ -69,7 +69,7 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
     subject = inspect_model(model, x, y)
     with frozen(subject.model):
         findings = before(subject.model, x, y, threat, seed=seed)
-    if subject.probabilities:  # the checks saw their logarithm
+    if subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     return Diagnosis(*_verdict(findings), tuple(merged(findings)), subject.warnings)
 

@@ -9,7 +9,7 @@ from typing import Any
 from unfooled.core.errors import BadInput
 
 Spell = Callable[[str, str], str]
-"""(name of an option, a value or "") -> how a reader writes it."""
+"""(name of an option, a value or "") -> text of the option, as Python or the shell writes it."""
 
 
 class BadOption(BadInput):
@@ -38,7 +38,7 @@ class BadOption(BadInput):
 
 
 class Below(Exception):
-    """A figure of an audit that is below its bound."""
+    """Exception for a figure of an audit that is below its bound."""
 
 
 def as_keyword(name: str, value: str = "") -> str:

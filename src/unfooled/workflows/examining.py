@@ -24,7 +24,7 @@ class Doctor(Record):
     Attributes:
         unfooled, python: Versions.
         libraries: Version of each library that is needed, or why it is unusable.
-        extras: Version of each optional library, likewise.
+        extras: Version of each optional library, or why it is unusable.
         devices: Devices and their free memory.
         data: Folder of the data sets, and whether it is there.
     """
@@ -43,7 +43,7 @@ class Doctor(Record):
 
 
 def doctor() -> Doctor:
-    """Return versions, devices, free memory, and which extras are there."""
+    """Return versions, devices, free memory, and the installed extras."""
     devices = {"cpu": f"{torch.get_num_threads()} threads, {free_bytes() / 2**30:.1f} GiB free"}
     for i in range(torch.cuda.device_count()):
         devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free_bytes(f'cuda:{i}') / 2**30:.1f} GiB free"

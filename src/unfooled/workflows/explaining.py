@@ -62,7 +62,7 @@ def explain(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> ExplanationRecord:
-    """Explain a model's decision on each sample, and write maps.npz and, of images, maps.png.
+    """Explain a model's decision on each sample, and write maps.npz and, for images, maps.png.
 
     Args:
         inputs: Model and data. The data may be one image, or a folder of images without labels; then
@@ -133,7 +133,7 @@ class _Drawing:
 
 
 def _written(out: Path, drawing: _Drawing, moved: Moved | None) -> list[Path]:
-    """Write the arrays, and the picture of images."""
+    """Write the arrays, and for images the picture."""
     loaded = drawing.loaded
     arrays: dict[str, Any] = {
         "x": loaded.x, "y": loaded.y, "prediction": drawing.prediction, "attribution": drawing.attribution,
@@ -170,9 +170,9 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
         for axis, x in zip(axes[:, i], inputs, strict=False):
             image = x[i].cpu().movedim(0, -1).numpy()
             axis.imshow(image if image.shape[-1] == 3 else image.mean(-1), cmap="gray", vmin=0, vmax=1)
-        relevance = [m[i].sum(0).cpu().numpy() for m in maps]
-        top = max(float(abs(r).max()) for r in relevance) or 1.0
-        for axis, r in zip(axes[len(inputs) :, i], relevance, strict=True):
+        shown = [m[i].sum(0).cpu().numpy() for m in maps]
+        top = max(float(abs(r).max()) for r in shown) or 1.0
+        for axis, r in zip(axes[len(inputs) :, i], shown, strict=True):
             axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
         for axis, title in zip(axes[:, i], _titles(drawing, moved, i), strict=True):
             axis.set_title(title, fontsize=9)

@@ -106,7 +106,7 @@ class Inputs:
         check_labels(y, len(x), logits.shape[1])
         classes = data.classes or net.classes or [str(k) for k in range(logits.shape[1])]
         classes = [*classes, *(str(k) for k in range(len(classes), logits.shape[1]))]
-        # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
+        # The default n is a maximum: fewer samples are worth a warning only if a number was given.
         warnings = [w for w in data.warnings if self.n != MOST or "samples were asked for" not in w]
         return Loaded(net, x, y, classes, tuple(warnings))
 

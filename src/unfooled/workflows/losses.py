@@ -22,7 +22,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import check_choice, choose, threat_of
 
 INNER = ("ascent", "pgd")
-STEPS, NODES = 7, 8  # of an inner attack, and of the path that `igr` explains along, where none are asked for
+STEPS, NODES = 7, 8  # defaults: steps of an inner attack, nodes of the path integral of `igr`
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class LossOptions:
         base: Name of the loss that the regulariser is added to.
         path: Nodes of the path integral.
         inner: Search for the points of a regulariser, "ascent" or "pgd".
-        explain: Name of the explanation that is kept together.
+        explain: Name of the explanation that is kept stable.
         smooth: Sharpness of softplus in place of ReLU in explanations.
-        k: Rank that is defended.
+        k: Number of top pixels whose rank r2et defends.
         rectify: Weight of the rectification.
         preserve: Weight of the preservation.
     """
@@ -76,7 +76,7 @@ ELSEWHERE = ("attack_steps", "path", "inner", "base", "explain")
 
 
 def taken(name: str) -> tuple[str, ...]:
-    """Return which of `OPTIONS` a loss takes."""
+    """Return the names in `OPTIONS` that a loss takes."""
     row = catalog.LOSSES[name]
     parameters = set(catalog.takes(catalog.resolve(row.path))) - set(row.bound)
 

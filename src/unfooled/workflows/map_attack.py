@@ -45,10 +45,10 @@ class MapAttack:
 
     Args:
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
-        attack: Name in `catalog.OBJECTIVES` of the objective.
+        attack: Objective, a name in `catalog.OBJECTIVES`.
         steps: Gradients a restart.
         restarts: Random starts.
-        k: Pixels that are the top of a map; None: a tenth of all.
+        k: Number of top pixels; None: a tenth of all.
         w: Reach of LENS in pixels.
         region: Region that the mass is driven into, for the objective "region": a grey image, white the region, a .npy,
             or a mask of numbers in [0, 1], (H, W).
@@ -125,8 +125,8 @@ class MapAttackRecord(Record):
         threat: Threat model.
         objective: Objective that was maximised.
         steps, restarts, k, w, seed: The options.
-        random_points: Points of each sample that chance had.
-        kept: Score whose worst point is returned.
+        random_points: Random points of each sample, for comparison.
+        kept: Name of the score whose worst point is returned.
         counts: Samples by status, by arm.
         scores: Each score by arm, with its chance level, raw and corrected.
         aim: Quantity that the objective aims at, by arm, and before; empty where that is a similarity.
@@ -150,7 +150,7 @@ class MapAttackRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """Maps under attack: points, maps, further arrays to be written, and the record."""
+    """Result of an attack on maps: points, maps, further arrays to write, and the record."""
 
     x_adv: Tensor
     attribution: Tensor
@@ -190,7 +190,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
         loaded: The model and its data.
         target: Classes that are explained, (B,).
         explain: The explanation.
-        how: The attack, as `MapAttack.checked` returns it.
+        how: Attack, as `MapAttack.checked` returns it.
         seed: Random seed.
     """
     search = _Search.of(loaded, target, explain, how)
@@ -200,7 +200,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
     x_adv, status = result.attack.x_adv[decides], result.attack.status[decides]
     parts = zip(x_adv.split(BATCH), target.split(BATCH), strict=True)
     attribution = torch.cat([torch.as_tensor(explain(loaded.model, *part)).detach() for part in parts])
-    # Of the map that is shown, which need not be where LENS is lowest.
+    # LENS of the map that is shown, which need not be the one with the lowest LENS.
     lens = lens_recall(result.clean, as_maps(attribution), k=search.k, w=how.w).where(status == ATTACKED, torch.nan)
     shown = {"lens": lens, "lens_corrected": corrected(lens, scores["lens"]["chance"])}
     aimed = search.aimed(result)
@@ -262,7 +262,7 @@ class _Search:
 
     @property
     def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """(clean maps, maps), (B, H, W) -> what the objective aims at, (B,); None where that is a similarity."""
+        """Function (clean maps, maps), (B, H, W) -> aimed quantity, (B,); None where that is a similarity."""
         aims: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "region": partial(_share_inside, self.mask),
             "center": _centre_shift,
@@ -270,7 +270,7 @@ class _Search:
         return aims.get(self.decides)
 
     def run(self, seed: int) -> ExplanationRobustness:
-        """Attack, and measure what random points do."""
+        """Attack, and compare with random points."""
         how, options = self.how, {"k": self.k, "w": self.how.w, "mask": self.mask}
         objective = catalog.resolve(catalog.OBJECTIVES[how.attack].path)
         taken = {name: value for name, value in options.items() if name in how.takes}
@@ -287,7 +287,7 @@ class _Search:
         )  # fmt: skip
 
     def scores(self, result: ExplanationRobustness) -> dict[str, dict[str, Tensor]]:
-        """Each score by arm, (B,), with its chance level, raw and corrected."""
+        """Return each score by arm, (B,), with its chance level, raw and corrected."""
         level = {
             "lens": chance(result.clean, k=self.k, w=self.how.w),
             "top_k": chance(result.clean, k=self.k, w=0),
@@ -301,7 +301,7 @@ class _Search:
         return scores
 
     def aimed(self, result: ExplanationRobustness) -> dict[str, Tensor]:
-        """What the objective aims at, by arm and before, (B,); empty where that is a similarity."""
+        """Return the quantity that the objective aims at, by arm and before, (B,); empty where that is a similarity."""
         if self.aim is None:
             return {}
         arms = {arm: -getattr(result, arm).scores[self.decides] for arm in ARMS}
@@ -309,18 +309,18 @@ class _Search:
 
 
 def _share_inside(mask: Tensor | None, clean: Tensor, maps: Tensor) -> Tensor:
-    """The share of the mass inside the region."""
+    """Return the share of the mass inside the region, (B,)."""
     assert mask is not None
     return (mask * normalised(maps)).sum((1, 2))
 
 
 def _centre_shift(clean: Tensor, maps: Tensor) -> Tensor:
-    """How many pixels the centre of mass moved."""
+    """Return the distance in pixels that the centre of mass moved, (B,)."""
     return ((centroid(maps) - centroid(clean)) * clean.new_tensor(clean.shape[1:])).norm(dim=1)
 
 
 def _negative(aim: Callable[[Tensor, Tensor], Tensor], clean: Tensor, maps: Tensor) -> Tensor:
-    """As a score, of which the lowest is the strongest attack."""
+    """Return the aim negated, as a score whose lowest value is the strongest attack."""
     return -aim(clean, maps)
 
 

@@ -1,4 +1,4 @@
-"""Rebuild a data set from what a network sees of it, and store it as a file or a folder of images."""
+"""Rebuild a data set from the features of a network, and store it as a file or a folder of images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FeatureOptions:
         steps: Gradients an image at most.
         tol: Residual at which an inversion ends.
         clean: Keep bright strokes alone, at least 2 pixels thick.
-        shard: Images a file of the work under way.
+        shard: Images a file of unfinished work.
     """
 
     layer: str | None = None
@@ -68,12 +68,12 @@ def features(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Rebuild a data set from what a network sees.
+    """Rebuild a data set from the features of a network.
 
     Args:
         inputs: Model and source data.
-        out: Set: an .npz that `load_data` reads, or a folder of images. Work under way is stored beside it, in a folder
-            that ends in .parts; a second start, or the same call in another process, shares it.
+        out: Data set: an .npz that `load_data` reads, or a folder of images. Unfinished work is stored beside it in a
+            folder that ends in .parts; a second start, or the same call in another process, shares it.
         kind: Name in `catalog.FEATURES`.
         threat: Threat model in which images may be moved; the kinds that move images need one.
         options: Options of the kind.

@@ -19,11 +19,11 @@ from unfooled.workflows.words import choose, numbers, size_of
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """A network of one's own, for the studies that take one; None: the study's own networks and defaults.
+    """A user's own network, for the studies that take one. Fields that are None take the study's defaults.
 
     Args:
-        model: What `load_model` reads.
-        boxes: CSV of where the objects are in the data.
+        model: Model, as for `load_model`.
+        boxes: CSV with the boxes of the objects in the data.
         arch: Architecture of a checkpoint.
         n: Number of images.
         split: Part of the data.
@@ -67,8 +67,8 @@ def study(
         scale: "small" (minutes), "medium" or "full".
         out: Folder; a second start continues it. Its page is `report.html` in it. None: "runs/NAME-SCALE".
         seeds: Random seeds.
-        data: Those of the scale's data sets that are used; None: all.
-        own: A network of one's own.
+        data: Data sets of the scale to use; None: all.
+        own: Your own network.
         machine: The device, where the study takes one. Its `batch` is not used.
         command: Command line that reproduces the study, for the record.
         progress: Called as `(stage, units done, units in all)`.

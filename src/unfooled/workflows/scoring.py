@@ -36,7 +36,7 @@ class LensRecord(Record):
         clean, perturbed: Files, or "tensors".
         reduce: Reduction of channels to one map. None: there were none.
         found: The scores.
-        warnings: Cautions for one who quotes a score.
+        warnings: Cautions to read before quoting a score.
         seconds: Wall time.
         command: Command line that reproduces the record.
         created: Time of creation.
@@ -116,7 +116,7 @@ def lens(
 def pair(
     clean: str | Path | Tensor, perturbed: str | Path | Tensor, how: str | None
 ) -> tuple[Tensor, Tensor, str | None]:
-    """Read both as maps, (N, H, W), and tell the reduction that was used, None where there were no channels."""
+    """Read both as maps, (N, H, W), and return the reduction used too, None where there were no channels."""
     a, b = (maps if isinstance(maps, Tensor) else read_maps(str(maps)) for maps in (clean, perturbed))
     if a.shape != b.shape:
         raise BadOption(

@@ -208,7 +208,7 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """Training under way: all but the loss."""
+    """State of a training run, without the loss."""
 
     data: Dataset
     held_out: Dataset | None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from unfooled.core.threats import Threat
 
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
-"""How a norm is written -> the class of `core.threats`."""
+"""Name of a norm in text -> its class in `core.threats`."""
 
 
 def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The audit: how accurate is a model, how much of that survives an adversary, and can the figure be believed?"""
+"""Audits: clean and robust accuracy, explanations under attack, and a verdict on the figures."""
 
 from unfooled.evaluation.audit.audit import audit
 from unfooled.evaluation.audit.plan import Plan

@@ -1,4 +1,4 @@
-"""The main job: how accurate is a model, how much of that survives an adversary, and can that figure be believed?"""
+"""Audit of a classifier: clean and robust accuracy, explanations under attack, and a verdict on the figures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def audit(
             written.
         seed: Random seed.
         classes: Class names, in the order of the logits. None: their numbers.
-        about: Names for the report and what else is known of the run, an `About` or a mapping with its fields: model,
+        about: Names for the report and other facts about the run, an `About` or a mapping with its fields: model,
             data, title, command, options, warnings. None: nothing.
         chunk: Samples a file; verdicts do not depend on it.
         batch: Samples computed at once. None: as many as fit well in memory.
@@ -63,8 +63,8 @@ def audit(
     Returns:
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
-        20,000 in all if that is more; what they ask for comes on top. The attack on saliency maps takes some 1100
-        passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
+        20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
+        some 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
 
     Raises:
         BadInput: Inputs, labels, model or folder that cannot be used, in one sentence.

@@ -33,9 +33,9 @@ class LabelAttack:
     Attributes:
         effort: Effort of the cascade.
         attack: Budget attack that runs instead of the cascade. None: the cascade.
-        whole: Attack on all samples at once that keeps its own stages. None: there is none.
+        whole: Attack on all samples at once, with stages of its own. None: there is none.
         name: Name of the attack in the report; empty for the cascade.
-        certify: Tells which samples are proven robust. None: none are.
+        certify: Function that returns which samples are proven robust. None: none are.
         floor: Passes that the checks may take, or a tenth of the attack's if that is more.
     """
 
@@ -48,7 +48,7 @@ class LabelAttack:
 
     @property
     def own(self) -> bool:
-        """True for the cascade, which may go on where a check asks for it."""
+        """True for the cascade, which is extended where a check asks for it."""
         return self.attack is None and self.whole is None
 
     @property
@@ -61,7 +61,7 @@ class LabelAttack:
         return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
 
     def record(self, threat: Threat) -> dict[str, Any]:
-        """Return what is recorded. An attack is known by its name: its options may hold a batch size."""
+        """Return the fields to record; an attack by its name alone, since its options may hold a batch size."""
         return {
             "attack": self.label,
             "effort": self.effort.name if self.own else "",
@@ -76,9 +76,9 @@ class NearestPoints:
     """The search for the nearest adversarial examples, and the curve that is read off them.
 
     Attributes:
-        n: Samples that it is done for, the first of all.
+        n: Number of samples searched, the first ones.
         budget: Passes a sample and norm.
-        norms: Norms in which it is done. None: the threat's own.
+        norms: Norms of the search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
     """
 
@@ -97,9 +97,9 @@ class Explaining:
 
     Attributes:
         explain: The explanation.
-        name: Its name in the report.
-        n: Samples that are explained, the first of all.
-        gallery: Pictures on the page.
+        name: Name of the explanation in the report.
+        n: Number of samples explained, the first ones.
+        gallery: Number of examples drawn in the report.
     """
 
     explain: Explain
@@ -113,12 +113,12 @@ class Explaining:
 
 @dataclass(frozen=True)
 class ExplanationAttack:
-    """The attack on an explanation, label kept; its objective is mass out of the LENS neighbourhood.
+    """The attack on an explanation, label kept; its objective moves mass out of the LENS neighbourhood.
 
     Attributes:
         explain: The explanation.
-        name: Its name in the report.
-        n: Samples attacked, the first that are right when clean.
+        name: Name of the explanation in the report.
+        n: Number of samples attacked, the first that are right when clean.
         radii: Radii, in multiples of eps.
         steps: Gradients a restart.
         restarts: Random starts.
@@ -145,22 +145,22 @@ def _at_least_one(option: str, number: int) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of an audit. All of it can change a figure, so all of it is recorded.
+    """Plan of an audit. Every field can change a figure, so every field is recorded.
 
     Args:
         effort: Effort of the cascade: `QUICK`, `NORMAL`, `THOROUGH` or your own.
         attack: Budget attack with its options bound, run instead of the cascade; it is not extended. None: the cascade.
         attack_name: Name of that attack in the report.
-        whole: Attack on all samples at once that keeps its own stages, such as `autoattack`; otherwise like `attack`.
-        certify: Tells which samples are proven robust; they are not attacked. None: none are.
+        whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
+        certify: Function that returns which samples are proven robust; they are not attacked. None: none are.
         norms: Norms in which the nearest adversarial examples are searched. None: the threat's own.
         nearest_budget: Passes a sample and norm for that search.
-        nearest_n: Samples that it is done for, the first of all.
-        explain_n: Samples that are explained, the first of all.
+        nearest_n: Number of samples of that search, the first ones.
+        explain_n: Number of samples explained, the first ones.
         radii: Radii of the curve, in multiples of eps.
         explain: Explanation before and after the attack; integrated gradients by default.
         explain_name: Name of that explanation in the report.
-        gallery: Pictures on the page.
+        gallery: Number of examples drawn in the report.
         floor: Passes that the checks may take, or a tenth of the attack's if that is more.
         reasons: Explanation that is attacked itself, label kept; saliency by default, as the cheapest. None: none is.
         reasons_name: Name of that explanation in the report.
@@ -223,7 +223,7 @@ class Plan:
         )  # fmt: skip
 
     def record(self, threat: Threat) -> dict[str, Any]:
-        """Return all of it as JSON values, by option, for `Config.options`."""
+        """Return every field as JSON values, by option, for `Config.options`."""
         attacked = self.explanation_attack
         return {
             **self.label_attack.record(threat),

@@ -25,7 +25,7 @@ from unfooled.statistics.intervals import Estimate, Mean
 
 
 class CurvePoint(Record):
-    """Accuracy against an adversary who may use radius eps."""
+    """Accuracy against attacks of radius eps."""
 
     eps: float
     accuracy: Estimate
@@ -52,7 +52,7 @@ class Nearness(Record):
     Attributes:
         norm: "l0", "l1", "l2" or "linf".
         n: Number of samples; those that are wrong when clean count with distance 0.
-        reached: Share for which an adversarial example was found at all.
+        reached: Share of the samples for which an adversarial example was found.
         quartiles: Quartiles of the distances. None: that share was not reached.
         classes: Median by true class, in the order of the classes. None: there is no sample, or no median.
         curve: (distance, share of samples that are right up to it), at most 64 points.

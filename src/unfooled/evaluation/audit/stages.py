@@ -1,4 +1,4 @@
-"""Stages of an audit: functions that take values and return what they found, each kept chunk by chunk (see `Run`).
+"""Stages of an audit: functions that take values and return their results, each stored chunk by chunk (see `Run`).
 
     clean         predictions on the clean samples
     probe         what the model answers before it is attacked
@@ -53,7 +53,7 @@ from unfooled.runs.chunks import Rows
 
 
 def perform(s: Setting, plan: Plan) -> Outcome:
-    """Run every stage, or read what an earlier start left of it."""
+    """Run every stage, or read the chunks that an earlier start stored."""
     first = clean(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s))
@@ -119,7 +119,7 @@ def probe(s: Setting) -> list[Finding]:
             lambda: before(s.counted, s.x, s.y, s.threat, seed=s.seed),
             model=s.counted,
         )
-    if s.subject.probabilities:  # the checks saw their logarithm
+    if s.subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     for f in findings:
         if f.fired and f.id == "D20":
@@ -128,7 +128,7 @@ def probe(s: Setting) -> list[Finding]:
 
 
 def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
-    """Attack the label, check what was found, and go on where the checks ask for it."""
+    """Attack the label, check the result, and go on where the checks ask for it."""
     label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
     gradients = Gradients(s.counted, findings, draws, s.seed).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
@@ -143,7 +143,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
         standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         findings = [*findings, missed, *checked.findings]
-        # The figure of a whole attack is its own; what others found only speaks against it.
+        # A whole attack keeps its own figure; points that other attacks found count as findings alone.
         standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
         standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
@@ -187,7 +187,7 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
 def _missed(
     s: Setting, plan: NearestPoints, frontier: Frontier, near: Mapping[str, Tensor] | None
 ) -> tuple[Finding, Frontier]:
-    """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are kept."""
+    """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are stored."""
     k = min(s.n, plan.n)
     if not near:
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
@@ -246,7 +246,7 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
 
 
 def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients) -> AttackedExplanations:
-    """Attack the explanations of the first samples that are right, radius by radius; say why where that is moot."""
+    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this."""
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
@@ -279,7 +279,7 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
 
 
 def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """D20 once more, at the points that the survivors ended at, and the forwards that it took."""
+    """Repeat D20 at the final points of the survivors, and return its forwards too."""
     rows = frontier.survivors()
     if s.untouched is None or s.subject.random or not len(rows):
         return [], 0
@@ -305,7 +305,7 @@ def _rounded(points: Judged, right: Tensor) -> Finding:
 
 
 def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
-    """Return robust accuracy as a number; a random model's is the mean of what each sample keeps over the draws."""
+    """Return robust accuracy as a number; for a random model, the mean share of draws that keep the label."""
     if not len(right):
         return 0.0
     stays = 1 - points.rate.double() if random else (right & ~points.success).double()

@@ -78,10 +78,10 @@ class Source:
         x: Inputs, (n, *D), on the CPU.
         y: Labels, (n,), on the CPU.
         threat: Constraint set.
-        plan: What was done.
-        config: What was recorded of it.
+        plan: Plan of the audit.
+        config: Settings of the run, as recorded.
         classes: Class names, in the order of the logits.
-        about: What the report calls things.
+        about: Names for the report.
         device: Device of the samples.
     """
 
@@ -99,8 +99,8 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
     """Make the summary of an audit.
 
     Args:
-        outcome: What its stages found.
-        source: What it belongs to.
+        outcome: Results of its stages.
+        source: Plan, settings and names of the audit.
         ledger: Passes and seconds that it took.
         warnings: Sentences about the model.
     """
@@ -309,13 +309,13 @@ def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:
 
 
 def store(folder: Path, outcome: Outcome, source: Source, summary: Summary) -> None:
-    """Write what a page, or another program, needs: samples, gallery, and last the summary.
+    """Write the files that a page, or another program, reads: samples, gallery, and last the summary.
 
     Args:
         folder: Run folder.
-        outcome: What the stages found.
-        source: What it belongs to.
-        summary: Its summary.
+        outcome: Results of the stages.
+        source: Plan, settings and names of the audit.
+        summary: Summary of the audit.
     """
     x, attack, explain = source.x, outcome.attack, outcome.explain
     samples = {

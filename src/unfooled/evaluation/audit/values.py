@@ -29,7 +29,7 @@ class Setting:
     """Model, samples and settings that all stages of an audit are given.
 
     Attributes:
-        subject: Model as it is judged.
+        subject: Model under audit, as the checks see it.
         counted: The same model, counting its passes.
         untouched: Copy of the model that has not been asked anything. None: it cannot be copied.
         x: Inputs, (n, *D).
@@ -37,7 +37,7 @@ class Setting:
         threat: Constraint set.
         seed: Random seed.
         batch: Samples computed at once.
-        ledger: Where chunks are stored and passes are counted.
+        ledger: Store of the chunks, and counter of the passes.
     """
 
     subject: Subject
@@ -57,11 +57,11 @@ class Setting:
 
     @property
     def draws(self) -> int:
-        """Evaluations of the model that decide."""
+        """Evaluations of the model that decide on success."""
         return FRESH if self.subject.random else 1
 
     def problem(self, gradients: Gradients) -> Problem:
-        """Return what is attacked, by the gradients that the checks ask for."""
+        """Return the attack's problem, with the gradients that the checks ask for."""
         return Problem(
             self.counted, self.x, self.y, self.threat, gradients.attacked, gradients.draws, self.seed, self.batch
         )
@@ -105,13 +105,13 @@ class Attacked:
     """Result of the attack on the label.
 
     Attributes:
-        standing: Where it ended, with all that counts.
+        standing: Final state of the attack: best points and progress.
         gradients: Gradients that it followed.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
         findings: Findings on the way.
-        again: Findings of the look after the attack went on.
-        extended: Whether it was allowed to go on, and asked to.
-        aside: Forwards and backwards of checks that no stage counts.
+        again: Findings of the checks that were repeated after the attack went on.
+        extended: True if it was allowed to go on, and a check asked for it.
+        aside: Forwards and backwards of checks, spent outside of the stages.
     """
 
     standing: Standing
@@ -134,12 +134,12 @@ class Outcome:
         survival: Result of the attack on the explanations. None: there was none.
         right: Samples that are right when clean, (n,) bool.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
-        distance: Nearest of all that was found in the threat's norm, for the same samples.
-        random: Whether robust accuracy is a mean of frequencies.
+        distance: Distances of the nearest points that any stage found in the threat's norm, for the same samples.
+        random: True if the model is random, so that robust accuracy is a mean of frequencies.
         findings: Findings, one a check.
-        conclusion: The verdict and why.
+        conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
-        aside: Forwards and backwards of checks that no stage counts.
+        aside: Forwards and backwards of checks, spent outside of the stages.
     """
 
     clean: Clean

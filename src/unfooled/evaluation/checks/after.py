@@ -1,6 +1,7 @@
-"""Checks after an attack: do other attacks find more, and are the points what the attack says that they are?
+"""Checks after an attack: do other attacks find more, and do its points hold when they are judged?
 
-What the checks find is kept, in the frontier that they return. Where they ask for it, the attack goes on: `extend`.
+Points that the checks find are stored in the frontier that they return. Where they ask for it, the attack goes on:
+`extend`.
 
 References:
     Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420.
@@ -72,10 +73,10 @@ class Checked:
     """Result of the checks after an attack.
 
     Attributes:
-        findings: Findings D6 (at the end points), D11 to D16, D18 and D19.
+        findings: Findings D6 (at the final points), D11 to D16, D18 and D19.
         frontier: Frontier with the points that they found.
-        gradients: Gradients, with the twin that they asked for.
-        aside: Forwards and backwards that no stage counts.
+        gradients: Gradients, with the twin where the checks asked for one.
+        aside: Forwards and backwards spent outside of the stages.
     """
 
     findings: list[Finding]
@@ -112,7 +113,7 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
 
     Args:
         attack: The attack.
-        frontier: Where it ended.
+        frontier: Best points that it found.
         gradients: Gradients of the model; its twin is asked too.
         budget: Passes that all this may take.
 
@@ -162,7 +163,7 @@ def _right(problem: Problem, frontier: Frontier, count: int) -> Tensor:
 
 
 def _whole_box(problem: Problem, frontier: Frontier) -> Finding:
-    """D18: an adversary who may do anything must win."""
+    """D18: an attack that may use the whole box must fool every sample."""
     rows = _right(problem, frontier, 12)
     if not len(rows) or problem.threat.norm == 0:
         return finding("D18", False, "not tried")
@@ -176,7 +177,7 @@ def _whole_box(problem: Problem, frontier: Frontier) -> Finding:
 
 
 def _saturated(problem: Problem, frontier: Frontier, gradients: Gradients) -> Finding:
-    """D19: the cross-entropy sees less than the margin, or than the cross-entropy of logits / 100."""
+    """D19: the cross-entropy fools fewer samples than the margin or the cross-entropy of logits / 100."""
     rows = _right(problem, frontier, 24)
     if not len(rows) or not problem.decisive or problem.threat.norm == 0 or gradients.missing:
         return finding("D19", False, "not tried")
@@ -201,9 +202,9 @@ class Extended:
     """An attack that went on.
 
     Attributes:
-        standing: Where it stands.
+        standing: State of the attack.
         gradients: Gradients, with the twin that it asked for.
-        again: Findings of the look afterwards.
+        again: Findings of the checks that were repeated afterwards.
     """
 
     standing: Standing
@@ -214,15 +215,15 @@ class Extended:
 def extend(
     attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], stages: Sequence[Stage]
 ) -> Extended:
-    """Go on where findings ask for it, then look again.
+    """Continue the attack where findings ask for it, then check again.
 
-    A finding of the kind `extend` repeats the attack's later stages from other starts, twice at most, until a look
-    finds nothing more. One of the kind `masking` has the survivors attacked through the twin's gradients, by search and
+    A finding of the kind `extend` repeats the attack's later stages from other starts, twice at most, until the checks
+    find nothing more. One of the kind `masking` has the survivors attacked through the twin's gradients, by search and
     by labels alone.
 
     Args:
         attack: The attack.
-        standing: Where it stands.
+        standing: State of the attack.
         gradients: Gradients of the model.
         findings: Findings so far.
         stages: Stages to be repeated.
@@ -256,7 +257,7 @@ def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients
 
 
 def _while_it_pays(attack: Cascade, standing: Standing, stages: Sequence[Stage], first: int) -> Standing:
-    """Repeat stages until a pass over them fools no more than the yield."""
+    """Repeat stages until a round of them fools at most the share `YIELD`."""
     for k in range(ROUNDS):
         closed = 0
         for i, stage in enumerate(stages):
@@ -268,7 +269,7 @@ def _while_it_pays(attack: Cascade, standing: Standing, stages: Sequence[Stage],
 
 
 def _look_again(attack: Cascade, standing: Standing, number: int) -> tuple[Standing, list[Finding]]:
-    """D11 and D14 once more, on other draws."""
+    """Repeat D11 and D14 with other random numbers."""
     looks: dict[str, Stage] = {
         "D11": Ascents(80, most=32, fresh=False, name="longer"),
         "D14": Searches(300, most=48, cold=True),
@@ -295,16 +296,16 @@ def judged(
     *,
     random: bool,
 ) -> list[Finding]:
-    """Check what the verified points show: D10, D22 and D24.
+    """Make the checks on verified points: D10, D22 and D24.
 
     Args:
-        frontier: Where the attack ended.
+        frontier: Best points that the attack found.
         y: Labels, (n,), on the CPU like all that follows.
         right: Samples that are right when clean, (n,) bool.
         success: Points that fool the model when judged, (n,) bool.
         prediction: Classes predicted at the points, (n,).
         undefined: Points without a finite answer, (n,) bool.
-        random: Whether the model is random.
+        random: True if the model is random.
     """
     n = max(len(right), 1)
     claimed = frontier.fooled.cpu() & right
@@ -350,7 +351,7 @@ def diagnose(
     seed: int = 0,
     batch: int | None = None,
 ) -> list[Finding]:
-    """Check a model and what an attack on it found.
+    """Check a model and the points that an attack on it found.
 
     Args:
         model: Any callable to logits.

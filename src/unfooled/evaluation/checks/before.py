@@ -1,4 +1,4 @@
-"""Checks before an attack: are the model's answers steady, do its gradients exist, and do they say the truth?
+"""Checks before an attack: are the model's outputs deterministic, do its gradients exist, and are they correct?
 
 Each check returns a `Finding`. All of them together cost at most about 2,500 passes a run, whatever the number of
 samples.
@@ -32,7 +32,7 @@ def before(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0)
 
     Args:
         model: Any callable to logits.
-        x: Clean samples, (B, *D); the first 100 and fewer are used.
+        x: Clean samples, (B, *D); at most the first 100 are used.
         y: Labels, (B,).
         threat: Constraint set of the attack to come.
         seed: Random seed.
@@ -49,7 +49,7 @@ def before(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 0)
     z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
     refusals = undefined(model, z)
     result = [normalisation(model, x, y), d3, d4, refusals, ties(model, x)]
-    if d4.fired:  # noise would drown what follows
+    if d4.fired:  # noise would hide the results of the checks below
         skipped = [
             finding(key, False, "not tried: the answers change by themselves") for key in ("D5", "D7", "D9", "D20")
         ]
@@ -73,7 +73,7 @@ def _margins(model: Model, z: Tensor, y: Tensor) -> Tensor:
 
 
 def gradient(model: Model, z: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | None, str]:
-    """Return values (b,), the gradient or None, and why there is none."""
+    """Return values (b,), the gradient or None, and the reason where there is none."""
     leaf = z.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
@@ -87,7 +87,7 @@ def gradient(model: Model, z: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Te
 
 
 def rounding(logits: Tensor) -> float:
-    """Return how far equal logits may be apart by the order of sums alone; what is farther apart is another answer.
+    """Return the largest difference of logits that the order of summation alone may cause.
 
     Relative to the largest logit, whatever their scale: 1e-4, or 5e-3 where matrices are multiplied with some ten bits.
     """
@@ -189,7 +189,7 @@ def constant(model: Model, x: Tensor, logits: Tensor) -> bool:
 
 
 def vanishing(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, Finding, Finding]:
-    """D6: gradients of the margin that vanish. D8: that do not exist. D19's part: of the cross-entropy alone.
+    """D6: gradients of the margin that vanish. D8: gradients that do not exist. D19: only the cross-entropy's vanish.
 
     Args:
         model: Any callable to logits.
@@ -217,7 +217,7 @@ def vanishing(model: Model, z: Tensor, y: Tensor, where: str) -> tuple[Finding, 
 
 
 def _zero(g: Tensor) -> Tensor:
-    """Return where a gradient is zero or undefined, (b,) bool."""
+    """Return a mask of the gradients that are zero or undefined, (b,) bool."""
     return flat(g.nan_to_num()).abs().sum(1) <= 1e-12 * g[0].numel()
 
 
@@ -302,7 +302,7 @@ def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
     Args:
         copy: The copy.
         model: The model that was attacked.
-        z: Points that the attack ended at, (b, *D).
+        z: Final points of the attack, (b, *D).
         y: Labels, (b,).
 
     Cost: 1 forward of the model, of at most 500 points.
@@ -333,7 +333,7 @@ def ties(model: Model, x: Tensor) -> Finding:
 
 
 def undefined(model: Model, z: Tensor) -> Finding:
-    """D22: no answer at perturbed inputs, which is no decision."""
+    """D22: the model gives no finite output at perturbed inputs."""
     share = float((~torch.isfinite(_logits(model, z))).any(1).double().mean())
     return above(
         "D22", share, f"logits are NaN or infinite at {share:.0%} of {len(z)} random points of the threat",

@@ -1,4 +1,4 @@
-"""The gradients that an attack follows, once the checks have looked at the model's own."""
+"""Gradients that an attack follows, selected by the checks of the model's own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gradients:
         findings: Findings of the checks before the attack.
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
-        twin: Network that learned the model's answers. None: it has not been asked for.
+        twin: Network that learned the model's answers. None: no check has asked for it.
         forwards: Forward passes that the twin's training took.
     """
 

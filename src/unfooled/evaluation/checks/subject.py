@@ -37,8 +37,8 @@ class Subject:
 
     Attributes:
         model: Model to attack: the given one, or its logarithm where it returns probabilities.
-        random: Whether its output changes from call to call.
-        probabilities: Whether it returns probabilities instead of logits.
+        random: True if its output changes from call to call.
+        probabilities: True if it returns probabilities instead of logits.
         warnings: Sentences about what was noticed.
         classes: Number of classes.
         fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.

@@ -1,8 +1,8 @@
-"""The table of the checks: what each looks at, what follows when it fires, and its threshold.
+"""Table of the checks: subject, consequence and threshold of each.
 
     before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22
-    after    what other attacks still find among the survivors: D6, D11 to D16, D18, D19
-    points   what the points themselves show: D3, D10, D17, D20, D22 to D24
+    after    samples that other attacks still fool: D6, D11 to D16, D18, D19
+    points   properties of the points themselves: D3, D10, D17, D20, D22 to D24
     verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
 
 A new check takes a row here, a function in `before` or `after`, and a row in the documentation of the checks.
@@ -40,10 +40,10 @@ class Check:
     """A row of the table.
 
     Attributes:
-        kind: What follows when it fires, unless a finding says otherwise.
-        title: What it looks at.
+        kind: Consequence when it fires, unless a finding states another.
+        title: Subject of the check.
         limit: Threshold above which it fires. NaN: it has none, or one that depends on the run.
-        hides: Whether it shows that the model's own gradient is of no use.
+        hides: True if it shows that the model's own gradient is of no use.
     """
 
     kind: Kind
@@ -90,10 +90,10 @@ class Finding(Record):
 
     Attributes:
         id: Id of the check, D1 to D24.
-        kind: What follows where it fired. Not given, as in records of version 0.1: what the table says.
-        fired: Whether something was found.
-        detail: What was seen, in words.
-        action: What was done about it; empty where nothing fired.
+        kind: Consequence where it fired. Not given, as in records of version 0.1: that of the table.
+        fired: True if something was found.
+        detail: Observation, in words.
+        action: Remedy that was applied; empty where nothing fired.
         value: Figure that decides. None: there is none.
         threshold: Threshold of that figure. None: there is none.
     """
@@ -109,7 +109,7 @@ class Finding(Record):
     @model_validator(mode="before")
     @classmethod
     def _with_kind(cls, fields: Any) -> Any:
-        """Add the kind that the table says, where none is given."""
+        """Add the kind from the table, where none is given."""
         if not isinstance(fields, dict) or "kind" in fields:
             return fields
         check = CHECKS.get(str(fields.get("id")))
@@ -130,12 +130,12 @@ def finding(
 
     Args:
         check: Id of the check.
-        fired: Whether something was found.
-        detail: What was seen, in words.
-        action: What is done about it.
+        fired: True if something was found.
+        detail: Observation, in words.
+        action: Remedy that is applied.
         value: Figure that decides. None: there is none, like a value that is not finite.
         threshold: Threshold of that figure. None: there is none.
-        kind: What follows. None: what the table says.
+        kind: Consequence. None: that of the table.
     """
     return Finding(
         id=check,
@@ -156,10 +156,10 @@ def above(
     Args:
         check: Id of the check.
         value: Figure that decides.
-        detail: What was seen, in words.
-        action: What is done about it.
+        detail: Observation, in words.
+        action: Remedy that is applied.
         limit: Threshold. None: that of the table.
-        kind: What follows. None: what the table says.
+        kind: Consequence. None: that of the table.
     """
     limit = CHECKS[check].limit if limit is None else limit
     return finding(check, value > limit, detail, action, value, limit, kind=kind)

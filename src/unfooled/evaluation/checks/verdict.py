@@ -1,4 +1,4 @@
-"""The verdict of an audit: what its findings say together (D25)."""
+"""Verdict of an audit, from all of its findings (D25)."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: floa
 
     Args:
         findings: Findings of the whole run.
-        again: Findings of the look after the attack went on.
+        again: Findings of the checks that were repeated after the attack went on.
         robust: Robust accuracy.
-        extended: Whether the attack went on at all.
+        extended: True if the attack went on at all.
     """
     stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
     details = {f.id: f.detail for f in findings if f.fired}

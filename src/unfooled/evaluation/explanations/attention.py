@@ -1,4 +1,4 @@
-"""Attention of samples in numbers: is it complete, is it at the object, and how far did it move?
+"""Attention metrics by sample: completeness, overlap with the object, and movement.
 
     x^m = (1 - m) x + m b      m: the top quarter of the cells, enlarged; b: the image's mean colour
 
@@ -75,7 +75,7 @@ def attention_records(
         y: Class explained, (B,).
         attend: Attention, `(model, x, y) -> (B, h, w)`.
         mask: Mask of the object, (B, H, W); empty for a sample whose object is not known. None: no object is known.
-        parts: Masks of parts of the object, (B, parts, H, W); empty likewise. None: no parts are known.
+        parts: Masks of parts of the object, (B, parts, H, W); empty where not known. None: no parts are known.
         share: Share of the cells that count as attended.
 
     Returns:
@@ -125,7 +125,7 @@ def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> R
 
     Args:
         before: Maps, (B, h, w).
-        after: Other maps, likewise.
+        after: Other maps, (B, h, w).
         share: Share of the cells that count as attended.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Faithfulness of maps: do they show what the model uses, and what it learned? Measures that need no ground truth.
+"""Faithfulness of maps: do they depend on the pixels and parameters that the model uses? No ground truth is needed.
 
     deletion      p_y as pixels leave in the order of the map, the first first; its mean: lower is better
     insertion     p_y as they enter a blurred image in that order; its mean: higher is better
     randomised    Spearman's rho of the map and that of the same network with shuffled parameters, from the last layer
-                  down: near 0 where the map depends on what was learned
+                  down: near 0 where the map depends on the learned parameters
     alignment     |<x, g>| / (||x|| ||g||), g the gradient of z_y - max_{j != y} z_j: does it look like the image?
 
 Deletion and insertion are read beside those of a map that knows nothing, such as the same one rolled by half: networks
@@ -40,7 +40,7 @@ from unfooled.distances.rank import spearman
 from unfooled.explanations.masks import fill_blur, fill_mean
 
 Fill = Callable[[Tensor], Tensor]
-"""`x -> b`: what stands in for the pixels of images."""
+"""`x -> b`: pixels that replace those of the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def gradient_alignment(model: Model, x: Tensor, y: Tensor, *, batch: int | None 
 
     Args:
         model: Any callable to logits, in eval mode. Not modified.
-        x: Samples, (B, *D), in the units that they are seen in: 0 is black.
+        x: Samples, (B, *D), in units in which 0 is black.
         y: Labels, (B,).
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 

@@ -5,7 +5,7 @@
     undefined   a map, clean or perturbed, is constant or not finite: nothing to compare
     skipped     wrong when clean
 
-Scores are taken where a sample is attacked and are NaN elsewhere: a failure is no robustness, and never a 1.
+Scores are NaN unless the status is `attacked`: a failed attack does not count as a score of 1.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ExplanationVerdict:
 
     Attributes:
         status: Positions in `STATUSES`, (B,) int64.
-        inside: Whether the point lies within the ball and the box, (B,) bool.
+        inside: Points within the ball and the box, (B,) bool.
         scores: Score name -> (B,); NaN where the status is not `attacked`.
         output_change: |f_y(x') - f_y(x)|, in logits, (B,); NaN where the point is not allowed.
     """
@@ -91,7 +91,7 @@ def judge_explanation(
     clean: Tensor | None = None,
     batch: int | None = None,
 ) -> ExplanationVerdict:
-    """Judge proposed points on the true model and the true explanation; nothing that an attack says is used.
+    """Judge proposed points on the true model and the true explanation; nothing that the attack reports is used.
 
     Args:
         model: Any callable to logits, in eval mode.
@@ -122,7 +122,7 @@ def _judged(
     model: Model, x: Tensor, y: Tensor, x_adv: Tensor, verdict: Verdict, explain: Explanation,
     scores: Mapping[str, Score], reduce: Reduce, clean: Tensor, batch: int,
 ) -> ExplanationVerdict:  # fmt: skip
-    """Judge points whose labels have been judged."""
+    """Judge points that `verify` has judged already."""
     z = where_rows(torch.isfinite(flat(x_adv)).all(1), x_adv, x)
     maps = maps_of(model, z, y, explain, reduce, batch)
     logits, right = _true_logits(model, x, y, batch)
@@ -145,7 +145,7 @@ def _judged(
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """One way of choosing points, each score at its own worst one.
+    """Result of one way of proposing points (attack or chance), each score at its own worst point.
 
     Attributes:
         scores: Score name -> lowest value met, (B,); NaN where not attacked.
@@ -153,7 +153,7 @@ class Arm:
         output_change: Score name -> |f_y(x') - f_y(x)|, (B,).
         x_adv: Score name -> the points, (B, *D).
         explanations: Maps computed in all, one with its gradient counted `GRADIENT_COST` times.
-        forwards: Samples passed through the model in all.
+        forwards: Samples passed through the model.
         backwards: Gradients taken at the logits in all; those of gradients are not seen there.
         seconds: Wall time of all, without that of the scores. These four sum over chunks of samples; the judge is not
             in them.
@@ -176,7 +176,7 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class ExplanationRobustness:
-    """How far an explanation moves: under attack, under the best of as many random points, under one.
+    """Movement of an explanation under attack, under the best of n random points, and under one.
 
     Attributes:
         attack: Worst of all objectives, restarts and iterates.
@@ -208,11 +208,10 @@ def explanation_robustness(
     batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ExplanationRobustness:
-    """Attack an explanation with several objectives, and measure what chance does with the same means.
+    """Attack an explanation with several objectives, and compare with as many random points.
 
-    Attack and chance are ranked alike: every point that either looks at on the true model is scored, the lowest of each
-    score stored for each sample, and that point judged. So an attack is not ahead because its points were selected with
-    more care.
+    Attack and random points are selected alike: every point that is evaluated on the true model is scored, the lowest
+    value of each score is stored for each sample, and that point is judged. So the attack gains nothing by selection.
 
     Args:
         model: Any callable to logits, in eval mode. Not modified.
@@ -265,7 +264,7 @@ def explanation_robustness(
 
 @dataclass(frozen=True, eq=False)
 class _Arena:
-    """Arguments by which all arms are judged."""
+    """Arguments that all arms share."""
 
     model: Model
     x: Tensor

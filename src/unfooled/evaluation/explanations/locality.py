@@ -1,4 +1,4 @@
-"""Locality scores of sets of maps with their chance levels, as records: how much of the maps survived.
+"""Locality scores of pairs of maps with their chance levels, as records.
 
 For every pair of maps (clean, perturbed) and every k and w: top-k intersection, LENS-recall and LENS-precision, on
 request those of diverse sets; each raw, its chance level, corrected, and the share of shifts around the torus that
@@ -56,7 +56,7 @@ class Score(Record):
         raw: Mean over the maps that have an order.
         chance: Mean level of unrelated maps.
         corrected: Mean corrected for chance.
-        p: Median share of shifts that score at least as high. None: it is not computed.
+        p: Median share of shifts around the torus that score at least as high. None: it is not computed.
         surprising: Share of maps with p below .05. None: it is not computed.
         values: Score of every pair. None: undefined.
         chances: Level of every pair. None: undefined.

@@ -32,10 +32,10 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
         explain: The explanation.
 
     Returns:
-        before, after: the attributions, (B, *D).
-        top_k, spearman: agreement of the maps, (B,); NaN where a map is constant.
-        cam_shift: how far Grad-CAM's centre of mass moved, as a share of the diagonal, (B,); NaN where the model has no
-            spatial layer. psnr, ssim: of the pictures themselves, (B,); NaN for ssim where x is no image.
+        before, after: Attributions, (B, *D).
+        top_k, spearman: Agreement of the maps, (B,); NaN where a map is constant.
+        cam_shift: Shift of Grad-CAM's centre of mass as a share of the diagonal, (B,); NaN where the model has no
+            spatial layer. psnr, ssim: Similarity of the inputs, (B,); NaN for ssim where x is no image.
         Where the model has a spatial layer and x is images, also attention_before and attention_after, (B, h, w), and
         complete, (B,), of the former: see `attention_records`. Cost: twice the explanation's, twice Grad-CAM's, and
         then 4 forwards.

@@ -66,7 +66,7 @@ class ReasonExample(Record):
 
     Attributes:
         index: Position of the sample.
-        label: Its label.
+        label: Label of the sample.
         how: Way in which the point was found, "attack" or "best of N".
         lens: Corrected LENS-recall.
         lens_raw: LENS-recall before the correction.
@@ -141,8 +141,8 @@ class AttentionExample(Record):
 
     Attributes:
         index: Position of the sample.
-        label: Its label.
-        fooled: Whether it was fooled.
+        label: Label of the sample.
+        fooled: True if the sample was fooled.
         complete: Share of the evidence in the attended quarter, before. None: undefined.
         js: Jensen-Shannon divergence of the maps.
         start: Centre of attention before, (row, column) in shares of the map's sides.

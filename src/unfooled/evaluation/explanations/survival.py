@@ -57,16 +57,16 @@ LARGE = 4096
 WORST = 6
 """Cases in the gallery."""
 FEW = Differences(draws=4)
-"""How explanations without a second derivative are attacked."""
+"""Attack on explanations that have no second derivative."""
 
 
 @dataclass(frozen=True)
 class Approach:
-    """How an explanation can be attacked.
+    """Way of attacking an explanation.
 
     Attributes:
-        by: "gradients", "differences", or "" where it cannot be.
-        reason: Why it cannot be.
+        by: "gradients", "differences", or "" where it cannot be attacked.
+        reason: Reason why it cannot be attacked.
         pixels: Pixels of a map.
     """
 
@@ -127,15 +127,15 @@ def attack_explanations(
     Args:
         model: Any callable to logits.
         x: Samples, (B, *D).
-        y: Their labels, (B,).
+        y: Labels, (B,).
         threat: Constraint set.
         explain: The explanation.
-        approach: How it can be attacked.
+        approach: Way of attacking it; see `approach_to`.
         steps: Gradients a restart.
         restarts: Random starts.
         seed: Random seed.
         batch: Samples computed at once.
-        pictures: Whether points and maps are returned too.
+        pictures: Return the points and maps too.
 
     Returns:
         chance (B,), and for each way of `HOW` its lens, top_k and tau (B,), NaN where not attacked, and its status for
@@ -201,7 +201,7 @@ class AttackedExplanations:
     """Result of the attack on explanations: rows by radius.
 
     Attributes:
-        approach: How they were attacked.
+        approach: Way in which they were attacked.
         samples: Samples that were attacked, (n,) int64.
         radii: Radii in multiples of eps, ascending.
         rows: Rows of `attack_explanations`, by radius.
@@ -266,7 +266,7 @@ def summarise_survival(
     """Return averages, shares and the worst cases.
 
     Args:
-        attacked: What was attacked.
+        attacked: Samples, explanation and threat that were attacked.
         distance: Distance of every sample's nearest adversarial example, inf where none was found, (N,).
         eps: Every sample's eps, (N,).
         y: Labels, (N,).

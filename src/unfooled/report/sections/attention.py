@@ -18,8 +18,8 @@ from unfooled.report.sections.gallery import Picture, encoded
 from unfooled.report.words import number
 
 EDGE = Encoding(128, False)
-MOST = 400  # points that are drawn
-FEWEST = 3  # likewise; of fewer there is no scatter
+MOST = 400  # points drawn at most
+FEWEST = 3  # points below which there is no scatter plot
 TICKS = 6  # steps on the axis of distances
 
 Sample = tuple[float, float, bool]
@@ -37,14 +37,14 @@ class Case:
 
 @dataclass(frozen=True)
 class AttentionSection:
-    """One run's section.
+    """Attention section of one run.
 
     Attributes:
-        run: the run.
-        record: its record of attention.
-        cases: the examples of its gallery.
-        figures: the scatter by size; none where there are fewer than three points.
-        outside: points beyond the axes, drawn at the edge.
+        run: Run that is shown.
+        record: Record of attention of the run.
+        cases: Examples of the gallery.
+        figures: Scatter plots by size; none where there are fewer than three points.
+        outside: Points beyond the axes, drawn at the edge.
     """
 
     run: Run
@@ -85,8 +85,8 @@ def attention_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[Atten
     """Return the sections of all runs that have a record of attention.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     return [_section(run, run.summary.attention, sizes) for run in runs if run.summary.attention is not None]
 

@@ -1,4 +1,4 @@
-"""Comparison of runs: what differs, and by how much more than chance would.
+"""Comparison of runs: differences of figures and settings, with intervals.
 
     difference  d = b - a,   low = d - sqrt((b - b_low)^2 + (a_high - a)^2),   high likewise
 
@@ -80,7 +80,7 @@ def _line(name: str, measured: Sequence[Measured | None]) -> Line:
 
 
 def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None], bound: str = "at most") -> Line:
-    """Return a row of figures that depend on the strength of the attack, claiming no more than each run believes."""
+    """Return a row of figures that depend on the attack; no difference where a run does not trust its figure."""
     line = _line(name, measured)
     tones = [tone(r.summary) for r in runs]
     shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
@@ -154,7 +154,7 @@ def compare(runs: Sequence[Run]) -> list[Line]:
 
 
 def _effort(s: Summary) -> object:
-    """Return what was done to move the explanations; None where nothing was."""
+    """Return the settings of the attack on explanations; None where there was none."""
     r = s.reasons
     return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
 

@@ -13,7 +13,7 @@ PAIRS = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """A count, with its share of the row, which says how dark it is."""
+    """A count, with its share of the row, which sets the shade of the cell."""
 
     count: int
     share: float
@@ -32,15 +32,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Confusion:
-    """The confusion of one run.
+    """Confusion under attack of one run.
 
     Attributes:
-        names: names of the classes.
+        names: Names of the classes.
         rows: (class, cells, count of the class); empty for more than 20 classes.
-        pairs: the most frequent confusions.
-        kinds: how many pairs of classes occur at all.
-        total: samples counted.
-        long: whether a class has a long name.
+        pairs: The most frequent confusions.
+        kinds: Number of pairs of classes that occur.
+        total: Samples counted.
+        long: True if a class has a long name.
     """
 
     names: list[str]
@@ -57,7 +57,7 @@ def class_name(classes: Sequence[str], k: int) -> str:
 
 
 def _table(s: Summary) -> list[list[int]]:
-    """Return the table that the entries stand for."""
+    """Return the confusion matrix, built from its recorded entries."""
     size = max([len(s.classes), *(1 + max(t, p) for t, p, _ in s.confusion_entries)]) if s.confusion_entries else 0
     table = [[0] * size for _ in range(size)]
     for t, p, count in s.confusion_entries:

@@ -23,9 +23,9 @@ class CurveGroup:
     """Curves of the runs that share a norm.
 
     Attributes:
-        norm: name of the norm.
-        runs: its runs, in the order of the page.
-        figures: drawings by size; none where no run has two points.
+        norm: Name of the norm.
+        runs: Runs with that norm, in the order of the page.
+        figures: Drawings by size; none where no run has two points.
         table: (eps, accuracy by run, None where it was not measured there).
     """
 
@@ -36,7 +36,7 @@ class CurveGroup:
 
 
 def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """Return the points that have a place on the axes, by radius."""
+    """Return the points that can be drawn on the axes, by radius."""
     finite_points = [p for p in points if finite(p.eps, p.accuracy.value, p.accuracy.low, p.accuracy.high)]
     return sorted(finite_points, key=lambda p: p.eps)
 
@@ -49,7 +49,7 @@ def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
 
 
 def in_255ths(radii: Sequence[float]) -> bool:
-    """Return whether most radii are written as 4/255."""
+    """Return whether most radii are whole multiples of 1/255."""
     written = ["/255" in eps_text(eps) for eps in radii if eps]
     return 2 * sum(written) > len(written)
 
@@ -58,8 +58,8 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     """Lay out accuracy against eps, a line for each run; None where no run has two points.
 
     Args:
-        runs: runs that share a norm.
-        size: size of the drawing.
+        runs: Runs that share a norm.
+        size: Size of the drawing.
     """
     curves = [drawable_points(run.summary.curve) for run in runs]
     if not any(len(curve) > 1 for curve in curves):
@@ -104,8 +104,8 @@ def curve_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[CurveGroup]
     """Return the curves by norm, without the norms in which no radius was measured.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     groups = []
     for norm, members in by_norm(runs).items():

@@ -53,7 +53,7 @@ STAGES = {
     "targets": "single classes",
     "transfer": "from a twin",
 }
-"""Name of a stage in the record -> on the page."""
+"""Name of a stage in the record -> name on the page."""
 CLEAN = "clean"
 LOGARITHMIC = 6  # times more passes at the end than after the first stage
 Y_TICKS = 7
@@ -61,7 +61,7 @@ Y_TICKS = 7
 
 @dataclass(frozen=True)
 class Step:
-    """The attack after one of its stages; `taken` and `closed` are None where they were not recorded."""
+    """State of the attack after one of its stages; `taken` and `closed` are None where they were not recorded."""
 
     place: int
     name: str
@@ -74,7 +74,7 @@ class Step:
 
     @property
     def left(self) -> float:
-        """Share of the samples that is still right."""
+        """Share of the samples that are still classified correctly."""
         return self.accuracy.value or 0.0
 
 
@@ -83,7 +83,7 @@ class EffortSection:
     """Accuracy against passes of all runs.
 
     Attributes:
-        figures: drawings by size; none where no run has two stages.
+        figures: Drawings by size; none where no run has two stages.
         runs: (run, its stages, what the last half of its passes found) of each run that recorded stages.
     """
 
@@ -110,7 +110,7 @@ def stage_name(progress: Progress) -> str:
 
 
 def steps(s: Summary) -> list[Step]:
-    """Return the stages in their order. Passes never fall and accuracy never rises, whatever a stage counted."""
+    """Return the stages in their order. Passes are made non-decreasing, accuracy non-increasing."""
     stages: list[Step] = []
     for p in s.progress:
         if not finite(p.forward, p.backward, p.accuracy):
@@ -157,8 +157,8 @@ def effort_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     """Lay out accuracy against passes, a line for each run; None where no run has two stages.
 
     Args:
-        runs: runs to draw.
-        size: size of the drawing.
+        runs: Runs to draw.
+        size: Size of the drawing.
     """
     drawn = [(run, [step for step in drawn_steps(steps(run.summary)) if step.passes > 0]) for run in runs]
     drawn = [(run, stages) for run, stages in drawn if stages]
@@ -187,7 +187,7 @@ def _span(e: Estimate) -> tuple[float, float, float]:
 
 
 def _passes_axis(passes: Sequence[float], size: Size) -> Axis:
-    """Return the axis of passes, logarithmic where the first stage would else be squeezed."""
+    """Return the axis of passes, logarithmic where a linear one would squeeze the first stage."""
     name = "passes a sample, forward + backward"
     if max(passes) >= LOGARITHMIC * min(passes):
         low, high = min(passes) / 1.2, max(passes) * 1.1
@@ -221,7 +221,7 @@ def _stage_labels(axes: Axes, stages: Sequence[Step], dots: Sequence[Dot], taken
 
 
 def step_tip(step: Step, run: Run, *, many: bool) -> str:
-    """Return what is shown when the pointer rests on a stage."""
+    """Return the tooltip of a stage."""
     letter = f"{run.letter}, " if many else ""
     known = step.taken is not None and step.closed is not None
     fooled = f", {step.closed:,} of {step.taken:,} fooled" if known else ""
@@ -233,8 +233,8 @@ def effort_section(runs: Sequence[Run], sizes: Sequence[Size]) -> EffortSection:
     """Return accuracy against passes, of the runs that recorded stages.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     recorded = [(run, steps(run.summary), flatness_sentence(run.summary, run.noun)) for run in runs]
     return EffortSection(drawings(sizes, partial(effort_plot, runs)), [one for one in recorded if one[1]])

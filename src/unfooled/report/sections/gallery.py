@@ -45,15 +45,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The rows that are shown, and how to read them.
+    """Rows of the gallery, with what is needed to read them.
 
     Attributes:
         form: "image" or "bars"; None where samples of this shape cannot be drawn.
-        rows: the examples.
-        factor: amplification of the differences.
+        rows: The examples.
+        factor: Amplification of the differences.
         scale: "diverging" or "sequential".
-        gradient: the scale as a CSS gradient.
-        notes: sentences on what the pictures do not show.
+        gradient: The scale as a CSS gradient.
+        notes: Sentences on the limits of the pictures.
     """
 
     form: str | None
@@ -75,7 +75,7 @@ class ReasonRow:
 
 @dataclass(frozen=True)
 class ReasonGallery:
-    """The worst cases of one run, and how to read them; attributes as in `Gallery`."""
+    """Worst attacks on explanations of one run; attributes as in `Gallery`."""
 
     form: str | None
     rows: list[ReasonRow]
@@ -141,7 +141,7 @@ def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
 
 
 def _length(rows: Sequence[Sequence[AnyRow]]) -> int:
-    """Return how many characters the pictures of some runs take."""
+    """Return the number of characters that the pictures of some runs take."""
     return sum(len(p.src) for run in rows for row in run for p in row.pictures)
 
 

@@ -35,11 +35,11 @@ class NearRow:
     """One run in one norm.
 
     Attributes:
-        run: the run.
-        record: its distances in that norm.
-        median: median and interval; an end is None where too few samples were reached.
-        texts: the three quartiles, in words.
-        interval: the interval of the median, in words.
+        run: Run that is shown.
+        record: Distances of the run in that norm.
+        median: Median and interval; an end is None where too few samples were reached.
+        texts: The three quartiles, in words.
+        interval: The interval of the median, in words.
     """
 
     run: Run
@@ -65,10 +65,10 @@ class ClassMedians:
     """Medians of the distance by class, the nearest class first.
 
     Attributes:
-        norms: names of the norms.
+        norms: Names of the norms.
         rows: (class, text by norm, share of the largest median in the first norm).
-        total: classes that have a median in some norm.
-        missing: classes that have none.
+        total: Classes that have a median in some norm.
+        missing: Classes that have none.
     """
 
     norms: list[str]
@@ -129,10 +129,10 @@ def near_row(run: Run, record: Nearness) -> NearRow:
 
 
 def _end(curves: Sequence[Sequence[Point]], rows: Sequence[NearRow], radii: Iterable[float]) -> float:
-    """Return where the axis ends: twice the largest third quartile, or the farthest point, and beyond the radii."""
+    """Return the end of the axis: twice the largest third quartile, or the farthest point, and beyond the radii."""
     farthest = max(d for curve in curves for d, _ in curve)
     third = [q for row in rows if (q := row.record.quartiles[2]) is not None]
-    end = farthest if not third else min(farthest, 2 * max(third))  # outliers would squeeze the rest
+    end = farthest if not third else min(farthest, 2 * max(third))  # so that outliers do not squeeze the other curves
     return max([end, *(1.2 * r for r in radii)])
 
 
@@ -140,9 +140,9 @@ def distance_plot(rows: Sequence[NearRow], norm: str, size: Size) -> Plot | None
     """Lay out accuracy against distance, a line for each run; None where nothing was found.
 
     Args:
-        rows: runs in one norm.
-        norm: name of that norm.
-        size: size of the drawing.
+        rows: Runs in one norm.
+        norm: Name of that norm.
+        size: Size of the drawing.
     """
     curves = [survival_curve(row.record) for row in rows]
     if not any(len(curve) > 1 for curve in curves):
@@ -177,8 +177,8 @@ def distance_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[NearGrou
     """Return the nearest examples by norm: the audited norms first, then as recorded.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     own = {norm_of(run) for run in runs}
     norms = dict.fromkeys(record.norm for run in runs for record in run.summary.nearest)
@@ -224,9 +224,9 @@ def nearest_section(runs: Sequence[Run], sizes: Sequence[Size], halves: Sequence
     """Return the nearest adversarial examples by norm, and by class for each run.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing where there is one norm.
-        halves: likewise where there are several, beside each other.
+        runs: Runs of the page.
+        sizes: Size of each drawing where there is one norm.
+        halves: Size of each drawing where several norms stand beside each other.
     """
     norms = {record.norm for run in runs for record in run.summary.nearest}
     medians = [(run, class_medians(run)) for run in runs]

@@ -1,4 +1,4 @@
-"""Do the reasons survive? Scores of attacked explanations against eps, which moved first in words, the worst cases."""
+"""Attacked explanations: scores against eps, whether the explanation or the label moved first, the worst cases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unfooled.report.words import EPS, finite, mean_text, plural, share_text
 from unfooled.statistics.intervals import Mean
 
 HOW = {"attack": "", "best of N": "dashed", "random": "dotted"}
-"""Kind of perturbation -> how its line is drawn."""
+"""Kind of perturbation -> style of its line."""
 SCORES = {"lens": "corrected LENS", "top_k": "top k kept"}
 """Score -> its name on the page."""
 TICKS = 5
@@ -75,7 +75,7 @@ def points_sentence(record: Reasons) -> str:
 
 
 def chance_level(record: Reasons, score: str) -> float | None:
-    """Return what an unrelated map scores: 0 where the score is corrected for it, k of all pixels for top k."""
+    """Return the score of an unrelated map: 0 where the score is corrected for it, k of all pixels for top k."""
     if score == "lens":
         return 0.0
     return record.k / record.pixels if record.pixels else None
@@ -89,8 +89,8 @@ def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]
     """Return the attacked explanations by norm.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
     """
     groups = []
     for norm, members in by_norm(runs).items():
@@ -107,9 +107,9 @@ def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
     Every line starts at 1, where nothing is perturbed. The band is the attack's 95 % interval.
 
     Args:
-        rows: runs in one norm, with their records.
+        rows: Runs in one norm, with their records.
         score: a key of `SCORES`.
-        size: size of the drawing.
+        size: Size of the drawing.
     """
     lines = [(run, how, _scored(record, how, score)) for run, record in rows for how in HOW]
     lines = [one for one in lines if one[2]]
@@ -130,7 +130,7 @@ def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
 
 
 def _scored(record: Reasons, how: str, score: str) -> list[tuple[float, Mean]]:
-    """Return (eps, score) of one kind of perturbation, by radius, where they have a place on the axes."""
+    """Return (eps, score) of one kind of perturbation, by radius, where they can be drawn on the axes."""
     points = [(p.eps, _score_of(p, score)) for p in record.curve if p.how == how]
     return sorted(((eps, m) for eps, m in points if finite(eps, m.value)), key=lambda point: point[0])
 
@@ -146,7 +146,7 @@ def _trace(axes: Axes, run: Run, how: str, points: Sequence[tuple[float, Mean]])
 
 
 def order_sentence(run: Run, record: Reasons) -> str:
-    """Say which moved first, the reason or the label."""
+    """Say which moved first, the explanation or the label."""
     parts = (record.reason_first, record.label_first, record.neither)
     if record.reason_first is None or not record.reason_first.n or None in parts:
         return "Of no sample can it be said which moved first: no map has an order."
@@ -194,9 +194,9 @@ def reasons_section(runs: Sequence[Run], sizes: Sequence[Size], budget: int) -> 
     """Return the attacks on explanations.
 
     Args:
-        runs: runs of the page.
-        sizes: size of each drawing.
-        budget: characters for the pictures of the worst cases.
+        runs: Runs of the page.
+        sizes: Size of each drawing.
+        budget: Characters for the pictures of the worst cases.
     """
     galleries = reason_galleries(runs, budget)
     recorded = [

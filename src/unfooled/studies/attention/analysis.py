@@ -1,4 +1,4 @@
-"""Is incomplete attention vulnerable, and do attacks deviate and scatter it? The data analysis of the attention study.
+"""Data analysis of the attention study: is incomplete attention vulnerable, and do attacks deviate and scatter it?
 
 Fixed in advance:
 
@@ -6,10 +6,10 @@ Fixed in advance:
     outcome      distance to the nearest adversarial example found (`envelope`, Linf), judged by `verify`
     radius       of the deviation analysis: the median of these distances, so that about half of the samples are fooled;
                  the rule looks at distances alone, and fits any network. Other radii stand beside it
-    points       all steps of PGD at that radius, none leaves early: fooled and unfooled had the same attack
+    points       all steps of PGD at that radius, without early stopping, so that all samples have the same attack
     class        the label, fixed; the predicted class beside it, whose deviation is built in where the label is lost
     noise        a random corner of the same ball, of every sample
-    course       attention along the straight way to the attacked point: does it move before the label does? Moved: the
+    course       attention along the straight line to the attacked point: does it move before the label does? Moved: the
                  cells above average have an IoU below .6 with the clean ones
 
 References:
@@ -41,7 +41,7 @@ from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import listed
 
 WAY = 17
-"""Points of the straight way, both ends counted."""
+"""Points of the straight line, both ends counted."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def median_radius(distance: Tensor) -> float:
 def attention_under_attack(
     model: Model, part: Samples, z: Tensor, verdict: Verdict, noisy: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
-    """Measure clean attention, and how it moves.
+    """Measure clean attention, and its movement under attack.
 
     Args:
         model: Any callable with a spatial layer.
-        part: Samples that are classified rightly.
+        part: Samples that are classified correctly.
         z: Attacked points, (n, C, H, W).
         verdict: Verdict on them.
         noisy: Points of the same size of change without an attack, (n, C, H, W).
@@ -147,7 +147,7 @@ def attention_under_attack(
 def course_of_attention(
     model: Model, x: Tensor, y: Tensor, z: Tensor, clean: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Follow attention along the straight way to z.
+    """Follow attention along the straight line to z.
 
     Args:
         model: Any callable with a spatial layer.
@@ -157,7 +157,7 @@ def course_of_attention(
         clean: Attention of the clean images, (n, h, w).
 
     Returns:
-        Whether the map moves before the label is lost, (n,), and the course, (n, WAY) each.
+        Samples whose map moves before the label is lost, (n,) bool, and the course, (n, WAY) each.
     """
     apart, lost, moved = [], [], []
     for t in torch.linspace(0, 1, WAY):
@@ -171,7 +171,7 @@ def course_of_attention(
     label, map_ = torch.stack(lost, 1), torch.stack(moved, 1)
 
     def begin(true: Tensor) -> Tensor:
-        """Return the first point of the way at which something is true; WAY where it never is."""
+        """Return the index of the first true point of the line; WAY where there is none."""
         return torch.where(true.any(1), true.int().argmax(1), WAY)
 
     course = {"JS divergence": torch.stack(apart, 1), "label lost": label.float(), "map moved": map_.float()}

@@ -1,8 +1,8 @@
-"""Claims of the data analysis: what is asked of one network's attention, and how the answer is decided.
+"""Claims of the data analysis: questions about one network's attention, and how they are decided.
 
-A claim is decided where its interval, which reaches over the seeds as well, and Holm's p over all claims about the
-network say so. p is that of a permutation test; with several seeds, which see the same images, or where nothing can be
-permuted, that of the bootstrap.
+A claim is decided where its interval, over all seeds, and Holm's p over all claims about the network agree. p
+is that of a permutation test; with several seeds, which see the same images, or where nothing can be permuted, that of
+the bootstrap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Question:
 
     Attributes:
         text: The claim.
-        source: Author of the claim.
+        source: Citation of the claim, or "unfooled".
         statistic: Figure that decides it.
         needed: Columns that the figure needs.
         test: `cases -> p` of a permutation test; None: the bootstrap's p.
@@ -76,7 +76,7 @@ def places(rows: Sequence[Analysed]) -> dict[str, str]:
 
 
 def controls(rows: Sequence[Analysed]) -> tuple[str, ...]:
-    """Return what may explain vulnerability beside attention: the margin, and the area where it is known."""
+    """Return the confounders of vulnerability: the margin, and the area where it is known."""
     return ("lead", "area") if all("area" in r.columns for r in rows if r.indices) else ("lead",)
 
 
@@ -187,7 +187,7 @@ def analysis_claims(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
     """Decide the claims about one network.
 
     Args:
-        rows: Its records, one a seed.
+        rows: Records of the network, one a seed.
 
     Returns:
         The claims, and the table of tests.

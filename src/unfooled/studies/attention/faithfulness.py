@@ -1,4 +1,4 @@
-"""Does a network's attention say what it uses, and what it learned?"""
+"""Faithfulness of a network's attention: deletion, insertion and shuffled parameters."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from unfooled.studies.common.records import listed
 def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: str, arm: str, seed: int) -> Faithful:
     """Exchange pixels in the order of the attention, and shuffle the network layer by layer.
 
-    Only what the network classifies rightly is looked at.
+    Only what the network classifies correctly is looked at.
 
     Cost: 68 forwards a sample, and an attention for the network and each of its layers.
 
     Args:
         model: Network.
         samples: Test images.
-        n: Number of images, the first ones.
+        n: Number of samples used, the first ones.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the shuffled parameters.

@@ -105,12 +105,12 @@ def judge(
 def attention_columns(
     model: nn.Module, some: Samples, right: Tensor, threat: Linf, steps: int, seed: int
 ) -> dict[str, Tensor]:
-    """Measure clean attention, and how far an attack that keeps the label moves it.
+    """Measure clean attention, and its movement under an attack that keeps the label.
 
     Args:
         model: Network.
         some: Samples.
-        right: Samples that are classified rightly, (n,) bool; the others are NaN.
+        right: Samples that are classified correctly, (n,) bool; results of the others are NaN.
         threat: Set of allowed inputs.
         steps: Steps of the attack.
         seed: Random seed of the attack and of the noise beside it.
@@ -139,7 +139,7 @@ def attention_columns(
 
 
 def ascend_arp(model: Model, x: Tensor, y: Tensor, threat: Threat, *, steps: int, seed: int = 0) -> Tensor:
-    """Ascend on what `Arp` descends, cross-entropy, R and V together, (B, *D). Cost: 8 passes a step.
+    """Maximise the loss of `Arp`: cross-entropy, R and V together, (B, *D). Cost: 8 passes a step.
 
     Args:
         model: Any callable with a spatial layer.
@@ -163,11 +163,11 @@ def ascend_arp(model: Model, x: Tensor, y: Tensor, threat: Threat, *, steps: int
 
 
 def worst_case(row: Judged, crossed: str | None = None) -> np.ndarray:
-    """Return which samples no attack fooled, (n,) float; Step-LL decides nothing.
+    """Return 1 for samples that no attack fooled, else 0, (n,) float; Step-LL is not counted.
 
     Args:
         row: The network under attack.
-        crossed: Samples that stand after the points of the other networks, "1" and "0"; None: unknown.
+        crossed: Samples that keep their label at the points of the other networks; None: unknown.
     """
     texts = [text for name, text in row.kept.items() if name != "Step-LL"] + ([crossed] if crossed else [])
     return np.array([all(t[i] == "1" for t in texts) for i in range(row.n)], dtype=float)

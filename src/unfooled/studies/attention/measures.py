@@ -1,4 +1,4 @@
-"""Measures of attention that the study reports, by the names that records and tables have for them."""
+"""Measures of attention that the study reports, by their names in records and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOVES = {
     "js": "JS divergence", "centroid_shift": "shift of the centre", "parted": "1 - IoU of the top quarter",
     "entropy": "entropy", "spread": "spread", "components": "parts",
 }  # fmt: skip
-"""Movements of attention: deviation, then scatter."""
+"""Measures of the movement of attention: deviation, then scatter."""
 PLACES = {"complete": "completeness", "coverage": "coverage", "iou_matched": "IoU at matched area",
           "part_recall": "least recall of a part"}  # fmt: skip
 """Measures of completeness: the first always, the others where the object is known."""

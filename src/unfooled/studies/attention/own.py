@@ -1,4 +1,4 @@
-"""The analysis of the attention of a network of one's own."""
+"""Analysis of the attention of a user's own network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FLAGS = {"image_size": "image_size (--size)"}
 
 @dataclass(frozen=True)
 class OwnNetwork:
-    """A network of one's own, and how its images are read.
+    """A user's own network, and options for reading its images.
 
     Args:
         model: Network, as `load_model` reads it, or a callable.
-        boxes: CSV of where the objects are in a folder of images (`load_boxed`); objects of rendered data and of CUB
-            are known. None: what needs the object is left out.
+        boxes: CSV with the boxes of the objects in a folder of images (`load_boxed`); objects of rendered data and of
+            CUB are known. None: measures that need the object are left out.
         arch: Architecture, as in `load_model`.
         mean: Mean that the network expects, as in `load_model`.
         std: Standard deviation that the network expects, likewise.
@@ -107,10 +107,10 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
         "boxes": None if own.boxes is None else str(own.boxes),
         **{f"fingerprint: {k}": v for k, v in fingerprint(net, samples.x, samples.y).items()},
     }  # fmt: skip
-    if own.boxes is not None and samples.mask is not None:  # the file may change under its name
+    if own.boxes is not None and samples.mask is not None:  # hash the content: the file may change and keep its name
         settings["masks"] = tensors_hash(samples.mask)[:16]
     units = run.units(settings, n=len(samples.x))
-    title = Path(source).resolve().name or source  # of a path its last part
+    title = Path(source).resolve().name or source  # the last part of a path
 
     def compute(seed: int) -> Analysed:
         return analyse(net, samples, effort, data=title, arm=Path(own.name).name, seed=seed)

@@ -31,7 +31,7 @@ from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import array
 
 FOOLED, STANDS = "#b2182b", "#2166ac"
-"""Colours of what was fooled and of what was not; markers differ, too."""
+"""Colours of fooled and of other samples; markers differ, too."""
 ARROW = {"arrowstyle": "->,head_length=0.25,head_width=0.18", "color": "#00e5e5", "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
 
 
@@ -43,7 +43,7 @@ def in_255(eps: float) -> str:
 def first_images(
     part: Samples, z: Tensor, maps: tuple[Tensor, Tensor], verdict: Verdict, shown: int, where: str, eps: float
 ) -> Picture | None:
-    """Draw a few fooled and unfooled images, those first in the data set: nothing is picked by how it looks.
+    """Draw a few fooled and unfooled images, always the first ones in the data set.
 
     Args:
         part: Samples.
@@ -159,7 +159,7 @@ def _distance(axis: Any, r: Analysed, name: str, title: str) -> None:
 
 
 def _deviation(axis: Any, r: Analysed) -> None:
-    """Draw how far attention moves, by outcome and under noise."""
+    """Draw the movement of attention, by outcome and under noise."""
     fooled = array(r.columns["fooled"]) > 0.5
     moved, noise = array(r.columns["fixed: js"]), array(r.columns["noise: js"])
     groups = {"fooled": moved[fooled], "holds": moved[~fooled], "noise": noise}
@@ -170,7 +170,7 @@ def _deviation(axis: Any, r: Analysed) -> None:
 
 
 def _course(axis: Any, r: Analysed) -> None:
-    """Draw attention along the way to the attacked point."""
+    """Draw attention along the straight line to the attacked point."""
     for name, style in zip(r.course, ("-", "--", ":"), strict=False):
         values = np.array(r.course[name])
         axis.plot(np.linspace(0, 1, len(values)), values, style, color="0.1", lw=1.4, label=name)
@@ -179,7 +179,7 @@ def _course(axis: Any, r: Analysed) -> None:
 
 
 def compare_networks(lines: Mapping[str, Mapping[str, Interval]], data: str, eps: float) -> Picture:
-    """Draw clean accuracy, what attacks leave, and how far attention can be moved: a line a network.
+    """Draw clean accuracy, robust accuracy, and the movement of attention: a line a network.
 
     Args:
         lines: Network -> title of a figure -> figure.

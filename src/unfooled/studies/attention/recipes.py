@@ -41,7 +41,7 @@ from unfooled.training.losses.inner import proposed, worst_points
 
 
 def shuffled_js(a: Tensor, b: Tensor) -> Tensor:
-    """Compute `js` of each map and that of the next sample in the batch, (B,): preserves nothing."""
+    """Compute `js` of each map and that of the next sample in the batch, (B,): a control that preserves no map."""
     return js(a, b.roll(1, 0))
 
 
@@ -71,7 +71,7 @@ class StepLl:
 
 @dataclass(frozen=True)
 class LogitPairing:
-    """PGD adversarial training whose clean and adversarial logits are drawn together.
+    """PGD adversarial training whose clean and adversarial logits are pulled together.
 
     Args:
         threat: Threat of the inner attack.
@@ -115,7 +115,7 @@ def _on_fast(threat: Threat, r: float, v: float) -> Arp:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way of training, and what a step of it costs.
+    """A way of training, with the cost of a step.
 
     Backwards that end at the attended layer cost next to nothing and are left out.
 

@@ -1,4 +1,4 @@
-"""Records of the attention study: trained networks, their attention sample by sample, and what attacks left of them."""
+"""Records of the attention study: trained networks, their attention by sample, and their results under attack."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class Trained(Record):
 
 
 class Analysed(Record):
-    """One network's attention, on the samples that it classifies rightly when clean.
+    """One network's attention, on the samples that it classifies correctly when clean.
 
     Attributes:
         data: Data set and radius.
         arm: Network.
         seed: Random seed.
         n: Samples looked at.
-        wrong: Samples that are left out since their clean prediction is wrong, the only filter.
-        indices: Places of the samples that are left.
+        wrong: Number of samples left out because their clean prediction is wrong, the only filter.
+        indices: Positions in the data set of the samples that are analysed.
         labels: Their labels.
         eps: Radius of the deviation analysis, the median distance of the nearest adversarial example.
         columns: Measure -> one value a sample; see `analysis`.
-        course: Measure -> means over the fooled samples along the straight way from x to the attacked point.
+        course: Measure -> means over the fooled samples along the straight line from x to the attacked point.
         cells: Cells of the attention map.
         seconds: Seconds of the unit.
-        picture: A few images; None: no image can be shown.
+        picture: Gallery of a few images; None: no image can be shown.
     """
 
     data: str
@@ -80,7 +80,7 @@ class Judged(Record):
         seed: Random seed.
         eps: Radius of all attacks.
         n: Samples.
-        kept: Attack -> samples that still have their label, "1" and "0"; wrong when clean is "0" everywhere.
+        kept: Attack -> a string with a digit a sample: "1" if it keeps its label, "0" if not or if wrong when clean.
         columns: Measure -> one value a sample; None where the clean prediction is wrong.
         seconds: Seconds of the unit.
     """
@@ -102,7 +102,7 @@ class Crossed(Record):
         data: Data set and radius.
         arm: Way of training.
         seed: Random seed.
-        kept: Samples that still have their label after the points of all other networks, "1" and "0" as in `Judged`.
+        kept: Samples that keep their label at the points of all other networks, written as in `Judged`.
     """
 
     data: str
@@ -112,7 +112,7 @@ class Crossed(Record):
 
 
 class Faithful(Record):
-    """Faithfulness of one trained network's attention: does it say what the network uses, and what it learned?
+    """Faithfulness of one trained network's attention: deletion and insertion curves, and shuffled parameters.
 
     Attributes:
         data: Data set and radius.
@@ -121,8 +121,8 @@ class Faithful(Record):
         n: Samples.
         columns: Measure of `FAITHFUL` -> one value a sample; None where the clean prediction is wrong.
         layers: Layers that are shuffled, the last one first.
-        randomised: Mean of Spearman's rho of the maps after each.
-        compared: Maps that this is over.
+        randomised: Mean Spearman correlation of the maps with the original ones, after each layer.
+        compared: Number of maps in this mean.
         seconds: Seconds of the unit.
     """
 
@@ -145,7 +145,7 @@ class Results:
         trained: Trained networks.
         analysed: Attention of the networks that are analysed.
         judged: Networks under attack.
-        crossed: Networks under what was found on the others.
+        crossed: Networks under the points found on the others.
         faithful: Faithfulness of the attention.
     """
 

@@ -1,4 +1,4 @@
-"""Samples of the attention study, with what is known of the object."""
+"""Samples of the attention study, with masks of the object where these are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unfooled.distances.maps.attention import on_grid
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled images, and where the object is.
+    """Labelled images, with masks of the object.
 
     Attributes:
         x: Images, (N, C, H, W).
@@ -47,12 +47,12 @@ def known_samples(
     size: int | tuple[int, int] | None = None,
     labels: str | Path | Sequence[str] | None = None,
 ) -> Samples:
-    """Load the samples of a source, with what is known of the object.
+    """Load the samples of a source, with masks of the object where these are known.
 
     Known are masks and parts of "shapes", masks of "digits-canvas", the boxes of "cub"; of others nothing.
 
     Args:
-        source: Data set; this and all that follows as for `load_dataset`.
+        source: Data set; this and the other arguments as for `load_dataset`.
         n: Samples; None: all.
         split: Part of the source.
         size: Side, or (H, W), that images are resized to; masks and parts are averaged to it. None: not resized.

@@ -1,4 +1,4 @@
-"""Attention that an attack cannot shift: is incomplete attention vulnerable, and does ARP training resist?
+"""Attention study: is incomplete attention vulnerable, and does ARP training resist attacks?
 
 For each data set and seed the networks are trained at equal compute, then
 
@@ -8,7 +8,7 @@ For each data set and seed the networks are trained at equal compute, then
 A network of one's own, with one's own data, gets the analysis alone.
 
 References:
-    Wu et al., ARP, 2018, arXiv:1811.09831. No figure of the paper is compared with.
+    Wu et al., ARP, 2018, arXiv:1811.09831. The figures are not compared with those of the paper.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from unfooled.studies.common.claims import claim
 from unfooled.studies.common.records import Claim, Table, array
 
 SEEDS = 3
-"""Seeds below which nothing is proven about training."""
+"""Number of seeds below which claims about training stay undecided."""
 WORST, HOLDS = "worst-case accuracy", "JS divergence, less is better"
 COMPARISONS = (
     ("worst", ARP, BASE, PAPER, f"resists more than PGD-AT of equal compute; {WORST}"),
@@ -42,7 +42,7 @@ COMPARISONS = (
         "has attention that says more of what it uses than PGD-AT; deletion, less than elsewhere",
     ),
 )  # fmt: skip
-"""`(measure, first, second, source, claim)`: that the first network's measure is larger than the second's."""
+"""`(measure, first, second, source, claim)`; each claims that the first network's measure is the larger one."""
 TOGETHER = {
     "worst": "resists more than PGD-AT and than every control",
     "held: js": "holds attention better under attack than PGD-AT and than shuffled maps",
@@ -51,7 +51,7 @@ TOGETHER = {
 
 
 def judged_cases(results: Results, data: str, arm: str) -> Cases:
-    """Return what nothing fooled, and how far attention was moved: columns of every seed, images as ids."""
+    """Return worst-case success and movement of attention as columns of every seed, images as ids."""
     return Cases(tuple(_columns(results, row) for row in results.judged if (row.data, row.arm) == (data, arm)))
 
 
@@ -74,7 +74,7 @@ def _key(row: Any) -> tuple[str, str, int]:
 
 
 def _crossed(results: Results, row: Judged) -> str | None:
-    """Return which samples stand after the points of the other networks; None: unknown."""
+    """Return the samples that keep their label at the points of the other networks; None: unknown."""
     return next((c.kept for c in results.crossed if _key(c) == _key(row)), None)
 
 
@@ -145,7 +145,7 @@ def _comparison(results: Results, row: Judged) -> dict[str, Any]:
 
 
 def faithfulness_table(results: Results, data: str) -> Table:
-    """Make a row an arm: does its attention say what it uses, and what it learned?"""
+    """Make a row an arm with the faithfulness of its attention."""
     lines = []
     for arm in dict.fromkeys(row.arm for row in results.faithful if row.data == data):
         rows = [row for row in results.faithful if (row.data, row.arm) == (data, arm)]
@@ -162,7 +162,7 @@ def faithfulness_table(results: Results, data: str) -> Table:
 
 
 def compute_table(results: Results) -> Table:
-    """Make a row a network: what it cost, and its clean accuracy on all test samples."""
+    """Make a row a network: training cost, and clean accuracy on all test samples."""
     return [
         {
             "data": t.data, "network": t.arm, "seed": t.seed, "clean accuracy": t.clean.value, "of": t.clean.n,

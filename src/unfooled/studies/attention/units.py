@@ -1,4 +1,4 @@
-"""Units of the attention study: networks are trained, analysed, judged, and crossed with what fooled the others."""
+"""Units of the attention study: networks are trained, analysed, judged, and tested on the points of the others."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ class PointStore:
 
 @dataclass(frozen=True)
 class NetworkUnits:
-    """Units of each kind, computed for the networks of one data set and seed.
+    """Computation of the units of each kind, for the networks of one data set and seed.
 
     Attributes:
         bench: Networks.
         size: Sizes of the study.
-        samples: Test images, with what is known of the object.
+        samples: Test images, with masks of the object where these are known.
         points: Adversarial points of the networks.
         place: Data set, radius and seed: the beginning of a unit's name.
     """
@@ -139,6 +139,6 @@ class NetworkUnits:
         return [z for z in others if z is not None]
 
     def faithful(self, name: str) -> Faithful:
-        """Measure whether a network's attention says what it uses."""
+        """Measure the faithfulness of a network's attention."""
         net, n, seed = self.bench.network(name), self.size.judging.n, self.bench.seed
         return measure_faithfulness(net, self.samples, n, data=self.where, arm=name, seed=seed)

@@ -25,11 +25,11 @@ LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:190
 LOOKS = 0.5
 """Share of the attack's drop from which a random point looks like a strong attack."""
 ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
-"""Clean accuracy that a network may lose, and what it must gain in Kendall's tau or in corrected LENS."""
+"""Clean accuracy that a network may lose, and the gain it needs in Kendall's tau or in corrected LENS."""
 
 
 def claims_of_noise(pool: Pool) -> list[Claim]:
-    """Decide whether a random point looks like a strong attack on the plain network, and what mends this."""
+    """Decide whether a random point looks like a strong attack on the plain network, and which scores prevent this."""
     task, where = pool.task, pool.where
     k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
     looks = (
@@ -106,7 +106,7 @@ def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
 
 
 def gain(pool: Pool, arm: str, score: str, seeds: Sequence[int]) -> Interval:
-    """Return a network's score minus the plain one's, each at the worst that attack and random points found.
+    """Return a network's score minus the plain one's, each at the worst point of attack and random search.
 
     An attack that chance beats shows no robustness.
     """

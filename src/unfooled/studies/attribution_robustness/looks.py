@@ -1,4 +1,4 @@
-"""Explanations that are attacked, the scores that they are judged by, and what the attacks maximise."""
+"""Explanations that are attacked, their scores, and the objectives of the attacks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from unfooled.explanations import integrated_gradients, saliency
 from unfooled.studies.attribution_robustness.scale import MapTask
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""(clean map, map now) -> (B,)."""
+"""(clean map, perturbed map) -> (B,)."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """An explanation, how it is attacked and how it is judged.
+    """An explanation, with the settings of the attack on it and of its judgement.
 
     Attributes:
         name: Name in tables.
         judged: The true explanation.
-        attacked: The explanation that is differentiated and that ranks candidates; cheaper, where it may be.
+        attacked: The explanation that is differentiated and that ranks candidates; often a cheaper variant.
         restarts: Restarts of each objective.
     """
 
@@ -54,7 +54,7 @@ LOOKS_AT = {
 
 
 def objectives(task: MapTask) -> tuple[MapObjective, ...]:
-    """Return what the attack maximises, one after the other: one objective for each kind of score."""
+    """Return the objectives that the attack maximises one after the other, one for each kind of score."""
     k, w = task.ks[-1], task.ws[0]
     return out_of_top_k(k), out_of_lens(k, w), out_of_lens(k, w, diverse=True), kendall_surrogate()
 

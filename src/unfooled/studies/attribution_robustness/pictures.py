@@ -34,7 +34,7 @@ STYLES = {
 }
 """Colour and marker of each perturbation and of the level of unrelated images; told apart without colour, too."""
 TITLES = {"tau": "Kendall's tau"}
-"""Titles of scores that are called otherwise in pictures than in tables."""
+"""Titles of scores whose name in pictures differs from that in tables."""
 
 
 def bars(pool: Pool, scores: Sequence[str]) -> Picture:

@@ -30,7 +30,7 @@ class Network(Record):
         seed: Random seed.
         clean: Accuracy on all test samples.
         robust: Accuracy on the first test samples under the cascade.
-        correct: The first test samples, "1" where classified rightly and "0" elsewhere.
+        correct: A digit for each of the first test samples: "1" if it is classified correctly, else "0".
         loss: Training loss.
         seconds: Seconds of training; see `Bench`.
     """
@@ -55,12 +55,12 @@ class Scores(Record):
         look: Explanation.
         eps: Radius.
         n_random: Random points that the best of N is chosen from.
-        indices: Places of the samples in the test set.
-        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the LENS that leads.
+        indices: Positions of the samples in the test set.
+        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the leading LENS score.
         values: Perturbation -> score -> one value a sample.
         zero_share: Share of zeros in the clean map's top k, one value a sample.
         output_change: |f_y(x') - f_y(x)| at the attack's point.
-        gap: Median relative completeness gap of the clean maps; None: the explanation is no path's.
+        gap: Median relative completeness gap of the clean maps; None: the explanation is no path integral.
         forwards: Forwards a sample of the attack.
         backwards: Backwards a sample of the attack.
         explanations: Explanations a sample of the attack.
@@ -91,7 +91,7 @@ class Scores(Record):
 
 @dataclass(frozen=True)
 class Pool:
-    """All that was measured at one data set's whole radius for one explanation, by network and seed.
+    """Results at one data set's whole radius for one explanation, by network and seed.
 
     An image that was looked at on several seeds is one image: all its values are resampled together.
     """

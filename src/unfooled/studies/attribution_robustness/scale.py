@@ -47,10 +47,10 @@ def two_convolutions(shape: Sequence[int], classes: int, *, width: int = 16, hid
 
 @dataclass(frozen=True)
 class MapTask:
-    """A data set, and how maps of its size are compared.
+    """A data set, with the settings for comparing maps of its size.
 
     Attributes:
-        training: Data set, and how networks are trained on it.
+        training: Data set, with the settings of training on it.
         ks: Sizes of the top set.
         ws: Radii of locality; chance is too high beyond.
     """
@@ -84,7 +84,7 @@ class AttributionScale(Scale):
         arms: Networks.
         looks: (explanation, share of eps, images for seed 0, images for each other seed).
         train_n: Training samples; None: all.
-        pool: Test images from which those that every network classifies rightly are taken.
+        pool: Test images from which those that every network classifies correctly are taken.
         robust_n: Test images under the cascade.
         attack_steps: Steps of each restart of the attack on explanations.
     """

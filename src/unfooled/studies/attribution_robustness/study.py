@@ -1,4 +1,4 @@
-"""Do the reasons survive? Attribution robustness of networks trained for it, under scores corrected for chance.
+"""Attribution-robustness study: do explanations survive attacks, under scores corrected for chance?
 
 For each data set and seed every network is trained; the first test images that all of them classify rightly are
 explained by each, and attacked; beside the attack stand the best of as many random points as it took explanations, a

@@ -87,14 +87,14 @@ def measure_network(bench: ArmBench, size: AttributionScale, name: str) -> Netwo
 def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, common: Tensor, job: Job) -> Scores:
     """Attack one network's explanations at one radius, and judge.
 
-    Candidates are ranked by one score of each kind, `leaders`; every other score is taken at the point that the leader
-    of its kind chose.
+    Candidates are ranked by one score of each kind, `leaders`; the other scores of that kind are taken at the point
+    which its leader selects.
 
     Args:
         bench: Networks of one data set and seed.
-        task: Its data set.
+        task: Data set of the bench.
         size: Sizes of the study.
-        common: Places of the test images that all networks classify rightly.
+        common: Positions of the test images that all networks classify correctly.
         job: Network, explanation, share of the radius, and number of images.
     """
     started = time.perf_counter()
@@ -131,7 +131,7 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
 
 
 def completeness_gap(model: nn.Module, x: Tensor, y: Tensor, look: Look) -> float | None:
-    """Return the median relative completeness gap of the clean maps; None: the explanation is no path's."""
+    """Return the median relative completeness gap of the clean maps; None: the explanation is no path integral."""
     if look.name != "integrated gradients":
         return None
     return float(integrated_gradients_with_gap(model, x, y, steps=50).relative_gap.median())

@@ -81,7 +81,7 @@ def informed(
 
     Args:
         model: Any callable to logits.
-        twin: A differentiable model of the same decisions, about.
+        twin: A differentiable model with nearly the same decisions.
         x: Inputs, (B, *D).
         y: Labels, (B,).
         threat: Set of allowed inputs.

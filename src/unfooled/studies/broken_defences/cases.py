@@ -1,4 +1,4 @@
-"""The cases of the broken-defences study: what is put before the judge, and what is known about it."""
+"""Cases of the broken-defences study: models to judge, with the facts known about them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Case:
         hides: One sentence: what it hides, and how.
         make: Trained network -> model.
         kind: "broken" has no robustness; "refused" cannot be judged at all; "honest" hides nothing.
-        quiet: The first attack may already undo it, so that no finding is needed.
+        quiet: True if the first attack may already fool it, so that no finding is needed.
         network: Recipe of the network that `make` takes.
         twin: Trained network -> model that an attack which knows the defence differentiates.
-        random: Answers change from call to call.
+        random: True if outputs change from call to call.
         eps: Radius in Linf; None: the scale's.
     """
 

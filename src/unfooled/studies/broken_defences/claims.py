@@ -13,7 +13,7 @@ from unfooled.studies.broken_defences.judging import BROKEN_BELOW, Judgement, co
 from unfooled.studies.common.records import Claim, Outcome, Table
 
 FREE_PASSES = 20_000
-"""Passes a run that the diagnostics may take whatever the attack takes."""
+"""Passes a run that the checks may take, whatever the attack takes."""
 TITLES: dict[Kind, str] = {"broken": "Broken defences", "refused": "Not to be judged", "honest": "Honest networks"}
 
 
@@ -27,7 +27,7 @@ def _claim(text: str, hits: Sequence[bool], holds: Callable[[float], bool], *, k
 
 
 def claims(rows: Sequence[Judgement], cases: Sequence[Case]) -> list[Claim]:
-    """Decide what can be said of the judge; undecided where it gives no verdicts."""
+    """Decide the claims about the judge; undecided where it gives no verdicts."""
     case = {one.number: one for one in cases}
     broken, refused, honest = ([r for r in rows if r.kind == kind] for kind in ("broken", "refused", "honest"))
     fooled = [r for r in broken if r.truth is not None and r.truth <= BROKEN_BELOW]

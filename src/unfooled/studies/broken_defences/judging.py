@@ -1,4 +1,4 @@
-"""Judgements of the cases, and whether they are right."""
+"""Judgements of the cases, and the rule by which they pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ABOUT_DATA = {"D21", "D23"}
 
 
 class Judgement(Record):
-    """The judgement of one case, and the truth.
+    """Judgement of one case, with its true robust accuracy.
 
     Attributes:
         seed: Random seed.
@@ -34,16 +34,16 @@ class Judgement(Record):
         eps: Radius in Linf.
         clean: Clean accuracy as a share; None: nothing was measured.
         robust: Robust accuracy as a share; None: nothing was measured.
-        truth: Robust accuracy under the attack that knows the case; None: it is not asked for.
+        truth: Robust accuracy under the attack that knows the case; None: it is not computed.
         verdict: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; REFUSED for a sentence instead of figures, CRASHED where
             the judge itself failed; empty for a judge that gives none.
-        trusted: The judge stands by its figure.
-        findings: Ids of what fired.
-        said: Why the verdict is what it is and what fired, in sentences, or the refusal.
+        trusted: True if the verdict trusts the figure.
+        findings: Ids of the checks that fired.
+        said: Reasons of the verdict and the findings, in sentences, or the refusal.
         passes: Forwards and backwards of all n samples together.
-        diagnostic_passes: Passes of the diagnostics among them.
+        diagnostic_passes: Part of these passes that the checks take.
         seconds: Seconds of the unit.
-        passed: The judge is right; see `passes_suite`.
+        passed: True if the judge is right; see `passes_suite`.
     """
 
     seed: int
@@ -70,12 +70,12 @@ Judge = Callable[[Case, Model, Tensor, Tensor, Threat], Judgement]
 
 
 def no_explanation(model: Model, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
-    """Explain nothing, and ask the model nothing: this study is not about reasons."""
+    """Return a placeholder without calling the model, since this study is not about explanations."""
     return torch.zeros_like(x)
 
 
 def cheap_plan() -> Plan:
-    """Return the audit's own attack and diagnostics, without curves, reasons and pictures."""
+    """Return a plan with the audit's own attack and checks, without curves, explanations and pictures."""
     return Plan(
         explain=no_explanation, explain_name="none", explain_n=1, radii=(1.0,), nearest_n=1, nearest_budget=400,
         gallery=0, reasons=None,
@@ -88,8 +88,8 @@ def audited(
     """Judge a case by `audit`; a refusal or a crash is a judgement, too.
 
     Args:
-        case: The case.
-        model: Its model.
+        case: Case to judge.
+        model: Model of the case.
         x: Inputs, (B, *D).
         y: Labels, (B,).
         threat: Set of allowed inputs.
@@ -108,7 +108,7 @@ def audited(
 
 
 def _with_summary(start: Judgement, summary: Summary) -> Judgement:
-    """Fill in what an audit says."""
+    """Fill in the results of an audit."""
     fired = [one for one in summary.diagnostics if one.fired]
     apart, n = summary.diagnostic_passes, start.n
     return start.model_copy(
@@ -133,7 +133,7 @@ def flagged(row: Judgement, case: Case) -> bool:
 
 
 def corrected(row: Judgement) -> bool:
-    """Return whether the figure that is given is about 0."""
+    """Return whether the robust accuracy that the judge gives is at most `BROKEN_BELOW`."""
     return row.robust is not None and row.robust <= BROKEN_BELOW
 
 

@@ -128,7 +128,7 @@ class Recipe:
         loss: `(eps of the threat, name -> trained network) -> training loss`.
         classes: Number of classes, the first ones; None: all.
         epochs: Factor of the scale's epochs.
-        shift: Train on shifted images, too; a network without convolutions has not the room for it.
+        shift: Train on shifted images, too; a network without convolutions is too small for it.
     """
 
     build: Callable[[Arch, Sequence[int], int], nn.Module]

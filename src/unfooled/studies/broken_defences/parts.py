@@ -31,7 +31,7 @@ class Around(nn.Module):
 
 
 class _Backward(torch.autograd.Function):
-    """The identity, with another gradient."""
+    """Identity function with a different gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, change: Change) -> Tensor:
@@ -132,7 +132,7 @@ class Step(nn.Module):
     """Step activation, 0 or 1 by the sign.
 
     Args:
-        through: Let the gradient of a ramp pass, for training and for attacks that know.
+        through: Use the gradient of a ramp, for training and for attacks that know the defence.
     """
 
     def __init__(self, *, through: bool) -> None:
@@ -158,7 +158,7 @@ def smoother(x: Tensor, steps: int = 5) -> Tensor:
 
 
 class Vote(nn.Module):
-    """A vote of five copies, which see five shifts of the input."""
+    """Majority vote of five copies on five shifts of the input."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ class DefenceScale(Scale):
         train_n: Training samples; None: all.
         arch: Builder of the networks, `(input_shape, classes) -> module`.
         eps: Radius in Linf for the defences.
-        honest_eps: Radius in Linf for the honest networks, where it must not be hopeless.
+        honest_eps: Radius in Linf for the honest networks, small enough for some robustness.
         epochs: Epochs of a standard network.
     """
 

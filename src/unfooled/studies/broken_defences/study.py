@@ -1,7 +1,7 @@
-"""Thirty-two broken defences and nine honest networks: does an audit tell them apart?
+"""Broken-defences study: does an audit tell 32 broken defences from nine honest networks?
 
-Every defence is judged by `audit`, which is not told what it looks at. What is true of it is found once by an attack
-that knows it: one that differentiates a twin without the obstacle, and whose points `verify` then judges on the defence
+Every defence is judged by `audit`, which does not know the defence. The true robust accuracy is found once by an attack
+that knows it: the attack differentiates a twin without the obstacle, and `verify` judges its points on the defence
 itself.
 
 References:
@@ -40,7 +40,7 @@ def run_broken_defences(
     progress: Progress | None = None,
     command: str = "",
 ) -> StudySummary:
-    """Judge every case, find what is true of it, and compare.
+    """Judge every case, find its true robust accuracy, and compare.
 
     Args:
         scale: "small" (digits), "medium" or "full" (MNIST, from the folder that UNFOOLED_DATA names); or sizes of one's

@@ -23,10 +23,10 @@ PIECES = 10
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, and how networks are trained on it.
+    """A data set, with the settings of training on it.
 
     Attributes:
-        source: Data set, as `load_dataset` reads it.
+        source: Data set, as for `load_dataset`.
         eps: Radius in Linf of training and of attacks.
         steps: Optimiser steps of an arm whose share is 1.
         arch: `(input_shape, classes) -> module`.

@@ -1,4 +1,4 @@
-"""The bench of a study: samples of one data set, and networks that are trained when they are first asked for."""
+"""Bench of a study: samples of one data set, and networks that are trained on first use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def load_splits(
 
 
 class Bench(ABC):
-    """Samples and networks of one data set and seed; abstract: each study says how its networks are trained.
+    """Samples and networks of one data set and seed; abstract: each study defines the training of its networks.
 
     Args:
         splits: Samples.

@@ -16,7 +16,7 @@ def claim(text: str, source: str, interval: Interval, bound: float) -> Claim:
 
     Args:
         text: The claim, a sentence that can be true or false.
-        source: Author of the claim: a citation, or "unfooled".
+        source: Citation of the claim, or "unfooled".
         interval: The figure with its 95 % interval; undecided where nothing was measured, or where `bound` lies in it.
         bound: Smallest figure for which the claim holds.
     """

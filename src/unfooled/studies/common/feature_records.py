@@ -14,7 +14,7 @@ from unfooled.statistics.intervals import Estimate
 
 
 class Measured(Record):
-    """One trained network, and which test images it classifies rightly.
+    """One trained network, with the test images that it classifies correctly.
 
     Attributes:
         name: Name in tables.
@@ -23,9 +23,9 @@ class Measured(Record):
         updates: Updates that it was trained for.
         samples: Samples that it was trained on.
         right: One text a column, packed bits, one a test image. Study of five corruptions: whether the image is
-            classified rightly under each. Study of four sets: whether it gets its own class, and the next one.
+            classified correctly under each. Study of four sets: whether it gets its own class, and the next one.
         n: Test images.
-        own: Accuracy on what was held out of its own set; None: it was trained on the whole data.
+        own: Accuracy on the held-out samples of its own set; None: it was trained on the whole data.
         seconds: Seconds of training.
     """
 
@@ -122,7 +122,7 @@ class Reach(Record):
 
 
 class Drawn(Record):
-    """Pictures that need the images, and so cannot be drawn from the other records."""
+    """Pictures that need the images, so that they cannot be drawn from the other records."""
 
     pictures: list[Picture]
 

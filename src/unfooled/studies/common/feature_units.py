@@ -88,7 +88,7 @@ def align(net: nn.Module, test: Labelled, *, device: str, name: str, seed: int) 
         test: Test samples.
         device: Device of the network.
         name: Name of the network, for the record.
-        seed: Its random seed, for the record.
+        seed: Random seed of the network, for the record.
     """
     started = time.perf_counter()
     x, y = (part[:ALIGNED].to(device) for part in test)
@@ -102,7 +102,7 @@ def stored_set(file: Path | None, encoder: nn.Module, make: Callable[[Path | Non
     Args:
         file: File of the set; None: it is not stored.
         encoder: Network that it is made from; a file that was made from another one is refused.
-        make: `folder -> set`; the folder holds the parts that are done, None where nothing is stored.
+        make: `folder -> set`; the folder holds the finished parts, None where nothing is stored.
     """
     if file is None:
         return make(None)

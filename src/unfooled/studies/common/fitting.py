@@ -1,4 +1,4 @@
-"""Training for studies: new networks from a seed, and trained ones that are read where they were trained before."""
+"""Training for studies: networks are built from a seed, and read if an earlier start has trained them."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def fit(
     progress: Progress | None = None,
     label: str = "training",
 ) -> float:
-    """Train a network in place, or read or resume what was trained before, and leave it in eval mode.
+    """Train a network in place, or read or resume an earlier training, and leave it in eval mode.
 
     Args:
         net: Network.
-        batches: Training samples; their seed is that of everything random.
+        batches: Training samples; their seed is used for everything random.
         loss: Training loss.
         optimizer: Optimiser of the network's parameters.
         epochs: Epochs in all, those of earlier starts included.
         schedule: One cycle of the rate; False: a constant rate.
         clip: Largest norm of the gradient; None: not clipped.
-        checkpoint: File that training is stored in, epoch by epoch; None: it is not stored.
+        checkpoint: Checkpoint that training is saved to after every epoch; None: it is not stored.
         progress: Called with `(label, epochs done, epochs in all)`; None: silent.
         label: Text for `progress`.
 

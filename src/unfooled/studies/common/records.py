@@ -26,16 +26,16 @@ Table = list[dict[str, Any]]
 
 
 class Claim(Record):
-    """One claim of the source, and what this study says of it.
+    """One claim of the source, with the verdict of this study.
 
     Attributes:
         claim: A sentence that can be true or false.
-        source: Author of the claim: a citation, or "unfooled".
-        verdict: "holds", "fails", or "undecided" where the study cannot tell.
+        source: Citation of the claim, or "unfooled".
+        verdict: "holds" or "fails"; "undecided" where the study cannot tell.
         value: The figure that decides; None: nothing was measured.
         low: Lower end of its 95 % interval.
         high: Upper end of its 95 % interval.
-        n: Samples, or whatever else was counted.
+        n: Number of samples, or of other units that were counted.
     """
 
     claim: str
@@ -58,7 +58,7 @@ class StudySummary(Record):
         seconds: Seconds of all the units, those of earlier starts included.
         tables: Title -> rows.
         claims: One for each claim of the source that the study answers.
-        notes: Sentences on what the figures do not say.
+        notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
     """
 

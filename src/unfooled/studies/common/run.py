@@ -1,4 +1,4 @@
-"""The run of a study: settings -> units of work -> findings -> `StudySummary`.
+"""Run of a study: settings -> units of work -> findings -> `StudySummary`.
 
 name, sizes = pick_scale(SCALES, scale)
 run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
@@ -34,7 +34,7 @@ class Findings:
     Attributes:
         tables: Title -> rows.
         claims: Claims with their verdicts.
-        notes: Sentences on what the figures do not say.
+        notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
         seconds: Seconds of all units.
     """
@@ -48,7 +48,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of a study, as it was asked for.
+    """One run of a study, with its options.
 
     Args:
         study: Name in the catalogue.
@@ -75,7 +75,7 @@ class StudyRun:
 
         Args:
             settings: Plain values that change a result; see `Scale.settings`.
-            n: Samples a figure is over.
+            n: Number of samples behind a figure.
 
         Raises:
             BadInput: the folder holds work with other settings; the first that differs is named.
@@ -101,7 +101,7 @@ class StudyRun:
 
 
 def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], compute: Callable[[J], R]) -> list[R]:
-    """Compute a stage, one unit a job, or find the units of an earlier start.
+    """Compute a stage, one unit a job, or read the units of an earlier start.
 
     Args:
         units: The study's folder.

@@ -1,4 +1,4 @@
-"""Sizes of a study, by name or of one's own."""
+"""Scale of a study: named sizes, or sizes of your own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from unfooled.core.errors import BadInput
 from unfooled.runs.spelling import spelled
 
 OWN = "own"
-"""Name in the summary of sizes that are none of the study's scales."""
+"""Name in a summary for sizes that are none of the study's scales."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of a study; never used itself: each study has a frozen dataclass with its own fields."""
+    """Base class for the sizes of a study; each study has a frozen dataclass with its own fields."""
 
     def settings(self) -> dict[str, Any]:
         """Return every field as plain values; a folder that was made with others is refused."""
@@ -36,7 +36,7 @@ def pick_scale(scales: Mapping[str, S], scale: str | S) -> tuple[str, S]:
 
     Args:
         scales: The study's scales by name.
-        scale: One of their names, or sizes of one's own, which are called `OWN`.
+        scale: One of their names, or your own sizes, which are named `OWN`.
 
     Raises:
         BadInput: there is no scale of that name.

@@ -122,7 +122,7 @@ class MnistBench(Bench):
         return self._piece(one) * PIECES if one.epochs is None else -(-samples // 32) * one.epochs
 
     def rebuilt(self, origin: str) -> FeatureSet:
-        """Return the first images of the training set, rebuilt from what a network sees of them."""
+        """Return the first images of the training set, rebuilt from a network's features."""
         if origin not in self._sets:
             self._sets[origin] = self._rebuild(origin)
         return self._sets[origin]
@@ -164,7 +164,7 @@ class MnistBench(Bench):
         return (x[:last][: one.sources], y[:last][: one.sources]), (x[held_out], y[held_out])
 
     def right(self, net: nn.Module) -> Tensor:
-        """Return which test images a network classifies rightly under each corruption, (N, 5). Cost: 5 forwards."""
+        """Return which test images a network classifies correctly under each corruption, (N, 5). Cost: 5 forwards."""
         labels = self.labels(net, self.groups.flatten(0, 1), batch=1000)
         return labels.view(self.groups.shape[:2]) == self.test[1][:, None]
 

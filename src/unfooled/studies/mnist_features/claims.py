@@ -18,14 +18,14 @@ TABLE_1 = {"standard": (0.829, 0.549, 0.808, 0.727, 0.977), "group": (0.968, 0.9
 TABLE_2 = {"group set": (0.792, 0.822, 0.908, 0.876, 0.960), "non-robust set": (0.856, 0.434, 0.865, 0.657, 0.954)}
 """The published accuracies, in the order of `FIVE`. The networks that are called group here are called robust there."""
 WITHIN = 0.03
-"""Distance below the published figure up to which an accuracy agrees with it."""
+"""Largest distance below the published figure that still counts as reproduced."""
 CORRUPTED = (0, 1, 2, 3)
 """Columns of the four corruptions that change an image."""
 PAIRS = (
     *((f"group, {arm}", f"standard, {arm}", "unfooled") for arm in ("faithful", "converged")),
     *((f"{name} set", "originals", "unfooled") for name in ("group", "non-robust")),
 )
-"""Networks whose gradients are compared, and who makes the claim."""
+"""Networks whose gradients are compared, and the source of the claim."""
 CONTROLS = (
     ("group set", "originals", "the group set makes a network more invariant than as many originals do", ILYAS),
     ("group set", "untrained set", "it does so more than a set rebuilt from an untrained network", "unfooled"),
@@ -34,7 +34,7 @@ CONTROLS = (
     ("group set, cleaned", "originals, cleaned", "so does the cleaned group set, beside cleaned originals", "unfooled"),
     ("group set, cleaned", "untrained set, cleaned", "and beside the cleaned set of an untrained one", "unfooled"),
 )
-"""`(first, second, claim, source)`: that the first network is more accurate under the four corruptions."""
+"""`(first, second, claim, source)`; each claims that the first network is more accurate under the corruptions."""
 
 
 def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim]:
@@ -42,7 +42,7 @@ def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim
 
     Args:
         accuracies: Accuracies of the encoders.
-        published: The data are the source's, so that figures can be compared.
+        published: True if the data are the source's, so that figures can be compared.
     """
     claims = []
     for arm in ARMS:
@@ -98,7 +98,7 @@ def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
 
 
 def claims_of_attacks(left: Survival) -> list[Claim]:
-    """Decide what was never measured: are these networks robust?"""
+    """Decide claims that the source did not measure: are these networks robust?"""
     claims = []
     for norm, radii in left.radii.items():
         k, rows = len(radii) // 2, left.rows[norm]

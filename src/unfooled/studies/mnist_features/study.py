@@ -1,4 +1,4 @@
-"""Are robust features a data set? The MNIST study of five corruptions, with the controls that it lacks.
+"""MNIST features study: can networks be trained on images rebuilt from robust features? With added controls.
 
 Table 1   a standard network, and one trained on each image's worst of five corruptions ("group"), under these five
 Table 2   new networks, plainly trained on images rebuilt from what either sees
@@ -66,7 +66,7 @@ def run_mnist_features(
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
-    bench = MnistBench(size, out, progress=progress, device=device)  # first: data that are not there leave no folder
+    bench = MnistBench(size, out, progress=progress, device=device)  # first: missing data leave no folder
     settings = {**size.settings(), "retrainings": [spelled(one) for one in size.retrainings]}
     return run.finish(summarise(measure(bench, run.units(settings, n=size.rebuilt), seeds), size))
 

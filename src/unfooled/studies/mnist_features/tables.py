@@ -21,7 +21,7 @@ CONTROLS = ("originals", "untrained set")
 
 
 def tables(results: Results, accuracies: Accuracies, left: Survival, size: MnistScale) -> dict[str, Table]:
-    """Make all tables that have rows, but that of the alignments."""
+    """Make all tables that have rows, except that of the alignments."""
     made = {
         "Table 1: accuracy under five corruptions": _encoders(accuracies, size),
         "Table 2: networks trained on rebuilt images": _retrained(accuracies, size),
@@ -67,7 +67,7 @@ def _retrained(accuracies: Accuracies, size: MnistScale) -> Table:
 
 
 def _own(tests: Sequence[Measured]) -> str:
-    """Write the accuracy on what was held out: with its interval for one network, the mean over several."""
+    """Write the accuracy on held-out samples: with its interval for one network, the mean over several."""
     own = [NOTHING if test.own is None else test.own.interval() for test in tests]
     return own[0].text() if len(own) == 1 else f"{np.mean([one.value for one in own]):.3f}"
 

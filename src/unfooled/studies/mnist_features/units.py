@@ -23,7 +23,7 @@ from unfooled.studies.mnist_features.bench import MnistBench
 from unfooled.studies.mnist_features.scale import SETS, Recipe, Retraining
 
 Networks = Mapping[str, Callable[[], nn.Module]]
-"""Name -> how to get the network."""
+"""Name -> function that returns the network."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Results:
 
 
 def measure(bench: MnistBench, units: Units, seeds: Sequence[int]) -> Results:
-    """Compute all units, or find those of an earlier start: encoders and sets once, all else for each seed."""
+    """Compute all units, or read those of an earlier start: encoders and sets once, all else for each seed."""
     size = bench.size
     recipes = {recipe.name: recipe for recipe in size.recipes}
     tests = map_jobs(units, "encoders", Measured, recipes, partial(measure_encoder, bench))
@@ -101,7 +101,7 @@ def measure_encoder(bench: MnistBench, recipe: Recipe) -> Measured:
 
 
 def measure_retrained(bench: MnistBench, one: Retraining, *, seed: int) -> Measured:
-    """Test a network that is trained on a set, under the five corruptions and on what was held out of the set."""
+    """Test a network that is trained on a set, under the five corruptions and on held-out samples of the set."""
     net = bench.retrained(one, seed)
     (x, _), held_out = bench.samples(one)
     own = bench.labels(net, held_out[0], batch=1000) == held_out[1]
@@ -119,7 +119,7 @@ def measure_set(bench: MnistBench, origin: str) -> Rebuilt:
 
 
 def first_images(bench: MnistBench) -> Picture:
-    """Draw the first image of each class, and what was rebuilt of it."""
+    """Draw the first image of each class, and its rebuilt image."""
     y = bench.train[1][: bench.size.rebuilt]
     rows = torch.tensor([int((y == k).nonzero()[0]) for k in y.unique().tolist()])
     group, standard, random = (bench.rebuilt(origin) for origin in SETS)

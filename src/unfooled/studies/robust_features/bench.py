@@ -119,7 +119,7 @@ class FeatureBench(Bench):
         return Madry(self.task.threat, steps=self.task.steps) if name in (HARDENED, HARDENED_TOO) else Standard()
 
     def reach(self) -> Reach:
-        """Find the first of the task's `moves` in which the natural network is led to nearly all targets, or the last.
+        """Find the first of the task's `moves` in which the natural network reaches nearly all targets, or the last.
 
         Images are held out of training; targets are those of D_det, since one in K of those of D_rand is the image's
         own class. Cost: `moving` passes an image for each threat that is tried.

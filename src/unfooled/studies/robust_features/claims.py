@@ -26,13 +26,13 @@ ILYAS, REAL = "Ilyas et al. 2019, arXiv:1905.02175", "Li et al. 2023, arXiv:2310
 LOST = 0.10
 """Clean accuracy that the non-robust set may cost (published: 8 points, against all originals)."""
 SAME = 0.02
-"""Gain in robust accuracy that counts as none."""
+"""Gain in robust accuracy up to which two networks count as equally robust."""
 FAR = 0.10
-"""Distance to the robust accuracy of a hardened network from which a network is far from it."""
+"""Loss of robust accuracy from which a network counts as far below a hardened one."""
 LARGELY = 0.9
-"""Share of images that a network is wrong on under attack from which it is largely not robust."""
+"""Share of images misclassified under attack from which a network counts as largely not robust."""
 PAIRS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, ORIGINALS, "unfooled"))
-"""Networks whose gradients are compared, and who makes the claim."""
+"""Networks whose gradients are compared, and the source of the claim."""
 
 
 def claims(results: Results) -> list[Claim]:
@@ -48,7 +48,7 @@ def claims(results: Results) -> list[Claim]:
 
 
 def _at(left: Survival, k: int) -> tuple[str, str]:
-    """Return the norm, and how a claim names the k-th radius."""
+    """Return the norm, and the name of the k-th radius in a claim."""
     ((norm, radii),) = left.radii.items()
     return norm, f"{norm} {radii[k]:g}"
 
@@ -86,7 +86,7 @@ def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> lis
 
 
 def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim]:
-    """Decide whether D_rand and D_det teach what holds on the originals."""
+    """Decide whether networks trained on D_rand and D_det are accurate on the originals."""
     true, following = tests.correct(D_DET).T
     by_seed = [one.correct() for one in tests.rows[D_DET]]
     gap: Interval = over_seeds([float((c[:, 0] - c[:, 1]).mean()) for c in by_seed], discrete_mean(true - following))

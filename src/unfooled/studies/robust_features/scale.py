@@ -39,7 +39,7 @@ ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 @dataclass(frozen=True)
 class FeatureTask:
-    """A data set, and how networks are trained on it.
+    """A data set, with the settings of training on it.
 
     Attributes:
         source: Data set, as `load_dataset` reads it.

@@ -1,4 +1,4 @@
-"""Are there features that predict and are not robust? Four sets of what networks see, and networks trained on each.
+"""Robust features study: are there features that predict but are not robust? Four sets, and networks trained on each.
 
     robust set       (x_r, y), x_r looks to a hardened network as x does, and was rebuilt from an unrelated image
     non-robust set   the same of a natural network
@@ -75,7 +75,7 @@ def run_robust_features(
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
     tasks = {task.source: task for task in size.tasks}
     sources = pick_data(list(tasks), data)
-    for source in sources:  # data that are not there leave no folder
+    for source in sources:  # missing data must not leave a folder behind
         load_dataset(source, "test", n=1)
     units = run.units(size.settings(), n=size.rebuilt)
     results = []

@@ -61,7 +61,7 @@ def trades_base(logits: Tensor, logits_adv: Tensor, y: Tensor, *, beta: float = 
 
 
 def uniform_gap(_logits: Tensor, removed: Tensor, _y: Tensor) -> Tensor:
-    """Return KL(U || q) = -log K - mean_c log q_c, (B,): 0 where nothing can be read, and it does not saturate."""
+    """Return KL(U || q) = -log K - mean_c log q_c, (B,): 0 for a uniform prediction, and it does not saturate."""
     return -math.log(removed.shape[1]) - removed.log_softmax(1).mean(1)
 
 
@@ -89,14 +89,14 @@ def two_class(logits: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ArpTerms:
-    """The terms of the loss, per sample, (B,).
+    """Terms of the loss, per sample, (B,).
 
     Attributes:
-        base: the adversarial loss.
+        base: The adversarial loss.
         rectification: [R(x) + R(x')] / 2; 0 where beta is 0.
         preservation: V; 0 where gamma is 0.
-        area: mean of the masks over pixels, both images; NaN without a mask.
-        entropy: entropy of the maps over that of the uniform map; NaN without maps.
+        area: Mean of the masks over the pixels of both images; NaN without a mask.
+        entropy: Entropy of the maps over that of the uniform map; NaN without maps.
         maps: P of x, then of x', (2 B, h, w), in the graph. None: beta and gamma are 0.
     """
 
@@ -116,19 +116,19 @@ class Arp:
 
     Args:
         attack: `(model, x, y) -> x_adv`, or `(model, x, y, threat)` with a threat; the model is in eval mode meanwhile.
-        base: adversarial loss, `(logits, logits_adv, y) -> (B,)`.
-        beta: weight of R, a start value.
-        gamma: weight of V, a start value.
-        rectify: measure R, `(logits, logits_removed, y) -> (B,)`, lower is better.
-        preserve: distance V of two batches of maps.
-        attend: attention, `(model, x, y, *, create_graph) -> (B, h, w)`, run on x and x' in one pass.
-        mask: mask of the attended region, `(maps, (H, W)) -> (B, 1, H, W)`.
-        fill: content of the masked pixels, `x -> b`; the same for x and x'.
+        base: Adversarial loss, `(logits, logits_adv, y) -> (B,)`.
+        beta: Weight of R, a start value.
+        gamma: Weight of V, a start value.
+        rectify: Measure R, `(logits, logits_removed, y) -> (B,)`, lower is better.
+        preserve: Distance V of two batches of maps.
+        attend: Attention, `(model, x, y, *, create_graph) -> (B, h, w)`, run on x and x' in one pass.
+        mask: Mask of the attended region, `(maps, (H, W)) -> (B, 1, H, W)`.
+        fill: Content of the masked pixels, `x -> b`; the same for x and x'.
         compare: a function like `attend` whose results V compares (cost: 2 more forwards). None: the maps.
-        joint: pass x and x' as one batch, which batch normalisation sees; else as two.
-        threat: constraint set handed to the attack; needed for `Ramp` and for the monitor. None: the attack has its
+        joint: Pass x and x' as one batch, which batch normalisation sees; else as two.
+        threat: Constraint set handed to the attack; needed for `Ramp` and for the monitor. None: the attack has its
             own.
-        notes: means that the training loop reads after each epoch.
+        notes: Means that the training loop reads after each epoch.
     """
 
     attack: Callable[..., Tensor]
@@ -186,7 +186,7 @@ class Arp:
         r, area = nothing, nothing / 0
         if self.beta:
             m = self.mask(p, (x.shape[2], x.shape[3]))
-            with unrecorded(model):  # masked images are no data
+            with unrecorded(model):  # masked images must not change batch statistics
                 removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
             r = self.rectify(logits, removed, labels).reshape(2, n).mean(0)
             area = m.detach().mean((1, 2, 3)).reshape(2, n).mean(0)
@@ -224,13 +224,13 @@ def arp(
     """Build `Arp` on PGD adversarial training or on TRADES, with their inner attacks.
 
     Args:
-        threat: constraint set of the adversary.
+        threat: Constraint set of the adversary.
         base: "madry" or "trades".
-        steps: steps of the inner attack. None: 7 for madry, 10 for trades.
-        rule: step sizes of the inner attack, relative to eps.
-        beta: trade-off weight of TRADES.
-        rectify: weight of R.
-        preserve: weight of V.
+        steps: Steps of the inner attack. None: 7 for madry, 10 for trades.
+        rule: Step sizes of the inner attack, relative to eps.
+        beta: Trade-off weight of TRADES.
+        rectify: Weight of R.
+        preserve: Weight of V.
 
     Raises:
         ValueError: another base.

@@ -37,14 +37,14 @@ from unfooled.explanations.layers import find_spatial, output_of, recorded
 
 @dataclass(frozen=True, eq=False)
 class PublishedTerms:
-    """The terms of the published loss, scalars, and the enlarged maps.
+    """Terms of the published loss, scalars, and the enlarged maps.
 
     Attributes:
         classification: L_c.
         rectification: L_r (v1's mask loss), in [-.4, 0] for ten classes.
         preservation: L_p (v1's contrast loss), a sum over the batch.
         maps: M of x, then of x', (2 B, H, W).
-        scores: S likewise, (2 B, h, w), in the graph.
+        scores: S of x, then of x', (2 B, h, w), in the graph.
         total: L.
     """
 
@@ -61,13 +61,13 @@ class ArpPublished:
     """The published loss on Step-LL samples. Cost: 5 forwards, 5 backwards, and 2 down to the layer, differentiated.
 
     Args:
-        eps: radius of Step-LL in the unit range (published .15 of [-1, 1]).
-        classification: weight of L_c.
-        rectification: weight of L_r.
-        preservation: weight of L_p.
-        layer: layer whose output is A. None: found (published: an 8x8 pooling layer).
-        l2: weight of half the squared weights of all linear layers but the last.
-        smoothing: label smoothing in Step-LL.
+        eps: Radius of Step-LL in the unit range (published .15 of [-1, 1]).
+        classification: Weight of L_c.
+        rectification: Weight of L_r.
+        preservation: Weight of L_p.
+        layer: Layer whose output is A. None: found (published: an 8x8 pooling layer).
+        l2: Weight of half the squared weights of all linear layers but the last.
+        smoothing: Label smoothing in Step-LL.
     """
 
     eps: float = 0.075

@@ -54,16 +54,16 @@ class IgNorm:
     statistics there, and for the batch's in the base loss.
 
     Args:
-        threat: constraint set of the adversary.
-        weight: weight lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
-        path: number of nodes of the regulariser's path.
-        inner_path: number of nodes of the path in the inner ascent.
-        steps: steps of the inner ascent.
-        inner: attack that finds x', `(model, x, y, threat, *, generator) -> x'`. None: the inner ascent.
-        base: base loss, which is regularised; in the paper that of the clean samples.
-        rule: step sizes of the inner ascent, relative to eps.
-        nodes: rule of the nodes at which gradients are taken; see `integrated_gradients`.
-        batch_bytes: memory of one batch's graph, see `BatchBudget`.
+        threat: Constraint set of the adversary.
+        weight: Weight lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
+        path: Number of nodes of the regulariser's path.
+        inner_path: Number of nodes of the path in the inner ascent.
+        steps: Steps of the inner ascent.
+        inner: Attack that finds x', `(model, x, y, threat, *, generator) -> x'`. None: the inner ascent.
+        base: Loss that is regularised; in the paper, the one at the clean samples.
+        rule: Step sizes of the inner ascent, relative to eps.
+        nodes: Rule of the nodes at which gradients are taken; see `integrated_gradients`.
+        batch_bytes: Memory of one batch's graph, see `BatchBudget`.
     """
 
     threat: Threat
@@ -100,15 +100,15 @@ class IgSumNorm:
     Cost: as `IgNorm`, with 1 forward and backward at x' for a base, and as many in each step of the ascent.
 
     Args:
-        threat: constraint set of the adversary.
-        weight: weight beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
-        path: number of nodes of the path; as for `IgNorm`, like the options below.
-        inner_path: number of nodes of the path in the inner ascent.
-        steps: steps of the inner ascent.
-        inner: attack that finds x'. None: the inner ascent.
-        rule: step sizes of the inner ascent.
-        nodes: rule of the nodes at which gradients are taken.
-        batch_bytes: memory of one batch's graph.
+        threat: Constraint set of the adversary.
+        weight: Weight beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
+        path: Number of nodes of the path; as for `IgNorm`, like the options below.
+        inner_path: Number of nodes of the path in the inner ascent.
+        steps: Steps of the inner ascent.
+        inner: Attack that finds x'. None: the inner ascent.
+        rule: Step sizes of the inner ascent.
+        nodes: Rule of the nodes at which gradients are taken.
+        batch_bytes: Memory of one batch's graph.
     """
 
     threat: Threat

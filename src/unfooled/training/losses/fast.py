@@ -40,11 +40,11 @@ class Fast:
     One step can suddenly stop being enough (catastrophic overfitting): train with a `Monitor`.
 
     Args:
-        threat: constraint set of the adversary.
-        step: length of the step, relative to eps.
-        noise: radius of the random start, relative to eps; 0 starts at x, which overfits soonest.
-        clip: project the points onto the threat; else onto its box alone.
-        align: weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0 leaves it out.
+        threat: Constraint set of the adversary.
+        step: Length of the step, relative to eps.
+        noise: Radius of the random start, relative to eps; 0 starts at x, which overfits soonest.
+        clip: Project the points onto the threat; else onto its box alone.
+        align: Weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0 leaves it out.
     """
 
     threat: Threat
@@ -76,10 +76,10 @@ def n_fgsm(threat: Threat, *, step: float = 1.0, noise: float = 2.0, align: floa
     """Build N-FGSM: twice the noise, a step of eps, no projection onto the ball. Cost: 2 forwards, 2 backwards.
 
     Args:
-        threat: constraint set of the adversary; the points trained on may leave it, up to `noise + step` times eps.
-        step: length of the step, relative to eps.
-        noise: radius of the random start, relative to eps.
-        align: weight of GradAlign.
+        threat: Constraint set of the adversary; the points trained on may leave it, up to `noise + step` times eps.
+        step: Length of the step, relative to eps.
+        noise: Radius of the random start, relative to eps.
+        align: Weight of GradAlign.
 
     Returns:
         A `Fast` with these options.

@@ -19,16 +19,16 @@ from unfooled.training.losses.memory import Carried
 
 @dataclass(frozen=True)
 class Free:
-    """The mean cross-entropy at the carried perturbation. Cost: `replays` forwards and backwards a sample and epoch.
+    """Mean cross-entropy at the previous perturbation. Cost a sample and epoch: `replays` forwards and backwards.
 
     The loop takes `replays` steps on each batch, so divide the epochs by that number. The next batch starts at the
     perturbation of the last one, place by place.
 
     Args:
-        threat: constraint set of the adversary.
-        replays: steps on each batch (m in the paper, which takes 4 to 10).
-        step: length of a step, relative to eps.
-        memory: store of the perturbation; a new one by default.
+        threat: Constraint set of the adversary.
+        replays: Steps on each batch (m in the paper, which takes 4 to 10).
+        step: Length of a step, relative to eps.
+        memory: Store of the perturbation; a new one by default.
 
     References:
         Shafahi et al., Adversarial training for free!, NeurIPS 2019, arXiv:1904.12843, algorithm 1.

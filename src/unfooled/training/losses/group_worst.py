@@ -23,13 +23,13 @@ from unfooled.training.progress import Notes, memory_of
 
 @dataclass(frozen=True, repr=False)
 class GroupWorst:
-    """The mean loss at each sample's worst version. Cost: G + 1 forwards, 1 backward.
+    """Mean loss at each sample's worst version. Cost: G + 1 forwards, 1 backward.
 
-    Robust optimisation over a finite set: a network trained so is invariant to these versions, not robust to attacks.
+    Robust optimisation over a finite set: such a network is invariant to these versions, not robust to attacks.
 
     Args:
-        groups: function from x (B, *D) to versions (B, G, *D), such as `unfooled.features.groups`.
-        inner: loss `(logits, y) -> (B,)` that selects the worst version and is then minimised.
+        groups: Function from x (B, *D) to versions (B, G, *D), such as `unfooled.features.groups`.
+        inner: Loss `(logits, y) -> (B,)` that selects the worst version and is then minimised.
 
     Raises:
         BadInput: groups returns another shape.
@@ -59,12 +59,12 @@ class GroupWorst:
 
 @dataclass(frozen=True, repr=False)
 class Augmented:
-    """Another loss on changed samples. Cost: that of the loss.
+    """A base loss on changed samples. Cost: that of the base loss.
 
     Args:
-        change: function `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed
+        change: Function `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed
             follows torch's global generator, which the training loop seeds step by step.
-        base: loss on the changed samples; it may ramp up.
+        base: Loss on the changed samples; it may ramp up.
 
     Raises:
         BadInput: the loss stores perturbations of samples from step to step (warm starts, `Free`).

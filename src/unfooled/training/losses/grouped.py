@@ -4,7 +4,7 @@
 
 A term that contains gradients of the network (an explanation, a path integral) keeps several graphs of a forward pass
 alive. So each group's gradient is taken as soon as its value is known, and its graph dropped; the backward pass only
-scales the sums. Nothing is computed twice, as checkpoints would.
+scales the sums. Unlike gradient checkpointing, nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def grouped_mean(
     """Return the mean of `term(*tensors)` over the samples, a scalar, differentiable once.
 
     Args:
-        model: network whose parameters the term depends on.
-        term: see `Term`; deterministic, and with the model in eval mode, since it is called group by group.
-        tensors: tensors (B, ...); floating point ones that require gradients receive them.
-        graphs: number of graphs of a forward pass that the term keeps alive for a sample, about: for the first group's
-            size. The next groups go by what that one saved.
-        batch_bytes: memory of one group's graph, see `BatchBudget`.
+        model: Network whose parameters the term depends on.
+        term: See `Term`; deterministic, and with the model in eval mode, since it is called group by group.
+        tensors: Tensors (B, ...); floating point ones that require gradients receive them.
+        graphs: Approximate number of forward graphs that the term keeps alive for a sample; sets the size of the first
+            group. The next sizes follow from the memory which that one used.
+        batch_bytes: Memory of one group's graph, see `BatchBudget`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     work = _Work(model, term, graphs, batch_bytes, len(tensors), torch.is_grad_enabled())
@@ -44,7 +44,7 @@ def grouped_mean(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """The arguments of `grouped_mean`: `tensors` is their number, `wanted` whether gradients are recorded."""
+    """Arguments of `grouped_mean`; `tensors` is the number of tensors, `wanted` is true if gradients are recorded."""
 
     model: nn.Module
     term: Term
@@ -59,7 +59,7 @@ class _Grouped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, work: _Work, *given: Tensor) -> Tensor:
-        """Return the mean, and store the gradients of whatever needs one."""
+        """Return the mean, and store the gradient of each tensor that requires one."""
         tensors, parameters = given[: work.tensors], given[work.tensors :] if work.wanted else ()
         moving = [work.wanted and t.requires_grad for t in tensors]
         budget, size = BatchBudget(work.model, tensors[0], work.batch_bytes), len(tensors[0])

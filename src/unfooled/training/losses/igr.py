@@ -2,7 +2,7 @@
 
     min_theta  base + lambda mean (1 - cos(e(x), e(x'))),     e(x) = explain(f, x, y)
 
-x' is where the base loss trains: its inner maximum costs nothing more, and nothing is differentiated twice to find it.
+x' is the base loss's own adversarial point where it has one, so that finding it costs nothing more.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Igr:
     taken in eval mode. A map that is zero everywhere has no direction and takes no part.
 
     Args:
-        threat: constraint set of x'.
-        explain: explanation `(model, x, y, *, create_graph) -> (B, *D)`, such as `partial(integrated_gradients,
+        threat: Constraint set of x'.
+        explain: Explanation `(model, x, y, *, create_graph) -> (B, *D)`, such as `partial(integrated_gradients,
             steps=8)`.
-        base: base loss, which is regularised: `Madry(threat)`, `Trades(threat)` or any other.
-        weight: weight lambda.
-        inner: attack that finds x', `(model, x, y, threat, *, generator) -> x'`, such as `partial(pgd, steps=7)`.
+        base: Loss that is regularised: `Madry(threat)`, `Trades(threat)` or any other.
+        weight: Weight lambda.
+        inner: Attack that finds x', `(model, x, y, threat, *, generator) -> x'`, such as `partial(pgd, steps=7)`.
             None: the base loss's own points where it has some, else those of seven steps of PGD on the cross-entropy.
-        beta: sharpness of softplus(beta t) / beta in place of ReLU for the explanation. A ReLU network's logit has
+        beta: Sharpness of softplus(beta t) / beta in place of ReLU for the explanation. A ReLU network's logit has
             gradients that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
 
     References:

@@ -1,4 +1,4 @@
-"""The inner maximisation that adversarial training losses share, and the network as their regularisers see it."""
+"""Inner maximisation of adversarial training losses, and copies of the network for their regularisers."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def worst_points(
     for samples that are removed.
 
     Args:
-        model: the network in training.
-        x: samples, (B, *D).
-        y: second argument of `loss`, (B,).
-        threat: constraint set of the points.
-        loss: loss `(logits, y) -> (B,)`, maximised.
-        steps: steps of the ascent.
-        rule: step sizes of the ascent.
-        memory: store of the points at which the last attack on each sample ended, to start from. None: random starts.
-        remove: margin, best other logit minus the label's, at which a sample leaves. None: no sample leaves.
-        labels: labels of the margins, (B,). None: y.
+        model: The network in training.
+        x: Samples, (B, *D).
+        y: Second argument of `loss`, (B,).
+        threat: Constraint set of the points.
+        loss: Loss `(logits, y) -> (B,)`, maximised.
+        steps: Steps of the ascent.
+        rule: Step sizes of the ascent.
+        memory: Store of the last perturbed point of each sample, to start from. None: random starts.
+        remove: Margin, best other logit minus the label's, at which a sample leaves. None: no sample leaves.
+        labels: Labels of the margins, (B,). None: y.
     """
     seed = int(torch.randint(1 << 62, ()))
     labels = y if labels is None else labels

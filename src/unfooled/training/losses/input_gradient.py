@@ -1,4 +1,4 @@
-"""Input-gradient regularisation: a loss that hardly changes near the samples it is trained on.
+"""Input-gradient regularisation: the loss changes little near the training samples.
 
 min_theta  base + lambda mean |grad_x CE(f(x), y)|_p^p
 """
@@ -26,11 +26,11 @@ class InputGradient:
     Cost: the base loss's, and 1 forward, 1 backward with a graph. The gradient is taken in eval mode, sample by sample.
 
     Args:
-        weight: weight lambda. Gradients are per unit of input range, so a good one falls with the number of
+        weight: Weight lambda. Gradients are per unit of input range, so a good one falls with the number of
             coordinates.
-        norm: exponent p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step
+        norm: Exponent p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step
             over eps.
-        base: base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
+        base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Ross, Doshi-Velez, Improving the adversarial robustness and interpretability of deep neural networks by

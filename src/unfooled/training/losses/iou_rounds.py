@@ -1,4 +1,4 @@
-"""Selection by attention: samples whose attention an attack has not moved are attacked, and trained on, again.
+"""Selection by attention: samples whose attention did not move under attack are attacked and trained on again.
 
     round t:  z <- attack(x, start z);  one step on the loss of (x, z);
               next: { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key }
@@ -22,11 +22,11 @@ from unfooled.distances.maps.attention import above_mean, iou
 
 @dataclass(frozen=True)
 class Rounds:
-    """The rounds of one batch.
+    """Results of the rounds on one batch.
 
     Attributes:
-        attacked: share of the batch that each round attacked; the first is 1.
-        losses: loss of each optimiser step.
+        attacked: Share of the batch that each round attacked; the first is 1.
+        losses: Loss of each optimiser step.
     """
 
     attacked: tuple[float, ...]
@@ -48,15 +48,15 @@ def iou_rounds(
     """Train on one batch in rounds.
 
     Args:
-        model: trained in place, in the mode it is in; in eval mode while it is attacked and explained.
-        x: samples, (B, *D).
-        y: labels, (B,).
-        optimizer: optimiser of its parameters; one step a round.
-        loss: loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
-        attack: attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
-        attend: attention `(model, x, y) -> (B, h, w)`.
+        model: Trained in place, in the mode it is in; in eval mode while it is attacked and explained.
+        x: Samples, (B, *D).
+        y: Labels, (B,).
+        optimizer: Optimiser of the model's parameters; one step a round.
+        loss: Loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
+        attack: Attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
+        attend: Attention `(model, x, y) -> (B, h, w)`.
         key: IoU with the clean map above which attention has not moved.
-        rounds: most rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
+        rounds: Largest number of rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
 
     Returns:
         A `Rounds`, of at most `rounds + 1`.

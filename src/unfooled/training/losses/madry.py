@@ -22,15 +22,15 @@ class Madry:
     """The mean cross-entropy at the inner attack's points. Cost: steps + 2 forwards, steps + 1 backwards.
 
     Args:
-        threat: constraint set of the adversary.
-        steps: steps of the inner attack.
-        rule: step sizes of the inner attack, relative to eps.
-        clean: share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
-        start: start of the inner attack: "random", or "warm" from where the last attack on the same sample ended, so
+        threat: Constraint set of the adversary.
+        steps: Steps of the inner attack.
+        rule: Step sizes of the inner attack, relative to eps.
+        clean: Share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
+        start: Start of the inner attack: "random", or "warm" from where the last attack on the same sample ended, so
             that fewer steps suffice. Samples are recognised by their bytes, so not with augmentation.
-        remove: margin, best other logit minus the label's, at which a sample leaves the attack, which costs less. None:
+        remove: Margin, best other logit minus the label's, at which a sample leaves the attack, which costs less. None:
             every sample is attacked to the end.
-        memory: store of warm starts; a new one by default.
+        memory: Store of warm starts; a new one by default.
 
     References:
         Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.

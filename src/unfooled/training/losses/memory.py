@@ -23,7 +23,7 @@ class Starts:
         return len(self.rows)
 
     def start(self, x: Tensor, otherwise: Tensor, threat: Threat) -> Tensor:
-        """Return the ends of the last attack on each sample, projected onto the threat; `otherwise` for new samples."""
+        """Return the last perturbed point of each sample, projected onto the threat; `otherwise` for new samples."""
         known = [self.rows.get(key) for key in rng.sample_keys(x).tolist()]
         at = [i for i, row in enumerate(known) if row is not None]
         if not at:
@@ -55,7 +55,7 @@ class Starts:
 
 
 class Carried:
-    """A store of the perturbation that the next step starts from, place by place, whatever samples are there."""
+    """A store of the perturbation that the next step starts from, by place in the batch, not by sample."""
 
     by_sample = False
 
@@ -71,7 +71,7 @@ class Carried:
         return threat.project(z, x)
 
     def store(self, delta: Tensor) -> None:
-        """Store the perturbations of a batch; those beyond its end stay."""
+        """Store the perturbations of a batch; a shorter batch leaves the remaining places unchanged."""
         old = self.delta
         self.delta = delta if old is None or len(old) <= len(delta) else torch.cat([delta, old[len(delta) :]])
 

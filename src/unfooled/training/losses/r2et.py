@@ -1,4 +1,4 @@
-"""R2ET: the most relevant coordinates keep their lead, so that their ranking is hard to overturn.
+"""R2ET: the top coordinates keep their lead, so that the ranking of the attribution is hard to change.
 
     A = sum_c |grad_x f_y(x)|,   r_1 >= r_2 >= ... the order of A at x, taken as given
 
@@ -35,16 +35,16 @@ class R2et:
     mode, few samples' at once.
 
     Args:
-        k: rank to defend, such as that of the top-k score: places above it stay above, those below stay below.
-        pairs: number n of leads on either side, fewer where the map ends.
-        weight: weight lambda of the leads.
-        curvature: weight mu of the curvature; 0 leaves the term out.
+        k: Rank to defend, such as that of the top-k score: places above it stay above, those below stay below.
+        pairs: Number n of leads on either side, fewer where the map ends.
+        weight: Weight lambda of the leads.
+        curvature: Weight mu of the curvature; 0 leaves the term out.
         form: "difference", or "exp".
-        scaled: divide the map by its mean first: then lambda does not depend on the logits' scale.
-        step: length h of the step that measures curvature.
-        beta: sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
+        scaled: Divide the map by its mean first: then lambda does not depend on the logits' scale.
+        step: Length h of the step that measures curvature.
+        beta: Sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
             that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
-        base: base loss, which is regularised: `Standard()`, `Madry(...)` or any other.
+        base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
         Chen et al., Training for stable explanation for free, NeurIPS 2024, arXiv:2212.14106.

@@ -13,7 +13,7 @@ class Standard:
     """The mean cross-entropy, mean CE(f(x), y). Cost: 1 forward, 1 backward.
 
     Args:
-        smoothing: label smoothing in [0, 1).
+        smoothing: Label smoothing in [0, 1).
     """
 
     smoothing: float = 0.0

@@ -1,4 +1,4 @@
-"""TRADES: accuracy on clean samples, and the same answer all around them.
+"""TRADES: accuracy on clean samples, and the same prediction in the ball around them.
 
 min_theta  mean CE(f(x), y) + beta max_{z in T(x)} KL(p(x) || p(z)),   p = softmax f
 """
@@ -30,7 +30,7 @@ def divergent_points(
     memory: Starts | None = None,
     remove: float | None = None,
 ) -> Tensor:
-    """Find points of the threat where the prediction is far from that at x, in KL; labels play no part."""
+    """Find points of the threat where the prediction is far from that at x, in KL; labels are not used."""
     with evaluating(model), torch.no_grad():
         fixed = model(x).softmax(1)
 
@@ -52,14 +52,14 @@ class Trades:
     Cost: steps + 4 forwards, steps + 2 backwards.
 
     Args:
-        threat: constraint set of the adversary.
-        beta: trade-off weight, 1 / lambda of the paper, which uses 1 and 6.
-        steps: steps of the inner attack.
-        rule: step sizes of the inner attack, relative to eps.
-        start: start of the inner attack, "random" or "warm": see `Madry`.
-        remove: margin over the prediction at x, in logits, at which a sample leaves the attack, which costs less. None:
+        threat: Constraint set of the adversary.
+        beta: Trade-off weight, 1 / lambda of the paper, which uses 1 and 6.
+        steps: Steps of the inner attack.
+        rule: Step sizes of the inner attack, relative to eps.
+        start: Start of the inner attack, "random" or "warm": see `Madry`.
+        remove: Margin over the prediction at x, in logits, at which a sample leaves the attack, which costs less. None:
             every sample is attacked to the end.
-        memory: store of warm starts; a new one by default.
+        memory: Store of warm starts; a new one by default.
 
     References:
         Zhang et al., Theoretically principled trade-off between robustness and accuracy, ICML 2019, arXiv:1901.08573.
