@@ -61,7 +61,8 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
         >>> import torch
         >>> from unfooled import Linf
         >>> hidden = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1).detach()
-        >>> diagnose(hidden, torch.rand(40, 2), torch.zeros(40, dtype=torch.int64), Linf(0.1)).verdict
+        >>> x = torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
+        >>> diagnose(hidden, x, hidden(x).argmax(1), Linf(0.1)).verdict
         'HIDDEN'
     """
     check_attack(x, y, threat)

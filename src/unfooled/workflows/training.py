@@ -157,8 +157,7 @@ def train(
         BadInput: options, data or weights that cannot be used, or a checkpoint that was made with others.
 
     Example:
-        >>> train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy  # doctest: +SKIP
-        0.99
+        `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
     """
     recipe.check()
     objective = _objective(loss, threat, options, recipe)
