@@ -55,7 +55,7 @@ def called(stage: str) -> str:
             return f"attack, stage {int(head) + 1}: {tail}"
         case "cascade":
             return f"attack, {rest}"
-        case "standard":
+        case "autoattack":
             return f"AutoAttack, {rest}"
         case "nearest":
             return f"nearest points in {rest}"
