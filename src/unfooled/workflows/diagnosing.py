@@ -45,13 +45,13 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
 
     Args:
         model: Any callable to logits, in evaluation mode. Not modified.
-        x: Clean samples in the threat's box, (B, *D); the first 100 and fewer are used.
+        x: Clean samples in the threat's box, (B, *D); the first 100 and fewer are used, for the labels 500.
         y: Labels, (B,) int64.
         threat: Threat model of the attack that would follow.
         seed: Random seed.
 
     Returns:
-        A `Diagnosis`. Cost: at most about 2,500 passes in all. `audit` makes these checks too, and further ones on what
+        A `Diagnosis`. Cost: at most about 3,000 passes in all. `audit` makes these checks too, and further ones on what
         its attack finds.
 
     Raises:
@@ -61,7 +61,8 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
         >>> import torch
         >>> from unfooled import Linf
         >>> hidden = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1).detach()
-        >>> diagnose(hidden, torch.rand(40, 2), torch.zeros(40, dtype=torch.int64), Linf(0.1)).verdict
+        >>> x = torch.rand(40, 2)
+        >>> diagnose(hidden, x, hidden(x).argmax(1), Linf(0.1)).verdict
         'HIDDEN'
     """
     check_attack(x, y, threat)
