@@ -52,9 +52,9 @@ class Matching(NamedTuple):
 def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
     """Test whether predictions are better than guessing, exactly.
 
-    Guessing is drawing one of the classes, or always answering the most predicted one, where the data hold enough of the
-    others to tell. A sample so small that even perfect predictions could be luck is only called guessing where it does
-    no better than chance on average.
+    Guessing is drawing one of the classes, or always answering the most predicted one, where the data hold enough of
+    the others to tell. Where a sample is so small that even perfect predictions could be luck, only those that do no
+    better than chance on average are called guessing.
 
     Args:
         prediction: Predicted classes, (n,).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from torch import Tensor
 
@@ -27,9 +29,8 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
     answers, labels = prediction.cpu().numpy(), y.cpu().numpy()
     guess = guessing(answers, labels, classes)
     n, limit = len(labels), CHECKS["D26"].limit
-    detail = (
-        f"{guess.hits} of {n} clean samples are right ({guess.hits / n:.0%}; guessing gives {_chance(guess, classes)})"
-    )
+    chance = _chance(guess, classes)
+    detail = f"{guess.hits} of {n} clean samples are right ({guess.hits / n:.0%}; guessing gives {chance})"
     cause, share = likely_cause(answers, labels, classes)
     renamed = n >= 20 and share >= SURE and share - guess.hits / n >= GAIN
     fired = not guess.better or renamed
@@ -49,7 +50,7 @@ def _chance(guess: Guess, classes: int) -> str:
 
 
 def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[str, float]:
-    """Return why predictions differ from the labels, in words, and the share that the cause explains; "" and 0: unknown.
+    """Return why predictions differ from the labels, in words, and the share that it explains; "" and 0: unknown.
 
     Args:
         prediction: Predicted classes, (n,).
@@ -61,8 +62,8 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
     if by and shifted >= n / 2 and shifted >= 0.9 * found.hits:
         how = "one more" if by == 1 else "one less" if by == -1 else f"{abs(by)} {'more' if by > 0 else 'less'}"
         return (
-            f"{shifted / n:.0%} of the predictions are the label's number and {how}, so classes are counted from another "
-            "start, or one is missing", shifted / n,
+            f"{shifted / n:.0%} of the predictions are the label's number and {how}, so classes are counted from "
+            "another start, or one is missing", shifted / n,
         )  # fmt: skip
     moved = {label: answer for label, answer in found.pairs.items() if label != answer}
     if not found.real or found.hits < n / 2 or not moved:
@@ -70,7 +71,7 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
     order = [found.pairs[label] for label in sorted(found.pairs)]
     pairs = ", ".join(f"{label} is {moved[label]}" for label in sorted(moved)[:SHOWN])
     pairs += ", ..." if len(moved) > SHOWN else ""
-    rising = all(a < b for a, b in zip(order, order[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(order))
     if rising and all(answer > label for label, answer in moved.items()):
         what = "the labels count only the classes that the data hold, the model's others are missing"
     elif moved == {k: v for k, v in enumerate(sorted(range(classes), key=str)) if k in moved}:
