@@ -245,8 +245,11 @@ def extend(
 
 
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients) -> Standing:
-    """Attack the survivors through a twin, by search and by labels alone."""
+    """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
     first = Numbers.HIDDEN[0]
+    if not fired(gradients.findings, "D8"):  # the model's own gradients are asked too, whatever the checks say of them
+        own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
+        standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
     standing = _while_it_pays(borrowed, standing, [Proposals(gradients.transferred), Ascents(60)], first)
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
