@@ -308,5 +308,5 @@ def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
     """Return robust accuracy as a number; a random model's is the mean of what each sample keeps over the draws."""
     if not len(right):
         return 0.0
-    stays = 1 - points.rate.double() if random else (right & ~points.success).double()
+    stays = 1 - points.rate.double() if random else (right & ~points.success & ~points.undefined).double()
     return float(stays.mean())

@@ -35,6 +35,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.refusals import refusals
 from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
@@ -142,6 +143,8 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             vanishing(problem.attacked, frontier.points[ends], problem.y[ends], "where the attack ended")[0]
         )
     findings += [_whole_box(problem, frontier), _saturated(problem, frontier, gradients)]
+    if problem.decisive:
+        findings.append(refusals(counted, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
     aside = counted.forwards - passed[0], counted.backwards - passed[1]
     return Checked(findings, frontier, gradients, aside)
 
