@@ -39,7 +39,7 @@ def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
         return model(x)
     except (BadInput, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "out of memory" in str(error).lower():
             raise
         reason = (str(error).strip().splitlines() or [""])[0]
