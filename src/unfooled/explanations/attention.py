@@ -28,6 +28,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.cams import CamMap, grad_cam_map
 from unfooled.explanations.gradients import differentiating
+from unfooled.explanations.layers import Layer
 
 FEW = 16  # cells; with fewer, attention is hardly a map
 
@@ -54,7 +55,7 @@ def attention(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     tau: float = 1.0,
     relu: bool = False,
@@ -69,8 +70,8 @@ def attention(
         model: modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
         x: inputs, (B, *D).
         y: classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
-        layer: name of a call. None: found by `find_spatial_layer`, for 1 more forward and backward of one sample.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        layer: name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
+        grid: height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
         tau: temperature of the softmax, above 0.
         relu: whether to keep only evidence for the class.
         standardise: whether the softmax takes S^ instead of S.
@@ -106,7 +107,7 @@ def attention_map(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     tau: float = 1.0,
     relu: bool = False,
@@ -136,7 +137,7 @@ def attention_scores(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     relu: bool = False,
     detach_weights: bool = False,
@@ -198,7 +199,7 @@ def _cam(
     model: Model,
     x: Tensor,
     y: Tensor,
-    layer: str | None,
+    layer: Layer | None,
     grid: tuple[int, int] | None,
     relu: bool,
     score: Loss,

@@ -1,0 +1,196 @@
+"""Grad-CAM reads the layout: the evidence of a planted object lies on it, whatever the order of the axes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.core.errors import BadInput
+from unfooled.explanations import attention, grad_cam, grad_cam_map
+from unfooled.explanations.layers import find_spatial
+from unfooled.explanations.layouts import Layout
+
+SIDE, PATCH, WIDTH = 16, 2, 16
+
+
+@cache
+def planted(n: int = 600, channels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Images; class 1 has a bright square on the grid of patches. Returns images, labels and the squares' corners."""
+    g = torch.Generator().manual_seed(0)
+    x, y = 0.3 * torch.rand(n, channels, SIDE, SIDE, generator=g), torch.randint(0, 2, (n,), generator=g)
+    at = torch.randint(0, SIDE // 2, (n, 2), generator=g) * 2
+    for i in y.nonzero()[:, 0].tolist():
+        x[i, :, at[i, 0] : at[i, 0] + 2, at[i, 1] : at[i, 1] + 2] = 1.0
+    return x, y, at
+
+
+def mlp(width: int = WIDTH) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+
+class Convolutional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, WIDTH, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(WIDTH, WIDTH, 1), nn.ReLU()
+        )
+        self.head = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).amax((2, 3)))
+
+
+class ChannelsLast(nn.Module):
+    """Channels last from the patches on; `width` equal to the grid's side makes the shapes alone ambiguous."""
+
+    def __init__(self, width: int = 24, fixed: bool = False) -> None:
+        super().__init__()
+        self.patch, self.first = nn.Conv2d(1, width, PATCH, PATCH), nn.LayerNorm(width)
+        self.norm, self.mlp, self.head = nn.LayerNorm(width), mlp(width), nn.Linear(width, 2)
+        self.fixed = fixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fixed and x.shape[2:] != (SIDE, SIDE):
+            raise ValueError("another size")
+        z = self.patch(x).permute(0, 2, 3, 1)
+        z = self.norm(z + self.mlp(self.first(z)))
+        return self.head(z.amax((1, 2)))
+
+
+class Attend(nn.Module):
+    """Attention whose matrices, (B, heads, T, T), come out of a module."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.qkv, self.out, self.drop = nn.Linear(width, 3 * width), nn.Linear(width, width), nn.Dropout(0.0)
+
+    def forward(self, t: Tensor) -> Tensor:
+        b, n, c = t.shape
+        q, k, v = self.qkv(t).reshape(b, n, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+        weight = self.drop((q @ k.transpose(2, 3) * (c // 2) ** -0.5).softmax(3))
+        return self.out((weight @ v).transpose(1, 2).reshape(b, n, c))
+
+
+class Windowed(nn.Module):
+    """Swin-like: channels last, attention in windows, the second time shifted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.norm, self.head = nn.Conv2d(1, WIDTH, PATCH, PATCH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
+        self.attend, self.mlp = nn.ModuleList([Attend(), Attend()]), nn.ModuleList([mlp(), mlp()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.patch(x).permute(0, 2, 3, 1)
+        b, h, w, c = z.shape
+        for i in range(2):
+            s = z.roll((-2 * i, -2 * i), (1, 2))
+            s = s.reshape(b, h // 4, 4, w // 4, 4, c).transpose(2, 3).reshape(-1, 16, c)
+            s = self.attend[i](s).reshape(b, h // 4, w // 4, 4, 4, c).transpose(2, 3).reshape(b, h, w, c)
+            z = z + s.roll((2 * i, 2 * i), (1, 2))
+            z = z + self.mlp[i](z)
+        return self.head(self.norm(z).amax((1, 2)))
+
+
+class Pyramid(nn.Module):
+    """Tokens whose patches are merged two by two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.merge = nn.Conv2d(1, WIDTH, PATCH, PATCH), nn.Linear(4 * WIDTH, WIDTH)
+        self.mlp, self.norm, self.head = mlp(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.patch(x)
+        h, w = z.shape[2:]
+        t = F.pixel_unshuffle(z, 2).flatten(2).transpose(1, 2)
+        t = self.merge(t)
+        assert t.shape[1] == h * w // 4
+        return self.head(self.norm(t + self.mlp(t)).amax(1))
+
+
+class Tokens(nn.Module):
+    """A transformer of one size: class token in front, behind, or none, and attention matrices among its outputs."""
+
+    def __init__(self, where: str = "front") -> None:
+        super().__init__()
+        self.where, n = where, (SIDE // PATCH) ** 2 + (where != "none")
+        self.patch, self.place = nn.Conv2d(1, WIDTH, PATCH, PATCH), nn.Parameter(0.02 * torch.randn(1, n, WIDTH))
+        self.token, self.first = nn.Parameter(torch.zeros(1, 1, WIDTH)), nn.LayerNorm(WIDTH)
+        self.attend, self.mlp = Attend(), mlp()
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).flatten(2).transpose(1, 2)
+        more = [self.token.expand(len(x), -1, -1)]
+        t = torch.cat({"front": [*more, t], "behind": [t, *more], "none": [t]}[self.where], 1) + self.place
+        t = t + self.attend(self.first(t))
+        t = self.norm(t + self.mlp(t))
+        return self.head({"front": t[:, 0], "behind": t[:, -1], "none": t.amax(1)}[self.where])
+
+
+class TokensLast(nn.Module):
+    """Tokens in the last axis, with nearly as many channels as tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.row, self.mix = nn.Conv2d(1, 72, PATCH, PATCH), nn.Flatten(2), nn.Conv1d(72, 72, 1)
+        self.head = nn.Linear(72, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(self.row(self.patch(x))).relu().amax(2))
+
+
+class Pooled(ChannelsLast):
+    """As many channels as cells, and a pooled output (B, C, 1) after the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__(64)
+        self.pool = nn.AdaptiveMaxPool1d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).flatten(2).transpose(1, 2)
+        t = self.norm(t + self.mlp(self.first(t)))
+        return self.head(self.pool(t.transpose(1, 2)).flatten(1))
+
+
+def trained(net: nn.Module, epochs: int = 6) -> nn.Module:
+    x, y, _ = planted()
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(500).split(50):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x[:500][rows]), y[:500][rows]).backward()
+            optimizer.step()
+    return net.eval()
+
+
+NETS = {
+    "convolutional": (Convolutional, (8, 8), Layout.CHANNELS_FIRST),
+    "channels last": (ChannelsLast, (8, 8), Layout.CHANNELS_LAST),
+    "as many channels as rows": (lambda: ChannelsLast(8), (8, 8), Layout.CHANNELS_LAST),
+    "the same at one size": (lambda: ChannelsLast(8, fixed=True), (8, 8), Layout.CHANNELS_LAST),
+    "windowed": (Windowed, (8, 8), Layout.CHANNELS_LAST),
+    "pyramid": (Pyramid, (4, 4), Layout.TOKENS),
+    "tokens": (lambda: Tokens("none"), (8, 8), Layout.TOKENS),
+    "class token": (lambda: Tokens("front"), (8, 8), Layout.TOKENS),
+    "class token behind": (lambda: Tokens("behind"), (8, 8), Layout.TOKENS),
+    "tokens last": (TokensLast, (8, 8), Layout.TOKENS_LAST),
+    "pooled": (Pooled, (8, 8), Layout.TOKENS),
+}
+
+
+@pytest.mark.parametrize(("build", "grid", "layout"), NETS.values(), ids=NETS.keys())
+def test_evidence_of_a_planted_object_lies_on_it(build: type[nn.Module], grid: tuple[int, int], layout: Layout) -> None:
+    torch.manual_seed(0)
+    net = trained(build())
+    x, y, at = (part[500:][planted()[1][500:] == 1] for part in planted())
+    assert float((net(x).argmax(1) == 1).float().mean()) > 0.9
+    found = find_spatial(net, x[:1])
+    assert (found.grid, found.layout) == (grid, layout)
+    cam = grad_cam(net, x, y)[:, 0].flatten(1).argmax(1)
+    apart = (torch.stack([cam // SIDE, cam % SIDE], 1) - at - 0.5).abs().amax(1)
+    assert float((apart <= SIDE / grid[0] + 0.5).float().mean()) > 0.8
