@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
 from unfooled.explanations import attention, grad_cam, grad_cam_map
-from unfooled.explanations.layers import find_spatial
+from unfooled.explanations.layers import find_spatial, output_of, recorded
 from unfooled.explanations.layouts import Layout
 
 SIDE, PATCH, WIDTH = 16, 2, 16
@@ -113,7 +114,7 @@ class Pyramid(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A transformer of one size: class token in front, behind, or none, and attention matrices among its outputs."""
+    """A transformer of one size, whose attention matrices are outputs; a token in front, behind, or none."""
 
     def __init__(self, where: str = "front") -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class Tokens(nn.Module):
         t = torch.cat({"front": [*more, t], "behind": [t, *more], "none": [t]}[self.where], 1) + self.place
         t = t + self.attend(self.first(t))
         t = self.norm(t + self.mlp(t))
-        return self.head({"front": t[:, 0], "behind": t[:, -1], "none": t.amax(1)}[self.where])
+        return self.head({"front": t[:, 0], "behind": t[:, :-1].amax(1), "none": t.amax(1)}[self.where])
 
 
 class TokensLast(nn.Module):
@@ -177,7 +178,7 @@ NETS = {
     "pyramid": (Pyramid, (4, 4), Layout.TOKENS),
     "tokens": (lambda: Tokens("none"), (8, 8), Layout.TOKENS),
     "class token": (lambda: Tokens("front"), (8, 8), Layout.TOKENS),
-    "class token behind": (lambda: Tokens("behind"), (8, 8), Layout.TOKENS),
+    "register behind": (lambda: Tokens("behind"), (8, 8), Layout.TOKENS),
     "tokens last": (TokensLast, (8, 8), Layout.TOKENS_LAST),
     "pooled": (Pooled, (8, 8), Layout.TOKENS),
 }
@@ -191,6 +192,144 @@ def test_evidence_of_a_planted_object_lies_on_it(build: type[nn.Module], grid: t
     assert float((net(x).argmax(1) == 1).float().mean()) > 0.9
     found = find_spatial(net, x[:1])
     assert (found.grid, found.layout) == (grid, layout)
+    assert found.skip == (getattr(net, "where", "") == "front")
     cam = grad_cam(net, x, y)[:, 0].flatten(1).argmax(1)
     apart = (torch.stack([cam // SIDE, cam % SIDE], 1) - at - 0.5).abs().amax(1)
     assert float((apart <= SIDE / grid[0] + 0.5).float().mean()) > 0.8
+
+
+def test_what_is_no_map_is_refused_with_the_mend() -> None:
+    torch.manual_seed(0)
+    x, y, _ = (part[:2] for part in planted())
+    for net in (Tokens("front"), Tokens("none")):
+        with pytest.raises(BadInput, match=r"'attend.drop'"):
+            grad_cam_map(net.eval(), x, y, layer="attend.drop")
+    with pytest.raises(BadInput, match=r"'attend.0.drop'"):
+        attention(Windowed().eval(), x, y, layer="attend.0.drop")
+
+
+class Bias(nn.Module):
+    """A position bias that is as square as a map, and the same for every sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 3, 8, 8))
+
+    def forward(self) -> Tensor:
+        return 1 * self.table
+
+
+class Biased(Convolutional):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = Bias()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.body(x)
+        return self.head((z * self.bias().mean(1, keepdim=True)).amax((2, 3)))
+
+
+class Shuffled(Tokens):
+    """Tokens that stand column by column: no grid read row by row is right."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+        self.turn = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.patch(x).transpose(2, 3).flatten(2).transpose(1, 2)
+        return self.head(self.norm(self.mlp(self.turn(t))).amax(1))
+
+
+def test_position_biases_and_tokens_in_another_order_are_no_maps() -> None:
+    torch.manual_seed(0)
+    x, y, _ = (part[:2] for part in planted())
+    assert find_spatial(Biased().eval(), x).layer == "body.4"
+    with pytest.raises(BadInput, match="'bias'"):
+        grad_cam_map(Biased().eval(), x, y, layer="bias")
+    net = Shuffled().eval()
+    assert find_spatial(net, x).layer == "patch"
+    with pytest.raises(BadInput, match=r"'turn' holds 8 x 8 cells that do not look at their own place.*grid=\(h, w\)"):
+        attention(net, x, y, layer="turn")
+
+
+def test_a_layer_may_be_a_module_and_a_grid_decides() -> None:
+    torch.manual_seed(0)
+    x, y, _ = (part[:2] for part in planted())
+    net = ChannelsLast(8).eval()
+    want = grad_cam(net, x, y, layer="mlp.1")
+    torch.testing.assert_close(grad_cam(net, x, y, layer=net.mlp[1]), want)
+    torch.testing.assert_close(grad_cam(net, x, y, layer=net.mlp[1], grid=(8, 8)), want)
+    with pytest.raises(BadInput, match="LayerNorm that is no part of the model"):
+        grad_cam(net, x, y, layer=nn.LayerNorm(3))
+
+
+def test_unequal_sides_are_not_turned() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 16, 24)
+    assert find_spatial(ChannelsLast(12).eval(), x).grid == (8, 12)
+    assert find_spatial(Pyramid().eval(), x).grid == (4, 6)
+
+
+@cache
+def hugging_face(family: str) -> nn.Module:
+    t = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    few = {"num_labels": 3, "num_channels": 3}
+    if family == "vit":
+        config = t.ViTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32,
+            patch_size=4, attn_implementation="eager", **few,
+        )  # fmt: skip
+        return t.ViTForImageClassification(config).eval()
+    if family == "swin":
+        config = t.SwinConfig(
+            image_size=32, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=4, **few
+        )
+        return t.SwinForImageClassification(config).eval()
+    if family == "convnext":
+        config = t.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2, **few)
+        return t.ConvNextForImageClassification(config).eval()
+    if family == "pvt":
+        config = t.PvtConfig(
+            image_size=64, hidden_sizes=[8, 16, 16, 16], num_attention_heads=[1, 2, 2, 2], depths=[1, 1, 1, 1],
+            mlp_ratios=[2, 2, 2, 2], **few,
+        )  # fmt: skip
+        return t.PvtForImageClassification(config).eval()
+    config = t.SegformerConfig(
+        hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 2], strides=[2, 2, 1, 1],
+        sr_ratios=[4, 2, 1, 1], mlp_ratios=[2, 2, 2, 2], decoder_hidden_size=16, **few,
+    )  # fmt: skip
+    return t.SegformerForImageClassification(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "side", "grid"),
+    [
+        ("vit", 32, (8, 8)), ("swin", 32, (8, 8)), ("convnext", 32, (8, 8)), ("pvt", 64, (4, 4)),
+        ("segformer", 32, (8, 8)),
+    ],
+)  # fmt: skip
+def test_hugging_face_families(family: str, side: int, grid: tuple[int, int]) -> None:
+    """What a small change of the input moves lies where the change was made."""
+    net = Classifier(hugging_face(family))
+    x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    found = find_spatial(net, x)
+    assert found.grid == grid
+    centres = [(torch.arange(n) + 0.5) / n for n in grid]
+    for row, column in ((0.15, 0.7), (0.8, 0.25)):
+        z = x.clone()
+        at = [slice(int(a * side), int(a * side) + side // 10) for a in (row, column)]
+        z[:, :, at[0], at[1]] = 1 - z[:, :, at[0], at[1]].round()
+        maps = []
+        with torch.no_grad():
+            for image in (x, z):
+                with recorded(net, found.layer) as calls:
+                    net(image)
+                maps.append(found.maps(output_of(calls, found.layer, 1)))
+        moved = (maps[1] - maps[0])[0].square().sum(0)
+        moved = moved / moved.sum()
+        place = torch.stack([moved.sum(1) @ centres[0], moved.sum(0) @ centres[1]])
+        right, turned = torch.tensor([row, column]) + 0.05, torch.tensor([column, row]) + 0.05
+        assert (place - right).norm() < 0.2
+        assert (place - right).norm() < (place - turned).norm()

@@ -159,7 +159,7 @@ class _Search:
         """Return how a call's output lies on a grid; None where it does not, or where that is in doubt."""
         call = self.calls[i]
         shape = tuple(call.output.shape)
-        if shape[0] != 1:
+        if shape[0] != 1 or not _depends(call.output, self.z):
             return None
         if len(shape) == 3:
             readings = token_readings(call.layer, shape, self._sources(i), self.grid)
@@ -286,6 +286,20 @@ def refusal(model: Model) -> str:
             return ""
     except BadInput as error:
         return str(error)
+
+
+def _depends(output: Tensor, leaf: Tensor) -> bool:
+    """Return whether an output was computed from a leaf, as autograd has it; position biases are not."""
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 def name_of(model: Model, layer: str | nn.Module) -> str:
