@@ -306,7 +306,7 @@ def hugging_face(family: str) -> nn.Module:
 @pytest.mark.parametrize(
     ("family", "side", "grid"),
     [
-        ("vit", 32, (8, 8)), ("swin", 32, (8, 8)), ("convnext", 32, (8, 8)), ("pvt", 64, (4, 4)),
+        ("vit", 32, (8, 8)), ("swin", 32, (8, 8)), ("convnext", 32, (8, 8)), ("pvt", 64, (2, 2)),
         ("segformer", 32, (8, 8)),
     ],
 )  # fmt: skip
@@ -331,5 +331,5 @@ def test_hugging_face_families(family: str, side: int, grid: tuple[int, int]) ->
         moved = moved / moved.sum()
         place = torch.stack([moved.sum(1) @ centres[0], moved.sum(0) @ centres[1]])
         right, turned = torch.tensor([row, column]) + 0.05, torch.tensor([column, row]) + 0.05
-        assert (place - right).norm() < 0.2
+        assert (place - right).norm() < 0.1 + 0.6 / grid[0]
         assert (place - right).norm() < (place - turned).norm()

@@ -127,6 +127,7 @@ def grad_cam_map(
         (g,) = torch.autograd.grad(value.sum(), a, create_graph=twice, retain_graph=create_graph, allow_unused=True)
         if g is None:
             raise BadInput(f"layer {name!r} does not reach the logits; choose another, or none to have it found")
-        s = (spatial.maps(g).mean((2, 3), keepdim=True) * spatial.maps(a)).sum(1)
+        maps, slopes = (spatial.maps(t).to(value.dtype) for t in (a, g))  # sums of 16-bit numbers lose the rest
+        s = (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
         s = s.clamp_min(0) if relu else s
         return CamMap(s if create_graph else s.detach(), name, spatial)
