@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.explanations import attention, grad_cam, grad_cam_map
-from unfooled.explanations.layers import find_spatial, output_of, recorded
+from unfooled.explanations.layers import find_spatial
 from unfooled.explanations.layouts import Layout
+from unfooled.explanations.recording import output_of, recorded
 
 SIDE, PATCH, WIDTH = 16, 2, 16
 
@@ -333,3 +334,33 @@ def test_hugging_face_families(family: str, side: int, grid: tuple[int, int]) ->
         right, turned = torch.tensor([row, column]) + 0.05, torch.tensor([column, row]) + 0.05
         assert (place - right).norm() < 0.1 + 0.6 / grid[0]
         assert (place - right).norm() < (place - turned).norm()
+
+
+def scripted() -> tuple[torch.jit.ScriptModule, Tensor, Tensor]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)).eval()
+    x = torch.rand(6, 1, 8, 8)
+    return torch.jit.script(net), x, net(x).argmax(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_what_refuses_hooks_is_named_and_audited_without_them() -> None:
+    from functools import partial
+
+    from unfooled import QUICK, Linf, audit
+    from unfooled.evaluation.audit import Plan
+
+    net, x, y = scripted()
+    for explain in (grad_cam, attention):
+        with pytest.raises(BadInput, match=r"TorchScript.*refuses hooks"):
+            explain(net, x, y)
+    calls: list[str] = []
+    plan = Plan(effort=QUICK, nearest_budget=100, nearest_n=2, explain_n=2, reasons_n=1, reasons_steps=2, radii=(1,))
+    run = partial(audit, net, x, y, Linf(0.05), progress=lambda stage, *_: calls.append(stage))
+    for other in (Plan(effort=QUICK, reasons=None, explain=grad_cam), Plan(effort=QUICK, reasons=grad_cam)):
+        with pytest.raises(BadInput, match="refuses hooks"):
+            run(plan=other)
+    assert not calls
+    summary = run(plan=plan)
+    assert any("refuses hooks" in sentence for sentence in summary.warnings)
+    assert summary.attention is None

@@ -24,7 +24,9 @@ from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, scored, twice_differentiable
-from unfooled.explanations.layers import Layer, Spatial, find_spatial, name_of, output_of, place_of, recorded
+from unfooled.explanations.layers import Layer, find_spatial, place_of
+from unfooled.explanations.layouts import Spatial
+from unfooled.explanations.recording import name_of, output_of, recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +116,11 @@ def grad_cam_map(
     twice = create_graph and not detach_weights
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        spatial = layer if isinstance(layer, Spatial) else None
-        if layer is None:
-            spatial = find_spatial(model, x[:1], grid=grid)
-        name = spatial.layer if spatial else name_of(model, layer)
+        if layer is None or isinstance(layer, Spatial):
+            spatial = find_spatial(model, x[:1], layer=layer, grid=grid)
+            name = spatial.layer
+        else:
+            spatial, name = None, name_of(model, layer)
         z = entry(x, create_graph)
         with recorded(model, name) as calls, twice_differentiable(twice):
             value = scored(model, z, y, score)

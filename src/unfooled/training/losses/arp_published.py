@@ -32,7 +32,9 @@ from unfooled.core.checks import check_inputs, check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import evaluating, frozen
 from unfooled.explanations.gradients import differentiating, twice_differentiable
-from unfooled.explanations.layers import Spatial, find_spatial, output_of, recorded
+from unfooled.explanations.layers import find_spatial
+from unfooled.explanations.layouts import Spatial
+from unfooled.explanations.recording import output_of, recorded
 
 
 @dataclass(frozen=True, eq=False)
