@@ -16,6 +16,7 @@ from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.anatomy import anatomy_of
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
+from unfooled.explanations.recording import refusal
 from unfooled.runs.hashes import anatomy_hash, tensors_hash
 
 
@@ -86,6 +87,8 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         model = LogOfProbabilities(model)
+    if refusal(model):
+        warnings.append(f"No Grad-CAM and no attention: {refusal(model)}.")
     return Subject(model, random, probabilities, tuple(warnings), logits.shape[1], hashes)
 
 
