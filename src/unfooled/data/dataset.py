@@ -16,7 +16,7 @@ class Dataset:
     """Samples in the unit box.
 
     Attributes:
-        x: Samples, (N, C, H, W) or (N, D) float32 in [0, 1].
+        x: Samples, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W), float32 in [0, 1].
         y: Labels, (N,) int64, positions in `classes`.
         classes: Class names in the order of the labels.
         name: Name of the source, for reports.

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating
-from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 
@@ -89,7 +89,7 @@ def find_spatial(model: Model, x: Tensor, *, layer: str | None = None, grid: tup
     with differentiating(), evaluating(model):
         z = entry(x[:1], create_graph=False)
         with recorded(model) as calls:
-            logits = logits_of(model(z))
+            logits = logits_from(model, z)
         places = {call.layer: _place(calls[: i + 1], grid) for i, call in enumerate(calls)}
         if layer is not None:
             last = [c.layer for c in calls if layer in (c.layer, c.layer.split("@")[0])]

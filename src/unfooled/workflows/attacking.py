@@ -208,7 +208,7 @@ class _Work:
             robust_accuracy=share(~verdict.success.cpu()),
             **more,
             passes=Passes(forward=forward, backward=backward),
-            warnings=[*self.loaded.warnings, *self.subject.warnings],
+            warnings=list(dict.fromkeys([*self.loaded.warnings, *self.subject.warnings])),
             out=str(out),
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
+from unfooled.data.formats.arrays import SLACK
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
@@ -106,9 +107,9 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             values = np.asarray(image, np.float32)
-            if deep and (values.min() < 0 or values.max() > 1):
+            if deep and (values.min() < -SLACK or values.max() > 1 + SLACK):
                 raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
-            return values if deep else values / np.float32(255)
+            return values.clip(0, 1) if deep else values / np.float32(255)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} cannot be read as an image: {error}; remove or replace it") from error
 

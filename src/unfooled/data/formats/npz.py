@@ -79,7 +79,8 @@ def npz(path: Path, split: str) -> Source:
             x = opened[x_key]
         if len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
-        return arrays.samples(x, rows, f"{x_key} of {path}")
+        images = not {"image", "images"}.isdisjoint(x_key.lower().split("_"))
+        return arrays.samples(x, rows, f"{x_key} of {path}", images=images)
 
     return Source(path.stem, wanted, y, names or arrays.numbered(y), read, warnings)
 
