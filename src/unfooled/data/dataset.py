@@ -23,6 +23,7 @@ class Dataset:
         split: "train", "test" or "val"; "all" where the source has no splits.
         index: Place of each sample in the source's own order, (N,) int64.
         warnings: Assumptions of the reader, one sentence each.
+        sorted: Whether the order of the classes is only that of their names, as in a folder that may lack some.
     """
 
     x: Tensor
@@ -32,6 +33,7 @@ class Dataset:
     split: str
     index: Tensor
     warnings: tuple[str, ...] = ()
+    sorted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Source:
         classes: Class names in the order of the labels.
         read: Function of row numbers, (n,), that returns samples, (n, C, H, W) or (n, D) float32 in [0, 1].
         warnings: Assumptions of the reader, as in `Dataset`.
+        sorted: As in `Dataset`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Source:
     classes: list[str]
     read: Callable[[np.ndarray], np.ndarray]
     warnings: tuple[str, ...] = ()
+    sorted: bool = False
 
     def warned(self, *warnings: str) -> Source:
         """Return the same source with more warnings."""

@@ -100,7 +100,9 @@ def load_dataset(
     rows = rows[:n]
     x = torch.from_numpy(arrays.shaped(opened.read(rows), sides, channels, opened.name))
     y = torch.from_numpy(opened.y[rows])
-    return Dataset(x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings)
+    return Dataset(
+        x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings, opened.sorted
+    )  # fmt: skip
 
 
 def _order(y: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from unfooled.core.model.calls import mend
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.habits import noticing
 from unfooled.core.model.outputs import ModelFails
-from unfooled.data.classes import read_names
+from unfooled.data.classes import for_model, read_names
 from unfooled.data.formats.folders import decode, loose
 from unfooled.data.load import load_dataset
 from unfooled.models.load import load_model
@@ -103,12 +103,18 @@ class Inputs:
         data = load_dataset(
             self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels
         )
-        x, y = data.x.to(device), data.y.to(device)
+        x = data.x.to(device)
+        given, stated = self.labels is not None, net.classes
+        if stated is not None:
+            data = for_model(data, stated, len(stated), labels=given)
         with noticing() as notes:
-            logits = self._answer(net, x[:16], y[:16] if labelled else None, resized=resized)
-        check_labels(y, len(x), logits.shape[1])
-        classes = data.classes or net.classes or [str(k) for k in range(logits.shape[1])]
-        classes = [*classes, *(str(k) for k in range(len(classes), logits.shape[1]))]
+            logits = self._answer(net, x[:16], data.y[:16].to(device) if labelled else None, resized=resized)
+        k = logits.shape[1]
+        if stated is None:
+            data = for_model(data, None, k, labels=given)
+        y = data.y.to(device)
+        check_labels(y, len(x), k)
+        classes = [*data.classes, *(str(i) for i in range(len(data.classes), k))]
         # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
         warnings = [w for w in data.warnings if self.n != MOST or "samples were asked for" not in w]
         return Loaded(net, x, y, classes, (*warnings, *notes))
