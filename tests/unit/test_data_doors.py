@@ -21,7 +21,7 @@ SHAPES = {"sequences": (3, 5, 4), "square sequences": (3, 4, 4), "volumes": (3, 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_sequences_and_volumes_stay_as_they_are(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
-    x = np.random.default_rng(0).random(shape).astype(dtype)
+    x: np.ndarray = np.random.default_rng(0).random(shape).astype(dtype)
     np.savez(tmp_path / "a.npz", x=x, y=Y)
     for source in (tmp_path / "a.npz", (x, Y), (torch.from_numpy(x), torch.from_numpy(Y)), lambda: (x, Y)):
         z = load_data(source)[0]
