@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.calls import logits_from
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating
-from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 from unfooled.explanations.layouts import (
@@ -70,11 +72,17 @@ def find_spatial(
     with differentiating(), evaluating(model):
         z = entry(x[:1], create_graph=False)
         with recorded(model) as calls:
-            logits = logits_of(model(z))
-        search = _Search(model, z, calls, grid)
-        if wanted is not None:
-            return search.named(wanted)
-        live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
+            logits = logits_from(model, z)
+        places = {call.layer: _place(calls[: i + 1], grid) for i, call in enumerate(calls)}
+        if layer is not None:
+            last = [c.layer for c in calls if layer in (c.layer, c.layer.split("@")[0])]
+            place = places[last[-1]] if last else None
+            if place is None:
+                raise BadInput(
+                    f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
+                )
+            return place
+        live = [(places[c.layer], c.output) for c in calls if places[c.layer] and c.output.requires_grad]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()

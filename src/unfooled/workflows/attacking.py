@@ -221,7 +221,7 @@ class _Work:
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
-            warnings=[*self.loaded.warnings, *self.subject.warnings, *_refused(int(undefined.sum()))],
+            warnings=list(dict.fromkeys([*self.loaded.warnings, *self.subject.warnings])),
             out=str(out),
         )
 

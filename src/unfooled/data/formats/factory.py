@@ -61,4 +61,4 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     def read(rows: np.ndarray) -> np.ndarray:
         return arrays.samples(x, rows, f"x of {name}")
 
-    return Source(name, split, y, classes, read)
+    return Source(name, split, y, classes, read, sorted=len(made) == 2 and names is not None)

@@ -121,7 +121,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         progress=list(outcome.progress),
         nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
         seconds=round(sum(ledger.run.seconds.values()), 3),
-        warnings=[*about.warnings, *warnings, *_warnings(outcome)],
+        warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=source.plan.label_attack.label,
         curve=_curve(outcome, source),
         curve_n=len(outcome.distance),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FunctionType
@@ -14,6 +13,7 @@ from torch import Tensor
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.anatomy import anatomy_of
+from unfooled.core.model.habits import copied, noticing
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
 from unfooled.explanations.recording import refusal
@@ -71,10 +71,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     check_mode(model)
     hashes = fingerprint(model, x, y)
     few = x[:16]
-    with torch.no_grad():
+    with torch.no_grad(), noticing() as warnings:
         reader = checked_once(model, y)
-        logits, again = reader(few), reader(few)
-    warnings = []
+        logits, again = reader(few, y[:16]), reader(few)
     random = bool((logits - again).abs().max() > rounding(logits))
     if random:
         warnings.append(
@@ -102,6 +101,6 @@ def untouched(model: Any) -> Any:
     if isinstance(model, FunctionType):  # copied by reference, with what it closes over
         return None
     try:
-        return copy.deepcopy(model)
+        return copied(model)
     except Exception:
         return None
