@@ -18,9 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import logits_from
-from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
@@ -52,12 +50,12 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
     A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: Modules, or a callable that holds some; run in eval mode.
-        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        model: modules, or a callable that holds some; run in eval mode.
+        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
     Raises:
-        BadInput: The model holds no modules, or none of their outputs qualifies.
+        BadInput: the model holds no modules, or none of their outputs qualifies.
     """
     return find_spatial(model, x, grid=grid).layer
 
@@ -73,16 +71,10 @@ def find_spatial(
         z = entry(x[:1], create_graph=False)
         with recorded(model) as calls:
             logits = logits_from(model, z)
-        places = {call.layer: _place(calls[: i + 1], grid) for i, call in enumerate(calls)}
-        if layer is not None:
-            last = [c.layer for c in calls if layer in (c.layer, c.layer.split("@")[0])]
-            place = places[last[-1]] if last else None
-            if place is None:
-                raise BadInput(
-                    f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
-                )
-            return place
-        live = [(places[c.layer], c.output) for c in calls if places[c.layer] and c.output.requires_grad]
+        search = _Search(model, z, calls, grid)
+        if wanted is not None:
+            return search.named(wanted)
+        live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
@@ -116,13 +108,13 @@ class _Search:
     """Readings of the calls of one forward pass.
 
     Args:
-        model: The model, in eval mode.
-        z: The sample, (1, *D).
-        calls: What was recorded.
-        grid: Grid that the caller gives.
+        model: the model, in eval mode.
+        z: the sample, (1, *D).
+        calls: what was recorded.
+        grid: grid that the caller gives.
 
     Attributes:
-        doubt: Why the last call that may lie on a grid was left out, one sentence; empty where none was.
+        doubt: why the last call that may lie on a grid was left out, one sentence; empty where none was.
     """
 
     def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:
@@ -259,7 +251,7 @@ class _Search:
 
     def _trace(self, x: Tensor) -> dict[str, Shape]:
         """Return the shapes of all calls until the model is done, or fails."""
-        calls: List[Call] = []
+        calls: list[Call] = []
         try:
             with recorded(self.model) as calls:
                 self.model(x)

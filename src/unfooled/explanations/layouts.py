@@ -42,16 +42,16 @@ class Spatial:
     """A call whose output lies on a grid.
 
     Attributes:
-        layer: Name of the call.
-        grid: Height and width in cells.
-        layout: Order of the axes.
-        skip: Number of tokens that stand before those of the patches.
+        layer: name of the call.
+        grid: height and width in cells.
+        layout: order of the axes.
+        skip: number of tokens that stand before those of the patches.
     """
 
-    layer: Str
+    layer: str
     grid: Grid
     layout: Layout = Layout.CHANNELS_FIRST
-    skip: Int = 0
+    skip: int = 0
 
     @property
     def tokens(self) -> bool:
@@ -74,14 +74,14 @@ class Reading:
     """A possible reading of an output.
 
     Attributes:
-        spatial: Call, grid and layout.
-        source: Call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
-        halvings: How often that grid was halved (patch merging).
+        spatial: call, grid and layout.
+        source: call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
+        halvings: how often that grid was halved (patch merging).
     """
 
     spatial: Spatial
-    source: Tuple[str, Layout] | None = None
-    halvings: Int = 0
+    source: tuple[str, Layout] | None = None
+    halvings: int = 0
 
 
 PREFIX = 16  # most tokens that are no patches
@@ -131,21 +131,21 @@ def grids_readings(layer: str, shape: Shape, grid: Grid | None) -> list[Reading]
 
 
 def token_readings(
-    layer: Str, shape: Shape, sources: list[tuple[str, Layout, Grid]], grid: Grid | None
+    layer: str, shape: Shape, sources: list[tuple[str, Layout, Grid]], grid: Grid | None
 ) -> list[Reading]:
     """Return the readings of a three-dimensional output as tokens, those with the fewest other tokens first.
 
     Args:
-        layer: Name of the call.
-        shape: Shape of its output.
-        sources: Earlier calls on a grid: name, layout and grid, in order of execution.
-        grid: Grid that the caller gives. None: that of the sources, or one of them halved.
+        layer: name of the call.
+        shape: shape of its output.
+        sources: earlier calls on a grid: name, layout and grid, in order of execution.
+        grid: grid that the caller gives. None: that of the sources, or one of them halved.
     """
-    known: List[tuple[Grid, tuple[str, Layout] | None, int]] = [(grid, None, 0)] if grid else []
+    known: list[tuple[Grid, tuple[str, Layout] | None, int]] = [(grid, None, 0)] if grid else []
     if not grid:
         for name, layout, sides in reversed(sources):
             known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
-    found: Dict[tuple[Layout, Grid], Reading] = {}
+    found: dict[tuple[Layout, Grid], Reading] = {}
     for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
@@ -168,8 +168,8 @@ class Probes:
     """Shapes of a network's outputs for two samples, for a taller and for a wider input; each is asked for once.
 
     Args:
-        trace: Function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
-        x: One sample, (1, *D).
+        trace: function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
+        x: one sample, (1, *D).
     """
 
     def __init__(self, trace: Callable[[Tensor], dict[str, Shape]], x: Tensor) -> None:
@@ -225,9 +225,9 @@ def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float
     """Return how much more the gradient of a cell lies at its own place than at those of other cells.
 
     Args:
-        spatial: A reading.
-        cells: Row and column of the cell that each sample's gradient is of.
-        g: Gradients with respect to the input, (K, C, H, W).
+        spatial: a reading.
+        cells: row and column of the cell that each sample's gradient is of.
+        g: gradients with respect to the input, (K, C, H, W).
 
     Returns:
         Mean over cells of own share by that of the others, each by what all cells have there; 1 is chance. None: the

@@ -22,11 +22,11 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
-        output: Output of the call, in the graph of the logits.
+        layer: name of the module, with @2, @3, ... for later calls in the same pass.
+        output: output of the call, in the graph of the logits.
     """
 
-    layer: Str
+    layer: str
     output: Tensor
 
 
@@ -43,16 +43,16 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     Later in-place layers do not change what is recorded: the model goes on with a copy.
 
     Args:
-        model: Modules, or a callable that holds some.
-        layer: Name of the module to record (all of its calls). None: all modules.
+        model: modules, or a callable that holds some.
+        layer: name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
     wanted = layer.split("@")[0] if layer is not None else None
     if wanted is not None and wanted not in modules:
         raise BadInput(_unknown(wanted, list(modules)))
-    refused: List[str] = []
-    calls: List[Call] = []
-    counts: Dict[str, int] = {}
+    refused: list[str] = []
+    calls: list[Call] = []
+    counts: dict[str, int] = {}
 
     def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
         counts[name] = counts.get(name, 0) + 1
@@ -67,7 +67,7 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
         given.append((copy, copy._version))
         return copy
 
-    given: List[tuple[Tensor, int]] = []
+    given: list[tuple[Tensor, int]] = []
     handles = []
     try:
         for name, module in modules.items():
@@ -100,14 +100,14 @@ def named_modules_of(model: Model) -> dict[str, nn.Module]:
     Names are relative to the module of a `Classifier`, as in `Classifier.features`. Where a callable holds several
     modules, their names begin with their position: `0.conv`, `1.conv`.
     """
-    roots: List[nn.Module] = []
-    inner: Set[nn.Module] = set()
+    roots: list[nn.Module] = []
+    inner: set[nn.Module] = set()
     for root in modules_of(model):
         # A wrapper that passes on the attributes of the model that it wraps shows the same modules twice.
         for part in modules_of(root.module) if isinstance(root, Classifier) else [root]:
             roots += [] if part in inner else [part]
             inner |= set(part.modules())
-    modules: Dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     for i, root in enumerate(roots):
         lead = f"{i}." if len(roots) > 1 else ""
         modules |= {lead + name: module for name, module in root.named_modules() if name}

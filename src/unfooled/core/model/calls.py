@@ -72,7 +72,7 @@ def answered(model: Model, x: Tensor) -> Any:
         return run(model, x)
     except (BadInput, MemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "out of memory" in str(error).lower():
             raise
         reason = (str(error).strip().splitlines() or [""])[0]
