@@ -43,14 +43,14 @@ THREATS = {math.inf: "linf:0.2", 2.0: "l2:1", 1.0: "l1:4", 0.0: "l0:8"}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("attacks")
-    (folder / "nets.py").write_text(NET)
+    (folder / "attacked_nets.py").write_text(NET)
     return folder
 
 
 def asked(name: str, *more: str, n: int = 6) -> list[str]:
     """`unfooled attack` with this attack and a threat that it knows."""
     threat = THREATS[catalog.ATTACKS[name].norms[-1]]
-    return ["attack", "--model", "nets:build", "--threat", threat, "--n", str(n), "--attack", name, *more]
+    return ["attack", "--model", "attacked_nets:build", "--threat", threat, "--n", str(n), "--attack", name, *more]
 
 
 def function_of(name: str) -> Any:
@@ -158,7 +158,7 @@ def test_a_minimal_norm_attack_in_an_audit(home: Path) -> None:
 
 @pytest.mark.parametrize("effort", ["quick", "autoattack"])
 def test_ensembles_by_effort(home: Path, effort: str) -> None:
-    base = ["attack", "--model", "nets:build", "--threat", "linf:0.1", "--n", "6", "--out", f"e-{effort}.npz"]
+    base = ["attack", "--model", "attacked_nets:build", "--threat", "linf:0.1", "--n", "6", "--out", f"e-{effort}.npz"]
     record = json.loads(run(home, *base, "--effort", effort, "--json").stdout)
     assert record["attack"] == {"quick": "cascade, quick", "autoattack": "AutoAttack-standard"}[effort]
     assert record["passes"]["backward"] > 0

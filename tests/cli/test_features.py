@@ -17,7 +17,7 @@ import unfooled as uf
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
-    (folder / "nets.py").write_text(NET)
+    (folder / "feature_nets.py").write_text(NET)
     run(folder, "train", "--loss", "group-worst", "--n", "200", "--epochs", "1", "--out", "net.pt", "--quiet")
     return folder
 

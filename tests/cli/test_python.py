@@ -45,7 +45,7 @@ HERE = {"seconds", "created", "command", "environment", "out", "manifest", "mani
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("python")
-    (folder / "nets.py").write_text(NET)
+    (folder / "python_nets.py").write_text(NET)
     a = np.random.default_rng(0).random((4, 12, 12), dtype=np.float32)
     np.save(folder / "a.npy", a)
     np.save(folder / "b.npy", np.roll(a, 1, 2))
@@ -54,20 +54,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NETS = ("--model", "nets:build", "--device", "cpu")
+NETS = ("--model", "python_nets:build", "--device", "cpu")
 AUDIT = ("audit", *NETS, "--threat", "linf:0.1", "--n", "8", "--attack", "pgd", "--steps", "3", "--reasons-n", "2")
 CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
     "audit": (
         (*AUDIT, "--out", "cli-audit"),
         lambda _: workflows.audit(
-            Inputs("nets:build", n=8), "linf:0.1", out="python-audit", machine=CPU,
+            Inputs("python_nets:build", n=8), "linf:0.1", out="python-audit", machine=CPU,
             options=AuditOptions(attack="pgd", steps=3, reasons_n=2),
         ),
     ),
     "attack": (
         ("attack", *NETS, "--threat", "l2:0.6", "--attack", "ddn", "--steps", "20", "--n", "9", "--out", "cli.npz"),
         lambda _: workflows.attack(
-            Inputs("nets:build", n=9), uf.L2(0.6), attack="ddn", steps=20, out="python.npz", machine=CPU
+            Inputs("python_nets:build", n=9), uf.L2(0.6), attack="ddn", steps=20, out="python.npz", machine=CPU
         ),
     ),
     "train": (
@@ -82,7 +82,7 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
         ("explain", *NETS, "--method", "saliency", "--n", "3", "--threat", "linf:0.1", "--steps", "2",
          "--restarts", "1", "--attack", "top-k", "--k", "6", "--out", "cli-maps"),
         lambda _: workflows.explain(
-            Inputs("nets:build", n=3), method="saliency", out="python-maps", machine=CPU,
+            Inputs("python_nets:build", n=3), method="saliency", out="python-maps", machine=CPU,
             attack=MapAttack("linf:0.1", "top-k", steps=2, restarts=1, k=6),
         ),
     ),
@@ -205,9 +205,9 @@ def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
     x, y = uf.load_data("digits", n=8)
     with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(home), *sys.path])
-        net = uf.load_model("nets:build")
+        net = uf.load_model("python_nets:build")
         named = workflows.audit(
-            Inputs("nets:build", n=8), "linf:0.1", options=AuditOptions(attack="pgd", steps=3), machine=CPU
+            Inputs("python_nets:build", n=8), "linf:0.1", options=AuditOptions(attack="pgd", steps=3), machine=CPU
         )
     attack = partial(uf.attacks.pgd, steps=3, loss=uf.core.cross_entropy)
     options = AuditOptions(

@@ -17,7 +17,7 @@ import torch
 from tests.conftest import linear, points, tiny_net
 from torch import Tensor, nn
 
-from unfooled.attacks import apgd
+from unfooled.attacks import apgd, fgsm, pgd
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches
@@ -554,3 +554,18 @@ def test_inputs_are_checked_once() -> None:
     assert calls["check_inputs"] == 1
     assert calls["check_labels"] <= 2
     assert calls["check_logits"] <= 2
+
+
+def test_attacks_that_differ_in_their_options_are_other_runs() -> None:
+    def record(**options: Any) -> dict[str, Any]:
+        return Plan(**options).record(Linf(0.1))
+
+    one = record(attack=partial(pgd, steps=1))
+    assert one != record(attack=partial(pgd, steps=50))
+    assert one != record(attack=fgsm)
+    assert one == record(attack=partial(pgd, steps=1, batch=7)), "a batch size changes no figure"
+
+    def proven(x: Tensor, y: Tensor, threat: Any) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.bool)
+
+    assert record() != record(certify=proven)

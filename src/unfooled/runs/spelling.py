@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -20,4 +21,6 @@ def spelled(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         words = [f"{f.name}={spelled(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(words)})"
-    return str(value.__qualname__) if callable(value) and hasattr(value, "__qualname__") else repr(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -61,12 +62,13 @@ class LabelAttack:
         return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
 
     def record(self, threat: Threat) -> dict[str, Any]:
-        """Return the fields to record; an attack by its name alone, since its options may hold a batch size."""
+        """Return the fields to record, functions by their spelling; a batch size changes no figure and is left out."""
+        given = {"attack_options": self.attack or self.whole, "certify": self.certify}
         return {
+            **{name: None if function is None else _without_batch(function) for name, function in given.items()},
             "attack": self.label,
             "effort": self.effort.name if self.own else "",
             "stages": [spelled(stage) for stage in self.stages(threat)] if self.own else [],
-            "certify": self.certify is not None,
             "floor": self.floor,
         }
 
@@ -231,6 +233,14 @@ class Plan:
             **recorded("explain", self.explaining),
             **({"reasons": "none"} if attacked is None else recorded("reasons", attacked)),
         }
+
+
+def _without_batch(function: Any) -> str:
+    """Return the spelling of a function, without a batch size that is bound to it."""
+    if isinstance(function, partial):
+        keywords = {name: value for name, value in function.keywords.items() if name != "batch"}
+        return spelled(partial(function.func, *function.args, **keywords))
+    return spelled(function)
 
 
 def recorded(prefix: str, value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unfooled.core.types import TrainingLoss
 from unfooled.data.formats.feature_sets import FeatureSet
 from unfooled.features import Encoder, groups, non_robust_set, open_mask, robust_set
+from unfooled.features.making import Storage
 from unfooled.models import MnistCnn
 from unfooled.runs.chunks import Progress
 from unfooled.studies.common.bench import Bench, Labelled, load_splits
@@ -135,7 +136,7 @@ class MnistBench(Bench):
         def make(folder: Path | None) -> FeatureSet:
             return build(
                 Encoder(net, LAYER), *self.train, index=index, classes=self.classes, kind=f"{origin} set",
-                progress=self.progress, folder=folder,
+                progress=self.progress, storage=Storage(folder),
             )  # fmt: skip
 
         return stored_set(self.file("sets", origin, "npz"), net, make)
