@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from unfooled.core.types import TrainingLoss
 from unfooled.testing.promises import Snapshot, close, demand, differs_by, keep, name_of
 from unfooled.testing.subjects import brightest_third, tiny_net
-from unfooled.training.loop import Batches, train
+from unfooled.training.batches import Batches
+from unfooled.training.loop import train
 from unfooled.training.progress import replays_of, threat_of, with_part
 
 PROMISES = ("scalar", "untouched", "falls", "zero")

@@ -1,7 +1,7 @@
 """Training: one generator loop, and one file per loss."""
 
 from unfooled.explanations.masks import soft_mask, top_mask
-from unfooled.training.batches import Batches
+from unfooled.training.batches import Batches, BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.loop import Epoch, train
 from unfooled.training.losses.arp import (
@@ -35,6 +35,7 @@ __all__ = [
     "ArpPublished",
     "ArpTerms",
     "Augmented",
+    "BatchSource",
     "Batches",
     "Checkpoint",
     "Epoch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Samples in a new order every epoch: `batches(epoch)` iterates over (x, y).
+class BatchSource(ABC):
+    """Samples that `batches(epoch)` iterates over as pairs (x, y); abstract: the order is that of a subclass.
 
     Args:
         x: Inputs in the unit box, (N, *D).
@@ -35,20 +36,13 @@ class Batches:
     world: int = 1
     steps: int | None = None
 
+    @abstractmethod
     def __len__(self) -> int:
-        every = max(1, -(-len(self.x) // self.size))
-        return every if self.steps is None else min(every, self.steps)
+        """Return the number of batches of an epoch."""
 
+    @abstractmethod
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
-        source = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) & 0x7FFFFFFFFFFFFFFF)
-        order = torch.randperm(len(self.x), generator=source)
-        for rows in order.split(self.size)[: self.steps]:
-            # Augment before sharding, so that a sample looks the same whatever the number of processes.
-            x = self._augment(self.x[rows.to(self.x.device)], source)
-            x, y = x[self.rank :: self.world], self.y[rows.to(self.y.device)][self.rank :: self.world]
-            if len(x) > 1 or len(self.x) == 1:
-                yield x, y
 
     def _augment(self, x: Tensor, source: torch.Generator) -> Tensor:
         if self.flip:
@@ -64,3 +58,23 @@ class Batches:
             channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
             x = padded[batch, channel, i, j]
         return x
+
+
+@dataclass(frozen=True)
+class Batches(BatchSource):
+    """Samples in a new order every epoch; see `BatchSource` for its arguments."""
+
+    def __len__(self) -> int:
+        every = max(1, -(-len(self.x) // self.size))
+        return every if self.steps is None else min(every, self.steps)
+
+    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the batches of an epoch."""
+        source = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) & 0x7FFFFFFFFFFFFFFF)
+        order = torch.randperm(len(self.x), generator=source)
+        for rows in order.split(self.size)[: self.steps]:
+            # Augment before sharding, so that a sample looks the same whatever the number of processes.
+            x = self._augment(self.x[rows.to(self.x.device)], source)
+            x, y = x[self.rank :: self.world], self.y[rows.to(self.y.device)][self.rank :: self.world]
+            if len(x) > 1 or len(self.x) == 1:
+                yield x, y

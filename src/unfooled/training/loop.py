@@ -21,7 +21,7 @@ from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import TrainingLoss
-from unfooled.training.batches import Batches
+from unfooled.training.batches import BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
@@ -56,7 +56,7 @@ class Epoch:
 
 def train(
     model: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     loss: TrainingLoss,
     optimizer: torch.optim.Optimizer,
     *,
@@ -136,7 +136,7 @@ class _Steps:
         if fabric is not None and _is_mixed(fabric):
             self.wrapped = _Mixed(self.wrapped, fabric)
 
-    def epoch(self, batches: Batches, index: int) -> float:
+    def epoch(self, batches: BatchSource, index: int) -> float:
         """Take every step of an epoch, and return the mean loss over the samples."""
         total, seen = 0.0, 0
         colour = batches.x.ndim == 4 and batches.x.shape[1] > 1
@@ -201,7 +201,7 @@ def _step_seed(seed: int, epoch: int, step: int, replay: int) -> int:
     return (first + replay * 0x632BE59BD9B4E019) & 0x7FFFFFFFFFFFFFFF
 
 
-def _emptied(memory: Memory | None, batches: Batches) -> Memory | None:
+def _emptied(memory: Memory | None, batches: BatchSource) -> Memory | None:
     """Empty the memory; refuse settings with which it would not find its samples again."""
     if memory is None:
         return None

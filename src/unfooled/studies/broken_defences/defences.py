@@ -222,13 +222,18 @@ def training_mode(base: nn.Module) -> nn.Module:
 def nan_off_grid(base: nn.Module) -> nn.Module:
     """Returns NaN for inputs that are on no grid of 16 or 255 levels: nothing perturbed gets an answer."""
 
-    class Grid(Around):
+    class Grid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = base
+            self.train(base.training)
+
         def forward(self, x: Tensor) -> Tensor:
             rows = x.detach().flatten(1)
             on = [((rows * top).round() - rows * top).abs().amax(1) < 1e-3 for top in (16, 255)]
             return self.base(x).masked_fill(~(on[0] | on[1])[:, None], torch.nan)
 
-    return Grid(base)
+    return Grid()
 
 
 def eps_in_levels(base: nn.Module) -> nn.Module:
@@ -239,11 +244,16 @@ def eps_in_levels(base: nn.Module) -> nn.Module:
 def undeclared_reject(base: nn.Module) -> nn.Module:
     """Has one class more than the labels know, for inputs that a little smoothing changes: it abstains unseen."""
 
-    class Squeezed(Around):
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = base
+            self.train(base.training)
+
         def forward(self, x: Tensor) -> Tensor:
             smooth = 0.6 * x + 0.4 * F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
             z = self.base(x)
             apart = (z.softmax(1) - self.base(smooth).softmax(1)).abs().sum(1, keepdim=True)
             return torch.cat([z, z.amax(1, keepdim=True) + 20 * (apart - 0.5)], 1)
 
-    return Squeezed(base)
+    return Squeezed()

@@ -19,7 +19,7 @@ from unfooled.data.load import load_dataset
 from unfooled.runs.chunks import Progress
 from unfooled.runs.units import filed
 from unfooled.studies.common.fitting import fit
-from unfooled.training import Batches
+from unfooled.training import BatchSource
 from unfooled.training.loop import Checkpoint
 
 Labelled = tuple[Tensor, Tensor]
@@ -105,7 +105,7 @@ class Bench(ABC):
         self,
         name: str,
         net: nn.Module,
-        batches: Batches,
+        batches: BatchSource,
         loss: TrainingLoss,
         optimizer: torch.optim.Optimizer,
         *,

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from unfooled.core.types import TrainingLoss
 from unfooled.runs.chunks import Progress
 from unfooled.runs.claims import claimed_file
-from unfooled.training import Batches, Checkpoint, train
+from unfooled.training import BatchSource, Checkpoint, train
 
 FRESH = 1000
 """Added to the seed of the weights of networks that are trained on rebuilt images."""
 
 
 @dataclass(frozen=True)
-class Updates(Batches):
+class Updates(BatchSource):
     """Batches of equal training for sets of any size: `steps` full batches an "epoch", through order after order."""
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ def new_network(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 def fit(
     net: nn.Module,
-    batches: Batches,
+    batches: BatchSource,
     loss: TrainingLoss,
     optimizer: torch.optim.Optimizer,
     *,

@@ -20,7 +20,7 @@ from unfooled.studies.common.bench import Bench, Labelled, load_splits
 from unfooled.studies.common.feature_units import stored_set
 from unfooled.studies.common.fitting import FRESH, Updates, new_network
 from unfooled.studies.mnist_features.scale import ORIGINALS, UNTRAINED, MnistScale, Recipe, Retraining
-from unfooled.training import Batches
+from unfooled.training import Batches, BatchSource
 
 LEGACY = 0x1A2B3C4D
 """Seed of the published test groups' stream."""
@@ -33,8 +33,11 @@ HELD_OUT = 0.1
 
 
 @dataclass(frozen=True)
-class Ordered(Batches):
-    """Batches in the same order every epoch."""
+class Ordered(BatchSource):
+    """Batches in the same order every epoch, not augmented."""
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.x) // self.size))
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""
@@ -107,7 +110,7 @@ class MnistBench(Bench):
         (x, y), _ = self.samples(one)
         net = self._new((0.4, 0.4), seed=seed + FRESH, glorot=one.epochs is not None)
         if one.epochs is None:
-            batches: Batches = Updates(*self._moved(x, y), 64, seed, steps=self._piece(one))
+            batches: BatchSource = Updates(*self._moved(x, y), 64, seed, steps=self._piece(one))
             optimizer, epochs, schedule = torch.optim.Adam(net.parameters(), lr=1e-3), PIECES, True
         else:
             batches, epochs, schedule = Batches(*self._moved(x, y), 32, seed), one.epochs, False
@@ -187,7 +190,7 @@ class MnistBench(Bench):
         return x.to(self.device), y.to(self.device)
 
     def _stored(
-        self, name: str, net: nn.Module, batches: Batches, loss: TrainingLoss, optimizer: torch.optim.Optimizer,
+        self, name: str, net: nn.Module, batches: BatchSource, loss: TrainingLoss, optimizer: torch.optim.Optimizer,
         epochs: int, schedule: bool, settings: Mapping[str, Any],
     ) -> nn.Module:  # fmt: skip
         """Train, or read or resume what was trained before."""
