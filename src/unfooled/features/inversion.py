@@ -33,7 +33,6 @@ from unfooled.core.checks import check_differentiable, check_inputs, check_mode,
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched
-from unfooled.core.model.calls import run
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
@@ -253,7 +252,7 @@ class Encoder:
         else:
             handle = module.register_forward_hook(after)
         try:
-            run(self.model, x)
+            self.model(x)
         finally:
             handle.remove()
         if not seen:
