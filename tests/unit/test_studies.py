@@ -312,7 +312,7 @@ def test_missing_data_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_networks_are_kept_and_the_same_again(tmp_path: Path) -> None:
-    x, y = np.random.default_rng(0).random((96, 8, 8), np.float32), np.arange(96) % 3
+    x, y = np.random.default_rng(0).random((96, 1, 8, 8), np.float32), np.arange(96) % 3
     np.savez(tmp_path / "three.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
     size = DefenceScale(str(tmp_path / "three.npz"), 9, None, partial(SmallCnn, width=4), 0.1, 0.1, 1)
     state = torch.get_rng_state()

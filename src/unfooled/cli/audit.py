@@ -47,7 +47,10 @@ def audit(
     title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[
         list[str] | None,
-        typer.Option("--fail-under", help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4: exit 3 below it."),
+        typer.Option(
+            "--fail-under",
+            help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4; exit 3 below, or untrusted.",
+        ),
     ] = None,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -86,7 +89,9 @@ def audit(
         )
     if json:
         show.record(summary)
-    elif not quiet:
+    elif quiet:
+        show.verdict(summary)
+    else:
         show.summaries([summary])
         if out is not None:
             show.page(out / "report.html")

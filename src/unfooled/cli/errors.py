@@ -1,6 +1,6 @@
 """Errors of the command: one sentence on stderr and a code, never a traceback.
 
-Codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under`, 130 interrupted.
+Codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         return _print(f"{e} (--fail-under)", BELOW)
     except MemoryError:
         return _print("out of memory; try a smaller --batch", BAD_INPUT)
+    except SystemExit:
+        return _print("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
     except BrokenPipeError:
         # The reader went away (head, less): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

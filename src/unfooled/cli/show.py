@@ -158,6 +158,15 @@ def summaries(runs: Sequence[Summary]) -> None:
             out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)
 
 
+def verdict(run: Summary) -> None:
+    """Print the verdict and the figures of an audit in one line."""
+    figures = (run.clean_accuracy.value, run.robust_accuracy.value)
+    clean, robust = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
+    typer.echo(
+        f"{run.verdict}: clean accuracy {clean}, robust accuracy at most {robust} ({run.n} samples, {run.threat})"
+    )
+
+
 def record(result: BaseModel | Mapping[str, Any]) -> None:
     """Print a record as JSON, and nothing else."""
     typer.echo(lib.dumps(dict(result), indent=2) if isinstance(result, Mapping) else result.model_dump_json(indent=2))

@@ -59,9 +59,10 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
         bad = (~torch.isfinite(x.detach())).flatten(1).any(1).nonzero()[:, 0]
         raise BadInput(f"x holds NaN or infinite values in {len(bad)} samples, the first is sample {int(bad[0])}")
     if low < box.low - slack or high > box.high + slack:
+        off = max(box.low - low, high - box.high)
         raise BadInput(
-            f"x lies in [{low:.4g}, {high:.4g}], outside [{box.low:g}, {box.high:g}]; scale it there and give the "
-            "normalisation to the model instead: Classifier(module, mean=..., std=...), or --mean and --std"
+            f"x lies in [{low:.4g}, {high:.4g}], outside [{box.low:g}, {box.high:g}] by {off:.2g}; scale it there and "
+            "give the normalisation to the model instead: Classifier(module, mean=..., std=...), or --mean and --std"
         )
     if y is not None:
         check_labels(y, len(x))

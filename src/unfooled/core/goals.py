@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unfooled.core.checks import check_labels, check_logits, is_trusted
 from unfooled.core.model.batching import batched
-from unfooled.core.model.outputs import answered, logits_of
+from unfooled.core.model.calls import answered, run
+from unfooled.core.model.outputs import labelled, logits_of
 from unfooled.core.types import Loss, Model, Objective
 
 
@@ -30,7 +31,9 @@ def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int 
         BadInput: The output is not logits, or a label is not below the number of classes.
     """
     reader = checked_once(model, y)
-    return reader(x) if batch is None else batched(reader, batch)(x)
+    if batch is None:
+        return reader(x)
+    return batched(reader, batch)(x) if y is None else batched(reader, batch)(x, y)
 
 
 def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
@@ -45,21 +48,24 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
     """
     if batch is not None:
         return batched(lambda part: logits_at(model, part), batch)(x)
-    return unwrapped(model(x) if torch.is_grad_enabled() else answered(model, x), len(x))
+    if isinstance(model, _CheckedOnce):
+        return model(x)
+    return unwrapped(run(model, x) if torch.is_grad_enabled() else answered(model, x), len(x), model)
 
 
-def unwrapped(output: Any, n: int) -> Tensor:
-    """Return the logits of an output for n samples, (n, K), or raise `BadInput` for another shape."""
-    logits = output if isinstance(output, Tensor) else logits_of(output)
+def unwrapped(output: Any, n: int, model: Any = None) -> Tensor:
+    """Return the logits of a model's output for n samples, (n, K), refusing another shape."""
+    logits = output if isinstance(output, Tensor) else logits_of(output, model)
     return logits if logits.ndim == 2 and len(logits) == n else check_logits(logits, n)
 
 
-def checked_once(model: Model, y: Tensor | None = None) -> Model:
-    """Wrap a model for a loop: only its first output is checked, against all labels.
+def checked_once(model: Model, y: Tensor | None = None) -> _CheckedOnce:
+    """Wrap a model for a loop: the first output is checked, against all labels, and the later ones are trusted.
 
     Args:
-        model: Any callable to logits; returned unchanged if already wrapped.
-        y: Labels of all samples in the loop, (B,). None: not checked.
+        model: Any callable to logits; returned as it is where it is wrapped already.
+        y: Labels of every sample that the loop may pass, (B,); by them the logits are found among several outputs.
+            None: Not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).
@@ -72,9 +78,16 @@ class _CheckedOnce:
 
     def __init__(self, model: Model, y: Tensor | None) -> None:
         self.model, self.y, self.checked = model, y, is_trusted()
+        self.called = False
 
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = logits_at(self.model, x)
+    def __call__(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the logits; `labels` are those of the samples in x."""
+        if self.called:
+            logits = logits_at(self.model, x)
+        else:
+            with labelled(self.y if labels is None else labels):
+                logits = logits_at(self.model, x)
+            self.called = True
         if not self.checked:
             check_logits(logits, len(x))
             if self.y is not None and len(self.y):
@@ -117,7 +130,7 @@ def fooling(
 
     def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         label = y[at]
-        logits = reader(z)
+        logits = reader(z, label)
         value = loss(logits, label)
         if draws > 1:
             more = [loss(reader(z), label) for _ in range(draws - 1)]

@@ -171,7 +171,7 @@ USES = MappingProxyType(
             ),
             LONG,
         ),
-        Stream.CHECK_DIRECTIONS: _one(Stream.CHECK_DIRECTIONS, range(1, 9)),
+        Stream.CHECK_DIRECTIONS: _one(Stream.CHECK_DIRECTIONS, range(1, 33)),
         Stream.CHECK_ROUGHNESS: _one(Stream.CHECK_ROUGHNESS, range(8)),
         Stream.CHECK_MEMORY: _one(Stream.CHECK_MEMORY, range(5)),
     }

@@ -58,7 +58,7 @@ def imported(source: str) -> Iterator[Any]:
     with importable(*folders):
         try:
             module = _module_of(place)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(f"{source}: importing {place} failed with {type(error).__name__}: {error}") from error
         if not hasattr(module, attribute):
             names = [name for name in vars(module) if not name.startswith("_")]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.data.dataset import Source
+from unfooled.data.dataset import Dataset, Source
 
 Names = list[tuple[str, ...]]
 """Accepted names of each class; the last one is displayed."""
@@ -71,15 +72,99 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     if lost and source.classes == [str(k) for k in range(len(source.classes))]:
         if len(shown) < len(source.classes):
             raise BadInput(f"{place} names {len(shown)} classes; {source.name} has {len(source.classes)}")
-        return replace(source, classes=shown)
+        return replace(source, classes=shown, sorted=False)
     if lost:
         hint = nearest(lost[0], (name for item in names for name in item))
-        raise BadInput(f"{len(lost)} classes of {source.name} are not in {place}, the first is {lost[0]!r}{hint}")
+        raise BadInput(
+            f"{len(lost)} classes of {source.name} are not in {place}, the first is {lost[0]!r}{hint}; the data have "
+            f"{_list(source.classes)}, {place} {_list(shown)}"
+        )
     twice = [name for name in present if len(known[_plain(name)]) > 1]
     if twice:
         raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
     to = np.array([known.get(_plain(name), [-1])[0] for name in source.classes], np.int64)
-    return replace(source, y=to[source.y], classes=shown)
+    return replace(source, y=to[source.y], classes=shown, sorted=False)
+
+
+def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, labels: bool = False) -> Dataset:
+    """Return the same samples with their labels in the order of a model's outputs.
+
+    Classes are matched by name with those that the model knows; numbers that only count (0, 1, 2, ..., LABEL_0, ...)
+    are no names, and never overrule any. A model without names gets the data's own order, unless that is the order of
+    names among which some may be missing.
+
+    Args:
+        data: Samples, with the classes of their source.
+        known: Class names that the model states, in the order of its outputs; one may be several, "tench, Tinca tinca".
+            None: it states none.
+        outputs: Number of the model's outputs.
+        labels: Whether the data are in an order that the user gave, which is then compared with the model's.
+
+    Raises:
+        BadInput: The names contradict each other, or match in part; the message gives both lists.
+    """
+    known = None if known is None or _counting(known) else list(known)
+    if _counting(data.classes):
+        return data if known is None else replace(data, classes=_padded(known, max(outputs, len(data.classes))))
+    if labels:
+        _check_order(data.classes, known or [])
+        return data
+    if known is None and (not data.sorted or len(data.classes) >= outputs):
+        return data
+    if known is None and outputs <= 10 and all(name.isdigit() for name in data.classes):
+        known = [str(k) for k in range(outputs)]  # up to 10 the orders of numbers and of text are one
+    if known is None:
+        raise BadInput(
+            f"{data.name} has {len(data.classes)} classes ({_list(data.classes)}) and the model {outputs} outputs "
+            "without names, so which is which is open; give all class names in the model's order (--labels FILE)"
+        )
+    places = _places(known)
+    present = torch.unique(data.y).tolist()
+    lost = [data.classes[k] for k in present if len(places.get(_plain(data.classes[k]), [])) != 1]
+    if lost:
+        raise BadInput(
+            f"{len(lost)} of the {len(present)} classes of {data.name} are not among the model's, or more than once, "
+            f"the first is {lost[0]!r}; the data have {_list(data.classes)}, the model {_list(known)}; give the data's "
+            "names in the model's order (--labels FILE)"
+        )
+    to = torch.tensor([places.get(_plain(name), [-1])[0] for name in data.classes])
+    return replace(data, y=to.to(data.y.device)[data.y], classes=_padded(known, outputs), sorted=False)
+
+
+def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse an order of the user's that has some of the model's names elsewhere; other names are another language."""
+    places = _places(known)
+    at = [places.get(_plain(name), []) for name in given]
+    if any(at) and not all(k in place for k, place in enumerate(at)):
+        k = next(k for k, place in enumerate(at) if k not in place)
+        raise BadInput(
+            f"the labels and the model name the classes differently, the first is number {k}: the labels "
+            f"(--labels FILE) are {_list(given)}, the model's {_list(known)}"
+        )
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """Return name -> its positions; of "tench, Tinca tinca" each part is a name too."""
+    places: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        for part in {_plain(part) for part in (name, *name.split(","))}:
+            places.setdefault(part, []).append(k)
+    return places
+
+
+def _counting(names: Sequence[str]) -> bool:
+    """Return whether names only count: 0, 1, 2, ... or LABEL_0, LABEL_1, ..."""
+    return all(_plain(name) in (str(k), f"label {k}") for k, name in enumerate(names))
+
+
+def _padded(names: Sequence[str], n: int) -> list[str]:
+    """Return at least n names; those that are missing are numbers."""
+    return [*names, *(str(k) for k in range(len(names), n))]
+
+
+def _list(names: Sequence[str]) -> str:
+    """Return names in words, the first ones of many."""
+    return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 
 def _plain(name: str) -> str:

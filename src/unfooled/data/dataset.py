@@ -16,13 +16,14 @@ class Dataset:
     """Samples in the unit box.
 
     Attributes:
-        x: Samples, (N, C, H, W) or (N, D) float32 in [0, 1].
-        y: Labels, (N,) int64, indices into `classes`.
+        x: Samples, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W), float32 in [0, 1].
+        y: Labels, (N,) int64, positions in `classes`.
         classes: Class names in the order of the labels.
         name: Name of the source, for reports.
         split: "train", "test" or "val"; "all" where the source has no splits.
         index: Index of each sample in the source, (N,) int64.
         warnings: Assumptions of the reader, one sentence each.
+        sorted: Whether the order of the classes is only that of their names, as in a folder that may lack some.
     """
 
     x: Tensor
@@ -32,6 +33,7 @@ class Dataset:
     split: str
     index: Tensor
     warnings: tuple[str, ...] = ()
+    sorted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,7 @@ class Source:
         classes: Class names in the order of the labels.
         read: Function of row numbers, (n,), that returns samples, (n, C, H, W) or (n, D) float32 in [0, 1].
         warnings: Assumptions of the reader, as in `Dataset`.
+        sorted: As in `Dataset`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Source:
     classes: list[str]
     read: Callable[[np.ndarray], np.ndarray]
     warnings: tuple[str, ...] = ()
+    sorted: bool = False
 
     def warned(self, *warnings: str) -> Source:
         """Return the same source with more warnings."""

@@ -31,7 +31,7 @@ def load_data(
     """Load samples and labels; arguments and errors as for `load_dataset`.
 
     Returns:
-        Samples x, (N, C, H, W) or (N, D) float32 in [0, 1], and labels y, (N,) int64.
+        Samples x, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W) float32 in [0, 1], and labels y, (N,) int64.
 
     Example:
         >>> x, y = load_data("digits", n=20)
@@ -57,10 +57,12 @@ def load_dataset(
 
     Args:
         source: Source of the data, one of
-            "digits", those of scikit-learn, no file needed; "digits-canvas", the same on textured canvases;
-            "shapes", rendered, or "shapes:0.9" for rho = 0.9 (see `load_shapes`);
-            "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder named by $UNFOOLED_DATA;
-            a `.npz` archive (x_test and y_test, x and y, ...), or a pack of JPEG images in one;
+            "digits", scikit-learn's, inside the package; "digits-canvas", the same on textured canvases;
+            "shapes", rendered, or "shapes:0.9" for another rho (see `load_shapes`);
+            "mnist", "fashion-mnist", "gtsrb", "cifar10", "cub", from the folder that UNFOOLED_DATA names;
+            a `.npz` archive (x_test and y_test, x and y, ...), or a pack of JPEG images in one; arrays of three
+                dimensions are grey images (N, H, W) as bytes, bool or under a name such as `test_images`, and
+                sequences (N, T, F) otherwise, of five they are volumes;
             a folder of IDX files, or an IDX images file with its labels beside it;
             a folder of images, one folder per class, optionally under train, test, val;
             `package.module:factory` or `file.py:factory`, returning (x, y), called with `split=` if it takes it;
@@ -99,7 +101,9 @@ def load_dataset(
     rows = rows[:n]
     x = torch.from_numpy(arrays.shaped(opened.read(rows), sides, channels, opened.name))
     y = torch.from_numpy(opened.y[rows])
-    return Dataset(x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings)
+    return Dataset(
+        x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings, opened.sorted
+    )  # fmt: skip
 
 
 def _order(y: np.ndarray) -> np.ndarray:

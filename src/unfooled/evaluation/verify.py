@@ -96,7 +96,7 @@ def verify(
     undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
     for rows in torch.arange(len(x), device=x.device).split(batch):
         for _ in range(draws):
-            clean, moved = reader(x[rows]), reader(proposed[rows])
+            clean, moved = reader(x[rows], y[rows]), reader(proposed[rows])
             already[rows] += fooled(clean, y[rows], targeted=targeted)
             lost[rows] += fooled(moved, y[rows], targeted=targeted)
             undefined[rows] |= ~torch.isfinite(moved).all(1)

@@ -28,6 +28,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.cams import CamMap, grad_cam_map
 from unfooled.explanations.gradients import differentiating
+from unfooled.explanations.layers import Layer
 
 FEW = 16  # cells; with fewer, an attention map is too coarse to be useful
 
@@ -54,7 +55,7 @@ def attention(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     tau: float = 1.0,
     relu: bool = False,
@@ -66,15 +67,15 @@ def attention(
     """Return the attention map of a class.
 
     Args:
-        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
+        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D).
-        y: Classes to explain, (B,) int64: label, clean prediction or prediction at x; state in reports which one.
-        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
-        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
+        y: Classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
+        layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
+        grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
         tau: Temperature of the softmax, above 0.
-        relu: True: keep only evidence for the class (positive values).
-        standardise: True: apply the softmax to S^; False: to S.
-        detach_weights: True: with `create_graph`, treat w as constant, which saves the double backward. Exact if w does
+        relu: True: keep only evidence for the class.
+        standardise: True if the softmax takes S^ instead of S.
+        detach_weights: True if `create_graph` treats w as constant, which saves the double backward. Exact where w does
             not depend on x (convolutions, global average pooling, one linear layer).
         create_graph: True: keep the graph. In ReLU networks w has no gradient almost everywhere: see
             `smooth_relu`.
@@ -106,7 +107,7 @@ def attention_map(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     tau: float = 1.0,
     relu: bool = False,
@@ -136,7 +137,7 @@ def attention_scores(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     relu: bool = False,
     detach_weights: bool = False,
@@ -198,7 +199,7 @@ def _cam(
     model: Model,
     x: Tensor,
     y: Tensor,
-    layer: str | None,
+    layer: Layer | None,
     grid: tuple[int, int] | None,
     relu: bool,
     score: Loss,

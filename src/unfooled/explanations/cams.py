@@ -3,8 +3,9 @@
     w_k  = mean_ij d s(f(x), y) / dA_k,ij         weights of the channels of a layer's output A, (B, C, h, w)
     S_ij = relu( sum_k w_k A_k,ij )               the ReLU is optional
 
-By default the layer is the last one with a spatial output: see `layers`. In a patch transformer A holds the patch
-tokens, (B, C, h, w), without the class token.
+By default the layer is the last one with a spatial output: see `layers`. A is brought into this order of axes where
+the network has another (channels last, tokens): see `layouts`. In a patch transformer A holds the patch tokens without
+the class token.
 
 References:
     Selvaraju et al., Grad-CAM: visual explanations via gradient-based localization, ICCV 2017, arXiv:1610.02391.
@@ -23,7 +24,9 @@ from unfooled.core.errors import BadInput
 from unfooled.core.losses import true_logit
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import differentiating, entry, prepared, scored, twice_differentiable
-from unfooled.explanations.layers import Spatial, find_spatial, output_of, recorded
+from unfooled.explanations.layers import Layer, find_spatial, place_of
+from unfooled.explanations.layouts import Spatial
+from unfooled.explanations.recording import name_of, output_of, recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +35,13 @@ class CamMap:
 
     Attributes:
         map: Activation map, (B, h, w).
-        layer: Name of the call whose output is A.
+        layer: Name of the call whose output was weighted.
+        spatial: That call, its grid and its order of axes; may be given as `layer` for inputs of the same size.
     """
 
     map: Tensor
     layer: str
+    spatial: Spatial
 
 
 def grad_cam(
@@ -44,7 +49,8 @@ def grad_cam(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
+    grid: tuple[int, int] | None = None,
     relu: bool = True,
     score: Loss = true_logit,
     create_graph: bool = False,
@@ -52,12 +58,13 @@ def grad_cam(
     """Return Grad-CAM, upsampled to the input (bilinear, half-pixel) and repeated over its channels.
 
     Args:
-        model: A module, or a callable that uses modules, to logits, (B, C, H, W) -> (B, K). Not modified.
+        model: Modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
         x: Images, (B, C, H, W).
         y: Classes to explain, (B,) int64.
-        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
-        relu: True: keep only evidence for the class (positive values).
-        score: Function `(logits, y) -> (B,)` to explain.
+        layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
+        grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
+        relu: True: keep only evidence for the class.
+        score: Function `(logits, y) -> (B,)` that is explained.
         create_graph: True: keep the graph, so that the attribution can be differentiated.
 
     Returns:
@@ -68,7 +75,7 @@ def grad_cam(
     """
     if x.ndim != 4:
         raise BadInput(f"x has shape {tuple(x.shape)}; Grad-CAM explains images, (B, C, H, W)")
-    small = grad_cam_map(model, x, y, layer=layer, relu=relu, score=score, create_graph=create_graph).map
+    small = grad_cam_map(model, x, y, layer=layer, grid=grid, relu=relu, score=score, create_graph=create_graph).map
     with differentiating():
         large = F.interpolate(small[:, None], x.shape[2:], mode="bilinear", align_corners=False)
         return large.expand_as(x).contiguous()
@@ -79,7 +86,7 @@ def grad_cam_map(
     x: Tensor,
     y: Tensor,
     *,
-    layer: str | None = None,
+    layer: Layer | None = None,
     grid: tuple[int, int] | None = None,
     relu: bool = True,
     score: Loss = true_logit,
@@ -89,14 +96,14 @@ def grad_cam_map(
     """Return Grad-CAM at the layer's own resolution.
 
     Args:
-        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
+        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64.
-        layer: Name of a call. None: that of `find_spatial_layer` (cost: 1 more forward and backward of one sample).
-        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
-        relu: True: keep only evidence for the class (positive values).
-        score: Function `(logits, y) -> (B,)` to explain.
-        detach_weights: True: with `create_graph`, treat w as constant, which saves the double backward. Exact if w does
+        layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
+        grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
+        relu: True: keep only evidence for the class.
+        score: Function `(logits, y) -> (B,)` that is explained.
+        detach_weights: True if `create_graph` treats w as constant, which saves the double backward. Exact where w does
             not depend on x (convolutions, global average pooling, one linear layer).
         create_graph: True: keep the graph, so that the map can be differentiated.
 
@@ -109,19 +116,21 @@ def grad_cam_map(
     twice = create_graph and not detach_weights
     with differentiating():
         x, y = prepared(model, x, y, create_graph=create_graph)
-        spatial = find_spatial(model, x[:1], grid=grid) if layer is None else None
-        name = spatial.layer if spatial else str(layer)
+        if layer is None or isinstance(layer, Spatial):
+            spatial = find_spatial(model, x[:1], layer=layer, grid=grid)
+            name = spatial.layer
+        else:
+            spatial, name = None, name_of(model, layer)
         z = entry(x, create_graph)
         with recorded(model, name) as calls, twice_differentiable(twice):
             value = scored(model, z, y, score)
         a = output_of(calls, name, len(x))
-        if spatial is None:
-            own = Spatial(name, (a.shape[-2], a.shape[-1]), tokens=False)
-            spatial = own if a.ndim == 4 else find_spatial(model, x[:1], layer=name, grid=grid)
+        spatial = spatial or place_of(model, x, name, a, grid)
         check_differentiable(value)
         (g,) = torch.autograd.grad(value.sum(), a, create_graph=twice, retain_graph=create_graph, allow_unused=True)
         if g is None:
             raise BadInput(f"layer {name!r} does not reach the logits; choose another, or none to have it found")
-        s = (spatial.maps(g).mean((2, 3), keepdim=True) * spatial.maps(a)).sum(1)
+        maps, slopes = (spatial.maps(t).to(value.dtype) for t in (a, g))  # sums of 16-bit numbers lose the rest
+        s = (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
         s = s.clamp_min(0) if relu else s
-        return CamMap(s if create_graph else s.detach(), name)
+        return CamMap(s if create_graph else s.detach(), name, spatial)

@@ -1,206 +1,274 @@
-"""Spatial layers of a model: search, names, and recording in a forward pass.
+"""Spatial layers of a model: how they are found, named, and recorded in a forward pass.
 
-The spatial layer is the last module call, in order of execution, whose output reaches the logits and lies on a grid:
-either (B, C, h, w), at least two cells high and wide, or patch tokens, (B, T, C), the last h w of which are the
-cells. Names belong to calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu` alone means
-its last call.
+The spatial layer is the last module call, in order of execution, whose output reaches the logits and lies on a grid at
+least two cells high and wide: channels first, channels last, or the tokens of patches (see `layouts`). Names belong to
+calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu` alone means its last call.
 
-The grid of patch tokens is that of an earlier output (B, C, h, w) in the same pass, of the patch-embedding convolution;
-other tokens (class token, registers) come before the patch tokens. Where the head reads the class
-token alone, the last block's patch tokens have no gradient; the layer is then the last earlier one whose patch tokens
-have one.
+The grid of tokens is that of an earlier call in the same pass, such as the convolution that cut the patches, or that
+grid halved, where patches were merged since; the other tokens (class token, registers) stand before or behind those of
+the patches. Where the head reads the class token alone, the last block's patch tokens have no gradient; the layer is
+then the last one before it whose patch tokens have one.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.calls import logits_from
 from unfooled.core.model.modes import evaluating
-from unfooled.core.model.outputs import logits_of
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
+from unfooled.explanations.layouts import (
+    ACTIVATIONS,
+    FIRST,
+    Layout,
+    Probes,
+    Reading,
+    Shape,
+    Spatial,
+    certain,
+    contrast,
+    fits,
+    grids_readings,
+    own_grid,
+    some_cells,
+    token_readings,
+)
+from unfooled.explanations.recording import Call, name_of, named_modules_of, output_of, recorded
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module in a forward pass.
-
-    Attributes:
-        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
-        output: Output of the call, part of the graph of the logits.
-    """
-
-    layer: str
-    output: Tensor
-
-
-@dataclass(frozen=True)
-class Spatial:
-    """A call whose output lies on a grid.
-
-    Attributes:
-        layer: Name of the call.
-        grid: Height and width in cells.
-        tokens: True if the output is (B, T, C), False if it is (B, C, h, w).
-    """
-
-    layer: str
-    grid: tuple[int, int]
-    tokens: bool
-
-    def maps(self, output: Tensor) -> Tensor:
-        """Return the call's output as (B, C, h, w), without tokens other than patch tokens."""
-        h, w = self.grid
-        return output[:, -h * w :].transpose(1, 2).unflatten(2, (h, w)) if self.tokens else output
-
-
-PREFIX = 16  # largest number of tokens before the patch tokens
+Layer = str | nn.Module | Spatial
+"""A call: its name, its module (the last call of it), or what `find_spatial` returned for inputs of the same size."""
 
 
 def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None = None) -> str:
-    """Return the name of the last call whose spatial output reaches the logits.
+    """Name the last call with a spatial output that reaches the logits: (B, C, h, w), min(h, w) >= 2, or patch tokens.
 
-    Spatial outputs are (B, C, h, w) with min(h, w) >= 2, or patch tokens. A container returns the tensor of its last
-    child; among calls with the same output, the innermost is returned.
+    A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: A module, or a callable that uses modules; run in eval mode.
-        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: Height and width of the grid of patch tokens. None: that of the patch-embedding convolution.
+        model: modules, or a callable that holds some; run in eval mode.
+        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
     Raises:
-        BadInput: The model has no modules, or none of their outputs is spatial.
+        BadInput: the model holds no modules, or none of their outputs qualifies.
     """
     return find_spatial(model, x, grid=grid).layer
 
 
-def find_spatial(model: Model, x: Tensor, *, layer: str | None = None, grid: tuple[int, int] | None = None) -> Spatial:
+def find_spatial(
+    model: Model, x: Tensor, *, layer: Layer | None = None, grid: tuple[int, int] | None = None
+) -> Spatial:
     """Return the call of `find_spatial_layer`, or the one called `layer`, with its grid. Cost and errors as there."""
+    if isinstance(layer, Spatial):
+        return layer
+    wanted = None if layer is None else name_of(model, layer)
     with differentiating(), evaluating(model):
         z = entry(x[:1], create_graph=False)
         with recorded(model) as calls:
-            logits = logits_of(model(z))
-        places = {call.layer: _place(calls[: i + 1], grid) for i, call in enumerate(calls)}
-        if layer is not None:
-            last = [c.layer for c in calls if layer in (c.layer, c.layer.split("@")[0])]
-            place = places[last[-1]] if last else None
-            if place is None:
-                raise BadInput(
-                    f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
-                )
-            return place
-        live = [(places[c.layer], c.output) for c in calls if places[c.layer] and c.output.requires_grad]
+            logits = logits_from(model, z)
+        search = _Search(model, z, calls, grid)
+        if wanted is not None:
+            return search.named(wanted)
+        live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
             grads = torch.autograd.grad(value, [output for _, output in live], allow_unused=True)
-            for (place, _), g in zip(reversed(live), reversed(grads), strict=True):
+            for (i, _), g in zip(reversed(live), reversed(grads), strict=True):
+                place = None if g is None else search.place(i)
                 if place and g is not None and (not place.tokens or bool(place.maps(g).ne(0).any())):
                     return place
     raise BadInput(
-        "the model has no layer with a spatial output (B, C, h, w), min(h, w) >= 2, that reaches the logits; "
+        search.doubt
+        or "the model has no layer with a spatial output (B, C, h, w), min(h, w) >= 2, that reaches the logits; "
         "Grad-CAM needs one, use a gradient explanation instead (patch tokens of unknown grid: give grid=(h, w))"
     )
 
 
-def _place(calls: list[Call], grid: tuple[int, int] | None) -> Spatial | None:
-    """Return the last of these calls with its grid; None where its output has no grid."""
-    layer, output = calls[-1].layer, calls[-1].output
-    if len(output) != 1:
-        return None
-    if output.ndim == 4:
-        h, w = output.shape[2:]
-        return Spatial(layer, (h, w), tokens=False) if min(h, w) >= 2 else None
-    sides = [grid] if grid else [(c.output.shape[2], c.output.shape[3]) for c in calls if c.output.ndim == 4]
-    for h, w in reversed(sides):
-        if min(h, w) >= 2 and 0 <= output.shape[1] - h * w <= PREFIX:
-            return Spatial(layer, (h, w), tokens=True)
-    return None
+def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[int, int] | None) -> Spatial:
+    """Return how the recorded output of a named call lies on a grid: by itself, or else by `find_spatial`."""
+    if output.ndim == 4 and grid is None and x.ndim == 4:
+        module, shape, size = (
+            named_modules_of(model)[layer.split("@")[0]],
+            tuple(output.shape),
+            (x.shape[2], x.shape[3]),
+        )
+        reading = Reading(Spatial(layer, own_grid(shape, Layout.CHANNELS_FIRST)))
+        if isinstance(module, FIRST + ACTIVATIONS) and certain(module, reading, shape, size, set()):
+            return reading.spatial
+    return find_spatial(model, x[:1], layer=layer, grid=grid)
 
 
-@contextmanager
-def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
-    """Record outputs of module calls with three or four dimensions until the context ends, in order of execution.
-
-    The model continues with copies, so that later in-place layers do not change the recorded outputs.
+class _Search:
+    """Readings of the calls of one forward pass.
 
     Args:
-        model: A module, or a callable that uses modules.
-        layer: Name of the module to record (all of its calls). None: all modules.
+        model: the model, in eval mode.
+        z: the sample, (1, *D).
+        calls: what was recorded.
+        grid: grid that the caller gives.
+
+    Attributes:
+        doubt: why the last call that may lie on a grid was left out, one sentence; empty where none was.
     """
-    modules = named_modules_of(model)
-    wanted = layer.split("@")[0] if layer is not None else None
-    if wanted is not None and wanted not in modules:
-        raise BadInput(_unknown(wanted, list(modules)))
-    calls: list[Call] = []
-    counts: dict[str, int] = {}
 
-    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
-        counts[name] = counts.get(name, 0) + 1
-        # A container returns the copy of its last child's output. It is not recorded again, unless an in-place layer
-        # has changed it since.
-        if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+    def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:
+        self.model, self.z, self.calls, self.grid = model, z, calls, grid
+        self.modules = named_modules_of(model)
+        self.size = (z.shape[2], z.shape[3]) if z.ndim == 4 else None
+        self.counts = {int(n) for c in calls if c.output.ndim == 3 for n in c.output.shape[1:]}
+        self.tokens = {int(c.output.shape[1]) for c in calls if c.output.ndim == 3}
+        self.probes = Probes(self._trace, z.detach())
+        self.doubt = ""
+
+    def named(self, layer: str) -> Spatial:
+        """Return the place of a call that the caller names."""
+        last = [i for i, c in enumerate(self.calls) if layer in (c.layer, c.layer.split("@")[0], c.layer + "@1")]
+        place = self.place(last[-1]) if last else None
+        if place is None:
+            raise BadInput(
+                self.doubt
+                or f"layer {layer!r} has no grid: it is neither (B, C, h, w) nor tokens whose grid is known; give grid"
+            )
+        return place
+
+    def place(self, i: int) -> Spatial | None:
+        """Return how a call's output lies on a grid; None where it does not, or where that is in doubt."""
+        call = self.calls[i]
+        shape = tuple(call.output.shape)
+        if shape[0] != 1 or not _depends(call.output, self.z):
             return None
-        if any(output is copy and output._version == version for copy, version in given):
+        if len(shape) == 3:
+            readings = token_readings(call.layer, shape, self._sources(i), self.grid)
+        else:
+            readings = grids_readings(call.layer, shape, self.grid)
+            for r in readings[:1]:
+                if certain(self._module(call.layer), r, shape, self.size, self.counts):
+                    return r.spatial
+        return self._decide(readings, shape)
+
+    def _decide(self, readings: list[Reading], shape: Shape) -> Spatial | None:
+        """Return the one reading that agrees with everything known."""
+        answers = [(r, self.probes.agree(r, shape)) for r in readings]
+        sure = [r for r, agrees in answers if agrees]
+        left = sure or [r for r, agrees in answers if agrees is None]
+        if len(shape) == 4:
+            if sure:
+                return sure[0].spatial
+            fitting = [r for r in left if self.grid or fits(r.spatial.grid, self.size)]
+            if left and not fitting:
+                return self._without_aspect(left[0].spatial)
+            if not self.grid:  # attention matrices are as high and wide as there are tokens
+                fitting = [r for r in fitting if not set(r.spatial.grid) <= self.tokens]
+                if left and not fitting:
+                    self._doubt(left[0].spatial, "is as high and wide as there are tokens")
+                    return None
+            if len(fitting) == 1:
+                return fitting[0].spatial
+            left = fitting
+        if not left:
             return None
-        calls.append(Call(name if counts[name] == 1 else f"{name}@{counts[name]}", output))
-        copy = output.clone()
-        given.append((copy, copy._version))
-        return copy
+        options = [r.spatial for r in left]
+        if len(shape) == 3:  # other tokens may stand behind those of the patches
+            options += [replace(s, skip=0) for s in options if s.skip]
+        return self._by_place(options, sure=len(shape) == 3 and (bool(sure) or len(left) == 1))
 
-    given: list[tuple[Tensor, int]] = []
-    handles = []
-    try:
-        for name, module in modules.items():
-            if wanted in (None, name):
-                handles.append(module.register_forward_hook(partial(keep, name)))
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    def _without_aspect(self, spatial: Spatial) -> Spatial | None:
+        """Return a place whose grid has another aspect than the input, if the layer is a convolution or the like."""
+        if spatial.layout is Layout.CHANNELS_FIRST and (
+            self.size is None or isinstance(self._module(spatial.layer), FIRST)
+        ):
+            return spatial
+        self._doubt(spatial, "has no axes that can be the height and width of the input")
+        return None
+
+    def _by_place(self, options: list[Spatial], *, sure: bool) -> Spatial | None:
+        """Return the option whose cells see their own place; the first where that says nothing and it is `sure`."""
+        scores = [self._sees_itself(s) for s in options]
+        known = [(score, -k) for k, score in enumerate(scores) if score is not None]
+        if not known:
+            if sure:
+                return options[0]
+            self._doubt(options[0], "may lie on a grid in several ways: " + ", ".join(
+                f"{s.layout.value} with {s.grid[0]} x {s.grid[1]} cells" for s in options
+            ))  # fmt: skip
+            return None
+        best, k = max(known)
+        first = scores[0]
+        if first is not None and first >= 0.8 * best:
+            best, k = first, 0
+        if best >= 1.5:  # some 20 where it is right, about 1 where it is not
+            return options[-k]
+        self._doubt(options[0], "holds {} x {} cells that do not look at their own place in the input".format(
+            *options[0].grid
+        ))  # fmt: skip
+        return None
+
+    def _doubt(self, spatial: Spatial, what: str) -> None:
+        self.doubt = self.doubt or (
+            f"the output of layer {spatial.layer!r} {what}; name a layer whose output is a map (layer=), or "
+            "the grid of its cells, row by row (grid=(h, w))"
+        )
+
+    def _sees_itself(self, spatial: Spatial) -> float | None:
+        """Return the `contrast` of a reading; None where it cannot be had."""
+        cells = some_cells(spatial.grid)
+        if self.size is None or len(cells) < 2:
+            return None
+        z = self.z.detach().repeat(len(cells), 1, 1, 1).requires_grad_()
+        try:
+            with torch.random.fork_rng(devices=[]), recorded(self.model, spatial.layer) as calls:
+                self.model(z)
+            maps = spatial.maps(output_of(calls, spatial.layer, len(z)))
+            weight = torch.randn(maps.shape[1], generator=torch.Generator().manual_seed(0)).to(maps)
+            at = torch.stack([maps[k, :, i, j] for k, (i, j) in enumerate(cells)])
+            (g,) = torch.autograd.grad((at * weight).sum(), z)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return None
+        return contrast(spatial, cells, g)
+
+    def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
+        """Return the grids of the calls before one."""
+        found = []
+        for call in self.calls[:i]:
+            shape = tuple(call.output.shape)
+            if len(shape) != 4 or shape[0] != 1:
+                continue
+            first = isinstance(self._module(call.layer), FIRST)
+            for layout in (Layout.CHANNELS_FIRST,) if first else (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST):
+                sides = own_grid(shape, layout)
+                if min(sides) >= 2 and (first or (fits(sides, self.size) and not self.counts & set(sides))):
+                    found.append((call.layer, layout, sides))
+        return found
+
+    def _module(self, layer: str) -> nn.Module | None:
+        return self.modules.get(layer.split("@")[0])
+
+    def _trace(self, x: Tensor) -> dict[str, Shape]:
+        """Return the shapes of all calls until the model is done, or fails."""
+        calls: list[Call] = []
+        try:
+            with recorded(self.model) as calls:
+                self.model(x)
+        except Exception:  # whatever a network says to a size that is not its own
+            pass
+        return {c.layer: tuple(c.output.shape) for c in calls}
 
 
-def named_modules_of(model: Model) -> dict[str, nn.Module]:
-    """Return the submodules behind a callable by name.
-
-    Names are relative to the module of a `Classifier`, as in `Classifier.features`. Where a callable holds several
-    modules, their names begin with their position: `0.conv`, `1.conv`.
-    """
-    roots: list[nn.Module] = []
-    inner: set[nn.Module] = set()
-    for root in modules_of(model):
-        # A wrapper that forwards attributes to its model exposes the same modules twice.
-        for part in modules_of(root.module) if isinstance(root, Classifier) else [root]:
-            roots += [] if part in inner else [part]
-            inner |= set(part.modules())
-    modules: dict[str, nn.Module] = {}
-    for i, root in enumerate(roots):
-        lead = f"{i}." if len(roots) > 1 else ""
-        modules |= {lead + name: module for name, module in root.named_modules() if name}
-    return modules
-
-
-def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
-    """Return the output of a recorded call; a name without @n means the last call."""
-    if "@" in layer:
-        calls = [c for c in calls if c.layer == layer.removesuffix("@1")]
-    if not calls or len(calls[-1].output) != size:
-        raise BadInput(f"layer {layer!r} was not called with a spatial output, (B, C, h, w), in the forward pass")
-    return calls[-1].output
-
-
-def _unknown(layer: str, known: list[str]) -> str:
-    """Return the error message for an unknown layer, with similar names."""
-    near = difflib.get_close_matches(layer, known, n=3, cutoff=0.3) or known[:8]
-    return f"the model has no layer {layer!r}; it has {', '.join(near) or 'no layers'}"
+def _depends(output: Tensor, leaf: Tensor) -> bool:
+    """Return whether an output was computed from a leaf, as autograd has it; position biases are not."""
+    nodes, seen = [output.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return False

@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ class Smoothed:
     model: Model
     beta: float
     pools: bool = False
+    watches: ClassVar[bool] = True  # it returns what the model returns
 
     def __post_init__(self) -> None:
         if not self.beta > 0:

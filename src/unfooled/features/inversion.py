@@ -33,6 +33,7 @@ from unfooled.core.checks import check_differentiable, check_inputs, check_mode,
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched
+from unfooled.core.model.calls import run
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
@@ -252,7 +253,7 @@ class Encoder:
         else:
             handle = module.register_forward_hook(after)
         try:
-            self.model(x)
+            run(self.model, x)
         finally:
             handle.remove()
         if not seen:

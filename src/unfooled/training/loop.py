@@ -133,6 +133,8 @@ class _Steps:
         self.epochs, self.seed, self.schedule, self.clip = epochs, seed, schedule, clip
         parts: tuple[Any, Any] = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
         self.wrapped, self.stepper = parts
+        if fabric is not None and _is_mixed(fabric):
+            self.wrapped = _Mixed(self.wrapped, fabric)
 
     def epoch(self, batches: BatchSource, index: int) -> float:
         """Take every step of an epoch, and return the mean loss over the samples."""
@@ -163,6 +165,34 @@ class _Steps:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.stepper.step()
         return number
+
+
+class _Mixed(nn.Module):
+    """A model in mixed precision that takes inputs as they are and allows gradients inside a loss.
+
+    Fabric's own wrapper rounds the inputs to 16 bits, which loses most of a small perturbation, and refuses every
+    gradient but the last of a step.
+    """
+
+    def __init__(self, wrapped: Any, fabric: Any) -> None:
+        super().__init__()
+        self.inner: nn.Module = getattr(wrapped, "_forward_module", wrapped.module)  # synchronises, where there is need
+        self.fabric = fabric
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, in the precision of x."""
+        # Small gradients vanish in float16, whose scale is the step's alone: attacks, in eval mode, do without it.
+        with self.fabric.autocast():
+            half = torch.get_autocast_dtype(self.fabric.device.type) is torch.float16
+            if self.training or not half:
+                return self.inner(x).to(x.dtype)
+        return self.inner(x)
+
+
+def _is_mixed(fabric: Any) -> bool:
+    """Return whether forward passes of a fabric compute in another precision than the weights have."""
+    with fabric.autocast():
+        return torch.is_autocast_enabled(fabric.device.type)
 
 
 def _step_seed(seed: int, epoch: int, step: int, replay: int) -> int:

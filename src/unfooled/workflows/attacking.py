@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Effort, cascade
+from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
@@ -49,7 +50,8 @@ class AttackRecord(Partial):
         seed: Random seed.
         attack: Attack with its options, in words.
         clean_accuracy: Accuracy on the clean samples.
-        robust_accuracy: Accuracy under the attack, an upper bound.
+        robust_accuracy: Accuracy under the attack, an upper bound; points without a finite answer do not count as held.
+        undefined: Points at which the logits are NaN or infinite.
         median_distance: Median distance of the nearest adversarial examples, 0 for samples that are wrong when clean;
             only for minimal-norm attacks. None: fewer than half have one.
         passes: Model passes a sample of the attack.
@@ -65,6 +67,7 @@ class AttackRecord(Partial):
     attack: str
     clean_accuracy: Estimate
     robust_accuracy: Estimate
+    undefined: int = 0
     median_distance: float | None = None
     passes: Passes
     warnings: list[str]
@@ -193,7 +196,16 @@ class _Work:
         x, y = self.loaded.x, self.loaded.y
         judge = partial(verify, self.subject.model, x, y, draws=DRAWS if self.subject.random else 1)
         verdict, clean = judge(points["x"], self.threat), judge(x, self.threat)
+        if bool(clean.undefined.any()):
+            bad = clean.undefined.nonzero()[:, 0]
+            raise BadInput(
+                f"the model returns NaN or infinite logits for {len(bad)} of {len(x)} clean samples, the first is "
+                f"sample {int(bad[0])}; nothing can be said of such a model"
+            )
+        undefined = verdict.undefined & ~verdict.success
         arrays = {"x": points["x"], "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
+        if bool(undefined.any()):
+            arrays["undefined"] = undefined
         more: dict[str, Any] = {}
         if "nearest" in points:
             distance = judge(points["nearest"], self.threat.with_eps(math.inf)).distance
@@ -205,10 +217,11 @@ class _Work:
             **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
             clean_accuracy=share(~clean.success.cpu()),
-            robust_accuracy=share(~verdict.success.cpu()),
+            robust_accuracy=share(~(verdict.success | undefined).cpu()),
+            undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
-            warnings=[*self.loaded.warnings, *self.subject.warnings],
+            warnings=list(dict.fromkeys([*self.loaded.warnings, *self.subject.warnings])),
             out=str(out),
         )
 
@@ -254,6 +267,13 @@ class _Whole:
         if work.subject.random and "draws" in catalog.takes(self.attack):
             options["draws"] = AVERAGED
         return {"x": self.attack(model, x, y, work.threat, **options)}
+
+
+def _refused(count: int) -> list[str]:
+    """Return the sentence about points without an answer, if there are any."""
+    if not count:
+        return []
+    return [f"The model returned NaN or infinite logits at {count} points: neither fooled nor held."]
 
 
 def _median(distance: Tensor) -> float | None:

@@ -52,11 +52,15 @@ def read_bound(text: str) -> Bound:
 
 
 def check_bounds(summary: Summary, bounds: Iterable[Bound]) -> None:
-    """Check an audit's figures.
+    """Check an audit's figures, and that they can be believed.
 
     Raises:
-        Below: a figure is below its bound; names the figure, its value and the bound.
+        Below: the verdict is not trusted, whatever the figures; or a figure is below its bound. Names the verdict and
+            why, or the figure, its value and the bound.
     """
+    bounds = list(bounds)
+    if bounds and not summary.trusted:
+        raise Below(f"the verdict is {summary.verdict or 'not known'}, so no figure passes. {summary.because}".rstrip())
     for bound in bounds:
         value = getattr(getattr(summary, bound.figure), bound.end)
         if value is None or value < bound.least:

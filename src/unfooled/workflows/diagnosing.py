@@ -45,13 +45,13 @@ def diagnose(model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int = 
 
     Args:
         model: Any callable to logits, in evaluation mode. Not modified.
-        x: Clean samples in the threat's box, (B, *D); at most the first 100 are used.
+        x: Clean samples in the threat's box, (B, *D); at most the first 100 are used, for the labels 500.
         y: Labels, (B,) int64.
         threat: Threat model of the attack that would follow.
         seed: Random seed.
 
     Returns:
-        A `Diagnosis`. Cost: at most about 2,500 passes in all. `audit` makes these checks too, and further ones on what
+        A `Diagnosis`. Cost: at most about 3,000 passes in all. `audit` makes these checks too, and further ones on what
         its attack finds.
 
     Raises:

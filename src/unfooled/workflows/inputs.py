@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
+from unfooled.core.model.calls import mend
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.habits import noticing
 from unfooled.core.model.outputs import ModelFails
-from unfooled.data.classes import read_names
+from unfooled.data.classes import for_model, read_names
 from unfooled.data.formats.folders import decode, loose
 from unfooled.data.load import load_dataset
 from unfooled.models.load import load_model
@@ -75,7 +77,7 @@ class Inputs:
         Raises:
             BadInput: a model or data that cannot be read, or that do not belong together.
         """
-        return self._loaded(device, seed=seed, size=size_of(self.size), resized=self.size is not None)
+        return self._loaded(device, seed=seed, size=size_of(self.size), resized=self.size is not None, labelled=True)
 
     def load_unlabelled(self, device: str) -> Loaded | None:
         """Load images without labels, which are then the model's predictions; None: the data are something else."""
@@ -84,7 +86,7 @@ class Inputs:
             return None
         x = decode(files[: self.n], size_of(self.size), None)
         bare = replace(self, data=(x, [0] * len(x)), split="all", n=None, shuffle=False, labels=None)
-        loaded = bare._loaded(device, seed=0, size=None, resized=self.size is not None)
+        loaded = bare._loaded(device, seed=0, size=None, resized=self.size is not None, labelled=False)
         with torch.no_grad():
             logits = read_logits(loaded.model, loaded.x, batch=256)
         names = loaded.model.classes or []
@@ -93,7 +95,7 @@ class Inputs:
         names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
 
-    def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool) -> Loaded:
+    def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool) -> Loaded:
         if self.n is not None and self.n < 1:
             raise BadOption("{n} is {0}; it must be at least 1", self.n)
         mean, std = numbers(self.mean, "{mean}"), numbers(self.std, "{std}")
@@ -101,26 +103,35 @@ class Inputs:
         data = load_dataset(
             self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels
         )
-        x, y = data.x.to(device), data.y.to(device)
-        logits = self._answer(net, x[:1], resized=resized)
-        check_labels(y, len(x), logits.shape[1])
-        classes = data.classes or net.classes or [str(k) for k in range(logits.shape[1])]
-        classes = [*classes, *(str(k) for k in range(len(classes), logits.shape[1]))]
-        # The default n is a maximum: fewer samples are worth a warning only if a number was given.
+        x = data.x.to(device)
+        given, stated = self.labels is not None, net.classes
+        if stated is not None:
+            data = for_model(data, stated, len(stated), labels=given)
+        with noticing() as notes:
+            logits = self._answer(net, x[:16], data.y[:16].to(device) if labelled else None, resized=resized)
+        k = logits.shape[1]
+        if stated is None:
+            data = for_model(data, None, k, labels=given)
+        y = data.y.to(device)
+        check_labels(y, len(x), k)
+        classes = [*data.classes, *(str(i) for i in range(len(data.classes), k))]
+        # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
         warnings = [w for w in data.warnings if self.n != MOST or "samples were asked for" not in w]
-        return Loaded(net, x, y, classes, tuple(warnings))
+        return Loaded(net, x, y, classes, (*warnings, *notes))
 
-    def _answer(self, net: Classifier, x: Tensor, *, resized: bool) -> Tensor:
-        """Return the logits of one sample, or say what to do where the model does not take it."""
+    def _answer(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> Tensor:
+        """Return the logits of a few samples, or say what to do where the model does not take it."""
         try:
             with torch.no_grad():
-                return read_logits(net, x)
+                return read_logits(net, x, y)
         except ModelFails as e:
             source = self.data if isinstance(self.data, (str, Path)) else "these images"
             reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
+            advice = mend(net, x, e.__cause__)
             raise BadOption(
-                f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); {_remedy(net, x, resized)}",
-                self.model_name, tuple(x.shape[1:]), source, reason,
+                f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); "
+                f"{'{4}' if advice else _remedy(net, x, resized)}",
+                self.model_name, tuple(x.shape[1:]), source, reason, advice,
             ) from e  # fmt: skip
 
 
@@ -145,6 +156,15 @@ class Loaded:
 
 def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:
     """Return the advice for a sample that the model does not take."""
+    if x.ndim == 3:
+        try:
+            with torch.no_grad():
+                read_logits(net, x[:, None])
+            return "it takes grey images: save them as bytes, or as (N, 1, H, W)"
+        except BadInput:
+            pass
+    if x.ndim in (2, 3):
+        return "give samples of another shape or choose another model"
     if x.ndim == 4 and x.shape[1] in (1, 3):
         other, kind = (x.mean(1, keepdim=True), "grey") if x.shape[1] == 3 else (x.expand(-1, 3, -1, -1), "colour")
         try:

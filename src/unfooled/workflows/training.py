@@ -161,7 +161,10 @@ def train(
     """
     recipe.check()
     objective = _objective(loss, threat, options, recipe)
-    work = _Work.load(data, network, recipe, seed, machine.prepare(seed))
+    device = machine.prepare(seed)
+    if device.startswith("cpu") and str(recipe.precision) in ("16", "16-mixed"):
+        raise BadOption("{precision} 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+    work = _Work.load(data, network, recipe, seed, device)
     out = Path(out)
     if fresh:
         out.unlink(missing_ok=True)

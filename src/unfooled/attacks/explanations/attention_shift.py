@@ -145,7 +145,7 @@ class _Guided:
             return plain
         tap = Tapped(self.model)
         clean = self.attend(tap, x, y).detach()
-        logits = logits_of(tap.output)
+        logits = logits_of(tap.output, tap)
         check_labels(y, len(y), check_logits(logits, len(logits)).shape[1])
 
         def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:

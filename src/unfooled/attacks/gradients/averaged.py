@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unfooled.attacks.gradients.custom import check_count
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.types import Model
 
 
@@ -37,7 +37,7 @@ class Averaged:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the mean logits, (B, K)."""
-        total = logits_of(self.model(x))
+        total = logits_from(self.model, x)
         for _ in range(self.draws - 1):
-            total = total + logits_of(self.model(x))
+            total = total + logits_from(self.model, x)
         return total / self.draws

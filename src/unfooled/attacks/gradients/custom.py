@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.types import Model
 
 Pull = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +31,7 @@ class _WithGradient(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.pull = pull
         with torch.no_grad():
-            return logits_of(model(x.detach())).clone()
+            return logits_from(model, x.detach()).clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

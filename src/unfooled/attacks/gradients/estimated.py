@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unfooled.attacks.gradients.custom import check_count, check_sigma, with_gradient
 from unfooled.core import rng
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.shapes import flat
 from unfooled.core.threats import UNIT, Box
 from unfooled.core.types import Model
@@ -70,7 +70,7 @@ class Estimated:
         key = rng.seeds(x, self.seed, stage=rng.Stream.SIGNS)
 
         def values(z: Tensor, _at: Tensor) -> Tensor:
-            return logits_of(self.model(z))
+            return logits_from(self.model, z)
 
         return estimated_gradient(values, x, g, key, draws=self.draws, sigma=self.sigma, batch=self.batch, box=self.box)
 

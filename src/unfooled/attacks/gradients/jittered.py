@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfooled.attacks.gradients.custom import check_count, check_sigma, with_gradient
 from unfooled.core import rng
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.threats import UNIT, Box
 from unfooled.core.types import Model
 
@@ -50,6 +50,6 @@ class Jittered:
             noise = rng.normal(key, tuple(x.shape[1:]), draw=k, dtype=x.dtype)
             z = self.box.clamp(x + self.sigma * noise).requires_grad_()
             with torch.enable_grad():
-                (part,) = torch.autograd.grad(logits_of(self.model(z)), z, g)
+                (part,) = torch.autograd.grad(logits_from(self.model, z), z, g)
             total += part
         return total / self.draws

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.calls import logits_from
 from unfooled.core.types import Model, Purify
 
 
@@ -48,10 +48,10 @@ class StraightThrough:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits of `model`, (B, K)."""
         with torch.no_grad():
-            value = logits_of(self.model(x.detach()))
+            value = logits_from(self.model, x.detach())
         if not (torch.is_grad_enabled() and x.requires_grad):
             return value
-        soft = logits_of(self.backward(x))
+        soft = logits_from(self.backward, x)
         if soft.shape != value.shape:
             raise BadInput(
                 f"the two return shapes {tuple(value.shape)} and {tuple(soft.shape)}; a gradient can be borrowed only "
@@ -79,7 +79,7 @@ class Defended:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits, (B, K)."""
-        return logits_of(self.model(self.defence(x)))
+        return logits_from(self.model, self.defence(x))
 
 
 def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:

@@ -9,7 +9,6 @@ boundary, and a gradient.
 
 from __future__ import annotations
 
-import copy
 import math
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
+from unfooled.core.model.habits import copied
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import BudgetAttack, Model
@@ -117,7 +117,7 @@ def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
 def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
     """Build an untrained network for inputs like x; the global generator is not changed."""
     if module is not None:
-        return copy.deepcopy(module)
+        return copied(module)
     shape = tuple(x.shape[1:])
     image = len(shape) == 3 and min(shape[1:]) >= 4
     with torch.random.fork_rng(devices=[]):

@@ -2,9 +2,11 @@
 
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch, free_bytes
+from unfooled.core.model.calls import ModelFails, answered, logits_from, run
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.habits import noticing
 from unfooled.core.model.modes import evaluating, frozen, in_training, unrecorded
-from unfooled.core.model.outputs import ModelFails, answered, logits_of
+from unfooled.core.model.outputs import labelled, logits_of
 from unfooled.core.model.wrappers import Counted, Tapped, counted
 
 __all__ = [
@@ -21,7 +23,11 @@ __all__ = [
     "free_bytes",
     "frozen",
     "in_training",
+    "labelled",
+    "logits_from",
     "logits_of",
     "modules_of",
+    "noticing",
+    "run",
     "unrecorded",
 ]

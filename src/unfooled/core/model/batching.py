@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.outputs import answered
+from unfooled.core.model.calls import answered, run
 from unfooled.core.types import Model
 
 
@@ -81,10 +81,8 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
     budget = BatchBudget(model, x, batch_bytes)
     try:
         with torch.enable_grad(), budget.measuring(1):
-            model(x[:1].detach().clone().requires_grad_())
-    except (
-        Exception
-    ):  # some models refuse inputs that require a gradient; for other failures, this call reports the error
+            run(model, x[:1].detach().clone().requires_grad_())
+    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
         with torch.no_grad():
             answered(model, x[:1])
     return min(ceiling, budget.batch)

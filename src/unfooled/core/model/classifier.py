@@ -71,7 +71,7 @@ class Classifier(nn.Module):
                 f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {remedy} or "
                 "choose another model"
             )
-        return logits_of(self.module(self.normalise(x)))
+        return logits_of(self.module(self.normalise(x)), self.module)
 
     def layers(self) -> list[str]:
         """Return the names of the layers whose output `features` can return."""

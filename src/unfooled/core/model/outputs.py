@@ -1,47 +1,154 @@
-"""Conversion of a model's outputs to logits, and of its exceptions to `ModelFails`."""
+"""Outputs of a model as logits: which of the things that it returned they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import comb
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.habits import habits_of, notice
+
+_LABELS: ContextVar[Tensor | None] = ContextVar("labels", default=None)
+
+SURE = 0.01
+"""Probability of an agreement with the labels by chance below which it counts."""
 
 
-def logits_of(output: Any) -> Tensor:
-    """Return the logits in an output: a tensor, an object with `.logits`, a dict with "logits", or a tuple's first."""
+class ModelFails(BadInput):
+    """An error that the model itself raised, which is the cause of this one."""
+
+
+@contextmanager
+def labelled(y: Tensor | None) -> Iterator[None]:
+    """Let outputs inside be matched with these labels, (B,), where it is open which of them are the logits."""
+    token = _LABELS.set(y)
+    try:
+        yield
+    finally:
+        _LABELS.reset(token)
+
+
+def logits_of(output: Any, owner: Any = None) -> Tensor:
+    """Unwrap what models return.
+
+    A tensor, an object with `.logits`, a dict with "logits", or the one entry of a tuple, list, dict or object that has
+    the form of logits. Of several the one that agrees with the labels is taken (see `labelled`), remembered for the
+    owner, and said once.
+
+    Args:
+        output: what the model returned.
+        owner: the model. None: nothing is remembered.
+
+    Raises:
+        BadInput: no entry, or more than one, can be the logits; the message lists them and gives the line to write.
+    """
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, dict) and "logits" in output:
+    if isinstance(output, dict) and isinstance(output.get("logits"), Tensor):
         return output["logits"]
     logits = getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    raise BadInput(f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits")
+    parts = dict(_parts(output))
+    if not parts:
+        raise BadInput(f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits")
+    habits = habits_of(owner)
+    key = habits.logits if habits is not None else ""
+    if key not in parts:
+        key = _choice(output, parts, _known_classes(owner))
+        if habits is not None:
+            habits.logits = key
+        if key != next(iter(parts)):
+            notice(owner, f"The model returned {_listed(parts)}; output{key} was taken for the logits.")
+    return parts[key]
 
 
-class ModelFails(BadInput):
-    """Error for an exception inside the model, which is kept as its cause."""
+def _parts(output: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a nested output with the words that reach them: `[1]`, `['head']`, `.head`."""
+    if isinstance(output, Tensor):
+        yield path, output
+    elif depth:
+        if isinstance(output, dict):
+            inner = [(f"[{key!r}]", value) for key, value in output.items()]
+        elif isinstance(output, (tuple, list)):
+            inner = [(f"[{k}]", value) for k, value in enumerate(output)]
+        else:
+            inner = [(f".{name}", value) for name, value in getattr(output, "__dict__", {}).items()]
+        for word, value in inner:
+            yield from _parts(value, path + word, depth - 1)
 
 
-def answered(model: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """Call the model; raise its exceptions as `ModelFails`.
+def _known_classes(owner: Any) -> int | None:
+    """Return the number of classes that a model states: Hugging Face's `config.num_labels`, or `num_classes`."""
+    stated = getattr(getattr(owner, "config", None), "num_labels", None)
+    stated = stated if stated is not None else getattr(owner, "num_classes", None)
+    return stated if isinstance(stated, int) else None
 
-    Raises:
-        ModelFails: The model raised an exception; the message gives its first line. Out-of-memory errors are not
-            converted.
-    """
-    try:
-        return model(x)
-    except (BadInput, MemoryError):
-        raise
-    except Exception as error:
-        if "out of memory" in str(error).lower():
-            raise
-        reason = (str(error).strip().splitlines() or [""])[0]
-        shape, kind = tuple(x.shape[1:]), type(error).__name__
-        raise ModelFails(f"the model fails on samples of shape {shape}, {x.dtype}, with {kind}: {reason}") from error
+
+def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
+    """Return the key of the logits among the parts of an output."""
+    y = _LABELS.get()
+    fit = {key: t for key, t in parts.items() if t.ndim == 2 and t.shape[1] > 1 and t.is_floating_point()}
+    if y is not None and (not len(y) or not any(len(t) == len(y) for t in fit.values())):
+        y = None  # labels of other samples
+    if y is not None:
+        known = {key: t for key, t in fit.items() if len(t) == len(y) and t.shape[1] > int(y.max())}
+        fit = known or fit
+    first = next(iter(parts))
+    leads = isinstance(output, (tuple, list)) and first == "[0]"
+    if leads and (list(fit) == [first] or len(parts) == 1):  # what is wrong with the only one, its reader says
+        return first
+    if not fit:
+        _refused(output, parts, "none of them has the form of logits")
+    declared = [key for key, t in fit.items() if t.shape[1] == classes]
+    if len(declared) == 1:
+        return declared[0]
+    if y is None:
+        same = _same(fit) if len(fit) > 1 else None
+        return same or _refused(output, parts, "there are no labels to tell by", fit)
+    shares = {key: _agreement(t, y) for key, t in fit.items()}
+    best = max(shares.values())
+    agreeing = {key: fit[key] for key, share in shares.items() if share > 0 and share >= best / 2}
+    if len(agreeing) == 1:
+        return next(iter(agreeing))
+    found = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
+    return (_same(agreeing) if agreeing else None) or _refused(output, parts, found, agreeing or fit)
+
+
+def _agreement(logits: Tensor, y: Tensor) -> float:
+    """Return the share of labels that the largest entry hits; 0 where chance would do as well."""
+    n, chance = min(len(y), 256), 1 / logits.shape[1]
+    hits = int((logits[:n].detach().argmax(1) == y[:n].to(logits.device)).sum())
+    tail = sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(hits, n + 1))
+    return hits / n if tail <= SURE or (n < 8 and 2 * hits > n) else 0.0
+
+
+def _same(fit: dict[str, Tensor]) -> str | None:
+    """Return the logits among entries that are one thing in several forms, such as logits and softmax."""
+    forms = {key: t.detach().float() for key, t in fit.items()}
+    probabilities = {key for key, t in forms.items() if bool((t >= 0).all() and ((t.sum(1) - 1).abs() < 1e-3).all())}
+    base = [t if key in probabilities else t.softmax(1) for key, t in forms.items()]
+    if any(t.shape != base[0].shape or not torch.allclose(t, base[0], atol=1e-5) for t in base[1:]):
+        return None
+    return next((key for key in fit if key not in probabilities), next(iter(fit)))
+
+
+def _listed(parts: dict[str, Tensor]) -> str:
+    """Return the parts of an output in words."""
+    shown = [f"output{key} {tuple(t.shape)}" for key, t in list(parts.items())[:8]]
+    return ", ".join(shown) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+
+
+def _refused(output: Any, parts: dict[str, Tensor], why: str, fit: dict[str, Tensor] | None = None) -> NoReturn:
+    """Refuse an output, with the line to write."""
+    key = list(fit or parts)[-1]
+    raise BadInput(
+        f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits; which of "
+        f"{_listed(parts)} they are is not clear, {why}; say it, such as model = lambda x: net(x){key}"
+    )

@@ -21,6 +21,8 @@ class Counted:
         backwards: Samples passed backwards so far (each time a gradient reaches the logits).
     """
 
+    watches = True
+
     def __init__(self, model: Model) -> None:
         self.model = model
         self.forwards = 0
@@ -30,7 +32,7 @@ class Counted:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
         output = self.model(x)
         self.forwards += len(x)
-        logits = _logits_in(output)
+        logits = _logits_in(output, self.model)
         if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a count alone.
             batch = len(x)
@@ -45,12 +47,12 @@ class Counted:
         return getattr(self.__dict__["model"], name)
 
 
-def _logits_in(output: Any) -> Tensor | None:
-    """Return the logits in an output; None: there are none (the caller that reads the output raises the error)."""
+def _logits_in(output: Any, model: Model) -> Tensor | None:
+    """Return the logits in an output; None: there are none, which its reader will refuse."""
     if isinstance(output, Tensor):
         return output
     try:
-        return logits_of(output)
+        return logits_of(output, model)
     except BadInput:
         return None
 
@@ -61,6 +63,8 @@ class Tapped:
     Attributes:
         output: The output of the last call, with its graph. None: not called yet.
     """
+
+    watches = True
 
     def __init__(self, model: Model) -> None:
         self.model = model

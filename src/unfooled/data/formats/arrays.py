@@ -1,4 +1,10 @@
-"""Conversion of arrays in common layouts into samples in the unit box, (N, C, H, W) or (N, D), and labels."""
+"""Conversion of arrays, as people save them, into samples in the unit box, and labels.
+
+What a shape means: (N, D) are vectors and (N, C, D, H, W) volumes, which stay as they are. Four dimensions are images,
+channels first or last. Three dimensions are grey images, which become (N, 1, H, W), where they are bytes or bool, where
+the file calls them images, and where a size or channels are asked for, as only images have them; other fractions are
+sequences, (N, T, F) or (N, C, L), and stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +16,30 @@ import torch
 from unfooled.core.errors import BadInput
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
+SLACK = 1e-6  # round-off outside of [0, 1] that is clipped, as of tensors
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
-def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False) -> np.ndarray:
     """Return some rows of an array as float32 in the unit box, channels first.
 
-    Bytes are divided by 255. Floating point numbers are not changed; all of them, not only the rows, must lie in
-    [0, 1]. Images may be (N, H, W), channels first or last; (N, D) is not changed.
+    Bytes are divided by 255. Floating point numbers stay as they are, where all of them (not the rows alone) lie in
+    [0, 1]; round-off of 1e-6 is clipped.
+
+    Args:
+        x: The array, in one of the shapes above.
+        rows: Rows to be returned.
+        name: Name of the array, for errors.
+        images: Whether the array is known to be images, so that three dimensions are (N, H, W).
 
     Raises:
         BadInput: The numbers have another range or kind, or another shape; the message gives what was found.
     """
-    if x.ndim < 2 or x.ndim > 4 or 0 in x.shape[1:]:
-        raise BadInput(f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C)")
+    if x.ndim < 2 or x.ndim > 5 or 0 in x.shape[1:]:
+        raise BadInput(
+            f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C), sequences "
+            "(N, T, F) or volumes (N, C, D, H, W)"
+        )
     if x.dtype == np.uint8:
         if x.size and x.max() == 1:
             raise BadInput(f"{name} holds bytes of 0 and 1 alone, while bytes run to 255; save it as bool or float")
@@ -33,9 +49,10 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     elif x.dtype.kind == "f":
         if not np.isfinite(x).all():
             raise BadInput(f"{name} holds NaN or infinite values")
-        if x.size and (x.min() < 0 or x.max() > 1):
+        off = max(0.0, -float(x.min()), float(x.max()) - 1) if x.size else 0.0
+        if off > SLACK:
             raise BadInput(
-                f"{name} lies in [{x.min():.4g}, {x.max():.4g}]; scale it to [0, 1] "
+                f"{name} lies in [{x.min():.4g}, {x.max():.4g}], outside of [0, 1] by {off:.2g}; scale it to [0, 1] "
                 "(bytes: divide by 255 or save uint8); if it was normalised, undo that and tell the model instead: "
                 "--mean and --std, or Classifier(module, mean=..., std=...)"
             )
@@ -43,7 +60,11 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
     else:
         span = f" in [{x.min()}, {x.max()}]" if x.dtype.kind in "iu" and x.size else ""
         raise BadInput(f"{name} holds {x.dtype}{span}; save bytes (uint8, 0 to 255) or fractions (float, 0 to 1)")
-    return np.ascontiguousarray(channels_first(x, name)[rows].astype(np.float32) / scale)
+    if x.ndim == 4:
+        x = channels_first(x, name)
+    elif x.ndim == 3 and (images or x.dtype.kind != "f"):
+        x = x[:, None]
+    return np.ascontiguousarray((x[rows].astype(np.float32) / scale).clip(0, 1))
 
 
 def channels_first(x: np.ndarray, name: str) -> np.ndarray:
@@ -52,10 +73,6 @@ def channels_first(x: np.ndarray, name: str) -> np.ndarray:
     Raises:
         BadInput: Either axis could be the channels.
     """
-    if x.ndim == 2:
-        return x
-    if x.ndim == 3:
-        return x[:, None]
     first, last = x.shape[1] in CHANNELS, x.shape[3] in CHANNELS
     if first == last:
         first, last = x.shape[1] < x.shape[3], x.shape[3] < x.shape[1]
@@ -98,6 +115,8 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
     Raises:
         BadInput: The samples are no images, or have channels that are neither grey nor colour.
     """
+    if (size is not None or channels is not None) and x.ndim == 3:
+        x = x[:, None]
     if (size is not None or channels is not None) and x.ndim != 4:
         raise BadInput(f"{name} holds samples of shape {x.shape[1:]}; size and channels are for images")
     if channels is not None and x.shape[1] != channels:

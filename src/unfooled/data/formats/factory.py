@@ -35,7 +35,7 @@ def from_callable(factory: Callable[..., Any], split: str, name: str) -> Source:
         takes = False
     try:
         made = factory(split=split) if takes else factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"{name} raised {type(error).__name__}: {error}") from error
     if takes:
         return from_arrays(made, name, canonical_split(split) or split)
@@ -61,4 +61,4 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     def read(rows: np.ndarray) -> np.ndarray:
         return arrays.samples(x, rows, f"x of {name}")
 
-    return Source(name, split, y, classes, read)
+    return Source(name, split, y, classes, read, sorted=len(made) == 2 and names is not None)

@@ -13,19 +13,29 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
+from unfooled.data.formats.arrays import SLACK
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
 
+SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
+"""Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
+
+
+def _ours(name: str) -> bool:
+    """Return whether a folder or file is the user's own, neither hidden nor a system's."""
+    return not name.startswith(".") and name.lower() not in SYSTEM and name != "lost+found"
+
+
 def _folders(path: Path) -> list[Path]:
-    """Return the subfolders of a folder, sorted, without hidden ones."""
-    return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    """Return the folders in a folder, sorted, without hidden ones and a system's."""
+    return sorted(item for item in path.iterdir() if item.is_dir() and _ours(item.name))
 
 
 def images_below(path: Path) -> list[Path]:
     """Return the images below a folder, sorted by their path."""
     images = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
-    return sorted(item for item in images if not any(part.startswith(".") for part in item.relative_to(path).parts))
+    return sorted(item for item in images if all(_ours(part) for part in item.relative_to(path).parts))
 
 
 def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
@@ -62,7 +72,7 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     def read(rows: np.ndarray) -> np.ndarray:
         return decode([files[row] for row in rows.tolist()], size, channels)
 
-    return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings))
+    return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings), sorted=True)
 
 
 def loose(path: Path) -> list[Path]:
@@ -106,9 +116,9 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             values = np.asarray(image, np.float32)
-            if deep and (values.min() < 0 or values.max() > 1):
+            if deep and (values.min() < -SLACK or values.max() > 1 + SLACK):
                 raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
-            return values if deep else values / np.float32(255)
+            return values.clip(0, 1) if deep else values / np.float32(255)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BadInput(f"{path} cannot be read as an image: {error}; remove or replace it") from error
 

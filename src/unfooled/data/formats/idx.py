@@ -80,4 +80,6 @@ def idx_file(path: Path, *, name: str = "") -> Source:
         raise BadInput(f"{path} has {len(x)} images, {labels_file.name} has {len(y)} labels")
     match = IMAGES.fullmatch(path.name)
     split = (canonical_split(match["split"]) if match else None) or "all"
-    return Source(name or bare, split, y, arrays.numbered(y), lambda rows: arrays.samples(x, rows, str(path)))
+    return Source(
+        name or bare, split, y, arrays.numbered(y), lambda rows: arrays.samples(x, rows, str(path), images=True)
+    )

@@ -69,6 +69,7 @@ def npz(path: Path, split: str) -> Source:
         x_key, y_key = pairs[wanted]
         y, names = arrays.labels(opened[y_key], f"{y_key} of {path}")
         key = next((key for key in CLASSES if key in opened.files), None)
+        text = names is not None
         if names is None and key is not None:
             names = [str(name) for name in opened[key]]
             if len(y) and y.max() >= len(names):
@@ -79,9 +80,10 @@ def npz(path: Path, split: str) -> Source:
             x = opened[x_key]
         if len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
-        return arrays.samples(x, rows, f"{x_key} of {path}")
+        images = not {"image", "images"}.isdisjoint(x_key.lower().split("_"))
+        return arrays.samples(x, rows, f"{x_key} of {path}", images=images)
 
-    return Source(path.stem, wanted, y, names or arrays.numbered(y), read, warnings)
+    return Source(path.stem, wanted, y, names or arrays.numbered(y), read, warnings, sorted=text)
 
 
 def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:

@@ -23,6 +23,7 @@ from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
+from unfooled.explanations.recording import refusal
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -74,6 +75,10 @@ def audit(
     pristine = untouched(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
+    if refusal(subject.model):  # an explanation that needs hooks fails here rather than after the attack
+        for part in (plan.explaining, plan.explanation_attack):
+            if part is not None:
+                part.explain(subject.model, x[:1], y[:1])
     config = Config(
         model=about.model or getattr(model, "name", "") or type(model).__name__,
         data=about.data,

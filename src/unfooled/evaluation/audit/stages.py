@@ -56,7 +56,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     """Run every stage, or read the chunks that an earlier start stored."""
     first = clean(s)
     right = first.prediction == s.y.cpu()
-    attacked = attack_label(s, plan, probe(s))
+    attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
     replay, asked = _replay(s, standing.frontier)
     points = judge(s, standing.frontier.points)
@@ -106,8 +106,8 @@ def clean(s: Setting) -> Clean:
     return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
 
 
-def probe(s: Setting) -> list[Finding]:
-    """Check the model before it is attacked.
+def probe(s: Setting, prediction: Tensor) -> list[Finding]:
+    """Check the model before it is attacked, and its predictions on all samples against the labels.
 
     Raises:
         BadInput: The model remembers queries.
@@ -116,7 +116,7 @@ def probe(s: Setting) -> list[Finding]:
         findings = s.ledger.once(
             StageKey(Family.CHECKS, "probes"),
             Finding,
-            lambda: before(s.counted, s.x, s.y, s.threat, seed=s.seed),
+            lambda: before(s.counted, s.x, s.y, s.threat, seed=s.seed, prediction=prediction),
             model=s.counted,
         )
     if s.subject.probabilities:  # the checks used their logarithm
@@ -308,5 +308,5 @@ def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
     """Return robust accuracy as a number; for a random model, the mean share of draws that keep the label."""
     if not len(right):
         return 0.0
-    stays = 1 - points.rate.double() if random else (right & ~points.success).double()
+    stays = 1 - points.rate.double() if random else (right & ~points.success & ~points.undefined).double()
     return float(stays.mean())

@@ -121,7 +121,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         progress=list(outcome.progress),
         nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
         seconds=round(sum(ledger.run.seconds.values()), 3),
-        warnings=[*about.warnings, *warnings, *_warnings(outcome)],
+        warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=source.plan.label_attack.label,
         curve=_curve(outcome, source),
         curve_n=len(outcome.distance),
@@ -168,9 +168,9 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
 
 
 def _robust(outcome: Outcome) -> Estimate:
-    """Return robust accuracy; a random model's is the mean of what each sample keeps over the draws."""
+    """Return robust accuracy, where no answer is not robust; a random model's is the mean of what each sample keeps."""
     if not outcome.random:
-        return intervals.share(outcome.right & ~outcome.fooled)
+        return intervals.share(outcome.right & ~outcome.fooled & ~outcome.attack.undefined)
     stays = intervals.mean(1 - outcome.attack.rate.double())
     high = 1.0 if stays.high is None else stays.high
     return Estimate(value=stays.value, low=stays.low or 0.0, high=high, n=stays.n)

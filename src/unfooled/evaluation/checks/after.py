@@ -36,6 +36,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.refusals import refusals
 from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
@@ -143,6 +144,8 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             vanishing(problem.attacked, frontier.points[ends], problem.y[ends], "where the attack ended")[0]
         )
     findings += [_whole_box(problem, frontier), _saturated(problem, frontier, gradients)]
+    if problem.decisive:
+        findings.append(refusals(counted, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
     aside = counted.forwards - passed[0], counted.backwards - passed[1]
     return Checked(findings, frontier, gradients, aside)
 
@@ -246,8 +249,11 @@ def extend(
 
 
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients) -> Standing:
-    """Attack the survivors through a twin, by search and by labels alone."""
+    """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
     first = Numbers.HIDDEN[0]
+    if not fired(gradients.findings, "D8"):  # the model's own gradients are asked too, whatever the checks say of them
+        own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
+        standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
     standing = _while_it_pays(borrowed, standing, [Proposals(gradients.transferred), Ascents(60)], first)
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))

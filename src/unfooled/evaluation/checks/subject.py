@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FunctionType
@@ -14,8 +13,10 @@ from torch import Tensor
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.anatomy import anatomy_of
+from unfooled.core.model.habits import copied, noticing
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
+from unfooled.explanations.recording import refusal
 from unfooled.runs.hashes import anatomy_hash, tensors_hash
 
 
@@ -70,10 +71,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     check_mode(model)
     hashes = fingerprint(model, x, y)
     few = x[:16]
-    with torch.no_grad():
+    with torch.no_grad(), noticing() as warnings:
         reader = checked_once(model, y)
-        logits, again = reader(few), reader(few)
-    warnings = []
+        logits, again = reader(few, y[:16]), reader(few)
     random = bool((logits - again).abs().max() > rounding(logits))
     if random:
         warnings.append(
@@ -86,6 +86,8 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         model = LogOfProbabilities(model)
+    if refusal(model):
+        warnings.append(f"No Grad-CAM and no attention: {refusal(model)}.")
     return Subject(model, random, probabilities, tuple(warnings), logits.shape[1], hashes)
 
 
@@ -99,6 +101,6 @@ def untouched(model: Any) -> Any:
     if isinstance(model, FunctionType):  # copied by reference, with what it closes over
         return None
     try:
-        return copy.deepcopy(model)
+        return copied(model)
     except Exception:
         return None

@@ -1,6 +1,6 @@
 """Table of the checks: subject, consequence and threshold of each.
 
-    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22
+    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22; the labels of all: D26
     after    samples that other attacks still fool: D6, D11 to D16, D18, D19
     points   properties of the points themselves: D3, D10, D17, D20, D22 to D24
     verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
@@ -80,6 +80,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "D22": Check(Kind.STOP, "refusals", 0.01),
         "D23": Check(Kind.MEND, "8-bit images", 0.01),
         "D24": Check(Kind.STOP, "certificates", 0),
+        "D26": Check(Kind.STOP, "agreement with the labels", 0.02),
     }
 )
 """Id -> check."""
@@ -89,7 +90,7 @@ class Finding(Record):
     """Result of a check.
 
     Attributes:
-        id: Id of the check, D1 to D24.
+        id: Id of the check, D1 to D24 and D26.
         kind: Consequence where it fired. Not given, as in records of version 0.1: that of the table.
         fired: True if something was found.
         detail: Observation, in words.

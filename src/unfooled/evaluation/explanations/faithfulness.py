@@ -20,7 +20,6 @@ References:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +32,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.habits import copied
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
 from unfooled.core.types import Model
@@ -175,7 +175,7 @@ def parameter_randomisation(
     check_run(seed)
     if not isinstance(model, nn.Module):
         raise BadInput(f"the model is a {type(model).__name__}; parameters can be shuffled in a torch module alone")
-    before, other = explain(model, x, y).detach(), copy.deepcopy(model)
+    before, other = explain(model, x, y).detach(), copied(model)
     layers = [(name, own) for name, m in other.named_modules() if (own := list(m.parameters(recurse=False)))]
     if not layers:
         raise BadInput("the model has no parameters; there is nothing that it could forget")

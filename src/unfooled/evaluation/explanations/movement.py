@@ -47,7 +47,7 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
     attention: dict[str, Tensor] = {}
     try:
         still = grad_cam_map(model, x, y)
-        moved = grad_cam_map(model, z, y, layer=still.layer)
+        moved = grad_cam_map(model, z, y, layer=still.spatial)
         shift = centroid_shift(still.map, moved.map)
         if x.ndim == 4:
             p = probability(still.map)[0].detach()

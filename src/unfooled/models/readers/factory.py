@@ -24,7 +24,7 @@ def from_factory(source: str) -> Any:
             raise BadInput(f"{source} is a {type(factory).__name__}; name a module or a function that returns one")
         try:
             model = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(
                 f"{source}: {attribute}() raised {type(error).__name__}: {error} (it is called without arguments, and "
                 "returns the model)"

@@ -33,6 +33,7 @@ from unfooled.core.ascent import Constant, Rule
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.batching import batched
+from unfooled.core.model.calls import logits_from
 from unfooled.core.model.modes import evaluating, frozen, unrecorded
 from unfooled.core.model.outputs import logits_of
 from unfooled.core.model.wrappers import Tapped
@@ -199,7 +200,7 @@ class Arp:
 
     def _run(self, model: nn.Module, both: Tensor) -> Tensor:
         """Return the logits, (2 B, K)."""
-        return batched(lambda z: logits_of(model(z)), self._batch(both))(both)
+        return batched(lambda z: logits_from(model, z), self._batch(both))(both)
 
     def _attended(self, model: nn.Module, both: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps and logits of one pass."""
@@ -207,7 +208,7 @@ class Arp:
         for part, label in zip(both.split(batch), labels.split(batch), strict=True):
             tap = Tapped(model)
             maps.append(self.attend(tap, part, label, create_graph=True))
-            logits.append(logits_of(tap.output))
+            logits.append(logits_of(tap.output, tap))
         return torch.cat(maps), torch.cat(logits)
 
 

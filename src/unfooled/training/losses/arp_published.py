@@ -32,7 +32,9 @@ from unfooled.core.checks import check_inputs, check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.model.modes import evaluating, frozen
 from unfooled.explanations.gradients import differentiating, twice_differentiable
-from unfooled.explanations.layers import find_spatial, output_of, recorded
+from unfooled.explanations.layers import find_spatial
+from unfooled.explanations.layouts import Spatial
+from unfooled.explanations.recording import output_of, recorded
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ class ArpPublished:
         if x_adv is not None:
             check_inputs(x_adv, y)
         z = self.craft(model, x) if x_adv is None else x_adv
-        layer = self.layer or find_spatial(model, x[:1]).layer
+        layer = find_spatial(model, x[:1], layer=self.layer)
         entropy, gap, maps, scores = 0.0 * x.sum(), 0.0 * x.sum(), [], []
         for image in (x, z):
             logits, s = _scores(model, image, y, layer)
@@ -138,13 +140,13 @@ def _resize(before: int, after: int, like: Tensor) -> Tensor:
     return (1 - share) * F.one_hot(low, before).to(like.dtype) + share * F.one_hot(high, before).to(like.dtype)
 
 
-def _scores(model: nn.Module, x: Tensor, y: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def _scores(model: nn.Module, x: Tensor, y: Tensor, spatial: Spatial) -> tuple[Tensor, Tensor]:
     """Return the logits, (B, K), and S, (B, h, w), scaled by the batch's root mean square."""
-    with differentiating(), recorded(model, layer) as calls, twice_differentiable():
+    with differentiating(), recorded(model, spatial.layer) as calls, twice_differentiable():
         logits = model(x)
     check_labels(y, len(x), logits.shape[1])
-    a = output_of(calls, layer, len(x))
+    a = output_of(calls, spatial.layer, len(x))
     value = logits.gather(1, y[:, None]).sum() / logits.shape[1]
     (g,) = torch.autograd.grad(value, a, create_graph=True)
     g = g / (g.square().mean().sqrt() + 1e-5)
-    return logits, (g.mean((2, 3), keepdim=True) * a).sum(1)
+    return logits, (spatial.maps(g).mean((2, 3), keepdim=True) * spatial.maps(a)).sum(1)

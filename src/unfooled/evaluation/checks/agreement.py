@@ -1,0 +1,90 @@
+"""Check of the labels: does the model know them at all, and if not, what is the likely cause?"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from unfooled.evaluation.checks.table import CHECKS, Finding, finding
+from unfooled.statistics.agreement import Guess, guessing, matching, shift
+
+SURE = 0.8
+"""Share of the predictions that a relabelling must explain to be named as certain."""
+GAIN = 0.2
+"""Share that it must explain beyond the labels as they are."""
+SHOWN = 6
+"""Pairs of classes that are written out."""
+
+
+def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
+    """D26: predictions agree with the labels no better than guessing, or much better once the labels are renamed.
+
+    Args:
+        prediction: Classes predicted for the clean samples, (n,).
+        y: Their labels, (n,).
+        classes: Number of classes of the model.
+    """
+    answers, labels = prediction.cpu().numpy(), y.cpu().numpy()
+    guess = guessing(answers, labels, classes)
+    n, limit = len(labels), CHECKS["D26"].limit
+    chance = _chance(guess, classes)
+    detail = f"{guess.hits} of {n} clean samples are right ({guess.hits / n:.0%}; guessing gives {chance})"
+    cause, share = likely_cause(answers, labels, classes)
+    renamed = n >= 20 and share >= SURE and share - guess.hits / n >= GAIN
+    fired = not guess.better or renamed
+    if fired:
+        detail += f": {cause or _unknown(labels, classes)}"
+    return finding(
+        "D26", fired, detail, "no verdict: mend the labels, their order (--labels) or the preprocessing first",
+        guess.p, limit,
+    )  # fmt: skip
+
+
+def _chance(guess: Guess, classes: int) -> str:
+    """Return what guessing would get, in words."""
+    if guess.common is None:
+        return f"{guess.chance:.2g} of {classes} classes".replace("0.", ".", 1)
+    return f"{guess.chance:.0%}, always answering class {guess.common}"
+
+
+def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[str, float]:
+    """Return why predictions differ from the labels, in words, and the share that it explains; "" and 0: unknown.
+
+    Args:
+        prediction: Predicted classes, (n,).
+        y: Labels, (n,).
+        classes: Number of classes of the model.
+    """
+    n, (by, shifted) = len(y), shift(prediction, y, classes)
+    found = matching(prediction, y)
+    if by and shifted >= n / 2 and shifted >= 0.9 * found.hits:
+        how = "one more" if by == 1 else "one less" if by == -1 else f"{abs(by)} {'more' if by > 0 else 'less'}"
+        return (
+            f"{shifted / n:.0%} of the predictions are the label's number and {how}, so classes are counted from "
+            "another start, or one is missing", shifted / n,
+        )  # fmt: skip
+    moved = {label: answer for label, answer in found.pairs.items() if label != answer}
+    if not found.real or found.hits < n / 2 or not moved:
+        return "", 0.0
+    order = [found.pairs[label] for label in sorted(found.pairs)]
+    pairs = ", ".join(f"{label} is {moved[label]}" for label in sorted(moved)[:SHOWN])
+    pairs += ", ..." if len(moved) > SHOWN else ""
+    rising = all(a < b for a, b in pairwise(order))
+    if rising and all(answer > label for label, answer in moved.items()):
+        what = "the labels count only the classes that the data hold, the model's others are missing"
+    elif moved == {k: v for k, v in enumerate(sorted(range(classes), key=str)) if k in moved}:
+        what = "the classes are ordered as text (0, 1, 10, 11, 2, ...) on one side and as numbers on the other"
+    else:
+        what = "the classes are in another order"
+    return f"{what}: {found.hits / n:.0%} of the predictions fit with other names (label {pairs} for the model)", (
+        found.hits / n
+    )
+
+
+def _unknown(y: np.ndarray, classes: int) -> str:
+    """Return what may be wrong where no relabelling explains the predictions."""
+    held = len(np.unique(y))
+    some = f"; the data hold {held} of the model's {classes} classes" if held < classes else ""
+    return f"no other order of the classes explains it; the model may be of other classes or normalise otherwise{some}"

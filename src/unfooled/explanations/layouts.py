@@ -1,0 +1,263 @@
+"""Layouts of recorded outputs: which axes are height and width, and how a grid of cells is read from them.
+
+    channels first (B, C, h, w)    channels last (B, h, w, C)    tokens (B, T, C)    tokens last (B, C, T)
+
+A reading has to agree with everything that is known, in this order:
+
+    shapes    the grid has the aspect of the input; a side is not a number of tokens (attention matrices)
+    batch     the first axis follows the size of the batch (position biases do not)
+    size      a taller input changes the axis of the height alone, a wider one that of the width; or both the tokens
+    place     the gradient of a cell lies at the cell's own place in the input rather than at that of others
+
+Batch and size are asked of the network itself, which may refuse either; a network that stops halfway has answered for
+the layers before. The place is looked at where shapes and sizes leave several readings, and for tokens, whose order the
+shapes do not show.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+Grid = tuple[int, int]
+
+
+class Layout(Enum):
+    """Order of the axes of an output."""
+
+    CHANNELS_FIRST = "(B, C, h, w)"
+    CHANNELS_LAST = "(B, h, w, C)"
+    TOKENS = "(B, T, C)"
+    TOKENS_LAST = "(B, C, T)"
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """A call whose output lies on a grid.
+
+    Attributes:
+        layer: name of the call.
+        grid: height and width in cells.
+        layout: order of the axes.
+        skip: number of tokens that stand before those of the patches.
+    """
+
+    layer: str
+    grid: Grid
+    layout: Layout = Layout.CHANNELS_FIRST
+    skip: int = 0
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the cells are tokens in a row."""
+        return self.layout in (Layout.TOKENS, Layout.TOKENS_LAST)
+
+    def maps(self, output: Tensor) -> Tensor:
+        """Return the call's output as (B, C, h, w), without tokens that are no patches."""
+        if self.layout is Layout.CHANNELS_FIRST:
+            return output
+        if self.layout is Layout.CHANNELS_LAST:
+            return output.permute(0, 3, 1, 2)
+        rows = output.transpose(1, 2) if self.layout is Layout.TOKENS else output
+        h, w = self.grid
+        return rows[:, :, self.skip : self.skip + h * w].unflatten(2, (h, w))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A possible reading of an output.
+
+    Attributes:
+        spatial: call, grid and layout.
+        source: call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
+        halvings: how often that grid was halved (patch merging).
+    """
+
+    spatial: Spatial
+    source: tuple[str, Layout] | None = None
+    halvings: int = 0
+
+
+PREFIX = 16  # most tokens that are no patches
+FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d, nn.InstanceNorm2d, nn.Upsample, nn.PixelShuffle,
+)  # fmt: skip
+"""Modules that take and give (B, C, h, w) by definition."""
+
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.SiLU, nn.GELU, nn.Softplus, nn.Hardswish)
+"""Modules that attention matrices and position biases do not come from."""
+
+
+def own_grid(shape: Shape, layout: Layout) -> Grid:
+    """Return the sides that a four-dimensional output has in a layout."""
+    return (shape[2], shape[3]) if layout is Layout.CHANNELS_FIRST else (shape[1], shape[2])
+
+
+def fits(grid: Grid, size: Grid | None) -> bool:
+    """Return whether a grid can be that of an input: the same aspect, up to rounding and cropped borders.
+
+    Of inputs that are no images nothing is known; square grids are the likely ones.
+    """
+    (h, w), (tall, wide) = grid, size or (grid[0], grid[0])
+    if min(h, w) < 2 or h > 2 * tall or w > 2 * wide:
+        return False
+    if tall < wide:
+        h, w, tall, wide = w, h, wide, tall
+    if tall == wide:
+        return h == w
+    return h >= w and h - w <= tall - wide + 1 and (h + 1) * wide >= (w - 1) * tall
+
+
+def halved(grid: Grid, times: int) -> Grid:
+    """Return a grid after patches were merged two by two, several times."""
+    for _ in range(times):
+        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+    return grid
+
+
+def grids_readings(layer: str, shape: Shape, grid: Grid | None) -> list[Reading]:
+    """Return the readings of a four-dimensional output, channels first before channels last."""
+    layouts = (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST)
+    every = [Spatial(layer, own_grid(shape, layout), layout) for layout in layouts]
+    return [Reading(s) for s in every if min(s.grid) >= 2 and grid in (None, s.grid)]
+
+
+def token_readings(
+    layer: str, shape: Shape, sources: list[tuple[str, Layout, Grid]], grid: Grid | None
+) -> list[Reading]:
+    """Return the readings of a three-dimensional output as tokens, those with the fewest other tokens first.
+
+    Args:
+        layer: name of the call.
+        shape: shape of its output.
+        sources: earlier calls on a grid: name, layout and grid, in order of execution.
+        grid: grid that the caller gives. None: that of the sources, or one of them halved.
+    """
+    known: list[tuple[Grid, tuple[str, Layout] | None, int]] = [(grid, None, 0)] if grid else []
+    if not grid:
+        for name, layout, sides in reversed(sources):
+            known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
+    found: dict[tuple[Layout, Grid], Reading] = {}
+    for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
+        for sides, source, k in known:
+            other = count - sides[0] * sides[1]
+            if 0 <= other <= (0 if k else PREFIX):
+                found.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
+    return sorted(found.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
+
+
+def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:
+    """Return whether shapes and the kind of the module leave no doubt that an output is channels first."""
+    if reading.spatial.layout is not Layout.CHANNELS_FIRST:
+        return False
+    first, last = own_grid(shape, Layout.CHANNELS_FIRST), own_grid(shape, Layout.CHANNELS_LAST)
+    if isinstance(module, FIRST):
+        return True
+    return fits(first, size) and not (fits(last, size) or counts & set(first))
+
+
+class Probes:
+    """Shapes of a network's outputs for two samples, for a taller and for a wider input; each is asked for once.
+
+    Args:
+        trace: function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
+        x: one sample, (1, *D).
+    """
+
+    def __init__(self, trace: Callable[[Tensor], dict[str, Shape]], x: Tensor) -> None:
+        self.trace, self.x = trace, x
+        self._shapes: dict[str, dict[str, Shape]] = {}
+
+    def shape(self, which: str, layer: str) -> Shape | None:
+        """Return the shape of a call's output in a probe: "batch", "tall" or "wide"; None where it was not reached."""
+        if which not in self._shapes:
+            self._shapes[which] = self._probe(which)
+        return self._shapes[which].get(layer)
+
+    def _probe(self, which: str) -> dict[str, Shape]:
+        if which != "batch" and self.x.ndim != 4:
+            return {}
+        times = {"batch": (2, 1, 1, 1), "tall": (1, 1, 2, 1), "wide": (1, 1, 1, 2)}[which]
+        z = torch.cat([self.x, self.x]) if which == "batch" else self.x.repeat(times)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.trace(z)
+
+    def agree(self, reading: Reading, shape: Shape) -> bool | None:
+        """Return whether a reading agrees with the probes; None where they say nothing."""
+        spatial = reading.spatial
+        batch = self.shape("batch", spatial.layer)
+        if batch is not None and batch[0] != 2:
+            return False
+        said = [self._follows(reading, shape, which) for which in ("tall", "wide")]
+        if False in said:
+            return False
+        return True if True in said else None
+
+    def _follows(self, reading: Reading, shape: Shape, which: str) -> bool | None:
+        """Return whether an output follows the input's height, or its width."""
+        spatial, now = reading.spatial, self.shape(which, reading.spatial.layer)
+        if now is None or len(now) != len(shape):
+            return None
+        changed = {d for d in range(len(shape)) if now[d] != shape[d]}
+        if not spatial.tokens:
+            at = (2 if spatial.layout is Layout.CHANNELS_FIRST else 1) + (which == "wide")
+            return changed == {at} if changed else None
+        at = 1 if spatial.layout is Layout.TOKENS else 2
+        then = self.shape(which, reading.source[0]) if reading.source else None
+        if reading.source is None or then is None:
+            return changed == {at} if changed else None
+        h, w = halved(own_grid(then, reading.source[1]), reading.halvings)
+        if (h, w) == spatial.grid and not changed:
+            return None
+        return changed == {at} and now[at] == h * w + spatial.skip
+
+
+def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float | None:
+    """Return how much more the gradient of a cell lies at its own place than at those of other cells.
+
+    Args:
+        spatial: a reading.
+        cells: row and column of the cell that each sample's gradient is of.
+        g: gradients with respect to the input, (K, C, H, W).
+
+    Returns:
+        Mean over cells of own share by that of the others, each by what all cells have there; 1 is chance. None: the
+        gradients are alike at every place, or vanish.
+    """
+    size = g.abs().sum(1)
+    common = size.mean(0)
+    if not bool((size.flatten(1).sum(1) > 0).all()):
+        return None
+    (h, w), (tall, wide) = spatial.grid, common.shape
+
+    def box(of: Tensor, i: int, j: int) -> float:
+        rows = slice(i * tall // h, max(i * tall // h + 1, (i + 1) * tall // h))
+        columns = slice(j * wide // w, max(j * wide // w + 1, (j + 1) * wide // w))
+        return float(of[rows, columns].mean())
+
+    total = size.flatten(1).mean(1)
+    scaled = size / total[:, None, None]
+    everyone = scaled.mean(0)
+    seen = torch.tensor([[box(one, *cell) / max(box(everyone, *cell), 1e-12) for cell in cells] for one in scaled])
+    own = seen.diagonal()
+    others = (seen.sum(1) - own) / (len(cells) - 1)
+    at_all = (scaled / everyone.clamp_min(1e-12)).flatten(1).amax(1)
+    if float(own.median()) < 1.2 and float(at_all.median()) < 2:
+        return None
+    return float(((own + 0.05) / (others + 0.05)).median())
+
+
+def some_cells(grid: Grid) -> list[tuple[int, int]]:
+    """Return a few cells that lie apart from one another and not symmetric to one another."""
+    h, w = grid
+    places = ((0.1, 0.3), (0.3, 0.9), (0.55, 0.05), (0.8, 0.6), (0.95, 0.95))
+    return list(dict.fromkeys((min(int(a * h), h - 1), min(int(b * w), w - 1)) for a, b in places))

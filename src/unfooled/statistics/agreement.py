@@ -1,0 +1,131 @@
+"""Agreement of predictions with labels: exact tests against guessing, and what a relabelling would explain.
+
+P(X >= hits | n, 1/K)          guessing among K classes
+P(X >= common | margins)       always answering one class (Fisher's exact test)
+max over matchings of sum C    the one-to-one relabelling that explains most (C: confusion matrix)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.02
+"""Level of the tests against guessing."""
+SHUFFLES = 100
+"""Shuffled labels that a relabelling is compared with."""
+
+
+class Guess(NamedTuple):
+    """Comparison of predictions with guessing.
+
+    Attributes:
+        better: Whether they are better than guessing.
+        hits: Predictions that are right.
+        p: Probability of as many hits by guessing.
+        chance: Share that guessing would get right.
+        common: Class that is always guessed; None: all alike.
+    """
+
+    better: bool
+    hits: int
+    p: float
+    chance: float
+    common: int | None = None
+
+
+class Matching(NamedTuple):
+    """One-to-one relabelling that explains the predictions best.
+
+    Attributes:
+        pairs: Label -> predicted class.
+        hits: Predictions that it explains.
+        real: Whether no shuffled labels are explained as well.
+    """
+
+    pairs: dict[int, int]
+    hits: int
+    real: bool
+
+
+def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
+    """Test whether predictions are better than guessing, exactly.
+
+    Guessing is drawing one of the classes, or always answering the most predicted one, where the data hold enough of
+    the others to tell. Where a sample is so small that even perfect predictions could be luck, only those that do no
+    better than chance on average are called guessing.
+
+    Args:
+        prediction: Predicted classes, (n,).
+        y: Labels, (n,).
+        classes: Number of classes of the model.
+    """
+    from scipy.stats import binom
+
+    n, right, chance = len(y), prediction == y, 1 / classes
+    hits = int(right.sum())
+    p = float(binom.sf(hits - 1, n, chance))
+    possible = chance**n <= LEVEL
+    if p > LEVEL and (possible or hits <= n * chance):
+        return Guess(False, hits, p, chance)
+    common = int(np.bincount(prediction).argmax())
+    other = y != common
+    m, kept = int(other.sum()), int((right & other).sum())
+    missed = float(binom.cdf(kept, m, 0.5)) <= LEVEL and float(binom.sf(kept - 1, m, chance)) > LEVEL
+    if m and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
+        return Guess(False, hits, fisher, 1 - m / n, common)
+    return Guess(True, hits, p, chance)
+
+
+def _one_class(answered: np.ndarray, true: np.ndarray) -> float:
+    """Return the probability that one class is answered where it is true as often as it was, were answers shuffled."""
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(int((answered & true).sum()) - 1, len(true), int(true.sum()), int(answered.sum())))
+
+
+def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int]:
+    """Return the shift of all classes that explains most predictions, and how many; 0 and 0 where none is proven.
+
+    Args:
+        prediction: Predicted classes, (n,).
+        y: Labels, (n,).
+        classes: Number of classes of the model.
+    """
+    from scipy.stats import binom
+
+    counts = np.bincount((prediction - y) % classes, minlength=classes)
+    counts[0] = 0
+    by = int(counts.argmax())
+    hits = int(counts[by])
+    p = float(binom.sf(hits - 1, len(y), 1 / classes)) * (classes - 1)
+    return (by if by <= classes / 2 else by - classes, hits) if p <= LEVEL else (0, 0)
+
+
+def matching(prediction: np.ndarray, y: np.ndarray, *, seed: int = 0) -> Matching:
+    """Match labels with predicted classes one to one, so that as many predictions as possible are explained.
+
+    Args:
+        prediction: Predicted classes, (n,).
+        y: Labels, (n,).
+        seed: Random seed of the shuffled labels.
+    """
+    labels, rows = np.unique(y, return_inverse=True)
+    answers, columns = np.unique(prediction, return_inverse=True)
+    pairs, hits = _matched(rows, columns, len(labels), len(answers))
+    source = np.random.default_rng(seed)
+    chance = max(_matched(source.permutation(rows), columns, len(labels), len(answers))[1] for _ in range(SHUFFLES))
+    return Matching({int(labels[i]): int(answers[j]) for i, j in pairs}, hits, hits > chance)
+
+
+def _matched(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> tuple[list[tuple[int, int]], int]:
+    """Return the pairs of the best matching that occur, and the entries that it covers."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((height, width), dtype=np.int64)
+    np.add.at(counts, (rows, columns), 1)
+    first, second = linear_sum_assignment(counts, maximize=True)
+    covered = counts[first, second]
+    pairs = [(int(i), int(j)) for i, j, c in zip(first, second, covered, strict=True) if c]
+    return pairs, int(covered.sum())

@@ -1,0 +1,116 @@
+"""Arrays of other shapes than images, round-off, and what is advised where a model does not take the samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unfooled import BadInput, load_data
+from unfooled.core.checks import check_inputs
+from unfooled.core.goals import read_logits
+from unfooled.workflows.inputs import Inputs
+
+Y = np.array([0, 1, 1])
+SHAPES = {"sequences": (3, 5, 4), "square sequences": (3, 4, 4), "volumes": (3, 1, 4, 4, 4)}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sequences_and_volumes_stay_as_they_are(tmp_path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    x: np.ndarray = np.random.default_rng(0).random(shape).astype(dtype)
+    np.savez(tmp_path / "a.npz", x=x, y=Y)
+    for source in (tmp_path / "a.npz", (x, Y), (torch.from_numpy(x), torch.from_numpy(Y)), lambda: (x, Y)):
+        z = load_data(source)[0]
+        assert z.shape == shape
+        assert np.array_equal(z.numpy(), x.astype(np.float32))
+
+
+def test_three_dimensions_are_images_where_something_says_so(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((3, 5, 4)).astype(np.float32)
+    raw = (x * 255).astype(np.uint8)
+    np.savez(tmp_path / "named.npz", images=x, labels=Y)
+    np.savez(tmp_path / "split.npz", test_images=x, test_labels=Y)
+    for source in (tmp_path / "named.npz", tmp_path / "split.npz", (raw, Y), (x > 0.5, Y)):
+        assert load_data(source)[0].shape == (3, 1, 5, 4)
+    assert load_data((x, Y), size=6)[0].shape == (3, 1, 6, 6)
+    assert load_data((x, Y), channels=3)[0].shape == (3, 3, 5, 4)
+    with pytest.raises(BadInput, match="size and channels are for images"):
+        load_data((x[..., None, None], Y), size=6)
+
+
+@pytest.mark.parametrize("off", [-3e-8, 1.2e-7, -1e-6, 9e-7])
+def test_round_off_is_clipped(tmp_path: Path, off: float) -> None:
+    x = np.random.default_rng(0).random((3, 1, 4, 4))
+    x[1, 0, 2, 2] = off if off < 0 else 1 + off
+    np.savez(tmp_path / "a.npz", x=x, y=Y)
+    for source in (tmp_path / "a.npz", (x, Y)):
+        z = load_data(source)[0]
+        assert z[1, 0, 2, 2] == float(off > 0)
+        assert z.min() >= 0 and z.max() <= 1
+
+
+@pytest.mark.parametrize(("value", "words"), [(-0.00002, "by 2e-05"), (1.00003, "by 3e-05"), (1.5, "by 0.5")])
+def test_more_than_round_off_is_refused_with_the_size(value: float, words: str) -> None:
+    x = np.full((3, 1, 4, 4), 0.5)
+    x[1, 0, 0, 0] = value
+    with pytest.raises(BadInput, match=words):
+        load_data((x, Y))
+    with pytest.raises(BadInput, match=words):
+        check_inputs(torch.from_numpy(x))
+
+
+class Two(nn.Module):
+    """A model of an image and something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor, meta: Tensor) -> Tensor:
+        return self.head(x.flatten(1)) + meta
+
+
+class TwoByName(Two):
+    def forward(self, x: Tensor, *, meta: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, meta)
+
+
+def linear() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+ADVICE: dict[str, tuple[nn.Module, str]] = {
+    "a second input": (Two(), r"wants more inputs than x, 'meta'; wrap it in a function of x alone"),
+    "a second input by name": (TwoByName(), r"wants more inputs than x, 'meta'; wrap it"),
+    "double": (linear().double(), r"has float64 weights, the samples are float32; convert it: model\.float\(\)"),
+    "half": (linear().half(), r"has float16 weights, the samples are float32; convert it: model\.float\(\)"),
+    "convolution": (nn.Sequential(nn.Conv2d(1, 2, 3).double(), nn.Flatten(), nn.Linear(72, 10).double()), "float64 w"),
+}
+
+
+@pytest.mark.parametrize("kind", ADVICE)
+def test_the_advice_is_about_what_is_wrong_with_the_model(kind: str) -> None:
+    model, words = ADVICE[kind]
+    x, _ = load_data("digits", n=4)
+    with pytest.raises(BadInput, match=words), torch.no_grad():
+        read_logits(model.eval(), x)
+    with pytest.raises(BadInput, match=words) as caught:
+        Inputs(model.eval(), "digits", n=4).load("cpu")
+    assert "resize" not in str(caught.value)
+
+
+def test_a_size_is_still_advised_for_images_of_another_size() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(100, 10)).eval()
+    with pytest.raises(BadInput, match="resize"):
+        Inputs(net, "digits", n=4).load("cpu")
+
+
+def test_a_sequence_where_an_image_is_wanted_is_named() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 10)).eval()
+    x, y = load_data("digits", n=4)
+    with pytest.raises(BadInput, match=r"it takes grey images: save them as bytes, or as \(N, 1, H, W\)"):
+        Inputs(net, (x[:, 0], y), n=4).load("cpu")

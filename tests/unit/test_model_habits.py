@@ -1,0 +1,196 @@
+"""Models that write into their input, and models whose logits are one of several outputs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unfooled import BadInput, Linf, attacks, explanations, load_data
+from unfooled.core.goals import read_logits
+from unfooled.core.model import Classifier, logits_from
+from unfooled.core.model.habits import copied, noticing
+from unfooled.evaluation.checks.subject import inspect_model
+
+
+def net() -> nn.Module:
+    """A small convolutional network that has learnt a little of the digits."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 10))
+    x, y = load_data("digits", split="train", n=300)
+    o = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(25):
+        o.zero_grad()
+        nn.functional.cross_entropy(model(x / 0.5 - 0.6), y).backward()
+        o.step()
+    return model.eval()
+
+
+NET = net()
+X, Y = load_data("digits", n=12)
+
+
+class Clean(nn.Module):
+    """The same computation, written out of place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = NET
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x - 0.3) / 0.5)
+
+
+class InPlace(Clean):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.sub_(0.3).div_(0.5))
+
+
+class ThroughView(Clean):
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        flat[:] = (flat - 0.3) / 0.5
+        return self.net(x)
+
+
+class ThroughData(Clean):
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.sub_(0.3)
+        return self.net(x / 0.5)
+
+
+WRITERS = [InPlace, ThroughView, ThroughData]
+THREAT = Linf(0.1)
+USES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "pgd": lambda m, x: attacks.pgd(m, x, Y, THREAT, steps=4),
+    "square": lambda m, x: attacks.square(m, x, Y, THREAT, steps=30),
+    "ddn": lambda m, x: attacks.ddn(m, x, Y, 2, steps=5),
+    "hop_skip_jump": lambda m, x: attacks.hop_skip_jump(m, x, Y, 2, steps=60),
+    "saliency": lambda m, x: explanations.saliency(m, x, Y),
+    "integrated_gradients": lambda m, x: explanations.integrated_gradients(m, x, Y, steps=3),
+    "grad_cam": lambda m, x: explanations.grad_cam(m, x, Y),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The model writes")
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_model_that_writes_gives_what_the_same_model_out_of_place_gives(kind: type[Clean], use: str) -> None:
+    x = X.clone()
+    value = USES[use](kind().eval(), x)
+    assert torch.equal(x, X)
+    assert torch.allclose(value, USES[use](Clean().eval(), X.clone()), atol=1e-6)
+
+
+def test_writing_is_said_once_and_is_a_warning_of_the_audit() -> None:
+    model = InPlace().eval()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        attacks.pgd(model, X, Y, THREAT, steps=2)
+        explanations.saliency(model, X, Y)
+    assert [str(w.message).split(";")[0] for w in seen] == ["The model writes into its input"]
+    for subject in (model, InPlace().eval()):
+        assert ["writes into its input" in w for w in inspect_model(subject, X, Y).warnings] == [True]
+    assert not inspect_model(Clean().eval(), X, Y).warnings
+
+
+def test_a_model_that_does_not_write_gets_no_copy_after_its_first_call() -> None:
+    seen: list[int] = []
+
+    class Watch(Clean):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.data_ptr())
+            return super().forward(x)
+
+    model = Watch().eval()
+    for _ in range(3):
+        logits_from(model, X)
+    assert seen[1:] == [X.data_ptr()] * 2
+
+
+def test_a_model_that_writes_later_is_refused() -> None:
+    class Late(Clean):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.mul_(0.5) if len(x) == 1 else x)
+
+    model, x = Late().eval(), X.clone()
+    logits_from(model, x)
+    with pytest.raises(BadInput, match="not at its first call"):
+        logits_from(model, x[:1])
+    leaf = X[:1].clone().requires_grad_()
+    model = Late().eval()
+    logits_from(model, x)
+    with noticing() as notes:  # autograd stops it in time
+        logits_from(model, leaf)
+    assert len(notes) == 1
+
+
+class Several(nn.Module):
+    """Features and logits in a form of one's own."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.clean, self.form = Clean(), form
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.clean(x)
+        return self.form(torch.cat([x.flatten(1), x.flatten(1)], 1), z)
+
+
+class Bag:
+    def __init__(self, **parts: Any) -> None:
+        self.__dict__.update(parts)
+
+
+FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "features first": (lambda f, z: (f, z), "output[1]"),
+    "a list": (lambda f, z: [f, z], "output[1]"),
+    "nested": (lambda f, z: (f, (f, z)), "output[1][1]"),
+    "a dict": (lambda f, z: {"embedding": f, "scores": z}, "output['scores']"),
+    "an object": (lambda f, z: Bag(embedding=f, head=z), "output.head"),
+    "another head": (lambda f, z: (z.roll(1, 1), z), "output[1]"),
+    "one in a dict": (lambda f, z: {"scores": z}, ""),
+    "logits first": (lambda f, z: (z, f), ""),
+    "a loss first": (lambda f, z: (f.mean(), z), "output[1]"),
+    "and probabilities": (lambda f, z: (z.softmax(1), z), "output[1]"),
+    "named": (lambda f, z: {"embedding": f, "logits": z}, ""),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The model returned")
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_logits_are_found_among_several_outputs(form: str, wrap: bool) -> None:
+    build, place = FORMS[form]
+
+    def fresh() -> nn.Module:
+        return Classifier(Several(build)).eval() if wrap else Several(build).eval()
+
+    plain = Clean().eval()
+    for use in ("pgd", "saliency", "square"):
+        assert torch.equal(USES[use](fresh(), X), USES[use](plain, X))
+    model = fresh()
+    subject = inspect_model(model, X, Y)
+    assert subject.classes == 10
+    assert [place in w for w in subject.warnings] == ([True] if place else [])
+    assert torch.equal(read_logits(model, X[:1]), read_logits(plain, X[:1]))  # known by now, without labels
+    assert torch.equal(read_logits(copied(model), X[:1]), read_logits(plain, X[:1]))
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_outputs_that_cannot_be_told_apart_are_refused_with_the_line_to_write(wrap: bool) -> None:
+    def fresh(form: Callable[[Tensor, Tensor], Any]) -> nn.Module:
+        return Classifier(Several(form)).eval() if wrap else Several(form).eval()
+
+    two = fresh(lambda f, z: (z, 2 * z.roll(1, 0) * 0 + z * 3 + 0.1 * f[:, :10]))
+    with pytest.raises(BadInput, match=r"output\[0\] \(12, 10\), output\[1\] \(12, 10\).*2 agree.*net\(x\)\[1\]"):
+        attacks.pgd(two, X, Y, THREAT)
+    none = fresh(lambda f, z: {"a": f, "b": -z})
+    with pytest.raises(BadInput, match=r"output\['a'\] \(12, 128\).*none agrees.*lambda x: net\(x\)\['"):
+        explanations.saliency(none, X, Y)
+    with pytest.raises(BadInput, match="no labels to tell by"):
+        read_logits(fresh(lambda f, z: (f, z)), X)
