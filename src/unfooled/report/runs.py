@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
@@ -95,7 +95,7 @@ def read_run(folder: Path, place: int = 0) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a run folder; give the --out folder of an audit")
+        raise BadInput(f"{folder} is not a run folder; give the {option('out')} folder of an audit")
     path = folder / "summary.json"
     if not path.exists():
         raise BadInput(f"{folder} has no summary.json: its audit has not finished; start it again to resume it")

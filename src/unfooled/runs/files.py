@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 
 T = TypeVar("T")
 
@@ -118,4 +118,6 @@ def _created(path: Path, data: bytes) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"cannot write {path}: {error.strerror or error}; choose another --out or free some space")
+    return BadInput(
+        f"cannot write {path}: {error.strerror or error}; choose another {option('out')} or free some space"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unfooled.core.errors import BadInput, nearest
+from unfooled.core.errors import BadInput, nearest, option
 from unfooled.models.readers.loaded import Loaded
 
 
@@ -51,7 +51,7 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
             raise BadInput(f"timm has no model {name!r}{nearest(name, timm.list_models())}") from error
         raise BadInput(
             f"timm:{name} could not be built ({type(error).__name__}: {str(error)[:200]}); where its weights cannot be "
-            f"fetched, give a checkpoint as the source and arch='timm:{name}'"
+            f"fetched, give a checkpoint as the source and {option('arch', f'timm:{name}')}"
         ) from error
     facts = module.pretrained_cfg
     return Loaded(module, name, facts.get("mean"), facts.get("std"), input_shape=facts.get("input_size"))

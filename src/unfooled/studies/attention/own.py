@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unfooled.core.checks import check_labels
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import read_logits
 from unfooled.core.model.outputs import ModelFails
 from unfooled.core.types import Model
@@ -23,8 +23,8 @@ from unfooled.studies.attention.records import Analysed, Results
 from unfooled.studies.attention.samples import Samples, known_samples
 from unfooled.studies.common.run import StudyRun, map_jobs
 
-FLAGS = {"image_size": "image_size (--size)"}
-"""Options that are called otherwise on the command line."""
+FLAGS = {"image_size": "size"}
+"""Fields whose option has another name."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class OwnNetwork:
         """
         if self.model is None:
             given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-            names = ", ".join(FLAGS.get(name, name) for name in given)
+            names = ", ".join(option(FLAGS.get(name, name)) for name in given)
             raise BadInput(f"{names}: only for a network of your own; give a model and a folder of images with them")
         if isinstance(self.model, str) or self.mean is not None or self.std is not None:
             return load_model(self.model, self.arch, mean=self.mean, std=self.std)
@@ -97,7 +97,9 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
         BadInput: no network, no source or several, or images that the network does not take.
     """
     if own.model is not None and (data is None or len(data) != 1):
-        raise BadInput(f"a model needs just one data source beside it, and has {len(data or ())}; give --data once")
+        raise BadInput(
+            f"a model needs just one data source beside it, and has {len(data or ())}; give {option('data')} once"
+        )
     net = own.load()
     source = (data or ("",))[0]
     effort = effort if own.n is None else replace(effort, n=own.n)
@@ -132,6 +134,8 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
         with torch.inference_mode():
             count = read_logits(net, samples.x[:1]).shape[1]
     except ModelFails as error:
-        raise BadInput(f"{error}; resize the images to what it takes (--size), or choose another model") from error
+        raise BadInput(
+            f"{error}; resize the images to what it takes, {option('size')}, or choose another model"
+        ) from error
     check_labels(samples.y, len(samples.x), count)
     return replace(samples, classes=[*samples.classes, *(str(k) for k in range(len(samples.classes), count))])
