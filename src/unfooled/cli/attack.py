@@ -73,6 +73,6 @@ def print_record(record: AttackRecord) -> None:
     if "median_distance" in record.model_fields_set:
         median = record.median_distance
         show.out.print(f"median distance  {'none: fewer than half were fooled' if median is None else f'{median:.4g}'}")
-    show.out.print(f"{record.out}: {record.n} samples", soft_wrap=True)
+    show.out.print(f"{show.plain(record.out)}: {record.n} samples", soft_wrap=True)
     for warning in record.warnings:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)

@@ -84,7 +84,7 @@ def audit(
             seed=seed,
             machine=workflows.Machine(device, threads, batch),
             command=options.command(),
-            notify=None if silent else lambda text: show.err.print(f"[dim]{text}", soft_wrap=True),
+            notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
         )
     if json:

@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from unfooled.workflows.errors import BadOption, Below
+from unfooled.core.errors import BadInput, printable
+from unfooled.workflows.errors import Below
 
 BAD_INPUT, BELOW, INTERRUPTED = 2, 3, 130
 
@@ -56,13 +57,13 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
 
 def _sentence(error: Exception) -> tuple[str, int]:
     """Return the sentence that the command line prints for an error, and its code."""
+    if isinstance(error, BadInput):
+        return error.spelled(as_flag), BAD_INPUT
     if isinstance(error, OSError):
         file = error.filename
         if error.errno == errno.ENOSPC:
             return f"the disk is full{f' ({file})' if file else ''}; free some space", BAD_INPUT
         return f"{error.strerror or error}{f': {file}' if file else ''}", BAD_INPUT
-    if isinstance(error, BadOption):
-        return error.spelled(as_flag), BAD_INPUT
     if isinstance(error, ValueError):
         return str(error), BAD_INPUT
     if "out of memory" in str(error).lower():
@@ -72,7 +73,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
 
 
 def _print(sentence: str, code: int) -> int:
-    text = " ".join(sentence.split())
+    text = printable(" ".join(sentence.split()))
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[1;31munfooled:\x1b[0m" if colour else "unfooled:"
     print(f"{label} {text}", file=sys.stderr)  # noqa: T201

@@ -86,7 +86,7 @@ def explain(
         if record.attack is not None:
             print_attack(record.attack)
         for file in record.files:
-            show.out.print(file, soft_wrap=True)
+            show.out.print(show.plain(file), soft_wrap=True)
 
 
 def read_attack(
@@ -146,7 +146,7 @@ def print_attack(record: MapAttackRecord) -> None:
         soft_wrap=True,
     )
     if warning := doubt(record):
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def doubt(record: MapAttackRecord) -> str:

@@ -141,7 +141,7 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
         soft_wrap=True,
     )
     for warning in warnings:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:

@@ -98,20 +98,23 @@ def listing(*, json: bool) -> None:
 
 def print_claims(summary: StudySummary) -> None:
     """Print claims as a table, notes below."""
-    from rich.markup import escape
     from rich.table import Table
 
     from unfooled.cli import show
 
     colours = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
-    table = Table(title=summary.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=show.plain(summary.title), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
     for heading in ("claim", "", "value", "n"):
         table.add_column(heading, overflow="fold")
     for claim in summary.claims:
-        table.add_row(escape(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", figure(claim), str(claim.n))
+        table.add_row(
+            show.plain(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", figure(claim), str(claim.n)
+        )
     show.out.print(table)
     for note in summary.notes:
-        show.out.print(f"[dim]{escape(note)}", soft_wrap=True)
+        show.out.print(f"[dim]{show.plain(note)}", soft_wrap=True)
 
 
 def figure(claim: Any) -> str:

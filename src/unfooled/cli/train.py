@@ -144,12 +144,14 @@ def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     from unfooled.cli import show
 
     if record.stopped:
-        show.err.print(record.stopped, soft_wrap=True)
+        show.err.print(show.plain(record.stopped), soft_wrap=True)
     if quiet:
         return
     accuracy = record.held_out_accuracy
     figure = "" if accuracy is None else f", held out {100 * accuracy:.1f} %"
-    show.out.print(f"{record.out}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True)
+    show.out.print(
+        f"{show.plain(record.out)}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True
+    )
     for name, (value, low, high, n) in record.corruptions.items():
-        line = f"  {name:<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
+        line = f"  {show.plain(name):<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
         show.out.print(line, soft_wrap=True)

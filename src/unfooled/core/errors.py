@@ -59,14 +59,22 @@ def as_keyword(name: str, value: str = "") -> str:
     return f"{name}={value if value == 'True' or value.isdigit() else repr(value)}"
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, json: bool = False) -> str:
     r"""Return text in which no control character, escape code or mark that reorders text takes effect.
+
+    Args:
+        text: The text.
+        json: True: write them as JSON does.
 
     Example:
         >>> print(printable("cat" + chr(27) + "[2J"))
         cat\x1b[2J
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+    def visible(found: re.Match[str]) -> str:
+        return f"\\u{ord(found[0]):04x}" if json or ord(found[0]) > 255 else f"\\x{ord(found[0]):02x}"
+
+    return _CONTROL.sub(visible, text)
 
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import read_regular
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ def read_file(path: Path) -> bytes | None:
         BadInput: The file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

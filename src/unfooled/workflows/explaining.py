@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
+from unfooled.core.errors import printable
 from unfooled.core.goals import read_logits
 from unfooled.core.types import Explain
 from unfooled.runs.chunks import Progress
@@ -175,7 +176,7 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
         for axis, r in zip(axes[len(inputs) :, i], shown, strict=True):
             axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
         for axis, title in zip(axes[:, i], _titles(drawing, moved, i), strict=True):
-            axis.set_title(title, fontsize=9)
+            axis.set_title(printable(title), fontsize=9, parse_math=False)
             axis.set_axis_off()
     row = drawing.row or catalog.Explanation("")
     figure.suptitle(f"{drawing.method}: {row.legend}", fontsize=10 if k > 1 else 7)
