@@ -37,6 +37,11 @@ def attack(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -52,7 +57,10 @@ def attack(
     from unfooled import workflows
     from unfooled.cli import show
 
-    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(
             inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, out=out, seed=seed,

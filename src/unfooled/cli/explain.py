@@ -57,6 +57,11 @@ def explain(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -74,7 +79,10 @@ def explain(
     from unfooled.cli import show
 
     map_attack = read_attack(attack, threat, steps, restarts, k, w, region)
-    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
             inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,

@@ -44,6 +44,11 @@ def study(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
@@ -70,7 +75,10 @@ def study(
     with show.stages(quiet or json) as progress:
         summary = workflows.study(
             name, scale, out=folder, seeds=range(seed, seed + seeds), data=data,
-            own=workflows.OwnNetwork(model, boxes, arch, n, part, mean, std, size, labels),
+            own=workflows.OwnNetwork(
+                model, boxes, arch, n, part, mean, std, size, labels, channels, trust_pickle or None
+            ),
+            limits=workflows.Limits(max_pixels, max_bytes, max_classes),
             machine=workflows.Machine(device, threads), command=options.command(), progress=progress,
         )  # fmt: skip
     if json:

@@ -57,6 +57,20 @@ def read_names(path: Path) -> Names:
     return names
 
 
+def check_names(names: Sequence[str], place: object) -> None:
+    """Refuse class names that do not tell classes apart; long lists, such as ImageNet's, hold a few twice.
+
+    Raises:
+        BadInput: Several classes have one name.
+    """
+    first: dict[str, int] = {}
+    twice = [name for k, name in enumerate(names) if first.setdefault(_plain(name), k) != k]
+    if len(twice) > len(names) // 100:
+        raise BadInput(
+            f"{place} has {len(names)} classes, and {len(twice) + 1} or more share a name, such as {twice[0]!r}"
+        )
+
+
 def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     """Return the source with its labels as indices into `labels`.
 
@@ -69,6 +83,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     place = labels if isinstance(labels, (str, Path)) else "labels"
     names = read_names(Path(labels)) if isinstance(labels, (str, Path)) else [(str(name),) for name in labels]
     shown = [item[-1] for item in names]
+    check_names(shown, place)
     known: dict[str, list[int]] = {}
     for k, item in enumerate(names):
         for name in {_plain(name) for name in item}:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput, option
 from unfooled.core.limits import Limits, allowing
-from unfooled.data.classes import in_order
+from unfooled.data.classes import check_names, in_order
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats import arrays
 from unfooled.data.sources import open_source
@@ -99,6 +99,7 @@ def load_dataset(
     opened = open_source(source, split, sides, channels)
     if not len(opened.y):
         raise BadInput(f"{opened.name} ({opened.split}) is empty")
+    check_names(opened.classes, opened.name)
     stored = opened.y
     if labels is not None:
         opened = in_order(opened, labels)

@@ -22,6 +22,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
+from unfooled.workflows.places import check_folder
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
 
@@ -88,6 +89,8 @@ def explain(
     check_choice(CLASSES, of, "of")
     if attack is not None:
         attack = attack.checked()
+    inputs.check()
+    out = check_folder(out)
     device = machine.prepare(seed)
     unlabelled = inputs.load_unlabelled(device)
     of = "prediction" if unlabelled is not None else of
@@ -104,7 +107,7 @@ def explain(
         n=len(loaded.x),
         method=name,
         of=of,
-        files=[str(file) for file in _written(Path(out), drawing, moved)],
+        files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )
 

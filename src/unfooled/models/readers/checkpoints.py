@@ -26,6 +26,8 @@ from unfooled.models.names import strip
 from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+OTHERS = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers", "scheduler", "callbacks", "loops")
+DEEPEST = 4  # mappings in mappings
 CHANNELS = 4096  # channels of a normalisation at most
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
@@ -114,9 +116,25 @@ def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
     if not isinstance(content, Mapping):
         return {}
     for key in WRAPPERS:
-        if isinstance(content.get(key), (Mapping, nn.Module)):
-            return _weights_in(content[key])
-    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if isinstance(content.get(key), (Mapping, nn.Module)) and (inside := _weights_in(content[key])):
+            return inside
+    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return own or _nested(content)
+
+
+def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """Return the tensors of mappings in mappings, with the names of all of them joined by dots."""
+    found: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or key in OTHERS:
+            continue
+        if isinstance(value, Tensor):
+            found[prefix + key] = value
+        elif isinstance(value, nn.Module):
+            found |= {f"{prefix}{key}.{name}": tensor for name, tensor in value.state_dict().items()}
+        elif isinstance(value, Mapping) and depth < DEEPEST:
+            found |= _nested(value, f"{prefix}{key}.", depth + 1)
+    return found
 
 
 def _check_sizes(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -77,8 +77,8 @@ def _check_sizes(
         raise
     except (RuntimeError, ValueError, TypeError, OverflowError, IndexError, ZeroDivisionError) as error:
         raise BadInput(
-            f"{path} states sizes that {arch} cannot have, {option('input_shape')} {shape} and "
-            f"{option('num_classes')} {classes}: {str(error).splitlines()[0][:120]}"
+            f"{path} states sizes that {arch} cannot have, input_shape {shape} and num_classes "
+            f"{classes}: {str(error).splitlines()[0][:120]}"
         ) from error
     _check_fit(module.state_dict(), within(state, set(module.state_dict())), arch, path)
 

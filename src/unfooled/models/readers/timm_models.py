@@ -41,7 +41,12 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
         if state is not None and num_classes is None:
             head = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
             heads = (head,) if isinstance(head, str) else head
-            rows = [state[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in state]
+            ends = tuple(f"{h}.weight" for h in heads)
+            rows = [
+                value.shape[0]
+                for key, value in state.items()
+                if key in ends or key.endswith(tuple(f".{e}" for e in ends))
+            ]
             num_classes = rows[0] if rows else None
         if num_classes is not None:
             options["num_classes"] = num_classes

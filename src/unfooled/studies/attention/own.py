@@ -42,6 +42,8 @@ class OwnNetwork:
         split: Part of the data; None: "test".
         n: Images that are looked at; None: the scale's number.
         image_size: Side, or (H, W), that images are resized to, boxes and masks with them; None: not resized.
+        channels: Channels that images are converted to; None: unchanged.
+        trust_pickle: Let the network's file run its code when it is read; None: no.
     """
 
     model: str | Model | None = None
@@ -53,6 +55,8 @@ class OwnNetwork:
     split: str | None = None
     n: int | None = None
     image_size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    trust_pickle: bool | None = None
 
     @property
     def name(self) -> str:
@@ -72,15 +76,20 @@ class OwnNetwork:
             names = ", ".join(option(FLAGS.get(name, name)) for name in given)
             raise BadInput(f"{names}: only for a network of your own; give a model and a folder of images with them")
         if isinstance(self.model, str) or self.mean is not None or self.std is not None:
-            return load_model(self.model, self.arch, mean=self.mean, std=self.std)
+            trust = bool(self.trust_pickle)
+            return load_model(self.model, self.arch, mean=self.mean, std=self.std, trust_pickle=trust)
         return self.model
 
     def samples(self, source: str, n: int) -> Samples:
         """Load images, with what is known of the object."""
         split = self.split or "test"
         if self.boxes is None:
-            return known_samples(source, n, split=split, size=self.image_size, labels=self.labels)
-        boxed = load_boxed(source, self.boxes, split, n, size=self.image_size, labels=self.labels)
+            return known_samples(
+                source, n, split=split, size=self.image_size, labels=self.labels, channels=self.channels
+            )
+        boxed = load_boxed(
+            source, self.boxes, split, n, size=self.image_size, labels=self.labels, channels=self.channels
+        )
         return Samples(boxed.data.x, boxed.data.y, boxed.data.classes, boxed.masks)
 
 
