@@ -83,7 +83,6 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     place = labels if isinstance(labels, (str, Path)) else "labels"
     names = read_names(Path(labels)) if isinstance(labels, (str, Path)) else [(str(name),) for name in labels]
     shown = [item[-1] for item in names]
-    check_names(shown, place)
     known: dict[str, list[int]] = {}
     for k, item in enumerate(names):
         for name in {_plain(name) for name in item}:
@@ -93,6 +92,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     if lost and source.classes == [str(k) for k in range(len(source.classes))]:
         if len(shown) < len(source.classes):
             raise BadInput(f"{place} names {len(shown)} classes; {source.name} has {len(source.classes)}")
+        check_names(shown, place)
         return replace(source, classes=shown, sorted=False)
     if lost:
         hint = nearest(lost[0], (name for item in names for name in item))
@@ -103,6 +103,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     twice = [name for name in present if len(known[_plain(name)]) > 1]
     if twice:
         raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
+    check_names(shown, place)
     to = np.array([known.get(_plain(name), [-1])[0] for name in source.classes], np.int64)
     return replace(source, y=to[source.y], classes=shown, sorted=False)
 

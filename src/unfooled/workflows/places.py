@@ -23,6 +23,8 @@ def check_folder(out: str | Path) -> Path:
     path = _given(out)
     if _mode(path, "is_dir"):
         return _writable(path, path)
+    if _mode(path, "exists"):
+        raise BadOption("cannot write {0}: it is no folder; choose another {out}", path)
     if path.suffix.lower() in FILES:
         raise BadOption("{out} is {0}, which is the name of a file; give the name of a folder", path)
     return _writable(path, path.parent)

@@ -88,11 +88,11 @@ def study(
     """
     row = choose(catalog.STUDIES, name, "study")
     choose(row.costs, scale, "scale")
+    if len(seeds) > SEEDS:
+        raise BadOption("{seeds} is {0}; it must be at most {1}", len(seeds), SEEDS)
     seeds = list(seeds)
     if not seeds:
         raise BadOption("{seeds} is {0}; it must be at least 1", 0)
-    if len(seeds) > SEEDS:
-        raise BadOption("{seeds} is {0}; it must be at most {1}", len(seeds), SEEDS)
     at_least("n", own.n, 1)
     folder = check_folder(Path("runs") / f"{name}-{scale}" if out is None else out)
     device = machine.prepare(max(seeds))

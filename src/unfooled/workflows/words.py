@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -138,13 +139,12 @@ def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None
     Raises:
         BadOption: it is not a size.
     """
-    if value is None or isinstance(value, tuple):
+    if value is None:
         return value
-    try:
-        h, _, w = str(value).lower().partition("x")
-        size = int(h), int(w or h)
-    except ValueError:
-        size = (0, 0)
+    if isinstance(value, tuple):
+        value = "x".join(map(str, value))
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", str(value).lower())
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if min(size) < 1:
         raise BadOption("{size} is {0!r}; write 32 or 32x48 (height x width)", value)
     return size
