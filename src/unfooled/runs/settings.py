@@ -112,12 +112,13 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the settings that differ, with both values; a missing one counts as None."""
+    """Return the settings that differ, with both values; a missing one counts as None, a missing group as empty."""
     changes = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            changes += _changes(old, new, f"{prefix}{name}: ")
+        groups = [value or {} for value in (old, new) if value is None or isinstance(value, Mapping)]
+        if len(groups) == 2 and any(groups):
+            changes += _changes(groups[0], groups[1], f"{prefix}{name}: ")
         elif old != new:
             changes.append((prefix + name, old, new))
     return changes
