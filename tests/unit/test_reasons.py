@@ -88,11 +88,11 @@ def test_an_interrupted_attack_goes_on_and_a_changed_one_is_refused(tmp_path: Pa
     assert next(t for t in told if t[0] == "reasons-0.5") == ("reasons-0.5", 2, 4)
     assert reasons_of(again) == whole
     for change, name in (
-        ({"reasons_n": 5}, "n was 4, now it is 5"),
-        ({"reasons": None}, "explain was 'saliency', now it is None"),
-        ({"reasons_steps": 4}, "steps was 3, now it is 4"),
+        ({"reasons_n": 5}, ": n was 4, now it is 5"),
+        ({"reasons": None}, " was .*'saliency'.*, now it is None"),
+        ({"reasons_steps": 4}, ": steps was 3, now it is 4"),
     ):
-        with pytest.raises(BadInput, match=f"options: explanation_attack: {name}"):
+        with pytest.raises(BadInput, match=f"options: explanation_attack{name}"):
             audit(model, x, y, Linf(EPS), plan=PLAN.with_options(**change), out=tmp_path)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.spelling import spelled
+from unfooled.runs.spelling import as_json
 
 LAYOUT = 2
 """Version of the format of stored work; version 0.1 of the package stored none."""
@@ -25,7 +25,7 @@ OTHER_FOLDER = "choose another --out, or remove that folder"
 OTHER_FILE = "choose another --out, or start again with --fresh"
 
 Settings = Mapping[str, Any] | BaseModel
-"""Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `spelled`."""
+"""Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `as_json`."""
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -35,8 +35,7 @@ def plain(settings: Settings) -> dict[str, Any]:
         >>> plain({"norms": (1, 2), "attack": plain})
         {'norms': [1, 2], 'attack': 'plain'}
     """
-    text = settings.model_dump_json() if isinstance(settings, BaseModel) else json.dumps(settings, default=spelled)
-    return dict(json.loads(text))
+    return dict(json.loads(settings.model_dump_json()) if isinstance(settings, BaseModel) else as_json(settings))
 
 
 def settings_hash(settings: Settings) -> str:
@@ -112,13 +111,12 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the settings that differ, with both values; a missing one counts as None, a missing group as empty."""
+    """Return the settings that differ, with both values; a missing one counts as None."""
     changes = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        groups = [value or {} for value in (old, new) if value is None or isinstance(value, Mapping)]
-        if len(groups) == 2 and any(groups):
-            changes += _changes(groups[0], groups[1], f"{prefix}{name}: ")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changes += _changes(old, new, f"{prefix}{name}: ")
         elif old != new:
             changes.append((prefix + name, old, new))
     return changes

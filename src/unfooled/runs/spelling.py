@@ -10,9 +10,14 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
+from unfooled.runs.hashes import function_hash, has_shared_name
+
 
 def spelled(value: Any) -> str:
     """Format a value as a call, with functions by name: unlike `repr`, without memory addresses.
+
+    Lambdas and functions defined inside of functions share their names with others, so a hash of their code, defaults
+    and captured values follows the name.
 
     Example:
         >>> spelled(partial(sorted, reverse=True))
@@ -25,7 +30,8 @@ def spelled(value: Any) -> str:
         words = [f"{f.name}={spelled(getattr(value, f.name))}" for f in fields(value) if f.repr]
         return f"{type(value).__qualname__}({', '.join(words)})"
     if callable(value) and hasattr(value, "__qualname__"):
-        return str(value.__qualname__)
+        name = str(value.__qualname__)
+        return f"{value.__module__}.{name} {function_hash(value)[:8]}" if has_shared_name(value) else name
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
