@@ -84,7 +84,7 @@ def audit(
         n=len(x),
         threat=str(threat),
         seed=seed,
-        options=dict(about.options) | plan.record(threat),
+        options=dict(about.options) | plan.record(),
         fingerprint=dict(subject.fingerprint),
     )
     folder = Path(out) if out is not None else None
