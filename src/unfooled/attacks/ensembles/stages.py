@@ -26,6 +26,7 @@ from unfooled.core.ascent import Auto, Constant, Decaying, ascend
 from unfooled.core.ascent.nearest import DUAL
 from unfooled.core.checks import input_gradient
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import Model, Objective
@@ -163,17 +164,15 @@ class Searches(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Run the search. Cost: queries F."""
         source = rng.derived(problem.seed, number)
-        parts = []
-        for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
-            p = problem.take(rows)
-            parts.append(
-                square_search(
-                    fooling(p.scored, p.y, losses.margin), p.x, p.threat,
-                    rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
-                    start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
-                )
+
+        def search(p: Problem, rows: Tensor) -> Tensor:
+            return square_search(
+                fooling(p.scored, p.y, losses.margin), p.x, p.threat,
+                rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
+                start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
             )  # fmt: skip
-        return Proposal(torch.cat(parts))
+
+        return Proposal(problem.in_batches(search))
 
 
 @dataclass(frozen=True)
@@ -235,13 +234,15 @@ class Sparse(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 F, 2 steps B."""
         p, source = problem, rng.derived(problem.seed, number)
-        parts = list(zip(p.x.split(p.batch), p.y.split(p.batch), strict=True))
-        first = [sigma_zero(p.attacked, *part, 0, steps=self.steps, generator=source) for part in parts]
-        again = [
-            fmn(p.attacked, *part, 0, steps=self.steps, start=start, generator=source)
-            for part, start in zip(parts, first, strict=True)
-        ]
-        return Proposal(p.threat.project(torch.cat(again), p.x))
+
+        def first(x: Tensor, y: Tensor) -> Tensor:
+            return sigma_zero(p.attacked, x, y, 0, steps=self.steps, generator=source)
+
+        def again(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+            return fmn(p.attacked, x, y, 0, steps=self.steps, start=start, generator=source)
+
+        start = batched(first, p.batch)(p.x, p.y)
+        return Proposal(p.threat.project(batched(again, p.batch)(p.x, p.y, start), p.x))
 
 
 @dataclass(frozen=True)
@@ -337,19 +338,20 @@ def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: 
 
     Cost: 1 forward, and 1 backward per class scored.
     """
-    nearest = []
-    for part, label in zip(z.split(batch), y.split(batch), strict=True):
-        leaf = part.detach().requires_grad_()
+    dual = DUAL.get(float(norm), 2.0)
+
+    def nearest(z: Tensor, y: Tensor) -> Tensor:
+        leaf = z.detach().requires_grad_()
         with torch.enable_grad():
             logits = logits_at(model, leaf)
             k = logits.shape[1]
-            others = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
+            others = logits.detach().scatter(1, y[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
             scores = []
             for j in range(others.shape[1]):
-                gap = losses.true_logit(logits, label) - losses.true_logit(logits, others[:, j])
+                gap = losses.true_logit(logits, y) - losses.true_logit(logits, others[:, j])
                 g = input_gradient(gap, leaf, retain_graph=j + 1 < others.shape[1])
-                length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
-                scores.append(gap.detach() / length)
+                scores.append(gap.detach() / flat(g.nan_to_num()).norm(p=dual, dim=1).clamp_min(TINY))
         order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        nearest.append(others.gather(1, order))
-    return torch.cat(nearest)
+        return others.gather(1, order)
+
+    return batched(nearest, batch)(z, y)
