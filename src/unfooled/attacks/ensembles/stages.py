@@ -28,7 +28,7 @@ from unfooled.core.checks import input_gradient
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
 from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model, Objective
 
 PROBES = 7
@@ -111,8 +111,7 @@ class Ascents(Stage):
         """Ascend once. Cost: steps + 1 F, steps B."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
-            draw = threat.corner if isinstance(threat, Linf) else threat.sample
-            start = draw(problem.x, problem.seed, draw=number)
+            start = threat.extreme(problem.x, problem.seed, draw=number)
         return Proposal(_ascend(problem, problem.objective, start, self.steps))
 
 
@@ -288,9 +287,8 @@ class Noise(Stage):
         """Evaluate random points. Cost: draws F."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
-        point = threat.corner if isinstance(threat, Linf) else threat.sample
         for i in range(self.draws):
-            z = point(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
+            z = threat.extreme(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
             margins = losses.margin(problem.logits(z), problem.y)
             better = margins > top
             best, top = where_rows(better, z, best), torch.where(better, margins, top)
