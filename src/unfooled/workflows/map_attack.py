@@ -264,7 +264,7 @@ class _Search:
     def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """Function (clean maps, maps), (B, H, W) -> aimed quantity, (B,); None where that is a similarity."""
         aims: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "region": partial(_share_inside, self.mask),
+            "region": lambda _, maps: _share_inside(self.mask, maps),
             "center": _centre_shift,
         }
         return aims.get(self.decides)
@@ -308,7 +308,7 @@ class _Search:
         return {"before": self.aim(result.clean, result.clean), **arms}
 
 
-def _share_inside(mask: Tensor | None, clean: Tensor, maps: Tensor) -> Tensor:
+def _share_inside(mask: Tensor | None, maps: Tensor) -> Tensor:
     """Return the share of the mass inside the region, (B,)."""
     assert mask is not None
     return (mask * normalised(maps)).sum((1, 2))
