@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
@@ -24,7 +25,7 @@ from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
 from unfooled.core.ascent.nearest import DUAL
-from unfooled.core.checks import input_gradient
+from unfooled.core.checks import input_gradient, untrusted
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
 from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
@@ -246,7 +247,7 @@ class Sparse(Stage):
 
 @dataclass(frozen=True)
 class Given(Stage):
-    """Any attack with its options bound."""
+    """A user's attack with its options bound; the library's functions that it calls check their arguments."""
 
     attack: Attack
     share: float = 1.0
@@ -256,7 +257,21 @@ class Given(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Run the attack. Cost: its own."""
         source = torch.Generator().manual_seed(problem.seed)
-        return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+        with untrusted():
+            return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+
+
+@dataclass(frozen=True)
+class SingleStep(Stage):
+    """One steepest step of length eps on the margin, from x."""
+
+    share: float = 1.0
+    most: int | None = None
+    name: str = "fgsm"
+
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Take the step. Cost: 2 F, 1 B."""
+        return Proposal(fgsm(problem.attacked, problem.x, problem.y, problem.threat, loss=losses.margin))
 
 
 @dataclass(frozen=True)
