@@ -70,10 +70,10 @@ class Effort:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
-        if len(self.stages) > len(rng.Numbers.ATTACK):
+        most = rng.Numbers.ATTACK[-1]
+        if len(self.stages) > most:
             raise BadInput(
-                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have random "
-                "numbers of their own"
+                f"effort {self.name!r} has {len(self.stages)} stages; at most {most} have random numbers of their own"
             )
 
 

@@ -109,8 +109,9 @@ def distil(
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
     """Draw random points; every other draw is an extreme one, where attacks end."""
-    point = threat.extreme if draw % 2 else threat.sample
-    return point(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    if draw % 2:
+        return threat.extreme(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
 def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
