@@ -608,6 +608,28 @@ def test_inputs_are_checked_once() -> None:
     assert calls["check_logits"] <= 2
 
 
+def scaled_wrongly(model: Any, x: Tensor, y: Tensor, threat: Threat, **_: Any) -> Tensor:
+    return pgd(model, 255 * x, y, threat, steps=1)
+
+
+def labelled_wrongly(x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    return verify(lambda z: z.flatten(1)[:, :3], x, y.float(), x, threat).success
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"attack": scaled_wrongly}, "x lies in .*, outside"),
+        ({"whole": scaled_wrongly}, "x lies in .*, outside"),
+        ({"certify": labelled_wrongly}, "y has dtype torch.float32"),
+    ],
+)
+def test_functions_of_the_user_call_the_library_with_checks(mine: dict[str, Any], message: str) -> None:
+    model, x, y = subject(6)
+    with pytest.raises(BadInput, match=message):
+        audit(model, x, y, Linf(0.001), plan=replace(PLAN, **mine))
+
+
 def test_attacks_that_differ_in_their_options_are_other_runs() -> None:
     def record(**options: Any) -> dict[str, Any]:
         return Plan(**options).record()

@@ -1,7 +1,8 @@
 """Checks of arguments; each error is one sentence: the requirement, the value found, the remedy.
 
 Every public function checks its arguments once, at entry. Inside `trusted()` these checks do nothing, so that
-a function that has checked its arguments can call other public functions on them.
+a function that has checked its arguments can call other public functions on them. A user's function is called inside
+`untrusted()`, since nobody has checked what it hands on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ def trusted() -> Iterator[None]:
     whose consumer would run inside the context too.
     """
     token = _TRUSTED.set(True)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+@contextmanager
+def untrusted() -> Iterator[None]:
+    """Check arguments again until the context ends, inside `trusted()` too: for calls of a user's own function."""
+    token = _TRUSTED.set(False)
     try:
         yield
     finally:

@@ -104,7 +104,8 @@ class Stream(IntEnum):
 class Numbers:
     """Numbers of the stages of an evaluation, by part of the evaluation; draws of `START` and other streams."""
 
-    ATTACK = range(40)
+    ATTACK = range(41)
+    """Stages of an effort, at most 40; the last number is that of the stage which L0 may add."""
     CHECKS = range(200, 240)
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))

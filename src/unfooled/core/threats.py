@@ -2,12 +2,13 @@
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
-A threat has five methods; the ascent kernel uses these alone and contains no code for any one norm:
+A threat has six methods; the ascent kernel needs no others and contains no code for any one norm:
 
     size(delta)     (B, *D) -> (B,)     the norm of each change
     project(z, x)   onto the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
     steepest(g)     argmax <g, d> over the unit ball; attains the dual norm
     sample(x)       a random point inside
+    extreme(x)      a random point inside to start an attack from: a corner of the ball in Linf
     take(rows)      the threat for a subset of the samples, where eps is (B,)
 
 `eps` is a fraction of the input range (`8 / 255`), a float or one value per sample, (B,). L0's eps counts tensor
@@ -100,6 +101,21 @@ class Threat(ABC):
         """Draw a random point of the threat for each sample; equal sample, seed, stage and draw give equal points."""
         return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
 
+    def extreme(
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
+    ) -> Tensor:
+        """Draw a random point from which attacks start: a corner of the ball in Linf, `sample` in the other norms.
+
+        In Linf every coordinate can move by eps at once, and attacks end near such corners. As for `sample`, the points
+        lie inside the threat, and equal sample, seed, stage and draw give equal points.
+        """
+        return self.sample(x, generator, draw=draw, stage=stage)
+
     def take(self, rows: Tensor) -> Self:
         """Return the threat of the samples in `rows`, an index or a mask."""
         return replace(self, eps=self.eps[rows]) if isinstance(self.eps, Tensor) and self.eps.ndim else self
@@ -169,6 +185,17 @@ class Linf(Threat):
         u = rng.uniform(rng.seeds(x, generator, stage=stage), tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
         return self.project(torch.where(u < 0.5, x - eps, x + eps), x)
+
+    def extreme(
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
+    ) -> Tensor:
+        """Draw a random corner of the ball."""
+        return self.corner(x, generator, draw=draw, stage=stage)
 
 
 @dataclass(frozen=True, eq=False)

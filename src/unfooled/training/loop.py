@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import TrainingLoss
 from unfooled.training.batches import BatchSource
@@ -255,5 +256,5 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> float:
     with evaluating(model):
-        pairs = zip(x.split(512), y.split(512), strict=True)
-        return sum(int((model(a.to(device)).argmax(1).cpu() == b.cpu()).sum()) for a, b in pairs) / len(x)
+        prediction = batched(lambda part: model(part.to(device)).argmax(1).cpu(), 512)(x)
+    return int((prediction == y.cpu()).sum()) / len(x)

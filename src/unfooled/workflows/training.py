@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unfooled.core.goals import read_logits
+from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Threat
 from unfooled.core.types import TrainingLoss
@@ -319,4 +320,4 @@ class _Work:
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
-    return torch.cat([read_logits(model, part.to(device)).argmax(1).cpu() for part in x.split(200)]) == y
+    return batched(lambda part: read_logits(model, part.to(device)).argmax(1).cpu(), 200)(x) == y

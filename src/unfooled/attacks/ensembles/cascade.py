@@ -30,7 +30,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
-from unfooled.core.checks import check_attack, check_mode, check_run, trusted
+from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -70,10 +70,10 @@ class Effort:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
-        if len(self.stages) > len(rng.Numbers.ATTACK):
+        most = rng.Numbers.ATTACK[-1]
+        if len(self.stages) > most:
             raise BadInput(
-                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have random "
-                "numbers of their own"
+                f"effort {self.name!r} has {len(self.stages)} stages; at most {most} have random numbers of their own"
             )
 
 
@@ -268,7 +268,8 @@ class Cascade:
         margins, lost = part.look(part.x, check=True)
         proven = torch.zeros_like(lost)
         if self.certify is not None:
-            proven = self.certify(part.x, part.y, part.threat).to(lost)
+            with untrusted():
+                proven = self.certify(part.x, part.y, part.threat).to(lost)
         return {"margins": margins, "fooled": lost, "certified": proven}
 
 

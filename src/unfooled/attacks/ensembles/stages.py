@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
@@ -24,10 +25,11 @@ from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
 from unfooled.core.ascent.nearest import DUAL
-from unfooled.core.checks import input_gradient
+from unfooled.core.checks import input_gradient, untrusted
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model, Objective
 
 PROBES = 7
@@ -110,8 +112,7 @@ class Ascents(Stage):
         """Ascend once. Cost: steps + 1 F, steps B."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
-            draw = threat.corner if isinstance(threat, Linf) else threat.sample
-            start = draw(problem.x, problem.seed, draw=number)
+            start = threat.extreme(problem.x, problem.seed, draw=number)
         return Proposal(_ascend(problem, problem.objective, start, self.steps))
 
 
@@ -163,17 +164,15 @@ class Searches(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Run the search. Cost: queries F."""
         source = rng.derived(problem.seed, number)
-        parts = []
-        for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
-            p = problem.take(rows)
-            parts.append(
-                square_search(
-                    fooling(p.scored, p.y, losses.margin), p.x, p.threat,
-                    rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
-                    start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
-                )
+
+        def search(p: Problem, rows: Tensor) -> Tensor:
+            return square_search(
+                fooling(p.scored, p.y, losses.margin), p.x, p.threat,
+                rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
+                start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
             )  # fmt: skip
-        return Proposal(torch.cat(parts))
+
+        return Proposal(problem.in_batches(search))
 
 
 @dataclass(frozen=True)
@@ -235,18 +234,20 @@ class Sparse(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 F, 2 steps B."""
         p, source = problem, rng.derived(problem.seed, number)
-        parts = list(zip(p.x.split(p.batch), p.y.split(p.batch), strict=True))
-        first = [sigma_zero(p.attacked, *part, 0, steps=self.steps, generator=source) for part in parts]
-        again = [
-            fmn(p.attacked, *part, 0, steps=self.steps, start=start, generator=source)
-            for part, start in zip(parts, first, strict=True)
-        ]
-        return Proposal(p.threat.project(torch.cat(again), p.x))
+
+        def first(x: Tensor, y: Tensor) -> Tensor:
+            return sigma_zero(p.attacked, x, y, 0, steps=self.steps, generator=source)
+
+        def again(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+            return fmn(p.attacked, x, y, 0, steps=self.steps, start=start, generator=source)
+
+        start = batched(first, p.batch)(p.x, p.y)
+        return Proposal(p.threat.project(batched(again, p.batch)(p.x, p.y, start), p.x))
 
 
 @dataclass(frozen=True)
 class Given(Stage):
-    """Any attack with its options bound."""
+    """A user's attack with its options bound; the library's functions that it calls check their arguments."""
 
     attack: Attack
     share: float = 1.0
@@ -256,7 +257,21 @@ class Given(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Run the attack. Cost: its own."""
         source = torch.Generator().manual_seed(problem.seed)
-        return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+        with untrusted():
+            return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+
+
+@dataclass(frozen=True)
+class SingleStep(Stage):
+    """One steepest step of length eps on the margin, from x."""
+
+    share: float = 1.0
+    most: int | None = None
+    name: str = "fgsm"
+
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Take the step. Cost: 2 F, 1 B."""
+        return Proposal(fgsm(problem.attacked, problem.x, problem.y, problem.threat, loss=losses.margin))
 
 
 @dataclass(frozen=True)
@@ -287,9 +302,8 @@ class Noise(Stage):
         """Evaluate random points. Cost: draws F."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
-        point = threat.corner if isinstance(threat, Linf) else threat.sample
         for i in range(self.draws):
-            z = point(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
+            z = threat.extreme(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
             margins = losses.margin(problem.logits(z), problem.y)
             better = margins > top
             best, top = where_rows(better, z, best), torch.where(better, margins, top)
@@ -337,19 +351,20 @@ def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: 
 
     Cost: 1 forward, and 1 backward per class scored.
     """
-    nearest = []
-    for part, label in zip(z.split(batch), y.split(batch), strict=True):
-        leaf = part.detach().requires_grad_()
+    dual = DUAL.get(float(norm), 2.0)
+
+    def nearest(z: Tensor, y: Tensor) -> Tensor:
+        leaf = z.detach().requires_grad_()
         with torch.enable_grad():
             logits = logits_at(model, leaf)
             k = logits.shape[1]
-            others = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
+            others = logits.detach().scatter(1, y[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
             scores = []
             for j in range(others.shape[1]):
-                gap = losses.true_logit(logits, label) - losses.true_logit(logits, others[:, j])
+                gap = losses.true_logit(logits, y) - losses.true_logit(logits, others[:, j])
                 g = input_gradient(gap, leaf, retain_graph=j + 1 < others.shape[1])
-                length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
-                scores.append(gap.detach() / length)
+                scores.append(gap.detach() / flat(g.nan_to_num()).norm(p=dual, dim=1).clamp_min(TINY))
         order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        nearest.append(others.gather(1, order))
-    return torch.cat(nearest)
+        return others.gather(1, order)
+
+    return batched(nearest, batch)(z, y)

@@ -27,7 +27,7 @@ from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
 from unfooled.core.shapes import where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
 
@@ -108,9 +108,9 @@ def distil(
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
-    """Draw random points; in Linf every other draw is a corner, where attacks end."""
-    if isinstance(threat, Linf) and draw % 2:
-        return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    """Draw random points; every other draw is an extreme one, where attacks end."""
+    if draw % 2:
+        return threat.extreme(x, seed, draw=draw, stage=rng.Stream.TWIN)
     return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 

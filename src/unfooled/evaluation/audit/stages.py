@@ -27,6 +27,7 @@ from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.calls import share_habits
@@ -162,7 +163,8 @@ def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradient
     if label.whole is None:
         return attack.perform(standing, label.stages(s.threat))
     log: list[Progress] = []
-    points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    with untrusted():
+        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
     return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
 
 

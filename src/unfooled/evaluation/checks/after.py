@@ -23,8 +23,7 @@ from unfooled.attacks.apgd import apgd
 from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
-from unfooled.attacks.fgsm import fgsm
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
 from unfooled.core import losses
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.goals import fooled, logits_at
@@ -96,11 +95,8 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     def most(count: int) -> int:
         return max(1, int(count * scale))
 
-    def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
-
     return [
-        ("D13", Given(one_step, most=most(64), name="fgsm")),
+        ("D13", SingleStep(most=most(64))),
         ("D13", Noise(8, most=most(64))),
         ("D16", Noise(200, most=most(8), name="corners")),
         ("D14", Searches(200, most=most(32), cold=True)),

@@ -38,7 +38,9 @@ from unfooled.evaluation.explanations.judge import (
     Arm,
     ExplanationRobustness,
     Score,
+    attributions_of,
     explanation_robustness,
+    maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP
 from unfooled.evaluation.explanations.records import ReasonExample, ReasonPoint, Reasons
@@ -172,7 +174,7 @@ def _pictures(
     by_chance = lucky < attack
     z = where_rows(by_chance, result.best_of_n.x_adv["lens"], result.attack.x_adv["lens"])
     change = result.best_of_n.output_change["lens"], result.attack.output_change["lens"]
-    before, after = (_explained(model, points, y, explain, batch) for points in (x, z))
+    before, after = (attributions_of(model, points, y, explain, batch) for points in (x, z))
     return {
         "by chance": by_chance,
         "x_adv": z,
@@ -183,16 +185,9 @@ def _pictures(
     }
 
 
-def _explained(model: Model, x: Tensor, y: Tensor, explain: Explanation, batch: int) -> Tensor:
-    """Return attributions, (B, *D), detached."""
-    parts = zip(x.split(batch), y.split(batch), strict=True)
-    return torch.cat([torch.as_tensor(explain(model, *part)).detach() for part in parts])
-
-
 def _tau(model: Model, y: Tensor, arm: Arm, clean: Tensor, explain: Explanation, batch: int) -> Tensor:
     """Return Kendall's tau at the points that are worst for LENS."""
-    parts = zip(arm.x_adv["lens"].split(batch), y.split(batch), strict=True)
-    maps = torch.cat([as_maps(torch.as_tensor(explain(model, *part)).detach()) for part in parts])
+    maps = maps_of(model, arm.x_adv["lens"], y, explain, as_maps, batch)
     return kendall(clean, maps).where(arm.status["lens"] == ATTACKED, torch.nan)
 
 

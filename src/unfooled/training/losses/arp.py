@@ -203,12 +203,12 @@ class Arp:
 
     def _attended(self, model: nn.Module, both: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps and logits of one pass."""
-        maps, logits, batch = [], [], self._batch(both)
-        for part, label in zip(both.split(batch), labels.split(batch), strict=True):
+
+        def attended(part: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
             tap = Tapped(model)
-            maps.append(self.attend(tap, part, label, create_graph=True))
-            logits.append(logits_of(tap.output, tap))
-        return torch.cat(maps), torch.cat(logits)
+            return self.attend(tap, part, label, create_graph=True), logits_of(tap.output, tap)
+
+        return batched(attended, self._batch(both))(both, labels)
 
 
 def arp(
