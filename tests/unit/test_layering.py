@@ -198,7 +198,7 @@ def test_every_flat_name_exists(name: str) -> None:
 def decisions_by_text(source: str) -> list[int]:
     """Lines that ask for a certain check, or a certain tone of a figure, by text instead of by its enum."""
     lines = []
-    for node in ast.walk(ast.parse(source)):
+    for node in (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.expr)):
         parts: list[ast.expr] = []
         if isinstance(node, ast.Compare):
             parts = [node.left, *node.comparators]
