@@ -40,7 +40,7 @@ from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, S
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
 from unfooled.evaluation.checks.before import before, replayed
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.explanations.survival import (
@@ -124,7 +124,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     if s.subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     for f in findings:
-        if f.fired and f.id == "D20":
+        if f.fired and f.id == CheckId.MEMORY:
             raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")
     return findings
 
@@ -253,16 +253,16 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
-        return AttackedExplanations(Approach(""), samples)
+        return AttackedExplanations(Approach(None), samples)
     if gradients.missing and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
     x, y, threat = s.x[at], s.y[at], s.threat.take(at)
     approach = approach_to(s.counted, x, y, plan.explain)
-    if not approach.by:
+    if approach.by is None:
         return AttackedExplanations(approach, samples)
     radii, by_radius = tuple(sorted(plan.radii)), []
     for share in radii:

@@ -36,7 +36,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.refusals import refusals
-from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
 FLOOR = 20_000
@@ -232,11 +232,11 @@ def extend(
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
         if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
             break
-        if fired(findings, "D9"):
+        if fired(findings, CheckId.ROUGH):
             attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
         standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
         standing, again = _look_again(attack, standing, numbers[-1])
-        pending, hidden = again, last and fired(again, "D14")
+        pending, hidden = again, last and fired(again, CheckId.SEARCH)
     if hidden and bool(standing.frontier.standing.any()):
         gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
         standing = _without_gradients(attack, standing, gradients)
@@ -247,7 +247,9 @@ def extend(
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients) -> Standing:
     """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
     first = Numbers.HIDDEN[0]
-    if not fired(gradients.findings, "D8"):  # the model's own gradients are asked too, whatever the checks say of them
+    if not fired(
+        gradients.findings, CheckId.MISSING
+    ):  # the model's own gradients are asked too, whatever the checks say of them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
@@ -378,7 +380,7 @@ def diagnose(
     check_run(seed, batch)
     counted = Counted(model)
     findings = before(counted, x, y, threat, seed=seed)
-    draws = RANDOM_DRAWS if any(f.id == "D4" and f.fired and f.kind == Kind.MEND for f in findings) else 1
+    draws = RANDOM_DRAWS if any(f.id == CheckId.STEADY and f.fired and f.kind == Kind.MEND for f in findings) else 1
     batch = batch or fitting_batch(model, x)
     gradients = Gradients(counted, findings, draws, seed).ready(x, threat)
     problem = Problem(counted, x, y, threat, gradients.attacked, draws, seed, batch)

@@ -35,7 +35,7 @@ from unfooled.drawing.plots import (
 )
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.runs import Run
-from unfooled.report.trust import tone
+from unfooled.report.trust import Tone, tone
 from unfooled.report.words import finite, number, percent, plural, share_text
 from unfooled.statistics.intervals import Estimate
 
@@ -164,7 +164,7 @@ def effort_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     drawn = [(run, stages) for run, stages in drawn if stages]
     if not any(len(stages) > 1 for _, stages in drawn):
         return None
-    finals = [run for run, _ in drawn if tone(run.summary) != "void" and finite(run.summary.robust_accuracy.value)]
+    finals = [run for run, _ in drawn if tone(run.summary) != Tone.VOID and finite(run.summary.robust_accuracy.value)]
     shares = [step.left for _, stages in drawn for step in stages]
     shares += [value for run in finals for value in _span(run.summary.robust_accuracy)]
     axes = Axes.of(
@@ -207,7 +207,7 @@ def _left_axis(shares: Sequence[float]) -> Axis:
 def _final_level(axes: Axes, run: Run, others: Sequence[Level], *, many: bool) -> Level:
     """Return the level of a run's robust accuracy."""
     e = run.summary.robust_accuracy
-    bound = "at most " if tone(run.summary) == "overstated" else ""
+    bound = "at most " if tone(run.summary) == Tone.OVERSTATED else ""
     text = f"{run.letter}: {bound}{percent(e.value, e.n)}" if many else f"final: {bound}{share_text(e)}"
     return axes.level(run.place, _span(e), text, others)
 

@@ -13,12 +13,13 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.audit import Plan, audit
 from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.table import CheckId
 from unfooled.runs.records import Record
 from unfooled.studies.broken_defences.cases import Case, Kind
 
 BROKEN_BELOW = 0.05
 """Robust accuracy up to which a network counts as having none."""
-ABOUT_DATA = {"D21", "D23"}
+ABOUT_DATA = {CheckId.TIES, CheckId.EIGHT_BIT}
 """Findings that honest networks have too: few classes or tied logits, points between the levels of a pixel."""
 
 
