@@ -1,4 +1,4 @@
-"""What the reader is told is true: snippets run, commands parse, names exist, references agree."""
+"""The documentation is true: snippets run, commands parse, names exist, references agree."""
 
 from __future__ import annotations
 

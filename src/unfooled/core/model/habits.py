@@ -21,7 +21,7 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 @dataclass
 class Habits:
-    """What is known about a model.
+    """Habits of a model that were observed.
 
     Attributes:
         writes: whether it writes into its input. None: not seen yet.
