@@ -1,4 +1,4 @@
-"""Where a network looks, on shapes whose place is known, before and after an attack on its label or on its attention.
+"""Attention of a network on shapes whose place is known, before and after an attack on its label or on its attention.
 
 python examples/attention_under_attack.py
 """

@@ -1,4 +1,4 @@
-"""How far can an explanation be moved while the label stays? Attack, best of as many random points, one random point.
+"""Distance that an explanation moves while the label stays: attack, best of as many random points, one random point.
 
 python examples/explanation_robustness.py
 """

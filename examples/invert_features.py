@@ -1,4 +1,4 @@
-"""What a network keeps of a digit: start from another digit, and search for the first one's features.
+"""Features of a digit that a network holds: start from another digit, and search for the first one's features.
 
 min over z in [0, 1]^D   || g(z) - g(x) ||,   g = the last hidden layer of a standard or of a hardened network
 

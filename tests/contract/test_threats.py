@@ -1,4 +1,4 @@
-"""What every threat must keep, by hypothesis: any shape, any radius, any box."""
+"""Contract of the threats, by hypothesis: any shape, any radius, any box."""
 
 from __future__ import annotations
 

@@ -413,7 +413,7 @@ def test_sizes_of_a_plan_are_checked(name: str) -> None:
 
 
 def test_the_published_ensemble_keeps_its_own_figure() -> None:
-    """What the checks fool besides does not enter the figure of `whole`."""
+    """Samples that only the checks fool do not enter the figure of `whole`."""
     model, x, y = subject(12)
 
     def idle(model: object, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:

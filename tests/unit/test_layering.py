@@ -133,7 +133,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def module_graph(root: Path) -> dict[str, set[str]]:
-    """Which file imports which."""
+    """Return the files that each file imports."""
     sources = {}
     for path in root.rglob("*.py"):
         parts = ("unfooled", *path.relative_to(root).with_suffix("").parts)

@@ -168,7 +168,7 @@ def test_restarts_have_seeds_of_their_own() -> None:
 
 
 def pairs(a: rng.Use, b: rng.Use) -> bool:
-    """Whether two uses have a stage and a draw in common."""
+    """Return whether two uses have a stage and a draw in common."""
     return shared(a.draws, b.draws) and any(shared(s, t) for s in a.stages for t in b.stages)
 
 
@@ -257,7 +257,7 @@ STARTS = {"step_ll.py", "masks.py"}
 
 
 def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every part of it runs: on a model without gradients, and where a check asks for more."""
+    """All parts of an evaluation run: on a model without gradients, and where a check asks for more."""
     origin: dict[int, int] = {}
     met: set[tuple[int, int]] = set()
     plain_seeds, plain_bits = rng.seeds, rng.bits

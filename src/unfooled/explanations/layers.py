@@ -73,7 +73,7 @@ def find_spatial(
             logits = logits_from(model, z)
         search = _Search(model, z, calls, grid)
         if wanted is not None:
-            return search.named(wanted)
+            return search.requested(wanted)
         live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
@@ -126,7 +126,7 @@ class _Search:
         self.probes = Probes(self._trace, z.detach())
         self.doubt = ""
 
-    def named(self, layer: str) -> Spatial:
+    def requested(self, layer: str) -> Spatial:
         """Return the place of a call that the caller names."""
         last = [i for i, c in enumerate(self.calls) if layer in (c.layer, c.layer.split("@")[0], c.layer + "@1")]
         place = self.place(last[-1]) if last else None
@@ -234,7 +234,7 @@ class _Search:
 
     def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
         """Return the grids of the calls before one."""
-        found = []
+        places = []
         for call in self.calls[:i]:
             shape = tuple(call.output.shape)
             if len(shape) != 4 or shape[0] != 1:
@@ -243,8 +243,8 @@ class _Search:
             for layout in (Layout.CHANNELS_FIRST,) if first else (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST):
                 sides = own_grid(shape, layout)
                 if min(sides) >= 2 and (first or (fits(sides, self.size) and not self.counts & set(sides))):
-                    found.append((call.layer, layout, sides))
-        return found
+                    places.append((call.layer, layout, sides))
+        return places
 
     def _module(self, layer: str) -> nn.Module | None:
         return self.modules.get(layer.split("@")[0])

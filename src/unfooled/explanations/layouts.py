@@ -55,7 +55,7 @@ class Spatial:
 
     @property
     def tokens(self) -> bool:
-        """Whether the cells are tokens in a row."""
+        """Return whether the cells are tokens in a row."""
         return self.layout in (Layout.TOKENS, Layout.TOKENS_LAST)
 
     def maps(self, output: Tensor) -> Tensor:
@@ -145,13 +145,13 @@ def token_readings(
     if not grid:
         for name, layout, sides in reversed(sources):
             known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
-    found: dict[tuple[Layout, Grid], Reading] = {}
+    readings: dict[tuple[Layout, Grid], Reading] = {}
     for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
             if 0 <= other <= (0 if k else PREFIX):
-                found.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
-    return sorted(found.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
+                readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
+    return sorted(readings.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
 
 
 def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:
@@ -197,10 +197,10 @@ class Probes:
         batch = self.shape("batch", spatial.layer)
         if batch is not None and batch[0] != 2:
             return False
-        said = [self._follows(reading, shape, which) for which in ("tall", "wide")]
-        if False in said:
+        answers = [self._follows(reading, shape, which) for which in ("tall", "wide")]
+        if False in answers:
             return False
-        return True if True in said else None
+        return True if True in answers else None
 
     def _follows(self, reading: Reading, shape: Shape, which: str) -> bool | None:
         """Return whether an output follows the input's height, or its width."""

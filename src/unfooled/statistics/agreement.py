@@ -71,8 +71,8 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
-    m, kept = int(other.sum()), int((right & other).sum())
-    missed = float(binom.cdf(kept, m, 0.5)) <= LEVEL and float(binom.sf(kept - 1, m, chance)) > LEVEL
+    m, stayed = int(other.sum()), int((right & other).sum())
+    missed = float(binom.cdf(stayed, m, 0.5)) <= LEVEL and float(binom.sf(stayed - 1, m, chance)) > LEVEL
     if m and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
         return Guess(False, hits, fisher, 1 - m / n, common)
     return Guess(True, hits, p, chance)

@@ -174,7 +174,7 @@ def nearest_of_all(
         batch: Samples computed at once; None: from the free memory.
         generator: Base seed.
     """
-    found = envelope(
+    points = envelope(
         model, x, y, (norm,), budget=steps, targeted=targeted, generator=generator, batch=batch
     )  # fmt: skip
-    return found[norm]
+    return points[norm]

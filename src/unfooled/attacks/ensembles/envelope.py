@@ -136,8 +136,8 @@ def envelope(
         return tuple(_nearest(model, x, y, norm, budget - 2, targeted, generator) for norm in norms)
 
     with trusted():
-        for norm, found in zip(norms, batched(near, batch)(x[right], y[right]), strict=True):
-            points[norm][right] = found
+        for norm, nearest in zip(norms, batched(near, batch)(x[right], y[right]), strict=True):
+            points[norm][right] = nearest
     return points
 
 

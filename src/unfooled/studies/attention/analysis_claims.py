@@ -92,7 +92,7 @@ def questions(rows: Sequence[Analysed]) -> list[Question]:
     ]
 
 
-def _named(beside: tuple[str, ...]) -> str:
+def _measures_text(beside: tuple[str, ...]) -> str:
     return "margin and area" if len(beside) > 1 else "margin"
 
 
@@ -102,7 +102,7 @@ def _on_distance(where: str, measures: dict[str, str], beside: tuple[str, ...]) 
     for name, title in measures.items():
         farther = (
             f"{where}: the larger {title}, the farther the nearest adversarial example; Spearman.",
-            f"{where}: the larger {title}, the farther it is, {_named(beside)} held fixed; partial Spearman.",
+            f"{where}: the larger {title}, the farther it is, {_measures_text(beside)} held fixed; partial Spearman.",
         )
         sources = (PAPER if name != "coverage" else "unfooled", "unfooled")
         for text, source, fixed in zip(farther, sources, ((), beside), strict=True):
@@ -120,7 +120,7 @@ def _on_success(where: str, beside: tuple[str, ...]) -> list[Question]:
     asked = []
     for fixed, classes, what, source in (
         ((), None, "alone", PAPER),
-        (beside, "class", f"beside {_named(beside)} and class", "unfooled"),
+        (beside, "class", f"beside {_measures_text(beside)} and class", "unfooled"),
     ):
         text = (
             f"{where}: low completeness makes a fall at the median radius likelier, {what}; minus the coefficient "

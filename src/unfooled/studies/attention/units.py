@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfooled.evaluation.verify import verify
 from unfooled.runs.files import write_whole
-from unfooled.runs.units import Units, filed
+from unfooled.runs.units import Units, file_name
 from unfooled.statistics.intervals import share
 from unfooled.studies.attention.analysis import analyse
 from unfooled.studies.attention.faithfulness import measure_faithfulness
@@ -73,7 +73,7 @@ class PointStore:
         return self._points.get(unit)
 
     def _file(self, unit: str) -> Path | None:
-        return None if self.out is None else self.out / "points" / f"{filed(unit)}.npy"
+        return None if self.out is None else self.out / "points" / f"{file_name(unit)}.npy"
 
 
 @dataclass(frozen=True)

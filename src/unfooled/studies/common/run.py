@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Config, Environment, write_record
-from unfooled.runs.units import Units, chosen, filed
+from unfooled.runs.units import Units, file_name, selected
 from unfooled.studies.common.records import Claim, StudySummary, Table
 
 J = TypeVar("J")
@@ -113,7 +113,7 @@ def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], com
     Returns:
         The records, in the order of the jobs.
     """
-    by_file = {filed(name): job for name, job in jobs.items()}
+    by_file = {file_name(name): job for name, job in jobs.items()}
     return units.map(stage, kind, list(by_file), lambda name: compute(by_file[name]))
 
 
@@ -132,7 +132,7 @@ def pick_data(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     Raises:
         BadInput: the scale has no such data set.
     """
-    return chosen(list(dict.fromkeys(known)), wanted)
+    return selected(list(dict.fromkeys(known)), wanted)
 
 
 def seconds_of(*records: Iterable[Any]) -> float:
