@@ -16,7 +16,7 @@ from unfooled.studies.common.records import Table, array
 
 
 def networks_table(networks: Sequence[Network]) -> Table:
-    """Make a row a network: accuracies and cost."""
+    """Make one row per network: accuracies and cost."""
     return [
         {
             "data": n.data, "network": n.arm, "seed": n.seed, "clean accuracy": n.clean.value, "of": n.clean.n,
@@ -28,7 +28,7 @@ def networks_table(networks: Sequence[Network]) -> Table:
 
 
 def scores_table(pool: Pool, how: str) -> Table:
-    """Make a row a network and seed: every score under the attack or a baseline."""
+    """Make one row per network and seed: every score under the attack or a baseline."""
     rows = []
     for (arm, seed), row in pool.rows.items():
         line: dict[str, Any] = {"network": arm, "seed": seed}
