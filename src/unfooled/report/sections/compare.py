@@ -1,7 +1,9 @@
 """Comparison of runs: differences of figures and settings, with intervals.
 
-    difference  d = b - a,   low = d - sqrt((b - b_low)^2 + (a_high - a)^2),   high likewise
+    difference  d = b - a,   low  = d - sqrt((b - b_low)^2 + (a_high - a)^2)
+                             high = d + sqrt((b_high - b)^2 + (a - a_low)^2)
 
+a is a figure of the first run, in [a_low, a_high], and b the same figure of another one.
 The intervals of the two runs are combined by their squares, as if the runs had judged independent samples. Where both
 judged the same samples this is too wide, so a difference that is called clear is clear.
 
@@ -109,10 +111,10 @@ def _explanation_lines(s: Sequence[Summary]) -> list[Line]:
     """Return the lines on attacks on explanations, a pair for each explanation that was attacked."""
     lines = []
     for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
-        of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
-        points = [record.at_eps() if record is not None else None for record in of]
+        records = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
+        points = [each.at_eps() if each is not None else None for each in records]
         lens = [point.lens if point is not None else None for point in points]
-        first = [record.reason_first if record is not None else None for record in of]
+        first = [each.reason_first if each is not None else None for each in records]
         lines += [
             _line(f"Corrected LENS under attack, {name}", lens),
             _line(f"Reason moved before the label, {name}", first),
@@ -155,8 +157,12 @@ def compare(runs: Sequence[Run]) -> list[Line]:
 
 def _effort(s: Summary) -> object:
     """Return the settings of the attack on explanations; None where there was none."""
-    r = s.reasons
-    return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
+    reasons = s.reasons
+    return (
+        (reasons.explanation, reasons.steps, reasons.restarts, reasons.random_points)
+        if reasons is not None and reasons.curve
+        else None
+    )
 
 
 SETTINGS: dict[str, Callable[[Summary], object]] = {

@@ -55,13 +55,24 @@ STAGES = {
 }
 """Name of a stage in the record -> name on the page."""
 CLEAN = "clean"
-LOGARITHMIC = 6  # times more passes at the end than after the first stage
+LOGARITHMIC = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
 Y_TICKS = 7
 
 
 @dataclass(frozen=True)
 class Step:
-    """State of the attack after one of its stages; `taken` and `closed` are None where they were not recorded."""
+    """State of the attack after one of its stages.
+
+    Attributes:
+        place: Position of the stage.
+        name: Name on the page.
+        passes: Forwards and backwards a sample so far.
+        forward: Forwards a sample so far.
+        backward: Backwards a sample so far.
+        accuracy: Share of the samples that are not fooled yet.
+        taken: Number of samples that the stage attacked; None: not recorded.
+        closed: Number of samples that it fooled; None: not recorded.
+    """
 
     place: int
     name: str
