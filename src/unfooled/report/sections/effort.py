@@ -45,7 +45,7 @@ STAGES = {
     "apgd-ce": "APGD-CE",
     "apgd-t": "APGD-T",
     "attack": "the attack",
-    "decision": "labels alone",
+    "decision": "labels only",
     "fab-t": "FAB-T",
     "longer": "APGD, longer",
     "odi": "ODI wave",
@@ -115,7 +115,7 @@ def share_of(k: int, n: int) -> Estimate:
 def stage_name(progress: Progress) -> str:
     """Return the page's name of a stage, with the check that asked for it: "Square, D14"."""
     check, name = progress.check, progress.method
-    if not name:  # a record of version 0.1 has the label alone, such as "460-D14-square"
+    if not name:  # a record of version 0.1 has only the label, such as "460-D14-square"
         check, name = re.fullmatch(r"(?:\d+-)?(?:(D\d+)-)?(.*)", progress.stage, re.DOTALL).groups()  # type: ignore[union-attr]
     return STAGES.get(name, name) + (f", {check}" if check else "")
 
@@ -153,7 +153,7 @@ def flatness_sentence(s: Summary, noun: str) -> str:
     end = later[-1]
     if len({step.passes for step in later}) < 2:
         left = share_text(end.accuracy)
-        return f"One stage alone left {left}: whether more passes would find more cannot be seen."
+        return f"A single stage left {left}: whether more passes would find more cannot be seen."
     half = [step for step in later if step.passes <= end.passes / 2] or later[:1]
     more = round((half[-1].left - end.left) * s.n)
     spent = f"The last {number(end.passes - half[-1].passes)} of {number(end.passes)} passes a sample"

@@ -30,8 +30,8 @@ def radii_survived(
 ) -> Tensor:
     """Count the threats that each sample survives under the cascade, judged by `verify`.
 
-    The count is found by bisection: a sample that is fooled is attacked in a smaller threat next, one that survives in a
-    larger one, since a larger threat allows whatever a smaller one does.
+    The count is found by bisection: a sample that is fooled is attacked in a smaller threat next, one that survives in
+    a larger one, since a larger threat allows whatever a smaller one does.
 
     Args:
         model: Any callable to logits.
