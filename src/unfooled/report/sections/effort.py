@@ -40,7 +40,7 @@ from unfooled.report.words import finite, number, percent, plural, share_text
 from unfooled.statistics.intervals import Estimate
 
 STAGES = {
-    "adopt": "all of it, judged",
+    "adopt": "points judged",
     "apgd": "APGD",
     "apgd-ce": "APGD-CE",
     "apgd-t": "APGD-T",

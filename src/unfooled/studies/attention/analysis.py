@@ -72,7 +72,7 @@ def analyse(model: Model, samples: Samples, effort: AnalysisEffort, *, data: str
     Args:
         model: Any callable with a spatial layer.
         samples: Samples, of which the first `effort.n` are looked at.
-        effort: Effort.
+        effort: Effort of the analysis.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the attacks.

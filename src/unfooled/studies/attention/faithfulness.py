@@ -23,7 +23,7 @@ def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: st
 
     Only samples that the network classifies correctly are used.
 
-    Cost: 68 forwards a sample, and one attention map with each layer shuffled and one without.
+    Cost: 68 forwards a sample, an attention map, and one more for each layer that is shuffled.
 
     Args:
         model: Network.

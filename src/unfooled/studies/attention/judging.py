@@ -62,7 +62,7 @@ def judge(
         model: Network.
         samples: Test images, of which the first are attacked.
         threat: Set of allowed inputs.
-        size: Effort.
+        size: Effort of the attacks.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the attacks.

@@ -111,10 +111,10 @@ def training_claims(results: Results, data: str) -> list[Claim]:
 
 def _decided(text: str, source: str, figure: Interval, seeds: int) -> Claim:
     """Decide a claim about training; undecided with fewer than three seeds, or where the interval begins at 0."""
-    one = claim(text, source, figure, 0.0)
-    if seeds < SEEDS or (one.verdict == "holds" and one.low == 0):
-        return one.model_copy(update={"verdict": "undecided"})
-    return one
+    decided = claim(text, source, figure, 0.0)
+    if seeds < SEEDS or (decided.verdict == "holds" and decided.low == 0):
+        return decided.model_copy(update={"verdict": "undecided"})
+    return decided
 
 
 def comparison_table(results: Results, data: str) -> Table:
@@ -165,11 +165,12 @@ def compute_table(results: Results) -> Table:
     """Make one row per network: training cost, and clean accuracy on all test samples."""
     return [
         {
-            "data": t.data, "network": t.arm, "seed": t.seed, "clean accuracy": t.clean.value, "of": t.clean.n,
-            "steps": t.steps, "passes a sample and step": t.passes,
-            "passes, of ARP's": round(_share_of_arp(results, t), 3), "seconds of training": t.seconds, "loss": t.loss,
+            "data": row.data, "network": row.arm, "seed": row.seed, "clean accuracy": row.clean.value,
+            "of": row.clean.n, "steps": row.steps, "passes a sample and step": row.passes,
+            "passes, of ARP's": round(_share_of_arp(results, row), 3), "seconds of training": row.seconds,
+            "loss": row.loss,
         }
-        for t in results.trained
+        for row in results.trained
     ]  # fmt: skip
 
 

@@ -89,7 +89,9 @@ def _share(weak: str, strong: str) -> Statistic:
 def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
     """Decide what each network gains over the plain one at the worst point found, on the seeds that both have."""
     task = pool.task
-    clean = {(n.arm, n.seed): n.clean.value or 0.0 for n in networks if n.data == task.source}
+    clean = {
+        (network.arm, network.seed): network.clean.value or 0.0 for network in networks if network.data == task.source
+    }
     claims = []
     for arm in pool.arms:
         seeds = [s for s in pool.seeds(arm) if s in pool.seeds(PLAIN)]

@@ -56,10 +56,10 @@ class Scores(Record):
         eps: Radius.
         n_random: Number N of random points for the best of N.
         indices: Positions of the samples in the test set.
-        status: Perturbation -> attacked, failed, undefined or skipped, one a sample, at the worst point of `main_lens`.
-        values: Perturbation -> score -> one value a sample.
-        zero_share: Share of zeros in the clean map's top k, one value a sample.
-        output_change: Change of the label's logit, |f_y(x') - f_y(x)|, at the attack's point, one value a sample.
+        status: Perturbation -> attacked, failed, undefined or skipped, by sample, at the worst point of `main_lens`.
+        values: Perturbation -> score -> one value per sample.
+        zero_share: Share of zeros in the clean map's top k, one value per sample.
+        output_change: Change of the label's logit, |f_y(x') - f_y(x)|, at the attack's point, for each sample.
         gap: Median relative completeness gap of the clean maps; None: the explanation is no path integral.
         forwards: Forwards a sample of the attack.
         backwards: Backwards a sample of the attack.

@@ -19,11 +19,12 @@ def networks_table(networks: Sequence[Network]) -> Table:
     """Make one row per network: accuracies and cost."""
     return [
         {
-            "data": n.data, "network": n.arm, "seed": n.seed, "clean accuracy": n.clean.value, "of": n.clean.n,
-            "robust accuracy": n.robust.value, "lowest": n.robust.low, "highest": n.robust.high,
-            "of these": n.robust.n, "seconds of training": round(n.seconds, 1), "loss": n.loss,
+            "data": network.data, "network": network.arm, "seed": network.seed,
+            "clean accuracy": network.clean.value, "of": network.clean.n,
+            "robust accuracy": network.robust.value, "lowest": network.robust.low, "highest": network.robust.high,
+            "of these": network.robust.n, "seconds of training": round(network.seconds, 1), "loss": network.loss,
         }
-        for n in networks
+        for network in networks
     ]  # fmt: skip
 
 

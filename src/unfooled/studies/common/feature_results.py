@@ -21,14 +21,14 @@ class Accuracies:
         tests: Tested networks of all seeds.
 
     Attributes:
-        rows: Name -> the networks of that name, one a seed.
+        rows: Name -> the networks of that name, one per seed.
     """
 
     def __init__(self, tests: Sequence[Measured]) -> None:
         self.rows: dict[str, list[Measured]] = {}
-        for one in tests:
-            self.rows.setdefault(one.name, []).append(one)
-        self._correct = {name: np.mean([one.correct() for one in rows], 0) for name, rows in self.rows.items()}
+        for test in tests:
+            self.rows.setdefault(test.name, []).append(test)
+        self._correct = {name: np.mean([test.correct() for test in rows], 0) for name, rows in self.rows.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self.rows
@@ -67,10 +67,10 @@ class Survival:
     """
 
     def __init__(self, attacks: Sequence[Attacked]) -> None:
-        self.radii = {one.norm: one.radii for one in attacks}
+        self.radii = {attack.norm: attack.radii for attack in attacks}
         self.rows: dict[str, dict[str, list[np.ndarray]]] = {norm: {} for norm in self.radii}
-        for one in attacks:
-            self.rows[one.norm].setdefault(one.name, []).append(np.array(one.survived))
+        for attack in attacks:
+            self.rows[attack.norm].setdefault(attack.name, []).append(np.array(attack.survived))
 
     def right(self, norm: str, name: str, k: int) -> np.ndarray:
         """Return the share of the seeds on which each image is right at the k-th radius, (n,); k = -1: when clean."""
@@ -113,8 +113,8 @@ class Alignments:
 
     def __init__(self, rows: Sequence[Aligned]) -> None:
         self._rows: dict[str, list[np.ndarray]] = {}
-        for one in rows:
-            self._rows.setdefault(one.name, []).append(array(one.values))
+        for row in rows:
+            self._rows.setdefault(row.name, []).append(array(row.values))
         self.mean = {name: np.mean(values, 0) for name, values in self._rows.items()}
 
     def gap(self, first: str, second: str) -> Interval:

@@ -89,13 +89,13 @@ def run_robust_features(
 def summarise(results: Sequence[Results], size: FeatureScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
     pictures, notes, seconds = [], list(NOTES), 0.0
-    for one in results:
-        curves = Survival(one.attacks).curves()
-        pictures += [*one.pictures, under_attack(curves, f"{one.task.source}: under attack")]
-        notes += short_of_targets(one)
-        seconds += seconds_of(one.tests, one.attacks, one.alignments, *one.sets.values())
-    made = {title: rows for one in results for title, rows in tables(one, size).items()}
-    return Findings(made, [claim for one in results for claim in claims(one)], notes, pictures, seconds)
+    for result in results:
+        curves = Survival(result.attacks).curves()
+        pictures += [*result.pictures, under_attack(curves, f"{result.task.source}: under attack")]
+        notes += short_of_targets(result)
+        seconds += seconds_of(result.tests, result.attacks, result.alignments, *result.sets.values())
+    made = {title: rows for result in results for title, rows in tables(result, size).items()}
+    return Findings(made, [claim for result in results for claim in claims(result)], notes, pictures, seconds)
 
 
 def short_of_targets(results: Results) -> list[str]:
