@@ -227,7 +227,7 @@ STUDIES = {
     ),
     "attention": Study(
         "studies.attention:run_attention",
-        "Is incomplete attention vulnerable, and does training that preserves it resist? With --model: analyse your network",
+        "Is incomplete attention vulnerable, and does training that preserves it resist? --model: your own network",
         {
             "small": "rendered shapes; about 3 minutes on 2 cores; --model: a minute or two",
             "medium": "shapes, GTSRB (--data for one), six ways of training; about 45 minutes for each on 2 cores",

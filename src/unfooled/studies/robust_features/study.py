@@ -1,7 +1,7 @@
 """Robust features study: are there features that predict but are not robust? Four sets, and networks trained on each.
 
     robust set       (x_r, y), x_r has a hardened network's features of x, and was rebuilt from an unrelated image
-    non-robust set   the same of a natural network
+    non-robust set   the same with a natural network
     D_rand           (x_adv, t), x moved until a natural network says t, a class drawn at random
     D_det            the same with t the class after the image's own: its robust features mislead
 
