@@ -53,7 +53,7 @@ def doubt_sentence(s: Summary) -> str:
     """Say what the verdict means for figures that follow from the attack; empty where it is trusted."""
     return {
         Tone.OVERSTATED: "The attack was not strong enough for this model: what follows from it is probably too high.",
-        Tone.VOID: "No figure can be believed: what follows is kept for the search of the cause only.",
+        Tone.VOID: "No figure can be believed: what follows is shown only to help find the cause.",
     }.get(tone(s), "")
 
 

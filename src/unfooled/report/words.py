@@ -140,12 +140,12 @@ def threat_clause(threat: str, noun: str) -> str:
 
 
 def outcomes(s: Summary) -> tuple[int, int, int] | None:
-    """Return the numbers of samples that held, were fooled, and were wrong before; None where nothing was judged."""
+    """Return the numbers of samples that are not fooled, fooled, and wrong when clean; None: nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, standing = round(clean * s.n), round(robust * s.n)
-    return standing, max(0, right - standing), s.n - right
+    right, unfooled = round(clean * s.n), round(robust * s.n)
+    return unfooled, max(0, right - unfooled), s.n - right
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -153,12 +153,12 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    standing, fooled, wrong = counted
+    unfooled, fooled, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == Tone.VOID:
         return "There is no robust accuracy to report.", (
-            f"The attack left {standing:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
+            f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
             "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
@@ -168,7 +168,7 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     least = "at least " if how == Tone.OVERSTATED and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
     sentence = f"{opening}; an adversary who may {threat_clause(s.threat, noun)} fools {least}{share} of those."
-    if standing == 0:
+    if unfooled == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
     if how == Tone.OVERSTATED:
         return sentence, (

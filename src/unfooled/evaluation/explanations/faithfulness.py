@@ -32,8 +32,6 @@ from unfooled.core.checks import check_inputs, check_labels, check_mode, check_r
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
-from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.calls import copied
 from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import frozen

@@ -105,7 +105,9 @@ def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]
     for norm, members in by_norm(runs).items():
         rows = [(run, record) for run in members if (record := attacked_reasons(run)) is not None]
         if rows:
-            panels = [Panel(n, drawings(sizes, partial(score_plot, rows, score))) for score, n in SCORES.items()]
+            panels = [
+                Panel(title, drawings(sizes, partial(score_plot, rows, score))) for score, title in SCORES.items()
+            ]
             groups.append(ScoreGroup(norm, rows, panels))
     return groups
 
@@ -117,7 +119,7 @@ def score_plot(rows: Sequence[Attacked], score: Score, size: Size) -> Plot | Non
 
     Args:
         rows: Runs in one norm, with their records.
-        score: a key of `SCORES`.
+        score: Key of `SCORES`.
         size: Size of the drawing.
     """
     lines = [(run, how, _scored(record, how, score)) for run, record in rows for how in HOW]

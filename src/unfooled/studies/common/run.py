@@ -101,7 +101,7 @@ class StudyRun:
 
 
 def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], compute: Callable[[J], R]) -> list[R]:
-    """Compute a stage, one unit a job, or read the units of an earlier start.
+    """Compute a stage, one unit per job, or read the units of an earlier start.
 
     Args:
         units: The study's folder.
@@ -127,7 +127,7 @@ def pick_data(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
 
     Args:
         known: Data sets of the scale.
-        wanted: Some of them; None: all.
+        wanted: Data sets that were asked for; None: all.
 
     Raises:
         BadInput: the scale has no such data set.
