@@ -101,7 +101,7 @@ def read_attack(
     """Read the options of the attack; None where no attack is given. `--threat` alone means `--attack lens`.
 
     Raises:
-        Refused: options of the attack without a threat.
+        Refused: Options of the attack without a threat.
     """
     from unfooled.workflows import MapAttack
     from unfooled.workflows.words import choose

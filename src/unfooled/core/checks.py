@@ -43,6 +43,12 @@ def is_trusted() -> bool:
 def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: float = 1e-6) -> None:
     """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
 
+    Args:
+        x: Inputs, (B, *D).
+        y: Labels, (B,) int64. None: not checked.
+        box: Interval that every value must lie in.
+        slack: Distance outside the box that still counts as rounding.
+
     Raises:
         BadInput: x or y is invalid; the message gives the range or shape found.
     """
@@ -101,7 +107,7 @@ def check_differentiable(logits: Tensor) -> None:
 
 
 def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
-    """Return the gradient of a sum with respect to the input.
+    """Return the gradient of the sum of `value` with respect to the input `leaf`.
 
     Raises:
         BadInput: The value does not depend on the input for autograd.

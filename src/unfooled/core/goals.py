@@ -64,8 +64,8 @@ def checked_once(model: Model, y: Tensor | None = None) -> _CheckedOnce:
 
     Args:
         model: Any callable to logits; returned as it is where it is wrapped already.
-        y: Labels of every sample that the loop may pass, (B,); by them the logits are found among several outputs.
-            None: Not checked.
+        y: Labels of every sample that the loop may pass, (B,); they also tell the logits from other outputs of the
+            model. None: not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).

@@ -50,12 +50,12 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
     A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: modules, or a callable that holds some; run in eval mode.
-        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        model: Modules, or a callable that holds some; run in eval mode.
+        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
     Raises:
-        BadInput: the model holds no modules, or none of their outputs qualifies.
+        BadInput: The model holds no modules, or none of their outputs qualifies.
     """
     return find_spatial(model, x, grid=grid).layer
 
@@ -108,13 +108,13 @@ class _Search:
     """Readings of the calls of one forward pass.
 
     Args:
-        model: the model, in eval mode.
-        z: the sample, (1, *D).
-        calls: what was recorded.
-        grid: grid that the caller gives.
+        model: The model, in eval mode.
+        z: The sample, (1, *D).
+        calls: What was recorded.
+        grid: Grid that the caller gives.
 
     Attributes:
-        doubt: why the last call that may lie on a grid was left out, one sentence; empty where none was.
+        doubt: Why the last call that may lie on a grid was left out, one sentence; empty where none was.
     """
 
     def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:

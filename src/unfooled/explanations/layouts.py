@@ -42,10 +42,10 @@ class Spatial:
     """A call whose output lies on a grid.
 
     Attributes:
-        layer: name of the call.
-        grid: height and width in cells.
-        layout: order of the axes.
-        skip: number of tokens that stand before those of the patches.
+        layer: Name of the call.
+        grid: Height and width in cells.
+        layout: Order of the axes.
+        skip: Number of tokens that stand before those of the patches.
     """
 
     layer: str
@@ -74,9 +74,9 @@ class Reading:
     """A possible reading of an output.
 
     Attributes:
-        spatial: call, grid and layout.
-        source: call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
-        halvings: how often that grid was halved (patch merging).
+        spatial: Call, grid and layout.
+        source: Call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
+        halvings: How often that grid was halved (patch merging).
     """
 
     spatial: Spatial
@@ -136,10 +136,10 @@ def token_readings(
     """Return the readings of a three-dimensional output as tokens, those with the fewest other tokens first.
 
     Args:
-        layer: name of the call.
-        shape: shape of its output.
-        sources: earlier calls on a grid: name, layout and grid, in order of execution.
-        grid: grid that the caller gives. None: that of the sources, or one of them halved.
+        layer: Name of the call.
+        shape: Shape of its output.
+        sources: Earlier calls on a grid: name, layout and grid, in order of execution.
+        grid: Grid that the caller gives. None: that of the sources, or one of them halved.
     """
     known: list[tuple[Grid, tuple[str, Layout] | None, int]] = [(grid, None, 0)] if grid else []
     if not grid:
@@ -168,8 +168,8 @@ class Probes:
     """Shapes of a network's outputs for two samples, for a taller and for a wider input; each is asked for once.
 
     Args:
-        trace: function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
-        x: one sample, (1, *D).
+        trace: Function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
+        x: One sample, (1, *D).
     """
 
     def __init__(self, trace: Callable[[Tensor], dict[str, Shape]], x: Tensor) -> None:
@@ -226,8 +226,8 @@ def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float
 
     Args:
         spatial: a reading.
-        cells: row and column of the cell that each sample's gradient is of.
-        g: gradients with respect to the input, (K, C, H, W).
+        cells: Row and column of the cell that each sample's gradient is of.
+        g: Gradients with respect to the input, (K, C, H, W).
 
     Returns:
         Mean over cells of own share by that of the others, each by what all cells have there; 1 is chance. None: the

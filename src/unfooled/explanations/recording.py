@@ -22,8 +22,8 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        layer: name of the module, with @2, @3, ... for later calls in the same pass.
-        output: output of the call, in the graph of the logits.
+        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
+        output: Output of the call, in the graph of the logits.
     """
 
     layer: str
@@ -43,8 +43,8 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     Later in-place layers do not change what is recorded: the model goes on with a copy.
 
     Args:
-        model: modules, or a callable that holds some.
-        layer: name of the module to record (all of its calls). None: all modules.
+        model: Modules, or a callable that holds some.
+        layer: Name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
     wanted = layer.split("@")[0] if layer is not None else None

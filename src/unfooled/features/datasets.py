@@ -109,7 +109,7 @@ def robust_set(
         `invert_features`, and 3 forwards.
 
     Raises:
-        BadInput: inputs, labels, index, start, steps or tol that cannot be used, a folder or set that is other work.
+        BadInput: Inputs, labels, index, start, steps or tol that cannot be used, a folder or set that is other work.
     """
     check_inputs(x, y, box=search.threat.box)
     check_threat(x, search.threat)
@@ -218,7 +218,7 @@ def d_rand(
         byte an entry. Cost: the attack's, and 2 forwards.
 
     Raises:
-        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder or set that is other work.
+        BadInput: Inputs, labels, threat, index or kind that cannot be used, a folder or set that is other work.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -325,7 +325,7 @@ def smallest_threat(
         The threat, and the share reached in each that was tried. Cost: the attack's for each.
 
     Raises:
-        BadInput: no threats, or what `d_rand` refuses.
+        BadInput: No threats, or what `d_rand` refuses.
     """
     if not threats:
         raise BadInput("there are no threats to choose from; give some, in increasing order")

@@ -219,7 +219,7 @@ class Encoder:
         relu: Rectify the features, as the published code does.
 
     Raises:
-        BadInput: the model has no such layer (the nearest are named), or it returned no tensor.
+        BadInput: The model has no such layer (the nearest are named), or it returned no tensor.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
@@ -291,7 +291,7 @@ def last_features(model: nn.Module) -> str:
     networks whose classes are channels, into the last convolution.
 
     Raises:
-        BadInput: the model has neither.
+        BadInput: The model has neither.
 
     Example:
         >>> last_features(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))

@@ -72,7 +72,7 @@ class Storage:
             progress: Callback `(kind, done, in all)`.
 
         Raises:
-            BadInput: the folder holds other work; the first setting that differs is named.
+            BadInput: The folder holds other work; the first setting that differs is named.
         """
         folder = None if self.folder is None else Path(self.folder)
         return Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress).map(about["kind"], work, n)
@@ -88,7 +88,7 @@ def same_set(
     """Return the set that is stored already, if it was made with the same settings.
 
     Raises:
-        BadInput: it was made with other settings.
+        BadInput: It was made with other settings.
     """
     asked = {**about, "classes": list(classes) or finished.classes}
     before = {**finished.manifest, "classes": finished.classes}
@@ -140,7 +140,7 @@ def rows_of(index: Tensor | None, n: int) -> Tensor:
     """Return the rows to compute, on the CPU; all of n where `index` is None.
 
     Raises:
-        BadInput: the index holds none, or rows that do not exist.
+        BadInput: The index holds none, or rows that do not exist.
     """
     if index is None:
         return torch.arange(n)

@@ -91,7 +91,7 @@ def train(
         One `Epoch` each; epochs restored from a checkpoint are not yielded again.
 
     Raises:
-        BadInput: samples that cannot be used, a loss that is not finite, a checkpoint made with other settings, or warm
+        BadInput: Samples that cannot be used, a loss that is not finite, a checkpoint made with other settings, or warm
             starts with augmentation or several processes.
     """
     check_inputs(batches.x, batches.y)

@@ -24,7 +24,7 @@ def in_training(model: Any) -> list[str]:
 
 @contextmanager
 def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
-    """Set an attribute of each item; each one's own value is restored on exit."""
+    """Set an attribute of each item; the previous values are restored on exit."""
     before = [(item, getattr(item, name)) for item in items]
     try:
         for item, _ in before:
@@ -37,7 +37,7 @@ def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put every submodule into eval mode; each one's own mode is restored on exit."""
+    """Put every submodule into eval mode; the previous modes are restored on exit."""
     with _switched([m for root in modules_of(model) for m in root.modules()], "training", False):
         yield
 

@@ -233,7 +233,7 @@ def arp(
         preserve: Weight of V.
 
     Raises:
-        ValueError: another base.
+        ValueError: Another base.
     """
     if base == "madry":
         inner = partial(worst_points, loss=cross_entropy, steps=7 if steps is None else steps, rule=rule)

@@ -67,7 +67,7 @@ class Augmented:
         base: Loss on the changed samples; it may ramp up.
 
     Raises:
-        BadInput: the loss stores perturbations of samples from step to step (warm starts, `Free`).
+        BadInput: The loss stores perturbations of samples from step to step (warm starts, `Free`).
     """
 
     change: Callable[..., Tensor]
