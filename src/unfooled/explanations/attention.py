@@ -67,16 +67,16 @@ def attention(
     """Return the attention map of a class.
 
     Args:
-        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
+        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
         layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
         grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
         tau: Temperature of the softmax, above 0.
         relu: True: keep only evidence for the class.
-        standardise: True if the softmax takes S^ instead of S.
-        detach_weights: True if `create_graph` treats w as constant, which saves the double backward. Exact where w does
-            not depend on x (convolutions, global average pooling, one linear layer).
+        standardise: True: take the softmax of S^; False: of S.
+        detach_weights: True: the graph of `create_graph` treats w as constant, which saves the double backward. Exact
+            where w does not depend on x (convolutions, global average pooling, one linear layer).
         create_graph: True: keep the graph. In ReLU networks w has no gradient almost everywhere: see
             `smooth_relu`.
         score: Function `(logits, y) -> (B,)` to explain.

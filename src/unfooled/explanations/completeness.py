@@ -2,6 +2,8 @@
 
     sum_i e_i = s(f(x), y) - s(f(r), y)
 
+e is the attribution, f the model, s the score (a logit by default), r the baseline.
+
 References:
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, ICML 2017, arXiv:1703.01365, section 3.
 """

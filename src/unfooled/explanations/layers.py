@@ -6,7 +6,7 @@ calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu
 
 The grid of tokens is that of an earlier call in the same pass, such as the convolution that cut the patches, or that
 grid halved, where patches were merged since; the other tokens (class token, registers) stand before or behind those of
-the patches. Where the head reads the class token alone, the last block's patch tokens have no gradient; the layer is
+the patches. Where the head reads only the class token, the last block's patch tokens have no gradient; the layer is
 then the last one before it whose patch tokens have one.
 """
 
@@ -35,7 +35,7 @@ from unfooled.explanations.layouts import (
     fits,
     grids_readings,
     own_grid,
-    some_cells,
+    probe_cells,
     token_readings,
 )
 from unfooled.explanations.recording import Call, name_of, named_modules_of, output_of, recorded
@@ -50,7 +50,7 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
     A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: Modules, or a callable that holds some; run in eval mode.
+        model: A module, or a callable that uses modules; run in eval mode.
         x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
         grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
@@ -91,7 +91,7 @@ def find_spatial(
 
 
 def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[int, int] | None) -> Spatial:
-    """Return how the recorded output of a named call lies on a grid: by itself, or else by `find_spatial`."""
+    """Return how the output of a named call lies on a grid: by its shape where that is certain, else by a search."""
     if output.ndim == 4 and grid is None and x.ndim == 4:
         module, shape, size = (
             named_modules_of(model)[layer.split("@")[0]],
@@ -110,11 +110,11 @@ class _Search:
     Args:
         model: The model, in eval mode.
         z: The sample, (1, *D).
-        calls: What was recorded.
-        grid: Grid that the caller gives.
+        calls: Recorded calls, in order of execution.
+        grid: Grid given by the caller. None: not given.
 
     Attributes:
-        doubt: Why the last call that may lie on a grid was left out, one sentence; empty where none was.
+        doubt: Reason, in one sentence, why a call that may lie on a grid was left out; empty if none was.
     """
 
     def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:
@@ -127,7 +127,11 @@ class _Search:
         self.doubt = ""
 
     def named(self, layer: str) -> Spatial:
-        """Return the place of a call that the caller names."""
+        """Return how the call named by the caller lies on a grid.
+
+        Raises:
+            BadInput: It lies on none, or the grid is in doubt.
+        """
         last = [i for i, c in enumerate(self.calls) if layer in (c.layer, c.layer.split("@")[0], c.layer + "@1")]
         place = self.place(last[-1]) if last else None
         if place is None:
@@ -153,13 +157,13 @@ class _Search:
         return self._decide(readings, shape)
 
     def _decide(self, readings: list[Reading], shape: Shape) -> Spatial | None:
-        """Return the one reading that agrees with everything known."""
+        """Return the one reading that agrees with shapes, probes and gradients; None where it is in doubt."""
         answers = [(r, self.probes.agree(r, shape)) for r in readings]
-        sure = [r for r, agrees in answers if agrees]
-        left = sure or [r for r, agrees in answers if agrees is None]
+        confirmed = [r for r, agrees in answers if agrees]
+        left = confirmed or [r for r, agrees in answers if agrees is None]
         if len(shape) == 4:
-            if sure:
-                return sure[0].spatial
+            if confirmed:
+                return confirmed[0].spatial
             fitting = [r for r in left if self.grid or fits(r.spatial.grid, self.size)]
             if left and not fitting:
                 return self._without_aspect(left[0].spatial)
@@ -176,10 +180,10 @@ class _Search:
         options = [r.spatial for r in left]
         if len(shape) == 3:  # other tokens may stand behind those of the patches
             options += [replace(s, skip=0) for s in options if s.skip]
-        return self._by_place(options, sure=len(shape) == 3 and (bool(sure) or len(left) == 1))
+        return self._by_place(options, sure=len(shape) == 3 and (bool(confirmed) or len(left) == 1))
 
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:
-        """Return a place whose grid has another aspect than the input, if the layer is a convolution or the like."""
+        """Return a reading whose grid has another aspect than the input if its layer is a convolution or the like."""
         if spatial.layout is Layout.CHANNELS_FIRST and (
             self.size is None or isinstance(self._module(spatial.layer), FIRST)
         ):
@@ -188,8 +192,13 @@ class _Search:
         return None
 
     def _by_place(self, options: list[Spatial], *, sure: bool) -> Spatial | None:
-        """Return the option whose cells see their own place; the first where that says nothing and it is `sure`."""
-        scores = [self._sees_itself(s) for s in options]
+        """Return the option whose cells depend most on their place in the input.
+
+        Args:
+            options: Possible readings, the likeliest first.
+            sure: True: where the gradients do not tell, return the first option instead of None.
+        """
+        scores = [self._contrast_of(s) for s in options]
         known = [(score, -k) for k, score in enumerate(scores) if score is not None]
         if not known:
             if sure:
@@ -202,7 +211,7 @@ class _Search:
         first = scores[0]
         if first is not None and first >= 0.8 * best:
             best, k = first, 0
-        if best >= 1.5:  # some 20 where it is right, about 1 where it is not
+        if best >= 1.5:  # about 20 for the right reading, about 1 for a wrong one
             return options[-k]
         self._doubt(options[0], "holds {} x {} cells that do not look at their own place in the input".format(
             *options[0].grid
@@ -210,14 +219,15 @@ class _Search:
         return None
 
     def _doubt(self, spatial: Spatial, what: str) -> None:
+        """Record why a call was left out, unless an earlier reason is recorded."""
         self.doubt = self.doubt or (
             f"the output of layer {spatial.layer!r} {what}; name a layer whose output is a map (layer=), or "
             "the grid of its cells, row by row (grid=(h, w))"
         )
 
-    def _sees_itself(self, spatial: Spatial) -> float | None:
-        """Return the `contrast` of a reading; None where it cannot be had."""
-        cells = some_cells(spatial.grid)
+    def _contrast_of(self, spatial: Spatial) -> float | None:
+        """Return the `contrast` of a reading; None where it cannot be computed."""
+        cells = probe_cells(spatial.grid)
         if self.size is None or len(cells) < 2:
             return None
         z = self.z.detach().repeat(len(cells), 1, 1, 1).requires_grad_()
@@ -233,7 +243,7 @@ class _Search:
         return contrast(spatial, cells, g)
 
     def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
-        """Return the grids of the calls before one."""
+        """Return name, layout and grid of the calls before call i that lie on a grid."""
         found = []
         for call in self.calls[:i]:
             shape = tuple(call.output.shape)
@@ -250,18 +260,18 @@ class _Search:
         return self.modules.get(layer.split("@")[0])
 
     def _trace(self, x: Tensor) -> dict[str, Shape]:
-        """Return the shapes of all calls until the model is done, or fails."""
+        """Return the output shapes of all calls, by name, until the model is done or fails."""
         calls: list[Call] = []
         try:
             with recorded(self.model) as calls:
                 self.model(x)
-        except Exception:  # whatever a network says to a size that is not its own
+        except Exception:  # networks raise various errors for sizes that they do not support
             pass
         return {c.layer: tuple(c.output.shape) for c in calls}
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:
-    """Return whether an output was computed from a leaf, as autograd has it; position biases are not."""
+    """Return whether autograd knows an output as computed from a leaf; position biases are not."""
     nodes, seen = [output.grad_fn], set()
     while nodes:
         node = nodes.pop()

@@ -43,7 +43,7 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     Later in-place layers do not change what is recorded: the model goes on with a copy.
 
     Args:
-        model: Modules, or a callable that holds some.
+        model: A module, or a callable that uses modules.
         layer: Name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
@@ -54,10 +54,10 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     calls: list[Call] = []
     counts: dict[str, int] = {}
 
-    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
         counts[name] = counts.get(name, 0) + 1
-        # A container passes on the copy that its last child was given. That is no output of its own, unless an in-place
-        # layer has changed it since.
+        # A container returns the copy that was made of its last child's output. This is not recorded again, unless an
+        # in-place layer has changed it since.
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             return None
         if any(output is copy and output._version == version for copy, version in given):
@@ -74,7 +74,7 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
             if wanted not in (None, name):
                 continue
             try:
-                handles.append(module.register_forward_hook(partial(keep, name)))
+                handles.append(module.register_forward_hook(partial(record, name)))
             except RuntimeError:
                 refused.append(name)
         if refused and not handles:
@@ -126,7 +126,7 @@ def name_of(model: Model, layer: str | nn.Module) -> str:
     for name, module in modules.items():
         if module is layer:
             return name
-    raise BadInput(f"layer is a {type(layer).__name__} that is no part of the model; give one of its own modules")
+    raise BadInput(f"layer is a {type(layer).__name__} that is not part of the model; give one of the model's modules")
 
 
 def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
@@ -139,6 +139,6 @@ def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
 
 
 def _unknown(layer: str, known: list[str]) -> str:
-    """Say that a layer does not exist, with the nearest names."""
+    """Return the sentence for a layer that does not exist, with the nearest names."""
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.3) or known[:8]
     return f"the model has no layer {layer!r}; it has {', '.join(near) or 'no layers'}"
