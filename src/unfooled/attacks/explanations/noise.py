@@ -50,7 +50,7 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
 
 
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
-    """Draw `random_point`, with checked arguments."""
+    """Draw `random_point` without checking the arguments."""
     sample = threat.corner if isinstance(threat, Linf) else threat.sample
     return sample(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 
@@ -188,7 +188,7 @@ def square_explain(
         generator: Base seed.
 
     Returns:
-        The best points, (B, *D); x itself where none beats it.
+        The best points, (B, *D); x itself where none ranks above it.
 
     Raises:
         BadInput: Another threat, or an argument that cannot be used.
