@@ -85,7 +85,9 @@ def _made(name: str, split: str) -> Source:
     except ValueError as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"the data are {name!r}; write shapes, or shapes:0.9 for a background that goes along") from None
+        raise BadInput(
+            f"the data are {name!r}; write shapes, or shapes:0.9 for a background that goes with the label"
+        ) from None
 
 
 def _known(name: str, split: str) -> Source:

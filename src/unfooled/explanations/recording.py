@@ -126,7 +126,7 @@ def name_of(model: Model, layer: str | nn.Module) -> str:
     for name, module in modules.items():
         if module is layer:
             return name
-    raise BadInput(f"layer is a {type(layer).__name__} that is not part of the model; give one of the model's modules")
+    raise BadInput(f"layer is a {type(layer).__name__} that is no part of the model; give one of its modules")
 
 
 def output_of(calls: list[Call], layer: str, size: int) -> Tensor:

@@ -95,7 +95,7 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
     known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # with arch, it is a checkpoint
     checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
-        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
+        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} has its own")
     if source.startswith("timm:"):
         return from_timm(source.removeprefix("timm:"))
     if kind == "folder":
@@ -120,8 +120,8 @@ def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Mo
     """Return the given model, or a copy if its mode or device has to be changed."""
     if not isinstance(model, nn.Module):
         return model
-    there = (device.type, device.index or 0)
-    elsewhere = any((w.device.type, w.device.index or 0) != there for w in [*model.parameters(), *model.buffers()])
+    wanted = (device.type, device.index or 0)
+    elsewhere = any((w.device.type, w.device.index or 0) != wanted for w in [*model.parameters(), *model.buffers()])
     trains = any(module.training for module in model.modules())
     return copy.deepcopy(model) if elsewhere or trains else model
 

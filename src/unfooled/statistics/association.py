@@ -6,6 +6,8 @@
     p_...              two-sided p-values from 2,000 permutations within each seed
     holm               correction for the number of tests
 
+In shapes, n is the number of rows, D the number of rows of weights (resamples), p the number of coefficients.
+
 References:
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
 """
@@ -94,7 +96,7 @@ def design_matrix(c: Columns, names: Sequence[str], classes: str | None = None) 
         classes: Column of class numbers, encoded as dummies. None: no classes.
 
     Returns:
-        Intercept, columns and dummies, (n, p), and the precision of each coefficient's prior, (p,).
+        Intercept, columns and dummies, (n, p), and the precision (inverse variance) of each coefficient's prior, (p,).
     """
     columns = [np.ones(len(c["id"]))]
     for name in names:
@@ -213,8 +215,8 @@ def _orders(n: int, seed: int) -> np.ndarray:
 def holm(p: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's method, in the given order; NaN stays NaN and is not counted as a test."""
     values = np.array(p, dtype=float)
-    good = np.flatnonzero(np.isfinite(values))
-    order = good[np.argsort(values[good], kind="stable")]
+    finite = np.flatnonzero(np.isfinite(values))
+    order = finite[np.argsort(values[finite], kind="stable")]
     worst = 0.0
     for i, k in enumerate(order):
         worst = max(worst, min(1.0, (len(order) - i) * values[k]))
@@ -223,8 +225,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _positive(total: np.ndarray) -> np.ndarray:
+    """Return divisors with NaN in place of values that are not above 0."""
     return np.where(total > 0, total, np.nan)
 
 
 def _centred(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Subtract the weighted mean of each row."""
     return values - (w * values).sum(1, keepdims=True) / _positive(w.sum(1))[:, None]

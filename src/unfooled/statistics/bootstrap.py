@@ -4,6 +4,8 @@ resample     draws of *images* with replacement; all rows of an image, of every 
 statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts its resampled value
 figure       the mean over seeds of the statistic of each seed's rows: networks of different scale are never pooled
 interval     the middle 95 % of 2,000 resamples
+
+In shapes, n is the number of rows, D the number of rows of weights (resamples).
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Cases:
     def tested(
         self, statistic: Statistic, needed: Sequence[str], bound: float, *, draws: int = DRAWS
     ) -> tuple[Interval, float]:
-        """Compute a figure with its interval, and the two-sided bootstrap p-value for being equal to `bound`.
+        """Compute a figure with its interval, and the two-sided bootstrap p-value of the hypothesis that it is `bound`.
 
         Returns:
             The interval and p; both NaN where the statistic is defined for fewer than half of the resamples.
@@ -63,8 +65,8 @@ class Cases:
         value, resampled, n = self._resampled(statistic, needed, draws)
         if len(resampled) < draws / 2:
             return NOTHING._replace(n=n), np.nan
-        aside = min((resampled <= bound).sum(), (resampled >= bound).sum())
-        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (aside + 1) / (len(resampled) + 1)))
+        tail = min((resampled <= bound).sum(), (resampled >= bound).sum())
+        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
 
     def by_seed(self, statistic: Statistic, needed: Sequence[str]) -> list[float]:
         """Return the figure of each seed alone, without seeds for which it is NaN."""

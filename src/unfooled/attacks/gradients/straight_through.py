@@ -56,7 +56,7 @@ class StraightThrough:
         soft = logits_from(self.backward, x)
         if soft.shape != value.shape:
             raise BadInput(
-                f"model returns shape {tuple(value.shape)}, backward {tuple(soft.shape)}; the gradient must come from a "
+                f"model returns shape {tuple(value.shape)}, backward {tuple(soft.shape)}; the gradient must be of a "
                 "model with the same output shape"
             )
         return value + (soft - soft.detach())

@@ -1,4 +1,4 @@
-"""Image folders: `root/class/*.png`, or `root/train/class/*.png` likewise `test` and `val`.
+"""Image folders: `root/class/*.png`, or `root/train/class/*.png` and likewise `test` and `val`.
 
 Classes are sorted by name, as text (folders `1, 10, 2` are in this order), over all splits together. Pixels are read as
 stored: alpha is dropped, and EXIF orientation is not applied.
@@ -16,7 +16,6 @@ from unfooled.data.dataset import Source, canonical_split, no_splits, select_spl
 from unfooled.data.formats.arrays import SLACK
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-
 
 SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
 """Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
@@ -44,7 +43,7 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     Args:
         root: Folder.
         split: Split to read, if there are several.
-        size: Size (H, W) that every image is resized to, antialiased. None: not changed; all must have one size.
+        size: Size (H, W) that every image is resized to, antialiased. None: not changed; all must have the same size.
         channels: Number of channels, 1 or 3. None: grey where all images read are grey, else colour.
 
     Raises:
@@ -132,8 +131,8 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
     images = [_decoded(path, size, channels) for path in files]
     sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
     if len(sizes) > 1:
-        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
+        examples = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(f"the images have {len(sizes)} sizes, {examples}; give the size that the model takes")
     if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):
         return np.stack(images)[:, None]
     colour = [np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image for image in images]

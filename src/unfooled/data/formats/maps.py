@@ -18,8 +18,8 @@ def read_maps(source: str) -> Tensor:
     """Read maps from a file, (N, H, W) or (N, C, H, W).
 
     Args:
-        source: Path. For an archive of several arrays, add the name of one: `file.npz:name`. A single map, (H, W),
-            becomes a batch of one.
+        source: Path of the file. For an archive of several arrays, add the name of one: `file.npz:name`. A single map,
+            (H, W), becomes a batch of one.
 
     Returns:
         float32; float64 if the file holds float64 or integers.
@@ -95,8 +95,8 @@ def _checked(maps: np.ndarray | Tensor, source: str) -> Tensor:
     if isinstance(maps, np.ndarray):
         if maps.dtype.kind not in "fiub":
             raise BadInput(f"{source} holds {kind}; maps are real numbers")
-        wide = np.float32 if maps.dtype.kind == "f" and maps.dtype.itemsize <= 4 else np.float64
-        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=wide))
+        result = np.float32 if maps.dtype.kind == "f" and maps.dtype.itemsize <= 4 else np.float64
+        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=result))
     elif maps.is_complex():
         raise BadInput(f"{source} holds {kind}; maps are real numbers")
     else:

@@ -4,7 +4,7 @@
 
 Seven factors, 26 attributes: shape, colour, size, texture, position, background, distractor; all other variation is
 nuisance (jitter, rotation, phase, hue, shading). 32x32 RGB in [0, 1]; shapes are supersampled four times per side. The
-object covers the distractor, which covers the background. The label depends on shape and colour alone (`RULES`); the
+object covers the distractor, which covers the background. The label depends only on shape and colour (`RULES`); the
 spurious factor equals the label with probability rho, else is uniform over its other values: rho = .25 is independence.
 
 Exact masks come with every image: a pixel is in an object's mask exactly if it changes when the object is removed. A
@@ -389,9 +389,9 @@ def _drawn(
         column, values = _factor(spurious)
         if y.max() >= len(values):
             raise BadInput(f"{spurious} has {len(values)} values for {y.max() + 1} classes; choose another factor")
-        tied, rest = u[:, len(levels)] < rho, u[:, len(levels) + 1]
-        away = (y + 1 + (rest * (len(values) - 1)).astype(np.int64)) % len(values)
-        factors[:, column] = np.where(tied, y, away)
+        equal, rest = u[:, len(levels)] < rho, u[:, len(levels) + 1]
+        other = (y + 1 + (rest * (len(values) - 1)).astype(np.int64)) % len(values)
+        factors[:, column] = np.where(equal, y, other)
         if not np.array_equal(label(factors), y):
             raise BadInput(f"the label depends on {spurious}; choose a spurious factor that the rule leaves out")
     nuisance = u[:, -NUISANCE:].astype(np.float32)
