@@ -28,7 +28,7 @@ class Checkpoint:
 
     Args:
         path: File to write, `.pt`, which `load_model` reads.
-        about: Facts for a loader, kept beside the weights: arch, input_shape, num_classes, mean, std, classes.
+        about: Facts for a loader, stored beside the weights: arch, input_shape, num_classes, mean, std, classes.
         settings: Settings that must agree for a run to be resumed: loss, data, batch size, seed, ...
     """
 
