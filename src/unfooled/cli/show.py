@@ -44,7 +44,7 @@ STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain"
 
 
 def called(stage: str) -> str:
-    """Return the name of a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
+    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
     run, slash, stage = stage.rpartition("/")
     if slash:
         return f"{run}: {called(stage)}"
@@ -85,7 +85,7 @@ def bars(quiet: bool) -> Progress:
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for the progress of a workflow: one bar a stage, which shows the remaining work."""
+    """Yield a callback for the progress of a workflow: one bar per stage, which shows the remaining work."""
     with bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
         earlier: dict[str, int] = {}
@@ -122,7 +122,7 @@ def first(run: Summary) -> str:
 
 
 def summaries(runs: Sequence[Summary]) -> None:
-    """Print a table: one column a run, one row a figure."""
+    """Print a table: one column per run, one row per figure."""
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for run in runs:

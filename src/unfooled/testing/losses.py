@@ -47,10 +47,10 @@ def check_loss(
 ) -> None:
     """Check that a training loss keeps the promises of its family, on a toy problem of three classes.
 
-    Always checked: a finite scalar ("scalar"); x, y and the model's modes are left alone, and gradients reach the
-    trainable parameters and nothing else ("untouched"); training makes the clean cross-entropy fall, and the loss
-    itself ("falls"), and leaves the global random generator as it was; with eps = 0 the same weights result as from
-    standard training ("zero"), where the loss has a threat.
+    Always checked: the loss is a finite scalar ("scalar"); x, y and the model's modes are left unchanged, and gradients
+    reach the trainable parameters and nothing else ("untouched"); training makes the clean cross-entropy and the loss
+    itself fall, and leaves the global random generator unchanged ("falls"); if the loss has a threat, training with
+    eps = 0 gives the same weights as standard training ("zero").
 
     Args:
         loss: Training loss with its options bound. It is copied for each promise, so that no memory is shared.

@@ -25,7 +25,7 @@ def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None,
     Args:
         promises: Checks by name; each raises AssertionError where the promise is broken.
         only: Names of the promises to check. None: all.
-        method: The method that is checked, for the sentence where it fails.
+        method: Method that is checked, for the error sentence.
 
     Raises:
         AssertionError: One sentence that names the broken promise and the setting.
@@ -70,9 +70,9 @@ def demand_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
     """Demand that a call with bad input raises ValueError.
 
     Args:
-        call: The call.
-        method: The method that is called, for the sentence.
-        what: The bad input, for the sentence.
+        call: Call with bad input.
+        method: Method that is called, for the error sentence.
+        what: Description of the bad input, for the error sentence.
     """
     try:
         call()
@@ -90,7 +90,7 @@ class Snapshot:
 
     Args:
         model: Model that must be left as it is. None: there is none.
-        tensors: Tensors that must be left as they are, by their name in the sentence.
+        tensors: Tensors that must be left as they are, by their name in the error sentence.
     """
 
     def __init__(self, model: nn.Module | None = None, **tensors: Tensor) -> None:
@@ -124,8 +124,8 @@ class Snapshot:
         """Demand that nothing has changed since the snapshot was made.
 
         Args:
-            method: The method that was called since, for the sentence.
-            setting: The setting, for the sentence.
+            method: Method that was called since, for the error sentence.
+            setting: Description of the setting, for the error sentence.
         """
         now = self._state()
         for sentence, before in self.before.items():
