@@ -246,8 +246,8 @@ def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) 
         free = slope.masked_fill(full, 0).sum(1, keepdim=True)
         spent = torch.where(full, worth, 0.0).sum(1, keepdim=True)
         lam = torch.where(free > 0, (want - spent).clamp_min(0) / free, lam)
-        more = ~full & (limit <= lam)
-        if not more.any():
+        reached = ~full & (limit <= lam)
+        if not reached.any():
             break
-        full |= more
+        full |= reached
     return (down.sign() * torch.where(full, room, torch.minimum(lam * speed, room))).reshape(t.shape)

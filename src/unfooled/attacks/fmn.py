@@ -80,14 +80,14 @@ def fmn(
             succeeded |= hit
             gamma = half_cosine(0.05, 0.001, t, steps)
             if norm == 0:
-                less = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best.distance)
-                more = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
+                smaller = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best.distance)
+                larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
             else:
                 dual = flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)
-                less = torch.minimum(radius * (1 - gamma), best.distance)
+                smaller = torch.minimum(radius * (1 - gamma), best.distance)
                 # A little beyond the linear estimate, which on a linear model ends on the boundary and never across it.
-                more = torch.where(succeeded, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
-            radius = torch.minimum(torch.where(hit, less, more), worst).clamp_min(0)
+                larger = torch.where(succeeded, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
+            radius = torch.minimum(torch.where(hit, smaller, larger), worst).clamp_min(0)
             far = z + half_cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(revived(g, x, generator, t))
             # In L1, ball then box would spend the radius on entries that cannot move any further.
             z = project_l1_box(far, x, radius) if norm == 1 else threat.with_eps(radius).project(far, x)

@@ -125,8 +125,8 @@ def check_mode(model: Any) -> None:
         return
     active = in_training(model)
     if active:
-        more = f" and {len(active) - 1} more" if len(active) > 1 else ""
-        raise BadInput(f"the model is in training mode: {active[0]}{more}; call model.eval() first")
+        others = f" and {len(active) - 1} more" if len(active) > 1 else ""
+        raise BadInput(f"the model is in training mode: {active[0]}{others}; call model.eval() first")
 
 
 def check_run(seed: Any, batch: Any = None) -> None:

@@ -133,8 +133,8 @@ def fooling(
         logits = reader(z, label)
         value = loss(logits, label)
         if draws > 1:
-            more = [loss(reader(z), label) for _ in range(draws - 1)]
-            value = torch.stack([value, *more]).mean(0)
+            others = [loss(reader(z), label) for _ in range(draws - 1)]
+            value = torch.stack([value, *others]).mean(0)
         done = fooled(logits.detach(), label, targeted=targeted) if stop and draws == 1 else torch.zeros_like(at) > 0
         return sign * value, done
 

@@ -244,7 +244,7 @@ class _Search:
 
     def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
         """Return name, layout and grid of the calls before call i that lie on a grid."""
-        found = []
+        grids = []
         for call in self.calls[:i]:
             shape = tuple(call.output.shape)
             if len(shape) != 4 or shape[0] != 1:
@@ -253,8 +253,8 @@ class _Search:
             for layout in (Layout.CHANNELS_FIRST,) if first else (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST):
                 sides = own_grid(shape, layout)
                 if min(sides) >= 2 and (first or (fits(sides, self.size) and not self.counts & set(sides))):
-                    found.append((call.layer, layout, sides))
-        return found
+                    grids.append((call.layer, layout, sides))
+        return grids
 
     def _module(self, layer: str) -> nn.Module | None:
         return self.modules.get(layer.split("@")[0])

@@ -105,14 +105,14 @@ def fits(grid: Grid, size: Grid | None) -> bool:
 
     Inputs that are not images (`size` None) have no aspect; only square grids fit them.
     """
-    (h, w), (tall, wide) = grid, size or (grid[0], grid[0])
-    if min(h, w) < 2 or h > 2 * tall or w > 2 * wide:
+    (h, w), (height, width) = grid, size or (grid[0], grid[0])
+    if min(h, w) < 2 or h > 2 * height or w > 2 * width:
         return False
-    if tall < wide:
-        h, w, tall, wide = w, h, wide, tall
-    if tall == wide:
+    if height < width:
+        h, w, height, width = w, h, width, height
+    if height == width:
         return h == w
-    return h >= w and h - w <= tall - wide + 1 and (h + 1) * wide >= (w - 1) * tall
+    return h >= w and h - w <= height - width + 1 and (h + 1) * width >= (w - 1) * height
 
 
 def halved(grid: Grid, times: int) -> Grid:
@@ -144,13 +144,13 @@ def token_readings(
     if not grid:
         for name, layout, sides in reversed(sources):
             known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
-    found: dict[tuple[Layout, Grid], Reading] = {}
+    readings: dict[tuple[Layout, Grid], Reading] = {}
     for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
             if 0 <= other <= (0 if k else PREFIX):
-                found.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
-    return sorted(found.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
+                readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
+    return sorted(readings.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
 
 
 def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:
@@ -245,11 +245,11 @@ def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float
     common = size.mean(0)
     if not bool((size.flatten(1).sum(1) > 0).all()):
         return None
-    (h, w), (tall, wide) = spatial.grid, common.shape
+    (h, w), (height, width) = spatial.grid, common.shape
 
     def mean_in_cell(of: Tensor, i: int, j: int) -> float:
-        rows = slice(i * tall // h, max(i * tall // h + 1, (i + 1) * tall // h))
-        columns = slice(j * wide // w, max(j * wide // w + 1, (j + 1) * wide // w))
+        rows = slice(i * height // h, max(i * height // h + 1, (i + 1) * height // h))
+        columns = slice(j * width // w, max(j * width // w + 1, (j + 1) * width // w))
         return float(of[rows, columns].mean())
 
     total = size.flatten(1).mean(1)

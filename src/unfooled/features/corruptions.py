@@ -54,7 +54,7 @@ def check_images(x: Tensor, index: Tensor | None = None) -> None:
     if x.ndim not in (3, 4):
         raise BadInput(f"x has shape {tuple(x.shape)}; corruptions are for images, (B, C, H, W) or (B, H, W)")
     if index is not None and (index.shape != (len(x),) or index.dtype != torch.int64):
-        raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be one int64 a sample, ({len(x)},)")
+        raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be one int64 per sample, ({len(x)},)")
 
 
 def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int) -> Tensor:

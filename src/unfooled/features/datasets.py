@@ -136,8 +136,8 @@ def robust_set(
     if storage.finished is not None:
         return same_set(storage.finished, about, classes, progress)
     made = storage.rows(_Rebuilding(encode, x, rows, search, start, seed, clean), about, len(rows), progress)
-    more = {"gradients": float(made["gradients"].double().mean()), "vanished": share(made["vanished"])}
-    return assembled(made, y[rows].cpu(), rows, classes, {**about, **more})
+    figures = {"gradients": float(made["gradients"].double().mean()), "vanished": share(made["vanished"])}
+    return assembled(made, y[rows].cpu(), rows, classes, {**about, **figures})
 
 
 class _Rebuilding:
@@ -216,7 +216,7 @@ def d_rand(
     Returns:
         A `FeatureSet`: `y` are the targets, `source` and `start` the rows of x, `residual` the margin of the best other
         class over the target, negative where the attack succeeded. Rounding to bytes may leave the threat by half a
-        byte an entry. Cost: the attack's, and 2 forwards.
+        byte per entry. Cost: the attack's, and 2 forwards.
 
     Raises:
         BadInput: Inputs, labels, threat, index or kind that cannot be used, or a folder or finished set that was made

@@ -155,7 +155,7 @@ def rows_of(index: Tensor | None, n: int) -> Tensor:
 def one_eps(threat: Threat) -> None:
     """Refuse a threat with one eps per sample."""
     if isinstance(threat.eps, Tensor) and threat.eps.ndim:
-        raise BadInput("the threat has one eps a sample; rebuilt sets take one for all")
+        raise BadInput("the threat has one eps per sample; rebuilt sets take one for all")
 
 
 def device_of(model: Any, x: Tensor) -> torch.device:

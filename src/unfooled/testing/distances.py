@@ -106,7 +106,7 @@ class _Case:
             self.demand(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
             self.demand(
                 value.shape == (N,),
-                f"returns shape {tuple(value.shape)} instead of one number a sample, ({N},)",
+                f"returns shape {tuple(value.shape)} instead of one number per sample, ({N},)",
                 f"{dtype}",
             )
             self.demand(value.dtype == dtype, f"returns dtype {value.dtype}", f"{dtype}")

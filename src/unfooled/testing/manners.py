@@ -113,7 +113,7 @@ def radii(case: Case) -> None:
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat.with_eps(float(eps[i])))
         case.demand(
             close(one[0], z[i]),
-            f"treats one eps a sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
+            f"treats one eps per sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
             threat.with_eps(float(eps[i])),
         )
 

@@ -126,6 +126,6 @@ def passes(case: Case) -> None:
     most, n = case.claims.passes, len(x)
     case.demand(
         model.forwards <= most[0] * n and model.backwards <= most[1] * n,
-        f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards a sample, "
+        f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards per sample, "
         f"at most {most[0]} and {most[1]} are claimed",
     )

@@ -154,7 +154,7 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
     given = torch.as_tensor(attribution)
     if given.ndim < 2 or len(given) != n:
         raise BadInput(
-            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must return (B, *D), one a sample"
+            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must be (B, *D), one per sample"
         )
     maps = reduce(given)
     if maps.ndim != 3 or len(maps) != n:

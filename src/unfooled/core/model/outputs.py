@@ -119,8 +119,8 @@ def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
     agreeing = {key: fit[key] for key, share in shares.items() if share > 0 and share >= best / 2}
     if len(agreeing) == 1:
         return next(iter(agreeing))
-    found = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
-    return (_same(agreeing) if agreeing else None) or _refused(output, parts, found, agreeing or fit)
+    reason = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
+    return (_same(agreeing) if agreeing else None) or _refused(output, parts, reason, agreeing or fit)
 
 
 def _agreement(logits: Tensor, y: Tensor) -> float:

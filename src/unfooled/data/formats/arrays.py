@@ -93,7 +93,7 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
         y = y[:, 0]
     if y.ndim != 1:
         hint = "; they look one-hot, save y.argmax(1)" if y.ndim == 2 else ""
-        raise BadInput(f"{name} has shape {y.shape}; labels are one number a sample, (N,){hint}")
+        raise BadInput(f"{name} has shape {y.shape}; labels are one number per sample, (N,){hint}")
     if y.dtype.kind in "US":
         names, inverse = np.unique(y.astype(str), return_inverse=True)
         return inverse.astype(np.int64), names.tolist()

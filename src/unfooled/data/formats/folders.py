@@ -91,7 +91,9 @@ def files_of(root: Path, split: str) -> list[Path]:
 
 def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:
     """Return the split that is read ("all" without splits), its folder, and the classes of all splits."""
-    splits = {named: item for item in _folders(root) if (named := canonical_split(item.name)) and _folders(item)}
+    splits = {
+        split_name: item for item in _folders(root) if (split_name := canonical_split(item.name)) and _folders(item)
+    }
     wanted = select_split(split, list(splits), root) if splits else "all"
     classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
     return wanted, splits.get(wanted, root), classes

@@ -384,7 +384,7 @@ def _drawn(
     factors = (u[:, : len(levels)] * levels).astype(np.int64)
     y = np.asarray(label(factors), np.int64)
     if y.shape != (n,) or y.min() < 0:
-        raise BadInput(f"the rule returned shape {y.shape} for {n} samples; labels are 0, 1, 2, ..., one a sample")
+        raise BadInput(f"the rule returned shape {y.shape} for {n} samples; labels are 0, 1, 2, ..., one per sample")
     if spurious is not None:
         column, values = _factor(spurious)
         if y.max() >= len(values):

@@ -77,8 +77,8 @@ def recall(t: Tensor, g: Tensor) -> Tensor:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union of two regions, (B,); NaN where both are empty."""
     if a.shape != b.shape or a.dtype != torch.bool or b.dtype != torch.bool:
-        found = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
-        raise BadInput(f"iou compares regions of cells, two bool tensors of one shape, not {found}; see top_share")
+        given = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
+        raise BadInput(f"iou compares regions of cells, two bool tensors of one shape, not {given}; see top_share")
     return _ratio(flat(a & b).sum(1).float(), flat(a | b).sum(1).float())
 
 

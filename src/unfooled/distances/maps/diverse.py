@@ -70,9 +70,9 @@ def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> N
         head = (alive > 0) & (alive == spread(alive, w))
         selected[left] |= head
         alive = alive.masked_fill(spread(head, w), 0)
-        more = flat(alive).amax(1) > 0
-        if not more.all():
-            left, alive = left[more], alive[more]
+        unfinished = flat(alive).amax(1) > 0
+        if not unfinished.all():
+            left, alive = left[unfinished], alive[unfinished]
 
 
 def spread(a: Tensor, w: int) -> Tensor:
