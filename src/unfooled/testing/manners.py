@@ -53,7 +53,7 @@ def untouched(case: Case) -> None:
     case.demand(z.data_ptr() != x.data_ptr(), "returns the memory of x itself: return a copy", threat)
     case.demand(
         torch.equal(generator.get_state(), state),
-        "advances the generator that it was given: use only its seed (core.rng), so that no sample depends on "
+        "advances the generator that it was handed: use only its seed (core.rng), so that no sample depends on "
         "the others",
         threat,
     )
