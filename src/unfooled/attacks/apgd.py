@@ -48,7 +48,7 @@ def apgd(
         x: Inputs in the threat's box, (B, *D).
         y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps (a fraction of the input range) may be (B,).
-        targeted: True: y are target classes, whose loss is minimised.
+        targeted: True: y are threat_left classes, whose loss is minimised.
         steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
@@ -136,15 +136,15 @@ def shrinking(
     z = threat.scaled(phases[0][0]).sample(x, generator) if start is None else start
     left = torch.arange(len(x), device=x.device)
     for factor, count in phases:
-        target = threat.take(left)
-        ball = target.scaled(factor)
+        threat_left = threat.take(left)
+        ball = threat_left.scaled(factor)
 
         def within(
-            u: Tensor, at: Tensor, left: Tensor = left, target: Threat = target, last: bool = factor == 1
+            u: Tensor, at: Tensor, left: Tensor = left, threat_left: Threat = threat_left, last: bool = factor == 1
         ) -> tuple[Tensor, Tensor]:
             rows = left[at]
             value, done = objective(u, rows)
-            return value, done if last else done & (target.size(u.detach() - x[rows]) <= target.take(at).eps)
+            return value, done if last else done & (threat_left.size(u.detach() - x[rows]) <= threat_left.take(at).eps)
 
         first = project_l1_box(z[left], x[left], ball.eps, ball.box)
         rule = Auto(share=0.2 if factor == phases[0][0] and start is None else None)

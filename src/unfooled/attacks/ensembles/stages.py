@@ -175,7 +175,7 @@ class Searches(Stage):
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the search. Cost: queries forwards."""
+        """Run the search. Cost: `queries` forwards."""
         source = rng.derived(problem.seed, number)
         parts = []
         for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
@@ -314,7 +314,7 @@ class Noise(Stage):
     name: str = "noise"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Evaluate random points. Cost: draws forwards."""
+        """Evaluate random points. Cost: `draws` forwards."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
         point = threat.corner if isinstance(threat, Linf) else threat.sample
@@ -340,7 +340,7 @@ class Decisions(Stage):
     name: str = "decision"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the attack of the norm. Cost: queries forwards."""
+        """Run the attack of the norm. Cost: `queries` forwards."""
         p = problem
         if p.threat.norm == 0:
             return Proposal(frontier.points)

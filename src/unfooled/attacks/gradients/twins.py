@@ -61,7 +61,8 @@ def distil(
             the current twin.
         points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
             sample, no backward.
-        epochs: Epochs over all points in the last round, a third as many in the others; at least `LEAST` steps.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if those are
+            fewer than `LEAST` steps.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
@@ -125,7 +126,7 @@ def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | N
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if image:
-            # Half as enlarged at four times the pixels: about the same time.
+            # Half as wide at four times the pixels: about the same time.
             return SmallCnn(shape, classes, width or (16 if shape[1] * shape[2] <= 256 else 8))
         hidden = width or 128
         first, last = nn.Linear(math.prod(shape), hidden), nn.Linear(hidden, classes)

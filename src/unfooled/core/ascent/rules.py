@@ -233,9 +233,8 @@ class Auto:
             state["support"] = torch.where(due, support, state["support"])
             state["in_window"] = state["in_window"].masked_fill(due, 0)
         size = flat(g).abs()
-        count = (
-            (state["q"] * d + 1e-3).to(torch.int64).clamp(1, d)
-        )  # 1e-3: n / 1.5 may be a whole number, less rounding
+        # 1e-3: n / 1.5 may be a whole number up to rounding.
+        count = (state["q"] * d + 1e-3).to(torch.int64).clamp(1, d)
         least = size.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
         sign = torch.where(size >= least, flat(g).sign(), torch.zeros_like(size))
         sign = sign / sign.abs().sum(1, keepdim=True).clamp_min(1)
