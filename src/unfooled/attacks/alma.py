@@ -30,7 +30,7 @@ from unfooled.core.types import Model
 
 WINDOW, TOLERANCE = 10, 1e-4
 HEAVIEST = 20.0
-"""Bound of the multiplier times the constraint's slope, relative to the norm's slope; larger values decay too slowly."""
+"""Bound of the multiplier times the constraint's slope, over the norm's slope; larger values decay too slowly."""
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
 

@@ -48,7 +48,7 @@ def apgd(
         x: Inputs in the threat's box, (B, *D).
         y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps (a fraction of the input range) may be (B,).
-        targeted: True: y are threat_left classes, whose loss is minimised.
+        targeted: True: y are target classes, whose loss is minimised.
         steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.

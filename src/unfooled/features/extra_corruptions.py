@@ -104,7 +104,7 @@ def _affine(x: Tensor, matrix: Tensor | None = None, shift: Tensor | None = None
 def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: float = 30.0) -> Tensor:
     """Turn about the middle by 15 to 30 degrees (half of `degrees` to all of it), either way.
 
-    Arguments as for `shot_noise`, and `degrees`. Angles are true also on images that are not square.
+    Arguments as for `shot_noise`, and `degrees`. Images that are not square are not distorted.
     """
     check_images(x, index)
     u = _uniform(x, seed, index, rng.Stream.ROTATION, 2)

@@ -182,7 +182,7 @@ class _Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, in the precision of x."""
-        # Small gradients vanish in float16, and loss scaling covers only the training step: attacks run without it.
+        # Small gradients vanish in float16, and loss scaling covers only training steps: attacks run without autocast.
         with self.fabric.autocast():
             half = torch.get_autocast_dtype(self.fabric.device.type) is torch.float16
             if self.training or not half:

@@ -119,9 +119,8 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
         write_whole(path, _archive({"x": to_bytes(result.x).cpu().numpy(), **rows}))
     else:
         _clear(path)
-        write_whole(
-            path / "rows.npz", _archive(rows)
-        )  # before the images, which it lists: after a kill they are recognised
+        # Before the images, which it lists: after a kill they are recognised.
+        write_whole(path / "rows.npz", _archive(rows))
         _images(path, result)
     write_whole(manifest_of(path), json.dumps(result.manifest, indent=2).encode())
     return result
