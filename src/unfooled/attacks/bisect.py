@@ -73,17 +73,17 @@ def bisect(
             with torch.no_grad():
                 best.see(start, decided(logits_at(reader, start), y, targeted=targeted))
         left = torch.full_like(y, steps)
-        for r in range(steps):
+        for round_number in range(steps):
             rows = ((left > round_steps) & (best.distance > 0)).nonzero()[:, 0]
             if not len(rows):
                 break
             near = torch.isfinite(best.distance)
             ball, inner = threat.with_eps(radii.now(near)[rows]), x[rows]
             first = ball.project(where_rows(near, best.z, z)[rows], inner)
-            fresh = radii.again[rows] | (r == 0 and start is None)
+            fresh = radii.again[rows] | (round_number == 0 and start is None)
             if bool(fresh.any()):
-                stage = rng.Stream.BISECTION if r else rng.Stream.START
-                first = where_rows(fresh, ball.sample(inner, generator, draw=r, stage=stage), first)
+                stage = rng.Stream.BISECTION if round_number else rng.Stream.START
+                first = where_rows(fresh, ball.sample(inner, generator, draw=round_number, stage=stage), first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
             result = ascend(objective, inner, ball, steps=round_steps, rule=Auto(share=None), start=first)
             hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))

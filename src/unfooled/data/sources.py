@@ -97,4 +97,4 @@ def _known(name: str, split: str) -> Source:
     if not (place / file).is_file():
         raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
     opened = npz(place / file, split)
-    return replace(opened, name=name, classes=[c.replace("_", " ") for c in classes.split()] or opened.classes)
+    return replace(opened, name=name, classes=[item.replace("_", " ") for item in classes.split()] or opened.classes)

@@ -74,7 +74,7 @@ def find_spatial(
         search = _Search(model, z, calls, grid)
         if wanted is not None:
             return search.named(wanted)
-        live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
+        live = [(i, call.output) for i, call in enumerate(calls) if call.output.requires_grad and len(call.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
@@ -121,8 +121,8 @@ class _Search:
         self.model, self.z, self.calls, self.grid = model, z, calls, grid
         self.modules = named_modules_of(model)
         self.size = (z.shape[2], z.shape[3]) if z.ndim == 4 else None
-        self.counts = {int(n) for c in calls if c.output.ndim == 3 for n in c.output.shape[1:]}
-        self.tokens = {int(c.output.shape[1]) for c in calls if c.output.ndim == 3}
+        self.counts = {int(n) for call in calls if call.output.ndim == 3 for n in call.output.shape[1:]}
+        self.tokens = {int(call.output.shape[1]) for call in calls if call.output.ndim == 3}
         self.probes = Probes(self._trace, z.detach())
         self.doubt = ""
 
@@ -132,7 +132,9 @@ class _Search:
         Raises:
             BadInput: It lies on none, or the grid is in doubt.
         """
-        last = [i for i, c in enumerate(self.calls) if layer in (c.layer, c.layer.split("@")[0], c.layer + "@1")]
+        last = [
+            i for i, call in enumerate(self.calls) if layer in (call.layer, call.layer.split("@")[0], call.layer + "@1")
+        ]
         place = self.place(last[-1]) if last else None
         if place is None:
             raise BadInput(
@@ -151,24 +153,24 @@ class _Search:
             readings = token_readings(call.layer, shape, self._sources(i), self.grid)
         else:
             readings = grids_readings(call.layer, shape, self.grid)
-            for r in readings[:1]:
-                if certain(self._module(call.layer), r, shape, self.size, self.counts):
-                    return r.spatial
+            for reading in readings[:1]:
+                if certain(self._module(call.layer), reading, shape, self.size, self.counts):
+                    return reading.spatial
         return self._decide(readings, shape)
 
     def _decide(self, readings: list[Reading], shape: Shape) -> Spatial | None:
         """Return the one reading that agrees with shapes, probes and gradients; None where it is in doubt."""
-        answers = [(r, self.probes.agree(r, shape)) for r in readings]
-        confirmed = [r for r, agrees in answers if agrees]
-        left = confirmed or [r for r, agrees in answers if agrees is None]
+        answers = [(reading, self.probes.agree(reading, shape)) for reading in readings]
+        confirmed = [reading for reading, agrees in answers if agrees]
+        left = confirmed or [reading for reading, agrees in answers if agrees is None]
         if len(shape) == 4:
             if confirmed:
                 return confirmed[0].spatial
-            fitting = [r for r in left if self.grid or fits(r.spatial.grid, self.size)]
+            fitting = [reading for reading in left if self.grid or fits(reading.spatial.grid, self.size)]
             if left and not fitting:
                 return self._without_aspect(left[0].spatial)
             if not self.grid:  # attention matrices are as high and wide as there are tokens
-                fitting = [r for r in fitting if not set(r.spatial.grid) <= self.tokens]
+                fitting = [reading for reading in fitting if not set(reading.spatial.grid) <= self.tokens]
                 if left and not fitting:
                     self._doubt(left[0].spatial, "is as high and wide as there are tokens")
                     return None
@@ -177,9 +179,9 @@ class _Search:
             left = fitting
         if not left:
             return None
-        options = [r.spatial for r in left]
+        options = [reading.spatial for reading in left]
         if len(shape) == 3:  # other tokens may stand behind those of the patches
-            options += [replace(s, skip=0) for s in options if s.skip]
+            options += [replace(option, skip=0) for option in options if option.skip]
         return self._by_place(options, sure=len(shape) == 3 and (bool(confirmed) or len(left) == 1))
 
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:
@@ -198,13 +200,13 @@ class _Search:
             options: Possible readings, the likeliest first.
             sure: True: where the gradients do not tell, return the first option instead of None.
         """
-        scores = [self._contrast_of(s) for s in options]
+        scores = [self._contrast_of(option) for option in options]
         known = [(score, -k) for k, score in enumerate(scores) if score is not None]
         if not known:
             if sure:
                 return options[0]
             self._doubt(options[0], "may lie on a grid in several ways: " + ", ".join(
-                f"{s.layout.value} with {s.grid[0]} x {s.grid[1]} cells" for s in options
+                f"{option.layout.value} with {option.grid[0]} x {option.grid[1]} cells" for option in options
             ))  # fmt: skip
             return None
         best, k = max(known)
@@ -267,7 +269,7 @@ class _Search:
                 self.model(x)
         except Exception:  # networks raise various errors for sizes that they do not support
             pass
-        return {c.layer: tuple(c.output.shape) for c in calls}
+        return {call.layer: tuple(call.output.shape) for call in calls}
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:

@@ -126,7 +126,7 @@ def grids_readings(layer: str, shape: Shape, grid: Grid | None) -> list[Reading]
     """Return the readings of a four-dimensional output, channels first before channels last."""
     layouts = (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST)
     every = [Spatial(layer, own_grid(shape, layout), layout) for layout in layouts]
-    return [Reading(s) for s in every if min(s.grid) >= 2 and grid in (None, s.grid)]
+    return [Reading(spatial) for spatial in every if min(spatial.grid) >= 2 and grid in (None, spatial.grid)]
 
 
 def token_readings(
@@ -150,7 +150,9 @@ def token_readings(
             other = count - sides[0] * sides[1]
             if 0 <= other <= (0 if k else PREFIX):
                 readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
-    return sorted(readings.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
+    return sorted(
+        readings.values(), key=lambda reading: (reading.spatial.skip > 0, reading.spatial.layout is Layout.TOKENS_LAST)
+    )
 
 
 def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:

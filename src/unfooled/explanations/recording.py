@@ -132,7 +132,7 @@ def name_of(model: Model, layer: str | nn.Module) -> str:
 def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
     """Return the output of a recorded call; for a name without @n that of the last call."""
     if "@" in layer:
-        calls = [c for c in calls if c.layer == layer.removesuffix("@1")]
+        calls = [call for call in calls if call.layer == layer.removesuffix("@1")]
     if not calls or len(calls[-1].output) != size:
         raise BadInput(f"layer {layer!r} was not called with a spatial output, (B, C, h, w), in the forward pass")
     return calls[-1].output

@@ -71,10 +71,12 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
-    m, other_hits = int(other.sum()), int((right & other).sum())
-    missed = float(binom.cdf(other_hits, m, 0.5)) <= LEVEL and float(binom.sf(other_hits - 1, m, chance)) > LEVEL
-    if m and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
-        return Guess(False, hits, fisher, 1 - m / n, common)
+    n_other, other_hits = int(other.sum()), int((right & other).sum())
+    missed = (
+        float(binom.cdf(other_hits, n_other, 0.5)) <= LEVEL and float(binom.sf(other_hits - 1, n_other, chance)) > LEVEL
+    )
+    if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
+        return Guess(False, hits, fisher, 1 - n_other / n, common)
     return Guess(True, hits, p, chance)
 
 
@@ -127,5 +129,5 @@ def _matched(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> 
     np.add.at(counts, (rows, columns), 1)
     first, second = linear_sum_assignment(counts, maximize=True)
     covered = counts[first, second]
-    pairs = [(int(i), int(j)) for i, j, c in zip(first, second, covered, strict=True) if c]
+    pairs = [(int(i), int(j)) for i, j, count in zip(first, second, covered, strict=True) if count]
     return pairs, int(covered.sum())

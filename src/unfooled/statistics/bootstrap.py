@@ -42,7 +42,7 @@ class Cases:
     @property
     def n(self) -> int:
         """Number of rows of all seeds."""
-        return sum(len(c["id"]) for c in self.seeds)
+        return sum(len(columns["id"]) for columns in self.seeds)
 
     def interval(self, statistic: Statistic, needed: Sequence[str], *, draws: int = DRAWS) -> Interval:
         """Compute a figure with its 95 % interval over images.
@@ -70,13 +70,13 @@ class Cases:
 
     def by_seed(self, statistic: Statistic, needed: Sequence[str]) -> list[float]:
         """Return the figure of each seed alone, without seeds for which it is NaN."""
-        values = [Cases((c,))._resampled(statistic, needed, 1)[0] for c in self.seeds]
+        values = [Cases((columns,))._resampled(statistic, needed, 1)[0] for columns in self.seeds]
         return [v for v in values if np.isfinite(v)]
 
     def _resampled(self, statistic: Statistic, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
         """Return the figure, the finite figures of the resamples, and n."""
-        seeds = [finite_rows(c, needed) for c in self.seeds]
-        n = sum(len(c["id"]) for c in seeds)
+        seeds = [finite_rows(columns, needed) for columns in self.seeds]
+        n = sum(len(columns["id"]) for columns in seeds)
         if n < FEW:
             return np.nan, np.zeros(0), n
         value, resampled = resample(statistic, seeds, draws)
@@ -103,15 +103,15 @@ def resample(statistic: Statistic, seeds: Sequence[Columns], draws: int) -> tupl
     Returns:
         The figure, and the figures of the resamples, (draws,); NaN and an empty array where it is NaN for every seed.
     """
-    ids, place = np.unique(np.concatenate([c["id"] for c in seeds]), return_inverse=True)
+    ids, place = np.unique(np.concatenate([columns["id"] for columns in seeds]), return_inverse=True)
     counts = image_counts(len(ids), draws)
     resampled, values, start = [], [], 0
-    for c in seeds:
-        rows = place[start : start + len(c["id"])]
+    for columns in seeds:
+        rows = place[start : start + len(columns["id"])]
         start += len(rows)
-        value = statistic(c, np.ones((1, len(rows))))[0] if len(rows) else np.nan
+        value = statistic(columns, np.ones((1, len(rows))))[0] if len(rows) else np.nan
         if np.isfinite(value):
-            resampled.append(statistic(c, counts[:, rows]))
+            resampled.append(statistic(columns, counts[:, rows]))
             values.append(value)
     if not values:
         return np.nan, np.zeros(0)
@@ -124,10 +124,10 @@ def image_counts(n: int, draws: int) -> np.ndarray:
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
-def finite_rows(c: Columns, needed: Sequence[str]) -> Columns:
+def finite_rows(columns: Columns, needed: Sequence[str]) -> Columns:
     """Return the rows in which all `needed` columns are finite."""
-    good = np.logical_and.reduce([np.isfinite(c[name]) for name in needed])
-    return {name: values[good] for name, values in c.items()}
+    good = np.logical_and.reduce([np.isfinite(columns[name]) for name in needed])
+    return {name: values[good] for name, values in columns.items()}
 
 
 def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:

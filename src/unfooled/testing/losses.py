@@ -33,7 +33,7 @@ def fit(model: nn.Module, loss: TrainingLoss, *, epochs: int = 4, lr: float = 5e
     x, y = brightest_third()
     x = x.to(next(model.parameters()).dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr)
-    return [e.loss for e in train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)]
+    return [epoch.loss for epoch in train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)]
 
 
 def check_loss(
@@ -125,7 +125,7 @@ class _Case:
         fixed, *others = model.parameters()
         fixed.requires_grad_(False)
         x, y = brightest_third(12)
-        modes = [m.training for m in model.modules()]
+        modes = [module.training for module in model.modules()]
         random_state = torch.get_rng_state()
         before = Snapshot(None, x=x, y=y)
         weights = [p.detach().clone() for p in model.parameters()]
@@ -134,7 +134,7 @@ class _Case:
         value.backward()
         torch.set_rng_state(random_state)  # a loss may draw from the global generator, which the training loop seeds
         before.demand_unchanged(self.loss, "a network with dropout, one parameter frozen")
-        now = [m.training for m in model.modules()]
+        now = [module.training for module in model.modules()]
         self.demand(now == modes, "leaves the model in another mode (train or eval)")
         self.demand(
             [p.requires_grad for p in model.parameters()] == [False] + [True] * len(others),

@@ -76,7 +76,7 @@ def batch(case: Case) -> None:
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
     z = case.run(net, x[order], y[order], threat)[order.argsort()]
     case.demand(case.same(case.outcome(net, x, y, z, threat), want), "depends on the order of the batch", threat)
-    z = torch.cat([case.run(net, x[r], y[r], threat) for r in order.split(3)])[order.argsort()]
+    z = torch.cat([case.run(net, x[rows], y[rows], threat) for rows in order.split(3)])[order.argsort()]
     case.demand(
         case.same(case.outcome(net, x, y, z, threat), want),
         "depends on the batch: chunks of 3 give another outcome than the whole",

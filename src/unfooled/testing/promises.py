@@ -106,13 +106,14 @@ class Snapshot:
             state[f"leaves a gradient in {name}.grad"] = _gradient(t)
         if self.model is not None:
             modules, parameters = list(self.model.modules()), list(self.model.parameters())
-            state["leaves the model in another mode (train or eval)"] = [m.training for m in modules]
+            state["leaves the model in another mode (train or eval)"] = [module.training for module in modules]
             state["changes requires_grad of the model's parameters"] = [p.requires_grad for p in parameters]
             state["leaves gradients in the model's parameters"] = [_gradient(p) for p in parameters]
             state["changes the model's parameters"] = [p.detach().clone() for p in parameters]
             state["changes the model's buffers"] = [b.detach().clone() for b in self.model.buffers()]
             state["leaves hooks on the model"] = [
-                len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules
+                len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+                for module in modules
             ]
         state["uses torch's global random generator"] = torch.get_rng_state()
         _, keys, position, *_ = np.random.get_state()  # noqa: NPY002  (the global generator is the point)

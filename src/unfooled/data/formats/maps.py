@@ -66,11 +66,11 @@ def _pick(names: list[str], name: str | None, path: Path) -> str:
 
 def _array(path: Path, name: str | None) -> np.ndarray:
     """Read an array of a NumPy file."""
-    with path.open("rb") as f:
-        if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
+    with path.open("rb") as file:
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
             raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
-        f.seek(0)
-        maps = np.load(f, allow_pickle=False)
+        file.seek(0)
+        maps = np.load(file, allow_pickle=False)
         if isinstance(maps, np.ndarray):
             if name is not None:
                 raise BadInput(f"{path} is a single array; leave :{name} away")
@@ -83,8 +83,8 @@ def _tensor(path: Path, name: str | None) -> Tensor:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as f:
-            return f.get_tensor(_pick(sorted(f.keys()), name, path))
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(_pick(sorted(file.keys()), name, path))
     except SafetensorError as e:
         raise BadInput(f"cannot read {path}: {e}") from e
 

@@ -253,7 +253,7 @@ def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tupl
 
 
 def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Render a few scenes; see `render`."""
+    """Render a few scenes from factors f and nuisance u; see `render`."""
     quadrant = np.stack([f[:, 4] // 2, f[:, 4] % 2], 1)  # row, column
     centre = 16 + 5 * (2 * quadrant - 1) + 1.5 * (u[:, :2] - 0.5)
     light, dark, rim = _object(f, u, centre.astype(np.float32))

@@ -65,13 +65,13 @@ class _Grouped(torch.autograd.Function):
         budget, size = BatchBudget(work.model, tensors[0], work.batch_bytes), len(tensors[0])
         total = torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device)
         theta = [torch.zeros_like(p) for p in parameters]
-        inputs = [torch.zeros_like(t) if m else None for t, m in zip(tensors, needs_gradient, strict=True)]
+        inputs = [torch.zeros_like(t) if needed else None for t, needed in zip(tensors, needs_gradient, strict=True)]
         low = 0
         while low < size:
             left, fit = size - low, max(1, budget.batch // (1 if budget.measured else work.graphs))
             rows = slice(low, low + -(-left // -(-left // fit)))
             low = rows.stop
-            part = [t[rows].detach().requires_grad_(m) for t, m in zip(tensors, needs_gradient, strict=True)]
+            part = [t[rows].detach().requires_grad_(needed) for t, needed in zip(tensors, needs_gradient, strict=True)]
             with torch.enable_grad():
                 with budget.measuring(len(part[0])):
                     value = work.term(*part).sum() / size
