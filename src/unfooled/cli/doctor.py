@@ -46,6 +46,6 @@ def print_table(result: Doctor) -> None:
         table.add_row(f"{name} [dim](optional)", f"[dim]not usable; for {EXTRAS[name]}" if missing else version)
     for name, description in result.devices.items():
         table.add_row(f"device {name}", description)
-    folder, present = result.data["UNFOOLED_DATA"], result.data["there"]
-    table.add_row("UNFOOLED_DATA", f"{folder}{'' if present else ' [dim](not there; optional)'}")
+    folder, there = result.data["UNFOOLED_DATA"], result.data["there"]
+    table.add_row("UNFOOLED_DATA", f"{folder}{'' if there else ' [dim](not there; optional)'}")
     show.out.print(table)

@@ -72,7 +72,6 @@ def _sentence(error: Exception) -> tuple[str, int]:
 
 
 def _print(sentence: str, code: int) -> int:
-    """Print a sentence on stderr, and return the code."""
     text = " ".join(sentence.split())
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[1;31munfooled:\x1b[0m" if colour else "unfooled:"

@@ -129,28 +129,28 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_column("")
     for run in runs:
         table.add_column(run.title, overflow="fold")
-    table.add_row("data, n", *(f"{run.data}, {run.n}" for run in runs))
-    table.add_row("threat", *(run.threat for run in runs))
-    table.add_row("attack", *(run.attack for run in runs))
-    table.add_row("clean accuracy", *(percent(run.clean_accuracy) for run in runs))
-    table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(run.robust_accuracy)}" for run in runs))
-    table.add_row("can it be believed", *(f"[{COLOURS.get(run.verdict, '')}]{run.verdict}" for run in runs))
-    table.add_row("attack success rate", *(percent(run.attack_success_rate) for run in runs))
-    table.add_row("PSNR of what fooled it", *(mean(run.psnr, "dB", 1) for run in runs))
+    table.add_row("data, n", *(f"{r.data}, {r.n}" for r in runs))
+    table.add_row("threat", *(r.threat for r in runs))
+    table.add_row("attack", *(r.attack for r in runs))
+    table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
+    table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
+    table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
+    table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
+    table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
-        same = [next((movement for movement in run.movements if movement.name == row.name), None) for run in runs]
-        cells = [mean(movement.fooled) if movement else "not available" for movement in same]
+        same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
+        cells = [mean(m.fooled) if m else "not available" for m in same]
         table.add_row(f"{row.explanation}: {row.name}, fooled", *cells, style="dim" if i else "")
-    if any(run.reasons is not None and not run.reasons.skipped for run in runs):
-        points = [run.reasons.at_eps() if run.reasons is not None else None for run in runs]
-        names = " / ".join(dict.fromkeys(run.reasons.explanation for run in runs if run.reasons is not None))
+    if any(r.reasons is not None and not r.reasons.skipped for r in runs):
+        points = [r.reasons.at_eps() if r.reasons is not None else None for r in runs]
+        names = " / ".join(dict.fromkeys(r.reasons.explanation for r in runs if r.reasons is not None))
         table.add_row(
             f"{names}: corrected LENS under attack",
             *(mean(p.lens) if p is not None else "not available" for p in points),
         )
-        table.add_row("reason moved before the label", *(first(run) for run in runs), style="dim")
-    table.add_row("passes a sample", *(f"{run.passes.forward:.1f} F + {run.passes.backward:.1f} B" for run in runs))
-    table.add_row("seconds", *(f"{run.seconds:.1f}" for run in runs))
+        table.add_row("reason moved before the label", *(first(r) for r in runs), style="dim")
+    table.add_row("passes a sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
+    table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)
     out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
     for run in runs:

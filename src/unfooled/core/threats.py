@@ -2,7 +2,7 @@
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
-A threat has five methods; the ascent kernel uses only these, and contains no code for any one norm:
+A threat has five methods; the ascent kernel uses these alone and contains no code for any one norm:
 
     size(delta)     (B, *D) -> (B,)     the norm of each change
     project(z, x)   onto the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)

@@ -216,11 +216,10 @@ def d_rand(
     Returns:
         A `FeatureSet`: `y` are the targets, `source` and `start` the rows of x, `residual` the margin of the best other
         class over the target, negative where the attack succeeded. Rounding to bytes may leave the threat by half a
-        byte per entry. Cost: the attack's, and 2 forwards.
+        byte an entry. Cost: the attack's, and 2 forwards.
 
     Raises:
-        BadInput: Inputs, labels, threat, index or kind that cannot be used, or a folder or finished set that was made
-            with other settings.
+        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder or set that is other work.
     """
     check_attack(x, y, threat)
     check_mode(model)

@@ -95,7 +95,7 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
     known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # with arch, it is a checkpoint
     checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
-        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} has its own")
+        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
     if source.startswith("timm:"):
         return from_timm(source.removeprefix("timm:"))
     if kind == "folder":

@@ -255,7 +255,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> float:
-    """Return the clean accuracy in eval mode."""
     with evaluating(model):
         pairs = zip(x.split(512), y.split(512), strict=True)
         return sum(int((model(a.to(device)).argmax(1).cpu() == b.cpu()).sum()) for a, b in pairs) / len(x)

@@ -231,7 +231,7 @@ def _apgd_t(problem: Problem, order: Tensor) -> Tensor:
 
 
 def _fab_t(problem: Problem, order: Tensor) -> Tensor:
-    """Run FAB-T; return x where its point is farther away than eps."""
+    """Run FAB-T; points farther away than eps are no success."""
     parts = []
     for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
         p = problem.take(rows)

@@ -72,8 +72,8 @@ class Effort:
     def __post_init__(self) -> None:
         if len(self.stages) > len(rng.Numbers.ATTACK):
             raise BadInput(
-                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have "
-                "separate random numbers"
+                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have random "
+                "numbers of their own"
             )
 
 

@@ -264,11 +264,7 @@ class Sparse(Stage):
 
 @dataclass(frozen=True)
 class Given(Stage):
-    """Any attack.
-
-    Attributes:
-        attack: The attack, with its options bound.
-    """
+    """Any attack with its options bound."""
 
     attack: Attack
     share: float = 1.0

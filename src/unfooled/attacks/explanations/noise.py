@@ -50,7 +50,7 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
 
 
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
-    """Draw `random_point` without checking the arguments."""
+    """Draw `random_point`, with checked arguments."""
     sample = threat.corner if isinstance(threat, Linf) else threat.sample
     return sample(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 

@@ -115,8 +115,8 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123  (a kernel file)
-            fields = dict(line.split(":", 1) for line in file)
+        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file)
+            fields = dict(line.split(":", 1) for line in f)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 2 << 30

@@ -17,6 +17,7 @@ from unfooled.data.formats.arrays import SLACK
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
+
 SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
 """Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
 
@@ -133,8 +134,8 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
     images = [_decoded(path, size, channels) for path in files]
     sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
     if len(sizes) > 1:
-        examples = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {examples}; give the size that the model takes")
+        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
     if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):
         return np.stack(images)[:, None]
     colour = [np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image for image in images]

@@ -18,8 +18,8 @@ def read_maps(source: str) -> Tensor:
     """Read maps from a file, (N, H, W) or (N, C, H, W).
 
     Args:
-        source: Path of the file. For an archive of several arrays, add the name of one: `file.npz:name`. A single map,
-            (H, W), becomes a batch of one.
+        source: Path. For an archive of several arrays, add the name of one: `file.npz:name`. A single map, (H, W),
+            becomes a batch of one.
 
     Returns:
         float32; float64 if the file holds float64 or integers.
@@ -66,11 +66,11 @@ def _pick(names: list[str], name: str | None, path: Path) -> str:
 
 def _array(path: Path, name: str | None) -> np.ndarray:
     """Read an array of a NumPy file."""
-    with path.open("rb") as file:
-        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+    with path.open("rb") as f:
+        if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
             raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
-        file.seek(0)
-        maps = np.load(file, allow_pickle=False)
+        f.seek(0)
+        maps = np.load(f, allow_pickle=False)
         if isinstance(maps, np.ndarray):
             if name is not None:
                 raise BadInput(f"{path} is a single array; leave :{name} away")
@@ -83,8 +83,8 @@ def _tensor(path: Path, name: str | None) -> Tensor:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.get_tensor(_pick(sorted(file.keys()), name, path))
+        with safe_open(path, framework="pt") as f:
+            return f.get_tensor(_pick(sorted(f.keys()), name, path))
     except SafetensorError as e:
         raise BadInput(f"cannot read {path}: {e}") from e
 
@@ -95,8 +95,8 @@ def _checked(maps: np.ndarray | Tensor, source: str) -> Tensor:
     if isinstance(maps, np.ndarray):
         if maps.dtype.kind not in "fiub":
             raise BadInput(f"{source} holds {kind}; maps are real numbers")
-        result = np.float32 if maps.dtype.kind == "f" and maps.dtype.itemsize <= 4 else np.float64
-        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=result))
+        wide = np.float32 if maps.dtype.kind == "f" and maps.dtype.itemsize <= 4 else np.float64
+        maps = torch.from_numpy(np.ascontiguousarray(maps, dtype=wide))
     elif maps.is_complex():
         raise BadInput(f"{source} holds {kind}; maps are real numbers")
     else:
