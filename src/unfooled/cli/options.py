@@ -40,7 +40,9 @@ ShuffleOpt = Annotated[
 MeanOpt = Annotated[
     str | None, typer.Option("--mean", help="Mean that the model expects, e.g. 0.49,0.48,0.45.", rich_help_panel=SOURCE)
 ]
-StdOpt = Annotated[str | None, typer.Option("--std", help="Standard deviation, likewise.", rich_help_panel=SOURCE)]
+StdOpt = Annotated[
+    str | None, typer.Option("--std", help="Standard deviation that the model expects.", rich_help_panel=SOURCE)
+]
 SizeOpt = Annotated[str | None, typer.Option("--size", help="Resize images: 32 or 32x48.", rich_help_panel=SOURCE)]
 LabelsOpt = Annotated[
     Path | None,

@@ -118,8 +118,8 @@ def load_boxed(
         channels: Number of channels, 1 or 3. None: not changed.
 
     Raises:
-        BadInput: The CSV lacks a column, holds a value that is not a finite number, an empty box, a box wholly outside
-            of its image or a missing file, or names none of the images read.
+        BadInput: The CSV lacks a column, holds a value that is not a finite number, an empty box, a box entirely
+            outside its image or a missing file, or names none of the images read.
     """
     root, path = Path(root), Path(boxes)
     if not root.is_dir():

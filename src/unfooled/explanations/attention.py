@@ -116,7 +116,7 @@ def attention_map(
     create_graph: bool = False,
     score: Loss = true_logit,
 ) -> AttentionMap:
-    """Return `attention` with its scores, its layer and the flat samples. Arguments, cost and errors as there."""
+    """Return the map with its scores, its layer and the flat samples; arguments, cost and errors as for `attention`."""
     if not tau > 0:
         raise BadInput(f"tau is {tau}; it must be above 0")
     cam = _cam(model, x, y, layer, grid, relu, score, detach_weights, create_graph)

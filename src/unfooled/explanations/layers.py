@@ -24,7 +24,7 @@ from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 from unfooled.explanations.layouts import (
     ACTIVATIONS,
-    FIRST,
+    IMAGE_MODULES,
     Layout,
     Probes,
     Reading,
@@ -63,7 +63,7 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
 def find_spatial(
     model: Model, x: Tensor, *, layer: Layer | None = None, grid: tuple[int, int] | None = None
 ) -> Spatial:
-    """Return the call of `find_spatial_layer`, or the one called `layer`, with its grid. Cost and errors as there."""
+    """Return the call `layer`, or that of `find_spatial_layer`, with its grid; cost and errors as for the latter."""
     if isinstance(layer, Spatial):
         return layer
     wanted = None if layer is None else name_of(model, layer)
@@ -73,7 +73,7 @@ def find_spatial(
             logits = logits_from(model, z)
         search = _Search(model, z, calls, grid)
         if wanted is not None:
-            return search.named(wanted)
+            return search.find_named(wanted)
         live = [(i, call.output) for i, call in enumerate(calls) if call.output.requires_grad and len(call.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
@@ -99,7 +99,7 @@ def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[in
             (x.shape[2], x.shape[3]),
         )
         reading = Reading(Spatial(layer, own_grid(shape, Layout.CHANNELS_FIRST)))
-        if isinstance(module, FIRST + ACTIVATIONS) and certain(module, reading, shape, size, set()):
+        if isinstance(module, IMAGE_MODULES + ACTIVATIONS) and certain(module, reading, shape, size, set()):
             return reading.spatial
     return find_spatial(model, x[:1], layer=layer, grid=grid)
 
@@ -126,7 +126,7 @@ class _Search:
         self.probes = Probes(self._trace, z.detach())
         self.doubt = ""
 
-    def named(self, layer: str) -> Spatial:
+    def find_named(self, layer: str) -> Spatial:
         """Return how the call named by the caller lies on a grid.
 
         Raises:
@@ -187,7 +187,7 @@ class _Search:
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:
         """Return a reading whose grid has another aspect than the input if its layer is a convolution or the like."""
         if spatial.layout is Layout.CHANNELS_FIRST and (
-            self.size is None or isinstance(self._module(spatial.layer), FIRST)
+            self.size is None or isinstance(self._module(spatial.layer), IMAGE_MODULES)
         ):
             return spatial
         self._doubt(spatial, "has no axes that can be the height and width of the input")
@@ -251,7 +251,7 @@ class _Search:
             shape = tuple(call.output.shape)
             if len(shape) != 4 or shape[0] != 1:
                 continue
-            first = isinstance(self._module(call.layer), FIRST)
+            first = isinstance(self._module(call.layer), IMAGE_MODULES)
             for layout in (Layout.CHANNELS_FIRST,) if first else (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST):
                 sides = own_grid(shape, layout)
                 if min(sides) >= 2 and (first or (fits(sides, self.size) and not self.counts & set(sides))):

@@ -85,7 +85,7 @@ class Reading:
 
 
 PREFIX = 16  # largest number of tokens that are not patches
-FIRST = (
+IMAGE_MODULES = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d, nn.InstanceNorm2d, nn.Upsample, nn.PixelShuffle,
 )  # fmt: skip
@@ -168,7 +168,7 @@ def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid
     if reading.spatial.layout is not Layout.CHANNELS_FIRST:
         return False
     first, last = own_grid(shape, Layout.CHANNELS_FIRST), own_grid(shape, Layout.CHANNELS_LAST)
-    if isinstance(module, FIRST):
+    if isinstance(module, IMAGE_MODULES):
         return True
     return fits(first, size) and not (fits(last, size) or counts & set(first))
 

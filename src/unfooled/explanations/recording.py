@@ -40,7 +40,7 @@ _REFUSED = (
 def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     """Record outputs of module calls with three or four dimensions until the context ends, in order of execution.
 
-    Later in-place layers do not change what is recorded: the model goes on with a copy.
+    Later in-place layers do not change what is recorded: the model continues with a copy.
 
     Args:
         model: A module, or a callable that uses modules.

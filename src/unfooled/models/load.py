@@ -55,7 +55,7 @@ def load_model(
         device: Device of the model.
         mean: Mean of the training data, in fractions of the input range, one number or one per channel. This and
             the following three take precedence over values stored in the source. None: those of the source.
-        std: Standard deviation, likewise.
+        std: Standard deviation of the training data, likewise.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample, (C, H, W).
         num_classes: Number of classes, K. None: inferred from the weights.

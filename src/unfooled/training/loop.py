@@ -39,7 +39,7 @@ class Epoch:
         accuracy: Accuracy on the clean held-out samples with the weights after this epoch. None: no samples were given.
         fgsm: Accuracy under one step on the monitor's samples. None: there is no monitor.
         pgd: Accuracy under several steps on the same samples.
-        stopped: Reason why training ended early, one sentence. None: it goes on, or ended as planned.
+        stopped: Reason why training ended early, one sentence. None: it continues, or ended as planned.
         notes: Further quantities that the loss reports, by name, averaged over the samples; empty for most losses.
     """
 

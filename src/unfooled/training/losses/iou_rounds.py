@@ -5,7 +5,7 @@
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is the caller's and projects, and
-    the number of rounds is a limit (published, a sample that never moves is forced through, and may loop for ever).
+    the number of rounds is limited (in the published code, a sample whose attention never moves may loop for ever).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def iou_rounds(
         y: Labels, (B,).
         optimizer: Optimiser of the model's parameters; one step per round.
         loss: Loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
-        attack: Attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
+        attack: Attack `(model, x, y, start) -> x_adv`, which continues from `start` and projects.
         attend: Attention `(model, x, y) -> (B, h, w)`.
         key: IoU with the clean map above which attention counts as not moved.
         rounds: Largest number of rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
