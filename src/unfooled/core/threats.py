@@ -87,7 +87,7 @@ class Threat(ABC):
         """Return the unit step with the largest inner product with g; 0 where g is 0."""
 
     @abstractmethod
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         """Draw a random change of size at most eps."""
 
     def sample(
@@ -99,7 +99,7 @@ class Threat(ABC):
         stage: int = rng.Stream.START,
     ) -> Tensor:
         """Draw a random point of the threat for each sample; equal sample, seed, stage and draw give equal points."""
-        return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
+        return self.project(x + self._random_change(rng.seeds(x, generator, stage=stage), x, draw), x)
 
     def extreme(
         self,
@@ -169,7 +169,7 @@ class Linf(Threat):
         """Return the sign of g."""
         return g.sign()
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
         return eps * (2 * rng.uniform(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype) - 1)
 
@@ -222,7 +222,7 @@ class L2(Threat):
         g = g / torch.where(peak > 0, peak, torch.ones_like(peak))
         return g / per_sample(self.size(g).clamp_min(TINY), g)
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         shape, d = tuple(x.shape[1:]), x[0].numel()
         radius = rng.uniform(seed ^ 1, (1,), draw=draw, dtype=torch.float64)[:, 0] ** (1 / d)
         reach = (self.box.high - self.box.low) * math.sqrt(d)
@@ -275,7 +275,7 @@ class L1(Threat):
         top = rows.abs().argmax(1, keepdim=True)
         return torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign()).reshape(g.shape)
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         # Uniform in the ball: D signed exponentials over the sum of D + 1.
         shape, d = tuple(x.shape[1:]), x[0].numel()
         u = rng.uniform(seed, (d + 1,), draw=draw, dtype=torch.float64)
@@ -330,7 +330,7 @@ class L0(Threat):
         """Return the sign of g on the eps groups with the largest sum of |g|."""
         return torch.where(self._largest(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
         changed = self._largest(self._groups(rng.uniform(seed, shape, draw=draw)), x)
         value = self.box.low + (self.box.high - self.box.low) * rng.uniform(seed ^ 1, shape, draw=draw, dtype=x.dtype)
@@ -342,8 +342,8 @@ def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -
 
         delta_i = sign(u_i) min(c_i, max(|u_i| - lam, 0)),   u = z - x,   c_i = room to the box on u_i's side
 
-    lam is 0 if that fits, else the root of a decreasing piecewise-linear sum, found between its 2D sorted breakpoints.
-    Cost O(D log D) per sample, no loop over samples.
+    lam is 0 if sum_i |delta_i| is then at most eps, else the value at which the sum is eps. The sum is piecewise linear
+    and decreasing in lam; lam is found between its 2D sorted breakpoints. Cost O(D log D) per sample.
 
     Args:
         z: Points, (B, *D).

@@ -125,6 +125,7 @@ def autoattack(
 
 
 def _key(method: str) -> StageKey:
+    """Return the key of a stage."""
     return StageKey(Family.AUTOATTACK, method)
 
 
@@ -178,7 +179,7 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
 
 
 def _start(problem: Problem, draw: int) -> Tensor:
-    """Return a random point on the surface of each ball, then in the box."""
+    """Return a random point on the surface of each ball, projected onto the box."""
     x, threat = problem.x, problem.threat
     seeds, shape = rng.seeds(x, problem.seed, stage=rng.Stream.AUTOATTACK), tuple(x.shape[1:])
     if isinstance(threat, Linf):

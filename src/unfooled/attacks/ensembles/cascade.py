@@ -118,7 +118,7 @@ THOROUGH = Effort(
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
 FAR = 0.05
-"""Least share of fooled samples in the half farther from the boundary for a stage to attack another part."""
+"""Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
 ENOUGH = 15
 """Least number of samples in that half for the share to be used."""
 
@@ -240,7 +240,7 @@ class Cascade:
         return StageResult(rows, result["points"], result["margins"], lost, learned)
 
     def adopt(self, standing: Standing, points: Tensor) -> Standing:
-        """Take over the points of another attack for the survivors. Cost: 1 F per survivor and draw."""
+        """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
         frontier, key = standing.frontier, StageKey(self.family, "adopt")
         rows = frontier.survivors()
 
@@ -326,7 +326,7 @@ def cascade(
     check_mode(model)
     check_run(seed, batch)
     if not isinstance(effort, Effort):
-        raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or an Effort of your own")
+        raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or another Effort")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
     counted = Counted(model)

@@ -123,7 +123,7 @@ def envelope(
     for norm in norms:
         unbounded(norm)
     if budget < 100:
-        raise BadInput(f"budget is {budget}; several attacks share it, give them at least 100 passes a sample")
+        raise BadInput(f"budget is {budget}; several attacks share it, give them at least 100 passes per sample")
     with frozen(model), torch.no_grad():
         batch = batch or fitting_batch(model, x)
         wrong = fooled(read_logits(model, x, y, batch=batch), y, targeted=targeted)

@@ -35,7 +35,7 @@ class Problem:
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Threat model; its eps may be (n,).
-        attacked: Model whose gradients are used: `model`, or a wrapper with the same values.
+        attacked: Model whose gradients are used: `model`, or a wrapper with the same outputs.
         draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.

@@ -1,7 +1,7 @@
 """Stages of the cascade, which propose better points for samples that are not fooled yet.
 
 A stage is a frozen dataclass. It receives the problem and the frontier of its samples, and returns a `Proposal`; the
-cascade evaluates the points and computes the next frontier.
+cascade evaluates the points and computes the next frontier. Costs are forward and backward passes per sample.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model, Objective
 
 PROBES = 7
-"""Full steps of a wave along its direction."""
+"""Number of full steps of a wave along its direction."""
 WARM = 200
 """Query of Square's schedule at which a search from good points begins, with small windows."""
 
@@ -95,7 +95,12 @@ def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -
 
 @dataclass(frozen=True)
 class Ascents(Stage):
-    """APGD on the margin, from a random corner (Linf) or point, or from the best point with `fresh=False`."""
+    """APGD on the margin.
+
+    Attributes:
+        steps: Gradients per sample.
+        fresh: True: start from a random corner (Linf) or point of the threat; False: from the best point so far.
+    """
 
     steps: int
     share: float = 1.0
@@ -109,7 +114,7 @@ class Ascents(Stage):
         return self.steps
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend once. Cost: steps + 1 F, steps B."""
+        """Ascend once. Cost: steps + 1 forwards, steps backwards."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
             start = threat.extreme(problem.x, problem.seed, draw=number)
@@ -121,6 +126,10 @@ class Bursts(Stage):
     """APGD towards single classes from the best point, starting with the class whose linearised boundary is nearest.
 
     Nearest to x, not to the best point, where the class that earlier ascents moved towards would be the first.
+
+    Attributes:
+        targets: Number of classes.
+        steps: Gradients per sample and class.
     """
 
     targets: int
@@ -130,7 +139,7 @@ class Bursts(Stage):
     name: str = "targets"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend towards each class. Cost: 1 F, 1 B per class to order them; steps + 1 F, steps B per target."""
+        """Ascend towards each class. Cost: 1 forward, 1 backward per class to order them; per target as `Ascents`."""
         p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
@@ -152,7 +161,12 @@ class Bursts(Stage):
 
 @dataclass(frozen=True)
 class Searches(Stage):
-    """Square attack from the best point, with small windows; from scratch with `cold`."""
+    """Square attack.
+
+    Attributes:
+        queries: Number of queries per sample.
+        cold: True: start from stripes or bumps; False: from the best point so far, with small windows.
+    """
 
     queries: int
     share: float = 1.0
@@ -162,7 +176,7 @@ class Searches(Stage):
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the search. Cost: queries F."""
+        """Run the search. Cost: `queries` forwards."""
         source = rng.derived(problem.seed, number)
 
         def search(p: Problem, rows: Tensor) -> Tensor:
@@ -201,7 +215,7 @@ class Waves(Stage):
         return torch.where(u[:, 1:] < 0.5, old + 0.3 * fresh, fresh)
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Follow a direction, then the margin. Cost: steps + 9 F, steps + 7 B."""
+        """Follow a direction, then the margin. Cost: steps + 9 forwards, steps + 7 backwards."""
         p = problem
         logits = p.logits(p.x, p.attacked)
         rank = logits.scatter(1, p.y[:, None], torch.inf).argsort(dim=1, descending=True).argsort(dim=1)
@@ -224,7 +238,11 @@ class Waves(Stage):
 
 @dataclass(frozen=True)
 class Sparse(Stage):
-    """Minimal-norm attacks in L0, projected onto the threat."""
+    """Minimal-norm attacks in L0, projected onto the threat.
+
+    Attributes:
+        steps: Gradients per sample and attack.
+    """
 
     steps: int
     share: float = 1.0
@@ -232,7 +250,7 @@ class Sparse(Stage):
     name: str = "sparse"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 F, 2 steps B."""
+        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 forwards, 2 steps backwards."""
         p, source = problem, rng.derived(problem.seed, number)
 
         def first(x: Tensor, y: Tensor) -> Tensor:
@@ -276,7 +294,11 @@ class SingleStep(Stage):
 
 @dataclass(frozen=True)
 class Proposals(Stage):
-    """Points of a function, such as adversarial examples of a twin: `(x, y, threat, generator) -> points`."""
+    """Points of a function, such as adversarial examples of a twin.
+
+    Attributes:
+        points: Function `(x, y, threat, generator) -> points`.
+    """
 
     points: Callable[[Tensor, Tensor, Threat, torch.Generator], Tensor]
     share: float = 1.0
@@ -291,7 +313,11 @@ class Proposals(Stage):
 
 @dataclass(frozen=True)
 class Noise(Stage):
-    """Random points of the threat, corners in Linf; the one with the largest margin is proposed."""
+    """Random points of the threat, corners in Linf; the one with the largest margin is proposed.
+
+    Attributes:
+        draws: Number of points per sample.
+    """
 
     draws: int
     share: float = 1.0
@@ -299,7 +325,7 @@ class Noise(Stage):
     name: str = "noise"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Evaluate random points. Cost: draws F."""
+        """Evaluate random points. Cost: `draws` forwards."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
         for i in range(self.draws):
@@ -312,7 +338,11 @@ class Noise(Stage):
 
 @dataclass(frozen=True)
 class Decisions(Stage):
-    """Label-only attacks, projected onto the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0."""
+    """Label-only attacks, projected onto the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0.
+
+    Attributes:
+        queries: Number of queries per sample.
+    """
 
     queries: int
     share: float = 1.0
@@ -320,7 +350,7 @@ class Decisions(Stage):
     name: str = "decision"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the attack of the norm. Cost: queries F."""
+        """Run the attack of the norm. Cost: `queries` forwards."""
         p = problem
         if p.threat.norm == 0:
             return Proposal(frontier.points)

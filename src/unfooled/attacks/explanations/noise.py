@@ -187,7 +187,7 @@ def square_explain(
         generator: Base seed.
 
     Returns:
-        The best points, (B, *D); x itself where none beats it.
+        The best points, (B, *D); x itself where none ranks above it.
 
     Raises:
         BadInput: Another threat, or an argument that cannot be used.

@@ -85,7 +85,7 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
     try:
         with torch.enable_grad(), budget.measuring(1):
             run(model, x[:1].detach().clone().requires_grad_())
-    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
+    except Exception:  # some models refuse inputs that require a gradient; any other error is raised again here
         with torch.no_grad():
             answered(model, x[:1])
     return min(ceiling, budget.batch)

@@ -45,6 +45,7 @@ class Exported(nn.Module):
         return batched(self._group, self.most)(x)
 
     def _group(self, x: Tensor) -> Tensor:
+        """Return the logits of at most `most` samples."""
         short = self.least - len(x)
         filled = torch.cat([x, x.new_zeros(short, *x.shape[1:])]) if short > 0 else x
         return logits_of(self.program(filled))[: len(x)]
