@@ -92,7 +92,7 @@ def clean(s: Setting) -> Clean:
     """Predict the clean samples; for a random model by the majority of the draws."""
 
     def work(rows: Tensor) -> Rows:
-        with torch.inference_mode():
+        with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         if not bool(torch.isfinite(votes).all()):
             bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
@@ -213,7 +213,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
         at = s.at(rows)
         x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
         verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
             "x_adv": where_rows(verdict.inside, z, x),
