@@ -24,7 +24,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.checks.after import extend
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
 
