@@ -23,7 +23,6 @@ from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
-from unfooled.explanations.recording import refusal
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -75,7 +74,7 @@ def audit(
     pristine = untouched(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
-    if refusal(subject.model):  # an explanation that needs hooks fails here rather than after the attack
+    if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
                 part.explain(subject.model, x[:1], y[:1])
@@ -85,7 +84,7 @@ def audit(
         n=len(x),
         threat=str(threat),
         seed=seed,
-        options=dict(about.options) | plan.record(threat),
+        options=dict(about.options) | plan.record(),
         fingerprint=dict(subject.fingerprint),
     )
     folder = Path(out) if out is not None else None
