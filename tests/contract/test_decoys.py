@@ -96,7 +96,7 @@ def test_the_check_is_one_of_those_before_the_attack() -> None:
 
 def test_a_twin_of_the_labels_asks_nothing_and_learns_them() -> None:
     label, score, x = tiny_net(5, SHAPE), tiny_net(5, SHAPE, seed=7), points(60, SHAPE)
-    asked, counted = Recorded(lambda z: score(z)), Counted(label)
+    asked, counted = Recorded(score), Counted(label)
     twin = distil(asked, x, Linf(0.2), rounds=1)
     assert relabelled(twin, asked) is twin, "it has the labels already"
     asked.labels = [label(z).argmax(1) for z in asked.asked]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks.gradients.twins import LEAST, fit
-from unfooled.core.model.calls import logits_from
+from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 
 ALIKE, APART = 0.98, 0.9

@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,7 +25,6 @@ from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, 
 from unfooled.attacks.fgsm import fgsm
 from unfooled.core import losses
 from unfooled.core.checks import check_attack, check_mode, check_run
-from unfooled.core.goals import fooled, logits_at
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
@@ -38,8 +36,7 @@ from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import refusals
-from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
-from unfooled.evaluation.checks.verdict import fired, of_kind
+from unfooled.evaluation.checks.table import Finding, Kind, above, finding
 
 FLOOR = 20_000
 """Passes that the checks may take in any case."""

@@ -1,6 +1,6 @@
 """Comparison of scores with labels: do the scores of a model meet where its label changes?
 
-    z(t) = a + t^p (b - a),   p in [1/2, 2] by coordinate,   t* = last t of a bisection with the label c of a,   w = 2^-10
+    z(t) = a + t^p (b - a),   p in [1/2, 2] by coordinate,   t* = last t with the label c of a,   w = 2^-10
     jump = (m(t*) - m(t* + w)) / (m(0) - m(1)),              m(t) = f_c(z(t)) - max_{j != c} f_j(z(t))
 
 Of a model that decides by its scores, the margin goes through 0 where the label changes: the jump is about w.
