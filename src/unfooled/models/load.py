@@ -14,6 +14,7 @@ from torch import nn
 from unfooled.core.errors import BadInput, missing_file
 from unfooled.core.model.classifier import Classifier
 from unfooled.models.architectures import ARCHITECTURES
+from unfooled.models.origins import remembering
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.fitting import from_checkpoint
@@ -26,6 +27,7 @@ __all__ = ["ARCHITECTURES", "load_model"]
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 
 
+@remembering
 def load_model(
     source: str | Path | nn.Module | Callable[..., Any],
     arch: str | None = None,

@@ -106,7 +106,7 @@ def distil(
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
-        _fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
+        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
     return twin.eval()
 
 
@@ -149,7 +149,7 @@ def _targets(answers: Tensor) -> Tensor:
     return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
 
 
-def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
+def fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine."""
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)

@@ -22,7 +22,8 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
-from unfooled.evaluation.checks.subject import inspect_model, untouched
+from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -71,7 +72,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    pristine = untouched(model)
+    pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack

@@ -30,16 +30,17 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import share_habits
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
-from unfooled.evaluation.checks.before import before, replayed
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, judged
+from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.memory import remembered
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
@@ -94,7 +95,7 @@ def clean(s: Setting) -> Clean:
     """Predict the clean samples; for a random model by the majority of the draws."""
 
     def work(rows: Tensor) -> Rows:
-        with torch.inference_mode():
+        with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         if not bool(torch.isfinite(votes).all()):
             bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
@@ -216,7 +217,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
         at = s.at(rows)
         x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
         verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
             "x_adv": where_rows(verdict.inside, z, x),
@@ -284,12 +285,11 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
 def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     """Repeat D20 at the final points of the survivors, and return its forwards too."""
     rows = frontier.survivors()
-    if s.untouched is None or s.subject.random or not len(rows):
+    if s.subject.random or not len(rows):
         return [], 0
-    share_habits(s.subject.given, s.untouched)
     passed = s.counted.forwards
-    d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
-    return [d20], s.counted.forwards - passed
+    d20 = remembered(s.untouched, s.subject.given, s.counted, frontier.points[rows], s.y[rows])
+    return d20, s.counted.forwards - passed
 
 
 def _mode(x: Tensor) -> Finding:

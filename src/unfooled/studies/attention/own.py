@@ -128,7 +128,7 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
     if samples.x.ndim != 4:
         raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             count = read_logits(net, samples.x[:1]).shape[1]
     except ModelFails as error:
         raise BadInput(f"{error}; resize the images to what it takes (--size), or choose another model") from error
