@@ -12,12 +12,11 @@ import torch
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import read_logits
-from unfooled.core.model.outputs import ModelFails
+from unfooled.core.model.calls import ModelFails
 from unfooled.core.types import Model
 from unfooled.data.boxes import load_boxed
-from unfooled.evaluation.checks.subject import fingerprint
 from unfooled.models.load import load_model
-from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.hashes import fingerprint, tensors_hash
 from unfooled.studies.attention.analysis import AnalysisEffort, analyse
 from unfooled.studies.attention.records import Analysed, Results
 from unfooled.studies.attention.samples import Samples, known_samples
@@ -69,7 +68,7 @@ class OwnNetwork:
         """Load the network.
 
         Raises:
-            BadInput: there is none, but options of one.
+            BadInput: no network, only options of one.
         """
         if self.model is None:
             given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
@@ -94,7 +93,7 @@ class OwnNetwork:
 
 
 def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effort: AnalysisEffort) -> Results:
-    """Analyse a network of one's own; no network is trained.
+    """Analyse a user's own network; no network is trained.
 
     Args:
         run: The run; its first seed is that of the attacks.
@@ -126,7 +125,7 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
     def compute(seed: int) -> Analysed:
         return analyse(net, samples, effort, data=title, arm=Path(own.name).name, seed=seed)
 
-    # Seeds change attacks alone here, and every one sees the same network: one is enough.
+    # Seeds change only the attacks here, on the same network: one seed is enough.
     seed = run.seeds[0]
     return Results(analysed=map_jobs(units, "analysis", Analysed, {f"own-{seed}": seed}, compute))
 
@@ -140,7 +139,7 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
     if samples.x.ndim != 4:
         raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             count = read_logits(net, samples.x[:1]).shape[1]
     except ModelFails as error:
         raise BadInput(
