@@ -39,7 +39,7 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, judged
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import remembered
+from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
 from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
@@ -60,7 +60,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier)
+    replay, asked = _replay(s, standing.frontier, gradients)
     points = judge(s, standing.frontier.points)
     findings = [*attacked.findings, *replay]
     findings += judged(
@@ -86,7 +86,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+        aside=(attacked.aside[0] + asked[0] + gradients.forwards, attacked.aside[1] + asked[1]),
     )
 
 
@@ -280,14 +280,16 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
 
 
-def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """Repeat D20 at the final points of the survivors, and return its forwards too."""
+def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> tuple[list[Finding], tuple[int, int]]:
+    """Repeat D20 at the final points of the survivors and where an ascent ends; return its passes too."""
     rows = frontier.survivors()
     if s.subject.random or not len(rows):
-        return [], 0
-    passed = s.counted.forwards
-    d20 = remembered(s.untouched, s.subject.given, s.counted, frontier.points[rows], s.y[rows])
-    return d20, s.counted.forwards - passed
+        return [], (0, 0)
+    passed, few = (s.counted.forwards, s.counted.backwards), rows[:FEW]
+    y, points = s.y[rows], frontier.points[rows]
+    ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
+    d20 = remembered(s.untouched, s.subject.given, s.counted, y, points, ends)
+    return d20, (s.counted.forwards - passed[0], s.counted.backwards - passed[1])
 
 
 def _mode(x: Tensor) -> Finding:
