@@ -177,9 +177,13 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-            return {"z": z, "distance": verdict.distance}
+            found, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            for model in gradients.followed:
+                z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
+                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+                found = where_rows(verdict.distance <= distance, z, found)
+                distance = torch.minimum(distance, verdict.distance)
+            return {"z": found, "distance": distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -238,7 +242,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
     """Explain the true label before and after; by a twin, where the model has no gradient."""
     twin = gradients.twin if gradients.missing else None
-    model: Model = s.counted if twin is None else twin
+    model: Model = gradients.own if twin is None else twin
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -255,7 +259,7 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
         return AttackedExplanations(Approach("", reason), samples)
     if not len(samples):
         return AttackedExplanations(Approach(""), samples)
-    if gradients.missing and takes_create_graph(plan.explain):
+    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
         return AttackedExplanations(Approach("", reason), samples)
     at = s.at(samples)
