@@ -103,6 +103,6 @@ def test_own_gradients_lead_to_the_nearest_points_too_whatever_the_checks_say() 
     for check in ("D5", "D6", "D7", "D27"):
         gradients = Gradients(counted, [finding(check, True, "seen", "a twin")], twin=twin, labels=twin)
         assert gradients.followed[1] is counted, check
-        assert gradients.followed[0] is gradients.attacked, check
+        assert gradients.followed[0] == gradients.attacked, check
     assert len(Gradients(counted, []).followed) == 1
     assert len(Gradients(counted, [finding("D8", True, "none", "a twin")], twin=twin, labels=twin).followed) == 1
