@@ -413,7 +413,7 @@ def test_sizes_of_a_plan_are_checked(name: str) -> None:
 
 
 def test_the_published_ensemble_keeps_its_own_figure() -> None:
-    """What the checks fool besides does not enter the figure of `whole`."""
+    """Samples that only the checks fool do not enter the figure of `whole`."""
     model, x, y = subject(12)
 
     def idle(model: object, x: Tensor, y: Tensor, threat: Threat, **_: object) -> Tensor:
@@ -606,6 +606,28 @@ def test_inputs_are_checked_once() -> None:
     assert calls["check_inputs"] == 1
     assert calls["check_labels"] <= 2
     assert calls["check_logits"] <= 2
+
+
+def scaled_wrongly(model: Any, x: Tensor, y: Tensor, threat: Threat, **_: Any) -> Tensor:
+    return pgd(model, 255 * x, y, threat, steps=1)
+
+
+def labelled_wrongly(x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    return verify(lambda z: z.flatten(1)[:, :3], x, y.float(), x, threat).success
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"attack": scaled_wrongly}, "x lies in .*, outside"),
+        ({"whole": scaled_wrongly}, "x lies in .*, outside"),
+        ({"certify": labelled_wrongly}, "y has dtype torch.float32"),
+    ],
+)
+def test_functions_of_the_user_call_the_library_with_checks(mine: dict[str, Any], message: str) -> None:
+    model, x, y = subject(6)
+    with pytest.raises(BadInput, match=message):
+        audit(model, x, y, Linf(0.001), plan=replace(PLAN, **mine))
 
 
 def test_attacks_that_differ_in_their_options_are_other_runs() -> None:

@@ -18,8 +18,15 @@ from unfooled.distances import abs_sum, chance, corrected, lens_recall, top_k_in
 from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations import survival as reasons
-from unfooled.evaluation.explanations.records import Reasons
-from unfooled.evaluation.explanations.survival import Approach, AttackedExplanations, approach_to, moved_first, shrunk
+from unfooled.evaluation.explanations.records import How, Reasons
+from unfooled.evaluation.explanations.survival import (
+    Approach,
+    AttackedExplanations,
+    Derivative,
+    approach_to,
+    moved_first,
+    shrunk,
+)
 from unfooled.explanations import grad_cam, saliency
 from unfooled.runs.records import read_record
 
@@ -110,14 +117,14 @@ def rows(attack: list[float], lucky: list[float], status: list[int], level: list
     return {
         "chance": torch.tensor(level),
         **{f"{how}: lens": torch.tensor(v) for how, v in (("attack", attack), ("best of N", lucky))},
-        **{f"{how}: status": torch.tensor(status) for how in reasons.HOW},
+        **{f"{how}: status": torch.tensor(status) for how in How},
     }
 
 
 def test_a_reason_is_moved_by_attack_or_chance_and_not_by_a_failure() -> None:
     nan = float("nan")
     found = AttackedExplanations(
-        Approach("gradients", pixels=9), torch.arange(5), (0.5, 1.0),
+        Approach(Derivative.GRADIENTS, pixels=9), torch.arange(5), (0.5, 1.0),
         (rows([0.9, 0.9, nan, nan, 1.0], [0.9, 0.5, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0]),
          rows([0.4, 0.9, nan, nan, 1.0], [0.9, 0.9, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0])),
     )  # fmt: skip
@@ -141,7 +148,7 @@ class Tied(torch.autograd.Function):
 
 def test_how_an_explanation_can_be_attacked() -> None:
     model, x, y = subject(4)
-    assert approach_to(model, x, y, saliency) == Approach("gradients", pixels=30)
+    assert approach_to(model, x, y, saliency) == Approach(Derivative.GRADIENTS, pixels=30)
     net = tiny_net(3, SHAPE)
     assert approach_to(lambda z: net(Tied.apply(z)), x, y, saliency).by == "differences"
     assert approach_to(model, x, y, lambda model, x, y: x * 2).by == "differences"

@@ -27,7 +27,7 @@ twice = lambda x: 2 * x  # noqa: E731
 thrice = lambda x: 3 * x  # noqa: E731
 
 
-def power(k: Any) -> Callable[[Any], Any]:
+def power(k: Any) -> Callable[..., Any]:
     """Two functions of one name, which differ in what they capture."""
 
     def local(x: Any) -> Any:
@@ -50,8 +50,8 @@ PAIRS = {
     "captured lists": (power([1]), power([2])),
     "captured networks": (power(tiny_net(3, (1, 4, 4), seed=0)), power(tiny_net(3, (1, 4, 4), seed=1))),
     "captured functions": (nested(1), nested(2)),
-    "captured calls": (power(partial(twice, k=1)), power(partial(twice, k=2))),
-    "bound": (partial(power(1), k=1), partial(power(2), k=1)),
+    "captured calls": (power(partial(twice, 1)), power(partial(twice, 2))),
+    "bound": (partial(power(1), x=1), partial(power(2), x=1)),
 }
 
 

@@ -27,6 +27,7 @@ from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
@@ -40,7 +41,7 @@ from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
-from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.explanations.survival import (
@@ -124,7 +125,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     if s.subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     for f in findings:
-        if f.fired and f.id == "D20":
+        if f.fired and f.id == CheckId.MEMORY:
             raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")
     return findings
 
@@ -163,7 +164,8 @@ def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradient
     if label.whole is None:
         return attack.perform(standing, label.stages(s.threat))
     log: list[Progress] = []
-    points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    with untrusted():
+        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
     return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
 
 
@@ -256,16 +258,16 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
-        return AttackedExplanations(Approach(""), samples)
+        return AttackedExplanations(Approach(None), samples)
     if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
     x, y, threat = s.x[at], s.y[at], s.threat.take(at)
     approach = approach_to(s.counted, x, y, plan.explain)
-    if not approach.by:
+    if approach.by is None:
         return AttackedExplanations(approach, samples)
     radii, by_radius = tuple(sorted(plan.radii)), []
     for share in radii:

@@ -21,9 +21,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
-from unfooled.attacks.fgsm import fgsm
-from unfooled.core import losses
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -36,7 +34,7 @@ from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import refusals
-from unfooled.evaluation.checks.table import Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 
 FLOOR = 20_000
 """Passes that the checks may take in any case."""
@@ -107,11 +105,8 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     def most(count: int) -> int:
         return max(1, int(count * scale))
 
-    def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
-
     return [
-        ("D13", Given(one_step, most=most(64), name="fgsm")),
+        ("D13", SingleStep(most=most(64))),
         ("D13", Noise(8, most=most(64))),
         ("D16", Noise(200, most=most(8), name="corners")),
         ("D14", Searches(200, most=most(32), cold=True)),
@@ -262,7 +257,7 @@ def diagnose(
     check_run(seed, batch)
     counted = Counted(model)
     findings = before(counted, x, y, threat, seed=seed)
-    draws = RANDOM_DRAWS if any(f.id == "D4" and f.fired and f.kind == Kind.MEND for f in findings) else 1
+    draws = RANDOM_DRAWS if any(f.id == CheckId.STEADY and f.fired and f.kind == Kind.MEND for f in findings) else 1
     batch = batch or fitting_batch(model, x)
     gradients = Gradients(counted, findings, draws, seed).ready(x, threat)
     problem = Problem(counted, x, y, threat, gradients.attacked, draws, seed, batch)

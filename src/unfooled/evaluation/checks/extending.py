@@ -21,7 +21,7 @@ from unfooled.core.rng import Numbers
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.after import WORDS
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above
+from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Kind, above
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
 ROUNDS = 4
@@ -67,12 +67,12 @@ def extend(
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
         if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
             break
-        if fired(findings, "D9"):
+        if fired(findings, CheckId.ROUGH):
             attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
         standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
         standing, again = _look_again(attack, standing, gradients, numbers[-1])
         pending = again
-        hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, "D14"))
+        hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, CheckId.SEARCH))
     pending = [*findings, *again]
     rounds = 1 if any(f.fired and CHECKS[f.id].hides for f in findings) else len(Numbers.HIDDEN)
     for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.ON, strict=False):
@@ -93,14 +93,14 @@ def _pursuits(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
         return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
 
     noise, labels = Noise(1000), Proposals(gradients.transferred_labels, name="labels")
-    stages: dict[str, tuple[Stage, ...]] = {
-        "D11": (Ascents(80, fresh=False, name="longer"),),
-        "D12": (Ascents(20, name="restart"),),
-        "D13": (Given(one_step, name="fgsm"), noise),
-        "D14": (Searches(300, cold=True),),
-        "D15": (Proposals(gradients.transferred),),
-        "D16": (noise,),
-        "D28": (Decisions(500), labels),
+    stages: dict[CheckId, tuple[Stage, ...]] = {
+        CheckId.STEPS: (Ascents(80, fresh=False, name="longer"),),
+        CheckId.RESTARTS: (Ascents(20, name="restart"),),
+        CheckId.ONE_STEP: (Given(one_step, name="fgsm"), noise),
+        CheckId.SEARCH: (Searches(300, cold=True),),
+        CheckId.TWIN: (Proposals(gradients.transferred),),
+        CheckId.RANDOM: (noise,),
+        CheckId.LABELS: (Decisions(500), labels),
     }
     seen = [stage for check, some in stages.items() if fired(findings, check) for stage in some]
     return list({stage.name: stage for stage in seen}.values())
@@ -160,15 +160,15 @@ def _look_again(
     A twin is asked only where there is one.
     """
     looks: list[tuple[str, Stage]] = [
-        ("D11", Ascents(80, most=32, fresh=False, name="longer")),
-        ("D14", Searches(300, most=48, cold=True)),
-        ("D16", Noise(200, most=16, name="corners")),
-        ("D28", Decisions(200, most=8)),
+        (CheckId.STEPS, Ascents(80, most=32, fresh=False, name="longer")),
+        (CheckId.SEARCH, Searches(300, most=48, cold=True)),
+        (CheckId.RANDOM, Noise(200, most=16, name="corners")),
+        (CheckId.LABELS, Decisions(200, most=8)),
     ]
     if gradients.twin is not None:
-        looks.append(("D15", Proposals(gradients.transferred, most=48)))
+        looks.append((CheckId.TWIN, Proposals(gradients.transferred, most=48)))
     if gradients.labels is not gradients.twin:
-        looks.append(("D28", Proposals(gradients.transferred_labels, most=48, name="labels")))
+        looks.append((CheckId.LABELS, Proposals(gradients.transferred_labels, most=48, name="labels")))
     closed: dict[str, int] = {}
     for check, stage in looks:
         if not allowed(stage, attack.problem.threat):

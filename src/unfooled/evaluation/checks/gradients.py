@@ -18,14 +18,14 @@ from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import Finding, Kind
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
 
 TWIN_N = 200
 """Samples at which a twin learns the model's answers, at most."""
 SIGMA, NEIGHBOURS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
-BORROWING = ("D6", "D7", "D8", "D27")
+BORROWING = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
 """Checks after which the attack follows a twin's gradients."""
 
 
@@ -54,24 +54,24 @@ class Gradients:
     @property
     def missing(self) -> bool:
         """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
-        return self._hides("D6", "D8")
+        return self._hides(CheckId.VANISHING, CheckId.MISSING)
 
     @property
     def absent(self) -> bool:
         """True where there is no gradient at all."""
-        return self._hides("D8")
+        return self._hides(CheckId.MISSING)
 
     @property
     def rounded(self) -> bool:
         """True where rounding alone hides the gradient, and is passed straight through."""
-        return any(f.fired and f.kind == Kind.MEND for f in self.findings if f.id in ("D6", "D8"))
+        return any(f.fired and f.kind == Kind.MEND for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
 
     @property
     def own(self) -> Model:
         """The model with its own gradient, rounding passed straight through where that alone hides it."""
         return Unrounded(self.model) if self.rounded else self.model
 
-    def _hides(self, *ids: str) -> bool:
+    def _hides(self, *ids: CheckId) -> bool:
         """Return whether one of these checks fired, and nothing mended what it found."""
         return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
@@ -87,7 +87,7 @@ class Gradients:
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = self._hides(*BORROWING) and not fired(self.findings, "D5")
+        borrows = self._hides(*BORROWING) and not fired(self.findings, CheckId.JUMPS)
         return self.with_twin(x, threat) if borrows else self
 
     @property
@@ -98,7 +98,9 @@ class Gradients:
     @property
     def through_twin(self) -> Model:
         """The model's values with the twin's gradients; those of the labels' twin where scores and labels differ."""
-        return StraightThrough(self.averaged, self._of_labels if fired(self.findings, "D27") else self._distilled)
+        return StraightThrough(
+            self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
+        )
 
     @property
     def jittered(self) -> Model:
@@ -108,14 +110,14 @@ class Gradients:
     @property
     def attacked(self) -> Model:
         """The model whose gradients the attack follows, as the findings ask."""
-        if fired(self.findings, "D5"):
+        if fired(self.findings, CheckId.JUMPS):
             return self.jittered
         return self.through_twin if self._hides(*BORROWING) else self.averaged
 
     @property
     def followed(self) -> tuple[Model, ...]:
         """The models whose gradients are followed to the nearest points: also its own, whatever the checks say."""
-        other = self._hides(*BORROWING) or fired(self.findings, "D5")
+        other = self._hides(*BORROWING) or fired(self.findings, CheckId.JUMPS)
         return (self.attacked, self.averaged) if other and not self.absent else (self.attacked,)
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
