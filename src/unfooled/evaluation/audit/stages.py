@@ -40,7 +40,7 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, judged
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import remembered
+from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
@@ -61,7 +61,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier)
+    replay, asked = _replay(s, standing.frontier, gradients)
     points = judge(s, standing.frontier.points)
     findings = [*attacked.findings, *replay]
     findings += judged(
@@ -87,7 +87,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+        aside=(attacked.aside[0] + asked[0] + gradients.forwards, attacked.aside[1] + asked[1]),
     )
 
 
@@ -179,9 +179,13 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-            return {"z": z, "distance": verdict.distance}
+            found, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            for model in gradients.followed:
+                z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
+                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+                found = where_rows(verdict.distance <= distance, z, found)
+                distance = torch.minimum(distance, verdict.distance)
+            return {"z": found, "distance": distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -240,7 +244,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
     """Explain the true label before and after; by a twin, where the model has no gradient."""
     twin = gradients.twin if gradients.missing else None
-    model: Model = s.counted if twin is None else twin
+    model: Model = gradients.own if twin is None else twin
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -257,7 +261,7 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
         return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
         return AttackedExplanations(Approach(None), samples)
-    if gradients.missing and takes_create_graph(plan.explain):
+    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
         return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
@@ -282,14 +286,16 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
 
 
-def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """Repeat D20 at the final points of the survivors, and return its forwards too."""
+def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> tuple[list[Finding], tuple[int, int]]:
+    """Repeat D20 at the final points of the survivors and where an ascent ends; return its passes too."""
     rows = frontier.survivors()
     if s.subject.random or not len(rows):
-        return [], 0
-    passed = s.counted.forwards
-    d20 = remembered(s.untouched, s.subject.given, s.counted, frontier.points[rows], s.y[rows])
-    return d20, s.counted.forwards - passed
+        return [], (0, 0)
+    passed, few = (s.counted.forwards, s.counted.backwards), rows[:FEW]
+    y, points = s.y[rows], frontier.points[rows]
+    ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
+    d20 = remembered(s.untouched, s.subject.given, s.counted, y, points, ends)
+    return d20, (s.counted.forwards - passed[0], s.counted.backwards - passed[1])
 
 
 def _mode(x: Tensor) -> Finding:
