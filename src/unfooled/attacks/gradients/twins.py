@@ -27,6 +27,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
+from unfooled.core.pulse import beat, tell
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
@@ -95,6 +96,7 @@ def distil(
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
+        tell("twin", r, rounds)
         for k in range(points):
             z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
@@ -107,6 +109,7 @@ def distil(
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
         fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
+    tell("twin", rounds, rounds)
     return twin.eval()
 
 
@@ -167,6 +170,7 @@ def fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, 
             loss.backward()
             optimizer.step()
             schedule.step()
+            beat(len(rows))
     optimizer.zero_grad()
     twin.eval()
 

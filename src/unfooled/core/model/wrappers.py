@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.pulse import beat
 from unfooled.core.types import Model
 
 
@@ -32,6 +33,7 @@ class Counted:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
         output = self.model(x)
         self.forwards += len(x)
+        beat(len(x))
         logits = _logits_in(output, self.model)
         if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a number only.

@@ -120,7 +120,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         effort=label.effort.name if label.own else "",
         progress=list(outcome.progress),
         nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
-        seconds=round(sum(ledger.run.seconds.values()), 3),
+        seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=label.label,
         curve=_curve(outcome, source),
