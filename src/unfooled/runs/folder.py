@@ -141,7 +141,7 @@ def _of_version_0_1(store: Store) -> bool:
     """Return whether the folder holds chunks of a data set from version 0.1."""
     try:
         return "shard" in json.loads(store.read(SETTINGS_0_1) or b"{}")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 
