@@ -59,8 +59,7 @@ class Stages:
         earlier, _, _, since = self.state[stage]
         self.state[stage] = (earlier, done, total, since)
         self.current = stage
-        options = {"description": note} if note else {}
-        self.bars.update(self.tasks[stage], completed=done - earlier, **options)
+        self.bars.update(self.tasks[stage], completed=done - earlier, description=note or None)
 
     def beat(self, samples: int) -> None:
         """Count samples that went through a model, and draw them now and then."""
