@@ -319,4 +319,5 @@ class _Work:
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
-    return torch.cat([read_logits(model, part.to(device)).argmax(1).cpu() for part in x.split(200)]) == y
+    logits = torch.cat([read_logits(model, part.to(device)).cpu() for part in x.split(200)])
+    return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)

@@ -33,6 +33,7 @@ from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
@@ -59,7 +60,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
     replay, asked = _replay(s, standing.frontier)
-    points = judge(s, standing.frontier.points)
+    points = judge(s, standing.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
         standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
@@ -79,7 +80,9 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         survival=survival,
         right=right,
         nearest=attacked.nearest,
+        nearest_unanswered=attacked.unanswered,
         distance=torch.minimum(own, points.distance[: len(own)]),
+        unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
@@ -94,12 +97,7 @@ def clean(s: Setting) -> Clean:
     def work(rows: Tensor) -> Rows:
         with torch.inference_mode():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
-        if not bool(torch.isfinite(votes).all()):
-            bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
-            raise BadInput(
-                f"the model returns NaN or infinite logits for {len(bad)} of {len(rows)} clean samples, the first is "
-                f"sample {int(rows[bad[0]])}; nothing can be said of such a model"
-            )
+        check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
         return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1)}
 
@@ -152,7 +150,8 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
             more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
             standing, gradients, again = more.standing, more.gradients, more.again
     distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, findings, again, may, checked.aside)
+    silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
+    return Attacked(standing, gradients, distances, silent, findings, again, may, checked.aside)
 
 
 def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
@@ -175,9 +174,14 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-            return {"z": z, "distance": verdict.distance}
+            seen = Unanswered(x, everything)
+            with s.counted.watched(seen):
+                z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[
+                    norm
+                ]
+            distance = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch).distance
+            z, _ = seen.instead(z, distance <= seen.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": seen.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -192,7 +196,11 @@ def _missed(
     if not near:
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
     eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
-    rows = ((near["distance"].to(eps) <= eps) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    wrong, silent = near["distance"].to(eps), near["unanswered"].to(eps)
+    rows = ((wrong <= eps) & (wrong <= silent) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    lone = ((silent <= eps) & (silent < wrong)).nonzero()[:, 0]
+    if len(lone):
+        frontier = frontier.with_unanswered(lone, near["z"].to(s.x.device)[lone])
     d17 = above(
         "D17", len(rows) / k, f"the nearest-point attacks fooled {len(rows)} of {k} samples that the attack had not",
         "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),
@@ -286,6 +294,16 @@ def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     passed = s.counted.forwards
     d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
     return [d20], s.counted.forwards - passed
+
+
+def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
+    """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
+    size = s.threat.size(points.x_adv.to(s.x.device) - s.x).cpu()
+    distance = size.where(points.undefined & points.inside & ~points.success, torch.inf)
+    if s.threat.norm in near:
+        own = near[s.threat.norm]
+        distance[: len(own)] = torch.minimum(distance[: len(own)], own)
+    return distance
 
 
 def _mode(x: Tensor) -> Finding:

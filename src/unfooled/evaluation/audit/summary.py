@@ -119,7 +119,10 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         diagnostics=outcome.findings,
         effort=config.options.get("effort", ""),
         progress=list(outcome.progress),
-        nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
+        nearest=[
+            _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
+            for norm, d in outcome.nearest.items()
+        ],
         seconds=round(sum(ledger.run.seconds.values()), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=source.plan.label_attack.label,
@@ -137,7 +140,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         **_accuracies(outcome),
         **_pictures(outcome, source),
         **_passes(outcome, ledger, n),
-        **_confusions(source.y, outcome.attack.prediction, len(source.classes)),
+        **_confusions(source.y[~outcome.silent], outcome.attack.prediction[~outcome.silent], len(source.classes)),
     )
 
 
@@ -146,7 +149,10 @@ def _warnings(outcome: Outcome) -> list[str]:
     warnings = []
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
-        warnings.append(f"The model returned NaN or infinite logits for {undefined} attacked samples; no flips.")
+        warnings.append(
+            f"The attack reached points without a finite answer on {undefined} samples, which are neither right nor "
+            "wrong; they do not count as robust."
+        )
     outside = int((~outcome.attack.inside).sum())
     if outside:
         warnings.append(f"The attack left the threat on {outside} samples; these points were discarded.")
@@ -164,13 +170,14 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
         "robust_accuracy": _robust(outcome),
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
+        "unanswered": intervals.share(outcome.silent),
     }
 
 
 def _robust(outcome: Outcome) -> Estimate:
     """Return robust accuracy, where no answer is not robust; a random model's is the mean of what each sample keeps."""
     if not outcome.random:
-        return intervals.share(outcome.right & ~outcome.fooled & ~outcome.attack.undefined)
+        return intervals.share(outcome.right & ~outcome.fooled & ~outcome.silent)
     stays = intervals.mean(1 - outcome.attack.rate.double())
     high = 1.0 if stays.high is None else stays.high
     return Estimate(value=stays.value, low=stays.low or 0.0, high=high, n=stays.n)
@@ -189,7 +196,9 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
         "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], seed=seed),
         "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, seed=seed),
         "noise_unit": "/255 RMS",
-        "movements": movements(outcome.explain, fooled[:few], right[:few], source.plan.explain_name, seed),
+        "movements": movements(
+            outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explain_name, seed
+        ),
         "attention": attention,
     }
 
@@ -234,18 +243,23 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
-    points = [CurvePoint(eps=0.0, accuracy=intervals.share(right))]
+    points = [CurvePoint(eps=0.0, accuracy=intervals.share(right), unanswered=0.0)]
     for radius in sorted(source.plan.radii):
-        lost = distance <= radius * each * (1 + 1e-6)
+        reach = radius * each * (1 + 1e-6)
+        lost = distance <= reach
         lost = lost | fooled if radius >= 1 else lost
+        silent = right & ~lost & (outcome.unanswered[:k].double() <= reach)
         eps = float(each.mean()) if k else float(whole.mean())
-        points.append(CurvePoint(eps=radius * eps, accuracy=intervals.share(right & ~lost)))
+        accuracy = intervals.share(right & ~lost & ~silent)
+        unanswered = float(silent.double().mean()) if k else 0.0
+        points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, unanswered=unanswered))
     return points
 
 
-def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
+def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
     """Return how near the nearest adversarial examples are, over all and by class."""
     distance = distance.double()
+    right_up_to = torch.minimum(distance, unanswered.double())
     label = y[: len(distance)]
 
     def at(values: Tensor, q: float) -> float | None:
@@ -254,7 +268,7 @@ def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
         value = float(values.sort().values[min(len(values) - 1, math.ceil(q * len(values)) - 1 if q else 0)])
         return value if math.isfinite(value) else None
 
-    finite = distance[torch.isfinite(distance)].sort().values
+    finite = right_up_to[torch.isfinite(right_up_to)].sort().values
     levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
     return Nearness(
         norm="linf" if math.isinf(norm) else f"l{norm:g}",
@@ -262,7 +276,7 @@ def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
         reached=intervals.share(torch.isfinite(distance)),
         quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
         classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MANY else [],
-        curve=[(float(d), float((distance > d).double().mean())) for d in levels],
+        curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
     )
 
 

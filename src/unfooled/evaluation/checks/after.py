@@ -34,6 +34,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.refusals import refusals
@@ -145,9 +146,20 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         )
     findings += [_whole_box(problem, frontier), _saturated(problem, frontier, gradients)]
     if problem.decisive:
-        findings.append(refusals(counted, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
+        refused, frontier = _refused(problem, frontier, ends)
+        findings.append(refused)
     aside = counted.forwards - passed[0], counted.backwards - passed[1]
     return Checked(findings, frontier, gradients, aside)
+
+
+def _refused(problem: Problem, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
+    """D22: search for points without a finite answer near some samples, and add them to the frontier."""
+    near = problem.take(rows)
+    seen = Unanswered(near.x, near.threat)
+    with problem.model.watched(seen):
+        result = refusals(problem.model, near.x, near.y, near.threat)
+    lone = seen.seen
+    return result, frontier.with_unanswered(rows[lone], seen.points[lone]) if bool(lone.any()) else frontier
 
 
 def _more(check: str, closed: int, tried: int, n: int) -> Finding:
@@ -320,9 +332,11 @@ def judged(
         "D10", lost / n, f"{lost} of {int(claimed.sum())} points that fooled the model when found do not fool it when "
         "judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
     )  # fmt: skip
-    share = float((undefined & right).double().mean())
+    reached = undefined if frontier.unanswered is None else undefined | frontier.unanswered.cpu()
+    share = float((reached & right).double().mean())
     refused = above(
-        "D22", share, f"the model gives no finite answer at {share:.0%} of the points tried",
+        "D22", share, f"for {int((reached & right).sum())} of {int(right.sum())} samples the attack reaches a point of "
+        "the threat at which the model gives no finite answer",
         "no verdict: a refusal is neither right nor wrong; give the model without it",
     )  # fmt: skip
     broken = int((frontier.certified.cpu() & success & right).sum())

@@ -77,7 +77,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "D19": Check(Kind.MEND, "saturated loss", 0.05),
         "D20": Check(Kind.STOP, "memory of queries", 0.02),
         "D21": Check(Kind.MEND, "few or tied logits", 1e-6),
-        "D22": Check(Kind.STOP, "refusals", 0.01),
+        "D22": Check(Kind.STOP, "refusals", 0.0),
         "D23": Check(Kind.MEND, "8-bit images", 0.01),
         "D24": Check(Kind.STOP, "certificates", 0),
         "D26": Check(Kind.STOP, "agreement with the labels", 0.02),
