@@ -110,8 +110,10 @@ def percent(e: Estimate) -> str:
 
 def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
     """Write a mean: 0.42 [0.38, 0.47] unit."""
-    if m.value is None or m.low is None or m.high is None:
+    if m.value is None:
         return "not available"
+    if m.low is None or m.high is None:  # of a single sample
+        return f"{m.value:.{digits}f} {unit}".rstrip()
     return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
 
 

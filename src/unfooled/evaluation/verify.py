@@ -26,6 +26,7 @@ class Verdict:
         queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
         undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
+        stays: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
         prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
 
@@ -35,6 +36,7 @@ class Verdict:
     queries: Tensor
     undefined: Tensor
     rate: Tensor
+    stays: Tensor
     prediction: Tensor
 
 
@@ -92,14 +94,17 @@ def verify(
     proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
-    lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+    lost, already, finite_at, finite_before = (torch.zeros(len(x), device=x.device) for _ in range(4))
     undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
     for rows in torch.arange(len(x), device=x.device).split(batch):
         for _ in range(draws):
             clean, moved = reader(x[rows], y[rows]), reader(proposed[rows])
             already[rows] += fooled(clean, y[rows], targeted=targeted)
             lost[rows] += fooled(moved, y[rows], targeted=targeted)
-            undefined[rows] |= ~torch.isfinite(moved).all(1)
+            answered = torch.isfinite(moved).all(1)
+            finite_before[rows] += torch.isfinite(clean).all(1)
+            finite_at[rows] += answered
+            undefined[rows] |= ~answered
             prediction[rows] = moved.argmax(1)
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
@@ -110,6 +115,7 @@ def verify(
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined,
         rate=torch.where(inside, lost, already) / draws,
+        stays=torch.where(inside, finite_at - lost, finite_before - already).double() / draws,
         prediction=prediction,
     )
 

@@ -24,7 +24,7 @@ from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.folder import discard
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
-from unfooled.statistics.intervals import Estimate, share
+from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import BoundAttack, bind_attack, cut
 from unfooled.workflows.errors import BadOption
@@ -211,8 +211,8 @@ class _Work:
         return AttackRecord(
             **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
-            clean_accuracy=share(~clean.success.cpu()),
-            robust_accuracy=share(~(verdict.success | undefined).cpu()),
+            clean_accuracy=self._accuracy(clean.stays, ~clean.success),
+            robust_accuracy=self._accuracy(verdict.stays, ~(verdict.success | undefined)),
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
@@ -221,6 +221,10 @@ class _Work:
             ),
             out=str(out),
         )
+
+    def _accuracy(self, stays: Tensor, right: Tensor) -> Estimate:
+        """Return an accuracy: for a random model the mean share of a sample's draws that are right."""
+        return mean_of_shares(stays) if self.subject.random else share(right.cpu())
 
 
 @dataclass(frozen=True)

@@ -92,14 +92,15 @@ def perform(s: Setting, plan: Plan) -> Outcome:
 
 
 def clean(s: Setting) -> Clean:
-    """Predict the clean samples; for a random model by the majority of the draws."""
+    """Predict the clean samples; for a random model by the majority of the draws, whose share counts."""
 
     def work(rows: Tensor) -> Rows:
         with torch.inference_mode():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
-        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1)}
+        stays = (votes.argmax(2) == s.y[rows]).double().mean(0)
+        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "stays": stays}
 
     return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
 
@@ -231,7 +232,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "undefined": verdict.undefined,
             "prediction": verdict.prediction,
             "confidence": confidence,
-            "rate": verdict.rate,
+            "stays": verdict.stays,
         }
         if on_grid:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
@@ -326,5 +327,5 @@ def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
     """Return robust accuracy as a number; for a random model, the mean share of draws that keep the label."""
     if not len(right):
         return 0.0
-    stays = 1 - points.rate.double() if random else (right & ~points.success & ~points.undefined).double()
+    stays = points.stays.double() if random else (right & ~points.success & ~points.undefined).double()
     return float(stays.mean())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -160,27 +161,28 @@ def _warnings(outcome: Outcome) -> list[str]:
 
 
 def _accuracies(outcome: Outcome) -> dict[str, Any]:
-    """Return clean and robust accuracy, and the share that was fooled."""
+    """Return clean and robust accuracy, and the share that was fooled.
+
+    A random model is right in a share of a sample's draws. Its accuracies are means of these shares, and its success
+    rate is the part of the clean accuracy that is lost.
+    """
     right, points = outcome.right, outcome.attack
-    rounded = None
-    if points.success_8bit is not None and not outcome.random:
-        rounded = intervals.share(right & ~points.success_8bit)
+    if outcome.random:
+        clean, under = outcome.clean.stays.double(), points.stays.double()
+        return {
+            "clean_accuracy": intervals.mean_of_shares(clean),
+            "robust_accuracy": intervals.mean_of_shares(under),
+            "attack_success_rate": intervals.share_lost(clean, under),
+            "unanswered": intervals.share(outcome.silent),
+        }
+    rounded = None if points.success_8bit is None else intervals.share(right & ~points.success_8bit)
     return {
         "clean_accuracy": intervals.share(right),
-        "robust_accuracy": _robust(outcome),
+        "robust_accuracy": intervals.share(right & ~outcome.fooled & ~outcome.silent),
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
         "unanswered": intervals.share(outcome.silent),
     }
-
-
-def _robust(outcome: Outcome) -> Estimate:
-    """Return robust accuracy, where no answer is not robust; a random model's is the mean of what each sample keeps."""
-    if not outcome.random:
-        return intervals.share(outcome.right & ~outcome.fooled & ~outcome.silent)
-    stays = intervals.mean(1 - outcome.attack.rate.double())
-    high = 1.0 if stays.high is None else stays.high
-    return Estimate(value=stays.value, low=stays.low or 0.0, high=high, n=stays.n)
 
 
 def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
@@ -193,8 +195,8 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     )
     return {
         "psnr": intervals.mean(_psnr(delta), seed=seed),
-        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], seed=seed),
-        "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, seed=seed),
+        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], within=(-1, 1), seed=seed),
+        "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
         "movements": movements(
             outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explain_name, seed
@@ -243,17 +245,31 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
-    points = [CurvePoint(eps=0.0, accuracy=intervals.share(right), unanswered=0.0)]
+    count = partial(_draws_right, outcome, k) if outcome.random else lambda kept, lost, radius: intervals.share(kept)
+    points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), unanswered=0.0)]
     for radius in sorted(source.plan.radii):
         reach = radius * each * (1 + 1e-6)
         lost = distance <= reach
         lost = lost | fooled if radius >= 1 else lost
         silent = right & ~lost & (outcome.unanswered[:k].double() <= reach)
         eps = float(each.mean()) if k else float(whole.mean())
-        accuracy = intervals.share(right & ~lost & ~silent)
         unanswered = float(silent.double().mean()) if k else 0.0
+        accuracy = count(right & ~lost & ~silent, lost, radius)
         points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, unanswered=unanswered))
     return points
+
+
+def _draws_right(outcome: Outcome, k: int, kept: Tensor, lost: Tensor, radius: float) -> Estimate:
+    """Return the accuracy of a random model at a radius, in multiples of eps, over the first k samples.
+
+    Below eps it is the clean share, but at most a half where the nearest point, which most draws get wrong, is within
+    reach, as long as the share at eps is lower.
+    """
+    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    if radius == 1:
+        return intervals.mean_of_shares(under)
+    level, half = (under, torch.full_like(under, 0.5)) if radius > 1 else (clean, under.clamp_min(0.5))
+    return intervals.mean_of_shares(torch.where(lost & (radius > 0), torch.minimum(level, half), level))
 
 
 def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:

@@ -73,10 +73,11 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Clean samples: predicted class and confidence, (n,) each."""
+    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each."""
 
     prediction: Tensor
     confidence: Tensor
+    stays: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ class Judged:
     undefined: Tensor
     prediction: Tensor
     confidence: Tensor
-    rate: Tensor
+    stays: Tensor
     success_8bit: Tensor | None = None
 
 
@@ -139,7 +140,7 @@ class Outcome:
         nearest_unanswered: Norm -> distances of their nearest points without a finite answer.
         distance: Distances of the nearest points that any stage found in the threat's norm, for the same samples.
         unanswered: Distances of the nearest points without a finite answer, inf where none is known, (n,).
-        random: True if the model is random, so that robust accuracy is a mean of frequencies.
+        random: True if the model is random, so that accuracies are means of the share of each sample's draws.
         findings: Findings, one a check.
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.

@@ -294,7 +294,7 @@ def summarise_survival(
         restarts=attacked.restarts,
         random_points=int(last["random_points"].amax()),
         curve=curve,
-        chance=intervals.mean(last["chance"], seed=seed),
+        chance=intervals.mean(last["chance"], within=(0, 1), seed=seed),
         threshold=MOVED,
         reason_first=intervals.share(first[0]),
         label_first=intervals.share(first[1]),
@@ -310,10 +310,10 @@ def _point(attacked: AttackedExplanations, i: int, how: str, eps: float, seed: i
         eps=eps,
         share=attacked.radii[i],
         how=how,
-        lens=intervals.mean(attacked.lens(how)[i], seed=seed),
-        lens_raw=intervals.mean(rows[f"{how}: lens"], seed=seed),
-        top_k=intervals.mean(rows[f"{how}: top_k"], seed=seed),
-        kendall=intervals.mean(rows[f"{how}: tau"], seed=seed),
+        lens=intervals.mean(attacked.lens(how)[i], within=(-math.inf, 1), seed=seed),
+        lens_raw=intervals.mean(rows[f"{how}: lens"], within=(0, 1), seed=seed),
+        top_k=intervals.mean(rows[f"{how}: top_k"], within=(0, 1), seed=seed),
+        kendall=intervals.mean(rows[f"{how}: tau"], within=(-1, 1), seed=seed),
         **{name: int((status == code).sum()) for code, name in enumerate(STATUSES)},
     )
 

@@ -135,9 +135,15 @@ def _scored(record: Reasons, how: str, score: str) -> list[tuple[float, Mean]]:
     return sorted(((eps, m) for eps, m in points if finite(eps, m.value)), key=lambda point: point[0])
 
 
+def _ends(m: Mean) -> tuple[float, float]:
+    """Return the ends of an interval; the mean itself for a single sample, which has none."""
+    value = m.value or 0.0
+    return (value if m.low is None else m.low), (value if m.high is None else m.high)
+
+
 def _trace(axes: Axes, run: Run, how: str, points: Sequence[tuple[float, Mean]]) -> Trace:
     line = axes.line([(0.0, 1.0), *((eps, m.value or 0.0) for eps, m in points)])
-    spans = [(0.0, 1.0, 1.0), *((eps, m.low or 0.0, m.high or 0.0) for eps, m in points)]
+    spans = [(0.0, 1.0, 1.0), *((eps, *_ends(m)) for eps, m in points)]
     dots = [
         axes.dot(eps, m.value or 0.0, f"{run.letter}, {how}: {mean_text(m)} at {EPS} = {eps_text(eps)}, n = {m.n}")
         for eps, m in points
