@@ -29,6 +29,8 @@ from unfooled.statistics import discrete_mean, mean, mean_of, mean_of_shares, ov
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Ends = tuple[float | None, float | None]
+Find = Callable[[np.ndarray, int], Ends]
+"""(values, seed) -> ends of an interval."""
 VALUES: dict[str, tuple[Draw, float, tuple[float, float]]] = {
     "normal": (lambda g, n: g.normal(size=n), 0.0, (-np.inf, np.inf)),
     "exponential": (lambda g, n: g.exponential(size=n), 1.0, (0.0, np.inf)),
@@ -136,7 +138,7 @@ def main() -> None:
                 "unfooled": unfooled.__version__,
                 "numpy": np.__version__,
                 "python": platform.python_version(),
-            },  # fmt: skip
+            },
             "rows": rows,
         }
         given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,18 +96,8 @@ def verify(
     proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
-    lost, already, finite_at, finite_before = (torch.zeros(len(x), device=x.device) for _ in range(4))
-    undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
-    for rows in torch.arange(len(x), device=x.device).split(batch):
-        for _ in range(draws):
-            clean, moved = reader(x[rows], y[rows]), reader(proposed[rows])
-            already[rows] += fooled(clean, y[rows], targeted=targeted)
-            lost[rows] += fooled(moved, y[rows], targeted=targeted)
-            answered = torch.isfinite(moved).all(1)
-            finite_before[rows] += torch.isfinite(clean).all(1)
-            finite_at[rows] += answered
-            undefined[rows] |= ~answered
-            prediction[rows] = moved.argmax(1)
+    before, after, prediction = _asked(checked_once(model, y), x, proposed, y, targeted, draws, batch)
+    lost, already = after.changed, before.changed
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
     return Verdict(
@@ -113,11 +105,34 @@ def verify(
         success=success,
         distance=torch.where(success, size, torch.inf).masked_fill(wrong, 0),
         queries=torch.full_like(y, 2 * draws),
-        undefined=undefined,
+        undefined=~finite | (after.answered < draws),
         rate=torch.where(inside, lost, already) / draws,
-        stays=torch.where(inside, finite_at - lost, finite_before - already).double() / draws,
+        stays=torch.where(inside, after.answered - lost, before.answered - already).double() / draws,
         prediction=prediction,
     )
+
+
+class _Answers(NamedTuple):
+    """Numbers of draws in which the label changed, and in which the answer was finite, (B,) each."""
+
+    changed: Tensor
+    answered: Tensor
+
+
+def _asked(
+    reader: Callable[..., Tensor], x: Tensor, z: Tensor, y: Tensor, targeted: bool, draws: int, batch: int
+) -> tuple[_Answers, _Answers, Tensor]:
+    """Return the answers at x and at z, and the classes predicted at z in the last draw."""
+    before, after = (_Answers(*(torch.zeros(len(x), device=x.device) for _ in range(2))) for _ in range(2))
+    prediction = torch.zeros_like(y)
+    for rows in torch.arange(len(x), device=x.device).split(batch):
+        for _ in range(draws):
+            clean, moved = reader(x[rows], y[rows]), reader(z[rows], y[rows])
+            for counted, logits in ((before, clean), (after, moved)):
+                counted.changed[rows] += fooled(logits, y[rows], targeted=targeted)
+                counted.answered[rows] += torch.isfinite(logits).all(1)
+            prediction[rows] = moved.argmax(1)
+    return before, after, prediction
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:

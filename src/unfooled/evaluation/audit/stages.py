@@ -36,12 +36,14 @@ from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend
 from unfooled.evaluation.checks.before import before, replayed
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
+from unfooled.evaluation.explanations.nearer import Below, below_the_label
 from unfooled.evaluation.explanations.survival import (
     Approach,
     AttackedExplanations,
@@ -69,9 +71,13 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     if gradients.missing:
         gradients = gradients.with_twin(s.x, s.threat)
     explained = explain(s, plan.explaining, points.x_adv, gradients)
-    survival = None if plan.explanation_attack is None else attack_maps(s, plan.explanation_attack, right, gradients)
     few = min(s.n, plan.nearest.n)
     own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
+    distance = torch.minimum(own, points.distance[: len(own)])
+    searched = distance if s.threat.norm in attacked.nearest else distance[:0]
+    survival = None
+    if plan.explanation_attack is not None:
+        survival = attack_maps(s, plan.explanation_attack, right, gradients, searched)
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         clean=first,
@@ -81,7 +87,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         right=right,
         nearest=attacked.nearest,
         nearest_unanswered=attacked.unanswered,
-        distance=torch.minimum(own, points.distance[: len(own)]),
+        distance=distance,
         unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
@@ -254,8 +260,14 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
     return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
 
 
-def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients) -> AttackedExplanations:
-    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this."""
+def attack_maps(
+    s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients, nearest: Tensor
+) -> AttackedExplanations:
+    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this.
+
+    Where the nearest adversarial example, of those in `nearest`, is no farther than the smallest radius, the sample is
+    also attacked at a radius below it: else it could never be told that its explanation moves first.
+    """
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
@@ -270,21 +282,29 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     approach = approach_to(s.counted, x, y, plan.explain)
     if not approach.by:
         return AttackedExplanations(approach, samples)
-    radii, by_radius = tuple(sorted(plan.radii)), []
-    for share in radii:
+    radii = tuple(sorted(plan.radii))
 
-        def work(rows: Tensor, share: float = share) -> Rows:
+    def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
+        def work(rows: Tensor) -> Rows:
             rows = s.at(rows)
             return attack_explanations(
-                s.counted, x[rows], y[rows], shrunk(threat.take(rows), share), plan.explain, approach,
-                steps=plan.steps, restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3),
-                pictures=share == radii[-1],
+                s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
+                restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
             )  # fmt: skip
 
-        key = StageKey(Family.EXPLANATIONS, f"{share:g}")
-        by_radius.append(s.ledger.map(key, work, len(samples), model=s.counted))
+        return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
+
+    everybody = torch.arange(len(samples), device=x.device)
+    by_radius = [attacked(f"{r:g}", everybody, shrunk(threat, r), r == radii[-1]) for r in radii]
+    eps = each_eps(threat, x).double()
+    close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
+    if len(close):
+        nearer = threat.take(s.at(close)).with_eps(below.to(x))
+        lower = Below(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
     passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
+    return AttackedExplanations(
+        approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
+    )
 
 
 def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:

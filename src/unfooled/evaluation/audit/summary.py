@@ -221,13 +221,10 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
 
 
 def _survival(outcome: Outcome, source: Source) -> Reasons:
-    """Summarise the attack on the explanations.
-
-    Beyond the samples with a nearest example, what the attack on the label found counts.
-    """
+    """Summarise the attack on the explanations, whose samples are compared where a nearest example was searched for."""
     assert outcome.survival is not None
-    distance = outcome.attack.distance.double().masked_fill(~outcome.attack.success, torch.inf)
-    distance[: len(outcome.distance)] = outcome.distance.double()
+    searched = any(source.threat.norm == norm for norm in outcome.nearest)
+    distance = outcome.distance.double() if searched else outcome.distance[:0].double()
     eps = torch.as_tensor(source.threat.eps, dtype=torch.float64).expand(len(source.y)).cpu()
     return summarise_survival(
         outcome.survival, distance, eps, source.y, name=source.plan.reasons_name, seed=source.config.seed

@@ -3,9 +3,13 @@
     corrected LENS   (LENS-recall - c) / (1 - c) at w = 1, c the level of an unrelated map: 1 unmoved, 0 no better than
                      a map of something else
     moved            corrected LENS below 1/2 at an allowed point that keeps the label
-    reason first     moved at an audited radius smaller than the distance of the nearest adversarial example
+    reason first     moved at an attacked radius smaller than the distance of the nearest adversarial example
     label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
+
+Which came first is asked of the samples whose nearest adversarial example was searched for: that of an attack inside
+eps lies near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
+explanation is also attacked a little below it.
 
 Beside the attack stand the best of as many random points as it computes explanations, and one random point. What moves
 an explanation moves it, whoever found it: so the shares count the better of attack and best of N.
@@ -41,6 +45,7 @@ from unfooled.evaluation.explanations.judge import (
     explanation_robustness,
 )
 from unfooled.evaluation.explanations.movement import TOP
+from unfooled.evaluation.explanations.nearer import MOVED, Below
 from unfooled.evaluation.explanations.records import ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
@@ -48,8 +53,6 @@ from unfooled.statistics import intervals
 
 W = 1
 """Reach of LENS in pixels."""
-MOVED = 0.5
-"""Corrected LENS below which an explanation counts as moved."""
 HOW = ("attack", "best of N", "random")
 """Ways of choosing points, as records name them."""
 LARGE = 4096
@@ -208,6 +211,7 @@ class AttackedExplanations:
         passes: Forwards and backwards in all.
         steps: Gradients a restart.
         restarts: Random starts.
+        below: Attack at radii below the labels that change within the smallest radius. None: there is no such label.
     """
 
     approach: Approach
@@ -217,6 +221,7 @@ class AttackedExplanations:
     passes: tuple[int, int] = (0, 0)
     steps: int = 0
     restarts: int = 0
+    below: Below | None = None
 
     def lens(self, how: str) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
@@ -236,7 +241,11 @@ class AttackedExplanations:
     def moved_at(self) -> Tensor:
         """Return the smallest radius, in multiples of eps, that moves each explanation; inf where none does, (n,)."""
         at = torch.tensor(self.radii, dtype=torch.float64)[:, None].expand(self.worst.shape)
-        return torch.where(self.worst < MOVED, at, torch.inf).amin(0)
+        moved = torch.where(self.worst < MOVED, at, torch.inf).amin(0)
+        if self.below is not None:
+            rows, moves = self.below.at, self.below.moved
+            moved[rows[moves]] = torch.minimum(moved[rows[moves]], self.below.radius[moves])
+        return moved
 
     def comparable(self) -> Tensor:
         """Return whether it can be said what moved first, (n,) bool: samples that are right, with maps of an order."""
@@ -267,7 +276,8 @@ def summarise_survival(
 
     Args:
         attacked: Samples, explanation and threat that were attacked.
-        distance: Distance of every sample's nearest adversarial example, inf where none was found, (N,).
+        distance: Distances of the nearest adversarial examples of the first samples, inf where none was found, (k,);
+            only samples with a distance are compared.
         eps: Every sample's eps, (N,).
         y: Labels, (N,).
         name: Name of the explanation.
@@ -279,8 +289,9 @@ def summarise_survival(
     each = eps[attacked.samples].double()
     middle = float(each.mean())
     curve = [_point(attacked, i, how, middle * share, seed) for i, share in enumerate(attacked.radii) for how in HOW]
-    judged = attacked.comparable()
-    near = distance[attacked.samples].double()[judged]
+    searched = attacked.samples < len(distance)
+    judged = attacked.comparable() & searched
+    near = distance[attacked.samples[judged]].double()
     first = moved_first((attacked.moved_at() * each)[judged], near, each[judged])
     last = attacked.rows[-1]
     return Reasons(
@@ -299,6 +310,7 @@ def summarise_survival(
         reason_first=intervals.share(first[0]),
         label_first=intervals.share(first[1]),
         neither=intervals.share(first[2]),
+        unsearched=int((~searched).sum()),
         passes=Passes(forward=attacked.passes[0] / n, backward=attacked.passes[1] / n),
         gallery=[_example(attacked, i, y) for i in worst_cases(attacked).tolist()],
     )

@@ -155,6 +155,8 @@ def order_sentence(run: Run, record: Reasons) -> str:
     """Say which moved first, the explanation or the label."""
     parts = (record.reason_first, record.label_first, record.neither)
     if record.reason_first is None or not record.reason_first.n or None in parts:
+        if record.unsearched:
+            return "Of no sample can it be said which moved first: no nearest example was searched for."
         return "Of no sample can it be said which moved first: no map has an order."
     phrases = (
         "lost their reason at a radius at which no example was found that changes their label",
@@ -162,7 +164,8 @@ def order_sentence(run: Run, record: Reasons) -> str:
         f"lost neither up to {EPS}",
     )
     clauses = [f"{share_text(e)} {phrase}" for e, phrase in zip(parts, phrases, strict=True) if e is not None]
-    return f"Of {plural(record.reason_first.n, run.noun)}, {'; '.join(clauses)}."
+    rest = f" Of {record.unsearched:,} more no nearest example was searched for." if record.unsearched else ""
+    return f"Of {plural(record.reason_first.n, run.noun)}, {'; '.join(clauses)}.{rest}"
 
 
 def weakness_sentence(record: Reasons) -> str:
