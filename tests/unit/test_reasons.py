@@ -110,7 +110,7 @@ def test_which_moved_first() -> None:
 
 def test_only_samples_with_a_searched_distance_are_compared() -> None:
     model, x, y = subject()
-    few, most = (reasons_of(audit(model, x, y, Linf(EPS), plan=replace(PLAN, nearest_n=n))) for n in (2, len(x)))
+    few, most = (reasons_of(audit(model, x, y, Linf(EPS), plan=replace(PLAN, nearest_n=n))) for n in (3, len(x)))
     assert few.reason_first is not None and most.reason_first is not None and few.label_first is not None
     assert few.n == most.n
     assert (few.unsearched, few.reason_first.n) == (few.n - 2, 2)
