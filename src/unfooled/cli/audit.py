@@ -57,7 +57,7 @@ def audit(
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
     chunk: Annotated[
-        int, typer.Option("--chunk", help="Samples a file of the run folder.", rich_help_panel=options.SPEED)
+        int, typer.Option("--chunk", help="Samples per file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,

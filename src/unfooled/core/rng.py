@@ -102,9 +102,10 @@ class Stream(IntEnum):
 
 
 class Numbers:
-    """Numbers of the stages of an evaluation, by part of the evaluation; draws of `START` and other streams."""
+    """Numbers of an evaluation's stages, by part of the evaluation; `START` and other streams use them as draws."""
 
-    ATTACK = range(40)
+    ATTACK = range(41)
+    """Stages of an effort, at most 40; the last number is that of the stage which L0 may add."""
     CHECKS = range(200, 240)
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))
@@ -136,6 +137,7 @@ class Use(NamedTuple):
 
 
 def _one(stream: Stream, draws: range = range(1)) -> Use:
+    """Return the use of a stream that has a single stage."""
     return Use((range(stream, stream + 1),), draws)
 
 

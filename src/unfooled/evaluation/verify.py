@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once, fooled
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -96,8 +97,8 @@ def verify(
     proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
-    before, after, prediction = _asked(checked_once(model, y), x, proposed, y, targeted, draws, batch)
-    lost, already = after.changed, before.changed
+    answered = batched(partial(_answered, checked_once(model, y), draws=draws, targeted=targeted), batch)
+    lost, already, stays, stood, undefined, prediction = answered(x, y, proposed)
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
     return Verdict(
@@ -105,34 +106,34 @@ def verify(
         success=success,
         distance=torch.where(success, size, torch.inf).masked_fill(wrong, 0),
         queries=torch.full_like(y, 2 * draws),
-        undefined=~finite | (after.answered < draws),
+        undefined=undefined | ~finite,
         rate=torch.where(inside, lost, already) / draws,
-        stays=torch.where(inside, after.answered - lost, before.answered - already).double() / draws,
+        stays=torch.where(inside, stays, stood).double() / draws,
         prediction=prediction,
     )
 
 
-class _Answers(NamedTuple):
-    """Numbers of draws in which the label changed, and in which the answer was finite, (B,) each."""
+def _answered(
+    reader: Callable[..., Tensor], x: Tensor, y: Tensor, z: Tensor, *, draws: int, targeted: bool
+) -> tuple[Tensor, ...]:
+    """Return counts of draws, whether one is undefined at z, and the last prediction, (b,) each.
 
-    changed: Tensor
-    answered: Tensor
-
-
-def _asked(
-    reader: Callable[..., Tensor], x: Tensor, z: Tensor, y: Tensor, targeted: bool, draws: int, batch: int
-) -> tuple[_Answers, _Answers, Tensor]:
-    """Return the answers at x and at z, and the classes predicted at z in the last draw."""
-    before, after = (_Answers(*(torch.zeros(len(x), device=x.device) for _ in range(2))) for _ in range(2))
-    prediction = torch.zeros_like(y)
-    for rows in torch.arange(len(x), device=x.device).split(batch):
-        for _ in range(draws):
-            clean, moved = reader(x[rows], y[rows]), reader(z[rows], y[rows])
-            for counted, logits in ((before, clean), (after, moved)):
-                counted.changed[rows] += fooled(logits, y[rows], targeted=targeted)
-                counted.answered[rows] += torch.isfinite(logits).all(1)
-            prediction[rows] = moved.argmax(1)
-    return before, after, prediction
+    Returns:
+        Draws that are fooled at z and at x, draws with a finite answer that are not fooled at z and at x, undefined,
+        prediction.
+    """
+    lost, already, stays, stood = (torch.zeros(len(x), device=x.device) for _ in range(4))
+    undefined = torch.zeros_like(y, dtype=torch.bool)
+    for _ in range(draws):
+        clean, moved = reader(x, y), reader(z)
+        wrong, now = (fooled(logits, y, targeted=targeted) for logits in (clean, moved))
+        finite = torch.isfinite(moved).all(1)
+        already += wrong
+        lost += now
+        stood += ~wrong & torch.isfinite(clean).all(1)
+        stays += ~now & finite
+        undefined |= ~finite
+    return lost, already, stays, stood, undefined, moved.argmax(1)
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:

@@ -55,7 +55,7 @@ def load_model(
         device: Device of the model.
         mean: Mean of the training data, in fractions of the input range, one number or one per channel. This and
             the following three take precedence over values stored in the source. None: those of the source.
-        std: Standard deviation, likewise.
+        std: Standard deviation of the training data, likewise.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample, (C, H, W).
         num_classes: Number of classes, K. None: inferred from the weights.
@@ -120,8 +120,8 @@ def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Mo
     """Return the given model, or a copy if its mode or device has to be changed."""
     if not isinstance(model, nn.Module):
         return model
-    there = (device.type, device.index or 0)
-    elsewhere = any((w.device.type, w.device.index or 0) != there for w in [*model.parameters(), *model.buffers()])
+    wanted = (device.type, device.index or 0)
+    elsewhere = any((w.device.type, w.device.index or 0) != wanted for w in [*model.parameters(), *model.buffers()])
     trains = any(module.training for module in model.modules())
     return copy.deepcopy(model) if elsewhere or trains else model
 

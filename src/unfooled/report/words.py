@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from unfooled.evaluation.audit.records import Summary
-from unfooled.report.trust import tone
+from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
 
 NA = "not available"
@@ -164,28 +164,28 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    held, fooled, silent, wrong = counted
+    unfooled, fooled, silent, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
-    if how == "void":
+    if how == Tone.VOID:
         answers = (
-            f"Of {plural(right, noun)} classified correctly, {held:,} stayed right under attack, {fooled:,} became "
+            f"Of {plural(right, noun)} classified correctly, {unfooled:,} stayed right under attack, {fooled:,} became "
             f"wrong, and on {silent:,} the model gave no answer. "
         )
         return "There is no robust accuracy to report.", (answers if silent else "") + (
-            f"The attack left {held:,} of {plural(s.n, noun)} standing. That count is struck: a check found that it "
-            "does not mean what it seems to mean. Remove the cause that is named above, and audit again."
+            f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
+            "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
     verb = "is" if right == 1 else "are"
     share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
-    least = "at least " if how == "overstated" and fooled else ""
+    least = "at least " if how == Tone.OVERSTATED and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
     sentence = f"{opening}; an adversary who may {threat_clause(s.threat, noun)} fools {least}{share} of those."
-    if held == 0:
+    if unfooled == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
-    if how == "overstated":
+    if how == Tone.OVERSTATED:
         return sentence, (
             f"{bound} is not this model\u2019s robust accuracy: it is what an attack that the checks call too weak has "
             "left. Do not quote it."

@@ -203,6 +203,14 @@ def mean_limits(
             low, high = _gaffke((values - bottom) / (top - bottom))
             return bottom + low * (top - bottom), bottom + high * (top - bottom)
         return (None, None) if n == 1 else (float(values[0]), float(values[0]))
+    return spread_limits(values, within, draw, draws)
+
+
+def spread_limits(
+    values: np.ndarray, within: tuple[float, float], draw: np.random.Generator, draws: int
+) -> tuple[float, float]:
+    """Return the ends of the interval of a mean of values that are not all equal, see `mean_limits`."""
+    n, (bottom, top) = len(values), within
     value, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
     reach = _student(n - 1)
     below, above = -reach, reach

@@ -7,6 +7,7 @@ sample; a stage proposes better points for some of them, and `Frontier.with_resu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from unfooled.core import losses, rng
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
+from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
@@ -33,7 +35,7 @@ class Problem:
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Threat model; its eps may be (n,).
-        attacked: Model whose gradients are used: `model`, or a wrapper with the same values.
+        attacked: Model whose gradients are used: `model`, or a wrapper with the same outputs.
         draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.
@@ -71,6 +73,11 @@ class Problem:
         """Evaluate the model, or another one, without a gradient, (b, K)."""
         with torch.no_grad():
             return logits_at(self.model if model is None else model, z, batch=self.batch)
+
+    def in_batches(self, work: Callable[[Problem, Tensor], Tensor]) -> Tensor:
+        """Compute `work(problem, rows)` for at most `batch` samples at once: their problem, and their indices, (b,)."""
+        rows = torch.arange(len(self.x), device=self.x.device)
+        return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
     def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
         """Return the margins at `z`, NaN without a finite answer, and which samples are fooled there, (n,) each.

@@ -1,10 +1,11 @@
 """Distilled twins: networks with usable gradients, trained on a model's outputs, for transfer attacks.
 
-    pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y_r)
+    pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y)
     twin_r = argmin mean KL( softmax(f(z) / s) || softmax(twin(z)) ) over pool_r
 
-A model can hide its gradient, but not its outputs: a network trained on them near the samples has a similar decision
-boundary, and a gradient.
+x are the samples, T(x) the threat, f the model, l the loss, y the model's prediction at x, s a scale. A model can
+hide its gradient, but not its outputs: a network trained on them near the samples has a similar decision boundary, and
+a gradient.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
-from unfooled.core.model.habits import copied
+from unfooled.core.model.calls import copied
 from unfooled.core.shapes import where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
 
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
 LEAST = 300  # least number of training steps in the last round
-SURE = 4.0  # median margin of the twin's logits
+SURE = 4.0  # median margin of the logits that the twin is trained on
 
 
 def distil(
@@ -58,8 +59,10 @@ def distil(
         threat: Set of points at which the model is queried; its eps may be (n,).
         rounds: Rounds of queries and training; the first uses only random points, later ones also adversarial points of
             the current twin.
-        points: Queries per sample and round, at least 1. Cost: (1 + rounds * points) F of the model per sample, no B.
-        epochs: Epochs over all points in the last round, a third as many in the others; more if these are few steps.
+        points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
+            sample, no backward.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if those are
+            fewer than `LEAST` steps.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
@@ -83,22 +86,22 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def ask(z: Tensor) -> Tensor:
+    def query(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    pool, answers = [x.detach()], [ask(x)]
+    pool, answers = [x.detach()], [query(x)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
-    wide = threat.bounded(x).scaled(REACH)
+    enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
         for k in range(points):
-            z = _random(wide, x, seed, r * points + k)
+            z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
-                    z = pgd_from(z, twin, x, label, wide, steps=8, stop=False)
+                    z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-            answers.append(ask(z))
+            answers.append(query(z))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
@@ -108,9 +111,9 @@ def distil(
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
-    """Draw random points; in Linf every other draw is a corner, where attacks end."""
-    if isinstance(threat, Linf) and draw % 2:
-        return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    """Draw random points; every other draw is an extreme one, where attacks end."""
+    if draw % 2:
+        return threat.extreme(x, seed, draw=draw, stage=rng.Stream.TWIN)
     return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
@@ -180,7 +183,7 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
             largest margin of the model is returned.
 
     Returns:
-        A budget attack. Cost: 1 F of the model per proposal; the passes of `attack` are the surrogate's.
+        A budget attack. Cost: 1 forward of the model per proposal; the passes of `attack` are the surrogate's.
 
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.

@@ -1,8 +1,18 @@
-"""Calls of a model that leave its input as it is."""
+"""Calls of a model that leave its input unchanged, and a record of what the first call shows about the model.
+
+Habits of a model, such as writing into its input, are stored outside the model and deleted together with it.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import copy
+import re
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,8 +20,6 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.habits import habits_of, notice, remind
-from unfooled.core.model.outputs import ModelFails, logits_of
 from unfooled.core.types import Model
 
 WRITES = (
@@ -19,21 +27,119 @@ WRITES = (
     "x = x.clone() first in its forward."
 )
 
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+@dataclass
+class Habits:
+    """What is known about a model.
+
+    Attributes:
+        writes: True if it writes into its input. None: not called yet.
+        logits: Position of the logits in its output, such as "[1]". Empty: not known yet.
+        notes: Sentences about the model for the user.
+    """
+
+    writes: bool | None = None
+    logits: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+_KNOWN: dict[int, tuple[weakref.ref[Any], Habits]] = {}
+
+
+def bare(model: Any) -> Any:
+    """Return the model behind wrappers that only watch its calls."""
+    while getattr(type(model), "watches", False):
+        model = model.__dict__["model"]
+    return model
+
+
+def habits_of(model: Any) -> Habits | None:
+    """Return the habits of a model, which callers may update; None for a model that takes no weak reference."""
+    model = bare(model)
+    entry = _KNOWN.get(id(model))
+    return entry[1] if entry is not None and entry[0]() is model else _remember(model, Habits())
+
+
+def copied(model: Any) -> Any:
+    """Return a deep copy of a model that shares its habits."""
+    twin = copy.deepcopy(model)
+    share_habits(model, twin)
+    return twin
+
+
+def share_habits(model: Any, twin: Any) -> None:
+    """Give a deep copy of a model the same `Habits` objects, so that both know what either call shows."""
+    for original, copied_module in zip(_members(model), _members(twin), strict=False):
+        habits = habits_of(original)
+        if copied_module is not original and habits is not None:
+            _remember(copied_module, habits)
+
+
+def _members(model: Any) -> list[Any]:
+    """Return a model and its modules."""
+    return [bare(model), *(module for root in modules_of(model) for module in root.modules())]
+
+
+def _remember(model: Any, habits: Habits) -> Habits | None:
+    """Store habits until the model is deleted, and return them; None for a model that takes no weak reference."""
+    key = id(model)
+    try:
+        _KNOWN[key] = (weakref.ref(model, lambda _: _KNOWN.pop(key, None)), habits)
+    except TypeError:
+        return None
+    return habits
+
+
+def notice(model: Any, sentence: str) -> None:
+    """Report a sentence about a model once: as a Python warning, or to the `noticing` context around the call."""
+    habits = habits_of(model)
+    if habits is not None and sentence not in habits.notes:
+        habits.notes.append(sentence)
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(sentence, UserWarning, stacklevel=6)
+    elif sentence not in notes:
+        notes.append(sentence)
+
+
+def remind(habits: Habits) -> None:
+    """Add the sentences about a model to the `noticing` context around the call, if there is one."""
+    notes = _NOTES.get()
+    if notes is not None and habits.notes:
+        notes.extend(sentence for sentence in habits.notes if sentence not in notes)
+
+
+@contextmanager
+def noticing() -> Iterator[list[str]]:
+    """Collect the sentences about models in a list instead of issuing warnings; yield the list."""
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+class ModelFails(BadInput):
+    """Report of an error inside the model; the original error is its `__cause__`."""
+
 
 def run(model: Model, x: Tensor) -> Any:
-    """Call the model; its input is left as it is.
+    """Call the model; its input is left unchanged.
 
-    The first call gets a copy of x, which shows whether the model writes into it; if so, all later ones do.
+    The first call gets a copy of x, which shows whether the model writes into it; if so, later calls get copies too.
 
     Raises:
-        BadInput: the model writes at some calls alone, too late for a copy.
+        BadInput: The model writes into its input, but did not at its first call, so that no copy was made.
     """
     habits = habits_of(model)
     if habits is None or habits.writes is None:
-        own = x.clone()
-        before = _version(own)
-        output = model(own)
-        writes = _version(own) != before or not _equal(own, x)
+        clone = x.clone()
+        before = _version(clone)
+        output = model(clone)
+        writes = _version(clone) != before or not _equal(clone, x)
         if habits is not None:
             habits.writes = writes
         if writes:
@@ -57,16 +163,11 @@ def run(model: Model, x: Tensor) -> Any:
     return output
 
 
-def logits_from(model: Model, x: Tensor) -> Tensor:
-    """Call the model, its input left as it is, and unwrap the logits."""
-    return logits_of(run(model, x), model)
-
-
 def answered(model: Model, x: Tensor) -> Any:
-    """Call the model, and report an exception of its own as such.
+    """Call the model, and turn an exception inside it into `ModelFails`.
 
     Raises:
-        ModelFails: with the model's error in one line. Exhausted memory is raised as it is.
+        ModelFails: The model fails; the message holds its error in one line. Exhausted memory is raised unchanged.
     """
     try:
         return run(model, x)
@@ -84,22 +185,23 @@ def answered(model: Model, x: Tensor) -> Any:
 
 
 def mend(model: Model, x: Tensor, error: BaseException | None) -> str:
-    """Return what to do about a model that fails, where its weights or its signature are the cause; else empty."""
+    """Return advice on a model that fails because of its weights' dtype or its signature; empty for other causes."""
     text = str(error)
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
         return f"it wants more inputs than x, {names}; wrap it in a function of x alone: lambda x: net(x, other)"
-    kinds = {p.dtype for root in modules_of(model) for p in root.parameters() if p.is_floating_point()} - {x.dtype}
-    for kind in sorted(kinds, key=str):
+    if not re.search("dtype|scalar type|input type|weight type|double|half|float(16|32|64)", text, re.IGNORECASE):
+        return ""
+    for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
-            run(model, x.to(kind))
-            kind_of = f"{str(kind).removeprefix('torch.')} weights"
-            return f"it has {kind_of}, the samples are {str(x.dtype).removeprefix('torch.')}; convert it: model.float()"
+            model(x.to(kind))
+            weights, given = (str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype))
+            return f"it has {weights} weights, the samples are {given}; convert it: model.float()"
     return ""
 
 
 def _version(x: Tensor) -> int:
-    """Return how often a tensor was written to; 0 where nobody counts (in inference mode)."""
+    """Return how often a tensor was written to; 0 in inference mode, where torch does not count."""
     return 0 if x.is_inference() else x._version
 
 

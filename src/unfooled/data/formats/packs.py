@@ -51,7 +51,7 @@ def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) ->
 
 def headed(path: Path, pack: Mapping[str, Any], split: str) -> Source:
     """Open a pack whose images share one header."""
-    available = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(pack)]
+    available = [name for name in SPLITS if {f"{name}_payload", f"{name}_len", f"y_{name}"} <= set(pack)]
     wanted = select_split(split, available, path)
     payload = pack[f"{wanted}_payload"]
     y, _ = arrays.labels(pack[f"y_{wanted}"], f"y_{wanted} of {path}")

@@ -23,7 +23,6 @@ from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
-from unfooled.explanations.recording import refusal
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -65,7 +64,7 @@ def audit(
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
         20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
-        some 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
+        about 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
 
     Raises:
         BadInput: Inputs, labels, model or folder that cannot be used, in one sentence.
@@ -75,7 +74,7 @@ def audit(
     pristine = untouched(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
-    if refusal(subject.model):  # an explanation that needs hooks fails here rather than after the attack
+    if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
                 part.explain(subject.model, x[:1], y[:1])
@@ -85,7 +84,7 @@ def audit(
         n=len(x),
         threat=str(threat),
         seed=seed,
-        options=dict(about.options) | plan.record(threat),
+        options=dict(about.options) | plan.record(),
         fingerprint=dict(subject.fingerprint),
     )
     folder = Path(out) if out is not None else None

@@ -27,8 +27,10 @@ from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
+from unfooled.core.model.calls import share_habits
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
@@ -40,7 +42,7 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend
 from unfooled.evaluation.checks.before import before, replayed
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.points import judged
-from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.explanations.nearer import Below, below_the_label
@@ -127,7 +129,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     if s.subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     for f in findings:
-        if f.fired and f.id == "D20":
+        if f.fired and f.id == CheckId.MEMORY:
             raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")
     return findings
 
@@ -167,7 +169,8 @@ def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradient
     if label.whole is None:
         return attack.perform(standing, label.stages(s.threat))
     log: list[Progress] = []
-    points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    with untrusted():
+        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
     return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
 
 
@@ -271,16 +274,16 @@ def attack_maps(
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
-        return AttackedExplanations(Approach(""), samples)
+        return AttackedExplanations(Approach(None), samples)
     if gradients.missing and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
     x, y, threat = s.x[at], s.y[at], s.threat.take(at)
     approach = approach_to(s.counted, x, y, plan.explain)
-    if not approach.by:
+    if approach.by is None:
         return AttackedExplanations(approach, samples)
     radii = tuple(sorted(plan.radii))
 
@@ -312,6 +315,7 @@ def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     rows = frontier.survivors()
     if s.untouched is None or s.subject.random or not len(rows):
         return [], 0
+    share_habits(s.subject.given, s.untouched)
     passed = s.counted.forwards
     d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
     return [d20], s.counted.forwards - passed

@@ -106,7 +106,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         warnings: Sentences about the model.
     """
     config, about, n = source.config, source.about, len(source.y)
-    conclusion, survival = outcome.conclusion, outcome.survival
+    conclusion, survival, label = outcome.conclusion, outcome.survival, source.plan.label_attack
     return Summary(
         title=about.title or config.model,
         model=config.model,
@@ -118,7 +118,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         trusted=conclusion.verdict.trusted,
         because=conclusion.because,
         diagnostics=outcome.findings,
-        effort=config.options.get("effort", ""),
+        effort=label.effort.name if label.own else "",
         progress=list(outcome.progress),
         nearest=[
             _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
@@ -126,13 +126,13 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         ],
         seconds=round(sum(ledger.run.seconds.values()), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
-        attack=source.plan.label_attack.label,
+        attack=label.label,
         curve=_curve(outcome, source),
         curve_n=len(outcome.distance),
         classes=source.classes,
-        explanation=source.plan.explain_name,
+        explanation=source.plan.explaining.name,
         reasons=None if survival is None else _survival(outcome, source),
-        gallery=_gallery(outcome, source.y, source.plan.gallery),
+        gallery=_gallery(outcome, source.y, source.plan.explaining.gallery),
         limits=list(LIMITS),
         command=about.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -191,7 +191,13 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     few = len(outcome.explain["top_k"])
     delta = flat(outcome.attack.x_adv - source.x)[fooled]
     attention = summarise_attention(
-        outcome.explain, outcome.distance, fooled, right, source.y, worst_first(outcome, source.plan.gallery), seed=seed
+        outcome.explain,
+        outcome.distance,
+        fooled,
+        right,
+        source.y,
+        worst_first(outcome, source.plan.explaining.gallery),
+        seed=seed,
     )
     return {
         "psnr": intervals.mean(_psnr(delta), seed=seed),
@@ -199,7 +205,7 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
         "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
         "movements": movements(
-            outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explain_name, seed
+            outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explaining.name, seed
         ),
         "attention": attention,
     }
@@ -222,13 +228,13 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
 
 def _survival(outcome: Outcome, source: Source) -> Reasons:
     """Summarise the attack on the explanations, whose samples are compared where a nearest example was searched for."""
+    attacked = source.plan.explanation_attack
     assert outcome.survival is not None
+    assert attacked is not None
     searched = any(source.threat.norm == norm for norm in outcome.nearest)
     distance = outcome.distance.double() if searched else outcome.distance[:0].double()
     eps = torch.as_tensor(source.threat.eps, dtype=torch.float64).expand(len(source.y)).cpu()
-    return summarise_survival(
-        outcome.survival, distance, eps, source.y, name=source.plan.reasons_name, seed=source.config.seed
-    )
+    return summarise_survival(outcome.survival, distance, eps, source.y, name=attacked.name, seed=source.config.seed)
 
 
 def _psnr(delta: Tensor) -> Tensor:
@@ -244,7 +250,7 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
     count = partial(_draws_right, outcome, k) if outcome.random else lambda kept, lost, radius: intervals.share(kept)
     points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), unanswered=0.0)]
-    for radius in sorted(source.plan.radii):
+    for radius in sorted(source.plan.nearest.radii):
         reach = radius * each * (1 + 1e-6)
         lost = distance <= reach
         lost = lost | fooled if radius >= 1 else lost

@@ -23,8 +23,7 @@ from unfooled.attacks.apgd import apgd
 from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
-from unfooled.attacks.fgsm import fgsm
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
 from unfooled.core import losses
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.goals import fooled, logits_at
@@ -38,7 +37,7 @@ from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.refusals import refusals
-from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
 FLOOR = 20_000
@@ -97,11 +96,8 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     def most(count: int) -> int:
         return max(1, int(count * scale))
 
-    def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
-
     return [
-        ("D13", Given(one_step, most=most(64), name="fgsm")),
+        ("D13", SingleStep(most=most(64))),
         ("D13", Noise(8, most=most(64))),
         ("D16", Noise(200, most=most(8), name="corners")),
         ("D14", Searches(200, most=most(32), cold=True)),
@@ -248,11 +244,11 @@ def extend(
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
         if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
             break
-        if fired(findings, "D9"):
+        if fired(findings, CheckId.ROUGH):
             attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
         standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
         standing, again = _look_again(attack, standing, numbers[-1])
-        pending, hidden = again, last and fired(again, "D14")
+        pending, hidden = again, last and fired(again, CheckId.SEARCH)
     if hidden and bool(standing.frontier.standing.any()):
         gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
         standing = _without_gradients(attack, standing, gradients)
@@ -263,7 +259,9 @@ def extend(
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients) -> Standing:
     """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
     first = Numbers.HIDDEN[0]
-    if not fired(gradients.findings, "D8"):  # the model's own gradients are asked too, whatever the checks say of them
+    if not fired(
+        gradients.findings, CheckId.MISSING
+    ):  # the model's own gradients are asked too, whatever the checks say of them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
@@ -340,7 +338,7 @@ def diagnose(
     check_run(seed, batch)
     counted = Counted(model)
     findings = before(counted, x, y, threat, seed=seed)
-    draws = RANDOM_DRAWS if any(f.id == "D4" and f.fired and f.kind == Kind.MEND for f in findings) else 1
+    draws = RANDOM_DRAWS if any(f.id == CheckId.STEADY and f.fired and f.kind == Kind.MEND for f in findings) else 1
     batch = batch or fitting_batch(model, x)
     gradients = Gradients(counted, findings, draws, seed).ready(x, threat)
     problem = Problem(counted, x, y, threat, gradients.attacked, draws, seed, batch)

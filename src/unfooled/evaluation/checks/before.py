@@ -74,9 +74,9 @@ def before(
     ]
 
 
-def _logits(model: Model, x: Tensor) -> Tensor:
+def _logits(model: Model, x: Tensor, batch: int | None = None) -> Tensor:
     with torch.no_grad():
-        return logits_at(model, x)
+        return logits_at(model, x, batch=batch)
 
 
 def _margins(model: Model, z: Tensor, y: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
     """D3: probabilities, few values, NaN. D4: answers that change with repetition, batch or order."""
     few = x[:32]
     logits, again = _logits(model, few), _logits(model, few)
-    ones = torch.cat([_logits(model, row[None]) for row in few[:8]])
+    ones = _logits(model, few[:8], batch=1)
     turned = _logits(model, few.flip(0)).flip(0)
     apart = [float((logits[: len(b)] - b).abs().amax()) for b in (again, ones, turned)]
     return _form(model, few, logits), _steady(apart, rounding(logits))

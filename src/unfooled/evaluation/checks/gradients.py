@@ -16,7 +16,7 @@ from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.table import CheckId, Finding
 from unfooled.evaluation.checks.verdict import fired
 
 TWIN_N = 200
@@ -48,7 +48,7 @@ class Gradients:
     @property
     def missing(self) -> bool:
         """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
-        return fired(self.findings, "D6", "D8")
+        return fired(self.findings, CheckId.VANISHING, CheckId.MISSING)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
@@ -60,7 +60,9 @@ class Gradients:
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = fired(self.findings, "D6", "D7", "D8") and not fired(self.findings, "D5")
+        borrows = fired(self.findings, CheckId.VANISHING, CheckId.LYING, CheckId.MISSING) and not fired(
+            self.findings, CheckId.JUMPS
+        )
         return self.with_twin(x, threat) if borrows else self
 
     @property
@@ -81,9 +83,13 @@ class Gradients:
     @property
     def attacked(self) -> Model:
         """The model whose gradients the attack follows, as the findings ask."""
-        if fired(self.findings, "D5"):
+        if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if fired(self.findings, "D6", "D7", "D8") else self.averaged
+        return (
+            self.through_twin
+            if fired(self.findings, CheckId.VANISHING, CheckId.LYING, CheckId.MISSING)
+            else self.averaged
+        )
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
         """Return the twin's own adversarial examples, (B, *D)."""

@@ -12,19 +12,18 @@ import torch
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
-from unfooled.core.model.outputs import ModelFails
+from unfooled.core.model.calls import ModelFails
 from unfooled.core.types import Model
 from unfooled.data.boxes import load_boxed
-from unfooled.evaluation.checks.subject import fingerprint
 from unfooled.models.load import load_model
-from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.hashes import fingerprint, tensors_hash
 from unfooled.studies.attention.analysis import AnalysisEffort, analyse
 from unfooled.studies.attention.records import Analysed, Results
 from unfooled.studies.attention.samples import Samples, known_samples
 from unfooled.studies.common.run import StudyRun, map_jobs
 
 FLAGS = {"image_size": "image_size (--size)"}
-"""Options that are called otherwise on the command line."""
+"""Options that have another name on the command line."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class OwnNetwork:
         """Load the network.
 
         Raises:
-            BadInput: there is none, but options of one.
+            BadInput: no network, only options of one.
         """
         if self.model is None:
             given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
@@ -85,7 +84,7 @@ class OwnNetwork:
 
 
 def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effort: AnalysisEffort) -> Results:
-    """Analyse a network of one's own; no network is trained.
+    """Analyse a user's own network; no network is trained.
 
     Args:
         run: The run; its first seed is that of the attacks.
@@ -115,7 +114,7 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
     def compute(seed: int) -> Analysed:
         return analyse(net, samples, effort, data=title, arm=Path(own.name).name, seed=seed)
 
-    # Seeds change attacks alone here, and every one sees the same network: one is enough.
+    # Seeds change only the attacks here, on the same network: one seed is enough.
     seed = run.seeds[0]
     return Results(analysed=map_jobs(units, "analysis", Analysed, {f"own-{seed}": seed}, compute))
 
