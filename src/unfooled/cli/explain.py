@@ -85,6 +85,8 @@ def explain(
     elif not quiet:
         if record.attack is not None:
             print_attack(record.attack)
+        if record.undefined:
+            show.out.print(f"[yellow]{record.undefined} of {record.n} maps hold NaN or infinite values")
         for file in record.files:
             show.out.print(file, soft_wrap=True)
 

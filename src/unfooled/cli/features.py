@@ -104,6 +104,8 @@ def print_record(record: dict[str, Any], kind: str) -> None:
     figure, end = ("margin over the target", "target reached") if moved else ("residual", "done early")
     show.out.print(f"{figure}, median {quantiles['0.5']:.3f}, 95 % below {quantiles['0.95']:.3f}")
     show.out.print(f"{end}  {100 * record['reached']:.1f} %")
+    if record.get("undefined"):
+        show.out.print(f"no finite answer  {record['undefined']} samples, which are not counted as reached")
     show.out.print(f"{record['out']}: {record['n']} samples", soft_wrap=True)
     for warning in record["warnings"]:
         show.out.print(f"[yellow]{warning}", soft_wrap=True)
