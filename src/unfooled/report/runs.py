@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import regular
 from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
 
+LARGEST = 1 << 28  # bytes of a gallery
 PICTURES = ("x", "x_adv", "before", "after")
 SCHEMA = 1
 
@@ -61,6 +63,8 @@ def _load(path: Path) -> dict[str, Array]:
     from safetensors.torch import load_file
 
     try:
+        if regular(path).stat().st_size > LARGEST:
+            raise BadInput(f"{path} has more than {LARGEST:,} bytes; it is no gallery of an audit")
         tensors = load_file(path)
     except (OSError, SafetensorError) as e:
         raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e
@@ -95,7 +99,7 @@ def read_run(folder: Path, place: int = 0) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a run folder; give the --out folder of an audit")
+        raise BadInput(f"{folder} is not a run folder; give the {option('out')} folder of an audit")
     path = folder / "summary.json"
     if not path.exists():
         raise BadInput(f"{folder} has no summary.json: its audit has not finished; start it again to resume it")
