@@ -40,30 +40,12 @@ class Terminal(Console):
 out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
 
-STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain": "explanations"}
-
 
 def called(stage: str) -> str:
-    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
-    run, slash, stage = stage.rpartition("/")
-    if slash:
-        return f"{run}: {called(stage)}"
-    kind, _, rest = stage.partition("-")
-    head, _, tail = rest.partition("-")
-    match kind:
-        case "cascade" if head.isdigit():
-            return f"attack, stage {int(head) + 1}: {tail}"
-        case "cascade":
-            return f"attack, {rest}"
-        case "autoattack":
-            return f"AutoAttack, {rest}"
-        case "nearest":
-            return f"nearest points in {rest}"
-        case "reasons":
-            return f"reasons under attack, {rest} eps"
-        case "diagnostics":
-            return f"check {tail.replace('-', ': ', 1)}"
-    return STAGES.get(stage, stage)
+    """Return the words for a stage on the terminal."""
+    from unfooled.runs.stage_names import stage_name
+
+    return stage_name(stage).description
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
