@@ -138,7 +138,7 @@ def print_attack(record: MapAttackRecord) -> None:
     if record.aim:
         values = {"before": "before", **ARMS}
         aims = ", ".join(f"{label} {show.figure(record.aim[name])}" for name, label in values.items())
-        show.out.print(f"{AIMS[record.kept]}: {aims}", soft_wrap=True)
+        show.out.print(f"{AIMS[record.decides]}: {aims}", soft_wrap=True)
     counted = ", ".join(f"{n} {status}" for status, n in record.counts["attack"].items() if n)
     show.out.print(
         f"[dim]{counted}; k = {record.k}, w = {record.w}, N = {record.random_points} random points. Means are "

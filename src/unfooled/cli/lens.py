@@ -81,7 +81,7 @@ def lens(
     if json:
         show.record(record)
     elif not quiet:
-        print_tables(record.found, record.warnings)
+        print_tables(record.scores, record.warnings)
         if out is not None:
             show.page(out / "report.html")
 
