@@ -166,6 +166,6 @@ def page(path: Path) -> None:
     out.print(f"page: {path}", soft_wrap=True)
 
 
-def figure(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
     """Write a number, or that there is none."""
     return "none" if value is None else f"{value:.{digits}f}"
