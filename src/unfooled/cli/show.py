@@ -48,30 +48,11 @@ def plain(text: object) -> str:
     return escape(printable(str(text)))
 
 
-STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain": "explanations"}
-
-
 def called(stage: str) -> str:
-    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
-    run, slash, stage = stage.rpartition("/")
-    if slash:
-        return f"{run}: {called(stage)}"
-    kind, _, rest = stage.partition("-")
-    head, _, tail = rest.partition("-")
-    match kind:
-        case "cascade" if head.isdigit():
-            return f"attack, stage {int(head) + 1}: {tail}"
-        case "cascade":
-            return f"attack, {rest}"
-        case "autoattack":
-            return f"AutoAttack, {rest}"
-        case "nearest":
-            return f"nearest points in {rest}"
-        case "reasons":
-            return f"reasons under attack, {rest} eps"
-        case "diagnostics":
-            return f"check {tail.replace('-', ': ', 1)}"
-    return STAGES.get(stage, stage)
+    """Return the words for a stage on the terminal."""
+    from unfooled.runs.stage_names import stage_name
+
+    return stage_name(stage).description
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
@@ -203,6 +184,6 @@ def page(path: Path) -> None:
     out.print(f"page: {plain(path)}", soft_wrap=True)
 
 
-def figure(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
     """Write a number, or that there is none."""
     return "none" if value is None else f"{value:.{digits}f}"
