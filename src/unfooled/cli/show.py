@@ -108,13 +108,11 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} % [dim]\\[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}][/dim]"
 
 
-def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
+def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
     """Write a mean: 0.42 [0.38, 0.47] unit."""
-    if average.value is None or average.low is None or average.high is None:
+    if m.value is None or m.low is None or m.high is None:
         return "not available"
-    return (
-        f"{average.value:.{digits}f} [dim]\\[{average.low:.{digits}f}, {average.high:.{digits}f}][/dim] {unit}".rstrip()
-    )
+    return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
 
 
 def first(run: Summary) -> str:

@@ -1,11 +1,9 @@
 """Bootstrap intervals; every statistic is a function of weights, so that all share one resampling.
 
 resample     draws of *images* with replacement; all rows of an image, of every seed, are drawn together
-statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts its resampled value
+statistic    (columns (n,), weights (D, n)) -> (D,), n rows and D resamples: weights of 1 give the figure, counts its resampled value
 figure       the mean over seeds of the statistic of each seed's rows: networks of different scale are never pooled
 interval     the middle 95 % of 2,000 resamples
-
-In shapes, n is the number of rows, D the number of rows of weights (resamples).
 """
 
 from __future__ import annotations
@@ -65,8 +63,8 @@ class Cases:
         value, resampled, n = self._resampled(statistic, needed, draws)
         if len(resampled) < draws / 2:
             return NOTHING._replace(n=n), np.nan
-        tail = min((resampled <= bound).sum(), (resampled >= bound).sum())
-        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
+        aside = min((resampled <= bound).sum(), (resampled >= bound).sum())
+        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (aside + 1) / (len(resampled) + 1)))
 
     def by_seed(self, statistic: Statistic, needed: Sequence[str]) -> list[float]:
         """Return the figure of each seed alone, without seeds for which it is NaN."""
