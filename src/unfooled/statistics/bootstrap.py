@@ -1,7 +1,7 @@
 """Bootstrap intervals; every statistic is a function of weights, so that all share one resampling.
 
 resample     draws of *images* with replacement; all rows of an image, of every seed, are drawn together
-statistic    (columns (n,), weights (D, n)) -> (D,), n rows and D resamples: weights of 1 give the figure, counts its resampled value
+statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts its resampled value
 figure       the mean over seeds of the statistic of each seed's rows: networks of different scale are never pooled
 interval     the middle 95 % of 2,000 resamples
 """
@@ -24,7 +24,7 @@ FEW = 10
 Columns = Mapping[str, np.ndarray]
 """Measures by name, (n,) each, one entry per row; "id" is the image."""
 Statistic = Callable[[Columns, np.ndarray], np.ndarray]
-"""(columns (n,) of one seed, weights (D, n)) -> (D,); NaN where undefined."""
+"""(columns (n,) of one seed, weights (D, n), one row per resample) -> (D,); NaN where undefined."""
 
 
 @dataclass(frozen=True)
