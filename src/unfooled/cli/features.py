@@ -47,7 +47,7 @@ def features(
         float | None,
         typer.Option("--tol", help="Residual at which an inversion ends (robust, non-robust); 0.05 if not given."),
     ] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes at least 2 pixels thick.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes, at least 2 pixels thick.")] = False,
     n: options.NOpt = None,
     split: options.SplitOpt = "train",
     mean: options.MeanOpt = None,

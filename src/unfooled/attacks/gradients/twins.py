@@ -86,11 +86,11 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def query(z: Tensor) -> Tensor:
+    def ask(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    pool, answers = [x.detach()], [query(x)]
+    pool, answers = [x.detach()], [ask(x)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
@@ -101,7 +101,7 @@ def distil(
                 with trusted():
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-            answers.append(query(z))
+            answers.append(ask(z))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
