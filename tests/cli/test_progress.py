@@ -20,6 +20,7 @@ from unfooled.models import SmallCnn
 from unfooled.runs.chunks import Run
 from unfooled.runs.clock import Clock
 from unfooled.runs.folder import discard
+from unfooled.runs.stage_names import StageName
 from unfooled.runs.store import Store
 
 
@@ -36,8 +37,9 @@ def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch: pytest.Mon
     monkeypatch.setattr(progress, "EVERY", 0.05)
     console = shown(terminal=False)
     with progress.stages(False, console) as stage:
-        stage("cascade-1-square", 20, 100)
-        stage("cascade-1-square", 60, 100)
+        attacked = StageName("cascade-1-square", "attack, stage 2: square")
+        stage(attacked, 20, 100)
+        stage(attacked, 60, 100)
         beat(1234)
         time.sleep(0.3)
     lines = text(console).splitlines()

@@ -28,7 +28,7 @@ app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.command(name="features")(features.features)
 app.command(name="report")(report.report)
-app.command(name="study")(study.study)
+app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
 
 

@@ -47,7 +47,7 @@ def features(
         float | None,
         typer.Option("--tol", help="Residual at which an inversion ends (robust, non-robust); 0.05 if not given."),
     ] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes at least 2 pixels thick.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes, at least 2 pixels thick.")] = False,
     n: options.NOpt = None,
     split: options.SplitOpt = "train",
     mean: options.MeanOpt = None,
@@ -113,6 +113,8 @@ def print_record(record: dict[str, Any], kind: str) -> None:
     figure, end = ("margin over the target", "target reached") if moved else ("residual", "done early")
     show.out.print(f"{figure}, median {quantiles['0.5']:.3f}, 95 % below {quantiles['0.95']:.3f}")
     show.out.print(f"{end}  {100 * record['reached']:.1f} %")
+    if record.get("undefined"):
+        show.out.print(f"no finite answer  {record['undefined']} samples, which are not counted as reached")
     show.out.print(f"{show.plain(record['out'])}: {record['n']} samples", soft_wrap=True)
     for warning in record["warnings"]:
         show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)

@@ -83,7 +83,7 @@ def lens(
     if json:
         show.record(record)
     elif not quiet:
-        print_tables(record.found, record.warnings)
+        print_tables(record.scores, record.warnings)
         if out is not None:
             show.page(out / "report.html")
 
@@ -120,11 +120,11 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
             table.add_column(heading, no_wrap=heading != "chance")
         for row in block.scores:
             colour = "yellow" if row.says_nothing else ""
-            level = show.figure(row.chance.value) + (" says nothing" if row.says_nothing else "")
+            level = show.number(row.chance.value) + (" says nothing" if row.says_nothing else "")
             table.add_row(
                 row.score, row.neutral.removesuffix("_dilated"), mean(row.raw),
                 f"[{colour}]{level}" if colour else level, mean(row.corrected), str(row.raw.n),
-                show.figure(row.p, 3), percent(row.surprising),
+                show.number(row.p, 3), percent(row.surprising),
             )  # fmt: skip
         show.out.print(table)
         show.out.print(
@@ -153,7 +153,7 @@ def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
 
     if clean is None or perturbed is None:
         return ""
-    return f"; diverse pixels found: {show.figure(clean.value, 0)} clean, {show.figure(perturbed.value, 0)} perturbed"
+    return f"; diverse pixels found: {show.number(clean.value, 0)} clean, {show.number(perturbed.value, 0)} perturbed"
 
 
 def percent(value: float | None) -> str:

@@ -55,8 +55,10 @@ def percent(estimate: Estimate) -> str:
 
 def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
     """Write a mean: 0.42 [0.38, 0.47] unit."""
-    if average.value is None or average.low is None or average.high is None:
+    if average.value is None:
         return "not available"
+    if average.low is None or average.high is None:  # of a single sample
+        return f"{average.value:.{digits}f} {unit}".rstrip()
     return (
         f"{average.value:.{digits}f} [dim]\\[{average.low:.{digits}f}, {average.high:.{digits}f}][/dim] {unit}".rstrip()
     )
@@ -81,6 +83,9 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
+    if any(r.unanswered is not None and r.unanswered.value for r in runs):
+        silent = (percent(r.unanswered) if r.unanswered is not None else "not available" for r in runs)
+        table.add_row("no answer under attack", *silent)
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
         same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
@@ -135,6 +140,6 @@ def page(path: Path) -> None:
     out.print(f"page: {plain(path)}", soft_wrap=True)
 
 
-def figure(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
     """Write a number, or that there is none."""
     return "none" if value is None else f"{value:.{digits}f}"

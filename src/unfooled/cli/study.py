@@ -19,7 +19,7 @@ OWN_NETWORK = "studies.attention:OwnNetwork"
 """Dataclass that the options under Inputs fill, for studies that take one."""
 
 
-def study(
+def reproduce(
     name: Annotated[str | None, typer.Argument(help="Name of the study; --list shows them.")] = None,
     scale: Annotated[str, typer.Option("--scale", help=f"Scale: {', '.join(SCALES)}.")] = "small",
     out: Annotated[
@@ -118,14 +118,14 @@ def print_claims(summary: StudySummary) -> None:
         table.add_column(heading, overflow="fold")
     for claim in summary.claims:
         table.add_row(
-            show.plain(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", figure(claim), str(claim.n)
+            show.plain(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", value_of(claim), str(claim.n)
         )
     show.out.print(table)
     for note in summary.notes:
         show.out.print(f"[dim]{show.plain(note)}", soft_wrap=True)
 
 
-def figure(claim: Any) -> str:
+def value_of(claim: Any) -> str:
     """Write a claim's figure: 0.96 [0.82, 1.00]."""
     if claim.value is None:
         return "not available"

@@ -12,32 +12,8 @@ def plain(text: object) -> str:
     return escape(printable(str(text)))
 
 
-STAGES = {
-    "clean": "clean samples",
-    "judge": "judging what was found",
-    "explain": "explanations",
-    "twin": "training a stand-in",
-}
-
-
 def called(stage: str) -> str:
-    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
-    run, slash, stage = stage.rpartition("/")
-    if slash:
-        return f"{run}: {called(stage)}"
-    kind, _, rest = stage.partition("-")
-    head, _, tail = rest.partition("-")
-    match kind:
-        case "cascade" if head.isdigit():
-            return f"attack, stage {int(head) + 1}: {tail}"
-        case "cascade":
-            return f"attack, {rest}"
-        case "autoattack":
-            return f"AutoAttack, {rest}"
-        case "nearest":
-            return f"nearest points in {rest}"
-        case "reasons":
-            return f"reasons under attack, {rest} eps"
-        case "diagnostics":
-            return f"check {tail.replace('-', ': ', 1)}"
-    return STAGES.get(stage, stage.replace("-", " "))
+    """Return the words for a stage on the terminal."""
+    from unfooled.runs.stage_names import stage_name
+
+    return stage_name(stage).description

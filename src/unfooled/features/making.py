@@ -120,9 +120,13 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
 
 def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about: dict[str, Any]) -> FeatureSet:
     """Return computed rows as a set with its manifest."""
+    undefined = int((~made["residual"].isfinite()).sum())
+    if undefined == len(rows):
+        raise BadInput("the network gives no finite answer at any of the images made; the set would hold nothing")
     manifest = {
         **about,
-        "reached": share(made["reached"]),
+        "reached": share(made["reached"] & made["residual"].isfinite()),
+        "undefined": undefined,
         "seconds": float(made["seconds"].sum()),
         "residual": {"before_rounding": _quantiles(made["before"]), "stored": _quantiles(made["residual"])},
         "versions": {"unfooled": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -197,5 +201,7 @@ def share(values: Tensor) -> float:
 def _quantiles(values: Tensor) -> dict[str, float]:
     """Return the `QUANTILES` of values, by name."""
     # Sorted, not torch.quantile, which refuses more than 16 million values.
-    ordered = values.double().sort().values
+    ordered = values[values.isfinite()].double().sort().values
+    if not len(ordered):
+        return dict.fromkeys((f"{q:g}" for q in QUANTILES), float("nan"))
     return {f"{q:g}": float(ordered[round(q * (len(ordered) - 1))]) for q in QUANTILES}

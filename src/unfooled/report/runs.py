@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from unfooled.core.errors import BadInput, option
 from unfooled.core.limits import regular
+from unfooled.core.threat_text import ThreatText, parse_threat
 from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
@@ -38,6 +40,11 @@ class Run:
     pictures: dict[str, Array]
     reasons: dict[str, Array] = field(default_factory=dict)
     attention: dict[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def threat(self) -> ThreatText:
+        """Threat of the audit, taken apart."""
+        return parse_threat(self.summary.threat)
 
     @property
     def letter(self) -> str:

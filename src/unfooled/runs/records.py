@@ -19,9 +19,12 @@ LONGEST = 1 << 26  # bytes of a record
 
 
 class Record(BaseModel):
-    """A record: immutable, and strict about unknown fields, so that a misspelt field raises an error."""
+    """A record: immutable, and strict about unknown fields, so that a misspelt field raises an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field that is stored under another name has it as its serialisation alias, and is read under both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Passes(Record):

@@ -28,6 +28,9 @@ from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
 
+FEW = 64
+"""Training samples whose answers are looked at after an epoch, where no samples are held out."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -112,7 +115,9 @@ def train(
         accuracies, stopped = _watch(monitor, model, history, device, fabric)
         if stopped and index and before is not None:
             model.load_state_dict(before)
-        accuracy = _accuracy(model, *held_out, device) if held_out else None
+        accuracy = _accuracy(model, *held_out, device, index) if held_out else None
+        if held_out is None:
+            _accuracy(model, batches.x[:FEW], batches.y[:FEW], device, index)
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
@@ -259,7 +264,13 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> float:
+def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device, index: int) -> float:
+    """Return the accuracy after an epoch; refuse a network that gives no finite answers in evaluation mode."""
     with evaluating(model):
-        prediction = batched(lambda part: model(part.to(device)).argmax(1).cpu(), 512)(x)
-    return int((prediction == y.cpu()).sum()) / len(x)
+        logits = batched(lambda part: model(part.to(device)).cpu(), 512)(x)
+    if undefined := int((~torch.isfinite(logits)).any(1).sum()):
+        raise BadInput(
+            f"after epoch {index} the network returns NaN or infinite logits for {undefined} of {len(x)} samples; "
+            "lower the learning rate (--lr)"
+        )
+    return int((logits.argmax(1) == y.cpu()).sum()) / len(x)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
-from unfooled.core.errors import printable
+from unfooled.core.errors import BadInput, printable
 from unfooled.core.goals import read_logits
+from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
+from unfooled.core.unanswered import check_answered
 from unfooled.evaluation.explanations.judge import attributions_of
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
@@ -41,6 +43,7 @@ class ExplanationRecord(Partial):
         n: Number of samples.
         method: The explanation.
         of: Class that was explained, "label" or "prediction".
+        undefined: Samples whose map holds NaN or infinite values.
         files: Files that were written.
         attack: Result of the attack on the maps, where there was one.
     """
@@ -50,6 +53,7 @@ class ExplanationRecord(Partial):
     n: int
     method: str
     of: str
+    undefined: int = 0
     files: list[str]
     attack: MapAttackRecord | None = None
 
@@ -98,9 +102,15 @@ def explain(
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
     with torch.no_grad():
-        prediction = read_logits(loaded.model, loaded.x, batch=256).argmax(1)
+        logits = read_logits(loaded.model, loaded.x, batch=256)
+    check_answered(logits)
+    prediction = logits.argmax(1)
     target = prediction if of == "prediction" else loaded.y
-    drawing = _Drawing(loaded, _maps(function, loaded, target, name, progress), target, prediction, name, row)
+    maps = _maps(function, loaded, target, name, progress)
+    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
+    if undefined == len(maps):
+        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
     return ExplanationRecord(
         model=inputs.model_name,
@@ -108,6 +118,7 @@ def explain(
         n=len(loaded.x),
         method=name,
         of=of,
+        undefined=undefined,
         files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )

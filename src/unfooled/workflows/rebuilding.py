@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unfooled.attacks.pgd import pgd
+from unfooled.core.goals import read_logits
 from unfooled.core.threats import Threat
+from unfooled.core.unanswered import check_answered
 from unfooled.data.formats.feature_sets import (
     check_place,
     load_features,
@@ -100,6 +104,9 @@ def features(
     loaded = inputs.load(device, seed=seed)
     # What was finished has no parts; they are continued where there are some, whatever `out` holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
+    if done is None:  # features may be finite where the answers are not
+        with torch.no_grad():
+            check_answered(read_logits(loaded.model, loaded.x, batch=256))
     made = _made(loaded, kind, allowed, options, machine.batch)(
         seed=seed, classes=loaded.classes, storage=Storage(parts, options.shard, done), progress=progress
     )

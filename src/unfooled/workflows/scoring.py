@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from unfooled import distances
@@ -37,7 +37,7 @@ class LensRecord(Record):
     Attributes:
         clean, perturbed: Files, or "tensors".
         reduce: Reduction of channels to one map. None: there were none.
-        found: The scores.
+        scores: The scores; stored as "found".
         warnings: Cautions to read before quoting a score.
         seconds: Wall time.
         command: Command line that reproduces the record.
@@ -48,7 +48,7 @@ class LensRecord(Record):
     clean: str
     perturbed: str
     reduce: str | None
-    found: Survival
+    scores: Survival = Field(validation_alias=AliasChoices("scores", "found"), serialization_alias="found")
     warnings: list[str] = Field(default_factory=list)
     seconds: float
     command: str
@@ -109,7 +109,7 @@ def lens(
         clean=_name_of(clean),
         perturbed=_name_of(perturbed),
         reduce=used,
-        found=scores,
+        scores=scores,
         warnings=[*reading_warnings(scores), *([SIGNED] if signed else [])],
         seconds=time.perf_counter() - start,
         command=command,

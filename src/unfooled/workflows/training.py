@@ -349,4 +349,5 @@ class _Work:
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
-    return batched(lambda part: read_logits(model, part.to(device)).argmax(1).cpu(), 200)(x) == y
+    logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
+    return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unfooled.core.threat_text import parse_threat
 from unfooled.workflows.errors import BadOption
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ def threat_of(value: str | Threat) -> Threat:
         return value
     from unfooled.core import threats
 
-    name, colon, eps = value.lower().partition(":")
-    if not colon:
+    parts = parse_threat(value.lower())
+    name, eps = parts.norm, parts.eps
+    if name == value.lower():
         raise BadOption("{threat} is {0!r}; write a norm and a radius, such as linf:8/255 or l2:0.5", value)
     kind = choose(THREATS, name, "norm")
     radius = number(eps, "the radius in {threat}")

@@ -45,6 +45,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
+from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
 
 CASCADE = f"use the cascade, {option('effort', 'normal')}"
@@ -59,20 +60,22 @@ class _Standing:
     """Points and progress of the ensemble so far.
 
     Attributes:
-        points: Adversarial examples where found, else x, (n, *D).
+        points: Adversarial examples where found, else points without a finite answer, else x, (n, *D).
         fooled: Samples with an adversarial example, (n,) bool.
+        unanswered: Samples with a point without a finite answer, (n,) bool.
         order: Likeliest classes other than the label, likeliest first, (n, targets).
         log: Progress after each attack.
     """
 
     points: Tensor
     fooled: Tensor
+    unanswered: Tensor
     order: Tensor
     log: tuple[Progress, ...] = ()
 
     def noted(self, ledger: Ledger, method: str) -> Self:
         """Return the standing with the progress after an attack."""
-        return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled)))
+        return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled | self.unanswered)))
 
 
 def autoattack(
@@ -99,8 +102,8 @@ def autoattack(
         run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
-        Points inside the threat, (B, *D): an adversarial example where one was found, else x. Success is evaluated
-        by `verify`.
+        Points inside the threat, (B, *D): an adversarial example where one was found, else a point without a finite
+        answer, else x. Success is evaluated by `verify`.
 
     Raises:
         BadInput: Another norm or box, fewer than 4 classes, or inputs that cannot be used.
@@ -144,7 +147,7 @@ def _begin(problem: Problem, ledger: Ledger) -> _Standing:
 
     clean = ledger.map(_key("clean"), work, len(problem.x), model=problem.model)
     lost, order = (clean[name].to(problem.x.device) for name in ("fooled", "order"))
-    return _Standing(problem.x.clone(), lost, order).noted(ledger, "clean")
+    return _Standing(problem.x.clone(), lost, torch.zeros_like(lost), order).noted(ledger, "clean")
 
 
 _Attack = Callable[[Problem, Tensor], Tensor]
@@ -161,16 +164,21 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
     def work(positions: Tensor) -> Rows:
         at = rows[positions.to(rows.device)]
         part = problem.take(at)
-        points = attack(part, standing.order[at])
-        return {"points": points, "fooled": fooled(part.logits(points), part.y)}
+        seen = Unanswered(part.x, part.threat)
+        with part.model.watched(seen):
+            points = attack(part, standing.order[at])
+            lost = fooled(part.logits(points), part.y)
+        points, silent = seen.instead(points, lost)
+        return {"points": points, "fooled": lost, "unanswered": silent}
 
     result = ledger.map(_key(method), work, len(rows), model=problem.model)
-    points, lost = (result[name].to(rows.device) for name in ("points", "fooled"))
-    best = where_rows(lost, points, standing.points[rows])
+    points, lost, silent = (result[name].to(rows.device) for name in ("points", "fooled", "unanswered"))
+    best = where_rows(lost | silent, points, standing.points[rows])
     after = replace(
         standing,
         points=standing.points.index_copy(0, rows, best),
         fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
+        unanswered=standing.unanswered.index_copy(0, rows, standing.unanswered[rows] | silent),
     )
     return after.noted(ledger, method)
 

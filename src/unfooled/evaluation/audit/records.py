@@ -29,10 +29,17 @@ MOST = 10_000
 
 
 class CurvePoint(Record):
-    """Accuracy against attacks of radius eps."""
+    """Accuracy against attacks of radius eps.
+
+    Attributes:
+        eps: Radius.
+        accuracy: Share of the samples that are right at every point tried.
+        unanswered: Share that has a point without a finite answer, and no wrong one.
+    """
 
     eps: float = Field(ge=0, allow_inf_nan=False)
     accuracy: Estimate
+    unanswered: float = 0.0
 
 
 class Example(Record):
@@ -76,10 +83,12 @@ class Summary(Record):
     `passes` counts the attack over n; checks, nearest points (both over n) and explanations are counted apart.
 
     `verdict` is one of `Trust`: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; `trusted` is true for the first two, and
-    `because` says why in words. `robust_accuracy_8bit` is judged on images rounded to 8 bits, where the clean ones are.
+    `because` says why in words. `unanswered` is the share of samples that are right when clean and not fooled, but have
+    an allowed point without a finite answer, neither right nor wrong. `robust_accuracy_8bit` is judged on images
+    rounded to 8 bits, where the clean ones are.
 
-    `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and
-    `confusion_entries` holds (true, under attack, count) where the count is not 0.
+    `confusion` counts samples by true class and class under attack, without those of `unanswered`. Above 100 classes it
+    is empty, and `confusion_entries` holds (true, under attack, count) where the count is not 0.
     """
 
     schema_version: int = 1
@@ -102,6 +111,7 @@ class Summary(Record):
     progress: list[Progress] = Field(default_factory=list, max_length=MOST)
     nearest: list[Nearness] = Field(default_factory=list, max_length=100)
     attack_success_rate: Estimate
+    unanswered: Estimate | None = None
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)

@@ -133,7 +133,8 @@ def normalisation(model: Model, x: Tensor, y: Tensor) -> Finding:
 
 
 def _accuracy(model: Model, x: Tensor, y: Tensor) -> float:
-    return float((_logits(model, x).argmax(1) == y).double().mean())
+    logits = _logits(model, x)
+    return float(((logits.argmax(1) == y) & torch.isfinite(logits).all(1)).double().mean())
 
 
 def _normalised(x: Tensor, mean: object, std: object) -> Tensor | None:

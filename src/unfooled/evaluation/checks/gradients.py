@@ -64,7 +64,8 @@ class Gradients:
     @property
     def rounded(self) -> bool:
         """True where rounding alone hides the gradient, and is passed straight through."""
-        return any(f.fired and f.kind == Kind.MEND for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
+        seen = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
+        return any(f.fired and f.kind == Kind.MEND for f in seen)
 
     @property
     def own(self) -> Model:

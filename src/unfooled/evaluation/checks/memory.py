@@ -25,7 +25,8 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import replayed
 from unfooled.evaluation.checks.table import Finding, finding
-from unfooled.models.origins import answers_anew, origin_of
+from unfooled.models.anew import answers_anew
+from unfooled.models.origins import origin_of
 
 MOST, FEW = 500, 50
 """Points of a set that are replayed, and samples of which a short ascent gives other points."""
