@@ -3,7 +3,7 @@
     python -m benchmarks.reliability.untrusted_files --out benchmarks/results/reliability_untrusted_files.json
 
 Every file is read by the command in a process of its own, which may take 2 GiB and 60 processor seconds. `gs` is on the
-path as a program that leaves a mark, as does the code inside the pickles; a call is wrong if there is a mark, if it does
+path as a program that leaves a mark, as does the code inside the pickles. A call is wrong if there is one, if it does
 not end with code 2 and one sentence with the expected words, or if it prints a traceback or an escape code.
 """
 
