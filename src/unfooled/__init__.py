@@ -28,10 +28,10 @@ Names are imported when they are first used; dir(uf) lists them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unfooled._version import __version__
+from unfooled.core.lazy import importer
 
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
@@ -87,15 +87,7 @@ _PACKAGES = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used (PEP 562)."""
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f"unfooled.{_NAMES[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _PACKAGES:
-        return importlib.import_module(f"unfooled.{name}")
-    raise AttributeError(f"module 'unfooled' has no attribute {name!r}")
+__getattr__ = importer(__name__, _NAMES, _PACKAGES)
 
 
 def __dir__() -> list[str]:
