@@ -118,8 +118,8 @@ def test_an_audit_keeps_points_without_an_answer_as_what_they_are(tmp_path: Path
     s = audit(Quarrel().eval(), x, y, Linf(EPS), plan=plan, out=tmp_path)
     assert s.verdict == "NOT EVALUABLE"
     assert "D22" in {f.id for f in s.diagnostics if f.fired}
-    assert s.unanswered is not None
-    silent, right, wrong = s.unanswered.value, s.robust_accuracy.value, s.attack_success_rate.value
+    assert s.no_answer is not None
+    silent, right, wrong = s.no_answer.value, s.robust_accuracy.value, s.attack_success_rate.value
     assert silent is not None and right is not None and wrong is not None
     assert silent > 0.1
     assert silent + right + wrong == pytest.approx(1)
@@ -128,8 +128,8 @@ def test_an_audit_keeps_points_without_an_answer_as_what_they_are(tmp_path: Path
     assert int(lone.sum()) == round(silent * 16)
     assert bool(((rows["x_adv"] - x).flatten(1).abs().amax(1) <= EPS + 1e-6).all())
     assert sum(map(sum, s.confusion)) == 16 - round(silent * 16)
-    shares = [(p.accuracy.value or 0.0) + p.unanswered for p in s.curve]
-    assert any(p.unanswered for p in s.curve)
+    shares = [(p.accuracy.value or 0.0) + p.no_answer for p in s.curve]
+    assert any(p.no_answer for p in s.curve)
     assert [p.accuracy.value for p in s.curve] == sorted((p.accuracy.value for p in s.curve), reverse=True)
     assert max(shares) <= 1
     page = compose(read_runs([tmp_path]))
