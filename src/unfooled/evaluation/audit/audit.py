@@ -24,7 +24,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
-from unfooled.evaluation.audit.values import Setting
+from unfooled.evaluation.audit.values import Outcome, Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
@@ -95,14 +95,18 @@ def audit(
     batch = batch or fitting_batch(subject.model, x)
     setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
     with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
-        outcome = perform(setting, plan)
+        outcome = _shown(perform(setting, plan), model)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-    outcome = replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
     source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
     summary = summarise(outcome, source, ledger, subject.warnings)
     if folder is not None:
         store(folder, outcome, source, summary)
     return summary
+
+
+def _shown(outcome: Outcome, model: Model) -> Outcome:
+    """Return the outcome with the points as they are shown and stored: those of a bound model without numbers."""
+    return replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
 
 
 def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
