@@ -66,7 +66,8 @@ def covered(
     interval: Callable[[np.ndarray, int], Ends], draw: Draw, truth: float, n: int, repeats: int
 ) -> dict[str, Any]:
     """Return the share of repeats whose interval holds the truth, and its median width."""
-    source, hits, widths = np.random.default_rng(n), 0, []
+    source, hits = np.random.default_rng(n), 0
+    widths: list[float] = []
     for i in range(repeats):
         low, high = interval(draw(source, n), i)
         if low is not None and high is not None:
@@ -81,7 +82,7 @@ def resampled(values: np.ndarray, _: int) -> Ends:
 
 def simulate(sizes: list[int], repeats: int) -> list[dict[str, Any]]:
     """Return one row an interval, distribution and n."""
-    rows = []
+    rows: list[dict[str, Any]] = []
 
     def row(name: str, of: str, interval: Find, draw: Draw, truth: float) -> None:
         rows.extend({"interval": name, "of": of, "n": n, **covered(interval, draw, truth, n, repeats)} for n in sizes)

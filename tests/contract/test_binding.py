@@ -53,7 +53,7 @@ class Reader(nn.Module):
 def clinic() -> tuple[Bound, Tensor, dict[str, Tensor]]:
     """Return the bound network, its attacked input and its other inputs."""
     others = {"meta": torch.randn(N, 3, generator=torch.Generator().manual_seed(2))}
-    return uf.bind(Clinic().eval(), attacked="image", **others), points(N, (1, 6, 5), seed=3), others
+    return uf.bind(Clinic().eval(), attacked="image", meta=others["meta"]), points(N, (1, 6, 5), seed=3), others
 
 
 def reader() -> tuple[Bound, Tensor, dict[str, Tensor]]:
