@@ -83,8 +83,8 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
-    if any(r.unanswered is not None and r.unanswered.value for r in runs):
-        silent = (percent(r.unanswered) if r.unanswered is not None else "not available" for r in runs)
+    if any(r.no_answer is not None and r.no_answer.value for r in runs):
+        silent = (percent(r.no_answer) if r.no_answer is not None else "not available" for r in runs)
         table.add_row("no answer under attack", *silent)
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
