@@ -373,7 +373,7 @@ def tried(case: Case) -> dict[str, Any]:
         return {
             "case": case.name, "command": " ".join(arguments), "code": done.code, "faults": faults,
             "says": hidden(" ".join(done.sentences), home), "seconds": round(done.seconds, 2),
-            "grown_mib": done.grown >> 20, "stderr": hidden(done.err, home)[-1500:] if faults else "",
+            "peak_mib": done.peak >> 20, "stderr": hidden(done.err, home)[-1500:] if faults else "",
         }  # fmt: skip
 
 
@@ -399,7 +399,7 @@ def main() -> None:
         "tracebacks": sum("traceback" in row["faults"] for row in rows),
         "silently_accepted": sum("accepted" in row["faults"] for row in rows),
         "wrong": sum(bool(row["faults"]) for row in rows),
-        "most_grown_mib": max((row["grown_mib"] for row in rows), default=0),
+        "peak_mib": max((row["peak_mib"] for row in rows), default=0),
         "rows": rows,
     }
     print({name: value for name, value in record.items() if isinstance(value, int)})
