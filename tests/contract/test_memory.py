@@ -91,7 +91,7 @@ def bound_append() -> Any:
 
     sink = Sink()
     sink.append = append  # type: ignore[attr-defined]
-    return functools.partial(pinned, seen=sink)
+    return functools.partial(pinned, seen=sink)  # type: ignore[arg-type]
 
 
 class OfTheClass(nn.Module):
