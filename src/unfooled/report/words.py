@@ -121,12 +121,13 @@ def threat_clause(threat: str, noun: str) -> str:
     article = "an" if noun[0] in "aeiou" else "a"
     if parts.radius is None:
         return f"act within the threat {threat}"
-    return {
+    clauses: dict[str, str] = {
         Norm.LINF: f"change every {of} by up to {parts.eps} of its range",
         Norm.L2: f"move {article} {noun} by a Euclidean length of up to {parts.eps}",
         Norm.L1: f"change the values of {article} {noun} by up to {parts.eps} in total",
         Norm.L0: f"replace up to {parts.eps} of the {of}s of {article} {noun}",
-    }.get(parts.norm, f"act within the threat {threat}")
+    }
+    return clauses.get(parts.norm, f"act within the threat {threat}")
 
 
 def outcomes(s: Summary) -> tuple[int, int, int] | None:
