@@ -57,6 +57,11 @@ def explain(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -74,7 +79,10 @@ def explain(
     from unfooled.cli import show
 
     map_attack = read_attack(attack, threat, steps, restarts, k, w, region)
-    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
             inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,
@@ -85,8 +93,10 @@ def explain(
     elif not quiet:
         if record.attack is not None:
             print_attack(record.attack)
+        if record.undefined:
+            show.out.print(f"[yellow]{record.undefined} of {record.n} maps hold NaN or infinite values")
         for file in record.files:
-            show.out.print(file, soft_wrap=True)
+            show.out.print(show.plain(file), soft_wrap=True)
 
 
 def read_attack(
@@ -146,7 +156,7 @@ def print_attack(record: MapAttackRecord) -> None:
         soft_wrap=True,
     )
     if warning := doubt(record):
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def doubt(record: MapAttackRecord) -> str:

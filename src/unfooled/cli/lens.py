@@ -56,6 +56,7 @@ def lens(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
+    max_bytes: options.BytesOpt = options.BYTES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -76,7 +77,8 @@ def lens(
     with show.stages(quiet or json) as progress:
         record = workflows.lens(
             clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=out, seed=seed,
-            machine=workflows.Machine(device, threads, batch), command=options.command(), progress=progress,
+            limits=workflows.Limits(max_bytes=max_bytes), machine=workflows.Machine(device, threads, batch),
+            command=options.command(), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)
@@ -142,7 +144,7 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
         soft_wrap=True,
     )
     for warning in warnings:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from unfooled.core.threat_text import Norm, parse_threat
 from unfooled.evaluation.audit.records import Summary
@@ -130,13 +131,23 @@ def threat_clause(threat: str, noun: str) -> str:
     return clauses.get(parts.norm, f"act within the threat {threat}")
 
 
-def outcomes(s: Summary) -> tuple[int, int, int] | None:
-    """Return the numbers of samples that are not fooled, fooled, and wrong when clean; None: nothing was judged."""
+class Outcomes(NamedTuple):
+    """Numbers of samples: right under attack, fooled, without an answer under attack, wrong when clean."""
+
+    right: int
+    fooled: int
+    unanswered: int
+    wrong: int
+
+
+def outcomes(s: Summary) -> Outcomes | None:
+    """Return the numbers of samples by what the attack did to them; None where nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, unfooled = round(clean * s.n), round(robust * s.n)
-    return unfooled, max(0, right - unfooled), s.n - right
+    right, still = round(clean * s.n), round(robust * s.n)
+    silent = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
+    return Outcomes(still, max(0, right - still - silent), silent, s.n - right)
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -144,11 +155,15 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    unfooled, fooled, wrong = counted
+    unfooled, fooled, silent, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == Tone.VOID:
-        return "There is no robust accuracy to report.", (
+        answers = (
+            f"Of {plural(right, noun)} classified correctly, {unfooled:,} stayed right under attack, {fooled:,} became "
+            f"wrong, and on {silent:,} the model gave no answer. "
+        )
+        return "There is no robust accuracy to report.", (answers if silent else "") + (
             f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
             "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )

@@ -13,7 +13,9 @@ from unfooled.workflows.auditing import audit
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.losses import LossOptions
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_folder
 from unfooled.workflows.training import Recipe, train
+from unfooled.workflows.words import at_least
 
 THREAT = "linf:0.15"
 NETWORKS = {
@@ -45,8 +47,9 @@ def demo(
     Returns:
         The summaries of the two audits.
     """
+    at_least("n", n, 1)
+    out = check_folder(out)
     machine.prepare(seed)
-    out = Path(out)
     for name, (loss, threat, options, epochs) in NETWORKS.items():
 
         def trained(epoch: Epoch, name: str = name) -> None:

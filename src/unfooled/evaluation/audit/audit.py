@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.binding import bound_in, shown
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -21,8 +24,9 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
-from unfooled.evaluation.audit.values import Setting
-from unfooled.evaluation.checks.subject import inspect_model, untouched
+from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -71,9 +75,9 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    pristine = untouched(model)
+    pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x)
+    threat = _within_reach(threat, x, model)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
@@ -91,18 +95,23 @@ def audit(
     ledger = Ledger(Run(folder, config, chunk=chunk, progress=progress))
     batch = batch or fitting_batch(subject.model, x)
     setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
-    with trusted():  # model, samples and threat have been checked
-        outcome = perform(setting, plan)
+    with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
+        outcome = _shown(perform(setting, plan), model)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-    source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+    source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
     summary = summarise_audit(outcome, source, ledger, subject.warnings)
     if folder is not None:
         store(folder, outcome, source, summary)
     return summary
 
 
-def _within_reach(threat: Threat, x: Tensor) -> Threat:
-    """Return the threat, an infinite eps bounded.
+def _shown(outcome: Outcome, model: Model) -> Outcome:
+    """Return the outcome with the points as they are shown and stored: those of a bound model without numbers."""
+    return replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
+
+
+def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
+    """Return the threat, an infinite eps bounded; for a bound model, one that leaves the samples' numbers alone.
 
     Raises:
         BadInput: It is no threat for these samples, or its eps is more than the inputs' range.
@@ -116,4 +125,6 @@ def _within_reach(threat: Threat, x: Tensor) -> Threat:
                 f"eps is {widest:g}, more than the inputs' range of {reach:g}, so anything would be allowed; write "
                 f"{widest:g} / 255 for pixels out of 255, or math.inf"
             )
+    bound = bound_in(model)
+    threat = threat if bound is None else bound.threat(threat)
     return threat.bounded(x) if eps.isinf().any() else threat
