@@ -322,7 +322,7 @@ def test_diagnostics_are_in_the_summary(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "summary.json").read_text())
     assert kept["trusted"] is (kept["verdict"] in ("SOUND", "EXTENDED"))
     assert {"id", "fired", "detail", "action"} <= set(kept["diagnostics"][0])
-    assert [f["id"] for f in kept["diagnostics"]] == [f"D{i}" for i in [*range(1, 25), 26]]
+    assert [f["id"] for f in kept["diagnostics"]] == [f"D{i}" for i in [*range(1, 25), 26, 27, 28]]
     assert kept["because"]
     assert kept["progress"][-1]["accuracy"] >= kept["robust_accuracy"]["value"]
     assert kept["diagnostic_passes"]["forward"] * 20 + kept["diagnostic_passes"]["backward"] * 20 <= 3000

@@ -25,8 +25,8 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.checks import after
-from unfooled.evaluation.checks.after import extend
+from unfooled.evaluation.checks import after, extending
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
 
@@ -214,7 +214,7 @@ def test_every_stage_that_can_occur_has_a_number_of_its_part(threat: Threat, sta
         longest = count
     assert longest == 40
     assert len(after.trials(1.0)) < len(rng.Numbers.CHECKS), "and the twin's"
-    assert after.ROUNDS <= 10, "each hidden attack has ten numbers"
+    assert extending.ROUNDS <= 10, "each hidden attack has ten numbers"
 
 
 def test_the_longest_effort_keeps_to_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

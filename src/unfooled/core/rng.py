@@ -99,6 +99,7 @@ class Stream(IntEnum):
     CHECK_ROUGHNESS = 403
     CHECK_MEMORY = 404
     CHECK_CONSTANT = 405
+    CHECK_BORDERS = 406
 
 
 class Numbers:
@@ -110,11 +111,13 @@ class Numbers:
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))
     """Continued attack after a failed check, one range per round; the last number is the check that follows."""
-    HIDDEN = range(400, 461)
-    """Gradient-free attacks; the last number is the check that follows."""
+    HIDDEN = (range(400, 461), range(500, 561), range(700, 761))
+    """Gradient-free attacks, one range per round; the last number is the check that follows."""
+    ON = (range(800, 860), range(860, 920), range(920, 980))
+    """Attacks that found something and run on, one range per round."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
-    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, HIDDEN, AUTOATTACK_L1)
+    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *ON, AUTOATTACK_L1)
     MOST = 1009
     """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 
@@ -169,10 +172,11 @@ USES = MappingProxyType(
         Stream.NOISE: Use(
             tuple(
                 range(Stream.NOISE + part[0], Stream.NOISE + part[-1] + 1)
-                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN)
+                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.ON)
             ),
             LONG,
         ),
+        Stream.CHECK_JUMPS: _one(Stream.CHECK_JUMPS, range(2)),
         Stream.CHECK_DIRECTIONS: _one(Stream.CHECK_DIRECTIONS, range(1, 33)),
         Stream.CHECK_ROUGHNESS: _one(Stream.CHECK_ROUGHNESS, range(8)),
         Stream.CHECK_MEMORY: _one(Stream.CHECK_MEMORY, range(5)),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unfooled._version import __version__
 from unfooled.core.ascent import Polyak, Rule
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.threats import L2, Threat
 from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import weights_of
@@ -95,7 +95,8 @@ def same_set(
     before = {**finished.manifest, "classes": finished.classes}
     if changed := difference({name: before.get(name) for name in asked}, asked):
         raise BadInput(
-            f"the set that is there is another: {changed}; choose another --out, or start again with --fresh"
+            f"the set that is there is another: {changed}; choose another {option('out')}, or start again with "
+            f"{option('fresh', True)}"
         )
     if progress is not None:
         progress(str(about["kind"]), len(finished), len(finished))

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from unfooled.core.threat_text import Norm, parse_threat
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
@@ -114,30 +115,20 @@ def date_text(created: str) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.tzinfo else f"{when:%Y-%m-%d %H:%M}"
 
 
-def parse_threat(threat: str) -> tuple[str, float | None]:
-    """Split "linf:8/255" into its norm and its radius; the radius is None where it is no number."""
-    norm, _, eps = threat.partition(":")
-    top, _, bottom = eps.partition("/")
-    try:
-        return norm, float(top) / (float(bottom) if bottom else 1.0)
-    except (ValueError, ZeroDivisionError):
-        return norm, None
-
-
 def threat_clause(threat: str, noun: str) -> str:
     """Say what the adversary may do, as a clause after "an adversary who may"."""
-    norm, radius = parse_threat(threat)
-    eps = threat.partition(":")[2]
+    parts = parse_threat(threat)
     of = "pixel" if noun == "image" else "value"
     article = "an" if noun[0] in "aeiou" else "a"
-    if radius is None:
+    if parts.radius is None:
         return f"act within the threat {threat}"
-    return {
-        "linf": f"change every {of} by up to {eps} of its range",
-        "l2": f"move {article} {noun} by a Euclidean length of up to {eps}",
-        "l1": f"change the values of {article} {noun} by up to {eps} in total",
-        "l0": f"replace up to {eps} of the {of}s of {article} {noun}",
-    }.get(norm, f"act within the threat {threat}")
+    clauses: dict[str, str] = {
+        Norm.LINF: f"change every {of} by up to {parts.eps} of its range",
+        Norm.L2: f"move {article} {noun} by a Euclidean length of up to {parts.eps}",
+        Norm.L1: f"change the values of {article} {noun} by up to {parts.eps} in total",
+        Norm.L0: f"replace up to {parts.eps} of the {of}s of {article} {noun}",
+    }
+    return clauses.get(parts.norm, f"act within the threat {threat}")
 
 
 class Outcomes(NamedTuple):

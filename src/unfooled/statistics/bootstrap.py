@@ -30,7 +30,7 @@ CORRECTED = 400
 Columns = Mapping[str, np.ndarray]
 """Measures by name, (n,) each, one entry per row; "id" is the image."""
 Statistic = Callable[[Columns, np.ndarray], np.ndarray]
-"""(columns (n,) of one seed, weights (D, n)) -> (D,); NaN where undefined."""
+"""(columns (n,) of one seed, weights (D, n), one row per resample) -> (D,); NaN where undefined."""
 
 
 @dataclass(frozen=True)

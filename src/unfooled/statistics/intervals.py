@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 
@@ -53,6 +53,8 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
+SLACK = 1e-6  # round-off of records
+
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
 
@@ -66,10 +68,16 @@ class _Figures(BaseModel):
 class Estimate(_Figures):
     """A share of n samples, or a mean of frequencies, with its 95 % interval; value is None where n = 0."""
 
-    value: float | None
-    low: float
-    high: float
-    n: int
+    value: float | None = Field(ge=0, le=1, allow_inf_nan=False)
+    low: float = Field(ge=0, le=1, allow_inf_nan=False)
+    high: float = Field(ge=0, le=1, allow_inf_nan=False)
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Estimate:
+        """Refuse figures that no samples have."""
+        _check_figure(self.value, self.low, self.high, self.n)
+        return self
 
     def interval(self) -> Interval:
         """Return the share as an `Interval`; `NOTHING` where n = 0."""
@@ -82,7 +90,23 @@ class Mean(_Figures):
     value: float | None
     low: float | None
     high: float | None
-    n: int
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mean:
+        """Refuse figures that no samples have."""
+        _check_figure(self.value, self.low, self.high, self.n)
+        return self
+
+
+def _check_figure(value: float | None, low: float | None, high: float | None, n: int) -> None:
+    """Refuse a figure of no samples, none of some, and an interval that it lies outside of."""
+    if (value is None) != (n == 0):
+        raise ValueError(f"the figure is {value} of {n} samples")
+    if low is not None and high is not None and not low <= high:
+        raise ValueError(f"the interval goes from {low:g} to {high:g}")
+    if value is not None and low is not None and high is not None and not low - SLACK <= value <= high + SLACK:
+        raise ValueError(f"the figure {value:g} lies outside of its interval, {low:g} to {high:g}")
 
 
 def share(hits: Tensor) -> Estimate:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import TrainingLoss
@@ -165,7 +165,7 @@ class _Steps:
             value = loss(self.wrapped, x, y)
         number = float(value.detach())
         if not math.isfinite(number):
-            raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate (--lr)")
+            raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate, {option('lr')}")
         self.optimizer.zero_grad(set_to_none=True)
         value.backward() if self.fabric is None else self.fabric.backward(value)
         if self.clip is not None:
@@ -213,7 +213,9 @@ def _emptied(memory: Memory | None, batches: BatchSource) -> Memory | None:
     if memory is None:
         return None
     if batches.world > 1:
-        raise BadInput("this loss keeps perturbations, which several processes do not share; use one (--devices 1)")
+        raise BadInput(
+            f"this loss keeps perturbations, which several processes do not share; give {option('devices', 1)}"
+        )
     if memory.by_sample and (batches.flip or batches.crop):
         raise BadInput(
             "warm starts know a sample by its bytes, which augmentation changes; leave it out or use random starts"

@@ -30,6 +30,7 @@ from unfooled.workflows.attacks import BoundAttack, bind_attack, cut
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import choose, threat_of
 
@@ -112,14 +113,14 @@ def attack(
     allowed = threat_of(threat)
     how = _How(attack, steps, restarts, effort)
     how.bound(allowed)  # refuses what cannot be used, before anything is loaded
+    inputs.check()
+    out = check_file(out, (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
     asked = {
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
         **how.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
-    out = Path(out)
-    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     read_archive(out, asked, kind="attack")  # refuses a file that is something else
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, printable
 from unfooled.core.goals import read_logits
 from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
@@ -25,6 +25,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
+from unfooled.workflows.places import check_folder
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
 
@@ -93,6 +94,8 @@ def explain(
     check_choice(CLASSES, of, "of")
     if attack is not None:
         attack = attack.checked()
+    inputs.check()
+    out = check_folder(out)
     device = machine.prepare(seed)
     unlabelled = inputs.load_unlabelled(device)
     of = "prediction" if unlabelled is not None else of
@@ -116,7 +119,7 @@ def explain(
         method=name,
         of=of,
         undefined=undefined,
-        files=[str(file) for file in _written(Path(out), drawing, moved)],
+        files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )
 
@@ -182,7 +185,7 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
         for axis, r in zip(axes[len(inputs) :, i], shown, strict=True):
             axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
         for axis, title in zip(axes[:, i], _titles(drawing, moved, i), strict=True):
-            axis.set_title(title, fontsize=9)
+            axis.set_title(printable(title), fontsize=9, parse_math=False)
             axis.set_axis_off()
     row = drawing.row or catalog.Explanation("")
     figure.suptitle(f"{drawing.method}: {row.legend}", fontsize=10 if k > 1 else 7)

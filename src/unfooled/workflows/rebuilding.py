@@ -29,6 +29,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.words import choose, threat_of
 
 
@@ -93,8 +94,9 @@ def features(
         BadInput: options, model or data that cannot be used, or a place where something else lies.
     """
     allowed = _check(kind, threat, options)
+    inputs.check()
+    out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
     device = machine.prepare(seed)
-    out = Path(out)
     parts = out.parent / (out.name + ".parts")
     refuse_other(out, parts)
     if fresh and not discard(parts):

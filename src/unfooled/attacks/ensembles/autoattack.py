@@ -38,7 +38,7 @@ from unfooled.core import losses, rng
 from unfooled.core.ascent import Ascent, Auto, ascend
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, trusted
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -48,6 +48,8 @@ from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
 from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
+
+CASCADE = f"use the cascade, {option('effort', 'normal')}"
 
 STEPS, TARGETS, QUERIES, SCHEDULE = 100, 9, 5000, 10_000
 RESTARTS_L1, TARGETS_L1 = 5, 5
@@ -110,11 +112,9 @@ def autoattack(
     check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; use the cascade (--effort normal)")
+        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; {CASCADE}")
     if threat.box != UNIT:
-        raise BadInput(
-            f"autoattack works in the unit box, the threat's is {threat.box}; use the cascade (--effort normal)"
-        )
+        raise BadInput(f"autoattack works in the unit box, the threat's is {threat.box}; {CASCADE}")
     counted, batch = Counted(model), batch or fitting_batch(model, x)
     problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
     ledger = Ledger.of(run, len(x))
@@ -142,10 +142,7 @@ def _begin(problem: Problem, ledger: Ledger) -> _Standing:
             logits = read_logits(part.model, part.x, part.y, batch=part.batch)
         k = logits.shape[1]
         if k < 4:
-            raise BadInput(
-                f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade "
-                "(--effort normal)"
-            )
+            raise BadInput(f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; {CASCADE}")
         order = logits.scatter(1, part.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         return {"fooled": fooled(logits, part.y), "order": order[:, : min(TARGETS, k - 1)]}
 

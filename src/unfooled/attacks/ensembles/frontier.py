@@ -203,6 +203,11 @@ class Frontier:
             rows = rows[self.margins[rows].argsort(descending=True, stable=True)[:count]]
         return rows
 
+    def moved(self, x: Tensor) -> Tensor:
+        """Return the indices of the samples that a point other than x itself fools, in the order of their hashes."""
+        rows = (self.fooled & (self.points != x).flatten(1).any(1)).nonzero()[:, 0]
+        return rows[self.keys[rows].argsort()]
+
     def take(self, rows: Tensor) -> Self:
         """Return the frontier for the samples in `rows`."""
         return replace(

@@ -86,11 +86,11 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def query(z: Tensor) -> Tensor:
+    def ask(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    pool, answers = [x.detach()], [query(x)]
+    pool, answers = [x.detach()], [ask(x)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
@@ -101,12 +101,12 @@ def distil(
                 with trusted():
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-            answers.append(query(z))
+            answers.append(ask(z))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
-        _fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
+        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
     return twin.eval()
 
 
@@ -149,7 +149,7 @@ def _targets(answers: Tensor) -> Tensor:
     return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
 
 
-def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
+def fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine."""
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)

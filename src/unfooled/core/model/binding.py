@@ -177,4 +177,5 @@ def shown(model: Any, x: Tensor) -> Tensor:
 
 def bound_in(model: Any) -> Bound | None:
     """Return the `Bound` behind a model, if there is one."""
-    return next((module for module in modules_of(model) if isinstance(module, Bound)), None)
+    inner = (module for root in modules_of(model) for module in root.modules())
+    return next((module for module in inner if isinstance(module, Bound)), None)

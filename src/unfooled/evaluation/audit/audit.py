@@ -23,9 +23,10 @@ from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
-from unfooled.evaluation.audit.summary import About, Source, store, summarise
+from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
 from unfooled.evaluation.audit.values import Outcome, Setting
-from unfooled.evaluation.checks.subject import inspect_model, untouched
+from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -74,7 +75,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
-    pristine = untouched(model)
+    pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x, model)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
@@ -98,7 +99,7 @@ def audit(
         outcome = _shown(perform(setting, plan), model)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
     source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-    summary = summarise(outcome, source, ledger, subject.warnings)
+    summary = summarise_audit(outcome, source, ledger, subject.warnings)
     if folder is not None:
         store(folder, outcome, source, summary)
     return summary

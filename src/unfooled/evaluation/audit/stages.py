@@ -31,7 +31,6 @@ from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.binding import shown
-from unfooled.core.model.calls import share_habits
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
@@ -40,9 +39,11 @@ from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.distances.quality import psnr, ssim
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend
-from unfooled.evaluation.checks.before import before, replayed
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
+from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
 from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
@@ -65,7 +66,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier)
+    replay, asked = _replay(s, standing.frontier, gradients)
     points = judge(s, standing.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
@@ -97,7 +98,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+        aside=(attacked.aside[0] + asked[0] + gradients.forwards, attacked.aside[1] + asked[1]),
     )
 
 
@@ -105,7 +106,7 @@ def clean(s: Setting) -> Clean:
     """Predict the clean samples; for a random model by the majority of the draws, whose share counts."""
 
     def work(rows: Tensor) -> Rows:
-        with torch.inference_mode():
+        with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
@@ -187,12 +188,14 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
             seen = Unanswered(x, everything)
-            with s.counted.watched(seen):
-                z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[
-                    norm
-                ]
-            distance = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch).distance
-            z, _ = seen.instead(z, distance <= seen.distance)  # the nearer of the two
+            found, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            for model in gradients.followed:
+                with s.counted.watched(seen):
+                    z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
+                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+                found = where_rows(verdict.distance <= distance, z, found)
+                distance = torch.minimum(distance, verdict.distance)
+            z, _ = seen.instead(found, distance <= seen.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": seen.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
@@ -233,7 +236,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
         at = s.at(rows)
         x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
         verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
             "x_adv": where_rows(verdict.inside, z, x),
@@ -256,7 +259,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
     """Explain the true label before and after; by a twin, where the model has no gradient."""
     twin = gradients.twin if gradients.missing else None
-    model: Model = s.counted if twin is None else twin
+    model: Model = gradients.own if twin is None else twin
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -285,7 +288,7 @@ def attack_maps(
         return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
         return AttackedExplanations(Approach(None), samples)
-    if gradients.missing and takes_create_graph(plan.explain):
+    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
         return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
@@ -319,15 +322,16 @@ def attack_maps(
     )
 
 
-def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """Repeat D20 at the final points of the survivors, and return its forwards too."""
+def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> tuple[list[Finding], tuple[int, int]]:
+    """Repeat D20 at the final points of the survivors and where an ascent ends; return its passes too."""
     rows = frontier.survivors()
-    if s.untouched is None or s.subject.random or not len(rows):
-        return [], 0
-    share_habits(s.subject.given, s.untouched)
-    passed = s.counted.forwards
-    d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
-    return [d20], s.counted.forwards - passed
+    if s.subject.random or not len(rows):
+        return [], (0, 0)
+    passed, few = (s.counted.forwards, s.counted.backwards), rows[:FEW]
+    y, points = s.y[rows], frontier.points[rows]
+    ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
+    d20 = remembered(s.untouched, s.subject.given, s.counted, y, points, ends)
+    return d20, (s.counted.forwards - passed[0], s.counted.backwards - passed[1])
 
 
 def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:

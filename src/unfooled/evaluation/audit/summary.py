@@ -96,7 +96,7 @@ class Source:
     device: str
 
 
-def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
+def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
     """Make the summary of an audit.
 
     Args:

@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import CheckId, Finding
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
 
 TWIN_N = 200
 """Samples at which a twin learns the model's answers, at most."""
 SIGMA, NEIGHBOURS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
+BORROWING = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
+"""Checks after which the attack follows a twin's gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,7 @@ class Gradients:
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
+        labels: Network that learned its labels alone; the twin where that has them. None: likewise.
         forwards: Forward passes that the twin's training took.
     """
 
@@ -43,37 +48,60 @@ class Gradients:
     draws: int = 1
     seed: int = 0
     twin: nn.Module | None = None
+    labels: nn.Module | None = None
     forwards: int = 0
 
     @property
     def missing(self) -> bool:
         """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
-        return fired(self.findings, CheckId.VANISHING, CheckId.MISSING)
+        return self._hides(CheckId.VANISHING, CheckId.MISSING)
+
+    @property
+    def absent(self) -> bool:
+        """True where there is no gradient at all."""
+        return self._hides(CheckId.MISSING)
+
+    @property
+    def rounded(self) -> bool:
+        """True where rounding alone hides the gradient, and is passed straight through."""
+        seen = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
+        return any(f.fired and f.kind == Kind.MEND for f in seen)
+
+    @property
+    def own(self) -> Model:
+        """The model with its own gradient, rounding passed straight through where that alone hides it."""
+        return Unrounded(self.model) if self.rounded else self.model
+
+    def _hides(self, *ids: CheckId) -> bool:
+        """Return whether one of these checks fired, and nothing mended what it found."""
+        return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
         if self.twin is not None:
             return self
         before, few = self.model.forwards, torch.arange(min(len(x), TWIN_N), device=x.device)
-        twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed).requires_grad_(False)
-        return replace(self, twin=twin, forwards=self.model.forwards - before)
+        asked = Recorded(self.averaged)
+        twin = distil(asked, x[few], threat.take(few), seed=self.seed).requires_grad_(False)
+        labels = relabelled(twin, asked, seed=self.seed)
+        return replace(self, twin=twin, labels=labels, forwards=self.model.forwards - before)
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = fired(self.findings, CheckId.VANISHING, CheckId.LYING, CheckId.MISSING) and not fired(
-            self.findings, CheckId.JUMPS
-        )
+        borrows = self._hides(*BORROWING) and not fired(self.findings, CheckId.JUMPS)
         return self.with_twin(x, threat) if borrows else self
 
     @property
     def averaged(self) -> Model:
         """The model, or its mean where it is random."""
-        return self.model if self.draws == 1 else Averaged(self.model, self.draws)
+        return self.own if self.draws == 1 else Averaged(self.own, self.draws)
 
     @property
     def through_twin(self) -> Model:
-        """The model's values with the twin's gradients."""
-        return StraightThrough(self.averaged, self._distilled)
+        """The model's values with the twin's gradients; those of the labels' twin where scores and labels differ."""
+        return StraightThrough(
+            self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
+        )
 
     @property
     def jittered(self) -> Model:
@@ -85,18 +113,33 @@ class Gradients:
         """The model whose gradients the attack follows, as the findings ask."""
         if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return (
-            self.through_twin
-            if fired(self.findings, CheckId.VANISHING, CheckId.LYING, CheckId.MISSING)
-            else self.averaged
-        )
+        return self.through_twin if self._hides(*BORROWING) else self.averaged
+
+    @property
+    def followed(self) -> tuple[Model, ...]:
+        """The models whose gradients are followed to the nearest points: also its own, whatever the checks say."""
+        other = self._hides(*BORROWING) or fired(self.findings, CheckId.JUMPS)
+        return (self.attacked, self.averaged) if other and not self.absent else (self.attacked,)
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
         """Return the twin's own adversarial examples, (B, *D)."""
         return transfer(self._distilled)(self.averaged, x, y, threat, generator=generator)
 
+    def transferred_labels(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+        """Return adversarial examples of the twin of the labels, (B, *D)."""
+        return transfer(self._of_labels)(self.averaged, x, y, threat, generator=generator)
+
     @property
     def _distilled(self) -> nn.Module:
-        if self.twin is None:
-            raise RuntimeError("there is no twin; ask for one with `with_twin`")
-        return self.twin
+        return _there(self.twin)
+
+    @property
+    def _of_labels(self) -> nn.Module:
+        return _there(self.labels)
+
+
+def _there(twin: nn.Module | None) -> nn.Module:
+    """Return a twin that has been distilled."""
+    if twin is None:
+        raise RuntimeError("there is no twin; ask for one with `with_twin`")
+    return twin

@@ -1,7 +1,7 @@
 """Table of the checks: subject, consequence and threshold of each.
 
-    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22; the labels of all: D26
-    after    samples that other attacks still fool: D6, D11 to D16, D18, D19
+    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22, D27; the labels of all: D26
+    after    samples that other attacks still fool: D6, D11 to D16, D18, D19, D28; the points found: D27
     points   properties of the points themselves: D3, D10, D17, D20, D22 to D24
     verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
 
@@ -80,6 +80,8 @@ class CheckId(StrEnum):
     EIGHT_BIT = "D23"
     CERTIFICATES = "D24"
     AGREEMENT = "D26"
+    DECOY = "D27"
+    LABELS = "D28"
 
 
 YIELD = 0.002
@@ -111,6 +113,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         CheckId.EIGHT_BIT: Check(Kind.MEND, "8-bit images", 0.01),
         CheckId.CERTIFICATES: Check(Kind.STOP, "certificates", 0),
         CheckId.AGREEMENT: Check(Kind.STOP, "agreement with the labels", 0.02),
+        CheckId.DECOY: Check(Kind.MASKING, "labels and scores", 0.08, hides=True),
+        CheckId.LABELS: Check(Kind.MASKING, "labels only", YIELD),
     }
 )
 """Id -> check."""
@@ -120,7 +124,7 @@ class Finding(Record):
     """Result of a check.
 
     Attributes:
-        id: Id of the check, D1 to D24 and D26.
+        id: Id of the check, D1 to D24 and D26 to D28.
         kind: Consequence where it fired. Not given, as in records of version 0.1: that of the table.
         fired: True if something was found.
         detail: Observation, in words.

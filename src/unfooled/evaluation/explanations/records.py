@@ -135,7 +135,7 @@ class Reasons(Record):
     steps: int = 0
     restarts: int = 0
     random_points: int = 0
-    curve: list[ReasonPoint] = Field(default_factory=list)
+    curve: list[ReasonPoint] = Field(default_factory=list, max_length=1000)
     chance: Mean | None = None
     threshold: float = 0.5
     reason_first: Estimate | None = None
@@ -188,7 +188,7 @@ class Attention(Record):
 
     n: int
     cells: tuple[int, int]
-    points: list[tuple[float, float, bool]]
+    points: list[tuple[float, float, bool]] = Field(max_length=10_000)
     undefined: int
     unreached: int
     correlation: Mean

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from unfooled.core.threats import eps_text
+from unfooled.core.threats import eps_text, in_255ths
 from unfooled.drawing.plots import (
     Axes,
     Axis,
@@ -132,7 +132,7 @@ def score_plot(rows: Sequence[Attacked], score: Score, size: Size) -> Plot | Non
     lowest = math.floor(4 * min([0.0, *(v for v in values if v is not None)])) / 4
     runs = [run for run, _ in rows]
     marks = {r: text for r, text in audited_radii(runs, norm_of(runs[0])).items() if r <= largest * 1.001}
-    ticks = radius_ticks(largest, size.ticks, in_255ths=any("/255" in text for text in marks.values()))
+    ticks = radius_ticks(largest, size.ticks, in_255ths=any(map(in_255ths, marks)))
     y_axis = Axis(SCORES[score], lowest, 1.0, linear_ticks(lowest, 1.0, TICKS))
     axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), y_axis, marks)
     traces = [_trace(axes, run, how, points) for run, how, points in lines]

@@ -79,7 +79,7 @@ def analyse(model: Model, samples: Samples, effort: AnalysisEffort, *, data: str
     """
     started = time.perf_counter()
     tested = samples.take(torch.arange(min(effort.n, len(samples.x))))
-    with torch.inference_mode():
+    with torch.no_grad():
         right = read_logits(model, tested.x, batch=256).argmax(1) == tested.y
     indices = right.nonzero()[:, 0]
     correct = tested.take(indices)
@@ -163,7 +163,7 @@ def course_of_attention(
     apart, lost, moved = [], [], []
     for t in torch.linspace(0, 1, WAY):
         at = x + t * (z - x)
-        with torch.inference_mode():
+        with torch.no_grad():
             labels = read_logits(model, at, batch=256).argmax(1)
         p = attend(model, at, y)
         apart.append(js(clean, p))

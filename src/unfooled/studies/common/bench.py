@@ -132,7 +132,7 @@ class Bench(ABC):
     def labels(self, net: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
         """Return the classes that a network gives to samples, (N,), on the CPU. Cost: 1 forward."""
         predict = batched(lambda part: read_logits(net, part.to(self.device)).argmax(1).cpu(), batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             return predict(x)
 
 
