@@ -76,7 +76,7 @@ def before(
     hidden = found[0].fired or found[1].fired
     result += passed_through(model, points, labels, found, vanishing, seed=seed) if hidden else found
     one, other = pairs(x[:100], label)
-    apart = borders(model, x[one], x[other], "on the way between samples", seed=seed)
+    apart = borders(model, x[one], threat.hold(x[other], x[one]), "on the way between samples", seed=seed)
     result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed), apart]
     return [
         *result,
