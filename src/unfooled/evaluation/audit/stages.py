@@ -188,14 +188,14 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
             seen = Unanswered(x, everything)
-            found, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
                 with s.counted.watched(seen):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-                found = where_rows(verdict.distance <= distance, z, found)
+                best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(found, distance <= seen.distance)  # the nearer of the two
+            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": seen.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")

@@ -124,7 +124,7 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
             _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
             for norm, d in outcome.nearest.items()
         ],
-        seconds=round(sum(ledger.run.seconds.values()), 3),
+        seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=label.label,
         curve=_curve(outcome, source),

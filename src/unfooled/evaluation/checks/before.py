@@ -72,9 +72,9 @@ def before(
         ]
         return [*result, *vanishing(model, z, b, "at the start"), *skipped]
     points, labels = torch.cat([a, z]), torch.cat([b, b])
-    found = vanishing(model, points, labels, "at the start")
-    hidden = found[0].fired or found[1].fired
-    result += passed_through(model, points, labels, found, vanishing, seed=seed) if hidden else found
+    own = vanishing(model, points, labels, "at the start")
+    hidden = own[0].fired or own[1].fired
+    result += passed_through(model, points, labels, own, vanishing, seed=seed) if hidden else own
     one, other = pairs(x[:100], label)
     apart = borders(model, x[one], threat.hold(x[other], x[one]), "on the way between samples", seed=seed)
     result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed), apart]
