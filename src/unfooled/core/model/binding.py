@@ -169,13 +169,8 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
     return Bound(model, attacked, others, same or {})
 
 
-def shown(model: Any, x: Tensor) -> Tensor:
-    """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
-    bound = bound_in(model)
-    return x if bound is None or bound.shape is None else x[:, : bound.shape[0]]
-
-
-def bound_in(model: Any) -> Bound | None:
-    """Return the `Bound` behind a model, if there is one."""
+def free_entries(model: Any) -> Tensor | None:
+    """Return the entries of a sample that may change, (*D) bool, for a bound model. None: all, for any other."""
     inner = (module for root in modules_of(model) for module in root.modules())
-    return next((module for module in inner if isinstance(module, Bound)), None)
+    bound = next((module for module in inner if isinstance(module, Bound)), None)
+    return None if bound is None else bound.free

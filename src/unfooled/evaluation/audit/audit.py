@@ -16,7 +16,6 @@ from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.binding import bound_in, shown
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -24,7 +23,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
-from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
@@ -77,7 +76,7 @@ def audit(
     check_run(seed, batch)
     pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x, model)
+    threat = _within_reach(threat, x, subject.free)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
@@ -96,22 +95,17 @@ def audit(
     batch = batch or fitting_batch(subject.model, x)
     setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
     with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
-        outcome = _shown(perform(setting, plan), model)
+        outcome = perform(setting, plan)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-    source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+    source = Source(subject.shown(x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
     summary = summarise_audit(outcome, source, ledger, subject.warnings)
     if folder is not None:
         store(folder, outcome, source, summary)
     return summary
 
 
-def _shown(outcome: Outcome, model: Model) -> Outcome:
-    """Return the outcome with the points as they are shown and stored: those of a bound model without numbers."""
-    return replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
-
-
-def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
-    """Return the threat, an infinite eps bounded; for a bound model, one that leaves the samples' numbers alone.
+def _within_reach(threat: Threat, x: Tensor, free: Tensor | None) -> Threat:
+    """Return the threat, an infinite eps bounded; entries that are not free, those of a bound model, stay.
 
     Raises:
         BadInput: It is no threat for these samples, or its eps is more than the inputs' range.
@@ -125,6 +119,5 @@ def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
                 f"eps is {widest:g}, more than the inputs' range of {reach:g}, so anything would be allowed; write "
                 f"{widest:g} / 255 for pixels out of 255, or math.inf"
             )
-    bound = bound_in(model)
-    threat = threat if bound is None else bound.threat(threat)
+    threat = threat if free is None else replace(threat, free=free)
     return threat.bounded(x) if eps.isinf().any() else threat
