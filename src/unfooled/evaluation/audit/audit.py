@@ -76,11 +76,11 @@ def audit(
     check_run(seed, batch)
     pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x, subject.free)
+    threat = _within_reach(threat, x)
+    threat = threat if subject.free is None else replace(threat, free=subject.free)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
-        for part in (plan.explaining, plan.explanation_attack):
-            if part is not None:
-                part.explain(subject.model, x[:1], y[:1])
+        for part in filter(None, (plan.explaining, plan.explanation_attack)):
+            part.explain(subject.model, x[:1], y[:1])
     config = Config(
         model=about.model or getattr(model, "name", "") or type(model).__name__,
         data=about.data,
@@ -104,8 +104,8 @@ def audit(
     return summary
 
 
-def _within_reach(threat: Threat, x: Tensor, free: Tensor | None) -> Threat:
-    """Return the threat, an infinite eps bounded; entries that are not free, those of a bound model, stay.
+def _within_reach(threat: Threat, x: Tensor) -> Threat:
+    """Return the threat, an infinite eps bounded.
 
     Raises:
         BadInput: It is no threat for these samples, or its eps is more than the inputs' range.
@@ -119,5 +119,4 @@ def _within_reach(threat: Threat, x: Tensor, free: Tensor | None) -> Threat:
                 f"eps is {widest:g}, more than the inputs' range of {reach:g}, so anything would be allowed; write "
                 f"{widest:g} / 255 for pixels out of 255, or math.inf"
             )
-    threat = threat if free is None else replace(threat, free=free)
     return threat.bounded(x) if eps.isinf().any() else threat
