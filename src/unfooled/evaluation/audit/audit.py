@@ -79,7 +79,7 @@ def audit(
     threat = _within_reach(threat, x)
     threat = threat if subject.free is None else replace(threat, free=subject.free)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
-        for part in filter(None, (plan.explaining, plan.explanation_attack)):
+        for part in (p for p in (plan.explaining, plan.explanation_attack) if p is not None):
             part.explain(subject.model, x[:1], y[:1])
     config = Config(
         model=about.model or getattr(model, "name", "") or type(model).__name__,
