@@ -56,6 +56,7 @@ def audit(
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
+    memory: options.MemoryOpt = None,
     chunk: Annotated[
         int, typer.Option("--chunk", help="Samples a file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
@@ -82,7 +83,7 @@ def audit(
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch),
+            machine=workflows.Machine(device, threads, batch, memory),
             command=options.command(),
             notify=None if silent else lambda text: show.err.print(f"[dim]{text}", soft_wrap=True),
             progress=progress,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from unfooled.runs import claims
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
+from unfooled.runs.shelves import Shelf, shelf, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -70,7 +71,15 @@ class Run:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
         self.folder = open_folder(self.path, self.config)
 
-    def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
+    def map(
+        self,
+        stage: str,
+        fn: Callable[[Tensor], Rows],
+        n: int,
+        *,
+        model: Counted | None = None,
+        large: Collection[str] = (),
+    ) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
 
         Args:
@@ -78,11 +87,12 @@ class Run:
             fn: `(rows (b,) int64) -> {name: (b, ...)}`; a row's result must not depend on the other rows.
             n: Number of rows.
             model: Model whose passes are counted; the counts are stored with the chunks for resumed runs.
+            large: Names of results that are left in the folder and streamed (`core.samples.Streamed`).
 
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        chunks = _Chunks(self.folder, stage, n)
+        chunks = _Chunks(self.folder, stage, n, large)
         with self.folder.claims.present():
             chunks.find()
             self._report(chunks)
@@ -94,7 +104,7 @@ class Run:
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
         names = list(chunks.rows[spans[0]]) if spans else []
-        return {name: torch.cat([chunks.rows[span][name] for span in spans]) for name in names}
+        return {name: chunks.whole(name, spans) for name in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
         """Compute a few records, or read those of an earlier start, so that they are computed only once.
@@ -164,7 +174,9 @@ class _Chunks:
     folder: Folder
     stage: str
     n: int
+    large: Collection[str] = ()
     rows: dict[Span, Rows] = field(default_factory=dict)
+    shelves: dict[tuple[str, Span], Shelf] = field(default_factory=dict)
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
 
@@ -190,13 +202,30 @@ class _Chunks:
             if stored is None:
                 self.unusable.add(file)
             else:
-                self.rows[a, b], self.facts[a, b] = stored
+                self._take((a, b), *stored)
         return len(self.rows) > before
 
     def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk."""
         self.folder.keep_rows(self.file(*span), rows, facts)
-        self.rows[span], self.facts[span] = rows, facts
+        self._take(span, rows, facts)
+
+    def _take(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
+        """Take over the rows of a chunk; of large ones, where they are stored."""
+        store, kept = self.folder.store, {}
+        for name, value in rows.items():
+            kept[name] = value
+            if store is not None and name in self.large:
+                self.shelves[name, span] = shelf(store, self.file(*span), name, value)
+                kept[name] = value[:1].clone()
+        self.rows[span], self.facts[span] = kept, facts
+
+    def whole(self, name: str, spans: Sequence[Span]) -> Tensor:
+        """Return the rows of all spans, which follow one another; streamed where they are stored."""
+        store, first = self.folder.store, self.rows[spans[0]][name]
+        if store is None or (name, spans[0]) not in self.shelves:
+            return torch.cat([self.rows[span][name] for span in spans])
+        return stored_rows(store, {span: self.shelves[name, span] for span in spans}, first)
 
     def claimed(self) -> list[Span]:
         """Return the spans that other processes are computing."""

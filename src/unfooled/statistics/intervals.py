@@ -36,6 +36,8 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
+BLOCK = 1 << 20
+"""Resampled values computed at once."""
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
 
@@ -101,9 +103,16 @@ def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return Mean(value=None, low=None, high=None, n=0)
-    rows = np.random.default_rng(seed).integers(len(finite), size=(draws, len(finite)))
-    low, high = limits(finite[rows].mean(1))
+    low, high = limits(_resampled(finite, seed, draws))
     return Mean(value=float(finite.mean()), low=low, high=high, n=len(finite))
+
+
+def _resampled(values: np.ndarray, seed: int, draws: int) -> np.ndarray:
+    """Return the means of bootstrap resamples, drawn in blocks of moderate size."""
+    source, n = np.random.default_rng(seed), len(values)
+    block = max(1, BLOCK // n)
+    counts = [min(block, draws - start) for start in range(0, draws, block)]
+    return np.concatenate([values[source.integers(n, size=(count, n))].mean(1) for count in counts])
 
 
 def limits(resampled: np.ndarray) -> tuple[float, float]:

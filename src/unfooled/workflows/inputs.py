@@ -71,13 +71,20 @@ class Inputs:
         """The other options that records state."""
         return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")}
 
-    def load(self, device: str, *, seed: int = 0) -> Loaded:
+    def load(self, device: str, *, seed: int = 0, stream: bool = False) -> Loaded:
         """Load both, and check that they fit each other.
+
+        Args:
+            device: Device of both.
+            seed: Random seed of a shuffle.
+            stream: Read large data in parts, when they are indexed; see `load_dataset`.
 
         Raises:
             BadInput: a model or data that cannot be read, or that do not belong together.
         """
-        return self._loaded(device, seed=seed, size=size_of(self.size), resized=self.size is not None, labelled=True)
+        return self._loaded(
+            device, seed=seed, size=size_of(self.size), resized=self.size is not None, labelled=True, stream=stream
+        )  # fmt: skip
 
     def load_unlabelled(self, device: str) -> Loaded | None:
         """Load images without labels, which are then the model's predictions; None: the data are something else."""
@@ -95,14 +102,18 @@ class Inputs:
         names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
 
-    def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool) -> Loaded:
+    def _loaded(
+        self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool,
+        stream: bool = False,
+    ) -> Loaded:  # fmt: skip
         if self.n is not None and self.n < 1:
             raise BadOption("{n} is {0}; it must be at least 1", self.n)
         mean, std = numbers(self.mean, "{mean}"), numbers(self.std, "{std}")
         net = load_model(self.model, self.arch, device, mean=mean, std=std)
         data = load_dataset(
-            self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels
-        )
+            self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels,
+            stream=stream,
+        )  # fmt: skip
         x = data.x.to(device)
         given, stated = self.labels is not None, net.classes
         if stated is not None:

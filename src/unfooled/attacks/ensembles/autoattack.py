@@ -42,6 +42,7 @@ from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.samples import keys_of, replaced
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
@@ -158,7 +159,7 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
     rows = (~standing.fooled).nonzero()[:, 0]
     if not len(rows):
         return standing
-    rows = rows[rng.sample_keys(problem.x[rows]).argsort(stable=True)]
+    rows = rows[keys_of(problem.x)[rows].argsort(stable=True)]
 
     def work(positions: Tensor) -> Rows:
         at = rows[positions.to(rows.device)]
@@ -166,12 +167,11 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
         points = attack(part, standing.order[at])
         return {"points": points, "fooled": fooled(part.logits(points), part.y)}
 
-    result = ledger.map(_key(method), work, len(rows), model=problem.model)
+    result = ledger.map(_key(method), work, len(rows), model=problem.model, large=problem.large)
     points, lost = (result[name].to(rows.device) for name in ("points", "fooled"))
-    best = where_rows(lost, points, standing.points[rows])
     after = replace(
         standing,
-        points=standing.points.index_copy(0, rows, best),
+        points=replaced(standing.points, rows, points, lost),
         fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
     )
     return after.noted(ledger, method)

@@ -35,6 +35,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.samples import selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.runs.chunks import Rows, Run
@@ -234,7 +235,7 @@ class Cascade:
             looked = {"points": proposal.points, "margins": margins, "fooled": lost}
             return looked if proposal.directions is None else looked | {"directions": proposal.directions}
 
-        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
+        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}
         lost, directions = result["fooled"], result.get("directions")
         learned = None if directions is None else directions[lost]
         return StageResult(rows, result["points"], result["margins"], lost, learned)
@@ -251,7 +252,8 @@ class Cascade:
 
         looked = self._map(key, work, len(rows))
         if len(rows):
-            frontier = frontier.with_points(rows, points[rows], looked["margins"], looked["fooled"].to(frontier.fooled))
+            moved = selected(points, rows)
+            frontier = frontier.with_points(rows, moved, looked["margins"], looked["fooled"].to(frontier.fooled))
         return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
 
     def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:
@@ -259,8 +261,8 @@ class Cascade:
         progress = self.ledger.progress(key, standing.frontier.fooled, taken=taken, closed=closed)
         return standing.with_progress(progress)
 
-    def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int) -> Rows:
-        return self.ledger.map(key, work, n, model=self.problem.model)
+    def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int, large: tuple[str, ...] = ()) -> Rows:
+        return self.ledger.map(key, work, n, model=self.problem.model, large=large)
 
     def _clean(self, rows: Tensor) -> Rows:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""

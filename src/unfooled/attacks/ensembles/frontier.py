@@ -13,10 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.core import losses, rng
+from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.shapes import where_rows
+from unfooled.core.samples import Streamed, keys_of, replaced
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
 
@@ -66,6 +66,11 @@ class Problem:
     def objective(self) -> Objective:
         """Margin at the attacked model; a sample is done once it is fooled, unless the model is random."""
         return fooling(self.attacked, self.y, losses.margin, stop=self.decisive)
+
+    @property
+    def large(self) -> tuple[str, ...]:
+        """Results of a stage that are left in the run folder: the large ones, where the samples are streamed."""
+        return ("points", "directions") if isinstance(self.x, Streamed) else ()
 
     def logits(self, z: Tensor, model: Model | None = None) -> Tensor:
         """Evaluate the model, or another one, without a gradient, (b, K)."""
@@ -144,7 +149,7 @@ class Frontier:
         """Return the initial frontier, in which every point is the sample itself."""
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         margins = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        return cls(x.clone(), margins, none, none, rng.sample_keys(x))
+        return cls(x.clone(), margins, none, none, keys_of(x))
 
     @property
     def standing(self) -> Tensor:
@@ -184,7 +189,7 @@ class Frontier:
         known = [part for part in (self.learned, result.learned) if part is not None]
         return replace(
             self,
-            points=_put(self.points, rows, where_rows(better, result.points, self.points[rows])),
+            points=replaced(self.points, rows, result.points, better),
             margins=_put(self.margins, rows, torch.where(better, margins, self.margins[rows])),
             fooled=_put(self.fooled, rows, self.fooled[rows] | result.fooled),
             learned=torch.cat(known) if known else None,
@@ -194,7 +199,7 @@ class Frontier:
         """Return the frontier with the points of some samples replaced unconditionally."""
         return replace(
             self,
-            points=_put(self.points, rows, points),
+            points=replaced(self.points, rows, points),
             margins=_put(self.margins, rows, margins.to(self.margins)),
             fooled=_put(self.fooled, rows, self.fooled[rows] | lost),
         )
@@ -203,7 +208,7 @@ class Frontier:
         """Return the frontier with adversarial examples from elsewhere for some samples."""
         return replace(
             self,
-            points=_put(self.points, rows, points),
+            points=replaced(self.points, rows, points),
             fooled=_put(self.fooled, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
 

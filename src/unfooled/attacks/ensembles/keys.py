@@ -5,7 +5,7 @@ A key identifies a stage; its folder and its label are derived from the key, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -81,10 +81,18 @@ class Ledger:
         config = Config(model="", data="", n=n, threat="", seed=0)
         return cls(run if run is not None else Run(None, config, chunk=max(n, 1)))
 
-    def map(self, key: StageKey | str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
+    def map(
+        self,
+        key: StageKey | str,
+        fn: Callable[[Tensor], Rows],
+        n: int,
+        *,
+        model: Counted | None = None,
+        large: Collection[str] = (),
+    ) -> Rows:
         """Compute a stage chunk by chunk, see `Run.map`; a string is the method of a cascade stage."""
         key = StageKey(Family.CASCADE, key) if isinstance(key, str) else key
-        rows = self.run.map(key.folder, fn, n, model=model)
+        rows = self.run.map(key.folder, fn, n, model=model, large=large)
         self.spent[key] = self.run.passes[key.folder]
         return rows
 

@@ -6,6 +6,8 @@ stored: alpha is dropped, and EXIF orientation is not applied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +71,66 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     files = [path for name in classes for path in images_of[name]]
     y = np.repeat(np.arange(len(classes)), [len(images_of[name]) for name in classes])
 
-    def read(rows: np.ndarray) -> np.ndarray:
-        return decode([files[row] for row in rows.tolist()], size, channels)
+    decoder = Decoder(files, size, channels)
+    return Source(
+        root.resolve().name, wanted, y, classes, decoder, tuple(warnings), sorted=True, survey=decoder.survey
+    )  # fmt: skip
 
-    return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings), sorted=True)
+
+@dataclass(frozen=True)
+class Decoder:
+    """Function that decodes the images of some rows.
+
+    Attributes:
+        files: File of each row.
+        size: Size that every image is resized to. None: not changed.
+        channels: Number of channels. None: grey where all images read are grey, else colour.
+    """
+
+    files: Sequence[Path]
+    size: tuple[int, int] | None
+    channels: int | None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images as (b, C, H, W) float32 in [0, 1]."""
+        return decode([self.files[row] for row in rows.tolist()], self.size, self.channels)
+
+    def survey(self, rows: np.ndarray) -> Decoder:
+        """Look at the headers of all images that will be read, and return a decoder that treats them alike.
+
+        Raises:
+            BadInput: An image is damaged, or they have different sizes and `size` is None.
+        """
+        files = [self.files[row] for row in rows.tolist()]
+        sides, grey = zip(*map(glance, files), strict=True)
+        if self.size is None:
+            _one_size(sides, files)
+        return replace(self, channels=self.channels or (1 if all(grey) else 3))
+
+
+def glance(path: Path) -> tuple[tuple[int, int], bool]:
+    """Return an image's (height, width), and whether it is grey, from its header alone.
+
+    Raises:
+        BadInput: It is no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            see_through = "transparency" in image.info
+            deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+            return image.size[::-1], deep or (image.mode in ("1", "L", "LA", "La") and not see_through)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} cannot be read as an image: {error}; remove or replace it") from error
+
+
+def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:
+    """Refuse images of several sizes."""
+    sizes = {side: path for side, path in zip(reversed(sides), reversed(files), strict=True)}
+    if len(sizes) > 1:
+        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
 
 
 def loose(path: Path) -> list[Path]:
@@ -130,10 +188,7 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
         BadInput: An image is damaged, or they have different sizes and `size` is None.
     """
     images = [_decoded(path, size, channels) for path in files]
-    sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
-    if len(sizes) > 1:
-        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
+    _one_size([image.shape[:2] for image in images], files)
     if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):
         return np.stack(images)[:, None]
     colour = [np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image for image in images]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 from unfooled.data.formats import arrays, packs
+from unfooled.data.formats.stored import member
 
 ROLES = {
     **dict.fromkeys(("x", "images", "image", "data", "features", "inputs"), "x"),
@@ -75,15 +76,16 @@ def npz(path: Path, split: str) -> Source:
             if len(y) and y.max() >= len(names):
                 raise BadInput(f"{path} has labels up to {y.max()}, and {len(names)} names in {key}")
 
-    def read(rows: np.ndarray) -> np.ndarray:
+    def reader() -> Callable[[np.ndarray], np.ndarray]:
         with archive(path) as opened:
-            x = opened[x_key]
+            x = member(path, opened, x_key)
         if len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
         images = not {"image", "images"}.isdisjoint(x_key.lower().split("_"))
-        return arrays.samples(x, rows, f"{x_key} of {path}", images=images)
+        return arrays.reader(x, f"{x_key} of {path}", images=images)
 
-    return Source(path.stem, wanted, y, names or arrays.numbered(y), read, warnings, sorted=text)
+    names = names or arrays.numbered(y)
+    return Source(path.stem, wanted, y, names, arrays.late(reader), warnings, sorted=text)
 
 
 def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:

@@ -30,13 +30,13 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
-from unfooled.core.shapes import where_rows
+from unfooled.core.samples import on_grid, replaced, selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
-from unfooled.evaluation.checks.before import before, replayed
+from unfooled.evaluation.checks.before import REPLAYED, before, replayed
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
@@ -207,7 +207,7 @@ def each_eps(threat: Threat, x: Tensor) -> Tensor:
 
 def judge(s: Setting, points: Tensor) -> Judged:
     """Judge the points found; those that are not allowed are put back to x."""
-    on_grid = bool(((s.x * 255 - (s.x * 255).round()).abs() < 1e-3).all())
+    eight_bit = on_grid(s.x)
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -216,7 +216,6 @@ def judge(s: Setting, points: Tensor) -> Judged:
         with torch.inference_mode():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
-            "x_adv": where_rows(verdict.inside, z, x),
             "inside": verdict.inside,
             "success": verdict.success,
             "distance": verdict.distance,
@@ -225,12 +224,15 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "confidence": confidence,
             "rate": verdict.rate,
         }
-        if on_grid:
+        if eight_bit:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
             verdicts["success_8bit"] = rounded.success
         return verdicts
 
-    return Judged(**s.ledger.map(StageKey(Family.JUDGE), work, s.n))
+    verdicts = s.ledger.map(StageKey(Family.JUDGE), work, s.n)
+    outside = (~verdicts["inside"]).nonzero()[:, 0]
+    x_adv = replaced(points.cpu(), outside, selected(s.x.cpu(), outside))
+    return Judged(x_adv=x_adv, **verdicts)
 
 
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
@@ -284,6 +286,7 @@ def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     if s.untouched is None or s.subject.random or not len(rows):
         return [], 0
     passed = s.counted.forwards
+    rows = rows[:REPLAYED]
     d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
     return [d20], s.counted.forwards - passed
 

@@ -28,6 +28,8 @@ NORMALISATIONS = {
     "MNIST's mean and std": (0.1307, 0.3081),
     "pixels from 0 to 255": (0.0, 1 / 255),
 }
+REPLAYED = 500
+"""Points that are replayed on a copy of the model, at most."""
 STAND_INS = "gradients of a distilled twin, random search, labels alone"
 
 
@@ -311,7 +313,7 @@ def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
 
     Cost: 1 forward of the model, of at most 500 points.
     """
-    z, y = z[:500], y[:500]
+    z, y = z[:REPLAYED], y[:REPLAYED]
     fresh, own = _logits(copy, z), _logits(model, z)
     lost, limit = int((decided(fresh, y) & ~fooled(own, y)).sum()), CHECKS["D20"].limit
     return finding(
