@@ -26,8 +26,9 @@ from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.audit.records import Summary
-from unfooled.evaluation.checks.subject import fingerprint, inspect_model
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.evaluation.verify import verify
+from unfooled.runs.hashes import fingerprint
 from unfooled.runs.records import read_record
 
 SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))

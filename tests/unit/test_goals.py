@@ -21,7 +21,7 @@ from unfooled.core.checks import check_attack, check_mode, is_trusted, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once, fooling, logits_at, read_logits, unwrapped
 from unfooled.core.losses import margin
-from unfooled.core.model.outputs import ModelFails
+from unfooled.core.model.calls import ModelFails
 from unfooled.core.threats import L2, Linf
 from unfooled.distances import js
 from unfooled.explanations import attention, saliency

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unfooled import BadInput, Linf, attacks, explanations, load_data
 from unfooled.core.goals import read_logits
 from unfooled.core.model import Classifier, logits_from
-from unfooled.core.model.habits import copied, noticing
+from unfooled.core.model.calls import copied, noticing
 from unfooled.evaluation.checks.subject import inspect_model
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.calls import logits_from
 from unfooled.core.model.modes import evaluating
+from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 from unfooled.explanations.layouts import (

@@ -101,6 +101,11 @@ def anatomy_hash(anatomy: Anatomy) -> str:
     return total.hexdigest()
 
 
+def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
+    """Return hashes of the model, its code and weights, and of the data."""
+    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
+
+
 def _stable_text(text: str) -> bytes:
     """Return a repr without memory addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", text).encode()

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
-from unfooled.core.model.calls import mend
+from unfooled.core.model.calls import ModelFails, mend, noticing
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.habits import noticing
-from unfooled.core.model.outputs import ModelFails
 from unfooled.data.classes import for_model, read_names
 from unfooled.data.formats.folders import decode, loose
 from unfooled.data.load import load_dataset

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unfooled.attacks.gradients.custom import check_count
-from unfooled.core.model.calls import logits_from
+from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 
 

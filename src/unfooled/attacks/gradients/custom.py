@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.calls import logits_from
+from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 
 Pull = Callable[[Tensor, Tensor], Tensor]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unfooled.attacks.gradients.custom import check_count, check_sigma, with_gradient
 from unfooled.core import rng
-from unfooled.core.model.calls import logits_from
+from unfooled.core.model.outputs import logits_from
 from unfooled.core.shapes import flat
 from unfooled.core.threats import UNIT, Box
 from unfooled.core.types import Model

@@ -25,7 +25,7 @@ from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
-from unfooled.core.model.habits import copied
+from unfooled.core.model.calls import copied
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Linf, Threat
 from unfooled.core.types import BudgetAttack, Model

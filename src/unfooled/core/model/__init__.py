@@ -2,11 +2,10 @@
 
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch, free_bytes
-from unfooled.core.model.calls import ModelFails, answered, logits_from, run
+from unfooled.core.model.calls import ModelFails, answered, noticing, run
 from unfooled.core.model.classifier import Classifier
-from unfooled.core.model.habits import noticing
 from unfooled.core.model.modes import evaluating, frozen, in_training, unrecorded
-from unfooled.core.model.outputs import labelled, logits_of
+from unfooled.core.model.outputs import labelled, logits_from, logits_of
 from unfooled.core.model.wrappers import Counted, Tapped, counted
 
 __all__ = [

@@ -1,8 +1,18 @@
-"""Calls of a model that leave its input as it is."""
+"""Calls of a model that leave its input as it is, and what is learnt of the model at the first one.
+
+Habits of a model, such as that it writes into its input, are stored beside it, not in it, and forgotten with it.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import copy
+import re
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,14 +20,110 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.habits import habits_of, notice, remind
-from unfooled.core.model.outputs import ModelFails, logits_of
 from unfooled.core.types import Model
 
 WRITES = (
     "The model writes into its input; it was given copies. Write x = (x - mean) / std in place of x.sub_(mean), or "
     "x = x.clone() first in its forward."
 )
+
+_NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+@dataclass
+class Habits:
+    """What is known about a model.
+
+    Attributes:
+        writes: whether it writes into its input. None: not seen yet.
+        logits: where its logits are in what it returns, such as "[1]". Empty: not seen yet.
+        notes: sentences about it.
+    """
+
+    writes: bool | None = None
+    logits: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+_KNOWN: dict[int, tuple[weakref.ref[Any], Habits]] = {}
+
+
+def bare(model: Any) -> Any:
+    """Return the model behind wrappers that only watch its calls."""
+    while getattr(type(model), "watches", False):
+        model = model.__dict__["model"]
+    return model
+
+
+def habits_of(model: Any) -> Habits | None:
+    """Return what is known about a model, to be added to; None where nothing can be remembered about it."""
+    model = bare(model)
+    entry = _KNOWN.get(id(model))
+    return entry[1] if entry is not None and entry[0]() is model else _remember(model, Habits())
+
+
+def copied(model: Any) -> Any:
+    """Return a deep copy of a model, about which the same is known, now and later."""
+    twin = copy.deepcopy(model)
+    share_habits(model, twin)
+    return twin
+
+
+def share_habits(model: Any, twin: Any) -> None:
+    """Let what is known about a model, now and later, be known about its deep copy."""
+    for own, other in zip(_members(model), _members(twin), strict=False):
+        habits = habits_of(own)
+        if other is not own and habits is not None:
+            _remember(other, habits)
+
+
+def _members(model: Any) -> list[Any]:
+    """Return a model and its modules."""
+    return [bare(model), *(module for root in modules_of(model) for module in root.modules())]
+
+
+def _remember(model: Any, habits: Habits) -> Habits | None:
+    """Keep habits as long as the model lives; None where that cannot be seen."""
+    key = id(model)
+    try:
+        _KNOWN[key] = (weakref.ref(model, lambda _: _KNOWN.pop(key, None)), habits)
+    except TypeError:
+        return None
+    return habits
+
+
+def notice(model: Any, sentence: str) -> None:
+    """Say something about a model once: as a Python warning, or to the `noticing` context around the call."""
+    habits = habits_of(model)
+    if habits is not None and sentence not in habits.notes:
+        habits.notes.append(sentence)
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(sentence, UserWarning, stacklevel=6)
+    elif sentence not in notes:
+        notes.append(sentence)
+
+
+def remind(habits: Habits) -> None:
+    """Repeat what is known about a model to the `noticing` context around the call, if there is one."""
+    notes = _NOTES.get()
+    if notes is not None and habits.notes:
+        notes.extend(sentence for sentence in habits.notes if sentence not in notes)
+
+
+@contextmanager
+def noticing() -> Iterator[list[str]]:
+    """Collect what is noticed about models instead of warning of it; yield the sentences."""
+    notes: list[str] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+class ModelFails(BadInput):
+    """An error that the model itself raised, which is the cause of this one."""
 
 
 def run(model: Model, x: Tensor) -> Any:
@@ -57,11 +163,6 @@ def run(model: Model, x: Tensor) -> Any:
     return output
 
 
-def logits_from(model: Model, x: Tensor) -> Tensor:
-    """Call the model, its input left as it is, and unwrap the logits."""
-    return logits_of(run(model, x), model)
-
-
 def answered(model: Model, x: Tensor) -> Any:
     """Call the model, and report an exception of its own as such.
 
@@ -89,12 +190,13 @@ def mend(model: Model, x: Tensor, error: BaseException | None) -> str:
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
         return f"it wants more inputs than x, {names}; wrap it in a function of x alone: lambda x: net(x, other)"
-    kinds = {p.dtype for root in modules_of(model) for p in root.parameters() if p.is_floating_point()} - {x.dtype}
-    for kind in sorted(kinds, key=str):
+    if not re.search("dtype|scalar type|input type|weight type|double|half|float(16|32|64)", text, re.IGNORECASE):
+        return ""
+    for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
-            run(model, x.to(kind))
-            kind_of = f"{str(kind).removeprefix('torch.')} weights"
-            return f"it has {kind_of}, the samples are {str(x.dtype).removeprefix('torch.')}; convert it: model.float()"
+            model(x.to(kind))
+            kinds = [str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype)]
+            return f"it has {kinds[0]} weights, the samples are {kinds[1]}; convert it: model.float()"
     return ""
 
 

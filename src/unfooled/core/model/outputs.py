@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.model.habits import habits_of, notice
+from unfooled.core.model.calls import habits_of, notice, run
+from unfooled.core.types import Model
 
 _LABELS: ContextVar[Tensor | None] = ContextVar("labels", default=None)
 
 SURE = 0.01
 """Probability of an agreement with the labels by chance below which it counts."""
-
-
-class ModelFails(BadInput):
-    """An error that the model itself raised, which is the cause of this one."""
 
 
 @contextmanager
@@ -32,6 +29,11 @@ def labelled(y: Tensor | None) -> Iterator[None]:
         yield
     finally:
         _LABELS.reset(token)
+
+
+def logits_from(model: Model, x: Tensor) -> Tensor:
+    """Call the model, its input left as it is, and unwrap the logits."""
+    return logits_of(run(model, x), model)
 
 
 def logits_of(output: Any, owner: Any = None) -> Tensor:

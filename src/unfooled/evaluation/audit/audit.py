@@ -29,7 +29,6 @@ from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
-from unfooled.explanations.recording import refusal
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.records import Config
 
@@ -83,7 +82,7 @@ def audit(
     pristine = untouched(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
-    if refusal(subject.model):  # an explanation that needs hooks fails here rather than after the attack
+    if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
                 part.explain(subject.model, x[:1], y[:1])

@@ -29,6 +29,7 @@ from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
+from unfooled.core.model.calls import share_habits
 from unfooled.core.model.modes import frozen
 from unfooled.core.samples import on_grid, replaced, selected
 from unfooled.core.threats import Threat
@@ -285,6 +286,7 @@ def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
     rows = frontier.survivors()
     if s.untouched is None or s.subject.random or not len(rows):
         return [], 0
+    share_habits(s.subject.given, s.untouched)
     passed = s.counted.forwards
     rows = rows[:REPLAYED]
     d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])

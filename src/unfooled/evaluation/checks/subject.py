@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FunctionType
@@ -12,12 +13,11 @@ from torch import Tensor
 
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
-from unfooled.core.model.anatomy import anatomy_of
-from unfooled.core.model.habits import copied, noticing
+from unfooled.core.model.calls import noticing
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
 from unfooled.explanations.recording import refusal
-from unfooled.runs.hashes import anatomy_hash, tensors_hash
+from unfooled.runs.hashes import fingerprint
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,21 @@ class Subject:
     """A model as it will be judged.
 
     Attributes:
+        given: Model as it was given.
         model: Model to attack: the given one, or its logarithm where it returns probabilities.
         random: True if its output changes from call to call.
         probabilities: True if it returns probabilities instead of logits.
+        readable: False: its layers cannot be read, as it refuses hooks.
         warnings: Sentences about what was noticed.
         classes: Number of classes.
         fingerprint: Hashes of the model, its code and weights, and of the data: a run is only continued with the same.
     """
 
+    given: Model
     model: Model
     random: bool
     probabilities: bool
+    readable: bool
     warnings: tuple[str, ...]
     classes: int
     fingerprint: Mapping[str, str]
@@ -80,20 +84,16 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model's output is random: gradients are averaged over 10 draws, and robust accuracy is the mean "
             "over 20 fresh draws a sample."
         )
-    probabilities = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    attacked, probabilities = model, bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     if probabilities:
         warnings.append(
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
-        model = LogOfProbabilities(model)
-    if refusal(model):
-        warnings.append(f"No Grad-CAM and no attention: {refusal(model)}.")
-    return Subject(model, random, probabilities, tuple(warnings), logits.shape[1], hashes)
-
-
-def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
-    """Return hashes of the model, its code and weights, and of the data."""
-    return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
+        attacked = LogOfProbabilities(model)
+    unreadable = refusal(model)
+    if unreadable:
+        warnings.append(f"No Grad-CAM and no attention: {unreadable}.")
+    return Subject(model, attacked, random, probabilities, not unreadable, tuple(warnings), logits.shape[1], hashes)
 
 
 def untouched(model: Any) -> Any:
@@ -101,6 +101,6 @@ def untouched(model: Any) -> Any:
     if isinstance(model, FunctionType):  # copied by reference, with what it closes over
         return None
     try:
-        return copied(model)
+        return copy.deepcopy(model)
     except Exception:
         return None

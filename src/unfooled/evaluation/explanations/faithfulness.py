@@ -32,7 +32,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.habits import copied
+from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
 from unfooled.core.types import Model

@@ -12,12 +12,11 @@ import torch
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
-from unfooled.core.model.outputs import ModelFails
+from unfooled.core.model.calls import ModelFails
 from unfooled.core.types import Model
 from unfooled.data.boxes import load_boxed
-from unfooled.evaluation.checks.subject import fingerprint
 from unfooled.models.load import load_model
-from unfooled.runs.hashes import tensors_hash
+from unfooled.runs.hashes import fingerprint, tensors_hash
 from unfooled.studies.attention.analysis import AnalysisEffort, analyse
 from unfooled.studies.attention.records import Analysed, Results
 from unfooled.studies.attention.samples import Samples, known_samples

@@ -33,9 +33,8 @@ from unfooled.core.ascent import Constant, Rule
 from unfooled.core.errors import BadInput
 from unfooled.core.losses import cross_entropy
 from unfooled.core.model.batching import batched
-from unfooled.core.model.calls import logits_from
 from unfooled.core.model.modes import evaluating, frozen, unrecorded
-from unfooled.core.model.outputs import logits_of
+from unfooled.core.model.outputs import logits_from, logits_of
 from unfooled.core.model.wrappers import Tapped
 from unfooled.core.threats import Threat
 from unfooled.distances.maps.attention import entropy, js
