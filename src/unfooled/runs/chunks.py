@@ -33,6 +33,9 @@ R = TypeVar("R", bound=BaseModel)
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called at the start of a stage with the stored count, then after each chunk, unit or epoch."""
 
+Keep = Callable[[str, Callable[[], Rows]], Rows]
+"""(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
+
 Span = tuple[int, int]
 """Rows [a, b)."""
 
@@ -130,6 +133,38 @@ class Run:
         self.passes[name] = stored[1]
         return stored[0]
 
+    def part(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> tuple[Rows, tuple[int, int]]:
+        """Compute some tensors, or read those of an earlier start; for work that is no function of rows.
+
+        Args:
+            name: Name of the work and of its file.
+            fn: Function that computes them.
+            model: Model whose passes are counted; the counts are stored with the tensors.
+
+        Returns:
+            The tensors, on the CPU, and the forwards and backwards that they took.
+        """
+        file = f"chunks/{name}.safetensors"
+        stored = self.folder.read_rows(file, None)
+        if stored is None:
+            with self.folder.claims.claimed(file, wait=True):
+                stored = self.folder.read_rows(file, None)  # another start may have been faster
+                if stored is None:
+                    stored = self._timed(fn, model)
+                    self.folder.keep_rows(file, *stored)
+        rows, facts = stored
+        self.seconds[name] = facts["seconds"]
+        self.passes[name] = facts["forwards"], facts["backwards"]
+        return rows, self.passes[name]
+
+    def _timed(self, fn: Callable[[], Rows], model: Counted | None) -> tuple[Rows, dict[str, Any]]:
+        """Compute tensors, and return them on the CPU with the passes and seconds that they took."""
+        started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
+        # Clones: a stage may return one tensor under two names, which the file format refuses.
+        rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn().items()}
+        spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
+        return rows, {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - started}
+
     def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
         """Read the records of an earlier start, and the number of passes for them."""
         content = self.folder.read_json(file)
@@ -151,15 +186,11 @@ class Run:
                 return False
             if chunks.find(again=True):  # another start may have been faster
                 return True
-            started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
-            # Clones: a stage may return one tensor under two names, which the file format refuses.
-            rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn(torch.arange(a, b)).items()}
+            rows, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
             for name, value in rows.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
-            spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
-            seconds = time.perf_counter() - started
-            chunks.keep((a, b), rows, {"forwards": spent[0], "backwards": spent[1], "seconds": seconds})
+            chunks.keep((a, b), rows, facts)
         return True
 
     def _report(self, chunks: _Chunks) -> None:

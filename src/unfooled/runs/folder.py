@@ -42,8 +42,13 @@ class Folder:
     config: str
     claims: Claims
 
-    def read_rows(self, name: str, rows: int) -> tuple[Rows, dict[str, Any]] | None:
-        """Read a file of rows and its metadata; None where it is missing, damaged or of other work."""
+    def read_rows(self, name: str, rows: int | None) -> tuple[Rows, dict[str, Any]] | None:
+        """Read a file of rows and its metadata; None where it is missing, damaged or of other work.
+
+        Args:
+            name: Name of the file.
+            rows: Number of entries of each tensor. None: any.
+        """
         data = self._read(name)
         return None if data is None else open_rows(data, rows, Seal(self.config, name))
 
@@ -56,10 +61,8 @@ class Folder:
         if self.store is None:
             return
         data = seal_rows(rows, facts, Seal(self.config, name))
-        if not self.store.create_exclusive(name, data):
-            count = len(next(iter(rows.values()))) if rows else 0
-            if self.read_rows(name, count) is None:  # damaged
-                self.store.write_whole(name, data)
+        if not self.store.create_exclusive(name, data) and self.read_rows(name, None) is None:  # damaged
+            self.store.write_whole(name, data)
 
     def read_json(self, name: str) -> Any:
         """Read the content of a JSON file; None where it is missing, damaged or of other work."""

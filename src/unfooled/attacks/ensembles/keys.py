@@ -29,6 +29,7 @@ class Family(StrEnum):
     JUDGE = "judge"
     EXPLAIN = "explain"
     EXPLANATIONS = "reasons"
+    TWIN = "twin"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Ledger:
         records = self.run.once(key.folder, kind, fn, model=model)
         self.spent[key] = self.run.passes[key.folder]
         return records
+
+    def part(self, key: StageKey, fn: Callable[[], Rows], *, model: Counted | None = None) -> Rows:
+        """Compute some tensors, or read those of an earlier start, see `Run.part`."""
+        rows, self.spent[key] = self.run.part(key.folder, fn, model=model)
+        return rows
 
     def passes(self, *families: Family) -> tuple[int, int]:
         """Return the total forwards and backwards of some families."""

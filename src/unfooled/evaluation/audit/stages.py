@@ -59,7 +59,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier)
+    replay = _replay(s, standing.frontier)
     points = judge(s, standing.frontier.points)
     findings = [*attacked.findings, *replay]
     findings += judged(
@@ -85,7 +85,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+        aside=(gradients.forwards, 0),
     )
 
 
@@ -131,7 +131,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
 def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
     """Attack the label, check the result, and go on where the checks ask for it."""
     label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
-    gradients = Gradients(s.counted, findings, draws, s.seed).ready(s.x, s.threat)
+    gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     with frozen(s.counted):
         standing = _strike(s, attack, label, gradients)
@@ -153,7 +153,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
             more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
             standing, gradients, again = more.standing, more.gradients, more.again
     distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, findings, again, may, checked.aside)
+    return Attacked(standing, gradients, distances, findings, again, may)
 
 
 def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
@@ -281,16 +281,17 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
 
 
-def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """Repeat D20 at the final points of the survivors, and return its forwards too."""
-    rows = frontier.survivors()
-    if s.untouched is None or s.subject.random or not len(rows):
-        return [], 0
-    share_habits(s.subject.given, s.untouched)
-    passed = s.counted.forwards
-    rows = rows[:REPLAYED]
-    d20 = replayed(s.untouched, s.counted, frontier.points[rows], s.y[rows])
-    return [d20], s.counted.forwards - passed
+def _replay(s: Setting, frontier: Frontier) -> list[Finding]:
+    """Repeat D20 at the final points of the survivors."""
+    rows, copy = frontier.survivors()[:REPLAYED], s.untouched
+    if copy is None or s.subject.random or not len(rows):
+        return []
+    share_habits(s.subject.given, copy)
+
+    def replay() -> list[Finding]:
+        return [replayed(copy, s.counted, frontier.points[rows], s.y[rows])]
+
+    return s.ledger.once(StageKey(Family.CHECKS, "replay"), Finding, replay, model=s.counted)
 
 
 def _mode(x: Tensor) -> Finding:

@@ -22,7 +22,7 @@ from torch import Tensor
 from unfooled.attacks.apgd import apgd
 from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
-from unfooled.attacks.ensembles.keys import Family, Ledger
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
 from unfooled.attacks.fgsm import fgsm
 from unfooled.core import losses
@@ -77,13 +77,11 @@ class Checked:
         findings: Findings D6 (at the final points), D11 to D16, D18 and D19.
         frontier: Frontier with the points that they found.
         gradients: Gradients, with the twin where the checks asked for one.
-        aside: Forwards and backwards spent outside of the stages.
     """
 
     findings: list[Finding]
     frontier: Frontier
     gradients: Gradients
-    aside: tuple[int, int] = (0, 0)
 
 
 def trials(scale: float) -> list[tuple[str, Stage]]:
@@ -137,17 +135,23 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             closed[key] += result.closed
             tried[key] = max(tried[key], result.taken)
     findings = [_more(key, closed[key], tried[key], n) for key in WORDS]
-    counted, frontier = problem.model, standing.frontier
-    passed = counted.forwards, counted.backwards
+    findings += attack.ledger.once(
+        StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
+        model=problem.model,
+    )  # fmt: skip
+    return Checked(findings, standing.frontier, gradients)
+
+
+def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
+    """Make the checks that are no stage of an attack: D6 at the final points, D18, D19 and D22."""
+    findings = []
     if problem.decisive and not gradients.missing:
-        findings.append(
-            vanishing(problem.attacked, frontier.points[ends], problem.y[ends], "where the attack ended")[0]
-        )
+        points = frontier.points[ends]
+        findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [_whole_box(problem, frontier), _saturated(problem, frontier, gradients)]
     if problem.decisive:
-        findings.append(refusals(counted, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
-    aside = counted.forwards - passed[0], counted.backwards - passed[1]
-    return Checked(findings, frontier, gradients, aside)
+        findings.append(refusals(problem.model, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
+    return findings
 
 
 def _more(check: str, closed: int, tried: int, n: int) -> Finding:
