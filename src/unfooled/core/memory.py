@@ -17,7 +17,7 @@ LEAST = 1 << 24
 """Smallest limit."""
 SMALL = 1 << 25
 """Bytes up to which all samples of an evaluation are kept in memory."""
-BLOCK = 1 << 23
+BLOCK = 1 << 21
 """Bytes of the samples that are read at once."""
 
 

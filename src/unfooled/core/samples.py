@@ -11,6 +11,7 @@ ordinary tensor. Everything that indexes its samples works on both kinds; an ope
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -159,20 +160,20 @@ def facts(x: Tensor) -> Facts:
     known = x._facts if isinstance(x, Streamed) else None
     if known is not None:
         return known
-    digest = hashlib.sha256(header(x))
-    keys, bad, lows, highs, grid, start = [], [], [], [], True, 0
+    digest, grid, start = hashlib.sha256(header(x)), True, 0
+    # Filled in place: small tensors that stay between large ones that go would keep the heap from shrinking.
+    keys, bad = torch.empty(len(x), dtype=torch.int64), torch.zeros(len(x), dtype=torch.bool)
+    low, high = math.inf, -math.inf
     for part in blocks(x):
+        end = start + len(part)
         digest.update(raw(part))
-        keys.append(rng.sample_keys(part))
-        bad.append(unusable(part) + start)
-        low, high = torch.aminmax(part.detach())
-        lows.append(low)
-        highs.append(high)
+        keys[start:end] = rng.sample_keys(part)
+        bad[start:end] = ~torch.isfinite(part.detach()).flatten(1).all(1)
+        ends = torch.stack(torch.aminmax(part.detach())).tolist()
+        low, high = (math.nan, math.nan) if math.isnan(sum(ends)) else (min(low, ends[0]), max(high, ends[1]))
         grid = grid and on_grid(part)
-        start += len(part)
-    found = Facts(
-        float(torch.stack(lows).amin()), float(torch.stack(highs).amax()), torch.cat(bad), grid, torch.cat(keys), digest
-    )
+        start = end
+    found = Facts(low, high, bad.nonzero()[:, 0], grid, keys, digest)
     if isinstance(x, Streamed):
         x._facts = found
     return found

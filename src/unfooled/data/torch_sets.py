@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -19,7 +18,7 @@ from torch.utils.data.sampler import SequentialSampler
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import small
 from unfooled.core.samples import Streamed
-from unfooled.data.formats import arrays
+from unfooled.data.formats.arrays import single
 
 IMAGES = ("image", "img", "pixel_values", "x", "input", "inputs", "data")
 LABELS = ("label", "labels", "y", "target", "targets", "fine_label", "class")
@@ -77,7 +76,7 @@ class _Items:
         if self.collate is not None:
             return batch_of(self.collate(items))
         pairs = [_pair(item) for item in items]
-        samples = [sample(x) for x, _ in pairs]
+        samples = [single(x) for x, _ in pairs]
         if len({x.shape for x in samples}) > 1:
             shapes = sorted({tuple(x.shape) for x in samples})[:2]
             raise BadInput(f"the data set has samples of shapes {shapes[0]} and {shapes[1]}; resize them to one")
@@ -101,33 +100,15 @@ def batch_of(item: Any) -> tuple[Tensor, Tensor]:
     """Return the samples and labels of a collated batch."""
     x, y = _pair(item)
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        x = torch.stack([sample(one) for one in x])
+        x = torch.stack([single(one) for one in x])
     return x, torch.as_tensor(y).long().reshape(len(x))
-
-
-def sample(x: Any) -> Tensor:
-    """Return one sample as a floating point tensor: bytes and pictures are divided by 255, channels come first."""
-    if isinstance(x, Tensor) and x.is_floating_point():
-        return x.detach()
-    array = np.asarray(x)
-    if array.dtype != np.uint8:
-        if array.dtype.kind == "f":
-            return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-        raise BadInput(
-            f"the data set's samples hold {array.dtype}; they must be fractions in [0, 1], bytes or pictures"
-        )
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3 and not isinstance(x, Tensor) and arrays.channels_last((1, *array.shape), "a sample"):
-        array = array.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32) / np.float32(255))
 
 
 def _spooled(source: Any) -> tuple[Tensor, Tensor]:
     """Write the samples of an iterable to a temporary file, which is removed with them."""
     batches = map(batch_of, source) if isinstance(source, DataLoader) and source.batch_size is not None else None
     if batches is None:
-        batches = ((sample(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source))
+        batches = ((single(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source))
     place = tempfile.TemporaryFile(prefix="unfooled-")  # noqa: SIM115  (removed with its owner)
     labels, shape, dtype = [], None, torch.float32
     for x, y in batches:

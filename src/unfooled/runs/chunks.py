@@ -226,6 +226,10 @@ class _Chunks:
         before = len(self.rows)
         store = self.folder.store
         files = [] if store is None else store.list(f"chunks/{self.stage}")
+        for file in files:
+            span = _span(file)
+            if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
+                self.folder.unusable(file)  # no name of ours
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
             if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
@@ -238,7 +242,7 @@ class _Chunks:
 
     def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk."""
-        self.folder.keep_rows(self.file(*span), rows, facts)
+        self.folder.keep_rows(self.file(*span), rows, facts, span[1] - span[0])
         self._take(span, rows, facts)
 
     def _take(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:

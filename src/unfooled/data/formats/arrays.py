@@ -162,6 +162,26 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
+def single(x: Any) -> torch.Tensor:
+    """Return one sample as a floating point tensor: bytes and pictures are divided by 255, channels come first.
+
+    Raises:
+        BadInput: It holds other numbers than bytes or fractions.
+    """
+    if isinstance(x, torch.Tensor) and x.is_floating_point():
+        return x.detach()
+    values = np.asarray(x)
+    if values.dtype.kind == "f":
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    if values.dtype != np.uint8:
+        raise BadInput(f"the samples hold {values.dtype}; they must be fractions in [0, 1] or bytes")
+    if values.ndim == 2:
+        values = values[None]
+    elif values.ndim == 3 and channels_last((1, *values.shape), "a sample"):
+        values = values.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(255))
+
+
 def array(value: Any) -> np.ndarray:
     """Return a tensor, list or array as a NumPy array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)

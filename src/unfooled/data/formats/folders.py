@@ -24,20 +24,20 @@ SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.b
 """Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
 
 
-def _ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     """Return whether a folder or file is the user's own, neither hidden nor a system's."""
     return not name.startswith(".") and name.lower() not in SYSTEM and name != "lost+found"
 
 
 def _folders(path: Path) -> list[Path]:
     """Return the folders in a folder, sorted, without hidden ones and a system's."""
-    return sorted(item for item in path.iterdir() if item.is_dir() and _ours(item.name))
+    return sorted(item for item in path.iterdir() if item.is_dir() and is_ours(item.name))
 
 
 def images_below(path: Path) -> list[Path]:
     """Return the images below a folder, sorted by their path."""
     images = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
-    return sorted(item for item in images if all(_ours(part) for part in item.relative_to(path).parts))
+    return sorted(item for item in images if all(is_ours(part) for part in item.relative_to(path).parts))
 
 
 def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
@@ -82,7 +82,7 @@ class Decoder:
     """Function that decodes the images of some rows.
 
     Attributes:
-        files: File of each row.
+        files: File of each row: a path, or an open file with a name.
         size: Size that every image is resized to. None: not changed.
         channels: Number of channels. None: grey where all images read are grey, else colour.
     """

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -82,7 +82,32 @@ class StoredArray:
         return data
 
 
-AnyArray = np.ndarray | StoredArray
+class Stacked:
+    """Arrays of several files, one after the other, read by rows.
+
+    Args:
+        parts: The arrays, alike but for their lengths.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray | StoredArray]) -> None:
+        self.parts, first = list(parts), parts[0]
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.shape = (int(self.starts[-1]), *first.shape[1:])
+        self.dtype, self.ndim, self.size = first.dtype, first.ndim, math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Read rows, (b,) int64."""
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        where = np.searchsorted(self.starts, rows, side="right") - 1
+        for k in np.unique(where).tolist():
+            out[where == k] = self.parts[k][rows[where == k] - self.starts[k]]
+        return out
+
+
+AnyArray = np.ndarray | StoredArray | Stacked
 
 
 def parts(x: AnyArray) -> Iterator[np.ndarray]:

@@ -30,7 +30,8 @@ from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.subject import inspect_model, untouched
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.records import Config
+from unfooled.runs.folder import mended, started
+from unfooled.runs.records import Config, read_record
 
 
 def audit(
@@ -98,13 +99,16 @@ def audit(
     folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(subject.model, x)
     with _place(folder, x) as place:
+        if folder is not None:
+            _drop_other(folder / "summary.json", config)
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
         with trusted():  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-        summary = summarise(outcome, source, ledger, [*notes, *subject.warnings])
+        found = mended(ledger.run.folder.damaged)
+        summary = summarise(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, source, summary)
     return summary
@@ -138,6 +142,18 @@ def _place(folder: Path | None, x: Tensor) -> Iterator[Path | None]:
         return
     with TemporaryDirectory(prefix="unfooled-") as place:
         yield Path(place)
+
+
+def _drop_other(path: Path, config: Config) -> None:
+    """Remove the summary of other settings, which a folder without its `config.json` may hold."""
+    if not path.is_file() or started(path.parent):
+        return
+    try:
+        before = read_record(path, Summary)
+    except BadInput:
+        return
+    if any(getattr(before, name) != getattr(config, name) for name in ("n", "threat", "seed", "options")):
+        path.unlink(missing_ok=True)
 
 
 def _fitting_chunk(chunk: int, x: Tensor) -> int:
