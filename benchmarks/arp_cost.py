@@ -1,4 +1,4 @@
-"""What attention rectification and preservation add to adversarial training: seconds a step, beside PGD-AT.
+"""Cost of attention rectification and preservation in adversarial training: seconds a step, beside PGD-AT.
 
     python benchmarks/arp_cost.py --out benchmarks/results/arp-cost.json
 

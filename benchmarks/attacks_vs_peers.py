@@ -139,7 +139,7 @@ def load_peers() -> tuple[dict[str, types.ModuleType], dict[str, str], dict[str,
 
 
 def in_batches(attack: Run, batch: int) -> Run:
-    """What a user of a peer writes: a loop over batches."""
+    """Run a peer's attack as its users do, in a loop over batches."""
 
     def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([attack(model, a, b) for a, b in zip(x.split(batch), y.split(batch), strict=True)])

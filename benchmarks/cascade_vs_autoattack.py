@@ -208,7 +208,7 @@ def record(name: str, key: str, value: Any) -> None:
 
 
 def standing(survivors: str) -> Tensor:
-    """Who withstood, (N,) bool."""
+    """Return which samples withstood, (N,) bool."""
     return torch.from_numpy(np.unpackbits(np.frombuffer(bytes.fromhex(survivors), np.uint8))[:N].astype(bool))
 
 

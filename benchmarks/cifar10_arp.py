@@ -51,7 +51,7 @@ NOT_RUN = [
 
 @dataclass(frozen=True)
 class Size:
-    """How much: epochs of PGD-AT + ARP (the others take more), width, inner steps, training samples, and the judge."""
+    """Size: epochs of PGD-AT + ARP (the others take more), width, inner steps, training samples, and the judge."""
 
     epochs: float
     width: int
@@ -98,7 +98,7 @@ def judging_settings(judging: Judging) -> dict[str, Any]:
 
 
 def verdict_file(out: Path, name: str, seed: int, net: nn.Module, judging: Judging) -> Path:
-    """Where a network's verdict is kept; other weights and other judging have another name."""
+    """Return the file of a network's verdict; other weights and other judging have another name."""
     settings = json.dumps([judging_settings(judging), str(THREAT), weights_hash(net)], sort_keys=True)
     return out / f"{name.replace(' ', '_')}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
 

@@ -1,6 +1,6 @@
 """Robust and non-robust features of CIFAR-10: ResNet-18, hardened in L2 .5, all four sets, networks trained on each.
 
-    python benchmarks/cifar10_features.py --out runs/cifar10-features                 a GPU; some hours
+    python benchmarks/cifar10_features.py --out runs/cifar10-features                 a GPU; several hours
     python benchmarks/cifar10_features.py --out runs/cifar10-features-small --small   a CPU; minutes, no real figures
 
 The study `robust-features` with the networks, the threat and the training of CIFAR-10. Resumes where it was stopped:

@@ -209,7 +209,7 @@ def measured(encode: Encoder, seed: int, asked: argparse.Namespace) -> list[dict
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times faster ours is than each, and on how many times fewer gradients, by seed and goal.
+    """Return the ratios of each peer's seconds and gradients to ours, by seed and goal.
 
     None where one of the two did not reach the goal; `because` names it.
     """

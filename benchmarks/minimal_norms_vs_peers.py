@@ -188,7 +188,7 @@ def kept(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: 
 
 
 def file_of(options: argparse.Namespace, who: str, norm: float, name: str, seed: int | None = None) -> Path:
-    """Where a run is kept."""
+    """Return the file of a run."""
     part = f"{options.network}-{options.first}-{options.n}-{NAMES[norm]}-{who}-{name.replace(' ', '-')}"
     return Path(options.out) / (part + ("" if seed is None else f"-{seed}") + ".pt")
 

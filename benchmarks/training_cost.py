@@ -1,4 +1,4 @@
-"""What adversarial training costs, and what it buys: passes, seconds, clean and robust accuracy of each loss.
+"""Costs and gains of adversarial training: passes, seconds, clean and robust accuracy of each loss.
 
     python benchmarks/training_cost.py --data digits --out benchmarks/results/training-cost.json
     python benchmarks/training_cost.py --data mnist --out benchmarks/results/training-cost.json

@@ -1,4 +1,4 @@
-"""The docstrings' "Example:" as the section that renders as code; used by mkdocs.yml, not part of the site."""
+"""Rendering of the docstrings' "Example:" sections as code; used by mkdocs.yml, not part of the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completes pages when the site is built, so that a new method needs no line of its own there; used by mkdocs.yml."""
+"""Completion of pages when the site is built, so that a new method needs no line there; used by mkdocs.yml."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def exported_from(family: Path) -> list[str]:
     if not family.is_file():
         return []
     tree = ast.parse(family.read_text(encoding="utf-8"))
-    found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    return list(dict.fromkeys(module for module in found if module.startswith("unfooled.")))
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    return list(dict.fromkeys(module for module in modules if module.startswith("unfooled.")))
 
 
 def more_names(markdown: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a network looks, on shapes whose place is known, before and after an attack on its label or on its attention.
+"""Attention of a network on shapes whose place is known, before and after an attack on its label or on its attention.
 
 python examples/attention_under_attack.py
 """
@@ -22,18 +22,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100, help="test samples")
     parser.add_argument("--epochs", type=int, default=8)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     torch.manual_seed(0)
-    seen, new = load_shapes(1000, rho=0.9), load_shapes(asked.n, split="test")
+    trained, tested = load_shapes(1000, rho=0.9), load_shapes(options.n, split="test")
     model = Classifier(SmallCnn((3, 32, 32), classes=4, width=8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in train(model, Batches(seen.x, seen.y, 64), Standard(), optimizer, epochs=asked.epochs):
+    for _ in train(model, Batches(trained.x, trained.y, 64), Standard(), optimizer, epochs=options.epochs):
         pass
     model.eval()
 
-    threat, x, y = Linf(4 / 255), new.x, new.y
-    mask = new.masks["object"].float()
+    threat, x, y = Linf(4 / 255), tested.x, tested.y
+    mask = tested.masks["object"].float()
     attend = partial(attention, detach_weights=True)
     clean = attend(model, x, y)
     points = {

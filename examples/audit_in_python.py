@@ -28,28 +28,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/example"), help="run folder")
     parser.add_argument("--n", type=int, default=200, help="test samples")
     parser.add_argument("--epochs", type=int, default=8)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     torch.manual_seed(0)
     model = Classifier(SmallCnn(), name="small network")
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     x, y = load_data("digits", "train")
-    for epoch in train(model, Batches(x, y, 64), Standard(), optimizer, epochs=asked.epochs):
+    for epoch in train(model, Batches(x, y, 64), Standard(), optimizer, epochs=options.epochs):
         print(f"epoch {epoch.index + 1} of {epoch.epochs}: loss {epoch.loss:.3f}")
 
-    x, y = load_data("digits", "test", n=asked.n)
+    x, y = load_data("digits", "test", n=options.n)
     about = {"data": "digits", "title": "A small network"}
-    found = audit(model.eval(), x, y, Linf(0.1), out=asked.out, about=about)
+    summary = audit(model.eval(), x, y, Linf(0.1), out=options.out, about=about)
 
     for name in ("clean_accuracy", "robust_accuracy", "attack_success_rate"):
-        share = getattr(found, name)
+        share = getattr(summary, name)
         print(f"{name:<20} {share.value:.3f}  [{share.low:.3f}, {share.high:.3f}]  n = {share.n}")
-    for point in found.curve:
+    for point in summary.curve:
         print(f"eps {point.eps:.4f}  accuracy at most {point.accuracy.value:.3f}")
-    for moved in found.movements:
+    for moved in summary.movements:
         print(f"{moved.explanation}, {moved.name}: fooled {show(moved.fooled)}, held {show(moved.unfooled)}")
-    print(f"passes a sample: {found.passes.forward:.1f} forward, {found.passes.backward:.1f} backward")
-    print(f"page: {render([asked.out], asked.out / 'report.html')}")
+    print(f"passes a sample: {summary.passes.forward:.1f} forward, {summary.passes.backward:.1f} backward")
+    print(f"page: {render([options.out], options.out / 'report.html')}")
 
 
 if __name__ == "__main__":

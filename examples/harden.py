@@ -1,4 +1,4 @@
-"""Train the same network plainly, and against an adversary, and attack both.
+"""Train the same network plainly and in two ways against an adversary, and attack each.
 
 python examples/harden.py
 """
@@ -35,14 +35,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=200, help="test samples")
     parser.add_argument("--epochs", type=int, default=6)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     threat = Linf(0.15)
-    x, y = load_data("digits", "test", n=asked.n)
+    x, y = load_data("digits", "test", n=options.n)
     losses: dict[str, TrainingLoss] = {"standard": Standard(), "madry": Madry(threat), "trades": Trades(threat)}
     print(f"{'':<9} {'clean accuracy':<24} robust accuracy, at most, at {threat}")
     for name, loss in losses.items():
-        model = fit(loss, asked.epochs)
+        model = fit(loss, options.epochs)
         clean = share(~lost(model, x, y, x, threat))
         robust = share(~lost(model, x, y, apgd(model, x, y, threat, steps=50), threat))
         cells = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in (clean, robust)]

@@ -1,4 +1,4 @@
-"""Train the same network so that its reasons stay, and push its reasons inside the threat.
+"""Train the same network in four ways, and measure how far an attack on the label moves its explanations.
 
 python examples/harden_explanations.py
 """
@@ -32,10 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=200, help="test samples")
     parser.add_argument("--epochs", type=int, default=6)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     threat = Linf(0.15)
-    x, y = load_data("digits", "test", n=asked.n)
+    x, y = load_data("digits", "test", n=options.n)
     madry = Madry(threat, steps=3)
     losses: dict[str, TrainingLoss] = {
         "standard": Standard(),
@@ -45,7 +45,7 @@ def main() -> None:
     }
     print(f"{'':<15} {'clean accuracy':<15} maps at x and at an adversarial point, {threat}: tau, top 10 in common")
     for name, loss in losses.items():
-        model = fit(loss, asked.epochs)
+        model = fit(loss, options.epochs)
         right = model(x).argmax(1) == y
         z = pgd(model, x[right], y[right], threat, stop=False)
         a, b = (abs_sum(saliency(model, at, y[right])) for at in (x[right], z))

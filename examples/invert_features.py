@@ -1,4 +1,4 @@
-"""What a network keeps of a digit: start from another digit, and search for the first one's features.
+"""Features of a digit that a network holds: start from another digit, and search for the first one's features.
 
 min over z in [0, 1]^D   || g(z) - g(x) ||,   g = the last hidden layer of a standard or of a hardened network
 
@@ -22,27 +22,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100, help="test samples")
     parser.add_argument("--epochs", type=int, default=10)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
-    x, y = load_data("digits", "test", n=asked.n)
+    x, y = load_data("digits", "test", n=options.n)
     start, other = x.roll(1, 0), y.roll(1)
-    for name, loss in (("standard", Standard()), ("hardened", Ramp(Madry(Linf(0.15), steps=5), asked.epochs / 3))):
+    for name, loss in (("standard", Standard()), ("hardened", Ramp(Madry(Linf(0.15), steps=5), options.epochs / 3))):
         torch.manual_seed(0)
         model = Classifier(SmallCnn())
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        for _ in train(model, Batches(*load_data("digits", "train"), 64), loss, optimizer, epochs=asked.epochs):
+        for _ in train(model, Batches(*load_data("digits", "train"), 64), loss, optimizer, epochs=options.epochs):
             pass
         model.eval()
 
         encode = Encoder(model, "fc1")
-        found = invert_features(encode, encode(x).detach(), start)
+        inverted = invert_features(encode, encode(x).detach(), start)
         with torch.no_grad():
-            seen = model(found.x).argmax(1)
-        # Of samples that start from another digit: what the network sees now, and how near in pixels that is.
+            seen = model(inverted.x).argmax(1)
+        # For samples that start from another digit: what the network sees now, and how near it is in pixels.
         differs = y != other
-        before, after = ((z - x).flatten(1).norm(dim=1)[differs].mean() for z in (start, found.x))
+        before, after = ((z - x).flatten(1).norm(dim=1)[differs].mean() for z in (start, inverted.x))
         print(
-            f"{name}  residual {found.residual.median():.3f}  gradients {found.gradients.float().mean():.1f}  "
+            f"{name}  residual {inverted.residual.median():.3f}  gradients {inverted.gradients.float().mean():.1f}  "
             f"seen as the source {(seen == y)[differs].float().mean():.3f}  "
             f"distance to it {before:.2f} before, {after:.2f} after"
         )

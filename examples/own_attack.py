@@ -35,16 +35,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100, help="test samples")
     parser.add_argument("--epochs", type=int, default=8)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     torch.manual_seed(0)
     model = Classifier(SmallCnn())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in train(model, Batches(*load_data("digits", "train"), 64), Standard(), optimizer, epochs=asked.epochs):
+    for _ in train(model, Batches(*load_data("digits", "train"), 64), Standard(), optimizer, epochs=options.epochs):
         pass
     model.eval()
 
-    x, y = load_data("digits", "test", n=asked.n)
+    x, y = load_data("digits", "test", n=options.n)
     for eps in (0.25, 0.5, 1.0):
         verdict = verify(model, x, y, other_parity(model, x, y, L2(eps)), L2(eps))  # the attack does not grade itself
         flipped = verdict.inside & ((verdict.prediction - y) % 2 != 0)

@@ -81,7 +81,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Done:
-    """What a call printed."""
+    """Output of a call."""
 
     stdout: str
     stderr: str

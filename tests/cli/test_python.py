@@ -171,7 +171,7 @@ def test_every_command_has_its_workflow() -> None:
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "doctor"])
 def test_options_have_one_name(name: str) -> None:
-    """What the command line calls `--some-option` is `some_option` in Python, in the workflow or one of its values."""
+    """The option `--some-option` of a command is `some_option` in Python, in the workflow or one of its values."""
     import typer
 
     group: Any = typer.main.get_command(app)

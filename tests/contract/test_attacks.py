@@ -1,4 +1,4 @@
-"""What every attack inside a threat must keep, one list for the family."""
+"""Contract of the attacks inside a threat, one list for the family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every distance promises: closed forms, symmetry, one number a sample whatever the batch."""
+"""Contract of the distances: closed forms, symmetry, one number a sample whatever the batch."""
 
 from __future__ import annotations
 

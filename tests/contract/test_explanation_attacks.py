@@ -1,4 +1,4 @@
-"""What attacks on explanations promise, and what their judge calls a success."""
+"""Contract of the attacks on explanations, and of their judge."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def right(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gain(objective: MapObjective, explain: Explanation, net: Any, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    "How far the objective rose on the true maps."
+    "Return the increase of the objective on the true maps."
     value = objective(normalised(as_maps(explain(net, x, y))))
     everyone = torch.arange(len(x))
     now, before = (value(normalised(as_maps(explain(net, p, y))), everyone) for p in (z, x))

@@ -1,4 +1,4 @@
-"""What every explanation promises: closed forms, completeness, second derivatives, and nothing left behind."""
+"""Contract of the explanations: closed forms, completeness, second derivatives, and nothing left behind."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def hugging_face(family: str) -> nn.Module:
     ],
 )  # fmt: skip
 def test_hugging_face_families(family: str, side: int, grid: tuple[int, int]) -> None:
-    """What a small change of the input moves lies where the change was made."""
+    """A small change of the input moves the map where the change was made."""
     net = Classifier(hugging_face(family))
     x = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     found = find_spatial(net, x)

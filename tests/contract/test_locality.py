@@ -1,4 +1,4 @@
-"""What locality scores promise: limits, monotony, symmetry, borders, and the level of chance."""
+"""Contract of the locality scores: limits, monotony, symmetry, borders, and the level of chance."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_what_it_does_not_know_is_refused() -> None:
 
 
 def test_a_shorter_search_of_a_longer_schedule_begins_alike() -> None:
-    """What is not asked about changes nothing, and the windows are those of the schedule."""
+    """Unasked queries change nothing, and the windows are those of the schedule."""
     model, x = linear(3, (1, 6, 6)), interior(6, (1, 6, 6))
     y, threat = model(x).argmax(1), Linf(0.001)
     assert torch.equal(square(model, x, y, threat, steps=50), square(model, x, y, threat, steps=50, schedule=50))

@@ -1,9 +1,10 @@
-"""What every threat must keep, by hypothesis: any shape, any radius, any box."""
+"""Contract of the threats, by hypothesis: any shape, any radius, any box."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -201,6 +202,33 @@ def test_corners_are_corners() -> None:
     assert ((delta > 0).double().mean(0) - 0.5).abs().max() < 0.04
     assert not torch.equal(Linf(0.1).corner(x, 1), Linf(0.1).corner(x, 2))
     assert Linf(math.inf).corner(x).unique().tolist() == [0, 1]
+
+
+@every_kind
+@few
+@given(case=cases())
+def test_extreme_points_are_inside_and_belong_to_the_sample(kind: type[Threat], case: Case) -> None:
+    threat = case.threat(kind)
+    z = threat.extreme(case.x, 3, draw=2)
+    assert (threat.size(z - case.x) <= torch.as_tensor(threat.eps) * (1 + 1e-12) + 1e-12).all()
+    assert z.min() >= case.box.low
+    assert z.max() <= case.box.high
+    rows = torch.arange(len(z)).flip(0)
+    assert torch.equal(threat.take(rows).extreme(case.x[rows], 3, draw=2), z[rows])
+
+
+@every_kind
+def test_extreme_points_are_corners_in_linf_and_samples_elsewhere(kind: type[Threat]) -> None:
+    x, threat = 0.3 + 0.4 * points(5, (3, 3)), kind(2.0 if kind is L0 else 0.2)
+    for options in ({}, {"draw": 3}, {"stage": 7}, {"draw": 1, "stage": 300}):
+        z = threat.extreme(x, 1, **options)
+        other = threat.corner if isinstance(threat, Linf) else threat.sample
+        assert torch.equal(z, other(x, 1, **options))
+    draws = [
+        threat.extreme(x, seed, draw=draw, stage=stage)
+        for seed, draw, stage in ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))
+    ]
+    assert not any(torch.equal(a, b) for a, b in combinations(draws, 2))
 
 
 def test_l0_counts_pixels_over_channels() -> None:

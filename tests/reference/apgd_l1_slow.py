@@ -14,7 +14,7 @@ Value = Callable[[Tensor], Tensor]
 
 @dataclass
 class Path:
-    """What one run met: points and losses in order, and what each checkpoint did to (step size, share)."""
+    """Course of a run: points and losses in order, and (step size, share) after each checkpoint."""
 
     points: list[Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)

@@ -15,7 +15,7 @@ Value = Callable[[Tensor], Tensor]
 
 @dataclass
 class Path:
-    """What one run met: the points and losses in order, the steps at which the step size was halved."""
+    """Course of a run: the points and losses in order, the steps at which the step size was halved."""
 
     points: list[Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)

@@ -22,6 +22,7 @@ from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.explanations.records import (
     Attention,
     AttentionExample,
+    How,
     Movement,
     ReasonExample,
     ReasonPoint,
@@ -187,7 +188,7 @@ def reasons(*, n: int = 32, eps: float = 0.3, attack: float = 0.9, cases: int = 
     """An attack on explanations that leaves less the farther it goes; `attack` is how much of 1 it takes at eps."""
     curve = []
     for share in (0.25, 0.5, 1.0):
-        for how, weight in (("attack", attack), ("best of N", 0.5), ("random", 0.15)):
+        for how, weight in ((How.ATTACK, attack), (How.BEST_OF_N, 0.5), (How.RANDOM, 0.15)):
             left = round(1 - weight * share, 4)
             curve.append(ReasonPoint(
                 eps=share * eps, share=share, how=how, lens=mean(left, n - 3), lens_raw=mean(0.6 + 0.4 * left, n - 3),
@@ -196,8 +197,8 @@ def reasons(*, n: int = 32, eps: float = 0.3, attack: float = 0.9, cases: int = 
             ))  # fmt: skip
     first, label = round(0.4 * (n - 1)), round(0.25 * (n - 1))
     gallery = [
-        ReasonExample(index=11 * k, label=k, how="best of N" if k == 1 else "attack", lens=-0.1 + 0.1 * k, lens_raw=0.5,
-                      chance=0.41, top_k=0.08, output_change=1.7, moved_at=0.25)
+        ReasonExample(index=11 * k, label=k, how=How.BEST_OF_N if k == 1 else How.ATTACK, lens=-0.1 + 0.1 * k,
+                      lens_raw=0.5, chance=0.41, top_k=0.08, output_change=1.7, moved_at=0.25)
         for k in range(cases)
     ]  # fmt: skip
     found: dict[str, Any] = {

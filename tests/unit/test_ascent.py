@@ -217,12 +217,12 @@ class Spy:
     def begin(self, z: Tensor, steps: int) -> State:
         return self.rule.begin(z, steps)
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
-        before = s["s"]
-        z = self.rule.move(s, g, x, threat, steps)
-        if not torch.equal(s["s"], before):
-            assert torch.equal(s["s"], before / 2)
-            self.changed.append(int(s["t"][0]))
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+        before = state["size"]
+        z = self.rule.move(state, g, x, threat, steps)
+        if not torch.equal(state["size"], before):
+            assert torch.equal(state["size"], before / 2)
+            self.changed.append(int(state["t"][0]))
         return z
 
 

@@ -175,7 +175,7 @@ def test_seeds_that_contradict_each_other_decide_nothing() -> None:
 
 
 def test_seeds_that_see_the_same_images_are_no_independent_ones() -> None:
-    """Of a figure that nothing is behind, but all seeds share, the p of three seeds is no smaller than that of one."""
+    """Three seeds give a chance figure that they share a p no smaller than that of one seed."""
     one = analysed(0, 0.07)
     three = [one.model_copy(update={"seed": k}) for k in range(3)]
     alone, together = (analysis_claims(rows)[1][0] for rows in ([one], three))

@@ -1,4 +1,4 @@
-"""Where the object is: boxes of CUB and of a CSV, and the ink of digits on canvases."""
+"""Places of objects: boxes of CUB and of a CSV, and the ink of digits on canvases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a model: normalisation, outputs, layers, and every output that cannot be used."""
+"""Models: normalisation, outputs, layers, and every output that cannot be used."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def net() -> nn.Module:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each check was made."""
+    """Return the number of calls of each check."""
     counts: Counter[str] = Counter()
 
     def count(place: str, name: str, key: str) -> None:

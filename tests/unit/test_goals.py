@@ -17,7 +17,7 @@ from tests.conftest import interior, linear, points, tiny_net
 from torch import Tensor
 
 from unfooled import attacks
-from unfooled.core.checks import check_attack, check_mode, is_trusted, trusted
+from unfooled.core.checks import check_attack, check_mode, is_trusted, trusted, untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once, fooling, logits_at, read_logits, unwrapped
 from unfooled.core.losses import margin
@@ -180,6 +180,19 @@ def test_trust_ends_with_its_context() -> None:
         check_attack(255 * x, y, Linf(0.1))
     with pytest.raises(BadInput, match="training mode"):
         check_mode(net)
+
+
+def test_trust_can_be_left_for_a_call() -> None:
+    x, y = interior(3, (4,)), torch.tensor([0, 1, 2])
+    with trusted():
+        with pytest.raises(BadInput, match="outside"), untrusted():
+            assert not is_trusted()
+            check_attack(255 * x, y, Linf(0.1))
+        assert is_trusted()
+        check_attack(255 * x, y, Linf(0.1))
+    with untrusted():
+        pass
+    assert not is_trusted()
 
 
 @pytest.mark.parametrize("wrap", [lambda a: attacks.restarted(a, 3), lambda a: attacks.transfer(tiny_net(4), a)])

@@ -12,6 +12,10 @@ import pytest
 
 import unfooled
 from unfooled.core import threats
+from unfooled.evaluation.checks.table import CHECKS, CheckId
+from unfooled.evaluation.explanations.records import How
+from unfooled.evaluation.explanations.survival import Derivative
+from unfooled.report.trust import Tone
 
 ROOT = Path(unfooled.__file__).parent
 LEVELS = [
@@ -129,7 +133,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def module_graph(root: Path) -> dict[str, set[str]]:
-    """Which file imports which."""
+    """Return the files that each file imports."""
     sources = {}
     for path in root.rglob("*.py"):
         parts = ("unfooled", *path.relative_to(root).with_suffix("").parts)
@@ -189,3 +193,31 @@ def test_flat_names_are_the_modules_own() -> None:
 def test_every_flat_name_exists(name: str) -> None:
     value = getattr(unfooled, name)
     assert getattr(value, "__name__", None) == name or getattr(value, "name", "").upper() == name
+
+
+def decisions_by_text(source: str) -> list[int]:
+    """Lines that ask for a certain check, or a certain tone of a figure, by text instead of by its enum."""
+    lines = []
+    for node in (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.expr)):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "fired":
+            parts = node.args[1:]
+        words = [item for part in parts for item in (part.elts if isinstance(part, (ast.Tuple, ast.Set)) else [part])]
+        texts = {word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)}
+        if any(text in CHECKS or text in (*How, *Derivative, *filter(None, Tone)) for text in texts):
+            lines.append(node.lineno)
+    return lines
+
+
+@pytest.mark.parametrize("package", ["evaluation", "report"])
+def test_no_decision_depends_on_a_text(package: str) -> None:
+    assert decisions_by_text('f.id == "D4"; fired(found, "D9"); x in ("void", 1); y == "best of N"') == [1, 1, 1, 1]
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    assert {str(file): found for file in files if (found := decisions_by_text(file.read_text()))} == {}
+
+
+def test_every_check_has_an_id_by_name() -> None:
+    assert list(CHECKS) == list(CheckId)

@@ -535,7 +535,7 @@ def test_a_missing_transformers_is_named(tmp_path: Path, absent: Callable[[str, 
 
 
 class Headed(nn.Module):
-    """What a library model looks like: weights by name, an output that holds its logits."""
+    """Model as libraries build it: weights by name, an output that holds its logits."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,15 @@ from unfooled.distances import abs_sum, chance, corrected, lens_recall, top_k_in
 from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations import survival as reasons
-from unfooled.evaluation.explanations.records import Reasons
-from unfooled.evaluation.explanations.survival import Approach, AttackedExplanations, approach_to, moved_first, shrunk
+from unfooled.evaluation.explanations.records import How, Reasons
+from unfooled.evaluation.explanations.survival import (
+    Approach,
+    AttackedExplanations,
+    Derivative,
+    approach_to,
+    moved_first,
+    shrunk,
+)
 from unfooled.explanations import grad_cam, saliency
 from unfooled.runs.records import read_record
 
@@ -89,12 +95,12 @@ def test_an_interrupted_attack_goes_on_and_a_changed_one_is_refused(tmp_path: Pa
     assert next(t for t in told if t[0] == "reasons-0.5") == ("reasons-0.5", 2, 4)
     assert reasons_of(again) == whole
     for change, name in (
-        ({"reasons_n": 5}, "reasons_n"),
-        ({"reasons": None}, "reasons"),
-        ({"reasons_steps": 4}, "steps"),
+        ({"reasons_n": 5}, ": n was 4, now it is 5"),
+        ({"reasons": None}, " was .*'saliency'.*, now it is None"),
+        ({"reasons_steps": 4}, ": steps was 3, now it is 4"),
     ):
-        with pytest.raises(BadInput, match=f"options: .*{name}"):
-            audit(model, x, y, Linf(EPS), plan=replace(PLAN, **change), out=tmp_path)
+        with pytest.raises(BadInput, match=f"options: explanation_attack{name}"):
+            audit(model, x, y, Linf(EPS), plan=PLAN.with_options(**change), out=tmp_path)
 
 
 def test_which_moved_first() -> None:
@@ -111,14 +117,14 @@ def rows(attack: list[float], lucky: list[float], status: list[int], level: list
     return {
         "chance": torch.tensor(level),
         **{f"{how}: lens": torch.tensor(v) for how, v in (("attack", attack), ("best of N", lucky))},
-        **{f"{how}: status": torch.tensor(status) for how in reasons.HOW},
+        **{f"{how}: status": torch.tensor(status) for how in How},
     }
 
 
 def test_a_reason_is_moved_by_attack_or_chance_and_not_by_a_failure() -> None:
     nan = float("nan")
     found = AttackedExplanations(
-        Approach("gradients", pixels=9), torch.arange(5), (0.5, 1.0),
+        Approach(Derivative.GRADIENTS, pixels=9), torch.arange(5), (0.5, 1.0),
         (rows([0.9, 0.9, nan, nan, 1.0], [0.9, 0.5, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0]),
          rows([0.4, 0.9, nan, nan, 1.0], [0.9, 0.9, nan, nan, 1.0], [0, 0, 1, 2, 0], [0.2, 0.2, 0.2, nan, 1.0])),
     )  # fmt: skip
@@ -142,7 +148,7 @@ class Tied(torch.autograd.Function):
 
 def test_how_an_explanation_can_be_attacked() -> None:
     model, x, y = subject(4)
-    assert approach_to(model, x, y, saliency) == Approach("gradients", pixels=30)
+    assert approach_to(model, x, y, saliency) == Approach(Derivative.GRADIENTS, pixels=30)
     net = tiny_net(3, SHAPE)
     assert approach_to(lambda z: net(Tied.apply(z)), x, y, saliency).by == "differences"
     assert approach_to(model, x, y, lambda model, x, y: x * 2).by == "differences"
@@ -158,14 +164,16 @@ def test_explanations_without_derivatives_are_attacked_by_differences() -> None:
     def blind(model: Any, x: Tensor, y: Tensor) -> Tensor:
         return saliency(model, x, y)
 
-    found = reasons_of(audit(model, x, y, Linf(EPS), plan=replace(PLAN, reasons=blind, reasons_n=2, reasons_steps=2)))
+    found = reasons_of(
+        audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=blind, reasons_n=2, reasons_steps=2))
+    )
     assert found.by == "differences"
     assert found.random_points == 2 * 9 + 1 + 1
 
 
 def test_none_and_what_makes_no_sense_is_left_out() -> None:
     model, x, y = subject(8)
-    assert audit(model, x, y, Linf(EPS), plan=replace(PLAN, reasons=None)).reasons is None
+    assert audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=None)).reasons is None
     found = reasons_of(audit(lambda z: model(z).detach(), x, y, Linf(EPS), plan=PLAN))
     assert "no gradients" in found.skipped
     assert not found.curve
@@ -192,7 +200,7 @@ def test_constant_maps_are_undefined_and_large_ones_ranked_by_lens(monkeypatch: 
     def constant(model: Any, x: Tensor, y: Tensor) -> Tensor:
         return torch.ones_like(x)
 
-    empty = reasons_of(audit(model, x, y, Linf(EPS), plan=replace(PLAN, reasons=constant, reasons_steps=1)))
+    empty = reasons_of(audit(model, x, y, Linf(EPS), plan=PLAN.with_options(reasons=constant, reasons_steps=1)))
     assert all(p.undefined == 4 and p.lens.value is None for p in empty.curve)
     assert empty.reason_first is not None
     assert empty.reason_first.n == 0
@@ -203,4 +211,4 @@ def test_plans_that_cannot_be_are_refused() -> None:
     model, x, y = subject(4)
     for change, said in (({"reasons_n": 0}, "reasons_n is 0"), ({"reasons_radii": (0.0,)}, "reasons_radii")):
         with pytest.raises(BadInput, match=said):
-            audit(model, x, y, Linf(EPS), plan=replace(PLAN, **change))
+            audit(model, x, y, Linf(EPS), plan=PLAN.with_options(**change))

@@ -227,7 +227,7 @@ def test_flatness() -> None:
     late = fields | {"robust_accuracy": estimate(598, 1000)}
     assert flatness_sentence(summary(**late), "image").endswith("Nearest points and checks then fooled 3 more.")
     single = fields | {"progress": stages([0.601], 1000)}
-    assert "One stage alone left 60.1" in flatness_sentence(summary(**single), "image")
+    assert "A single stage left 60.1" in flatness_sentence(summary(**single), "image")
     assert flatness_sentence(summary(), "image") == ""
 
 

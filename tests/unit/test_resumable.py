@@ -221,7 +221,7 @@ def test_other_settings_are_refused_in_the_same_sentence(work: Work, tmp_path: P
 
 
 def damaged(data: bytes, others: list[bytes]) -> Iterator[bytes]:
-    """What lies under other names, something else, cut off, and flipped here and there."""
+    """Damaged copies of a file: under other names, replaced, cut off, and flipped here and there."""
     yield from (*others, b"", b"{}", b"null", b"[1]", data[:1], data[: len(data) // 2], data[:-4])
     for k in range(0, len(data), max(1, len(data) // 12)):
         yield data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :]

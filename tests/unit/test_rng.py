@@ -15,16 +15,18 @@ from tests.conftest import points, source, tiny_net
 from torch import Tensor
 
 from unfooled.attacks import restarted
-from unfooled.attacks.ensembles.cascade import Cascade, Effort
+from unfooled.attacks.ensembles.cascade import Cascade, Effort, cascade, fitted
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Waves
+from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Sparse, Stage, Waves
 from unfooled.core import rng
+from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.threats import L2, Linf, Threat
+from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.checks.after import extend
+from unfooled.evaluation.checks import after, extending
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import finding
 
@@ -166,7 +168,7 @@ def test_restarts_have_seeds_of_their_own() -> None:
 
 
 def pairs(a: rng.Use, b: rng.Use) -> bool:
-    """Whether two uses have a stage and a draw in common."""
+    """Return whether two uses have a stage and a draw in common."""
     return shared(a.draws, b.draws) and any(shared(s, t) for s in a.stages for t in b.stages)
 
 
@@ -193,6 +195,43 @@ def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
     assert len(bases) == 3 * sum(len(part) for part in rng.Numbers.EVERY)
 
 
+LONGEST = Effort("longest", (Noise(1),) * 40)
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1), L1(1), L0(1)], ids=str)
+@pytest.mark.parametrize("stage", [Ascents(1), Bursts(1, 1), Waves(1), Sparse(1), Searches(1)], ids=lambda s: s.name)
+def test_every_stage_that_can_occur_has_a_number_of_its_part(threat: Threat, stage: Stage) -> None:
+    """A part's numbers go as far as the longest effort, with the stage that L0 adds, and the check that follows."""
+    longest = 0
+    for count in range(1, 100):
+        try:
+            effort = Effort("long", (stage,) * count)
+        except BadInput:
+            break
+        first, later = fitted(effort.stages, threat), fitted(effort.stages[1:], threat)
+        assert len(first) <= len(rng.Numbers.ATTACK)
+        assert all(len(later) < len(part) for part in rng.Numbers.AGAIN), "the last number is the check's"
+        longest = count
+    assert longest == 40
+    assert len(after.trials(1.0)) < len(rng.Numbers.CHECKS), "and the twin's"
+    assert extending.ROUNDS <= 10, "each hidden attack has ten numbers"
+
+
+def test_the_longest_effort_keeps_to_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: set[int] = set()
+    plain = rng.derived
+
+    def derived(seed: int, number: int) -> torch.Generator:
+        met.add(number)
+        return plain(seed, number)
+
+    monkeypatch.setattr(rng, "derived", derived)
+    x = points(1, (4,))
+    cascade(lambda z: z[:, :2] * 0 + torch.tensor([1.0, 0.0]), x, torch.zeros(1).long(), L0(1), effort=LONGEST)
+    assert met == {40}, "the stage that L0 adds"
+    assert met <= set(rng.Numbers.ATTACK)
+
+
 def test_every_use_is_in_the_table() -> None:
     """No stage is a number in the code, and every use of sample seeds says which one it is."""
     package, uses = Path(rng.__file__).parents[1], 0
@@ -206,7 +245,7 @@ def test_every_use_is_in_the_table() -> None:
                 stage = call.args[3]
             if name == "rng.seeds" and stage is None:
                 assert file.name in STARTS, place
-            if name == "rng.seeds" or name.split(".")[-1] in ("sample", "corner", "keys", "_uniform"):
+            if name == "rng.seeds" or name.split(".")[-1] in ("sample", "corner", "extreme", "keys", "_uniform"):
                 text = "" if stage is None else ast.unparse(stage)
                 assert text in ("", "stage") or "rng.Stream." in text or "rng.wave_stage" in text, place
                 uses += "rng." in text
@@ -218,7 +257,7 @@ STARTS = {"step_ll.py", "masks.py"}
 
 
 def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every part of it runs: on a model without gradients, and where a check asks for more."""
+    """All parts of an evaluation run: on a model without gradients, and where a check asks for more."""
     origin: dict[int, int] = {}
     met: set[tuple[int, int]] = set()
     plain_seeds, plain_bits = rng.seeds, rng.bits

@@ -173,7 +173,7 @@ def test_the_radius_is_chosen_on_images_that_nothing_is_trained_on(bench: Featur
     small.eps = 0.1
     moved = (small.made(sets.D_RAND).x - small.sources()[0]).flatten(1).norm(dim=1)
     assert float(moved.max()) < 0.1 + 8 * 0.5 / 255  # what was found before is not found anew
-    with pytest.raises(BadInput, match="140 are held out; hold fewer"):
+    with pytest.raises(BadInput, match="140 are held out; hold out fewer"):
         FeatureBench(TASK, replace(TINY, held_out=140), 0)
 
 

@@ -100,7 +100,7 @@ def test_permutations_and_holm() -> None:
 
 def test_three_seeds_widen_an_interval_and_two_do_not() -> None:
     interval = Interval(0.1, 0.0, 0.2, 9)
-    assert over_seeds([0.1, 0.1], interval) == interval
+    assert over_seeds([-0.2, 0.4], interval) == interval
     wide = over_seeds([-0.2, 0.1, 0.4], interval)
     assert wide.low < -0.5 < 0.6 < wide.high
     assert (wide.value, wide.n) == (0.1, 9)

@@ -278,7 +278,7 @@ BUDGET: list[tuple[Method, dict[str, Any], str]] = [
     (depends_on_the_chunk, {}, "depends on the batch: chunks of 3"),
     (has_a_batch_that_matters, {}, "gives another outcome with batch=3"),
     (differs_in_the_last_digits, {}, "gives sample 0 alone another point than in a batch, by 0.0006"),
-    (takes_the_first_eps, {}, "treats one eps a sample unlike each eps alone"),
+    (takes_the_first_eps, {}, "treats one eps per sample unlike each eps alone"),
     (goes_astray_where_it_fails, {}, "leaves the threat for samples that nothing fools"),
     (accepts_anything, {}, r"accepts bad input \(x outside the box\) instead of raising a ValueError"),
     (fails_with_an_error_of_its_own, {}, r"bad input \(x outside the box\) with RuntimeError instead of a ValueError"),
@@ -287,7 +287,7 @@ BUDGET: list[tuple[Method, dict[str, Any], str]] = [
     (ignores_targets, {}, "hits 0 of 7 targets, at least 2.8 are claimed"),
     (leaves_the_threat_with_a_target, {}, "leaves the threat when it aims at a class"),
     (stops_half_way, {"optimum": 1.05}, "fools 0.00 of the samples just above the distance of a linear model"),
-    (attack, {"passes": (8, 8)}, "takes 9 forwards and 8 backwards a sample, at most 8 and 8 are claimed"),
+    (attack, {"passes": (8, 8)}, "takes 9 forwards and 8 backwards per sample, at most 8 and 8 are claimed"),
     (crashes_on_one_sample, {}, "fails while its promise 'batch' is checked, with IndexError: too few"),
 ]
 
@@ -569,7 +569,7 @@ def of_anything(a: Tensor, b: Tensor) -> Tensor:
 
 SHIFT = {"invariances": [lambda a, b: (a + 1, b + 1), lambda a, b: (2 * a, b)]}
 DISTANCES: list[tuple[Method, dict[str, Any], str]] = [
-    (average, {}, r"returns shape \(\) instead of one number a sample, \(5,\)"),
+    (average, {}, r"returns shape \(\) instead of one number per sample, \(5,\)"),
     (in_float32, {}, r"returns dtype torch.float32 \(torch.float64\)"),
     (relative_to_the_batch, {}, "depends on the batch"),
     (by_place, {}, "depends on the order of the batch"),

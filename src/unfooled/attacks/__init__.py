@@ -1,7 +1,7 @@
 """Attacks: search for inputs that change the label or the explanation; success is evaluated by `evaluation.verify`.
 
 Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `square`, `labels_only`; any of them with `restarted`.
-Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; by labels alone `rays`,
+Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; from labels only `rays`,
 `hop_skip_jump`. Wrappers that give a model another gradient: `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
 `Estimated`; `distil` and `transfer` borrow one from a twin.
 

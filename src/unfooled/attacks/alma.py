@@ -2,14 +2,15 @@
 
     min_d  |d|_p + P(c(x + d), rho, mu),   c = 1e-4 - margin / (z_pi1 - z_pi3)
 
-(towards a target, margin / (z_pi1 - (z_pi3 + z_pi4) / 2): the first ratio is 1 wherever the target is third.)
+z_pi1 >= z_pi2 >= ... are the sorted logits. (Towards a target, c has margin / (z_pi1 - (z_pi3 + z_pi4) / 2), since the
+first ratio is 1 wherever the target is third.)
 
     P(c, rho, mu) = mu c + mu rho c^2 + rho^2 c^3 / 6    where c >= 0, not adversarial
                     mu c / (1 - rho c)                   elsewhere
 
 Each step is one of RMSProp with momentum. The multiplier follows the slope of the penalty,
-mu <- a mu + (1 - a) P'(c, rho, mu); every 10 steps rho grows by a fifth where no adversarial point has been met and c
-has not fallen by a twentieth.
+mu <- a mu + (1 - a) P'(c, rho, mu); every 10 steps rho grows by a fifth where no adversarial point has been found yet
+and c has not fallen by a twentieth.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
 WINDOW, TOLERANCE = 10, 1e-4
-HEAVIEST = 20.0  # bound of multiplier times constraint's slope, relative to the norm's; larger values decay too slowly
+HEAVIEST = 20.0
+"""Bound of the multiplier times the constraint's slope, over the norm's slope; larger values decay too slowly."""
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
 
@@ -83,44 +85,44 @@ def alma(
     ratio = _ratio_to_target if targeted else _ratio
     z = x if start is None else start
     square, speed = torch.ones_like(x), torch.zeros_like(x)
-    price = _Price(x, steps, a)
+    penalties = _Penalty(x, steps, a)
     with frozen(model):
         for t in range(steps):
             logits, c, g = loss_and_gradient(reader, z, y, -sign, ratio)
             c, hit = c + TOLERANCE, decided(logits, y, targeted=targeted)
             best.see(z, hit)
-            price.update(t, c, hit)
-            g = price.descent(c, g, _away(z - x, norm))
+            penalties.update(t, c, hit)
+            g = penalties.descent(c, g, _norm_gradient(z - x, norm))
             if t == 0:
-                g = _alive(g, x, threat, generator)
+                g = _revived(g, x, threat, generator)
                 rate = _first_rate(z, g, threat, first)
             square = a * square + (1 - a) * g.square()
             speed = a * speed + g / (square.sqrt() + 1e-8)
-            # Steps longer than all the way would never settle.
+            # Steps longer than the best distance would never settle.
             scale = rate * (best.distance / first).clamp_max(1)
-            z = threat.box.clamp(z - per_sample(scale * 0.01 ** price.progress(t), speed) * speed)
+            z = threat.box.clamp(z - per_sample(scale * 0.01 ** penalties.progress(t), speed) * speed)
         return best.pull_back(reader, y, targeted=targeted)
 
 
-class _Price:
+class _Penalty:
     """Parameters of the penalty, one per sample, and the step of the first adversarial point."""
 
     def __init__(self, x: Tensor, steps: int, average: float) -> None:
         self.steps, self.average = steps, average
         self.mu, self.rho = (torch.ones(len(x), dtype=x.dtype, device=x.device) for _ in range(2))
-        self.met = torch.full_like(self.mu, float(steps))
+        self.first_hit = torch.full_like(self.mu, float(steps))
         self.before = self.mu  # the constraint at the last window's end
 
     def update(self, t: int, c: Tensor, hit: Tensor) -> None:
         """Update the multiplier, and rho at the end of a window."""
-        self.met = torch.where(hit, self.met.clamp_max(t), self.met)
+        self.first_hit = torch.where(hit, self.first_hit.clamp_max(t), self.first_hit)
         if t == 0:
             self.before = c
         else:
-            follow = self.average * self.mu + (1 - self.average) * slope(c, self.rho, self.mu)
-            self.mu = follow.clamp(1e-6, 1e12)
+            mu = self.average * self.mu + (1 - self.average) * slope(c, self.rho, self.mu)
+            self.mu = mu.clamp(1e-6, 1e12)
         if t % WINDOW == WINDOW - 1:
-            stuck = (self.met == self.steps) & (c >= 0.95 * self.before)
+            stuck = (self.first_hit == self.steps) & (c >= 0.95 * self.before)
             self.rho = torch.where(stuck, 1.2 * self.rho, self.rho)
             self.before = c
 
@@ -131,7 +133,7 @@ class _Price:
 
     def progress(self, t: int) -> Tensor:
         """Return the share of the steps done since the first adversarial point, (B,)."""
-        return (t - self.met).clamp_min(0) / (self.steps - self.met).clamp_min(1)
+        return (t - self.first_hit).clamp_min(0) / (self.steps - self.first_hit).clamp_min(1)
 
 
 def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
@@ -143,7 +145,7 @@ def penalty(c: Tensor, rho: Tensor, mu: Tensor) -> Tensor:
         mu: Positive multipliers, (B,).
 
     Returns:
-        The prices, (B,).
+        Penalties, (B,).
     """
     over, under = c.clamp_min(0), c.clamp_max(0)
     return mu * (over + rho * over.square() + under / (1 - rho * under)) + rho.square() * over.pow(3) / 6
@@ -182,7 +184,7 @@ def _ratio_to_target(logits: Tensor, y: Tensor) -> Tensor:
     return gap / (top[:, 0] - top[:, -2:].mean(1)).clamp_min(TINY)
 
 
-def _alive(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | None) -> Tensor:
+def _revived(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | None) -> Tensor:
     """Replace gradients that are zero by random unit steps."""
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():
@@ -209,7 +211,7 @@ def _first_rate(z: Tensor, g: Tensor, threat: Threat, first: float) -> Tensor:
     return high
 
 
-def _away(delta: Tensor, norm: float) -> Tensor:
+def _norm_gradient(delta: Tensor, norm: float) -> Tensor:
     """Return the gradient of the norm, (B, *D); 0 at 0."""
     if norm == 1:
         return delta.sign()

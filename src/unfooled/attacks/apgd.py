@@ -2,8 +2,8 @@
 
     u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1}))
 
-s starts at 2 eps and is halved, from the best point, at checkpoints that show no progress (`core.ascent.Auto`). In L1
-the steps are sparse, and the radius shrinks:
+g_t is the gradient, P the projection, a = .75. s starts at 2 eps and is halved, from the best point, at checkpoints
+that show no progress (`core.ascent.Auto`). In L1 the steps are sparse, and the radius shrinks:
 
     3 eps for 30 % of the steps, 2 eps for 30 %, eps for the rest, each from the last one's best point, projected
 """
@@ -83,7 +83,7 @@ def apgd(
     check_mode(model)
     if start is not None and restarts != 1:
         raise BadInput(
-            f"start is given, and restarts is {restarts}; further runs need starts of their own, leave one out"
+            f"start is given, and restarts is {restarts}; further runs start at random, leave one of the two out"
         )
     if threat.norm not in (1.0, 2.0, math.inf):
         raise BadInput(f"apgd knows Linf, L2 and L1, the threat is {threat}; use pgd")
@@ -118,7 +118,7 @@ def shrinking(
         objective: `(z, at) -> value, done`, as for `ascend`.
         x: Centres, (B, *D).
         threat: An `L1`.
-        steps: Gradients a sample, shared by the three balls.
+        steps: Gradients per sample, for all three balls together.
         start: First points, (B, *D). None: random ones of the largest ball.
         batch: Samples computed at once. None: all.
         generator: Base seed of the start.
@@ -131,24 +131,24 @@ def shrinking(
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     x = x.detach()
-    turns = [(3.0, int(0.3 * steps)), (2.0, int(0.3 * steps))]
-    turns = [(f, n) for f, n in turns if n] + [(1.0, steps - sum(n for _, n in turns))]
-    z = threat.scaled(turns[0][0]).sample(x, generator) if start is None else start
+    phases = [(3.0, int(0.3 * steps)), (2.0, int(0.3 * steps))]
+    phases = [(f, n) for f, n in phases if n] + [(1.0, steps - sum(n for _, n in phases))]
+    z = threat.scaled(phases[0][0]).sample(x, generator) if start is None else start
     left = torch.arange(len(x), device=x.device)
-    for factor, turn in turns:
-        own = threat.take(left)
-        ball = own.scaled(factor)
+    for factor, count in phases:
+        threat_left = threat.take(left)
+        ball = threat_left.scaled(factor)
 
         def within(
-            u: Tensor, at: Tensor, left: Tensor = left, own: Threat = own, last: bool = factor == 1
+            u: Tensor, at: Tensor, left: Tensor = left, threat_left: Threat = threat_left, last: bool = factor == 1
         ) -> tuple[Tensor, Tensor]:
             rows = left[at]
             value, done = objective(u, rows)
-            return value, done if last else done & (own.size(u.detach() - x[rows]) <= own.take(at).eps)
+            return value, done if last else done & (threat_left.size(u.detach() - x[rows]) <= threat_left.take(at).eps)
 
         first = project_l1_box(z[left], x[left], ball.eps, ball.box)
-        rule = Auto(share=0.2 if factor == turns[0][0] and start is None else None)
-        result = ascend(within, x[left], ball, steps=turn, rule=rule, start=first, batch=batch, generator=generator)
+        rule = Auto(share=0.2 if factor == phases[0][0] and start is None else None)
+        result = ascend(within, x[left], ball, steps=count, rule=rule, start=first, batch=batch, generator=generator)
         z = z.index_copy(0, left, result.z)
         left = left[~result.done]
         if not len(left):

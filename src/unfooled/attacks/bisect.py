@@ -1,9 +1,12 @@
 """Minimal-norm attack in L1, L2 or Linf by bisection of the radius of budget attacks, per sample.
 
-    eps_0 = |margin| / |grad|_dual;   fooled: eps <- s of the nearest, s = .95;   not: eps doubled, or s half-way to 1
+    eps_0 = |margin| / |grad|_dual
+    fooled      eps <- s times the nearest distance, at first s = .95
+    not fooled  eps <- 2 eps; after a success, s <- (1 + s) / 2 instead
 
-Each round is one batch of short ascents whose eps is (B,), started from the last point on the new, smaller ball, and
-from a random point of it where that has just failed. A sample that is fooled early has steps left for more rounds.
+Each round is one batch of short ascents whose eps is (B,), started from the last point projected onto the new, smaller
+ball, and from a random point of the ball where that has just failed. A sample that is fooled early has steps left for
+more rounds.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ def bisect(
     check_minimal(model, x, y, steps)
     threat = unbounded(norm, (1, 2, math.inf))
     best, sign, reader = Nearest(x, threat), -1.0 if targeted else 1.0, checked_once(model, y)
-    turn = max(1, steps // max(1, rounds) - 1)
+    round_steps = max(1, steps // max(1, rounds) - 1)
     with frozen(model):
         logits, value, g = loss_and_gradient(reader, x, y, sign, margin)
         best.see(x, fooled(logits, y, targeted=targeted))
@@ -70,19 +73,19 @@ def bisect(
             with torch.no_grad():
                 best.see(start, decided(logits_at(reader, start), y, targeted=targeted))
         left = torch.full_like(y, steps)
-        for r in range(steps):
-            rows = ((left > turn) & (best.distance > 0)).nonzero()[:, 0]
+        for round_number in range(steps):
+            rows = ((left > round_steps) & (best.distance > 0)).nonzero()[:, 0]
             if not len(rows):
                 break
             near = torch.isfinite(best.distance)
             ball, inner = threat.with_eps(radii.now(near)[rows]), x[rows]
             first = ball.project(where_rows(near, best.z, z)[rows], inner)
-            fresh = radii.again[rows] | (r == 0 and start is None)
+            fresh = radii.again[rows] | (round_number == 0 and start is None)
             if bool(fresh.any()):
-                stage = rng.Stream.BISECTION if r else rng.Stream.START
-                first = where_rows(fresh, ball.sample(inner, generator, draw=r, stage=stage), first)
+                stage = rng.Stream.BISECTION if round_number else rng.Stream.START
+                first = where_rows(fresh, ball.sample(inner, generator, draw=round_number, stage=stage), first)
             objective = fooling(reader, y[rows], margin, targeted=targeted)
-            result = ascend(objective, inner, ball, steps=turn, rule=Auto(share=None), start=first)
+            result = ascend(objective, inner, ball, steps=round_steps, rule=Auto(share=None), start=first)
             hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))
             z = z.index_copy(0, rows, result.z)
             best.see(z, hit)

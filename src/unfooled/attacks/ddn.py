@@ -2,7 +2,7 @@
 
     d <- d + s_t g / |g|_2,   r <- r (1 - gamma) where adversarial, r (1 + gamma) elsewhere,   d <- r d / |d|_2
 
-The step s_t falls from 1 to .01 along half a cosine.
+r is the radius, d the change of x, g the gradient; the step s_t falls from 1 to .01 along half a cosine.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def fab(
         targets: Target classes of FAB-T, which steps towards the boundary of one class: one per sample, (B,), or the
             number of likeliest classes to try in turn. None: the nearest of all boundaries at each step.
         steps: Gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
-            each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards to end).
+            each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards at the end).
         eps: Distance within which a sample stops at its first adversarial point, a float or (B,), without the final
             search back towards x. None: search for the nearest.
         start: Starting points, such as those of another attack. None: x.
@@ -154,17 +154,18 @@ class _Walk:
         before = torch.zeros_like(at, dtype=torch.bool)
         for t in range(steps + 1):
             # Samples adversarial after the last step are likely so again: a forward pass first saves their gradient.
-            look, hit = before | (t == steps), torch.zeros_like(before)
-            if look.any():
+            forward_first, hit = before | (t == steps), torch.zeros_like(before)
+            if forward_first.any():
+                points, rows = z[forward_first], at[forward_first]
                 with torch.no_grad():
-                    hit[look] = self.note(z[look], at[look], logits_at(self.model, z[look]))
+                    hit[forward_first] = self.note(points, rows, logits_at(self.model, points))
             stay = self.open(at)
-            at, z, look, hit = at[stay], z[stay], look[stay], hit[stay]
+            at, z, forward_first, hit = at[stay], z[stay], forward_first[stay], hit[stay]
             if t == steps or not len(at):
                 return
             z = where_rows(hit, self.back(z, at), z)
             value, g, new = self.tangent(z, at)
-            new &= ~look
+            new &= ~forward_first
             if new.any():
                 z = where_rows(new, self.back(z, at), z)
                 value[new], g[new], _ = self.tangent(z[new], at[new])
@@ -174,7 +175,7 @@ class _Walk:
             z = self.step(z, x, value[stay], revived(g[stay], x, self.generator, t))
 
     def open(self, at: Tensor) -> Tensor:
-        """Return the samples without an adversarial point within `eps`."""
+        """Return where there is no adversarial point within `eps` yet, (b,) bool."""
         return self.best.distance[at] > self.near[at]
 
     def note(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
@@ -245,8 +246,8 @@ def to_plane(t: Tensor, value: Tensor, g: Tensor, norm: float, box: Box = UNIT) 
         free = slope.masked_fill(full, 0).sum(1, keepdim=True)
         spent = torch.where(full, worth, 0.0).sum(1, keepdim=True)
         lam = torch.where(free > 0, (want - spent).clamp_min(0) / free, lam)
-        more = ~full & (limit <= lam)
-        if not more.any():
+        reached = ~full & (limit <= lam)
+        if not reached.any():
             break
-        full |= more
+        full |= reached
     return (down.sign() * torch.where(full, room, torch.minimum(lam * speed, room))).reshape(t.shape)

@@ -46,7 +46,7 @@ def fgsm(
 
     References:
         Goodfellow, Shlens, Szegedy, Explaining and harnessing adversarial examples, ICLR 2015, arXiv:1412.6572.
-        Differs from the paper: any norm's steepest step, not the sign alone.
+        Differs from the paper: any norm's steepest step, not only the sign.
 
     Example:
         >>> model = lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1)

@@ -3,7 +3,8 @@
     r <- |d| + |margin| / |grad|_dual until the first success, then r (1 -+ gamma_t)
     d <- P_r( d + s_t g / |g|_2 )
 
-The step s_t falls from 1 to .01 and gamma_t from .05 to .001, along half a cosine.
+r is the radius, d the change of x, g the gradient, P_r the projection onto the ball of radius r and the box. The step
+s_t falls from 1 to .01 and gamma_t from .05 to .001, along half a cosine.
 """
 
 from __future__ import annotations
@@ -70,23 +71,23 @@ def fmn(
     z = x if start is None else start
     worst = threat.size(torch.maximum(x - threat.box.low, threat.box.high - x))
     radius = torch.ones_like(worst) if norm == 0 and start is None else threat.size(z - x)
-    met = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # adversarial at some step
+    succeeded = torch.zeros(len(x), dtype=torch.bool, device=x.device)  # adversarial at some step
     with frozen(model):
         for t in range(steps):
             logits, value, g = loss_and_gradient(reader, z, y, sign, margin)
             hit = decided(logits, y, targeted=targeted)
             size = best.see(z, hit)
-            met |= hit
+            succeeded |= hit
             gamma = half_cosine(0.05, 0.001, t, steps)
             if norm == 0:
-                less = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best.distance)
-                more = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
+                smaller = torch.minimum(torch.minimum(radius - 1, (radius * (1 - gamma)).floor()), best.distance)
+                larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
             else:
                 dual = flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY)
-                less = torch.minimum(radius * (1 - gamma), best.distance)
-                # A little beyond the linear estimate: on a linear model it ends on the boundary, for ever undecided.
-                more = torch.where(met, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
-            radius = torch.minimum(torch.where(hit, less, more), worst).clamp_min(0)
+                smaller = torch.minimum(radius * (1 - gamma), best.distance)
+                # A little beyond the linear estimate, which on a linear model ends on the boundary and never across it.
+                larger = torch.where(succeeded, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
+            radius = torch.minimum(torch.where(hit, smaller, larger), worst).clamp_min(0)
             far = z + half_cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(revived(g, x, generator, t))
             # In L1, ball then box would spend the radius on entries that cannot move any further.
             z = project_l1_box(far, x, radius) if norm == 1 else threat.with_eps(radius).project(far, x)

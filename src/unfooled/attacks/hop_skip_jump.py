@@ -3,7 +3,8 @@
     v = mean_b (phi_b - mean phi) u_b,   phi_b = +1 where clip(z + delta u_b) is adversarial, else -1
     z <- bisect( x, clip(z + xi v) ),    xi = size(z - x) / sqrt(t), halved until adversarial
 
-Near the boundary, the decisions at random steps estimate its normal. The first point is adversarial noise.
+u_b are random unit vectors, delta is the length of a probe, t the number of the estimate. Near the boundary, the
+decisions at random steps estimate its normal. The first point is adversarial noise.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def hop_skip_jump(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Search for the nearest adversarial examples along the boundary, from predicted classes alone.
+    """Search for the nearest adversarial examples along the boundary, using only predicted classes.
 
     Args:
         model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is computed.
@@ -198,7 +199,7 @@ class _Walk:
 
 
 def _noise(x: Tensor, seed: Tensor, draw: int) -> Tensor:
-    """Draw random inputs: odd draws have the box's two ends alone, two draws of four are stripes as wide as a row."""
+    """Draw random inputs: in odd draws only 0 and 1, in two draws of four stripes as wide as a row."""
     shape = tuple(x.shape[1:])
     u = rng.uniform(seed, shape if draw % 4 < 2 else (*shape[:-1], 1), draw=draw, dtype=x.dtype).expand_as(x)
     return u.round() if draw % 2 else u.clone()

@@ -32,7 +32,7 @@ def labels_only(
     generator: torch.Generator | None = None,
     batch: int | None = None,
 ) -> Tensor:
-    """Search for the nearest adversarial point by labels alone, and project it onto the threat.
+    """Search for the nearest adversarial point using only predicted labels, and project it onto the threat.
 
     RayS in Linf, HopSkipJump in L2 and L1.
 

@@ -6,8 +6,8 @@ Adam descends the second term, a proximal step for the first one follows in Adam
 
     d <- prox_{a (1 - m) / m |.|_p}^H ( d - a H^-1 g ),   log(m / (1 - m)) <- the same + theta sign(-margin)
 
-with g the gradient over its largest entry. The weight of the distance grows where the point is adversarial, and falls
-where it is not.
+with g the gradient over its largest entry, a the step size and theta a constant. The weight of the distance grows where
+the point is adversarial, and falls where it is not.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     r(d) = min { r : f(clip(x + r d)) is adversarial },   d in {-1, +1}^D
     flip the signs of one block of d; keep them flipped where r falls
 
-Blocks are the whole input, its halves, quarters, ... single coordinates, then again in random orders. One query at
-the best radius decides whether a flip is searched further.
+f is the model, D the number of coordinates. Blocks are the whole input, its halves, quarters, ... single coordinates,
+then again in random orders. One query at the best radius decides whether a flip is searched further.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def rays(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Search for the nearest adversarial examples along rays of signs, from predicted classes alone.
+    """Search for the nearest adversarial examples along rays of signs, using only predicted classes.
 
     Args:
         model: Any callable to logits, or to one-hot labels, (B, *D) -> (B, K); no gradient is computed.
@@ -99,8 +99,8 @@ class _Search:
 
     def _ray(self) -> Tensor:
         """Return the signs with the block of each sample flipped, (b, D)."""
-        mine = (self.rank * self._blocks()[:, None]) // self.size == self.block[:, None]
-        return torch.where(mine & (self.level >= 0)[:, None], -self.d, self.d)
+        in_block = (self.rank * self._blocks()[:, None]) // self.size == self.block[:, None]
+        return torch.where(in_block & (self.level >= 0)[:, None], -self.d, self.d)
 
     def _least(self) -> Tensor:
         """Return the least relative gain of a flip, which decreases with the block's share of the signs."""

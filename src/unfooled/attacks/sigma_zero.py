@@ -1,6 +1,6 @@
 """sigma-zero: minimisation of a smooth approximation of L0 together with the margin.
 
-    min_d  max(-margin, 0) + mean_i d_i^2 / (d_i^2 + sigma)
+    min_d  max(-margin(x + d), 0) + mean_i d_i^2 / (d_i^2 + sigma)
 
 Adam on the gradient divided by its largest entry; entries below tau are zeroed after each step; tau rises where the
 point is adversarial and falls where it is not.

@@ -127,7 +127,7 @@ def square_search(
         schedule: Number of queries over which p falls. None: first_query + steps.
 
     Returns:
-        The best points met, (B, *D), inside the threat.
+        The best points found, (B, *D), inside the threat.
     """
     if not isinstance(threat, (Linf, L2, L1)):
         raise BadInput(f"square knows Linf, L2 and L1, the threat is {threat}")

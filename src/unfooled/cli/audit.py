@@ -58,7 +58,7 @@ def audit(
     batch: options.BatchOpt = None,
     memory: options.MemoryOpt = None,
     chunk: Annotated[
-        int, typer.Option("--chunk", help="Samples a file of the run folder.", rich_help_panel=options.SPEED)
+        int, typer.Option("--chunk", help="Samples per file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
     json: options.JsonOpt = False,
     quiet: options.QuietOpt = False,

@@ -43,7 +43,7 @@ def explain(
         typer.Option("--region", help="Region for --attack region: white on a grey image, or a .npy, (H, W)."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Gradients a restart of the attack; 50 if not given.")
+        int | None, typer.Option("--steps", help="Gradients per restart of the attack; 50 if not given.")
     ] = None,
     restarts: Annotated[
         int | None, typer.Option("--restarts", help="Random starts of the attack; 2 if not given.")
@@ -101,7 +101,7 @@ def read_attack(
     """Read the options of the attack; None where no attack is given. `--threat` alone means `--attack lens`.
 
     Raises:
-        Refused: options of the attack without a threat.
+        Refused: Options of the attack without a threat.
     """
     from unfooled.workflows import MapAttack
     from unfooled.workflows.words import choose
@@ -119,7 +119,7 @@ def read_attack(
 
 
 def print_attack(record: MapAttackRecord) -> None:
-    """Print one row a score with its chance level, the aim of the objective, and the counts of failures."""
+    """Print one row per score with its chance level, the aim of the objective, and the counts of failures."""
     from rich.table import Table
 
     from unfooled.cli import show
@@ -155,10 +155,10 @@ def doubt(record: MapAttackRecord) -> str:
     from unfooled.evaluation.explanations.locality import SAYS_NOTHING
 
     lens = record.scores["lens"]
-    attack, chance = lens["attack_corrected"], lens["best_of_n_corrected"]
+    attack, best_of_n = lens["attack_corrected"], lens["best_of_n_corrected"]
     if (lens["chance"] or 0) > SAYS_NOTHING:
         level = show.figure(lens["chance"])
         return f"Unrelated maps would score {level} in LENS here, so it says nothing; lower --w or --k."
-    if attack is not None and chance is not None and attack >= chance:
+    if attack is not None and best_of_n is not None and attack >= best_of_n:
         return "Random points moved LENS as far as the attack: try more --steps or another --attack."
     return ""

@@ -31,7 +31,7 @@ def features(
         ),
     ] = None,
     relu: Annotated[
-        bool, typer.Option("--relu", help="Rectify the features, as the MNIST study's source does.")
+        bool, typer.Option("--relu", help="Apply a ReLU to the features, as the MNIST study's source does.")
     ] = False,
     threat: Annotated[
         str | None,
@@ -42,19 +42,19 @@ def features(
     start: Annotated[
         str | None, typer.Option("--start", help="Start of each inversion: images, noise or grey (robust, non-robust).")
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Gradients an image at most.")] = 100,
+    steps: Annotated[int, typer.Option("--steps", help="Largest number of gradients per image.")] = 100,
     tol: Annotated[
         float | None,
         typer.Option("--tol", help="Residual at which an inversion ends (robust, non-robust); 0.05 if not given."),
     ] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Keep bright strokes alone, at least 2 pixels thick.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes at least 2 pixels thick.")] = False,
     n: options.NOpt = None,
     split: options.SplitOpt = "train",
     mean: options.MeanOpt = None,
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
-    shard: Annotated[int, typer.Option("--shard", help="Images a file of unfinished work.")] = 500,
+    shard: Annotated[int, typer.Option("--shard", help="Images per file of unfinished work.")] = 500,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -71,8 +71,8 @@ def features(
 
         unfooled train --data runs/robust.npz --out runs/retrained.pt
 
-    The work is kept beside --out, in a folder that ends in .parts, until --out is whole; the same command in several
-    terminals shares it.
+    Unfinished work is stored beside --out, in a folder that ends in .parts, until --out is complete; the same command
+    in several terminals shares the work.
     """
     from unfooled import workflows
     from unfooled.cli import show

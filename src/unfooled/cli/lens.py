@@ -102,11 +102,11 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
 
     narrow = show.out.width < 100
 
-    def mean(m: Mean, below: bool = narrow) -> str:
+    def mean(average: Mean, below: bool = narrow) -> str:
         """Write a mean with its interval, below it where there is no room beside."""
-        if m.value is None:
+        if average.value is None:
             return "none"
-        return show.mean(m).replace(" ", "\n", 1) if below else show.mean(m)
+        return show.mean(average).replace(" ", "\n", 1) if below else show.mean(average)
 
     for block in scores.blocks:
         table = Table(
@@ -116,12 +116,13 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
         )  # fmt: skip
         for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "p", "p<.05"):
             table.add_column(heading, no_wrap=heading != "chance")
-        for s in block.scores:
-            colour = "yellow" if s.says_nothing else ""
-            level = show.figure(s.chance.value) + (" says nothing" if s.says_nothing else "")
+        for row in block.scores:
+            colour = "yellow" if row.says_nothing else ""
+            level = show.figure(row.chance.value) + (" says nothing" if row.says_nothing else "")
             table.add_row(
-                s.score, s.neutral.removesuffix("_dilated"), mean(s.raw), f"[{colour}]{level}" if colour else level,
-                mean(s.corrected), str(s.raw.n), show.figure(s.p, 3), percent(s.surprising),
+                row.score, row.neutral.removesuffix("_dilated"), mean(row.raw),
+                f"[{colour}]{level}" if colour else level, mean(row.corrected), str(row.raw.n),
+                show.figure(row.p, 3), percent(row.surprising),
             )  # fmt: skip
         show.out.print(table)
         show.out.print(

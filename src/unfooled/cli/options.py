@@ -40,14 +40,18 @@ ShuffleOpt = Annotated[
 MeanOpt = Annotated[
     str | None, typer.Option("--mean", help="Mean that the model expects, e.g. 0.49,0.48,0.45.", rich_help_panel=SOURCE)
 ]
-StdOpt = Annotated[str | None, typer.Option("--std", help="Standard deviation, likewise.", rich_help_panel=SOURCE)]
+StdOpt = Annotated[
+    str | None, typer.Option("--std", help="Standard deviation that the model expects.", rich_help_panel=SOURCE)
+]
 SizeOpt = Annotated[str | None, typer.Option("--size", help="Resize images: 32 or 32x48.", rich_help_panel=SOURCE)]
 LabelsOpt = Annotated[
     Path | None,
-    typer.Option("--labels", help="Class names in the model's order, one a line or JSON.", rich_help_panel=SOURCE),
+    typer.Option(
+        "--labels", help="File of class names in the model's order, one per line or JSON.", rich_help_panel=SOURCE
+    ),
 ]
 StepsOpt = Annotated[
-    int | None, typer.Option("--steps", help="Gradients a restart, or queries; the attack's default if not given.")
+    int | None, typer.Option("--steps", help="Gradients per restart, or queries; the attack's default if not given.")
 ]
 RestartsOpt = Annotated[int, typer.Option("--restarts", help="Number of random starts.")]
 ThreatOpt = Annotated[

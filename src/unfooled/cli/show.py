@@ -44,7 +44,7 @@ STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain"
 
 
 def called(stage: str) -> str:
-    """Return the name of a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
+    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
     run, slash, stage = stage.rpartition("/")
     if slash:
         return f"{run}: {called(stage)}"
@@ -85,7 +85,7 @@ def bars(quiet: bool) -> Progress:
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for the progress of a workflow: one bar a stage, which shows the remaining work."""
+    """Yield a callback for the progress of a workflow: one bar per stage, which shows the remaining work."""
     with bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
         earlier: dict[str, int] = {}
@@ -101,18 +101,20 @@ def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield update
 
 
-def percent(e: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
     """Write a share: 91.2 % [89.3, 92.9]."""
-    if e.value is None:
+    if estimate.value is None:
         return "not available"
-    return f"{100 * e.value:.1f} % [dim]\\[{100 * e.low:.1f}, {100 * e.high:.1f}][/dim]"
+    return f"{100 * estimate.value:.1f} % [dim]\\[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}][/dim]"
 
 
-def mean(m: Mean, unit: str = "", digits: int = 2) -> str:
+def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
     """Write a mean: 0.42 [0.38, 0.47] unit."""
-    if m.value is None or m.low is None or m.high is None:
+    if average.value is None or average.low is None or average.high is None:
         return "not available"
-    return f"{m.value:.{digits}f} [dim]\\[{m.low:.{digits}f}, {m.high:.{digits}f}][/dim] {unit}".rstrip()
+    return (
+        f"{average.value:.{digits}f} [dim]\\[{average.low:.{digits}f}, {average.high:.{digits}f}][/dim] {unit}".rstrip()
+    )
 
 
 def first(run: Summary) -> str:
@@ -122,7 +124,7 @@ def first(run: Summary) -> str:
 
 
 def summaries(runs: Sequence[Summary]) -> None:
-    """Print a table: one column a run, one row a figure."""
+    """Print a table: one column per run, one row per figure."""
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for run in runs:

@@ -32,7 +32,7 @@ def study(
         list[str] | None, typer.Option("--data", help="One of the scale's data sets, where it has several; repeatable.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="A network of your own, where the study takes one (attention).")
+        str | None, typer.Option("--model", help="Your own network, where the study takes one (attention).")
     ] = None,
     boxes: Annotated[
         Path | None, typer.Option("--boxes", help="With --model: CSV with the boxes of the objects in --data.")

@@ -74,7 +74,7 @@ def train(
     ] = 256,
     out: Annotated[Path, typer.Option("--out", help="Checkpoint; a second start continues it.")] = Path("model.pt"),
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the data.")] = 20,
-    batch: Annotated[int, typer.Option("--batch", help="Samples a step.")] = 128,
+    batch: Annotated[int, typer.Option("--batch", help="Samples per step.")] = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Decoupled weight decay (AdamW).")] = 1e-4,
     augment: Annotated[

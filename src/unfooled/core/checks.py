@@ -1,7 +1,8 @@
 """Checks of arguments; each error is one sentence: the requirement, the value found, the remedy.
 
 Every public function checks its arguments once, at entry. Inside `trusted()` these checks do nothing, so that
-a function that has checked its arguments can call other public functions on them.
+a function that has checked its arguments can call other public functions on them. A user's function is called inside
+`untrusted()`, since nobody has checked what it hands on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ def trusted() -> Iterator[None]:
         _TRUSTED.reset(token)
 
 
+@contextmanager
+def untrusted() -> Iterator[None]:
+    """Check arguments again until the context ends, inside `trusted()` too: for calls of a user's own function."""
+    token = _TRUSTED.set(False)
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
 def is_trusted() -> bool:
     """Return whether the code runs inside `trusted()`: a caller has already checked the arguments."""
     return _TRUSTED.get()
@@ -43,6 +54,12 @@ def is_trusted() -> bool:
 
 def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: float = 1e-6) -> None:
     """Refuse inputs that are empty, not floating point, NaN or outside the box, and labels that do not fit them.
+
+    Args:
+        x: Inputs, (B, *D).
+        y: Labels, (B,) int64. None: not checked.
+        box: Interval that every value must lie in.
+        slack: Distance outside the box that still counts as rounding.
 
     Raises:
         BadInput: x or y is invalid; the message gives the range or shape found.
@@ -102,7 +119,7 @@ def check_differentiable(logits: Tensor) -> None:
 
 
 def input_gradient(value: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
-    """Return the gradient of a sum with respect to the input.
+    """Return the gradient of the sum of `value` with respect to the input `leaf`.
 
     Raises:
         BadInput: The value does not depend on the input for autograd.
@@ -120,8 +137,8 @@ def check_mode(model: Any) -> None:
         return
     active = in_training(model)
     if active:
-        more = f" and {len(active) - 1} more" if len(active) > 1 else ""
-        raise BadInput(f"the model is in training mode: {active[0]}{more}; call model.eval() first")
+        others = f" and {len(active) - 1} more" if len(active) > 1 else ""
+        raise BadInput(f"the model is in training mode: {active[0]}{others}; call model.eval() first")
 
 
 def check_run(seed: Any, batch: Any = None) -> None:

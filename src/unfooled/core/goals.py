@@ -64,8 +64,8 @@ def checked_once(model: Model, y: Tensor | None = None) -> _CheckedOnce:
 
     Args:
         model: Any callable to logits; returned as it is where it is wrapped already.
-        y: Labels of every sample that the loop may pass, (B,); by them the logits are found among several outputs.
-            None: Not checked.
+        y: Labels of every sample that the loop may pass, (B,); they also tell the logits from other outputs of the
+            model. None: not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).
@@ -133,8 +133,8 @@ def fooling(
         logits = reader(z, label)
         value = loss(logits, label)
         if draws > 1:
-            more = [loss(reader(z), label) for _ in range(draws - 1)]
-            value = torch.stack([value, *more]).mean(0)
+            others = [loss(reader(z), label) for _ in range(draws - 1)]
+            value = torch.stack([value, *others]).mean(0)
         done = fooled(logits.detach(), label, targeted=targeted) if stop and draws == 1 else torch.zeros_like(at) > 0
         return sign * value, done
 

@@ -5,6 +5,8 @@
     dlr             (max_{j != y} z_j - z_y) / (z_pi1 - z_pi3)              pi: logits in descending order
     kl              KL(p || softmax(z)) for fixed probabilities p
 
+z are the logits, y is the label.
+
 References:
     Carlini, Wagner, Towards evaluating the robustness of neural networks, 2017, arXiv:1608.04644 (margin).
     Croce, Hein, Reliable evaluation of adversarial robustness, ICML 2020, arXiv:2003.01690 (DLR).
@@ -73,4 +75,5 @@ def kl(probabilities: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    """Return top / bottom; top itself where bottom is 0."""
     return top / torch.where(bottom > 0, bottom, torch.ones_like(bottom))

@@ -99,21 +99,25 @@ class Stream(IntEnum):
     CHECK_ROUGHNESS = 403
     CHECK_MEMORY = 404
     CHECK_CONSTANT = 405
+    CHECK_BORDERS = 406
 
 
 class Numbers:
-    """Numbers of the stages of an evaluation, by part of the evaluation; draws of `START` and other streams."""
+    """Numbers of an evaluation's stages, by part of the evaluation; `START` and other streams use them as draws."""
 
-    ATTACK = range(40)
+    ATTACK = range(41)
+    """Stages of an effort, at most 40; the last number is that of the stage which L0 may add."""
     CHECKS = range(200, 240)
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))
     """Continued attack after a failed check, one range per round; the last number is the check that follows."""
-    HIDDEN = range(400, 461)
-    """Gradient-free attacks; the last number is the check that follows."""
+    HIDDEN = (range(400, 461), range(500, 561), range(700, 761))
+    """Gradient-free attacks, one range per round; the last number is the check that follows."""
+    ON = (range(800, 860), range(860, 920), range(920, 980))
+    """Attacks that found something and run on, one range per round."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
-    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, HIDDEN, AUTOATTACK_L1)
+    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *ON, AUTOATTACK_L1)
     MOST = 1009
     """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 
@@ -136,6 +140,7 @@ class Use(NamedTuple):
 
 
 def _one(stream: Stream, draws: range = range(1)) -> Use:
+    """Return the use of a stream that has a single stage."""
     return Use((range(stream, stream + 1),), draws)
 
 
@@ -167,7 +172,7 @@ USES = MappingProxyType(
         Stream.NOISE: Use(
             tuple(
                 range(Stream.NOISE + part[0], Stream.NOISE + part[-1] + 1)
-                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN)
+                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.ON)
             ),
             LONG,
         ),

@@ -2,12 +2,13 @@
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
-A threat has five methods; the ascent kernel uses these alone and contains no code for any one norm:
+A threat has six methods; the ascent kernel needs no others and contains no code for any one norm:
 
     size(delta)     (B, *D) -> (B,)     the norm of each change
     project(z, x)   onto the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
     steepest(g)     argmax <g, d> over the unit ball; attains the dual norm
     sample(x)       a random point inside
+    extreme(x)      a random point inside to start an attack from: a corner of the ball in Linf
     take(rows)      the threat for a subset of the samples, where eps is (B,)
 
 `eps` is a fraction of the input range (`8 / 255`), a float or one value per sample, (B,). L0's eps counts tensor
@@ -86,7 +87,7 @@ class Threat(ABC):
         """Return the unit step with the largest inner product with g; 0 where g is 0."""
 
     @abstractmethod
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         """Draw a random change of size at most eps."""
 
     def sample(
@@ -98,7 +99,22 @@ class Threat(ABC):
         stage: int = rng.Stream.START,
     ) -> Tensor:
         """Draw a random point of the threat for each sample; equal sample, seed, stage and draw give equal points."""
-        return self.project(x + self._inside(rng.seeds(x, generator, stage=stage), x, draw), x)
+        return self.project(x + self._random_change(rng.seeds(x, generator, stage=stage), x, draw), x)
+
+    def extreme(
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
+    ) -> Tensor:
+        """Draw a random point from which attacks start: a corner of the ball in Linf, `sample` in the other norms.
+
+        In Linf every coordinate can move by eps at once, and attacks end near such corners. As for `sample`, the points
+        lie inside the threat, and equal sample, seed, stage and draw give equal points.
+        """
+        return self.sample(x, generator, draw=draw, stage=stage)
 
     def take(self, rows: Tensor) -> Self:
         """Return the threat of the samples in `rows`, an index or a mask."""
@@ -153,7 +169,7 @@ class Linf(Threat):
         """Return the sign of g."""
         return g.sign()
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
         return eps * (2 * rng.uniform(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype) - 1)
 
@@ -169,6 +185,17 @@ class Linf(Threat):
         u = rng.uniform(rng.seeds(x, generator, stage=stage), tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
         return self.project(torch.where(u < 0.5, x - eps, x + eps), x)
+
+    def extreme(
+        self,
+        x: Tensor,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: int | Tensor = 0,
+        stage: int = rng.Stream.START,
+    ) -> Tensor:
+        """Draw a random corner of the ball."""
+        return self.corner(x, generator, draw=draw, stage=stage)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +222,7 @@ class L2(Threat):
         g = g / torch.where(peak > 0, peak, torch.ones_like(peak))
         return g / per_sample(self.size(g).clamp_min(TINY), g)
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         shape, d = tuple(x.shape[1:]), x[0].numel()
         radius = rng.uniform(seed ^ 1, (1,), draw=draw, dtype=torch.float64)[:, 0] ** (1 / d)
         reach = (self.box.high - self.box.low) * math.sqrt(d)
@@ -248,7 +275,7 @@ class L1(Threat):
         top = rows.abs().argmax(1, keepdim=True)
         return torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign()).reshape(g.shape)
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         # Uniform in the ball: D signed exponentials over the sum of D + 1.
         shape, d = tuple(x.shape[1:]), x[0].numel()
         u = rng.uniform(seed, (d + 1,), draw=draw, dtype=torch.float64)
@@ -303,7 +330,7 @@ class L0(Threat):
         """Return the sign of g on the eps groups with the largest sum of |g|."""
         return torch.where(self._largest(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
 
-    def _inside(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
+    def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         shape = tuple(x.shape[1:])
         changed = self._largest(self._groups(rng.uniform(seed, shape, draw=draw)), x)
         value = self.box.low + (self.box.high - self.box.low) * rng.uniform(seed ^ 1, shape, draw=draw, dtype=x.dtype)
@@ -315,8 +342,8 @@ def project_l1_box(z: Tensor, x: Tensor, eps: float | Tensor, box: Box = UNIT) -
 
         delta_i = sign(u_i) min(c_i, max(|u_i| - lam, 0)),   u = z - x,   c_i = room to the box on u_i's side
 
-    lam is 0 if that fits, else the root of a decreasing piecewise-linear sum, found between its 2D sorted breakpoints.
-    Cost O(D log D) per sample, no loop over samples.
+    lam is 0 if sum_i |delta_i| is then at most eps, else the value at which the sum is eps. The sum is piecewise linear
+    and decreasing in lam; lam is found between its 2D sorted breakpoints. Cost O(D log D) per sample.
 
     Args:
         z: Points, (B, *D).

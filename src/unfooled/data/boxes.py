@@ -28,7 +28,7 @@ from unfooled.data.load import load_dataset
 from unfooled.data.sources import FOLDER
 
 COLUMNS = (("left", "top", "width", "height"), ("x", "y", "w", "h"), ("xmin", "ymin", "xmax", "ymax"))
-"""Accepted column names of a CSV, besides `file`; the last ones are corners."""
+"""Accepted column names of a CSV, besides `file`; xmax and ymax are the right and bottom edges."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +118,15 @@ def load_boxed(
         channels: Number of channels, 1 or 3. None: not changed.
 
     Raises:
-        BadInput: The CSV lacks a column, holds a value that is not a finite number, an empty box, a box wholly outside
-            of its image or a missing file, or names none of the images read.
+        BadInput: The CSV lacks a column, holds a value that is not a finite number, an empty box, a box entirely
+            outside its image or a missing file, or names none of the images read.
     """
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
-        raise BadInput(f"there is no folder {root}; give the one that holds a folder a class")
+        raise BadInput(f"there is no folder {root}; give the one that holds one folder per class")
     boxes_of = _read(path)
-    there = {file.relative_to(root).as_posix() for file in images_below(root)}
-    if lost := [name for name in boxes_of if name not in there]:
+    present = {file.relative_to(root).as_posix() for file in images_below(root)}
+    if lost := [name for name in boxes_of if name not in present]:
         raise BadInput(
             f"{len(lost)} of the {len(boxes_of)} files in {path} are no images below {root}, the first is {lost[0]!r}; "
             "file is the path below that folder"
@@ -166,10 +166,10 @@ def _boxed(data: Dataset, boxes: Sequence[np.ndarray], sides: np.ndarray) -> Box
     """
     h, w = data.x.shape[2:]
     around, masks = [], []
-    for own, side in zip(boxes, sides, strict=True):
-        scaled = torch.from_numpy(own * np.tile(np.array([w, h], np.float32) / side, 2))
+    for image_boxes, side in zip(boxes, sides, strict=True):
+        scaled = torch.from_numpy(image_boxes * np.tile(np.array([w, h], np.float32) / side, 2))
         start, end = scaled[:, :2].amin(0), (scaled[:, :2] + scaled[:, 2:]).amax(0)
-        around.append(torch.cat([start, end - start]) if len(own) > 1 else scaled[0])
+        around.append(torch.cat([start, end - start]) if len(image_boxes) > 1 else scaled[0])
         masks.append(box_masks(scaled, (h, w)).amax(0))
     return Boxed(data, torch.stack(around), torch.stack(masks))
 
@@ -180,11 +180,11 @@ def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
         raise BadInput(f"there is no file {path}; give a CSV with the columns file, left, top, width, height")
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
-        there = table.fieldnames or []
-        names = next((names for names in COLUMNS if set(names) <= set(there)), None)
-        if names is None or "file" not in there:
+        columns = table.fieldnames or []
+        names = next((names for names in COLUMNS if set(names) <= set(columns)), None)
+        if names is None or "file" not in columns:
             raise BadInput(
-                f"{path} has the columns {', '.join(there) or 'none'}; it needs file, left, top, width, height"
+                f"{path} has the columns {', '.join(columns) or 'none'}; it needs file, left, top, width, height"
             )
         boxes_of: dict[str, list[tuple[float, float, float, float]]] = {}
         for line in table:

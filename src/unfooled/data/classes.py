@@ -47,7 +47,7 @@ def read_names(path: Path) -> Names:
         content = [content[key] for key in keys]
     names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in content]
     if not names or not all(names):
-        raise BadInput(f"there are no labels in {path}; it holds one class name a line, or a JSON list")
+        raise BadInput(f"there are no labels in {path}; it must hold one class name per line, or a JSON list")
     return names
 
 
@@ -89,16 +89,16 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
 def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, labels: bool = False) -> Dataset:
     """Return the same samples with their labels in the order of a model's outputs.
 
-    Classes are matched by name with those that the model knows; numbers that only count (0, 1, 2, ..., LABEL_0, ...)
-    are no names, and never overrule any. A model without names gets the data's own order, unless that is the order of
-    names among which some may be missing.
+    Classes are matched by name with those that the model states. Names that only count (0, 1, 2, ..., LABEL_0, ...) do
+    not count as names, and never overrule real ones. For a model without names the order of the data is kept, unless
+    it is only the alphabetical order of names of which some may be missing.
 
     Args:
         data: Samples, with the classes of their source.
-        known: Class names that the model states, in the order of its outputs; one may be several, "tench, Tinca tinca".
-            None: it states none.
+        known: Class names that the model states, in the order of its outputs; an entry may hold several names, such as
+            "tench, Tinca tinca". None: it states none.
         outputs: Number of the model's outputs.
-        labels: Whether the data are in an order that the user gave, which is then compared with the model's.
+        labels: True if the user gave the order of the data's classes, which is then compared with the model's.
 
     Raises:
         BadInput: The names contradict each other, or match in part; the message gives both lists.
@@ -112,7 +112,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
     if known is None and (not data.sorted or len(data.classes) >= outputs):
         return data
     if known is None and outputs <= 10 and all(name.isdigit() for name in data.classes):
-        known = [str(k) for k in range(outputs)]  # up to 10 the orders of numbers and of text are one
+        known = [str(k) for k in range(outputs)]  # up to 10 classes, numbers sort alike as numbers and as text
     if known is None:
         raise BadInput(
             f"{data.name} has {len(data.classes)} classes ({_list(data.classes)}) and the model {outputs} outputs "
@@ -132,7 +132,10 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
 
 
 def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse an order of the user's that has some of the model's names elsewhere; other names are another language."""
+    """Refuse an order given by the user that has the model's names in other places.
+
+    Where no name is the model's, the names may be in another language, and nothing can be compared.
+    """
     places = _places(known)
     at = [places.get(_plain(name), []) for name in given]
     if any(at) and not all(k in place for k, place in enumerate(at)):
@@ -144,7 +147,7 @@ def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    """Return name -> its positions; of "tench, Tinca tinca" each part is a name too."""
+    """Return name -> its positions; each part of an entry such as "tench, Tinca tinca" is a name too."""
     places: dict[str, list[int]] = {}
     for k, name in enumerate(names):
         for part in {_plain(part) for part in (name, *name.split(","))}:
@@ -163,7 +166,7 @@ def _padded(names: Sequence[str], n: int) -> list[str]:
 
 
 def _list(names: Sequence[str]) -> str:
-    """Return names in words, the first ones of many."""
+    """Return the first eight names, and the number of all, as text."""
     return ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
 
 

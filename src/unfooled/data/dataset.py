@@ -24,7 +24,7 @@ class Dataset:
         split: "train", "test" or "val"; "all" where the source has no splits.
         index: Index of each sample in the source, (N,) int64.
         warnings: Assumptions of the reader, one sentence each.
-        sorted: Whether the order of the classes is only that of their names, as in a folder that may lack some.
+        sorted: True if the classes are only in the order of their names, as in a folder that may lack some classes.
     """
 
     x: Tensor
@@ -46,7 +46,7 @@ class Source:
         split: Split, as in `Dataset`.
         y: Labels of all samples, (N,) int64.
         classes: Class names in the order of the labels.
-        read: Function of row numbers, (n,), that returns samples, (n, C, H, W) or (n, D) float32 in [0, 1].
+        read: Function of row numbers, (n,), that returns their samples, in a form of `Dataset.x`.
         warnings: Assumptions of the reader, as in `Dataset`.
         sorted: As in `Dataset`.
         survey: Function that looks at all rows that will be read, and returns a `read` whose parts agree with each

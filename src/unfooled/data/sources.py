@@ -101,7 +101,9 @@ def _made(name: str, split: str) -> Source:
     except ValueError as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"the data are {name!r}; write shapes, or shapes:0.9 for a background that goes along") from None
+        raise BadInput(
+            f"the data are {name!r}; write shapes, or shapes:0.9 for a background that goes with the label"
+        ) from None
 
 
 def _known(name: str, split: str) -> Source:
@@ -111,4 +113,4 @@ def _known(name: str, split: str) -> Source:
     if not (place / file).is_file():
         raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
     opened = npz(place / file, split)
-    return replace(opened, name=name, classes=[c.replace("_", " ") for c in classes.split()] or opened.classes)
+    return replace(opened, name=name, classes=[item.replace("_", " ") for item in classes.split()] or opened.classes)

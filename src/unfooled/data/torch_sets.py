@@ -7,6 +7,7 @@ of a loader is read in its own order, whatever the loader's, and the loader's `c
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data.sampler import SequentialSampler
 
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import small
-from unfooled.core.samples import Streamed
+from unfooled.core.samples import Streamed, raw
 from unfooled.data.formats.arrays import single
 
 IMAGES = ("image", "img", "pixel_values", "x", "input", "inputs", "data")
@@ -104,29 +105,43 @@ def batch_of(item: Any) -> tuple[Tensor, Tensor]:
     return x, torch.as_tensor(y).long().reshape(len(x))
 
 
+class _Spool:
+    """Rows in a temporary file, which is closed, and so removed, when nothing refers to it."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile(prefix="unfooled-")  # noqa: SIM115
+        self.shape: torch.Size | None = None
+        self.dtype = torch.float32
+        weakref.finalize(self, self.file.close)
+
+    def append(self, x: Tensor) -> None:
+        """Write rows, (b, *D)."""
+        if self.shape is not None and x.shape[1:] != self.shape:
+            shapes = f"{tuple(self.shape)} and {tuple(x.shape[1:])}"
+            raise BadInput(f"the data set has samples of shapes {shapes}; resize them to one")
+        self.shape, self.dtype = x.shape[1:], x.dtype
+        self.file.write(raw(x))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Read rows."""
+        assert self.shape is not None
+        size, parts = self.shape.numel() * self.dtype.itemsize, []
+        for row in rows.tolist():
+            self.file.seek(row * size)
+            parts.append(self.file.read(size))
+        return torch.frombuffer(bytearray().join(parts), dtype=self.dtype).reshape(len(rows), *self.shape)
+
+
 def _spooled(source: Any) -> tuple[Tensor, Tensor]:
     """Write the samples of an iterable to a temporary file, which is removed with them."""
     batches = map(batch_of, source) if isinstance(source, DataLoader) and source.batch_size is not None else None
     if batches is None:
         batches = ((single(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source))
-    place = tempfile.TemporaryFile(prefix="unfooled-")  # noqa: SIM115  (removed with its owner)
-    labels, shape, dtype = [], None, torch.float32
+    spool, labels = _Spool(), []
     for x, y in batches:
-        if shape is not None and x.shape[1:] != shape:
-            raise BadInput(f"the data set has samples of shapes {tuple(shape)} and {tuple(x.shape[1:])}; resize them")
-        shape, dtype = x.shape[1:], x.dtype
-        place.write(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        spool.append(x)
         labels.append(y)
-    if shape is None:
+    if spool.shape is None:
         raise BadInput("the data set is empty")
-    place.flush()
-    size, y = shape.numel() * dtype.itemsize, torch.cat(labels)
-
-    def read(rows: Tensor) -> Tensor:
-        parts = []
-        for row in rows.tolist():
-            place.seek(row * size)
-            parts.append(place.read(size))
-        return torch.frombuffer(bytearray().join(parts), dtype=dtype).reshape(len(rows), *shape)
-
-    return Streamed(read, (len(y), *shape), dtype), y
+    y = torch.cat(labels)
+    return Streamed(spool, (len(y), *spool.shape), spool.dtype), y

@@ -44,8 +44,8 @@ def check_pair(a: Tensor, b: Tensor) -> None:
     """
     for name, t in (("a", a), ("b", b)):
         if not isinstance(t, Tensor) or not t.is_floating_point():
-            found = t.dtype if isinstance(t, Tensor) else type(t).__name__
-            raise BadInput(f"{name} is {found}; distances compare floating point tensors, try .float()")
+            given = t.dtype if isinstance(t, Tensor) else type(t).__name__
+            raise BadInput(f"{name} is {given}; distances compare floating point tensors, try .float()")
     if a.shape != b.shape:
         raise BadInput(f"a has shape {tuple(a.shape)}, b has {tuple(b.shape)}; they must have one shape")
     if a.ndim < 2 or a.shape[1:].numel() == 0:

@@ -3,9 +3,9 @@
     psnr = 10 log10( 1 / mean_i (a_i - b_i)^2 )                                      in dB; inf for equal images
     ssim = mean over pixels of (2 m_a m_b + c1)(2 s_ab + c2) / ((m_a^2 + m_b^2 + c1)(s_a^2 + s_b^2 + c2))
 
-The moments in SSIM are those of a Gaussian window around the pixel, 11 x 11, sigma 1.5, edges reflected. On smaller
-images it is the largest odd window that fits, with sigma scaled alike (7 x 7 and .95 for 8 x 8); values of different
-windows are not comparable.
+Means m, variances s^2 and covariance s_ab are those in a Gaussian window around the pixel, 11 x 11, sigma 1.5, edges
+reflected. On smaller images the window is the largest odd one that fits, with sigma in proportion (7 x 7 and .95 for
+8 x 8); values of different windows are not comparable.
 
 References:
     Wang et al., Image quality assessment: from error visibility to structural similarity, IEEE TIP 2004.
@@ -43,7 +43,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         b: Images to compare with, like a.
 
     Raises:
-        BadInput: The tensors are no images.
+        BadInput: The tensors are not images.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -57,5 +57,5 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     value = structural_similarity_index_measure(
         a, b, sigma=_SIGMA * window / _WINDOW, kernel_size=window, reduction="none", data_range=1.0
     )
-    assert isinstance(value, Tensor)  # a pair only with the contrast or the full image as second output
+    assert isinstance(value, Tensor)  # it is a pair only if the contrast or the full image is requested too
     return value.reshape(len(a)).clamp(-1, 1)

@@ -4,7 +4,7 @@
     kendall    tau-b = (P - Q) / sqrt((n_0 - n_a)(n_0 - n_b))
 
 P and Q count concordant and discordant pairs, n_0 = n (n - 1) / 2 all pairs, n_a and n_b those tied in a and in b. Q is
-counted as the inversions of b in the order of a, in O(n log n) and one batch at every size. Neither is differentiable.
+counted as the inversions of b in the order of a, in O(n log n) and for all maps at once. Neither is differentiable.
 
 With a `support`, (B, *D) bool, only its coordinates are compared: the order of a background of near zeros would
 otherwise dominate. `either_nonzero` is the usual one. A map that is constant (on the support) or holds NaN or infinity
@@ -112,8 +112,8 @@ def _average_ranks(rows: Tensor) -> Tensor:
 def _inversions(rank: Tensor) -> Tensor:
     """Count pairs i < j with rank_i > rank_j, (B,) int64, for permutations of 0 .. n - 1, (B, n).
 
-    A stable sort by bits, highest first: within a block of equal higher bits, every one before a zero is an inversion.
-    A permutation fills every block, so it splits into halves.
+    A stable sort by bits, highest first: within a block of equal higher bits, each 1 that precedes a 0 is an inversion.
+    The ranks are filled up to a power of two, so that each block holds as many zeros as ones.
     """
     b, n = rank.shape
     levels = max(n - 1, 1).bit_length()

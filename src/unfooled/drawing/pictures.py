@@ -18,8 +18,8 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating]
 Bytes = npt.NDArray[np.uint8]
 
-AMPLIFY = (1000, 500, 200, 100, 50, 20, 10, 5, 2)
-LIMIT = 99.5
+AMPLIFY = (1000, 500, 200, 100, 50, 20, 10, 5, 2)  # factors by which differences may be amplified
+LIMIT = 99.5  # percentile of |attribution| at the end of the colour scale
 BINS = 128  # bars of a 1-D input; longer ones are pooled
 BAR_HEIGHT = 64
 INK, PALE = (70, 78, 89), (255, 255, 255)
@@ -56,8 +56,8 @@ def colours(name: str) -> Bytes:
 
 def css_gradient(name: str, stops: int = 9) -> str:
     """Return a scale as a CSS gradient, left to right."""
-    picked = colours(name)[np.linspace(0, 255, stops).round().astype(int)]
-    return "linear-gradient(90deg, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in picked.tolist()) + ")"
+    selected = colours(name)[np.linspace(0, 255, stops).round().astype(int)]
+    return "linear-gradient(90deg, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in selected.tolist()) + ")"
 
 
 def form_of(shape: tuple[int, ...]) -> str | None:
@@ -66,6 +66,7 @@ def form_of(shape: tuple[int, ...]) -> str | None:
 
 
 def _to_byte(value: Array) -> Bytes:
+    """Convert values in [0, 1] to bytes; others are clipped."""
     return np.asarray(np.clip(value, 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -132,11 +133,11 @@ def bar_strip(value: Array, largest: float, *, signed: bool, coloured: bool) -> 
         at = _to_byte(share / 2 + 0.5 if signed else share)
         tone = colours("diverging" if signed else "sequential")[at]
     cells = np.where(filled[..., None], tone[None], np.array(PALE, np.uint8))
-    wide = np.repeat(cells, width, axis=1)
-    wide[:, width - 1 :: width] = PALE  # a gap between bars
+    strip = np.repeat(cells, width, axis=1)
+    strip[:, width - 1 :: width] = PALE  # a gap between bars
     if signed:
-        wide[BAR_HEIGHT // 2] = np.minimum(wide[BAR_HEIGHT // 2], 200)
-    return Plate(wide.astype(np.uint8))
+        strip[BAR_HEIGHT // 2] = np.minimum(strip[BAR_HEIGHT // 2], 200)
+    return Plate(strip.astype(np.uint8))
 
 
 def encode(plate: Plate, how: Encoding) -> tuple[str, int, int]:

@@ -43,7 +43,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its name, the values at its ends, and its ticks as (value, text)."""
+    """One axis: its name, the values at its ends, its ticks as (value, text), and whether its scale is logarithmic."""
 
     name: str
     low: float
@@ -287,12 +287,13 @@ def _multiples(step: float, low: float, high: float) -> list[float]:
 
 def extent(label: Label) -> Box:
     """Return the approximate left, top, right and bottom of a label."""
-    wide = LETTER * len(label.text)
-    left = label.x - {"": 0.0, "mid": wide / 2, "end": wide}[label.anchor]
-    return left, label.y - 12, left + wide, label.y + 3
+    width = LETTER * len(label.text)
+    left = label.x - {"": 0.0, "mid": width / 2, "end": width}[label.anchor]
+    return left, label.y - 12, left + width, label.y + 3
 
 
 def _meet(a: Box, b: Box) -> bool:
+    """Return whether two boxes overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 

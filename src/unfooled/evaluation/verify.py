@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from unfooled.core.checks import check_attack, check_mode
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once, fooled
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
@@ -92,15 +95,8 @@ def verify(
     proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
-    lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
-    undefined, prediction, reader = ~finite, torch.zeros_like(y), checked_once(model, y)
-    for rows in torch.arange(len(x), device=x.device).split(batch):
-        for _ in range(draws):
-            clean, moved = reader(x[rows], y[rows]), reader(proposed[rows])
-            already[rows] += fooled(clean, y[rows], targeted=targeted)
-            lost[rows] += fooled(moved, y[rows], targeted=targeted)
-            undefined[rows] |= ~torch.isfinite(moved).all(1)
-            prediction[rows] = moved.argmax(1)
+    answered = batched(partial(_answered, checked_once(model, y), draws=draws, targeted=targeted), batch)
+    lost, already, undefined, prediction = answered(x, y, proposed)
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
     return Verdict(
@@ -108,10 +104,24 @@ def verify(
         success=success,
         distance=torch.where(success, size, torch.inf).masked_fill(wrong, 0),
         queries=torch.full_like(y, 2 * draws),
-        undefined=undefined,
+        undefined=undefined | ~finite,
         rate=torch.where(inside, lost, already) / draws,
         prediction=prediction,
     )
+
+
+def _answered(
+    reader: Callable[..., Tensor], x: Tensor, y: Tensor, z: Tensor, *, draws: int, targeted: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return how many draws are fooled at z and at x, whether one is undefined at z, and the last prediction, (b,)."""
+    lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+    undefined = torch.zeros_like(y, dtype=torch.bool)
+    for _ in range(draws):
+        clean, moved = reader(x, y), reader(z)
+        already += fooled(clean, y, targeted=targeted)
+        lost += fooled(moved, y, targeted=targeted)
+        undefined |= ~torch.isfinite(moved).all(1)
+    return lost, already, undefined, moved.argmax(1)
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:

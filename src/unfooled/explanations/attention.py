@@ -67,16 +67,16 @@ def attention(
     """Return the attention map of a class.
 
     Args:
-        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
+        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64: fixed (label or clean prediction) or predicted at x; report which.
         layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
         grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
         tau: Temperature of the softmax, above 0.
         relu: True: keep only evidence for the class.
-        standardise: True if the softmax takes S^ instead of S.
-        detach_weights: True if `create_graph` treats w as constant, which saves the double backward. Exact where w does
-            not depend on x (convolutions, global average pooling, one linear layer).
+        standardise: True: take the softmax of S^; False: of S.
+        detach_weights: True: the graph of `create_graph` treats w as constant, which saves the double backward. Exact
+            where w does not depend on x (convolutions, global average pooling, one linear layer).
         create_graph: True: keep the graph. In ReLU networks w has no gradient almost everywhere: see
             `smooth_relu`.
         score: Function `(logits, y) -> (B,)` to explain.
@@ -116,7 +116,7 @@ def attention_map(
     create_graph: bool = False,
     score: Loss = true_logit,
 ) -> AttentionMap:
-    """Return `attention` with its scores, its layer and the flat samples. Arguments, cost and errors as there."""
+    """Return the map with its scores, its layer and the flat samples; arguments, cost and errors as for `attention`."""
     if not tau > 0:
         raise BadInput(f"tau is {tau}; it must be above 0")
     cam = _cam(model, x, y, layer, grid, relu, score, detach_weights, create_graph)

@@ -58,7 +58,7 @@ def grad_cam(
     """Return Grad-CAM, upsampled to the input (bilinear, half-pixel) and repeated over its channels.
 
     Args:
-        model: Modules, or a callable that holds some, to logits, (B, C, H, W) -> (B, K). Not modified.
+        model: A module, or a callable that uses modules, to logits, (B, C, H, W) -> (B, K). Not modified.
         x: Images, (B, C, H, W).
         y: Classes to explain, (B,) int64.
         layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
@@ -96,15 +96,15 @@ def grad_cam_map(
     """Return Grad-CAM at the layer's own resolution.
 
     Args:
-        model: Modules, or a callable that holds some, to logits, (B, *D) -> (B, K). Not modified.
+        model: A module, or a callable that uses modules, to logits, (B, *D) -> (B, K). Not modified.
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64.
         layer: Name of a call, or a module. None: found by `find_spatial_layer`, for a few more passes of one sample.
         grid: Height and width of the grid of cells. None: decided by shapes and by other sizes of the input.
         relu: True: keep only evidence for the class.
         score: Function `(logits, y) -> (B,)` that is explained.
-        detach_weights: True if `create_graph` treats w as constant, which saves the double backward. Exact where w does
-            not depend on x (convolutions, global average pooling, one linear layer).
+        detach_weights: True: the graph of `create_graph` treats w as constant, which saves the double backward. Exact
+            where w does not depend on x (convolutions, global average pooling, one linear layer).
         create_graph: True: keep the graph, so that the map can be differentiated.
 
     Returns:
@@ -130,7 +130,7 @@ def grad_cam_map(
         (g,) = torch.autograd.grad(value.sum(), a, create_graph=twice, retain_graph=create_graph, allow_unused=True)
         if g is None:
             raise BadInput(f"layer {name!r} does not reach the logits; choose another, or none to have it found")
-        maps, slopes = (spatial.maps(t).to(value.dtype) for t in (a, g))  # sums of 16-bit numbers lose the rest
+        maps, slopes = (spatial.maps(t).to(value.dtype) for t in (a, g))  # sums in 16 bits lose small terms
         s = (slopes.mean((2, 3), keepdim=True) * maps).sum(1)
         s = s.clamp_min(0) if relu else s
         return CamMap(s if create_graph else s.detach(), name, spatial)

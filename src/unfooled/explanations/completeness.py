@@ -2,6 +2,8 @@
 
     sum_i e_i = s(f(x), y) - s(f(r), y)
 
+e is the attribution, f the model, s the score (a logit by default), r the baseline.
+
 References:
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, ICML 2017, arXiv:1703.01365, section 3.
 """
@@ -73,7 +75,7 @@ def score_change(
     with differentiating(), torch.no_grad():
         x, y = prepared(model, x, y)
         reader = checked_once(model, y)
-        value = batched(lambda z, c: scored(reader, z, c, score), BatchBudget(model, x, batch_bytes).batch)
+        value = batched(lambda z, labels: scored(reader, z, labels, score), BatchBudget(model, x, batch_bytes).batch)
         shared = not isinstance(baseline, Tensor) or baseline.ndim < x.ndim
         if not shared:
             return value(x, y) - value(baselines(baseline, x), y)

@@ -6,7 +6,7 @@ calls, not to modules: the second call of a reused `relu` is `relu@2`, and `relu
 
 The grid of tokens is that of an earlier call in the same pass, such as the convolution that cut the patches, or that
 grid halved, where patches were merged since; the other tokens (class token, registers) stand before or behind those of
-the patches. Where the head reads the class token alone, the last block's patch tokens have no gradient; the layer is
+the patches. Where the head reads only the class token, the last block's patch tokens have no gradient; the layer is
 then the last one before it whose patch tokens have one.
 """
 
@@ -24,7 +24,7 @@ from unfooled.core.types import Model
 from unfooled.explanations.gradients import differentiating, entry
 from unfooled.explanations.layouts import (
     ACTIVATIONS,
-    FIRST,
+    IMAGE_MODULES,
     Layout,
     Probes,
     Reading,
@@ -35,7 +35,7 @@ from unfooled.explanations.layouts import (
     fits,
     grids_readings,
     own_grid,
-    some_cells,
+    probe_cells,
     token_readings,
 )
 from unfooled.explanations.recording import Call, name_of, named_modules_of, output_of, recorded
@@ -50,12 +50,12 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
     A container returns the tensor of its last child; among calls with one and the same output the innermost is named.
 
     Args:
-        model: modules, or a callable that holds some; run in eval mode.
-        x: inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
-        grid: height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
+        model: A module, or a callable that uses modules; run in eval mode.
+        x: Inputs; the first sample is used, (1, *D). Cost: 1 forward, 1 backward.
+        grid: Height and width of the grid of patch tokens. None: that of the convolution that cuts the patches.
 
     Raises:
-        BadInput: the model holds no modules, or none of their outputs qualifies.
+        BadInput: The model holds no modules, or none of their outputs qualifies.
     """
     return find_spatial(model, x, grid=grid).layer
 
@@ -63,7 +63,7 @@ def find_spatial_layer(model: Model, x: Tensor, *, grid: tuple[int, int] | None 
 def find_spatial(
     model: Model, x: Tensor, *, layer: Layer | None = None, grid: tuple[int, int] | None = None
 ) -> Spatial:
-    """Return the call of `find_spatial_layer`, or the one called `layer`, with its grid. Cost and errors as there."""
+    """Return the call `layer`, or that of `find_spatial_layer`, with its grid; cost and errors as for the latter."""
     if isinstance(layer, Spatial):
         return layer
     wanted = None if layer is None else name_of(model, layer)
@@ -73,8 +73,8 @@ def find_spatial(
             logits = logits_from(model, z)
         search = _Search(model, z, calls, grid)
         if wanted is not None:
-            return search.named(wanted)
-        live = [(i, c.output) for i, c in enumerate(calls) if c.output.requires_grad and len(c.output) == 1]
+            return search.find_named(wanted)
+        live = [(i, call.output) for i, call in enumerate(calls) if call.output.requires_grad and len(call.output) == 1]
         if live and logits.requires_grad:
             # Distinct weights, since the logits, or a function of them, may add up to a constant.
             value = (logits * torch.arange(1, logits.shape[-1] + 1, device=z.device, dtype=logits.dtype)).sum()
@@ -91,7 +91,7 @@ def find_spatial(
 
 
 def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[int, int] | None) -> Spatial:
-    """Return how the recorded output of a named call lies on a grid: by itself, or else by `find_spatial`."""
+    """Return how the output of a named call lies on a grid: by its shape where that is certain, else by a search."""
     if output.ndim == 4 and grid is None and x.ndim == 4:
         module, shape, size = (
             named_modules_of(model)[layer.split("@")[0]],
@@ -99,7 +99,7 @@ def place_of(model: Model, x: Tensor, layer: str, output: Tensor, grid: tuple[in
             (x.shape[2], x.shape[3]),
         )
         reading = Reading(Spatial(layer, own_grid(shape, Layout.CHANNELS_FIRST)))
-        if isinstance(module, FIRST + ACTIVATIONS) and certain(module, reading, shape, size, set()):
+        if isinstance(module, IMAGE_MODULES + ACTIVATIONS) and certain(module, reading, shape, size, set()):
             return reading.spatial
     return find_spatial(model, x[:1], layer=layer, grid=grid)
 
@@ -108,27 +108,33 @@ class _Search:
     """Readings of the calls of one forward pass.
 
     Args:
-        model: the model, in eval mode.
-        z: the sample, (1, *D).
-        calls: what was recorded.
-        grid: grid that the caller gives.
+        model: The model, in eval mode.
+        z: The sample, (1, *D).
+        calls: Recorded calls, in order of execution.
+        grid: Grid given by the caller. None: not given.
 
     Attributes:
-        doubt: why the last call that may lie on a grid was left out, one sentence; empty where none was.
+        doubt: Reason, in one sentence, why a call that may lie on a grid was left out; empty if none was.
     """
 
     def __init__(self, model: Model, z: Tensor, calls: list[Call], grid: tuple[int, int] | None) -> None:
         self.model, self.z, self.calls, self.grid = model, z, calls, grid
         self.modules = named_modules_of(model)
         self.size = (z.shape[2], z.shape[3]) if z.ndim == 4 else None
-        self.counts = {int(n) for c in calls if c.output.ndim == 3 for n in c.output.shape[1:]}
-        self.tokens = {int(c.output.shape[1]) for c in calls if c.output.ndim == 3}
+        self.counts = {int(n) for call in calls if call.output.ndim == 3 for n in call.output.shape[1:]}
+        self.tokens = {int(call.output.shape[1]) for call in calls if call.output.ndim == 3}
         self.probes = Probes(self._trace, z.detach())
         self.doubt = ""
 
-    def named(self, layer: str) -> Spatial:
-        """Return the place of a call that the caller names."""
-        last = [i for i, c in enumerate(self.calls) if layer in (c.layer, c.layer.split("@")[0], c.layer + "@1")]
+    def find_named(self, layer: str) -> Spatial:
+        """Return how the call named by the caller lies on a grid.
+
+        Raises:
+            BadInput: It lies on none, or the grid is in doubt.
+        """
+        last = [
+            i for i, call in enumerate(self.calls) if layer in (call.layer, call.layer.split("@")[0], call.layer + "@1")
+        ]
         place = self.place(last[-1]) if last else None
         if place is None:
             raise BadInput(
@@ -147,24 +153,24 @@ class _Search:
             readings = token_readings(call.layer, shape, self._sources(i), self.grid)
         else:
             readings = grids_readings(call.layer, shape, self.grid)
-            for r in readings[:1]:
-                if certain(self._module(call.layer), r, shape, self.size, self.counts):
-                    return r.spatial
+            for reading in readings[:1]:
+                if certain(self._module(call.layer), reading, shape, self.size, self.counts):
+                    return reading.spatial
         return self._decide(readings, shape)
 
     def _decide(self, readings: list[Reading], shape: Shape) -> Spatial | None:
-        """Return the one reading that agrees with everything known."""
-        answers = [(r, self.probes.agree(r, shape)) for r in readings]
-        sure = [r for r, agrees in answers if agrees]
-        left = sure or [r for r, agrees in answers if agrees is None]
+        """Return the one reading that agrees with shapes, probes and gradients; None where it is in doubt."""
+        answers = [(reading, self.probes.agree(reading, shape)) for reading in readings]
+        confirmed = [reading for reading, agrees in answers if agrees]
+        left = confirmed or [reading for reading, agrees in answers if agrees is None]
         if len(shape) == 4:
-            if sure:
-                return sure[0].spatial
-            fitting = [r for r in left if self.grid or fits(r.spatial.grid, self.size)]
+            if confirmed:
+                return confirmed[0].spatial
+            fitting = [reading for reading in left if self.grid or fits(reading.spatial.grid, self.size)]
             if left and not fitting:
                 return self._without_aspect(left[0].spatial)
             if not self.grid:  # attention matrices are as high and wide as there are tokens
-                fitting = [r for r in fitting if not set(r.spatial.grid) <= self.tokens]
+                fitting = [reading for reading in fitting if not set(reading.spatial.grid) <= self.tokens]
                 if left and not fitting:
                     self._doubt(left[0].spatial, "is as high and wide as there are tokens")
                     return None
@@ -173,36 +179,41 @@ class _Search:
             left = fitting
         if not left:
             return None
-        options = [r.spatial for r in left]
+        options = [reading.spatial for reading in left]
         if len(shape) == 3:  # other tokens may stand behind those of the patches
-            options += [replace(s, skip=0) for s in options if s.skip]
-        return self._by_place(options, sure=len(shape) == 3 and (bool(sure) or len(left) == 1))
+            options += [replace(option, skip=0) for option in options if option.skip]
+        return self._by_place(options, sure=len(shape) == 3 and (bool(confirmed) or len(left) == 1))
 
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:
-        """Return a place whose grid has another aspect than the input, if the layer is a convolution or the like."""
+        """Return a reading whose grid has another aspect than the input if its layer is a convolution or the like."""
         if spatial.layout is Layout.CHANNELS_FIRST and (
-            self.size is None or isinstance(self._module(spatial.layer), FIRST)
+            self.size is None or isinstance(self._module(spatial.layer), IMAGE_MODULES)
         ):
             return spatial
         self._doubt(spatial, "has no axes that can be the height and width of the input")
         return None
 
     def _by_place(self, options: list[Spatial], *, sure: bool) -> Spatial | None:
-        """Return the option whose cells see their own place; the first where that says nothing and it is `sure`."""
-        scores = [self._sees_itself(s) for s in options]
+        """Return the option whose cells depend most on their place in the input.
+
+        Args:
+            options: Possible readings, the likeliest first.
+            sure: True: where the gradients do not tell, return the first option instead of None.
+        """
+        scores = [self._contrast_of(option) for option in options]
         known = [(score, -k) for k, score in enumerate(scores) if score is not None]
         if not known:
             if sure:
                 return options[0]
             self._doubt(options[0], "may lie on a grid in several ways: " + ", ".join(
-                f"{s.layout.value} with {s.grid[0]} x {s.grid[1]} cells" for s in options
+                f"{option.layout.value} with {option.grid[0]} x {option.grid[1]} cells" for option in options
             ))  # fmt: skip
             return None
         best, k = max(known)
         first = scores[0]
         if first is not None and first >= 0.8 * best:
             best, k = first, 0
-        if best >= 1.5:  # some 20 where it is right, about 1 where it is not
+        if best >= 1.5:  # about 20 for the right reading, about 1 for a wrong one
             return options[-k]
         self._doubt(options[0], "holds {} x {} cells that do not look at their own place in the input".format(
             *options[0].grid
@@ -210,14 +221,15 @@ class _Search:
         return None
 
     def _doubt(self, spatial: Spatial, what: str) -> None:
+        """Record why a call was left out, unless an earlier reason is recorded."""
         self.doubt = self.doubt or (
             f"the output of layer {spatial.layer!r} {what}; name a layer whose output is a map (layer=), or "
             "the grid of its cells, row by row (grid=(h, w))"
         )
 
-    def _sees_itself(self, spatial: Spatial) -> float | None:
-        """Return the `contrast` of a reading; None where it cannot be had."""
-        cells = some_cells(spatial.grid)
+    def _contrast_of(self, spatial: Spatial) -> float | None:
+        """Return the `contrast` of a reading; None where it cannot be computed."""
+        cells = probe_cells(spatial.grid)
         if self.size is None or len(cells) < 2:
             return None
         z = self.z.detach().repeat(len(cells), 1, 1, 1).requires_grad_()
@@ -233,35 +245,35 @@ class _Search:
         return contrast(spatial, cells, g)
 
     def _sources(self, i: int) -> list[tuple[str, Layout, tuple[int, int]]]:
-        """Return the grids of the calls before one."""
-        found = []
+        """Return name, layout and grid of the calls before call i that lie on a grid."""
+        grids = []
         for call in self.calls[:i]:
             shape = tuple(call.output.shape)
             if len(shape) != 4 or shape[0] != 1:
                 continue
-            first = isinstance(self._module(call.layer), FIRST)
+            first = isinstance(self._module(call.layer), IMAGE_MODULES)
             for layout in (Layout.CHANNELS_FIRST,) if first else (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST):
                 sides = own_grid(shape, layout)
                 if min(sides) >= 2 and (first or (fits(sides, self.size) and not self.counts & set(sides))):
-                    found.append((call.layer, layout, sides))
-        return found
+                    grids.append((call.layer, layout, sides))
+        return grids
 
     def _module(self, layer: str) -> nn.Module | None:
         return self.modules.get(layer.split("@")[0])
 
     def _trace(self, x: Tensor) -> dict[str, Shape]:
-        """Return the shapes of all calls until the model is done, or fails."""
+        """Return the output shapes of all calls, by name, until the model is done or fails."""
         calls: list[Call] = []
         try:
             with recorded(self.model) as calls:
                 self.model(x)
-        except Exception:  # whatever a network says to a size that is not its own
+        except Exception:  # networks raise various errors for sizes that they do not support
             pass
-        return {c.layer: tuple(c.output.shape) for c in calls}
+        return {call.layer: tuple(call.output.shape) for call in calls}
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:
-    """Return whether an output was computed from a leaf, as autograd has it; position biases are not."""
+    """Return whether autograd knows an output as computed from a leaf; position biases are not."""
     nodes, seen = [output.grad_fn], set()
     while nodes:
         node = nodes.pop()

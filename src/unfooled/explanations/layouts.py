@@ -6,12 +6,12 @@ A reading has to agree with everything that is known, in this order:
 
     shapes    the grid has the aspect of the input; a side is not a number of tokens (attention matrices)
     batch     the first axis follows the size of the batch (position biases do not)
-    size      a taller input changes the axis of the height alone, a wider one that of the width; or both the tokens
-    place     the gradient of a cell lies at the cell's own place in the input rather than at that of others
+    size      a taller input changes only the axis of the height, a wider one only that of the width; either changes T
+    place     the gradient of a cell lies at the cell's place in the input rather than at the places of other cells
 
-Batch and size are asked of the network itself, which may refuse either; a network that stops halfway has answered for
-the layers before. The place is looked at where shapes and sizes leave several readings, and for tokens, whose order the
-shapes do not show.
+For batch and size the network is run again on other inputs. It may fail on them; the layers before the failure still
+count. The place is examined where shapes and sizes leave several readings, and for tokens, whose order the shapes do
+not show.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Spatial:
     """A call whose output lies on a grid.
 
     Attributes:
-        layer: name of the call.
-        grid: height and width in cells.
-        layout: order of the axes.
-        skip: number of tokens that stand before those of the patches.
+        layer: Name of the call.
+        grid: Height and width in cells.
+        layout: Order of the axes.
+        skip: Number of tokens that stand before those of the patches.
     """
 
     layer: str
@@ -55,11 +55,11 @@ class Spatial:
 
     @property
     def tokens(self) -> bool:
-        """Whether the cells are tokens in a row."""
+        """True if the cells are tokens in a row."""
         return self.layout in (Layout.TOKENS, Layout.TOKENS_LAST)
 
     def maps(self, output: Tensor) -> Tensor:
-        """Return the call's output as (B, C, h, w), without tokens that are no patches."""
+        """Return the call's output as (B, C, h, w), without tokens that are not patches."""
         if self.layout is Layout.CHANNELS_FIRST:
             return output
         if self.layout is Layout.CHANNELS_LAST:
@@ -74,9 +74,9 @@ class Reading:
     """A possible reading of an output.
 
     Attributes:
-        spatial: call, grid and layout.
-        source: call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
-        halvings: how often that grid was halved (patch merging).
+        spatial: Call, grid and layout.
+        source: Call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
+        halvings: Number of times that grid was halved (patch merging).
     """
 
     spatial: Spatial
@@ -84,16 +84,15 @@ class Reading:
     halvings: int = 0
 
 
-PREFIX = 16  # most tokens that are no patches
-FIRST = (
+PREFIX = 16  # largest number of tokens that are not patches
+IMAGE_MODULES = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d, nn.InstanceNorm2d, nn.Upsample, nn.PixelShuffle,
 )  # fmt: skip
-"""Modules that take and give (B, C, h, w) by definition."""
-
+"""Modules whose input and output are (B, C, h, w) by definition."""
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.SiLU, nn.GELU, nn.Softplus, nn.Hardswish)
-"""Modules that attention matrices and position biases do not come from."""
+"""Modules whose outputs are never attention matrices or position biases."""
 
 
 def own_grid(shape: Shape, layout: Layout) -> Grid:
@@ -104,20 +103,20 @@ def own_grid(shape: Shape, layout: Layout) -> Grid:
 def fits(grid: Grid, size: Grid | None) -> bool:
     """Return whether a grid can be that of an input: the same aspect, up to rounding and cropped borders.
 
-    Of inputs that are no images nothing is known; square grids are the likely ones.
+    Inputs that are not images (`size` None) have no aspect; only square grids fit them.
     """
-    (h, w), (tall, wide) = grid, size or (grid[0], grid[0])
-    if min(h, w) < 2 or h > 2 * tall or w > 2 * wide:
+    (h, w), (height, width) = grid, size or (grid[0], grid[0])
+    if min(h, w) < 2 or h > 2 * height or w > 2 * width:
         return False
-    if tall < wide:
-        h, w, tall, wide = w, h, wide, tall
-    if tall == wide:
+    if height < width:
+        h, w, height, width = w, h, width, height
+    if height == width:
         return h == w
-    return h >= w and h - w <= tall - wide + 1 and (h + 1) * wide >= (w - 1) * tall
+    return h >= w and h - w <= height - width + 1 and (h + 1) * width >= (w - 1) * height
 
 
 def halved(grid: Grid, times: int) -> Grid:
-    """Return a grid after patches were merged two by two, several times."""
+    """Return a grid after its patches were merged two by two, `times` times."""
     for _ in range(times):
         grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
     return grid
@@ -127,7 +126,7 @@ def grids_readings(layer: str, shape: Shape, grid: Grid | None) -> list[Reading]
     """Return the readings of a four-dimensional output, channels first before channels last."""
     layouts = (Layout.CHANNELS_FIRST, Layout.CHANNELS_LAST)
     every = [Spatial(layer, own_grid(shape, layout), layout) for layout in layouts]
-    return [Reading(s) for s in every if min(s.grid) >= 2 and grid in (None, s.grid)]
+    return [Reading(spatial) for spatial in every if min(spatial.grid) >= 2 and grid in (None, spatial.grid)]
 
 
 def token_readings(
@@ -136,40 +135,50 @@ def token_readings(
     """Return the readings of a three-dimensional output as tokens, those with the fewest other tokens first.
 
     Args:
-        layer: name of the call.
-        shape: shape of its output.
-        sources: earlier calls on a grid: name, layout and grid, in order of execution.
-        grid: grid that the caller gives. None: that of the sources, or one of them halved.
+        layer: Name of the call.
+        shape: Shape of its output.
+        sources: Earlier calls on a grid: name, layout and grid, in order of execution.
+        grid: Grid given by the caller. None: the grids of the sources, or these halved.
     """
     known: list[tuple[Grid, tuple[str, Layout] | None, int]] = [(grid, None, 0)] if grid else []
     if not grid:
         for name, layout, sides in reversed(sources):
             known += [(halved(sides, k), (name, layout), k) for k in range(5) if min(halved(sides, k)) >= 2]
-    found: dict[tuple[Layout, Grid], Reading] = {}
+    readings: dict[tuple[Layout, Grid], Reading] = {}
     for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
             if 0 <= other <= (0 if k else PREFIX):
-                found.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
-    return sorted(found.values(), key=lambda r: (r.spatial.skip > 0, r.spatial.layout is Layout.TOKENS_LAST))
+                readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
+    return sorted(
+        readings.values(), key=lambda reading: (reading.spatial.skip > 0, reading.spatial.layout is Layout.TOKENS_LAST)
+    )
 
 
 def certain(module: nn.Module | None, reading: Reading, shape: Shape, size: Grid | None, counts: set[int]) -> bool:
-    """Return whether shapes and the kind of the module leave no doubt that an output is channels first."""
+    """Return whether an output is certainly channels first, by its shape and the type of its module.
+
+    Args:
+        module: Module that returned the output. None: unknown.
+        reading: Reading to judge.
+        shape: Shape of the output.
+        size: Height and width of the input. None: it is not an image.
+        counts: Numbers of tokens and channels of the three-dimensional outputs.
+    """
     if reading.spatial.layout is not Layout.CHANNELS_FIRST:
         return False
     first, last = own_grid(shape, Layout.CHANNELS_FIRST), own_grid(shape, Layout.CHANNELS_LAST)
-    if isinstance(module, FIRST):
+    if isinstance(module, IMAGE_MODULES):
         return True
     return fits(first, size) and not (fits(last, size) or counts & set(first))
 
 
 class Probes:
-    """Shapes of a network's outputs for two samples, for a taller and for a wider input; each is asked for once.
+    """Shapes of a network's outputs for two samples, for a taller and for a wider input; each is computed once.
 
     Args:
-        trace: function `(x) -> {call: shape}` of what was called until the network was done, or refused the input.
-        x: one sample, (1, *D).
+        trace: Function `(x) -> {call: shape}` of the calls until the network was done or failed.
+        x: One sample, (1, *D).
     """
 
     def __init__(self, trace: Callable[[Tensor], dict[str, Shape]], x: Tensor) -> None:
@@ -183,6 +192,7 @@ class Probes:
         return self._shapes[which].get(layer)
 
     def _probe(self, which: str) -> dict[str, Shape]:
+        """Run the network on the input of a probe, and return the shapes of its calls."""
         if which != "batch" and self.x.ndim != 4:
             return {}
         times = {"batch": (2, 1, 1, 1), "tall": (1, 1, 2, 1), "wide": (1, 1, 1, 2)}[which]
@@ -192,72 +202,74 @@ class Probes:
             return self.trace(z)
 
     def agree(self, reading: Reading, shape: Shape) -> bool | None:
-        """Return whether a reading agrees with the probes; None where they say nothing."""
+        """Return whether a reading agrees with the probes; None where they do not tell."""
         spatial = reading.spatial
         batch = self.shape("batch", spatial.layer)
         if batch is not None and batch[0] != 2:
             return False
-        said = [self._follows(reading, shape, which) for which in ("tall", "wide")]
-        if False in said:
+        answers = [self._follows(reading, shape, which) for which in ("tall", "wide")]
+        if False in answers:
             return False
-        return True if True in said else None
+        return True if True in answers else None
 
     def _follows(self, reading: Reading, shape: Shape, which: str) -> bool | None:
-        """Return whether an output follows the input's height, or its width."""
-        spatial, now = reading.spatial, self.shape(which, reading.spatial.layer)
-        if now is None or len(now) != len(shape):
+        """Return whether an output follows the input's height ("tall") or width ("wide"); None: this is unknown."""
+        spatial, probed = reading.spatial, self.shape(which, reading.spatial.layer)
+        if probed is None or len(probed) != len(shape):
             return None
-        changed = {d for d in range(len(shape)) if now[d] != shape[d]}
+        changed = {d for d in range(len(shape)) if probed[d] != shape[d]}
         if not spatial.tokens:
             at = (2 if spatial.layout is Layout.CHANNELS_FIRST else 1) + (which == "wide")
             return changed == {at} if changed else None
         at = 1 if spatial.layout is Layout.TOKENS else 2
-        then = self.shape(which, reading.source[0]) if reading.source else None
-        if reading.source is None or then is None:
+        source_shape = self.shape(which, reading.source[0]) if reading.source else None
+        if reading.source is None or source_shape is None:
             return changed == {at} if changed else None
-        h, w = halved(own_grid(then, reading.source[1]), reading.halvings)
+        h, w = halved(own_grid(source_shape, reading.source[1]), reading.halvings)
         if (h, w) == spatial.grid and not changed:
             return None
-        return changed == {at} and now[at] == h * w + spatial.skip
+        return changed == {at} and probed[at] == h * w + spatial.skip
 
 
 def contrast(spatial: Spatial, cells: list[tuple[int, int]], g: Tensor) -> float | None:
     """Return how much more the gradient of a cell lies at its own place than at those of other cells.
 
     Args:
-        spatial: a reading.
-        cells: row and column of the cell that each sample's gradient is of.
-        g: gradients with respect to the input, (K, C, H, W).
+        spatial: Reading to judge.
+        cells: Row and column of K cells.
+        g: Gradients of these cells with respect to the input, (K, C, H, W).
 
     Returns:
-        Mean over cells of own share by that of the others, each by what all cells have there; 1 is chance. None: the
-        gradients are alike at every place, or vanish.
+        Median over cells of the gradient at the cell's place over that at the places of the other cells, both relative
+        to the mean gradient of all cells there; 1 is chance. None: the gradients are alike at every place, or vanish.
     """
     size = g.abs().sum(1)
     common = size.mean(0)
     if not bool((size.flatten(1).sum(1) > 0).all()):
         return None
-    (h, w), (tall, wide) = spatial.grid, common.shape
+    (h, w), (height, width) = spatial.grid, common.shape
 
-    def box(of: Tensor, i: int, j: int) -> float:
-        rows = slice(i * tall // h, max(i * tall // h + 1, (i + 1) * tall // h))
-        columns = slice(j * wide // w, max(j * wide // w + 1, (j + 1) * wide // w))
+    def mean_in_cell(of: Tensor, i: int, j: int) -> float:
+        rows = slice(i * height // h, max(i * height // h + 1, (i + 1) * height // h))
+        columns = slice(j * width // w, max(j * width // w + 1, (j + 1) * width // w))
         return float(of[rows, columns].mean())
 
     total = size.flatten(1).mean(1)
     scaled = size / total[:, None, None]
-    everyone = scaled.mean(0)
-    seen = torch.tensor([[box(one, *cell) / max(box(everyone, *cell), 1e-12) for cell in cells] for one in scaled])
-    own = seen.diagonal()
-    others = (seen.sum(1) - own) / (len(cells) - 1)
-    at_all = (scaled / everyone.clamp_min(1e-12)).flatten(1).amax(1)
-    if float(own.median()) < 1.2 and float(at_all.median()) < 2:
+    average = scaled.mean(0)
+    ratio = torch.tensor(
+        [[mean_in_cell(one, *cell) / max(mean_in_cell(average, *cell), 1e-12) for cell in cells] for one in scaled]
+    )
+    at_own = ratio.diagonal()
+    at_others = (ratio.sum(1) - at_own) / (len(cells) - 1)
+    at_best = (scaled / average.clamp_min(1e-12)).flatten(1).amax(1)
+    if float(at_own.median()) < 1.2 and float(at_best.median()) < 2:
         return None
-    return float(((own + 0.05) / (others + 0.05)).median())
+    return float(((at_own + 0.05) / (at_others + 0.05)).median())
 
 
-def some_cells(grid: Grid) -> list[tuple[int, int]]:
-    """Return a few cells that lie apart from one another and not symmetric to one another."""
+def probe_cells(grid: Grid) -> list[tuple[int, int]]:
+    """Return up to five cells that are far apart and not symmetric to one another."""
     h, w = grid
     places = ((0.1, 0.3), (0.3, 0.9), (0.55, 0.05), (0.8, 0.6), (0.95, 0.95))
     return list(dict.fromkeys((min(int(a * h), h - 1), min(int(b * w), w - 1)) for a, b in places))

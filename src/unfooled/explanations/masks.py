@@ -41,7 +41,7 @@ def top_mask(p: Tensor, size: tuple[int, int], *, share: float = 0.25, s: float 
 
 
 def fill_mean(x: Tensor) -> Tensor:
-    """Fill with each image's own mean colour."""
+    """Fill with the mean colour of each image."""
     return x.mean((2, 3), keepdim=True).expand_as(x)
 
 
@@ -63,4 +63,5 @@ def fill_mixed(x: Tensor) -> Tensor:
 
 
 def _enlarged(m: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample maps, (B, h, w) -> (B, 1, H, W)."""
     return F.interpolate(m[:, None], size, mode="bilinear", align_corners=False)

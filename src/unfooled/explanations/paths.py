@@ -1,4 +1,4 @@
-"""Integrated gradients: the gradient averaged along the straight path from a baseline r to x, times x - r.
+"""Integrated gradients: the gradient of a score s averaged along the path from a baseline r to x, times x - r.
 
     e = (x - r) * g,    g = sum_j w_j grad s(f(z_j), y),    z_j = r + t_j (x - r)
     sum_i e_i = s(f(x)) - s(f(r))                                                  completeness, exact as steps grow

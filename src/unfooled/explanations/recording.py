@@ -22,8 +22,8 @@ class Call:
     """One call of a module in a forward pass.
 
     Attributes:
-        layer: name of the module, with @2, @3, ... for later calls in the same pass.
-        output: output of the call, in the graph of the logits.
+        layer: Name of the module, with @2, @3, ... for later calls in the same pass.
+        output: Output of the call, in the graph of the logits.
     """
 
     layer: str
@@ -40,11 +40,11 @@ _REFUSED = (
 def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     """Record outputs of module calls with three or four dimensions until the context ends, in order of execution.
 
-    Later in-place layers do not change what is recorded: the model goes on with a copy.
+    Later in-place layers do not change what is recorded: the model continues with a copy.
 
     Args:
-        model: modules, or a callable that holds some.
-        layer: name of the module to record (all of its calls). None: all modules.
+        model: A module, or a callable that uses modules.
+        layer: Name of the module to record (all of its calls). None: all modules.
     """
     modules = named_modules_of(model)
     wanted = layer.split("@")[0] if layer is not None else None
@@ -54,10 +54,10 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
     calls: list[Call] = []
     counts: dict[str, int] = {}
 
-    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
         counts[name] = counts.get(name, 0) + 1
-        # A container passes on the copy that its last child was given. That is no output of its own, unless an in-place
-        # layer has changed it since.
+        # A container returns the copy that was made of its last child's output. This is not recorded again, unless an
+        # in-place layer has changed it since.
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             return None
         if any(output is copy and output._version == version for copy, version in given):
@@ -74,7 +74,7 @@ def recorded(model: Model, layer: str | None = None) -> Iterator[list[Call]]:
             if wanted not in (None, name):
                 continue
             try:
-                handles.append(module.register_forward_hook(partial(keep, name)))
+                handles.append(module.register_forward_hook(partial(record, name)))
             except RuntimeError:
                 refused.append(name)
         if refused and not handles:
@@ -126,19 +126,19 @@ def name_of(model: Model, layer: str | nn.Module) -> str:
     for name, module in modules.items():
         if module is layer:
             return name
-    raise BadInput(f"layer is a {type(layer).__name__} that is no part of the model; give one of its own modules")
+    raise BadInput(f"layer is a {type(layer).__name__} that is no part of the model; give one of its modules")
 
 
 def output_of(calls: list[Call], layer: str, size: int) -> Tensor:
     """Return the output of a recorded call; for a name without @n that of the last call."""
     if "@" in layer:
-        calls = [c for c in calls if c.layer == layer.removesuffix("@1")]
+        calls = [call for call in calls if call.layer == layer.removesuffix("@1")]
     if not calls or len(calls[-1].output) != size:
         raise BadInput(f"layer {layer!r} was not called with a spatial output, (B, C, h, w), in the forward pass")
     return calls[-1].output
 
 
 def _unknown(layer: str, known: list[str]) -> str:
-    """Say that a layer does not exist, with the nearest names."""
+    """Return the sentence for a layer that does not exist, with the nearest names."""
     near = difflib.get_close_matches(layer, known, n=3, cutoff=0.3) or known[:8]
     return f"the model has no layer {layer!r}; it has {', '.join(near) or 'no layers'}"

@@ -75,14 +75,14 @@ def smooth_grad(
             low += len(z[rows])
             width, mean, k = per_sample(sigma * reach[rows], z), torch.zeros_like(z[rows]), 0
             while k < samples:
-                some = max(1, min(budget.batch // len(z[rows]), samples - k))
-                noise = noise_of(seeds[rows], range(k, k + some), z)
+                count = max(1, min(budget.batch // len(z[rows]), samples - k))
+                noise = noise_of(seeds[rows], range(k, k + count), z)
                 copies = (z[rows] + width * noise).flatten(0, 1)
                 # The first call of each batch checks labels against the model's classes; later calls skip the check.
                 with budget.measuring(len(copies)), trusted() if k else nullcontext():
-                    part = explain(model, copies, y[rows].repeat(some), create_graph=create_graph)
+                    part = explain(model, copies, y[rows].repeat(count), create_graph=create_graph)
                 mean = mean + part.reshape(noise.shape).sum(0) / samples
-                k += some
+                k += count
             total.append(mean)
         return torch.cat(total)
 

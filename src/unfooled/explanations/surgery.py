@@ -152,14 +152,14 @@ def _soft_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Return max-pooling by exponentials, or the true one with `return_indices` or `ceil_mode`."""
+    """Return max-pooling by exponentials, or true max-pooling with `return_indices` or `ceil_mode`."""
     size, step, pad, spread = (_pair(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
     if ceil_mode or return_indices:
         return func(input, size, step, pad, spread, ceil_mode=ceil_mode, return_indices=return_indices)
     t = F.pad(input, (pad[1], pad[1], pad[0], pad[0]), value=-torch.inf) if any(pad) else input
-    high, wide = ((t.shape[d - 2] - spread[d] * (size[d] - 1) - 1) // step[d] + 1 for d in (0, 1))
+    height, width = ((t.shape[d - 2] - spread[d] * (size[d] - 1) - 1) // step[d] + 1 for d in (0, 1))
     windows = [
-        t[..., i : i + step[0] * (high - 1) + 1 : step[0], j : j + step[1] * (wide - 1) + 1 : step[1]]
+        t[..., i : i + step[0] * (height - 1) + 1 : step[0], j : j + step[1] * (width - 1) + 1 : step[1]]
         for i in range(0, spread[0] * size[0], spread[0])
         for j in range(0, spread[1] * size[1], spread[1])
     ]

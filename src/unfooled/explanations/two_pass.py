@@ -2,7 +2,9 @@
 
     g = sum_j w_j grad s(f(z_j), y),   z_j = r + t_j (x - r),   e = (x - r) * g
 
-Pass 1 (forward) computes e without a graph. Pass 2 (backward) receives v = dL/de and, per call with u = v * (x - r):
+f is the model, s the score, r the baseline, t_j a position on the path, w_j its weight, L the loss that is
+differentiated. Pass 1 (forward) computes e without a graph. Pass 2 (backward) receives v = dL/de and, per call with
+u = v * (x - r):
 
     h_j   = d < grad s(f(z_j)), u > / dz_j
     dL/dx = v * g + sum_j w_j t_j h_j
@@ -62,13 +64,13 @@ class PathIntegral:
             group = -(-left // -(-left // fit))
             j = 0
             while j < steps:
-                some = max(1, min(max(1, budget.batch // graphs) // group, steps - j))
-                yield slice(low, low + group), slice(j, j + some)
-                j += some
+                count = max(1, min(max(1, budget.batch // graphs) // group, steps - j))
+                yield slice(low, low + group), slice(j, j + count)
+                j += count
             low += group
 
     def points(self, x: Tensor, r: Tensor, at: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Return path points (s, b, *D) of the steps `at`, their weights and their positions, both (s, 1, ...)."""
+        """Return path points, (steps, b, *D), of the steps `at`, and their weights and positions, (steps, 1, ...)."""
         t, w = (torch.tensor(v[at], dtype=x.dtype, device=x.device).reshape(-1, *[1] * x.ndim) for v in self.nodes)
         return torch.lerp(r, x, t), w, t
 
@@ -89,12 +91,12 @@ class PathIntegral:
         budget, parts, j = BatchBudget(self.model, x, self.batch_bytes), [], 0
         reader = checked_once(self.model, y)
         while j < len(self.nodes[0]):
-            some = max(1, min(budget.batch // len(x), len(self.nodes[0]) - j))
-            z, w, _ = self.points(x, r, slice(j, j + some))
+            count = max(1, min(budget.batch // len(x), len(self.nodes[0]) - j))
+            z, w, _ = self.points(x, r, slice(j, j + count))
             points = z.flatten(0, 1)
             g = score_gradient(reader, points, y.repeat(len(z)), self.score, create_graph=True)
             parts.append((w * g.view_as(z)).sum(0))
-            j += some
+            j += count
         return torch.stack(parts).sum(0)
 
 
@@ -114,12 +116,14 @@ class TwoPass(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients with respect to x, r and the parameters, by the second pass."""
         if torch.is_grad_enabled():
-            raise BadInput("the gradient of this map has no graph of its own (third derivatives); use one_graph=True")
+            raise BadInput(
+                "the gradient of this map cannot be differentiated again (third derivatives); use one_graph=True"
+            )
         path: PathIntegral = ctx.path
         x, r, y, mean, *parameters = ctx.saved_tensors
         x, r = x.detach(), r.detach()
         u = v * (x - r)
-        near, far, seen = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+        to_r, to_x, mean_again = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
         theta = [torch.zeros_like(p) for p in parameters]
         budget = BatchBudget(path.model, x, path.batch_bytes)
         with differentiating(), trusted():  # the first pass has checked
@@ -130,17 +134,17 @@ class TwoPass(torch.autograd.Function):
                 with budget.measuring(3 * len(leaf)):
                     g = score_gradient(path.model, leaf, y[rows].repeat(len(z)), path.score, create_graph=True)
                 g = g.view_as(z)
-                seen[rows] += (w * g.detach()).sum(0)
+                mean_again[rows] += (w * g.detach()).sum(0)
                 s = (w * g * u[rows]).sum()
                 h, *dtheta = torch.autograd.grad(s, [leaf, *parameters], allow_unused=True)
                 if h is not None:
-                    far[rows] += (t * h.view_as(z)).sum(0)
-                    near[rows] += ((1 - t) * h.view_as(z)).sum(0)
+                    to_x[rows] += (t * h.view_as(z)).sum(0)
+                    to_r[rows] += ((1 - t) * h.view_as(z)).sum(0)
                 for total, part in zip(theta, dtheta, strict=True):
                     if part is not None:
                         total += part
-        _check_same(seen, mean)
-        return None, v * mean + far, near - v * mean, None, *theta
+        _check_same(mean_again, mean)
+        return None, v * mean + to_x, to_r - v * mean, None, *theta
 
 
 def _check_same(now: Tensor, then: Tensor) -> None:

@@ -30,7 +30,7 @@ def open_mask(x: Tensor, *, threshold: float = 0.3, size: int = 2) -> Tensor:
         Images of x's shape; the function is idempotent and never brightens.
 
     Raises:
-        BadInput: x is no batch of images in the unit box, or size is below 1.
+        BadInput: x is not a batch of images in the unit box, or size is below 1.
 
     Example:
         >>> x = torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.9]]])

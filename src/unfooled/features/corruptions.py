@@ -6,11 +6,12 @@
     removal      a run of 30 % of the bright pixels, in raster order, set to 0
     none         unchanged
 
-Every image exists five times: `groups` makes (B, 5, *D) of (B, *D). A corruption is `(x, *, seed, index) -> x`, so one
-alone is a `Purify`, any tuple of them goes through `groups(corruptions=...)`, and `random_group` augments training.
+`groups` makes five versions of every image, (B, *D) -> (B, 5, *D). A corruption is `(x, *, seed, index) -> x`: it can
+be used as a `Purify`, a tuple of corruptions is applied by `groups(corruptions=...)`, and `random_group` augments
+training.
 
-Random numbers belong to the sample: to its bytes, or, where `index` is given, to its place in its data set. They do not
-change from call to call; another seed gives others.
+The random numbers of a sample depend on the seed and on its bytes or, with `index`, on its position in its data set.
+They do not change from call to call.
 
 References:
     xziyue/robust_mnist_feature_py, 2019, whose test groups `groups(legacy=0x1A2B3C4D)` repeats bit for bit. Differs:
@@ -48,21 +49,21 @@ class Corruption(Protocol):
 
 
 def check_images(x: Tensor, index: Tensor | None = None) -> None:
-    """Refuse what is no batch of images (B, H, W) or (B, C, H, W), and an index that does not number them."""
+    """Refuse anything but a batch of images (B, H, W) or (B, C, H, W), and an index that does not number them."""
     check_inputs(x)
     if x.ndim not in (3, 4):
         raise BadInput(f"x has shape {tuple(x.shape)}; corruptions are for images, (B, C, H, W) or (B, H, W)")
     if index is not None and (index.shape != (len(x),) or index.dtype != torch.int64):
-        raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be one int64 a sample, ({len(x)},)")
+        raise BadInput(f"index is {tuple(index.shape)}, {index.dtype}; it must be one int64 per sample, ({len(x)},)")
 
 
 def keys(x: Tensor, seed: int, index: Tensor | None, *, stage: int) -> Tensor:
-    """Return one seed a sample, (B,) int64: from its bytes, or from its place in the data set."""
+    """Return one seed per sample, (B,) int64, from its bytes or from its position in the data set."""
     return rng.seeds(x if index is None else index.to(x.device)[:, None], seed, stage=stage)
 
 
 def _lines(side: int, count: int, width: int) -> Tensor:
-    """Return a mask of the columns or rows that hold a line, (side,) bool; halves round to even, as the reference."""
+    """Return a mask of the columns or rows that hold a line, (side,) bool; halves round to even."""
     on = torch.zeros(side, dtype=torch.bool)
     for place in np.round(np.linspace(0, max(side - width, 0), count)).astype(int).tolist():
         on[place : place + width] = True
@@ -70,6 +71,7 @@ def _lines(side: int, count: int, width: int) -> Tensor:
 
 
 def _brighter(x: Tensor, on: Tensor) -> Tensor:
+    """Brighten the pixels where `on` is True, and clip."""
     return (x + STRENGTH * on.to(x)).clamp(0, 1)
 
 
@@ -85,7 +87,7 @@ def vertical_lines(x: Tensor, *, seed: int = 0, index: Tensor | None = None) -> 
         Corrupted images, of x's shape.
 
     Raises:
-        BadInput: x is no batch of images in the unit box.
+        BadInput: x is not a batch of images in the unit box.
 
     Example:
         >>> vertical_lines(torch.zeros(1, 1, 28, 28))[0, 0, 0].nonzero()[:, 0].tolist()
@@ -112,27 +114,28 @@ def half_normal_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, 
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W).
         seed: Random seed.
-        index: Places of the samples in their data set, (B,) int64, which decide on the noise. None: their bytes do.
+        index: Positions of the samples in their data set, (B,) int64; the noise depends on them. None: on their bytes.
         std: Standard deviation of the normal distribution.
 
     Raises:
-        BadInput: x is no batch of images in the unit box, or index does not fit it.
+        BadInput: x is not a batch of images in the unit box, or index does not fit it.
     """
     check_images(x, index)
-    own = keys(x, seed, index, stage=rng.Stream.HALF_NORMAL_NOISE)
-    noise = rng.normal(own, tuple(x.shape[1:]), dtype=torch.float64)
+    seeds = keys(x, seed, index, stage=rng.Stream.HALF_NORMAL_NOISE)
+    noise = rng.normal(seeds, tuple(x.shape[1:]), dtype=torch.float64)
     return _noisy(x, noise * std)
 
 
 def _noisy(x: Tensor, noise: Tensor) -> Tensor:
+    """Add the absolute value of the noise, and clip."""
     return (x + noise.abs().to(x)).clamp(0, 1)
 
 
 def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.3) -> Tensor:
     """Set a run of the bright pixels (above .3), in raster order, to 0.
 
-    Of n bright pixels m = round(share n) are removed, halves to even, from a place uniform in [0, n - m - 2]; where
-    there is no such place, none are. Arguments as for `half_normal_noise`, and `share`.
+    Of n bright pixels m = round(share n), halves to even, are removed, from a position uniform in [0, n - m - 2] on; if
+    there is no such position, no pixel is removed. Arguments as for `half_normal_noise`, and `share`.
     """
     check_images(x, index)
     n, m = _counts(x, share)
@@ -153,6 +156,7 @@ def _counts(x: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 
 def _without(x: Tensor, first: Tensor, m: Tensor) -> Tensor:
+    """Set m bright pixels to 0, from the bright pixel number `first` on, in raster order."""
     on = _strokes(x)
     place = on.cumsum(1) - 1
     gone = on & (place >= first[:, None]) & (place < (first + m)[:, None])
@@ -182,18 +186,19 @@ def groups(
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W).
         seed: Random seed of the corruptions.
-        index: Places of the samples in their data set, (B,) int64, which decide on random numbers. None: their bytes
-            do.
-        legacy: Stream of NumPy's legacy generator, or its seed: image by image the noise, then the place of the
-            removal, as the study draws them. The numbers then depend on the order of the images; for the five alone.
+        index: Positions of the samples in their data set, (B,) int64; random numbers depend on them. None: on their
+            bytes.
+        legacy: Legacy generator of NumPy, or its seed, from which the study's random numbers are drawn: for each image
+            the noise, then the position of the removal. They depend on the order of the images. Only for the five.
+            None: not used.
         corruptions: Corruptions in place of the five.
 
     Returns:
         (B, G, *D), for the five in the order vertical, horizontal, noise, removal, none. Cost: no pass of any model.
 
     Raises:
-        BadInput: x is no batch of images in the unit box, index does not fit it, legacy is no such stream or goes with
-            other corruptions.
+        BadInput: x is not a batch of images in the unit box, index does not fit it, legacy is no such stream or goes
+            with other corruptions.
 
     Example:
         >>> groups(torch.rand(2, 1, 8, 8)).shape
@@ -226,7 +231,7 @@ def random_group(
     """Put each image under one of the corruptions, drawn uniformly: plain augmentation. Arguments as for `groups`.
 
     Returns:
-        (B, *D). A new seed a step gives new draws; see `training.Augmented`.
+        (B, *D). Pass a new seed in every training step; see `training.Augmented`.
     """
     whole = groups(x, seed=seed, index=index, corruptions=corruptions)
     u = rng.uniform(keys(x, seed, index, stage=rng.Stream.CORRUPTION), (1,), dtype=torch.float64)[:, 0]

@@ -5,13 +5,13 @@
     D_rand           { (x_adv, t) }      x_adv = argmin CE(f(x'), t) in the threat, t uniform over all classes
     D_det            the same with       t = (y + 1) mod K
 
-In D_rand robust features tell nothing about t (t may be y: leaving it out would anti-correlate them), in D_det they
-mislead. Samples for which the attack fails stay in.
+g are the features of a network, f its logits. In D_rand robust features tell nothing about t (t may be y: leaving it
+out would anti-correlate them), in D_det they mislead. Samples for which the attack fails stay in.
 
-Every sample's random numbers belong to its row in the source data, so a set does not depend on which rows are made
-together. With a `Storage` that names a folder the work is kept in chunks: a kill loses at most one, and any number of
-processes share it (start the same call in each). The chunks stay; `runs.folder.discard` removes them once the set is
-stored.
+The random numbers of a sample depend on its row in the source data, so a set does not depend on which rows are made
+together. With a `Storage` that names a folder, work is stored in chunks: a kill loses at most one chunk, and several
+processes share the work (start the same call in each). The chunks stay; `runs.folder.discard` removes them once the set
+is stored.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
@@ -64,12 +64,12 @@ from unfooled.features.making import (
 from unfooled.runs.chunks import Progress, Rows
 
 NOISE, GREY = -1, -2
-"""Values of `FeatureSet.start` for a start that is no image of the source data."""
+"""Values of `FeatureSet.start` for a start that is not an image of the source data."""
 
 STARTS = ("images", "noise", "grey")
 KINDS = ("d-rand", "d-det")
 
-DIFFERENT = partial(pgd, steps=100, stop=False)
+RELABEL = partial(pgd, steps=100, stop=False)
 """The attack of D_rand and D_det: every step is taken, the lowest cross-entropy of the target is kept."""
 
 
@@ -92,7 +92,7 @@ def robust_set(
 
     Args:
         encode: Features of a robust network, as an `Encoder` or any differentiable callable. Not modified.
-        x: Source images, (N, *D) in the unit box; also the pool of starts. Moved to the encoder's device in parts.
+        x: Source images, (N, *D) in the unit box; also the pool of starts. Moved to the encoder's device in chunks.
         y: Labels, (N,) int64, which the rebuilt images keep.
         search: Options of the inversions.
         seed: Random seed of the starts.
@@ -109,7 +109,8 @@ def robust_set(
         `invert_features`, and 3 forwards.
 
     Raises:
-        BadInput: inputs, labels, index, start, steps or tol that cannot be used, a folder or set that is other work.
+        BadInput: Inputs, labels, index, start, steps or tol that cannot be used, or a folder or finished set that was
+            made with other settings.
     """
     check_inputs(x, y, box=search.threat.box)
     check_threat(x, search.threat)
@@ -135,8 +136,8 @@ def robust_set(
     if storage.finished is not None:
         return same_set(storage.finished, about, classes, progress)
     made = storage.rows(_Rebuilding(encode, x, rows, search, start, seed, clean), about, len(rows), progress)
-    more = {"gradients": float(made["gradients"].double().mean()), "vanished": share(made["vanished"])}
-    return assembled(made, y[rows].cpu(), rows, classes, {**about, **more})
+    figures = {"gradients": float(made["gradients"].double().mean()), "vanished": share(made["vanished"])}
+    return assembled(made, y[rows].cpu(), rows, classes, {**about, **figures})
 
 
 class _Rebuilding:
@@ -188,7 +189,7 @@ def d_rand(
     *,
     seed: int = 0,
     index: Tensor | None = None,
-    attack: Callable[..., Tensor] = DIFFERENT,
+    attack: Callable[..., Tensor] = RELABEL,
     clean: Clean | None = None,
     classes: Sequence[str] = (),
     storage: Storage = STORAGE,
@@ -204,8 +205,8 @@ def d_rand(
         threat: Constraint set of the moved images, one eps for all; see `smallest_threat`.
         seed: Random seed of the targets and of the attack.
         index: Rows to use, (n,) int64. None: all.
-        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`. Where it takes a `batch`, it gets the one that
-            is bound to it, else one from the size of the graph; this must change nothing.
+        attack: `(model, x, t, threat, *, targeted, generator) -> x_adv`. If it has a parameter `batch`, it gets the
+            value bound to it, else one that fits in memory; its points must not depend on it.
         clean: x -> x, applied to images before they are stored, such as `open_mask`; residuals are measured after it.
         classes: Class names in the order of the labels.
         storage: Storage of the work until it is done.
@@ -284,7 +285,7 @@ class _Moving:
 
 
 def d_det(model: Model, x: Tensor, y: Tensor, threat: Threat, **options: Any) -> FeatureSet:
-    """Move images towards the class after their own, (y + 1) mod K, and give them that label; options as `d_rand`'s."""
+    """Move images towards the next class, (y + 1) mod K, and give them that label; options as for `d_rand`."""
     return d_rand(model, x, y, threat, **{"kind": "d-det", **options})
 
 
@@ -307,7 +308,7 @@ def smallest_threat(
     share: float = 0.95,
     kind: str = "d-rand",
     seed: int = 0,
-    attack: Callable[..., Tensor] = DIFFERENT,
+    attack: Callable[..., Tensor] = RELABEL,
 ) -> tuple[Threat, list[float]]:
     """Find the first of `threats` in which at least `share` of the samples reach their target; else the last.
 
@@ -316,7 +317,7 @@ def smallest_threat(
         x: Held-out images, (N, *D).
         y: Labels, (N,).
         threats: Threats in increasing order, such as L2 of 1, 1.5, 2 and 3 for MNIST.
-        share: Share of targets to be reached, those that are the image's own label included.
+        share: Share of targets to be reached; targets that equal the image's label count too.
         kind: "d-rand" or "d-det", whose targets are used.
         seed: Random seed of targets and attack.
         attack: Attack, as for `d_rand`.
@@ -325,7 +326,7 @@ def smallest_threat(
         The threat, and the share reached in each that was tried. Cost: the attack's for each.
 
     Raises:
-        BadInput: no threats, or what `d_rand` refuses.
+        BadInput: No threats, or what `d_rand` refuses.
     """
     if not threats:
         raise BadInput("there are no threats to choose from; give some, in increasing order")
@@ -339,7 +340,7 @@ def smallest_threat(
 
 
 def _starts(x: Tensor, source: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the first points for the rows `source`, and their own rows; drawn without regard to labels."""
+    """Return the first points for the rows `source`, and the rows they come from; drawn without regard to labels."""
     key = rng.seeds(source[:, None], seed, stage=rng.Stream.INVERSION)
     if kind == "grey":
         return torch.full_like(x[source], 0.5), torch.full_like(source, GREY)

@@ -3,7 +3,7 @@
     shot_noise   impulse_noise   glass_blur   motion_blur   rotate   scale   translate   brightness   fog   zigzag
 
 The kinds are those of MNIST-C; the definitions and numbers are our own, so its data set is not reproduced. Each is
-`(x, *, seed, index, ...) -> x`, on any device, with random numbers that belong to the sample as in `corruptions`.
+`(x, *, seed, index, ...) -> x`, on any device, with random numbers that depend on the sample as in `corruptions`.
 
 References:
     Mu, Gilmer, MNIST-C: a robustness benchmark for computer vision, 2019, arXiv:1906.02337 (the kinds).
@@ -25,7 +25,7 @@ from unfooled.features.corruptions import check_images, keys
 
 
 def _uniform(x: Tensor, seed: int, index: Tensor | None, stage: int, *shape: int) -> Tensor:
-    """Draw uniform numbers for the samples, (B, *shape); each corruption has a stage of its own."""
+    """Draw uniform numbers for the samples, (B, *shape); each corruption has its own stage."""
     return rng.uniform(keys(x, seed, index, stage=stage), shape, dtype=torch.float64)
 
 
@@ -42,14 +42,14 @@ def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W).
         seed: Random seed.
-        index: Places of the samples in their data set, (B,) int64, which decide on the noise. None: their bytes do.
-        photons: Number expected at a value of 1; fewer make more noise.
+        index: Positions of the samples in their data set, (B,) int64; the noise depends on them. None: on their bytes.
+        photons: Expected number of photons at a value of 1; fewer make more noise.
 
     Returns:
         Corrupted images, of x's shape.
 
     Raises:
-        BadInput: x is no batch of images in the unit box, or index does not fit it.
+        BadInput: x is not a batch of images in the unit box, or index does not fit it.
     """
     check_images(x, index)
     u = _uniform(x, seed, index, rng.Stream.SHOT_NOISE, *x.shape[1:])
@@ -104,7 +104,7 @@ def _affine(x: Tensor, matrix: Tensor | None = None, shift: Tensor | None = None
 def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: float = 30.0) -> Tensor:
     """Turn about the middle by 15 to 30 degrees (half of `degrees` to all of it), either way.
 
-    Arguments as for `shot_noise`, and `degrees`. Nothing is scaled, on images that are not square either.
+    Arguments as for `shot_noise`, and `degrees`. Images that are not square are not distorted.
     """
     check_images(x, index)
     u = _uniform(x, seed, index, rng.Stream.ROTATION, 2)
@@ -115,7 +115,7 @@ def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: fl
 
 
 def scale(x: Tensor, *, seed: int = 0, index: Tensor | None = None, least: float = 0.6) -> Tensor:
-    """Shrink about the middle, to `least` of the size up to half way back to 1. Arguments as for `shot_noise`."""
+    """Shrink about the middle, to `least` of the size up to halfway to 1. Arguments as for `shot_noise`."""
     check_images(x, index)
     factor = least + (1 - least) / 2 * _uniform(x, seed, index, rng.Stream.SCALE, 1)
     matrix = torch.eye(2, dtype=torch.float64, device=x.device) / per_sample(factor[:, 0], factor[:, :, None])

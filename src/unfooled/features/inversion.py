@@ -2,8 +2,9 @@
 
     min over z in threat   L(z) = ||g(z) - t||_2 + penalty(z),      residual r(z) = ||g(z) - t||_2 / ||t||_2
 
-One batched ascent of -L with Polyak's step, since the least possible L is known to be 0, along averaged
-directions: a sample needs a fraction of the gradients that steps of a fixed length need, and ends once r <= tol.
+g(z) are the features of z, t the features to reach. One batched ascent of -L with Polyak's step, since the least
+possible L is known to be 0, along averaged directions: a sample needs a fraction of the gradients that steps of a fixed
+length need, and ends once r <= tol.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
@@ -45,24 +46,23 @@ Encode = Callable[[Tensor], Tensor]
 INPUT = ":input"
 """Ending of a layer's name that means the layer's input."""
 
-
 ELEMENTWISE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus,
     nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.Dropout, nn.BatchNorm1d,
 )  # fmt: skip
-"""Layers that, in eval mode, act on each feature alone."""
+"""Layers that, in eval mode, act on each feature separately."""
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FUNCTIONS = frozenset({
     "relu", "relu_", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid",
     "tanh", "hardswish", "hardtanh", "dropout",
 })  # fmt: skip
-"""Functions and methods that do the same, by name."""
+"""Names of functions and methods that act on each feature separately."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Result of `invert_features`, one entry a sample.
+    """Result of `invert_features`, one entry per sample.
 
     Attributes:
         x: Inputs, (B, *D), detached.
@@ -98,18 +98,19 @@ def invert_features(
 
     Args:
         encode: Features of inputs, (b, *D) -> (b, *F): an `Encoder`, or any differentiable callable. Not modified.
-        target: Features sought, (B, *F).
+        target: Features to reach, (B, *F).
         start: First points and centres of the threat, (B, *D) in its box.
         threat: Constraint set of the result, by default the whole box. Steps are steepest in its norm.
-        steps: Gradients a sample at most (cost: steps + 1 forwards, steps backwards, less where it ends early).
+        steps: Largest number of gradients per sample (cost: steps + 1 forwards, steps backwards, less where it ends
+            early).
         tol: Residual at which a sample ends.
         rule: Step sizes. With a penalty the least L is not known, and `Decaying(absolute=True)` is better.
         penalty: `(z (b, *D), at (b,)) -> (b,)`, added to the distance; `at` are the rows of `start` that z belongs to.
-        stop: `(z, features (b, *F), at) -> (b,) bool`, ends samples beside `tol`.
-        batch: Samples computed at once; those that end make room. None: from the size of the graph.
+        stop: `(z, features (b, *F), at) -> (b,) bool`, a further rule by which samples end. None: only `tol`.
+        batch: Samples computed at once; samples that end make room for others. None: as many as fit in memory.
 
     Returns:
-        An `Inversion`. Points have the lowest L met (or ended the sample early); success is not implied.
+        An `Inversion`, with the point at which a sample ended early, else that of lowest L; success is not implied.
         Results do not depend on `batch`.
 
     Raises:
@@ -214,12 +215,12 @@ class Encoder:
 
     Args:
         model: Module, or a `Classifier`, which normalises first.
-        layer: Name of a module whose output is the features; `NAME:input` for its input. A module that is called
-            several times counts with its last call.
-        relu: Rectify the features, as the published code does.
+        layer: Name of the module whose output is the features; `NAME:input` for its input. Of a module that is called
+            several times, the last call counts.
+        relu: True: apply a ReLU to the features, as the published code does.
 
     Raises:
-        BadInput: the model has no such layer (the nearest are named), or it returned no tensor.
+        BadInput: The model has no such layer (the nearest are named), or it returned no tensor.
 
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
@@ -241,7 +242,7 @@ class Encoder:
 
         def before(_module: nn.Module, inputs: tuple[object, ...]) -> object:
             seen.append(inputs[0] if inputs else None)
-            # The model goes on with a copy, which a layer that works in place may change.
+            # The model continues with a copy, which a layer that works in place may change.
             return (inputs[0].clone(), *inputs[1:]) if inputs and isinstance(inputs[0], Tensor) else None
 
         def after(_module: nn.Module, _inputs: object, output: object) -> object:
@@ -267,11 +268,12 @@ class Encoder:
 
 
 def _root(model: nn.Module) -> nn.Module:
-    """Return the module that names of layers are relative to: a `Classifier`'s own."""
+    """Return the module that names of layers are relative to: that of a `Classifier`, else the model itself."""
     return model.module if isinstance(model, Classifier) and isinstance(model.module, nn.Module) else model
 
 
 def _module(model: nn.Module, layer: str) -> nn.Module:
+    """Return the module of a layer; refuse an unknown name."""
     name = layer.removesuffix(INPUT)
     if not isinstance(model, nn.Module):
         raise BadInput(f"the model is a {type(model).__name__} and has no layers; give encode as a function instead")
@@ -285,13 +287,13 @@ def _module(model: nn.Module, layer: str) -> nn.Module:
 def last_features(model: nn.Module) -> str:
     """Name the layer that is inverted by default: the linear layer before the last one, before its ReLU.
 
-    It is taken where the last one sees it through activations, dropout and batch normalisation alone, as the graph of
-    the forward pass shows (no pass is made). Else, in residual networks and transformers, and where the forward pass
-    depends on its input too much to be traced, it is what goes into the last linear layer; where there is none, as in
-    networks whose classes are channels, into the last convolution.
+    It is selected if, in the traced graph of the forward pass, only activations, dropout and batch normalisation lie
+    between it and the last linear layer. Otherwise, as in residual networks, transformers and networks that cannot be
+    traced, the input of the last linear layer is selected; without linear layers, the input of the last convolution. No
+    pass is made.
 
     Raises:
-        BadInput: the model has neither.
+        BadInput: The model has neither.
 
     Example:
         >>> last_features(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))
@@ -313,21 +315,22 @@ def last_features(model: nn.Module) -> str:
     if not order:
         return linear[-1] + INPUT
     head = order[-1]
-    node = _fed(next(node for node in reversed(calls) if node.target == head))
+    node = _input_call(next(node for node in reversed(calls) if node.target == head))
     while node is not None and _elementwise(node, root):
-        node = _fed(node)
-    seen = None if node is None or node.op != "call_module" else node.target
-    # Called more than once, a layer's features are those of its last call, which may be another.
-    return str(seen) if order.count(seen) == 1 and seen != head else head + INPUT
+        node = _input_call(node)
+    layer = None if node is None or node.op != "call_module" else node.target
+    # `Encoder` takes the last call of a layer; of a layer that is called more than once, this may be another call.
+    return str(layer) if order.count(layer) == 1 and layer != head else head + INPUT
 
 
-def _fed(node: Any) -> Any:
+def _input_call(node: Any) -> Any:
     """Return the call whose result is the first argument of this one; None where there is none."""
     before = next(iter(node.args), None)
     return before if hasattr(before, "op") else None
 
 
 def _elementwise(node: Any, root: nn.Module) -> bool:
+    """Return whether a call acts on each feature separately."""
     if node.op == "call_module":
         return isinstance(root.get_submodule(node.target), ELEMENTWISE)
     called = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -339,7 +342,7 @@ def _calls(root: nn.Module) -> list[Any]:
     from torch.fx import Tracer
 
     class Coarse(Tracer):
-        """A tracer that looks into modules for the sake of their linear layers alone."""
+        """A tracer that enters only modules that contain linear layers."""
 
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             inside = any(isinstance(part, nn.Linear) for part in m.modules())
@@ -349,6 +352,6 @@ def _calls(root: nn.Module) -> list[Any]:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = Coarse().trace(root)
-    except Exception:  # a forward pass may do anything with a proxy that is no tensor
+    except Exception:  # some forward passes fail on a proxy in place of a tensor
         return []
     return [node for node in graph.nodes if node.op == "call_module"]

@@ -1,4 +1,4 @@
-"""Parts that all data sets made of features share: options of the search, storage of the work, the manifest."""
+"""Shared parts of the data sets made from features: options of the search, storage of the work, the manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of the residual in the manifest."""
 
 Clean = Callable[[Tensor], Tensor]
-"""x (B, *D) -> x, applied to images as they are stored, such as `open_mask`."""
+"""x (B, *D) -> x, applied to images before they are stored, such as `open_mask`."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Search:
 
     Args:
         threat: Constraint set of the rebuilt image around its start; one eps for all.
-        steps: Gradients an image at most.
+        steps: Largest number of gradients per image.
         tol: Residual at which an inversion ends.
         rule: Step sizes.
-        batch: Samples computed at once; results do not depend on it. None: from the size of the graph.
+        batch: Samples computed at once; results do not depend on it. None: as many as fit in memory.
     """
 
     threat: Threat = L2(torch.inf)  # noqa: RUF009  (frozen)
@@ -50,12 +50,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Storage:
-    """Storage of the work on a set, from which a second start continues.
+    """Storage of unfinished work on a set, from which a second start continues.
 
     Args:
-        folder: Folder of the chunks, until `runs.folder.discard`. None: in memory.
-        chunk: Images a file in the folder.
-        finished: A set that is already stored; returned if it was made with these settings, else refused.
+        folder: Folder of the chunks, which stay there until `runs.folder.discard`. None: in memory.
+        chunk: Images per file in the folder.
+        finished: Set that is already stored; returned if it was made with the same settings, else refused. None: there
+            is none.
     """
 
     folder: str | Path | None = None
@@ -72,7 +73,7 @@ class Storage:
             progress: Callback `(kind, done, in all)`.
 
         Raises:
-            BadInput: the folder holds other work; the first setting that differs is named.
+            BadInput: The folder was written with other settings; the message names the first that differs.
         """
         folder = None if self.folder is None else Path(self.folder)
         return Run(folder, {**about, "n": n}, chunk=self.chunk, progress=progress).map(about["kind"], work, n)
@@ -88,7 +89,7 @@ def same_set(
     """Return the set that is stored already, if it was made with the same settings.
 
     Raises:
-        BadInput: it was made with other settings.
+        BadInput: The set was made with other settings.
     """
     asked = {**about, "classes": list(classes) or finished.classes}
     before = {**finished.manifest, "classes": finished.classes}
@@ -102,7 +103,7 @@ def same_set(
 
 
 def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: int) -> dict[str, Any]:
-    """Return what identifies the work: model, data, rows and seed."""
+    """Return the entries that identify the work: model, data, rows and seed."""
     encoder = network_hash(model)
     if not encoder:  # a plain function has no weights to hash: it is identified by its outputs
         with torch.no_grad():
@@ -140,7 +141,7 @@ def rows_of(index: Tensor | None, n: int) -> Tensor:
     """Return the rows to compute, on the CPU; all of n where `index` is None.
 
     Raises:
-        BadInput: the index holds none, or rows that do not exist.
+        BadInput: The index is empty, or holds rows that do not exist.
     """
     if index is None:
         return torch.arange(n)
@@ -152,9 +153,9 @@ def rows_of(index: Tensor | None, n: int) -> Tensor:
 
 
 def one_eps(threat: Threat) -> None:
-    """Refuse a threat with one eps a sample."""
+    """Refuse a threat with one eps per sample."""
     if isinstance(threat.eps, Tensor) and threat.eps.ndim:
-        raise BadInput("the threat has one eps a sample; rebuilt sets take one for all")
+        raise BadInput("the threat has one eps per sample; rebuilt sets take one for all")
 
 
 def device_of(model: Any, x: Tensor) -> torch.device:
@@ -163,7 +164,7 @@ def device_of(model: Any, x: Tensor) -> torch.device:
 
 
 def as_stored(z: Tensor, clean: Clean | None) -> Tensor:
-    """Return images as they are stored, uint8."""
+    """Return images in the form that is stored: cleaned, uint8."""
     stored = to_bytes(z)
     return stored if clean is None else to_bytes(clean(stored.to(z) / 255))
 
@@ -175,7 +176,7 @@ def name_and_options(function: Callable[..., Any]) -> tuple[str, dict[str, Any]]
 
 
 def cleaning(clean: Clean | None) -> dict[str, Any] | None:
-    """Return what a manifest says about cleaning."""
+    """Return the manifest's entry about cleaning; None without cleaning."""
     if clean is None:
         return None
     name, options = name_and_options(clean)
@@ -183,16 +184,17 @@ def cleaning(clean: Clean | None) -> dict[str, Any] | None:
 
 
 def seconds_each(part: Tensor, since: float) -> Tensor:
-    """Return the seconds spent a row, (b,), on work that began at `since`."""
+    """Return the seconds spent per row, (b,), on work that began at `since`."""
     return torch.full((len(part),), (time.perf_counter() - since) / len(part), dtype=torch.float64)
 
 
-def share(of: Tensor) -> float:
-    """Return the share of entries that are true."""
-    return float(of.double().mean())
+def share(values: Tensor) -> float:
+    """Return the share of entries that are True."""
+    return float(values.double().mean())
 
 
 def _quantiles(values: Tensor) -> dict[str, float]:
+    """Return the `QUANTILES` of values, by name."""
     # Sorted, not torch.quantile, which refuses more than 16 million values.
     ordered = values.double().sort().values
     return {f"{q:g}": float(ordered[round(q * (len(ordered) - 1))]) for q in QUANTILES}

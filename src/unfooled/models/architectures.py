@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "cifar-resnet32": partial(CifarResnet, depth=32),
     "cifar-resnet56": partial(CifarResnet, depth=56),
 }
-"""Name -> builder, `(input_shape, classes) -> module`; without arguments, each builds its own default size."""
+"""Name -> builder, `(input_shape, classes) -> module`; both arguments have defaults."""
 
 
 def builder_of(arch: str) -> Callable[..., nn.Module]:
@@ -89,6 +89,7 @@ def build_like(
 
 @cache
 def _weight_names(arch: str) -> frozenset[str]:
+    """Return the names of an architecture's weights."""
     with torch.device("meta"):  # no memory, and no random numbers
         return frozenset(build(arch).state_dict())
 

@@ -14,6 +14,7 @@ from torch import nn
 from unfooled.core.errors import BadInput, missing_file
 from unfooled.core.model.classifier import Classifier
 from unfooled.models.architectures import ARCHITECTURES
+from unfooled.models.origins import remembering
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.fitting import from_checkpoint
@@ -26,6 +27,7 @@ __all__ = ["ARCHITECTURES", "load_model"]
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 
 
+@remembering
 def load_model(
     source: str | Path | nn.Module | Callable[..., Any],
     arch: str | None = None,
@@ -55,7 +57,7 @@ def load_model(
         device: Device of the model.
         mean: Mean of the training data, in fractions of the input range, one number or one per channel. This and
             the following three take precedence over values stored in the source. None: those of the source.
-        std: Standard deviation, likewise.
+        std: Standard deviation of the training data, likewise.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample, (C, H, W).
         num_classes: Number of classes, K. None: inferred from the weights.
@@ -120,8 +122,8 @@ def _ready(model: nn.Module | Callable[..., Any], device: torch.device) -> nn.Mo
     """Return the given model, or a copy if its mode or device has to be changed."""
     if not isinstance(model, nn.Module):
         return model
-    there = (device.type, device.index or 0)
-    elsewhere = any((w.device.type, w.device.index or 0) != there for w in [*model.parameters(), *model.buffers()])
+    wanted = (device.type, device.index or 0)
+    elsewhere = any((w.device.type, w.device.index or 0) != wanted for w in [*model.parameters(), *model.buffers()])
     trains = any(module.training for module in model.modules())
     return copy.deepcopy(model) if elsewhere or trains else model
 

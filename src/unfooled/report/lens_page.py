@@ -19,9 +19,9 @@ from unfooled.evaluation.explanations.locality import SAYS_NOTHING, Score, Survi
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 
-# Share of the k pixels: in both; perturbed alone, near a clean one; perturbed alone, far; clean alone.
+# Colours of the top k pixels: in both; only perturbed, near a clean one; only perturbed, far; only clean.
 KEPT, NEAR, FAR, LOST = "#1c2126", "#007a5a", "#c45500", "#8cc4e8"
-MOST = 4  # pairs that are drawn
+MOST = 4  # pairs drawn at most
 DRAWN = "lens_recall"  # the score by which pairs are selected
 
 
@@ -89,8 +89,8 @@ def draw_pairs(a: Tensor, b: Tensor, scores: Survival) -> list[dict[str, str]]:
     if not drawn:
         return []
     k, w, score = scores.blocks[0].k, scores.blocks[0].w, _drawn_score(scores)
-    high, wide = scores.shape
-    tall = min(max(2.6 * high / wide, 0.6), 5.2)
+    height, width = scores.shape
+    tall = min(max(2.6 * height / width, 0.6), 5.2)
     figure = Figure(figsize=(8.4, (tall + 0.35) * len(drawn) + 0.7), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     for row, i in zip(figure.subplots(len(drawn), 3, squeeze=False), drawn, strict=True):

@@ -78,7 +78,7 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
     """Write one self-contained HTML page about one run, or about several beside each other.
 
     The page makes no request, works without a script, in light and dark, on a phone and on paper, and stays under
-    3 MB (up to some 100 classes: the records are embedded whole). No model is run.
+    3 MB (up to about 100 classes, since the records are embedded whole). No model is run.
 
     Args:
         runs: Run folders of finished audits, the one to compare with first.

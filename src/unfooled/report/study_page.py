@@ -37,7 +37,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         raise BadInput(f"cannot read {path}: {e}; run the study again") from e
     missing = [name for name in NEEDED if name not in summary] if isinstance(summary, dict) else list(NEEDED)
     if missing:
-        raise BadInput(f"{path} is no study's summary: it has no {missing[0]}")
+        raise BadInput(f"{path} is no study's summary: it has no {missing[0]}; give the folder of a finished study")
     return summary
 
 

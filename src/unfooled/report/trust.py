@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.checks.table import CHECKS, Finding
+from unfooled.evaluation.checks.verdict import Trust
 
 TITLES = {id_: check.title for id_, check in CHECKS.items()}
 """Check -> its subject; the documentation of the checks says when each fires."""
-TONES = {"SOUND": "sound", "EXTENDED": "extended", "OVERSTATED": "overstated", "NOT EVALUABLE": "void"}
+
+
+class Tone(StrEnum):
+    """How the page shows a run's figures; the value is the class of its style."""
+
+    NONE = ""
+    """The run made no checks."""
+    SOUND = "sound"
+    EXTENDED = "extended"
+    OVERSTATED = "overstated"
+    VOID = "void"
+
+
+TONES: Mapping[str, Tone] = {
+    Trust.SOUND: Tone.SOUND,
+    Trust.EXTENDED: Tone.EXTENDED,
+    Trust.OVERSTATED: Tone.OVERSTATED,
+    Trust.NOT_EVALUABLE: Tone.VOID,
+}
 """Verdict -> how the page shows the figure."""
 
 
-def tone(s: Summary) -> str:
-    """Return how figures are shown: "sound", "extended", "overstated" or "void"; "" for a run that made no checks.
+def tone(s: Summary) -> Tone:
+    """Return how figures are shown.
 
     A verdict that this version does not know is shown as the run trusts it.
     """
     if not s.verdict:
-        return ""
-    return TONES.get(s.verdict, "sound" if s.trusted else "overstated")
+        return Tone.NONE
+    return TONES.get(s.verdict, Tone.SOUND if s.trusted else Tone.OVERSTATED)
 
 
 def doubted(s: Summary) -> bool:
     """Return whether the run's own verdict does not trust its robust accuracy."""
-    return tone(s) in ("overstated", "void")
+    return tone(s) in (Tone.OVERSTATED, Tone.VOID)
 
 
 def doubt_sentence(s: Summary) -> str:
     """Say what the verdict means for figures that follow from the attack; empty where it is trusted."""
     return {
-        "overstated": "The attack was not strong enough for this model: what follows from it is probably too high.",
-        "void": "No figure can be believed: what follows is kept for the search of the cause only.",
+        Tone.OVERSTATED: "The attack was not strong enough for this model: what follows from it is probably too high.",
+        Tone.VOID: "No figure can be believed: what follows is shown only to help find the cause.",
     }.get(tone(s), "")
 
 

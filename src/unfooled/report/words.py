@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 from unfooled.evaluation.audit.records import Summary
-from unfooled.report.trust import tone
+from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
 
 NA = "not available"
@@ -140,12 +140,12 @@ def threat_clause(threat: str, noun: str) -> str:
 
 
 def outcomes(s: Summary) -> tuple[int, int, int] | None:
-    """Return the numbers of samples that held, were fooled, and were wrong before; None where nothing was judged."""
+    """Return the numbers of samples that are not fooled, fooled, and wrong when clean; None: nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, held = round(clean * s.n), round(robust * s.n)
-    return held, max(0, right - held), s.n - right
+    right, unfooled = round(clean * s.n), round(robust * s.n)
+    return unfooled, max(0, right - unfooled), s.n - right
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -153,24 +153,24 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    held, fooled, wrong = counted
+    unfooled, fooled, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
-    if how == "void":
+    if how == Tone.VOID:
         return "There is no robust accuracy to report.", (
-            f"The attack left {held:,} of {plural(s.n, noun)} standing. That count is struck: a check found that it "
-            "does not mean what it seems to mean. Remove the cause that is named above, and audit again."
+            f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
+            "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""
     verb = "is" if right == 1 else "are"
     share = "none" if fooled == 0 else "all" if fooled == right else f"{fooled:,}"
-    least = "at least " if how == "overstated" and fooled else ""
+    least = "at least " if how == Tone.OVERSTATED and fooled else ""
     opening = f"Of {plural(s.n, noun)}, {right:,} {verb} classified correctly"
     sentence = f"{opening}; an adversary who may {threat_clause(s.threat, noun)} fools {least}{share} of those."
-    if held == 0:
+    if unfooled == 0:
         return sentence, "Every one of those examples was checked: inside the threat, and classified wrongly."
-    if how == "overstated":
+    if how == Tone.OVERSTATED:
         return sentence, (
             f"{bound} is not this model\u2019s robust accuracy: it is what an attack that the checks call too weak has "
             "left. Do not quote it."

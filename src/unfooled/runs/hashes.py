@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from types import CodeType
+from functools import partial
+from types import CodeType, FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
-from unfooled.core.model.anatomy import Anatomy, anatomy_of, modules_of
+from unfooled.core.model.anatomy import Anatomy, anatomy_of, bound, modules_of
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.samples import Streamed, facts, header, raw
 
@@ -106,6 +107,43 @@ def fingerprint(model: Any, x: Tensor, y: Tensor) -> dict[str, str]:
     return {"model": anatomy_hash(anatomy_of(model))[:16], "data": tensors_hash(x, y)[:16]}
 
 
+def has_shared_name(value: Any) -> bool:
+    """Return whether a value is a lambda or a function defined inside of a function, whose name others may have."""
+    return isinstance(value, FunctionType) and "<" in value.__qualname__
+
+
+def function_hash(function: FunctionType) -> str:
+    """Return the SHA-256 of a function: its code, its defaults and what it captures.
+
+    Comments and the place in the file do not matter; the version of Python does, since the code is compiled.
+    """
+    total = hashlib.sha256()
+    _add_function(total, function, set())
+    return total.hexdigest()
+
+
+def _add_function(total: Any, function: FunctionType, visited: set[int]) -> None:
+    visited.add(id(function))
+    _add_code(total, function.__code__)
+    used = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *bound(function)]
+    while used:
+        value = used.pop(0)
+        if isinstance(value, Tensor):
+            total.update(tensors_hash(value).encode())
+        elif isinstance(value, nn.Module):
+            total.update(weights_hash(value).encode())
+        elif isinstance(value, partial):
+            used = [value.func, *value.args, *value.keywords.items(), *used]
+        elif isinstance(value, (tuple, list)):
+            used = [*value, *used]
+        elif has_shared_name(value) and id(value) not in visited:
+            _add_function(total, value, visited)
+        elif callable(value):
+            total.update(str(getattr(value, "__qualname__", type(value).__qualname__)).encode())
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            total.update(f"{value!r} ".encode())
+
+
 def _stable_text(text: str) -> bytes:
     """Return a repr without memory addresses, which differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", text).encode()
@@ -126,6 +164,8 @@ def _add_code(total: Any, code: CodeType) -> None:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             _add_code(total, constant)
+        elif isinstance(constant, frozenset):  # its order differs between processes
+            total.update(" ".join(sorted(_stable_text(repr(one)).decode() for one in constant)).encode())
         else:
             total.update(_stable_text(repr(constant)))
 

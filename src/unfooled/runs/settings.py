@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.spelling import spelled
+from unfooled.runs.spelling import as_json
 
 LAYOUT = 2
 """Version of the format of stored work; version 0.1 of the package stored none."""
@@ -28,7 +28,7 @@ OTHER_FOLDER = "choose another --out, or remove that folder"
 OTHER_FILE = "choose another --out, or start again with --fresh"
 
 Settings = Mapping[str, Any] | BaseModel
-"""Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `spelled`."""
+"""Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `as_json`."""
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -38,8 +38,7 @@ def plain(settings: Settings) -> dict[str, Any]:
         >>> plain({"norms": (1, 2), "attack": plain})
         {'norms': [1, 2], 'attack': 'plain'}
     """
-    text = settings.model_dump_json() if isinstance(settings, BaseModel) else json.dumps(settings, default=spelled)
-    return dict(json.loads(text))
+    return dict(json.loads(settings.model_dump_json()) if isinstance(settings, BaseModel) else as_json(settings))
 
 
 def settings_hash(settings: Settings) -> str:

@@ -150,7 +150,3 @@ def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
         if name not in known:
             raise BadInput(f"this scale has no data set {name!r}; it has {', '.join(known)}")
     return list(wanted or known)
-
-
-# Former names, for callers that have not moved to the new ones yet.
-filed, named, chosen = file_name, by_file_name, selected

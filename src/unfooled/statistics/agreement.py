@@ -1,8 +1,8 @@
 """Agreement of predictions with labels: exact tests against guessing, and what a relabelling would explain.
 
-P(X >= hits | n, 1/K)          guessing among K classes
+P(X >= hits | n, 1/K)          guessing among K classes, n samples
 P(X >= common | margins)       always answering one class (Fisher's exact test)
-max over matchings of sum C    the one-to-one relabelling that explains most (C: confusion matrix)
+max over matchings of sum C    the one-to-one relabelling that explains most predictions (C: confusion matrix)
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 LEVEL = 0.02
 """Level of the tests against guessing."""
 SHUFFLES = 100
-"""Shuffled labels that a relabelling is compared with."""
+"""Number of shuffles of the labels that a relabelling is compared with."""
 
 
 class Guess(NamedTuple):
     """Comparison of predictions with guessing.
 
     Attributes:
-        better: Whether they are better than guessing.
-        hits: Predictions that are right.
-        p: Probability of as many hits by guessing.
-        chance: Share that guessing would get right.
-        common: Class that is always guessed; None: all alike.
+        better: True if they are better than guessing.
+        hits: Number of correct predictions.
+        p: Probability of at least as many hits by guessing.
+        chance: Expected share of hits by guessing.
+        common: Class that the guesses always answer. None: they are drawn from all classes.
     """
 
     better: bool
@@ -40,8 +40,8 @@ class Matching(NamedTuple):
 
     Attributes:
         pairs: Label -> predicted class.
-        hits: Predictions that it explains.
-        real: Whether no shuffled labels are explained as well.
+        hits: Number of predictions that it explains.
+        real: True if it explains more predictions than for any shuffle of the labels.
     """
 
     pairs: dict[int, int]
@@ -52,9 +52,9 @@ class Matching(NamedTuple):
 def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
     """Test whether predictions are better than guessing, exactly.
 
-    Guessing is drawing one of the classes, or always answering the most predicted one, where the data hold enough of
-    the others to tell. Where a sample is so small that even perfect predictions could be luck, only those that do no
-    better than chance on average are called guessing.
+    Guessing means drawing one of the classes or, if the data hold enough samples of other classes for a test, always
+    answering the most predicted class. Where there are so few samples that even perfect predictions could be luck,
+    predictions count as guessing only if their hits do not exceed the expected number.
 
     Args:
         prediction: Predicted classes, (n,).
@@ -66,27 +66,29 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
     n, right, chance = len(y), prediction == y, 1 / classes
     hits = int(right.sum())
     p = float(binom.sf(hits - 1, n, chance))
-    possible = chance**n <= LEVEL
-    if p > LEVEL and (possible or hits <= n * chance):
+    testable = chance**n <= LEVEL
+    if p > LEVEL and (testable or hits <= n * chance):
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
-    m, kept = int(other.sum()), int((right & other).sum())
-    missed = float(binom.cdf(kept, m, 0.5)) <= LEVEL and float(binom.sf(kept - 1, m, chance)) > LEVEL
-    if m and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
-        return Guess(False, hits, fisher, 1 - m / n, common)
+    n_other, other_hits = int(other.sum()), int((right & other).sum())
+    missed = (
+        float(binom.cdf(other_hits, n_other, 0.5)) <= LEVEL and float(binom.sf(other_hits - 1, n_other, chance)) > LEVEL
+    )
+    if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
+        return Guess(False, hits, fisher, 1 - n_other / n, common)
     return Guess(True, hits, p, chance)
 
 
 def _one_class(answered: np.ndarray, true: np.ndarray) -> float:
-    """Return the probability that one class is answered where it is true as often as it was, were answers shuffled."""
+    """Return the probability of at least as many correct answers of one class if the answers were shuffled."""
     from scipy.stats import hypergeom
 
     return float(hypergeom.sf(int((answered & true).sum()) - 1, len(true), int(true.sum()), int(answered.sum())))
 
 
 def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int]:
-    """Return the shift of all classes that explains most predictions, and how many; 0 and 0 where none is proven.
+    """Return the shift of all classes that explains most predictions, and their number; 0 and 0 if it could be chance.
 
     Args:
         prediction: Predicted classes, (n,).
@@ -120,12 +122,12 @@ def matching(prediction: np.ndarray, y: np.ndarray, *, seed: int = 0) -> Matchin
 
 
 def _matched(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the pairs of the best matching that occur, and the entries that it covers."""
+    """Return the pairs of the best one-to-one matching that occur in the data, and the number of samples they cover."""
     from scipy.optimize import linear_sum_assignment
 
     counts = np.zeros((height, width), dtype=np.int64)
     np.add.at(counts, (rows, columns), 1)
     first, second = linear_sum_assignment(counts, maximize=True)
     covered = counts[first, second]
-    pairs = [(int(i), int(j)) for i, j, c in zip(first, second, covered, strict=True) if c]
+    pairs = [(int(i), int(j)) for i, j, count in zip(first, second, covered, strict=True) if count]
     return pairs, int(covered.sum())

@@ -6,6 +6,8 @@
     p_...              two-sided p-values from 2,000 permutations within each seed
     holm               correction for the number of tests
 
+In shapes, n is the number of rows, D the number of rows of weights (resamples), p the number of coefficients.
+
 References:
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
 """
@@ -22,17 +24,17 @@ from unfooled.statistics.bootstrap import DRAWS, FEW, Cases, Columns, Statistic,
 
 def mean_of(name: str) -> Statistic:
     """Build the mean of a column."""
-    return lambda c, w: w @ c[name] / _positive(w.sum(1))
+    return lambda columns, w: w @ columns[name] / _positive(w.sum(1))
 
 
 def mean_where(name: str, group: str) -> Statistic:
     """Build the mean of a column over the rows where `group` is 1; NaN where these are fewer than `FEW`."""
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        ones = c[group] > 0.5
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        ones = columns[group] > 0.5
         if ones.sum() < FEW:
             return np.full(len(w), np.nan)
-        return (w * ones) @ c[name] / _positive((w * ones).sum(1))
+        return (w * ones) @ columns[name] / _positive((w * ones).sum(1))
 
     return statistic
 
@@ -40,12 +42,12 @@ def mean_where(name: str, group: str) -> Statistic:
 def group_difference(name: str, group: str) -> Statistic:
     """Build the mean of a column where `group` is 1 minus that where it is 0; NaN where either has fewer than `FEW`."""
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        ones = c[group] > 0.5
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        ones = columns[group] > 0.5
         if min(ones.sum(), (~ones).sum()) < FEW:
             return np.full(len(w), np.nan)
         a, b = w * ones, w * ~ones
-        return a @ c[name] / _positive(a.sum(1)) - b @ c[name] / _positive(b.sum(1))
+        return a @ columns[name] / _positive(a.sum(1)) - b @ columns[name] / _positive(b.sum(1))
 
     return statistic
 
@@ -63,8 +65,8 @@ def ranks(values: np.ndarray, w: np.ndarray) -> np.ndarray:
 def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
     """Build Spearman's correlation of two columns, with the ranks of the controls regressed out."""
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        left, right = _rank_residuals(c, w, (a, b), controls)
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        left, right = _rank_residuals(columns, w, (a, b), controls)
         above = (w * left * right).sum(1)
         below = np.sqrt((w * left**2).sum(1) * (w * right**2).sum(1))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -73,39 +75,39 @@ def partial_spearman(a: str, b: str, controls: Sequence[str] = ()) -> Statistic:
     return statistic
 
 
-def _rank_residuals(c: Columns, w: np.ndarray, names: Sequence[str], controls: Sequence[str]) -> list[np.ndarray]:
+def _rank_residuals(columns: Columns, w: np.ndarray, names: Sequence[str], controls: Sequence[str]) -> list[np.ndarray]:
     """Return weighted ranks of columns, (D, n) each, with the controls' ranks regressed out."""
-    centred = [_centred(ranks(c[name], w), w) for name in names]
+    centred = [_centred(ranks(columns[name], w), w) for name in names]
     if not controls:
         return centred
-    z = np.stack([_centred(ranks(c[name], w), w) for name in controls], 2)  # (D, n, p)
+    z = np.stack([_centred(ranks(columns[name], w), w) for name in controls], 2)  # (D, n, p)
     weighted = np.swapaxes(z * w[:, :, None], 1, 2)
     gram = weighted @ z
     gram += 1e-9 * (np.trace(gram, axis1=1, axis2=2)[:, None, None] + 1) * np.eye(len(controls))
     return [v - (z @ np.linalg.solve(gram, weighted @ v[:, :, None]))[:, :, 0] for v in centred]
 
 
-def design_matrix(c: Columns, names: Sequence[str], classes: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def design_matrix(columns: Columns, names: Sequence[str], classes: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Build the design matrix of a logistic regression.
 
     Args:
-        c: Columns of one seed.
+        columns: Columns of one seed.
         names: Columns that are clipped to their middle 98 % (ratios have outliers) and standardised.
         classes: Column of class numbers, encoded as dummies. None: no classes.
 
     Returns:
-        Intercept, columns and dummies, (n, p), and the precision of each coefficient's prior, (p,).
+        Intercept, columns and dummies, (n, p), and the precision (inverse variance) of each coefficient's prior, (p,).
     """
-    columns = [np.ones(len(c["id"]))]
+    design = [np.ones(len(columns["id"]))]
     for name in names:
-        values = np.clip(c[name], *np.quantile(c[name], [0.01, 0.99]))
-        columns.append((values - values.mean()) / (values.std() or 1))
+        values = np.clip(columns[name], *np.quantile(columns[name], [0.01, 0.99]))
+        design.append((values - values.mean()) / (values.std() or 1))
     prior = [1e-6] + [1e-3] * len(names)
     if classes is not None:
-        for k in np.unique(c[classes])[1:]:
-            columns.append((c[classes] == k).astype(float))
+        for k in np.unique(columns[classes])[1:]:
+            design.append((columns[classes] == k).astype(float))
             prior.append(1.0)
-    return np.stack(columns, 1), np.array(prior)
+    return np.stack(design, 1), np.array(prior)
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -134,11 +136,11 @@ def fit_logistic(x: np.ndarray, y: np.ndarray, w: np.ndarray, prior: np.ndarray)
 def logistic(measure: str, success: str, controls: Sequence[str] = (), classes: str | None = None) -> Statistic:
     """Build the change in log-odds of `success` per standard deviation of `measure`, given controls and classes."""
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        y = (c[success] > 0.5).astype(float)
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        y = (columns[success] > 0.5).astype(float)
         if min(y.sum(), (1 - y).sum()) < FEW:
             return np.full(len(w), np.nan)
-        x, prior = design_matrix(c, (measure, *controls), classes)
+        x, prior = design_matrix(columns, (measure, *controls), classes)
         return fit_logistic(x, y, w, prior)[:, 1]
 
     return statistic
@@ -150,18 +152,18 @@ def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Sta
     The score is fitted once, on the samples that it is evaluated on.
     """
 
-    def area(c: Columns, w: np.ndarray, of: Sequence[str]) -> np.ndarray:
-        y = c[success] > 0.5
+    def area(columns: Columns, w: np.ndarray, of: Sequence[str]) -> np.ndarray:
+        y = columns[success] > 0.5
         if min(y.sum(), (~y).sum()) < FEW:
             return np.full(len(w), np.nan)
-        x, prior = design_matrix(c, of)
+        x, prior = design_matrix(columns, of)
         score = x @ fit_logistic(x, y.astype(float), np.ones((1, len(y))), prior)[0]
         up = (w * y).sum(1)
         down = (w * ~y).sum(1)
         return ((w * y * ranks(score, w)).sum(1) - up**2 / 2) / _positive(up * down)
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        return area(c, w, names) - (area(c, w, baseline) if baseline else 0.0)
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        return area(columns, w, names) - (area(columns, w, baseline) if baseline else 0.0)
 
     return statistic
 
@@ -169,11 +171,11 @@ def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Sta
 def p_difference(cases: Cases, name: str, group: str) -> float:
     """Compute the two-sided p of `group_difference`: the column is shuffled within each seed."""
 
-    def null(c: Columns, orders: np.ndarray) -> np.ndarray:
-        ones = c[group] > 0.5
+    def null(columns: Columns, orders: np.ndarray) -> np.ndarray:
+        ones = columns[group] > 0.5
         if min(ones.sum(), (~ones).sum()) < FEW:
             return np.full(len(orders), np.nan)
-        values = c[name][orders]
+        values = columns[name][orders]
         return values[:, ones].mean(1) - values[:, ~ones].mean(1)
 
     return _permutation_p(cases, null, (name, group))
@@ -182,9 +184,9 @@ def p_difference(cases: Cases, name: str, group: str) -> float:
 def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = ()) -> float:
     """Compute the two-sided p of `partial_spearman`: the first column's residual ranks are shuffled in each seed."""
 
-    def null(c: Columns, orders: np.ndarray) -> np.ndarray:
-        one = np.ones((1, len(c["id"])))
-        left, right = (v[0] for v in _rank_residuals(c, one, (a, b), controls))
+    def null(columns: Columns, orders: np.ndarray) -> np.ndarray:
+        one = np.ones((1, len(columns["id"])))
+        left, right = (v[0] for v in _rank_residuals(columns, one, (a, b), controls))
         with np.errstate(invalid="ignore", divide="ignore"):
             return left[orders] @ right / np.sqrt((left**2).sum() * (right**2).sum())
 
@@ -193,8 +195,12 @@ def p_partial_spearman(cases: Cases, a: str, b: str, controls: Sequence[str] = (
 
 def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarray], needed: Sequence[str]) -> float:
     """Return the share of permutations whose figure, a mean over seeds, is at least as far from 0 as the true one."""
-    seeds = [finite_rows(c, needed) for c in cases.seeds]
-    figures = [null(c, _orders(len(c["id"]), seed)) for seed, c in enumerate(seeds) if len(c["id"]) >= FEW]
+    seeds = [finite_rows(columns, needed) for columns in cases.seeds]
+    figures = [
+        null(columns, _orders(len(columns["id"]), seed))
+        for seed, columns in enumerate(seeds)
+        if len(columns["id"]) >= FEW
+    ]
     figures = [v for v in figures if np.isfinite(v[0])]
     if not figures:
         return float("nan")
@@ -213,8 +219,8 @@ def _orders(n: int, seed: int) -> np.ndarray:
 def holm(p: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's method, in the given order; NaN stays NaN and is not counted as a test."""
     values = np.array(p, dtype=float)
-    good = np.flatnonzero(np.isfinite(values))
-    order = good[np.argsort(values[good], kind="stable")]
+    finite = np.flatnonzero(np.isfinite(values))
+    order = finite[np.argsort(values[finite], kind="stable")]
     worst = 0.0
     for i, k in enumerate(order):
         worst = max(worst, min(1.0, (len(order) - i) * values[k]))
@@ -223,8 +229,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _positive(total: np.ndarray) -> np.ndarray:
+    """Return divisors with NaN in place of values that are not above 0."""
     return np.where(total > 0, total, np.nan)
 
 
 def _centred(values: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Subtract the weighted mean of each row."""
     return values - (w * values).sum(1, keepdims=True) / _positive(w.sum(1))[:, None]

@@ -4,6 +4,8 @@ resample     draws of *images* with replacement; all rows of an image, of every 
 statistic    (columns (n,), weights (D, n)) -> (D,): weights of 1 give the figure, counts its resampled value
 figure       the mean over seeds of the statistic of each seed's rows: networks of different scale are never pooled
 interval     the middle 95 % of 2,000 resamples
+
+In shapes, n is the number of rows, D the number of rows of weights (resamples).
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Cases:
     @property
     def n(self) -> int:
         """Number of rows of all seeds."""
-        return sum(len(c["id"]) for c in self.seeds)
+        return sum(len(columns["id"]) for columns in self.seeds)
 
     def interval(self, statistic: Statistic, needed: Sequence[str], *, draws: int = DRAWS) -> Interval:
         """Compute a figure with its 95 % interval over images.
@@ -55,7 +57,7 @@ class Cases:
     def tested(
         self, statistic: Statistic, needed: Sequence[str], bound: float, *, draws: int = DRAWS
     ) -> tuple[Interval, float]:
-        """Compute a figure with its interval, and the two-sided bootstrap p-value for being equal to `bound`.
+        """Compute a figure with its interval, and the two-sided bootstrap p-value of the hypothesis that it is `bound`.
 
         Returns:
             The interval and p; both NaN where the statistic is defined for fewer than half of the resamples.
@@ -63,18 +65,18 @@ class Cases:
         value, resampled, n = self._resampled(statistic, needed, draws)
         if len(resampled) < draws / 2:
             return NOTHING._replace(n=n), np.nan
-        aside = min((resampled <= bound).sum(), (resampled >= bound).sum())
-        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (aside + 1) / (len(resampled) + 1)))
+        tail = min((resampled <= bound).sum(), (resampled >= bound).sum())
+        return Interval(value, *limits(resampled), n), float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
 
     def by_seed(self, statistic: Statistic, needed: Sequence[str]) -> list[float]:
         """Return the figure of each seed alone, without seeds for which it is NaN."""
-        values = [Cases((c,))._resampled(statistic, needed, 1)[0] for c in self.seeds]
+        values = [Cases((columns,))._resampled(statistic, needed, 1)[0] for columns in self.seeds]
         return [v for v in values if np.isfinite(v)]
 
     def _resampled(self, statistic: Statistic, needed: Sequence[str], draws: int) -> tuple[float, np.ndarray, int]:
         """Return the figure, the finite figures of the resamples, and n."""
-        seeds = [finite_rows(c, needed) for c in self.seeds]
-        n = sum(len(c["id"]) for c in seeds)
+        seeds = [finite_rows(columns, needed) for columns in self.seeds]
+        n = sum(len(columns["id"]) for columns in seeds)
         if n < FEW:
             return np.nan, np.zeros(0), n
         value, resampled = resample(statistic, seeds, draws)
@@ -101,15 +103,15 @@ def resample(statistic: Statistic, seeds: Sequence[Columns], draws: int) -> tupl
     Returns:
         The figure, and the figures of the resamples, (draws,); NaN and an empty array where it is NaN for every seed.
     """
-    ids, place = np.unique(np.concatenate([c["id"] for c in seeds]), return_inverse=True)
+    ids, place = np.unique(np.concatenate([columns["id"] for columns in seeds]), return_inverse=True)
     counts = image_counts(len(ids), draws)
     resampled, values, start = [], [], 0
-    for c in seeds:
-        rows = place[start : start + len(c["id"])]
+    for columns in seeds:
+        rows = place[start : start + len(columns["id"])]
         start += len(rows)
-        value = statistic(c, np.ones((1, len(rows))))[0] if len(rows) else np.nan
+        value = statistic(columns, np.ones((1, len(rows))))[0] if len(rows) else np.nan
         if np.isfinite(value):
-            resampled.append(statistic(c, counts[:, rows]))
+            resampled.append(statistic(columns, counts[:, rows]))
             values.append(value)
     if not values:
         return np.nan, np.zeros(0)
@@ -122,10 +124,10 @@ def image_counts(n: int, draws: int) -> np.ndarray:
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
-def finite_rows(c: Columns, needed: Sequence[str]) -> Columns:
+def finite_rows(columns: Columns, needed: Sequence[str]) -> Columns:
     """Return the rows in which all `needed` columns are finite."""
-    good = np.logical_and.reduce([np.isfinite(c[name]) for name in needed])
-    return {name: values[good] for name, values in c.items()}
+    good = np.logical_and.reduce([np.isfinite(columns[name]) for name in needed])
+    return {name: values[good] for name, values in columns.items()}
 
 
 def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:

@@ -33,9 +33,9 @@ def mcnemar(a: Tensor, b: Tensor) -> float:
 
 
 def mean_difference(a: str, b: str) -> Statistic:
-    """Build the mean of column a minus column b, image by image, for `Cases.interval` and `over_images`."""
+    """Build the mean over images of column a minus column b, for `Cases.interval` and `over_images`."""
 
-    def statistic(c: Columns, w: np.ndarray) -> np.ndarray:
-        return (w @ (c[a] - c[b])) / w.sum(1)
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        return (w @ (columns[a] - columns[b])) / w.sum(1)
 
     return statistic

@@ -1,4 +1,4 @@
-"""Contract checks for methods of your own: `check_attack`, `check_explanation`, `check_distance`, `check_loss`.
+"""Contract checks for your own methods: `check_attack`, `check_explanation`, `check_distance`, `check_loss`.
 
 Plain functions, without a test framework. Each builds small models and data from seeds, runs the method on them and
 raises AssertionError with one sentence that names the broken promise and the setting. The library's own methods pass

@@ -51,11 +51,12 @@ def check_attack(
 
     Always checked, in each norm: the points lie inside the ball and the box, with x's shape, dtype and device
     ("inside"); x, y, eps, the model's mode, parameters and gradients, and every global random generator are left
-    alone ("untouched"); the same seed gives the same bits ("seed"); the fooled samples depend neither on the order nor
-    on the size of the batch ("batch"), and a sample alone gets the same point ("alone"); one eps a sample equals each
-    eps alone ("radii"); for a sample that cannot be fooled, or is wrong already, the point is inside, or x itself for
-    a minimal-norm attack ("already"); more samples are fooled than by a random point of the threat, or nearer
-    ("random"); bad input raises ValueError ("refusals"). Checked where claimed: "targeted", "optimum", "passes".
+    unchanged ("untouched"); the same seed gives the same bits ("seed"); the fooled samples depend neither on the order
+    nor on the size of the batch ("batch"), and a sample gets the same point alone as in a batch ("alone"); a call with
+    one eps per sample gives the same points as separate calls ("radii"); for a sample that cannot be fooled, or is
+    wrong already, the point is inside, or x itself for a minimal-norm attack ("already"); it fools more samples than a
+    random point of the threat does or, of minimal norm, finds points no farther than a random search ("random"); bad
+    input raises ValueError ("refusals"). Checked where claimed: "targeted", "optimum", "passes".
 
     Args:
         attack: Attack with its options bound (`functools.partial`); see `core.types.BudgetAttack` and
@@ -68,10 +69,10 @@ def check_attack(
         seeded: Claim that another seed gives other points.
         random_start: Claim that it starts from `threat.sample(x, generator)` and never ends worse, so that it fools
             every sample that this point fools.
-        optimum: Tolerance of the claim to reach a linear model's nearest boundary, such as 1.05: with that many times
-            the distance every sample is fooled (of minimal norm: the points are at most so far). None: not claimed.
+        optimum: Claim to reach a linear model's nearest boundary, as a factor such as 1.05: every sample is fooled at
+            the factor times the distance (of minimal norm: no point is farther than that). None: not claimed.
         fewest_classes: Least number of classes that it needs (losses such as DLR need 3).
-        passes: Claimed forwards and backwards a sample, at most, where nothing is fooled. None: not claimed.
+        passes: Claimed largest numbers of forwards and backwards per sample that is not fooled. None: not claimed.
         device: Device to run on.
 
     Raises:

@@ -35,17 +35,17 @@ def check_distance(
 ) -> None:
     """Check that a distance, or a similarity, keeps the promises of its family.
 
-    Always checked: one number a sample, of the arguments' dtype and device ("per_sample"), that does not depend on the
-    batch ("batch"); arguments and global random generators are left alone ("untouched"); tensors that are equal have
-    the value declared, and not all others have it ("identity"); values lie in the declared range ("range"); bad input
+    Always checked: one number per sample, of the arguments' dtype and device ("per_sample"), that does not depend on
+    the batch ("batch"); arguments and global random generators are left unchanged ("untouched"); equal tensors have the
+    declared value, and some different ones do not ("identity"); values lie in the declared range ("range"); bad input
     raises ValueError ("refusals"). Checked where declared: "symmetry", "metric", "invariances".
 
     Args:
         distance: Function of two tensors of one shape, with its options bound (`functools.partial`).
         only: Names of the promises to check, those in quotes above. None: all.
         equal: Value for equal tensors: 0 for a distance, often 1 for a similarity.
-        low: Least value there is.
-        high: Largest value there is.
+        low: Smallest possible value.
+        high: Largest possible value.
         symmetric: Declaration that d(a, b) = d(b, a).
         metric: Declaration of a metric: d(a, c) <= d(a, b) + d(b, c), and only equal tensors have the value `equal`.
         invariances: Functions of a pair that change the pair and not its distance, such as
@@ -106,7 +106,7 @@ class _Case:
             self.demand(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
             self.demand(
                 value.shape == (N,),
-                f"returns shape {tuple(value.shape)} instead of one number a sample, ({N},)",
+                f"returns shape {tuple(value.shape)} instead of one number per sample, ({N},)",
                 f"{dtype}",
             )
             self.demand(value.dtype == dtype, f"returns dtype {value.dtype}", f"{dtype}")

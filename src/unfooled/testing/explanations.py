@@ -36,14 +36,14 @@ def check_explanation(
     """Check that an explanation keeps the promises of its family, on networks for images of (2, 6, 5).
 
     Always checked: attributions have x's shape, dtype and device, and are detached unless `create_graph` is given
-    ("shape"); x, the model and every global random generator are left alone ("untouched"); a sample's attribution does
-    not depend on its batch ("batch"), nor on the caller's gradient mode ("grad_mode"); bad input raises ValueError
+    ("shape"); x, the model and every global random generator are left unchanged ("untouched"); a sample's attribution
+    does not depend on its batch ("batch"), nor on the caller's gradient mode ("grad_mode"); bad input raises ValueError
     ("refusals"). Checked where claimed: "derivative", "ignored", "linear", "complete".
 
     Args:
         explain: Explanation with its options bound (`functools.partial`); see `core.types.Explain`.
         only: Names of the promises to check, those in quotes above. None: all.
-        ignores: Claim that a coordinate which the model does not read gets exactly 0.
+        ignores: Claim that a coordinate that the model does not read gets exactly 0.
         linear: Attribution of a linear model, from the weights of the class explained and x, (B, *D) each:
             `lambda w, x: w` for a gradient, `lambda w, x: w * x` for input x gradient. None: not claimed.
         baseline: Value of the baseline for which attributions sum to the change of the logit. None: not claimed.

@@ -33,7 +33,7 @@ def fit(model: nn.Module, loss: TrainingLoss, *, epochs: int = 4, lr: float = 5e
     x, y = brightest_third()
     x = x.to(next(model.parameters()).dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr)
-    return [e.loss for e in train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)]
+    return [epoch.loss for epoch in train(model, Batches(x, y, 32), loss, optimizer, epochs=epochs, **options)]
 
 
 def check_loss(
@@ -47,10 +47,10 @@ def check_loss(
 ) -> None:
     """Check that a training loss keeps the promises of its family, on a toy problem of three classes.
 
-    Always checked: a finite scalar ("scalar"); x, y and the model's modes are left alone, and gradients reach the
-    trainable parameters and nothing else ("untouched"); training makes the clean cross-entropy fall, and the loss
-    itself ("falls"), and leaves the global random generator as it was; with eps = 0 the same weights result as from
-    standard training ("zero"), where the loss has a threat.
+    Always checked: the loss is a finite scalar ("scalar"); x, y and the model's modes are left unchanged, and gradients
+    reach the trainable parameters and nothing else ("untouched"); training makes the clean cross-entropy and the loss
+    itself fall, and leaves the global random generator unchanged ("falls"); if the loss has a threat, training with
+    eps = 0 gives the same weights as standard training ("zero").
 
     Args:
         loss: Training loss with its options bound. It is copied for each promise, so that no memory is shared.
@@ -125,7 +125,7 @@ class _Case:
         fixed, *others = model.parameters()
         fixed.requires_grad_(False)
         x, y = brightest_third(12)
-        modes = [m.training for m in model.modules()]
+        modes = [module.training for module in model.modules()]
         random_state = torch.get_rng_state()
         before = Snapshot(None, x=x, y=y)
         weights = [p.detach().clone() for p in model.parameters()]
@@ -134,7 +134,7 @@ class _Case:
         value.backward()
         torch.set_rng_state(random_state)  # a loss may draw from the global generator, which the training loop seeds
         before.demand_unchanged(self.loss, "a network with dropout, one parameter frozen")
-        now = [m.training for m in model.modules()]
+        now = [module.training for module in model.modules()]
         self.demand(now == modes, "leaves the model in another mode (train or eval)")
         self.demand(
             [p.requires_grad for p in model.parameters()] == [False] + [True] * len(others),

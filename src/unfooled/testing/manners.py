@@ -16,7 +16,7 @@ from unfooled.testing.subjects import linear, points, seeded_generator, unshaken
 
 
 def inside(case: Case) -> None:
-    """Check that the points are inside the ball and the box, and like x."""
+    """Check that the points are inside the ball and the box, with the shape, dtype and device of x."""
     for net, x, y, threat, z in (case.attacked(torch.float32), case.base):
         case.demand(isinstance(z, Tensor), f"returns a {type(z).__name__} instead of a tensor", threat)
         for what in ("shape", "dtype", "device"):
@@ -35,7 +35,7 @@ def inside(case: Case) -> None:
 
 
 def untouched(case: Case) -> None:
-    """Check that inputs, model and generators are left alone."""
+    """Check that inputs, model and generators are left unchanged."""
     net, x, y, threat = case.setting()
     eps = torch.full((N,), EPS[case.norm], dtype=x.dtype, device=x.device)
     x.requires_grad_()
@@ -53,7 +53,7 @@ def untouched(case: Case) -> None:
     case.demand(z.data_ptr() != x.data_ptr(), "returns the memory of x itself: return a copy", threat)
     case.demand(
         torch.equal(generator.get_state(), state),
-        "advances the generator that it was handed: take its seed alone (core.rng), so that no sample depends on "
+        "advances the generator that it was handed: use only its seed (core.rng), so that no sample depends on "
         "the others",
         threat,
     )
@@ -76,7 +76,7 @@ def batch(case: Case) -> None:
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
     z = case.run(net, x[order], y[order], threat)[order.argsort()]
     case.demand(case.same(case.outcome(net, x, y, z, threat), want), "depends on the order of the batch", threat)
-    z = torch.cat([case.run(net, x[r], y[r], threat) for r in order.split(3)])[order.argsort()]
+    z = torch.cat([case.run(net, x[rows], y[rows], threat) for rows in order.split(3)])[order.argsort()]
     case.demand(
         case.same(case.outcome(net, x, y, z, threat), want),
         "depends on the batch: chunks of 3 give another outcome than the whole",
@@ -102,7 +102,7 @@ def alone(case: Case) -> None:
 
 
 def radii(case: Case) -> None:
-    """Check that a call with one eps a sample equals separate calls with each eps."""
+    """Check that a call with one eps per sample equals separate calls with each eps."""
     if case.claims.minimal:
         return
     net, x, y, threat = case.setting()
@@ -113,7 +113,7 @@ def radii(case: Case) -> None:
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat.with_eps(float(eps[i])))
         case.demand(
             close(one[0], z[i]),
-            f"treats one eps a sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
+            f"treats one eps per sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
             threat.with_eps(float(eps[i])),
         )
 

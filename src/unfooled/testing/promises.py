@@ -25,7 +25,7 @@ def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None,
     Args:
         promises: Checks by name; each raises AssertionError where the promise is broken.
         only: Names of the promises to check. None: all.
-        method: The method that is checked, for the sentence where it fails.
+        method: Method that is checked, for the error sentence.
 
     Raises:
         AssertionError: One sentence that names the broken promise and the setting.
@@ -70,9 +70,9 @@ def demand_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
     """Demand that a call with bad input raises ValueError.
 
     Args:
-        call: The call.
-        method: The method that is called, for the sentence.
-        what: The bad input, for the sentence.
+        call: Call with bad input.
+        method: Method that is called, for the error sentence.
+        what: Description of the bad input, for the error sentence.
     """
     try:
         call()
@@ -90,7 +90,7 @@ class Snapshot:
 
     Args:
         model: Model that must be left as it is. None: there is none.
-        tensors: Tensors that must be left as they are, by their name in the sentence.
+        tensors: Tensors that must be left as they are, by their name in the error sentence.
     """
 
     def __init__(self, model: nn.Module | None = None, **tensors: Tensor) -> None:
@@ -106,13 +106,14 @@ class Snapshot:
             state[f"leaves a gradient in {name}.grad"] = _gradient(t)
         if self.model is not None:
             modules, parameters = list(self.model.modules()), list(self.model.parameters())
-            state["leaves the model in another mode (train or eval)"] = [m.training for m in modules]
+            state["leaves the model in another mode (train or eval)"] = [module.training for module in modules]
             state["changes requires_grad of the model's parameters"] = [p.requires_grad for p in parameters]
             state["leaves gradients in the model's parameters"] = [_gradient(p) for p in parameters]
             state["changes the model's parameters"] = [p.detach().clone() for p in parameters]
             state["changes the model's buffers"] = [b.detach().clone() for b in self.model.buffers()]
             state["leaves hooks on the model"] = [
-                len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules
+                len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+                for module in modules
             ]
         state["uses torch's global random generator"] = torch.get_rng_state()
         _, keys, position, *_ = np.random.get_state()  # noqa: NPY002  (the global generator is the point)
@@ -124,8 +125,8 @@ class Snapshot:
         """Demand that nothing has changed since the snapshot was made.
 
         Args:
-            method: The method that was called since, for the sentence.
-            setting: The setting, for the sentence.
+            method: Method that was called since, for the error sentence.
+            setting: Description of the setting, for the error sentence.
         """
         now = self._state()
         for sentence, before in self.before.items():

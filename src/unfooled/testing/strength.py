@@ -30,11 +30,11 @@ def random(case: Case) -> None:
         y = net(x).argmax(1)
     verdict = case.judge(net, x, y, case.run(net, x, y, threat), threat)
     if not case.claims.minimal:
-        luck = case.judge(net, x, y, threat.sample(x), threat).success
+        by_chance = case.judge(net, x, y, threat.sample(x), threat).success
         fooled = verdict.success
-        counts = f"{int(fooled.sum())} of {n} samples, a random point {int(luck.sum())}"
-        case.demand(fooled.sum() > luck.sum(), f"fools no more than chance: {counts}", threat)
-        holds = not case.claims.random_start or (fooled | ~luck).all()
+        counts = f"{int(fooled.sum())} of {n} samples, a random point {int(by_chance.sum())}"
+        case.demand(fooled.sum() > by_chance.sum(), f"fools no more than chance: {counts}", threat)
+        holds = not case.claims.random_start or (fooled | ~by_chance).all()
         case.demand(holds, "loses a sample that the random point it starts from fools", threat)
         return
     nearest = torch.full_like(verdict.distance, torch.inf)
@@ -54,15 +54,15 @@ def targeted(case: Case) -> None:
         return
     if case.claims.minimal:
         model, x = linear(4, SHAPE).to(case.claims.device), interior(6, SHAPE).to(case.claims.device)
-        target, wide = (model(x).argmax(1) + 1) % 4, NORMS[case.norm](math.inf)
+        target, enlarged = (model(x).argmax(1) + 1) % 4, NORMS[case.norm](math.inf)
     else:
         model, x, _, threat = case.setting()  # type: ignore[assignment]
-        target, wide = model(x).topk(2).indices[:, 1], threat.scaled(4)
-    z = case.run(model, x, target, wide, targeted=True)
-    verdict = case.judge(model, x, target, z, wide, targeted=True)
-    case.demand(verdict.inside.all(), "leaves the threat when it aims at a class", wide)
+        target, enlarged = model(x).topk(2).indices[:, 1], threat.scaled(4)
+    z = case.run(model, x, target, enlarged, targeted=True)
+    verdict = case.judge(model, x, target, z, enlarged, targeted=True)
+    case.demand(verdict.inside.all(), "leaves the threat when it aims at a class", enlarged)
     hit, least = int((verdict.prediction == target).sum()), case.claims.hit_rate * len(x)
-    case.demand(hit >= least - 1e-9, f"hits {hit} of {len(x)} targets, at least {least:g} are claimed", wide)
+    case.demand(hit >= least - 1e-9, f"hits {hit} of {len(x)} targets, at least {least:g} are claimed", enlarged)
 
 
 def optimum(case: Case) -> None:
@@ -126,6 +126,6 @@ def passes(case: Case) -> None:
     most, n = case.claims.passes, len(x)
     case.demand(
         model.forwards <= most[0] * n and model.backwards <= most[1] * n,
-        f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards a sample, "
+        f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards per sample, "
         f"at most {most[0]} and {most[1]} are claimed",
     )

@@ -17,13 +17,13 @@ class BatchSource(ABC):
     Args:
         x: Inputs in the unit box, (N, *D).
         y: Labels, (N,).
-        size: Samples a batch; a last batch of one sample is dropped (batch normalisation cannot use it).
+        size: Samples per batch; a last batch of one sample is dropped (batch normalisation cannot use it).
         seed: Random seed of the order; the order of an epoch depends on nothing else.
-        flip: Mirror each image left to right with probability 1/2.
+        flip: True: mirror each image left to right with probability 1/2.
         crop: Largest shift of an image in pixels; edges are filled with zeros.
-        rank: Number of this process among several; it takes every `world`-th sample of a batch, from this one.
+        rank: Number of this process among several; it takes every `world`-th sample of a batch, from number `rank` on.
         world: Number of processes.
-        steps: Batches an epoch at most, so that sets of different size get equal training. None: all.
+        steps: Largest number of batches per epoch, so that sets of different size get equal training. None: all.
     """
 
     x: Tensor
@@ -45,6 +45,7 @@ class BatchSource(ABC):
         """Iterate over the batches of an epoch."""
 
     def _augment(self, x: Tensor, source: torch.Generator) -> Tensor:
+        """Return the samples mirrored and shifted at random."""
         if self.flip:
             mirrored = torch.rand(len(x), generator=source).to(x.device) < 0.5
             x = torch.where(mirrored.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
@@ -65,8 +66,8 @@ class Batches(BatchSource):
     """Samples in a new order every epoch; see `BatchSource` for its arguments."""
 
     def __len__(self) -> int:
-        every = max(1, -(-len(self.x) // self.size))
-        return every if self.steps is None else min(every, self.steps)
+        count = max(1, -(-len(self.x) // self.size))
+        return count if self.steps is None else min(count, self.steps)
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch."""

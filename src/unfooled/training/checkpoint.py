@@ -28,7 +28,7 @@ class Checkpoint:
 
     Args:
         path: File to write, `.pt`, which `load_model` reads.
-        about: Facts for a loader, kept beside the weights: arch, input_shape, num_classes, mean, std, classes.
+        about: Facts for a loader, stored beside the weights: arch, input_shape, num_classes, mean, std, classes.
         settings: Settings that must agree for a run to be resumed: loss, data, batch size, seed, ...
     """
 
@@ -46,7 +46,7 @@ class Checkpoint:
         """Write the state after the epochs in `history`, atomically.
 
         Raises:
-            BadInput: the file cannot be written.
+            BadInput: The file cannot be written.
         """
         buffer = io.BytesIO()
         state = {"model": _network(model).state_dict(), "optimizer": optimizer.state_dict(), "history": history}
@@ -68,7 +68,7 @@ class Checkpoint:
             The epochs already trained; an empty list where there is no file.
 
         Raises:
-            BadInput: the file was made with other settings or by version 0.1, is damaged, or is no checkpoint.
+            BadInput: The file was made with other settings or by version 0.1, is damaged, or is no checkpoint.
         """
         data = read_file(self.path)
         if data is None:

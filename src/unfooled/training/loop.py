@@ -1,8 +1,8 @@
-"""The training loop, as a generator: one record an epoch, and the caller decides what to do with it.
+"""The training loop, as a generator: one record per epoch, and the caller decides what to do with it.
 
 Every step seeds torch's global generator from (seed, epoch, step) and restores it afterwards, so a run that was killed
-and resumed ends with the same weights as one that was not, and the caller's own random numbers are left alone. A loss
-may follow the progress, ask for each batch several times and keep a memory: see `unfooled.training.progress`.
+and resumed ends with the same weights as one that was not, and the caller's random numbers are not affected. A loss may
+depend on the progress, request several steps on each batch and keep a memory: see `unfooled.training.progress`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.core.types import TrainingLoss
 from unfooled.training.batches import BatchSource
@@ -35,12 +36,12 @@ class Epoch:
         index: Number of the epoch, from 0.
         epochs: Number of epochs in all.
         loss: Mean loss over the samples.
-        seconds: Seconds of training, without the monitor's and the caller's own work.
-        accuracy: Accuracy on the clean held-out samples, where some were given, with the weights after this epoch.
-        fgsm: Accuracy under one step on the monitor's samples, where one was given.
+        seconds: Seconds of training, without the time of the monitor and the caller.
+        accuracy: Accuracy on the clean held-out samples with the weights after this epoch. None: no samples were given.
+        fgsm: Accuracy under one step on the monitor's samples. None: there is no monitor.
         pgd: Accuracy under several steps on the same samples.
-        stopped: Reason why training ended early, one sentence. None: it goes on, or ended as planned.
-        notes: Means over the samples of the further quantities that the loss reports, by name; empty for most losses.
+        stopped: Reason why training ended early, one sentence. None: it continues, or ended as planned.
+        notes: Further quantities that the loss reports, by name, averaged over the samples; empty for most losses.
     """
 
     index: int
@@ -78,12 +79,13 @@ def train(
         optimizer: Optimiser of the model's parameters; its learning rate is the peak of the schedule.
         epochs: Number of epochs in all, resumed ones included.
         seed: Random seed of everything but the order of the samples.
-        schedule: Vary the rate over one cycle (a quarter up, three quarters down, linear); else it is constant.
+        schedule: True: vary the learning rate over one cycle (a quarter of the run up, the rest down, linear). False:
+            constant.
         checkpoint: File to save to after every epoch, and to resume from.
         held_out: (x, y) whose clean accuracy each `Epoch` reports (cost: 1 forward).
         fabric: A `lightning_fabric.Fabric` for devices, processes and mixed precision. None: one process on the model's
             device.
-        clip: Largest norm of the gradient. None: any.
+        clip: Norm to which larger gradients are scaled down. None: no clipping.
         monitor: Test for catastrophic overfitting after every epoch. Where it finds some, the weights from before that
             epoch are restored (except in the first epoch) and training ends.
 
@@ -91,7 +93,7 @@ def train(
         One `Epoch` each; epochs restored from a checkpoint are not yielded again.
 
     Raises:
-        BadInput: samples that cannot be used, a loss that is not finite, a checkpoint made with other settings, or warm
+        BadInput: Samples that cannot be used, a loss that is not finite, a checkpoint made with other settings, or warm
             starts with augmentation or several processes.
     """
     check_inputs(batches.x, batches.y)
@@ -113,8 +115,8 @@ def train(
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
-            over = stopped or index + 1 == epochs  # nothing will go on from here
-            checkpoint.save(model, optimizer, history, None if over else memory)
+            ended = stopped or index + 1 == epochs  # the memory is not needed any more
+            checkpoint.save(model, optimizer, history, None if ended else memory)
         yield epoch
         if stopped:
             return
@@ -176,12 +178,12 @@ class _Mixed(nn.Module):
 
     def __init__(self, wrapped: Any, fabric: Any) -> None:
         super().__init__()
-        self.inner: nn.Module = getattr(wrapped, "_forward_module", wrapped.module)  # synchronises, where there is need
+        self.inner: nn.Module = getattr(wrapped, "_forward_module", wrapped.module)  # synchronises processes
         self.fabric = fabric
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, in the precision of x."""
-        # Small gradients vanish in float16, whose scale is the step's alone: attacks, in eval mode, do without it.
+        # Small gradients vanish in float16, and loss scaling covers only training steps: attacks run without autocast.
         with self.fabric.autocast():
             half = torch.get_autocast_dtype(self.fabric.device.type) is torch.float16
             if self.training or not half:
@@ -239,7 +241,7 @@ def _training(model: nn.Module, *, channels_last: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if channels_last:  # other programs, safetensors among them, want rows in order
+        if channels_last:  # other programs, such as safetensors, need contiguous tensors
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module, training in before:
             module.training = training
@@ -255,5 +257,5 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> float:
     with evaluating(model):
-        pairs = zip(x.split(512), y.split(512), strict=True)
-        return sum(int((model(a.to(device)).argmax(1).cpu() == b.cpu()).sum()) for a, b in pairs) / len(x)
+        prediction = batched(lambda part: model(part.to(device)).argmax(1).cpu(), 512)(x)
+    return int((prediction == y.cpu()).sum()) / len(x)

@@ -9,7 +9,7 @@ fall together the gap stays: a bad epoch, no collapse); the second needs no earl
 References:
     Wong, Rice, Kolter, Fast is better than free: revisiting adversarial training, ICLR 2020, arXiv:2001.03994,
     section 5.4.
-    Differs from the paper: the paper compares the PGD accuracy on training batches alone.
+    Differs from the paper: the paper uses only the PGD accuracy, on training batches.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unfooled.core.threats import Threat
 class Monitor:
     """A monitor for `train`, which checks after every epoch whether robustness has collapsed.
 
-    Cost of an epoch: steps + 5 forwards, steps + 1 backwards a sample, less where it is fooled.
+    Cost of an epoch: steps + 5 forwards, steps + 1 backwards per sample, less once it is fooled.
 
     Args:
         threat: Threat at its full radius, even while a `Ramp` trains on a smaller one.

@@ -2,13 +2,14 @@
 
 A loss is `(model, x, y) -> scalar`. Five attributes are optional, and the loop looks for no others:
 
-    at(epoch) -> TrainingLoss   the loss to use at this moment, `epoch` counted in fractions
-    replays: int                steps the loop takes on each batch (1)
+    at(epoch) -> TrainingLoss   the loss to use at this progress, the number of epochs done, a fraction
+    replays: int                steps that the loop takes on each batch; 1 if missing
     memory: Memory | None       state from step to step; the loop empties, saves and restores it
-    base: TrainingLoss          a loss inside this one (a dataclass then), whose three attributes it shares
+    base: TrainingLoss          loss inside a dataclass, from which `at`, `replays` and `memory` are then taken
     notes: Notes                numbers of each step; the loop writes their means into every `Epoch`
 
-Progress comes from the loop and not from a counter inside the loss, so a resumed run is bit for bit the whole one.
+Progress comes from the loop and not from a counter inside the loss, so a resumed run equals an uninterrupted one bit
+for bit.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ class Notes:
         self._counts: dict[str, int] = {}
 
     def add(self, **values: Tensor) -> None:
-        """Add one number a sample, (B,) each; names with NaN among them are left out."""
+        """Add one number per sample, (B,), for each name; names whose numbers are not all finite are left out."""
         for name, value in values.items():
-            mean = value.detach().sum()
-            if torch.isfinite(mean):
-                self._sums[name] = self._sums.get(name, torch.zeros_like(mean)) + mean
+            total = value.detach().sum()
+            if torch.isfinite(total):
+                self._sums[name] = self._sums.get(name, torch.zeros_like(total)) + total
                 self._counts[name] = self._counts.get(name, 0) + len(value)
 
     def read(self) -> dict[str, float]:
@@ -68,7 +69,7 @@ def notes_of(loss: TrainingLoss) -> dict[str, float]:
 
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
-    """Return the loss to use at this progress: the loss itself, unless it follows the progress."""
+    """Return the loss to use after `epoch` epochs: the loss itself, unless it depends on the progress."""
     follow, base = getattr(loss, "at", None), base_of(loss)
     if follow is not None or base is None:
         return loss if follow is None else follow(epoch)
@@ -89,7 +90,7 @@ def memory_of(loss: TrainingLoss) -> Memory | None:
 
 
 def base_of(loss: TrainingLoss) -> TrainingLoss | None:
-    """Return the loss inside this one."""
+    """Return the loss inside this one; None where there is none."""
     return getattr(loss, "base", None)
 
 
@@ -138,7 +139,7 @@ class Ramp:
         return value
 
     def at(self, epoch: float) -> TrainingLoss:
-        """Return the loss with the threat of this progress."""
+        """Return the loss with its threat after `epoch` epochs."""
         share = min(1.0, epoch / self.epochs)
         now: TrainingLoss = self.loss if share >= 1 else with_part(self.loss, share)
         return now

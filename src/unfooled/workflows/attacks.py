@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.core.checks import check_attack
+from unfooled.core.model.batching import batched
 from unfooled.core.threats import Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.explanations.attention import attention
@@ -110,11 +111,11 @@ def in_batches(attack: Callable[..., Tensor], batch: int | None) -> Callable[...
         return attack
 
     def propose(model: Model, x: Tensor, y: Tensor, allowed: Threat | float, **options: Any) -> Tensor:
-        found = []
-        for at in torch.arange(len(x), device=x.device).split(batch):
-            part = allowed.take(at) if isinstance(allowed, Threat) else allowed
-            found.append(attack(model, x[at], y[at], part, **options))
-        return torch.cat(found)
+        def attacked(rows: Tensor) -> Tensor:
+            within = allowed.take(rows) if isinstance(allowed, Threat) else allowed
+            return attack(model, x[rows], y[rows], within, **options)
+
+        return batched(attacked, batch)(torch.arange(len(x), device=x.device))
 
     return propose
 
@@ -173,7 +174,7 @@ def nearest_of_all(
         batch: Samples computed at once; None: from the free memory.
         generator: Base seed.
     """
-    found = envelope(
+    points = envelope(
         model, x, y, (norm,), budget=steps, targeted=targeted, generator=generator, batch=batch
     )  # fmt: skip
-    return found[norm]
+    return points[norm]

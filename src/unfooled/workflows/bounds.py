@@ -64,5 +64,5 @@ def check_bounds(summary: Summary, bounds: Iterable[Bound]) -> None:
     for bound in bounds:
         value = getattr(getattr(summary, bound.figure), bound.end)
         if value is None or value < bound.least:
-            found = "not available" if value is None else f"{value:.4f}"
-            raise Below(f"{bound.figure}.{bound.end} is {found}, below {bound.least:g}")
+            text = "not available" if value is None else f"{value:.4f}"
+            raise Below(f"{bound.figure}.{bound.end} is {text}, below {bound.least:g}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from unfooled.core.checks import check_mode
 from unfooled.core.goals import read_logits
 from unfooled.core.types import Explain
+from unfooled.evaluation.explanations.judge import attributions_of
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
@@ -110,14 +111,8 @@ def explain(
 
 def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:
     """Compute the maps, (B, *D)."""
-    maps: list[Tensor] = []
-    for x, y in zip(loaded.x.split(BATCH), target.split(BATCH), strict=True):
-        if progress is not None:
-            progress(name, sum(map(len, maps)), len(target))
-        maps.append(function(loaded.model, x, y))
-    if progress is not None:
-        progress(name, len(target), len(target))
-    return torch.cat(maps)
+    report = None if progress is None else lambda done: progress(name, done, len(target))
+    return attributions_of(loaded.model, loaded.x, target, function, BATCH, progress=report)
 
 
 @dataclass(frozen=True, eq=False)

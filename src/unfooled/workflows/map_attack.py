@@ -25,6 +25,7 @@ from unfooled.evaluation.explanations.judge import (
     ATTACKED,
     STATUSES,
     ExplanationRobustness,
+    attributions_of,
     explanation_robustness,
 )
 from unfooled.evaluation.explanations.movement import TOP
@@ -198,8 +199,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
     scores = search.scores(result)
     decides = search.decides
     x_adv, status = result.attack.x_adv[decides], result.attack.status[decides]
-    parts = zip(x_adv.split(BATCH), target.split(BATCH), strict=True)
-    attribution = torch.cat([torch.as_tensor(explain(loaded.model, *part)).detach() for part in parts])
+    attribution = attributions_of(loaded.model, x_adv, target, explain, BATCH)
     # LENS of the map that is shown, which need not be the one with the lowest LENS.
     lens = lens_recall(result.clean, as_maps(attribution), k=search.k, w=how.w).where(status == ATTACKED, torch.nan)
     shown = {"lens": lens, "lens_corrected": corrected(lens, scores["lens"]["chance"])}
@@ -264,7 +264,7 @@ class _Search:
     def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
         """Function (clean maps, maps), (B, H, W) -> aimed quantity, (B,); None where that is a similarity."""
         aims: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "region": partial(_share_inside, self.mask),
+            "region": lambda _, maps: _share_inside(self.mask, maps),
             "center": _centre_shift,
         }
         return aims.get(self.decides)
@@ -308,7 +308,7 @@ class _Search:
         return {"before": self.aim(result.clean, result.clean), **arms}
 
 
-def _share_inside(mask: Tensor | None, clean: Tensor, maps: Tensor) -> Tensor:
+def _share_inside(mask: Tensor | None, maps: Tensor) -> Tensor:
     """Return the share of the mass inside the region, (B,)."""
     assert mask is not None
     return (mask * normalised(maps)).sum((1, 2))

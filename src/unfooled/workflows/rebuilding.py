@@ -38,7 +38,7 @@ class FeatureOptions:
         start: Start of an inversion, "images", "noise" or "grey".
         steps: Gradients an image at most.
         tol: Residual at which an inversion ends.
-        clean: Keep bright strokes alone, at least 2 pixels thick.
+        clean: Keep only bright strokes, at least 2 pixels thick.
         shard: Images a file of unfinished work.
     """
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unfooled.core.goals import read_logits
+from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Threat
 from unfooled.core.types import TrainingLoss
@@ -226,13 +227,13 @@ class _Work:
         options: dict[str, Any] = {"seed": seed, "size": size_of(recipe.size)}
         whole = load_dataset(data, split="train", n=recipe.n, shuffle=recipe.n is not None, **options)
         try:
-            held: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
+            held_out: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
         except ValueError:
-            held = None
-        if held is not None and held.split == "all":
-            held = None  # a source without splits is read whole both times: what was trained on is not held out
+            held_out = None
+        if held_out is not None and held_out.split == "all":
+            held_out = None  # a source without splits is read whole both times: what was trained on is not held out
         name = str(data) if isinstance(data, (str, Path)) else f"tensors {tensors_hash(whole.x, whole.y)[:16]}"
-        return cls(whole, held, name, network, recipe, seed, device)
+        return cls(whole, held_out, name, network, recipe, seed, device)
 
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""
@@ -246,7 +247,7 @@ class _Work:
         batches = Batches(
             x, y, recipe.batch, self.seed, flip=shifted, crop=crop, rank=fabric.global_rank, world=fabric.world_size
         )
-        held = self.held_out
+        held_out = self.held_out
         yield from epochs_of(
             net,
             batches,
@@ -255,7 +256,7 @@ class _Work:
             epochs=recipe.epochs,
             seed=self.seed,
             checkpoint=Checkpoint(out, about, self._settings(objective)),
-            held_out=None if held is None else (held.x, held.y),
+            held_out=None if held_out is None else (held_out.x, held_out.y),
             fabric=fabric,
             clip=5.0,
             monitor=self._monitor(objective),
@@ -302,13 +303,13 @@ class _Work:
 
     def corrupted(self, out: Path) -> dict[str, tuple[float, float, float, int]]:
         """Measure held-out accuracy under each of the five corruptions and under all at once, with intervals and n."""
-        held = self.held_out
-        if held is None:
+        held_out = self.held_out
+        if held_out is None:
             return {}
         model = load_model(str(out), self.network.arch, self.device)
         with torch.no_grad():
             right = torch.stack(
-                [_right(model, version, held.y, self.device) for version in groups(held.x).unbind(1)]
+                [_right(model, version, held_out.y, self.device) for version in groups(held_out.x).unbind(1)]
             )  # fmt: skip
         names = [str(getattr(corrupt, "__name__", corrupt)).replace("_", " ") for corrupt in FIVE]
         shares = [intervals.share(row) for row in (*right, right.all(0))]
@@ -319,4 +320,4 @@ class _Work:
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
-    return torch.cat([read_logits(model, part.to(device)).argmax(1).cpu() for part in x.split(200)]) == y
+    return batched(lambda part: read_logits(model, part.to(device)).argmax(1).cpu(), 200)(x) == y

@@ -126,6 +126,7 @@ def autoattack(
 
 
 def _key(method: str) -> StageKey:
+    """Return the key of a stage."""
     return StageKey(Family.AUTOATTACK, method)
 
 
@@ -178,7 +179,7 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
 
 
 def _start(problem: Problem, draw: int) -> Tensor:
-    """Return a random point on the surface of each ball, then in the box."""
+    """Return a random point on the surface of each ball, projected onto the box."""
     x, threat = problem.x, problem.threat
     seeds, shape = rng.seeds(x, problem.seed, stage=rng.Stream.AUTOATTACK), tuple(x.shape[1:])
     if isinstance(threat, Linf):
@@ -231,22 +232,23 @@ def _apgd_t(problem: Problem, order: Tensor) -> Tensor:
 
 def _fab_t(problem: Problem, order: Tensor) -> Tensor:
     """Run FAB-T; points farther away than eps are no success."""
-    parts = []
-    for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
-        p = problem.take(rows)
+
+    def run(p: Problem, _: Tensor) -> Tensor:
         source = torch.Generator().manual_seed(p.seed)
         z = fab(p.model, p.x, p.y, p.threat.norm, targets=TARGETS, steps=STEPS, eps=p.threat.eps, generator=source)
-        parts.append(where_rows(p.threat.size(z - p.x) <= torch.as_tensor(p.threat.eps), z, p.x))
-    return torch.cat(parts)
+        return where_rows(p.threat.size(z - p.x) <= torch.as_tensor(p.threat.eps), z, p.x)
+
+    return problem.in_batches(run)
 
 
 def _square(problem: Problem, order: Tensor) -> Tensor:
     """Run Square attack."""
-    parts = []
-    for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
-        p, source = problem.take(rows), torch.Generator().manual_seed(problem.seed)
-        parts.append(square(p.model, p.x, p.y, p.threat, steps=QUERIES, schedule=SCHEDULE, generator=source))
-    return torch.cat(parts)
+
+    def run(p: Problem, _: Tensor) -> Tensor:
+        source = torch.Generator().manual_seed(p.seed)
+        return square(p.model, p.x, p.y, p.threat, steps=QUERIES, schedule=SCHEDULE, generator=source)
+
+    return problem.in_batches(run)
 
 
 ATTACKS: dict[str, _Attack] = {"apgd-ce": _apgd_ce, "apgd-t": _apgd_t, "fab-t": _fab_t, "square": _square}

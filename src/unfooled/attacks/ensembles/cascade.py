@@ -30,7 +30,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
-from unfooled.core.checks import check_attack, check_mode, check_run, trusted
+from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -71,10 +71,10 @@ class Effort:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
-        if len(self.stages) > len(rng.Numbers.ATTACK):
+        most = rng.Numbers.ATTACK[-1]
+        if len(self.stages) > most:
             raise BadInput(
-                f"effort {self.name!r} has {len(self.stages)} stages; at most {len(rng.Numbers.ATTACK)} have random "
-                "numbers of their own"
+                f"effort {self.name!r} has {len(self.stages)} stages; at most {most} have random numbers of their own"
             )
 
 
@@ -119,7 +119,7 @@ THOROUGH = Effort(
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
 FAR = 0.05
-"""Least share of fooled samples in the half farther from the boundary for a stage to attack another part."""
+"""Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
 ENOUGH = 15
 """Least number of samples in that half for the share to be used."""
 
@@ -241,7 +241,7 @@ class Cascade:
         return StageResult(rows, result["points"], result["margins"], lost, learned)
 
     def adopt(self, standing: Standing, points: Tensor) -> Standing:
-        """Take over the points of another attack for the survivors. Cost: 1 F per survivor and draw."""
+        """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
         frontier, key = standing.frontier, StageKey(self.family, "adopt")
         rows = frontier.survivors()
 
@@ -270,7 +270,8 @@ class Cascade:
         margins, lost = part.look(part.x, check=True)
         proven = torch.zeros_like(lost)
         if self.certify is not None:
-            proven = self.certify(part.x, part.y, part.threat).to(lost)
+            with untrusted():
+                proven = self.certify(part.x, part.y, part.threat).to(lost)
         return {"margins": margins, "fooled": lost, "certified": proven}
 
 
@@ -327,7 +328,7 @@ def cascade(
     check_mode(model)
     check_run(seed, batch)
     if not isinstance(effort, Effort):
-        raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or an Effort of your own")
+        raise BadInput(f"effort is {effort!r}; give uf.QUICK, uf.NORMAL or uf.THOROUGH, or another Effort")
     if draws < 1:
         raise BadInput(f"draws is {draws}; it must be at least 1")
     counted = Counted(model)

@@ -26,7 +26,7 @@ from unfooled.core.ascent.nearest import unbounded
 from unfooled.core.checks import check_inputs, check_mode, check_run, is_trusted, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, read_logits
-from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.types import Model
@@ -123,16 +123,21 @@ def envelope(
     for norm in norms:
         unbounded(norm)
     if budget < 100:
-        raise BadInput(f"budget is {budget}; several attacks share it, give them at least 100 passes a sample")
+        raise BadInput(f"budget is {budget}; several attacks share it, give them at least 100 passes per sample")
     with frozen(model), torch.no_grad():
         batch = batch or fitting_batch(model, x)
         wrong = fooled(read_logits(model, x, y, batch=batch), y, targeted=targeted)
     points = {norm: x.clone() for norm in norms}
     right = (~wrong).nonzero()[:, 0]
+    if not len(right):
+        return points
+
+    def near(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_nearest(model, x, y, norm, budget - 2, targeted, generator) for norm in norms)
+
     with trusted():
-        for rows in right.split(batch) if len(right) else ():
-            for norm in norms:
-                points[norm][rows] = _nearest(model, x[rows], y[rows], norm, budget - 2, targeted, generator)
+        for norm, nearest in zip(norms, batched(near, batch)(x[right], y[right]), strict=True):
+            points[norm][right] = nearest
     return points
 
 

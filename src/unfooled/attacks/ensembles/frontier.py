@@ -7,6 +7,7 @@ sample; a stage proposes better points for some of them, and `Frontier.with_resu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
+from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.samples import Streamed, keys_of, replaced
+from unfooled.core.samples import Streamed, keys_of, per_block, replaced
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
 
@@ -33,7 +35,7 @@ class Problem:
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Threat model; its eps may be (n,).
-        attacked: Model whose gradients are used: `model`, or a wrapper with the same values.
+        attacked: Model whose gradients are used: `model`, or a wrapper with the same outputs.
         draws: Model evaluations averaged, for a random model; above 1, no single evaluation decides about success.
         seed: Random seed.
         batch: Samples computed at once.
@@ -76,6 +78,11 @@ class Problem:
         """Evaluate the model, or another one, without a gradient, (b, K)."""
         with torch.no_grad():
             return logits_at(self.model if model is None else model, z, batch=self.batch)
+
+    def in_batches(self, work: Callable[[Problem, Tensor], Tensor]) -> Tensor:
+        """Compute `work(problem, rows)` for at most `batch` samples at once: their problem, and their indices, (b,)."""
+        rows = torch.arange(len(self.x), device=self.x.device)
+        return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
     def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
         """Return the margins at `z` and which samples are fooled there, (n,) each.
@@ -173,6 +180,13 @@ class Frontier:
         if count < len(rows):
             rows = rows[self.margins[rows].argsort(descending=True, stable=True)[:count]]
         return rows
+
+    def lost(self, x: Tensor) -> Tensor:
+        """Return the indices of the samples that a point other than x itself fools, in the order of their hashes."""
+        rows = self.fooled.nonzero()[:, 0]
+        moved = per_block(lambda at: (self.points[at] != x[at]).flatten(1).any(1), rows, self.points)
+        rows = rows[moved]
+        return rows[self.keys[rows].argsort()]
 
     def take(self, rows: Tensor) -> Self:
         """Return the frontier for the samples in `rows`."""

@@ -1,7 +1,7 @@
 """Stages of the cascade, which propose better points for samples that are not fooled yet.
 
 A stage is a frozen dataclass. It receives the problem and the frontier of its samples, and returns a `Proposal`; the
-cascade evaluates the points and computes the next frontier.
+cascade evaluates the points and computes the next frontier. Costs are forward and backward passes per sample.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
 from unfooled.attacks.sigma_zero import sigma_zero
@@ -24,14 +25,15 @@ from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
 from unfooled.core.ascent.nearest import DUAL
-from unfooled.core.checks import input_gradient
+from unfooled.core.checks import input_gradient, untrusted
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model, Objective
 
 PROBES = 7
-"""Full steps of a wave along its direction."""
+"""Number of full steps of a wave along its direction."""
 WARM = 200
 """Query of Square's schedule at which a search from good points begins, with small windows."""
 
@@ -93,7 +95,12 @@ def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -
 
 @dataclass(frozen=True)
 class Ascents(Stage):
-    """APGD on the margin, from a random corner (Linf) or point, or from the best point with `fresh=False`."""
+    """APGD on the margin.
+
+    Attributes:
+        steps: Gradients per sample.
+        fresh: True: start from a random corner (Linf) or point of the threat; False: from the best point so far.
+    """
 
     steps: int
     share: float = 1.0
@@ -107,11 +114,10 @@ class Ascents(Stage):
         return self.steps
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend once. Cost: steps + 1 F, steps B."""
+        """Ascend once. Cost: steps + 1 forwards, steps backwards."""
         start, threat = frontier.points, problem.threat
         if self.fresh:
-            draw = threat.corner if isinstance(threat, Linf) else threat.sample
-            start = draw(problem.x, problem.seed, draw=number)
+            start = threat.extreme(problem.x, problem.seed, draw=number)
         return Proposal(_ascend(problem, problem.objective, start, self.steps))
 
 
@@ -120,6 +126,10 @@ class Bursts(Stage):
     """APGD towards single classes from the best point, starting with the class whose linearised boundary is nearest.
 
     Nearest to x, not to the best point, where the class that earlier ascents moved towards would be the first.
+
+    Attributes:
+        targets: Number of classes.
+        steps: Gradients per sample and class.
     """
 
     targets: int
@@ -129,7 +139,7 @@ class Bursts(Stage):
     name: str = "targets"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend towards each class. Cost: 1 F, 1 B per class to order them; steps + 1 F, steps B per target."""
+        """Ascend towards each class. Cost: 1 forward, 1 backward per class to order them; per target as `Ascents`."""
         p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
@@ -151,7 +161,12 @@ class Bursts(Stage):
 
 @dataclass(frozen=True)
 class Searches(Stage):
-    """Square attack from the best point, with small windows; from scratch with `cold`."""
+    """Square attack.
+
+    Attributes:
+        queries: Number of queries per sample.
+        cold: True: start from stripes or bumps; False: from the best point so far, with small windows.
+    """
 
     queries: int
     share: float = 1.0
@@ -161,19 +176,17 @@ class Searches(Stage):
     sparse: ClassVar[bool] = False
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the search. Cost: queries F."""
+        """Run the search. Cost: `queries` forwards."""
         source = rng.derived(problem.seed, number)
-        parts = []
-        for rows in torch.arange(len(problem.x), device=problem.x.device).split(problem.batch):
-            p = problem.take(rows)
-            parts.append(
-                square_search(
-                    fooling(p.scored, p.y, losses.margin), p.x, p.threat,
-                    rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
-                    start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
-                )
+
+        def search(p: Problem, rows: Tensor) -> Tensor:
+            return square_search(
+                fooling(p.scored, p.y, losses.margin), p.x, p.threat,
+                rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
+                start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
             )  # fmt: skip
-        return Proposal(torch.cat(parts))
+
+        return Proposal(problem.in_batches(search))
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,7 @@ class Waves(Stage):
         return torch.where(u[:, 1:] < 0.5, old + 0.3 * fresh, fresh)
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Follow a direction, then the margin. Cost: steps + 9 F, steps + 7 B."""
+        """Follow a direction, then the margin. Cost: steps + 9 forwards, steps + 7 backwards."""
         p = problem
         logits = p.logits(p.x, p.attacked)
         rank = logits.scatter(1, p.y[:, None], torch.inf).argsort(dim=1, descending=True).argsort(dim=1)
@@ -225,7 +238,11 @@ class Waves(Stage):
 
 @dataclass(frozen=True)
 class Sparse(Stage):
-    """Minimal-norm attacks in L0, projected onto the threat."""
+    """Minimal-norm attacks in L0, projected onto the threat.
+
+    Attributes:
+        steps: Gradients per sample and attack.
+    """
 
     steps: int
     share: float = 1.0
@@ -233,20 +250,22 @@ class Sparse(Stage):
     name: str = "sparse"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 F, 2 steps B."""
+        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 forwards, 2 steps backwards."""
         p, source = problem, rng.derived(problem.seed, number)
-        parts = list(zip(p.x.split(p.batch), p.y.split(p.batch), strict=True))
-        first = [sigma_zero(p.attacked, *part, 0, steps=self.steps, generator=source) for part in parts]
-        again = [
-            fmn(p.attacked, *part, 0, steps=self.steps, start=start, generator=source)
-            for part, start in zip(parts, first, strict=True)
-        ]
-        return Proposal(p.threat.project(torch.cat(again), p.x))
+
+        def first(x: Tensor, y: Tensor) -> Tensor:
+            return sigma_zero(p.attacked, x, y, 0, steps=self.steps, generator=source)
+
+        def again(x: Tensor, y: Tensor, start: Tensor) -> Tensor:
+            return fmn(p.attacked, x, y, 0, steps=self.steps, start=start, generator=source)
+
+        start = batched(first, p.batch)(p.x, p.y)
+        return Proposal(p.threat.project(batched(again, p.batch)(p.x, p.y, start), p.x))
 
 
 @dataclass(frozen=True)
 class Given(Stage):
-    """Any attack with its options bound."""
+    """A user's attack with its options bound; the library's functions that it calls check their arguments."""
 
     attack: Attack
     share: float = 1.0
@@ -256,12 +275,30 @@ class Given(Stage):
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
         """Run the attack. Cost: its own."""
         source = torch.Generator().manual_seed(problem.seed)
-        return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+        with untrusted():
+            return Proposal(self.attack(problem.attacked, problem.x, problem.y, problem.threat, generator=source))
+
+
+@dataclass(frozen=True)
+class SingleStep(Stage):
+    """One steepest step of length eps on the margin, from x."""
+
+    share: float = 1.0
+    most: int | None = None
+    name: str = "fgsm"
+
+    def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
+        """Take the step. Cost: 2 F, 1 B."""
+        return Proposal(fgsm(problem.attacked, problem.x, problem.y, problem.threat, loss=losses.margin))
 
 
 @dataclass(frozen=True)
 class Proposals(Stage):
-    """Points of a function, such as adversarial examples of a twin: `(x, y, threat, generator) -> points`."""
+    """Points of a function, such as adversarial examples of a twin.
+
+    Attributes:
+        points: Function `(x, y, threat, generator) -> points`.
+    """
 
     points: Callable[[Tensor, Tensor, Threat, torch.Generator], Tensor]
     share: float = 1.0
@@ -276,7 +313,11 @@ class Proposals(Stage):
 
 @dataclass(frozen=True)
 class Noise(Stage):
-    """Random points of the threat, corners in Linf; the one with the largest margin is proposed."""
+    """Random points of the threat, corners in Linf; the one with the largest margin is proposed.
+
+    Attributes:
+        draws: Number of points per sample.
+    """
 
     draws: int
     share: float = 1.0
@@ -284,12 +325,11 @@ class Noise(Stage):
     name: str = "noise"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Evaluate random points. Cost: draws F."""
+        """Evaluate random points. Cost: `draws` forwards."""
         x, threat = problem.x, problem.threat
         best, top = frontier.points.clone(), frontier.margins.clone()
-        point = threat.corner if isinstance(threat, Linf) else threat.sample
         for i in range(self.draws):
-            z = point(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
+            z = threat.extreme(x, problem.seed, draw=i, stage=rng.Stream.NOISE + number)
             margins = losses.margin(problem.logits(z), problem.y)
             better = margins > top
             best, top = where_rows(better, z, best), torch.where(better, margins, top)
@@ -298,7 +338,11 @@ class Noise(Stage):
 
 @dataclass(frozen=True)
 class Decisions(Stage):
-    """Label-only attacks, projected onto the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0."""
+    """Label-only attacks, projected onto the threat: RayS in Linf, HopSkipJump in L2 and L1; none in L0.
+
+    Attributes:
+        queries: Number of queries per sample.
+    """
 
     queries: int
     share: float = 1.0
@@ -306,7 +350,7 @@ class Decisions(Stage):
     name: str = "decision"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the attack of the norm. Cost: queries F."""
+        """Run the attack of the norm. Cost: `queries` forwards."""
         p = problem
         if p.threat.norm == 0:
             return Proposal(frontier.points)
@@ -337,19 +381,20 @@ def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: 
 
     Cost: 1 forward, and 1 backward per class scored.
     """
-    nearest = []
-    for part, label in zip(z.split(batch), y.split(batch), strict=True):
-        leaf = part.detach().requires_grad_()
+    dual = DUAL.get(float(norm), 2.0)
+
+    def nearest(z: Tensor, y: Tensor) -> Tensor:
+        leaf = z.detach().requires_grad_()
         with torch.enable_grad():
             logits = logits_at(model, leaf)
             k = logits.shape[1]
-            others = logits.detach().scatter(1, label[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
+            others = logits.detach().scatter(1, y[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
             scores = []
             for j in range(others.shape[1]):
-                gap = losses.true_logit(logits, label) - losses.true_logit(logits, others[:, j])
+                gap = losses.true_logit(logits, y) - losses.true_logit(logits, others[:, j])
                 g = input_gradient(gap, leaf, retain_graph=j + 1 < others.shape[1])
-                length = flat(g.nan_to_num()).norm(p=DUAL.get(float(norm), 2.0), dim=1).clamp_min(TINY)
-                scores.append(gap.detach() / length)
+                scores.append(gap.detach() / flat(g.nan_to_num()).norm(p=dual, dim=1).clamp_min(TINY))
         order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        nearest.append(others.gather(1, order))
-    return torch.cat(nearest)
+        return others.gather(1, order)
+
+    return batched(nearest, batch)(z, y)

@@ -12,8 +12,7 @@ References:
     Dombrowski et al., Explanations can be manipulated and geometry is to blame, NeurIPS 2019, arXiv:1906.07983
     (softplus, annealed).
     Differs: the label is kept by a term of the objective and a check on the true model, not by stopping; restarts; any
-        threat, objective
-    and explanation; the true explanation selects among the iterates.
+    threat, objective and explanation; the best iterate is selected by the true explanation.
 """
 
 from __future__ import annotations
@@ -136,9 +135,10 @@ def attack_explanation(
 
     Returns:
         Points inside the threat, (B, *D), detached, that keep the label of the true model and whose true map has the
-        highest objective met. x itself where none beats x's own map, where the label is wrong already, and where the
-        clean map is constant. Success is not implied: see `evaluation.explanations.judge.judge_explanation`.
-        Cost per restart: steps (map and gradient of it, 1 F, 1 B) and steps / every + 1 explanations.
+        highest objective found. x itself where no point exceeds the objective at x, where the label is wrong already,
+        and where the clean map is constant. Success is not implied: see
+        `evaluation.explanations.judge.judge_explanation`. Cost per restart: a map, its gradient, 1 forward and 1
+        backward per step, and steps / every + 1 explanations.
 
     Raises:
         BadInput: An argument is invalid; the message names the invalid one.
@@ -205,6 +205,7 @@ class _Climb:
         return self._value(self.candidates.graph_of(model, z, rows), logits, rows), never
 
     def _value(self, maps: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        """Return the objective of maps minus the term that keeps the label, (b,)."""
         assert self.candidates.value is not None
         losing = (margin(logits, self.candidates.y[rows]) + self.search.kappa).clamp_min(0)
         return self.candidates.value(maps, rows) - self.search.hold * losing
@@ -223,8 +224,8 @@ class _Climb:
             box = self.candidates.threat.box
             return estimated_gradient(values, point, g, key, draws=d.draws, sigma=d.sigma, batch=d.batch, box=box)
 
-        everyone = torch.arange(len(z), device=z.device)
-        return with_gradient(z, lambda points: values(points, everyone), pull)[:, 0]
+        every_row = torch.arange(len(z), device=z.device)
+        return with_gradient(z, lambda points: values(points, every_row), pull)[:, 0]
 
 
 def differentiable(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> bool:

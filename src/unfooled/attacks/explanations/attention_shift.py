@@ -42,7 +42,7 @@ from unfooled.distances.maps.attention import above_mean, iou
 Stop = Callable[[Tensor, Tensor], Tensor]
 """(clean maps, current maps) -> (b,) bool: True where a sample may stop."""
 INFEASIBLE = -1e4
-"""Value added to the margin of points that lose the prediction: below any distance."""
+"""Value added to the margin of points that lose the prediction, so that they rank below every distance."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def attention_pgd(
 
     Returns:
         Points inside the threat, (B, *D), detached: those that ended the attack, else those of highest cross-entropy (c
-        changes from point to point, so the sums do not compare). Success is not implied: see `verify`.
+        changes from point to point, so the sums cannot be compared). Success is not implied: see `verify`.
         Cost of a step: 1 forward and 4 backwards (1 with detached weights, plus 1 down to the layer).
 
     Raises:
@@ -261,7 +261,7 @@ def attention_hold(
         generator: Base seed.
 
     Returns:
-        The best points that retain the prediction; x itself where there is none: not attacked, not robust.
+        The best points that retain the prediction; x itself where there is none, which does not prove robustness.
     """
     if not kappa >= 0:
         raise BadInput(f"kappa is {kappa}; it must be at least 0")
@@ -273,7 +273,7 @@ def attention_hold(
 
 
 class _Shift:
-    """Objective of attacks on the map alone; with kappa, points that lose the prediction maximise its margin."""
+    """Objective of attacks on the map only; with kappa, points that lose the prediction maximise its margin."""
 
     def __init__(
         self,
@@ -323,10 +323,10 @@ def _furthest(
         source, inside = source_of(generator, r), threat.take(left)
         start = inside.sample(x[left], source)
 
-        def part(z: Tensor, at: Tensor, rows: Tensor = left) -> tuple[Tensor, Tensor]:
+        def objective(z: Tensor, at: Tensor, rows: Tensor = left) -> tuple[Tensor, Tensor]:
             return shift(z, rows[at])
 
-        result = ascend(part, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
+        result = ascend(objective, x[left], inside, steps=steps, rule=Decaying(), start=start, generator=source)
         better = result.done | (result.value > top[left])
         better = better & (result.value > INFEASIBLE / 2)
         best[left] = where_rows(better, result.z, best[left])

@@ -99,8 +99,9 @@ class Candidates:
             return self._map(z, at)
 
     def _map(self, z: Tensor, at: Tensor) -> Tensor:
+        """Compute and count the true maps at z, (b, H, W)."""
         self.maps.index_add_(0, at, torch.ones_like(at))
-        with torch.enable_grad():  # explanations written by hand may rely on it
+        with torch.enable_grad():  # the user's explanation may rely on it
             return mapped(self.explain(self.model, z, self.y[at]), self.reduce, len(z)).detach()
 
     def graph_of(self, model: Model, z: Tensor, at: Tensor) -> Tensor:
@@ -125,11 +126,11 @@ class Candidates:
         """
         z = z.detach()
         logits = logits_at(self.model, z) if logits is None else logits.detach()
-        fit = self.keeps_label(logits, at) & (flat(z) != flat(self.x[at])).any(1)
+        allowed = self.keeps_label(logits, at) & (flat(z) != flat(self.x[at])).any(1)
         values = torch.full((len(z),), -torch.inf, dtype=self.top.dtype, device=z.device)
-        if not fit.any():
+        if not allowed.any():
             return values
-        z, rows = z[fit], at[fit]
+        z, rows = z[allowed], at[allowed]
         maps = self.map_of(z, rows)
         good = sound(maps)
         z, rows, maps = z[good], rows[good], maps[good]
@@ -140,7 +141,7 @@ class Candidates:
             better = value > self.top[rows]
             self.best[rows] = where_rows(better, z, self.best[rows])
             self.top[rows] = torch.where(better, value, self.top[rows])
-            values[fit.nonzero()[:, 0][good]] = value
+            values[allowed.nonzero()[:, 0][good]] = value
         return values
 
 
@@ -153,7 +154,7 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
     given = torch.as_tensor(attribution)
     if given.ndim < 2 or len(given) != n:
         raise BadInput(
-            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must return (B, *D), one a sample"
+            f"the explanation returned shape {tuple(given.shape)} for {n} samples; it must be (B, *D), one per sample"
         )
     maps = reduce(given)
     if maps.ndim != 3 or len(maps) != n:

@@ -28,7 +28,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import per_sample
-from unfooled.core.threats import Linf, Threat
+from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.distances.maps.locality import as_maps
 
@@ -51,8 +51,7 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
 
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
     """Draw `random_point`, with checked arguments."""
-    sample = threat.corner if isinstance(threat, Linf) else threat.sample
-    return sample(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
+    return threat.extreme(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 
 
 def best_of_random(
@@ -188,7 +187,7 @@ def square_explain(
         generator: Base seed.
 
     Returns:
-        The best points, (B, *D); x itself where none beats it.
+        The best points, (B, *D); x itself where none ranks above it.
 
     Raises:
         BadInput: Another threat, or an argument that cannot be used.

@@ -8,8 +8,9 @@
     cosine()             1 - cos(A, A0)
     kendall_surrogate()  - mean over fixed pairs of sign(A0_i - A0_j) tanh((A_i - A_j) / T),  T the median clean gap
 
-A0 and A are maps whose absolute values sum to 1. An objective is a function of the clean maps that returns a
-function of later maps. Example of a custom objective:
+A0 is the clean map and A the current one, scaled so that absolute values sum to 1; S_k, N_w and D_k are the top k, the
+pixels within w, and the diverse top k, as in `distances.maps.locality`. An objective is a function of the clean maps
+that returns a function of later maps. Example of a custom objective:
 
     def blackout(clean):                                    # (B, H, W)
         return lambda maps, at: -maps[:, 0].sum(1)          # (b, H, W), (b,) positions in clean -> (b,)
@@ -78,7 +79,7 @@ def out_of_top_k(k: int) -> MapObjective:
 
 
 def out_of_lens(k: int, w: int = 1, *, diverse: bool = False) -> MapObjective:
-    """Push mass out of the neighbourhood, w pixels wide, of the (diverse) top k of the clean map."""
+    """Push mass out of the pixels within w of the (diverse) top k of the clean map."""
     if w < 0:
         raise BadInput(f"w is {w}; a neighbourhood has width 0 or more")
     return _Outside(k, w, diverse)
@@ -153,9 +154,9 @@ class _KendallSurrogate:
         scale = torch.where(scale > 0, scale, 1)[:, None]
 
         def value(maps: Tensor, at: Tensor) -> Tensor:
-            now = flat(maps)
-            now = now.gather(1, first[at]) - now.gather(1, second[at])
-            return -(order[at] * torch.tanh(now / scale[at])).mean(1)
+            pixels = flat(maps)
+            gaps = pixels.gather(1, first[at]) - pixels.gather(1, second[at])
+            return -(order[at] * torch.tanh(gaps / scale[at])).mean(1)
 
         return value
 

@@ -1,6 +1,6 @@
 """Expectation over transformation: the mean of several draws of a random model.
 
-    mean_k f_k(x)
+    mean_k f_k(x),   f_k the k-th draw of the model
 
 References:
     Athalye, Engstrom, Ilyas, Kwok, Synthesizing robust adversarial examples, ICML 2018, arXiv:1707.07397 (EOT).
@@ -23,7 +23,7 @@ class Averaged:
 
     Args:
         model: Any callable to logits that draws random numbers at every call.
-        draws: Model evaluations averaged, at least 1. Cost: `draws` F per forward, `draws` B per backward.
+        draws: Model evaluations averaged, at least 1; multiplies the cost of a forward and of a backward.
 
     References:
         arXiv:1707.07397, eq. 2. Differs from it: the expectation is over the model, not over changes of the scene.

@@ -2,6 +2,8 @@
 
     f'(x) ~ 1/m sum_k (f(c + sigma u_k) - f(c - sigma u_k)) / (2 sigma) u_k
 
+u_k are m vectors of random signs, c is x or a point close to it inside the box: see `Estimated`.
+
 References:
     Uesato et al., Adversarial risk and the dangers of evaluating against weak attacks, ICML 2018, arXiv:1802.05666
     (SPSA).
@@ -31,15 +33,16 @@ from unfooled.core.types import Model
 class Estimated:
     """A model whose gradient is estimated from its values.
 
-    The u_k are rows of a Hadamard matrix with random signs: orthogonal, so that m draws span m directions, and as
-    many as the next power of two of the number of coordinates span all. c is x, moved inwards where it is within sigma
-    of the box. One-hot labels are constant almost everywhere and need a sigma near the distance to the boundary.
+    The u_k are rows of a Hadamard matrix with random signs. They are orthogonal: m draws span m directions, and as many
+    draws as the next power of two of the number of coordinates span all of them. c is x, moved inwards where it is
+    within sigma of the box's edge. One-hot labels are constant almost everywhere and need a sigma near the distance to
+    the boundary.
 
     Args:
         model: Any callable to logits; only its values are used, so it may use numpy or another process.
-        draws: Number m of directions, at least 1. Cost: 1 F per forward; 2 `draws` F and no B per backward.
+        draws: Number m of directions, at least 1. Cost: a backward takes 2 `draws` forwards and no backward.
         sigma: Half the step, a fraction of the input range: larger than rounding steps of a defence, smaller than the
-            scale on which the scores curve.
+            scale on which the scores are curved.
         seed: Random seed; the signs depend on it and on the bytes of each sample.
         batch: Samples computed at once.
         box: Bounds of the inputs.
@@ -67,6 +70,7 @@ class Estimated:
         return with_gradient(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
+        """Return the estimated gradient with respect to x, from that with respect to the logits."""
         key = rng.seeds(x, self.seed, stage=rng.Stream.SIGNS)
 
         def values(z: Tensor, _at: Tensor) -> Tensor:
@@ -105,9 +109,9 @@ def estimated_gradient(
     total = torch.zeros_like(flat(x))
     centre = flat(x.clamp(box.low + sigma, box.high - sigma))
     sample = torch.arange(len(x), device=x.device)
-    count, some = len(x) * draws, max(batch // 2, 1)
-    for low in range(0, count, some):
-        pair = torch.arange(low, min(low + some, count), device=x.device)
+    count, group = len(x) * draws, max(batch // 2, 1)
+    for low in range(0, count, group):
+        pair = torch.arange(low, min(low + group, count), device=x.device)
         at, draw = sample[pair // draws], pair % draws
         u = _signs(key[at], centre.shape[1], draw).to(x.dtype)
         ends = torch.cat([centre[at] + sigma * u, centre[at] - sigma * u])

@@ -1,6 +1,6 @@
 """Jittered gradients: the gradient averaged over noise around the input.
 
-f(x),   1/m sum_k f'(x + sigma n_k),   n_k standard normal
+values f(x),   gradient 1/m sum_k f'(x + sigma n_k),   n_k standard normal
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Jittered:
     Args:
         model: Any differentiable callable to logits.
         sigma: Standard deviation of the noise, a fraction of the input range; points are clamped to the box.
-        draws: Model evaluations m averaged per gradient, at least 1. Cost: 1 F per forward; `draws` F and B per
-            backward, one draw in memory at a time.
+        draws: Model evaluations m averaged per gradient, at least 1. Cost: a backward takes `draws` forwards
+            and backwards, with one draw in memory at a time.
         seed: Random seed; the noise depends on it and on the bytes of each sample.
         box: Bounds of the inputs.
     """
@@ -45,6 +45,7 @@ class Jittered:
         return with_gradient(x, self.model, self._pull)
 
     def _pull(self, x: Tensor, g: Tensor) -> Tensor:
+        """Return the averaged gradient with respect to x, from that with respect to the logits."""
         key, total = rng.seeds(x, self.seed, stage=rng.Stream.JITTER), torch.zeros_like(x)
         for k in range(self.draws):
             noise = rng.normal(key, tuple(x.shape[1:]), draw=k, dtype=x.dtype)

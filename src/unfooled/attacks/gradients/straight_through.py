@@ -2,6 +2,8 @@
 
     f(x) + g(x) - constant(g(x))
 
+f gives the values, g the gradient.
+
 References:
     Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420 (BPDA).
 """
@@ -31,7 +33,7 @@ class StraightThrough:
         model: Source of the values; its gradient is never computed, so it may use numpy or raise in backward.
         backward: Source of the gradient: a smooth approximation, the undefended model or a distilled twin.
 
-    Cost: 1 F of `model`; with a gradient, also 1 F and 1 B of `backward`.
+    Cost: 1 forward of `model`; with a gradient, also 1 forward and 1 backward of `backward`.
 
     References:
         arXiv:1802.00420, section 4.1.
@@ -54,8 +56,8 @@ class StraightThrough:
         soft = logits_from(self.backward, x)
         if soft.shape != value.shape:
             raise BadInput(
-                f"the two return shapes {tuple(value.shape)} and {tuple(soft.shape)}; a gradient can be borrowed only "
-                "from what has the same output"
+                f"model returns shape {tuple(value.shape)}, backward {tuple(soft.shape)}; the gradient must be of a "
+                "model with the same output shape"
             )
         return value + (soft - soft.detach())
 
@@ -66,7 +68,7 @@ class Defended:
 
     Args:
         defence: Function x (B, *D) -> x (B, *D), such as a purifier, rounding or coding.
-        model: Any callable to logits. Cost: 1 F of each, 1 B of each.
+        model: Any callable to logits. Cost: 1 forward and 1 backward of each.
     """
 
     defence: Purify
@@ -85,7 +87,7 @@ class Defended:
 def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
     """Put a defence in front of a model, and differentiate it as if it were `approx`.
 
-        f(d(x)) forwards,   f'(d(x)) a'(x) backwards
+        f(d(x)) forwards,   f'(d(x)) a'(x) backwards,   with defence d and approximation a
 
     Args:
         defence: Preprocessing of the input by the defended system; may use numpy, may raise in backward.
@@ -93,7 +95,7 @@ def bpda(defence: Purify, model: Model, approx: Purify = identity) -> Model:
         approx: Differentiable approximation of the defence with the same output shape; the identity by default.
 
     Returns:
-        A model. Cost: 1 F of the defence and of the model; 1 B of the model, 1 F and 1 B of `approx`.
+        A model. Cost: 1 forward of the defence; 1 forward and 1 backward of the model and of `approx`.
 
     References:
         arXiv:1802.00420, section 4.1.

@@ -1,10 +1,11 @@
 """Distilled twins: networks with usable gradients, trained on a model's outputs, for transfer attacks.
 
-    pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y_r)
+    pool_0 = x and random points of T(x);   pool_{r+1} = pool_r and argmax_{z in T(x)} l(twin_r(z), y)
     twin_r = argmin mean KL( softmax(f(z) / s) || softmax(twin(z)) ) over pool_r
 
-A model can hide its gradient, but not its outputs: a network trained on them near the samples has a similar decision
-boundary, and a gradient.
+x are the samples, T(x) the threat, f the model, l the loss, y the model's prediction at x, s a scale. A model can
+hide its gradient, but not its outputs: a network trained on them near the samples has a similar decision boundary, and
+a gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
 from unfooled.core.shapes import where_rows
-from unfooled.core.threats import TINY, Linf, Threat
+from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
 from unfooled.runs.chunks import Keep, Rows
@@ -38,7 +39,7 @@ REACH = 1.2  # the twin is trained within this multiple of eps, since attacks en
 FEW = 32  # largest number of distinct output values that are taken as labels
 PART = 100  # training steps after which the state is stored
 LEAST = 300  # least number of training steps in the last round
-SURE = 4.0  # median margin of the twin's logits
+SURE = 4.0  # median margin of the logits that the twin is trained on
 
 
 def distil(
@@ -54,6 +55,7 @@ def distil(
     batch: int = 64,
     seed: int = 0,
     keep: Keep | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> nn.Module:
     """Train a small network on the model's outputs at and around the samples.
 
@@ -63,14 +65,17 @@ def distil(
         threat: Set of points at which the model is queried; its eps may be (n,).
         rounds: Rounds of queries and training; the first uses only random points, later ones also adversarial points of
             the current twin.
-        points: Queries per sample and round, at least 1. Cost: (1 + rounds * points) F of the model per sample, no B.
-        epochs: Epochs over all points in the last round, a third as many in the others; more if these are few steps.
+        points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
+            sample, no backward.
+        epochs: Epochs over all points in the last round, a third as many in the others; more if those are
+            fewer than `LEAST` steps.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
         batch: Samples per training step; queries of the model use 16 times as many.
         seed: Random seed of the weights, the order and the points.
         keep: Store of answers and of the training's states, by which a second start continues. None: none.
+        observe: Function that gets all points at which the model was queried, and its answers. None: none.
 
     Returns:
         The twin, in eval mode. Its logits are those of the model, divided by a constant.
@@ -89,42 +94,49 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def ask(z: Tensor) -> Tensor:
+    def query(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    keep = keep or (lambda _, compute: compute())
-    pool, answers = [x.detach()], [keep("clean", lambda: {"answers": ask(x)})["answers"].to(x.device)]
+    keep = keep or unkept
+    pool, answers = [x.detach()], [keep("clean", lambda: {"answers": query(x)})["answers"].to(x.device)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
-    wide = threat.bounded(x).scaled(REACH)
+    enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
         for k in range(points):
-            z = _random(wide, x, seed, r * points + k)
+            z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
-                    z = pgd_from(z, twin, x, label, wide, steps=8, stop=False)
+                    z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
         new = pool[-points:]
-        asked = keep(f"answers-{r}", lambda new=new: {"answers": torch.cat([ask(z) for z in new])})  # type: ignore[misc]
+        asked = keep(f"answers-{r}", lambda new=new: {"answers": torch.cat([query(z) for z in new])})  # type: ignore[misc]
         answers.append(asked["answers"].to(x.device))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
-        keep_round = partial(_prefixed, keep, f"round-{r}")
-        _fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, keep_round)
+        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, prefixed(keep, f"round-{r}"))
+    if observe is not None:
+        observe(torch.cat(pool), torch.cat(answers))
     return twin.eval()
 
 
-def _prefixed(keep: Keep, prefix: str, name: str, compute: Callable[[], Rows]) -> Rows:
-    return keep(f"{prefix}-{name}", compute)
+def unkept(name: str, compute: Callable[[], Rows]) -> Rows:
+    """Compute without storing."""
+    return compute()
+
+
+def prefixed(keep: Keep, prefix: str) -> Keep:
+    """Return a store whose names begin with a prefix."""
+    return lambda name, compute: keep(f"{prefix}-{name}", compute)
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
-    """Draw random points; in Linf every other draw is a corner, where attacks end."""
-    if isinstance(threat, Linf) and draw % 2:
-        return threat.corner(x, seed, draw=draw, stage=rng.Stream.TWIN)
+    """Draw random points; every other draw is an extreme one, where attacks end."""
+    if draw % 2:
+        return threat.extreme(x, seed, draw=draw, stage=rng.Stream.TWIN)
     return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
@@ -160,11 +172,14 @@ def _targets(answers: Tensor) -> Tensor:
     return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
 
 
-def _fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int, keep: Keep) -> None:
+def fit(
+    twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int, keep: Keep | None = None
+) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine.
 
     The state of the training is stored every `PART` steps.
     """
+    keep = keep or unkept
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)
     twin.train()
@@ -232,7 +247,7 @@ def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int =
             largest margin of the model is returned.
 
     Returns:
-        A budget attack. Cost: 1 F of the model per proposal; the passes of `attack` are the surrogate's.
+        A budget attack. Cost: 1 forward of the model per proposal; the passes of `attack` are the surrogate's.
 
     References:
         Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.

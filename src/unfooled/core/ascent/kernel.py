@@ -2,8 +2,9 @@
 
     z_{t+1} = P( z_t + s_t eps steepest(grad v(z_t)) )
 
-PGD, the inner loops of adversarial training, attacks on explanations and feature inversion are choices of objective;
-step sizes are choices of step rule:
+v is the objective, P the threat's projection, s_t the step size in multiples of eps, N the number of steps. PGD, the
+inner loops of adversarial training, attacks on explanations and feature inversion are choices of objective; step sizes
+are choices of step rule:
 
     Constant(s)            s_t = s
     Decaying(first, last)  s_t = last + (first - last)(1 + cos(pi t / N)) / 2
@@ -20,10 +21,10 @@ References:
     Polyak, Introduction to optimization, Optimization Software 1987, section 5.3 (Polyak).
     Sherali, Ulular, A primal-dual conjugate subgradient algorithm for specially structured linear and convex
     programming problems, Applied Mathematics and Optimization 1989 (Polyak's directions).
-    Differs from the published code of `Auto`: the first window's rises are counted from the loss at the start, where
-    the code compares the oldest one with 0; `Auto(compat="reference")` keeps that for tests of parity. In L1 the
-    number q D of entries is rounded down, so that a single one can be left, and entries that stand on the box and push
-    out of it take no part in a step.
+    Differs from the published code of `Auto`: in the first window, the loss after the first step is compared with the
+    loss at the start instead of with 0; `Auto(compat="reference")` compares with 0, for tests of parity. In L1 the
+    number q D of entries is rounded down, so that a single entry can remain, and entries at the edge of the box that
+    push out of it take no part in a step.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def ascend(
         x: Centres, (B, *D).
         threat: Threat model; its eps may be (B,).
         steps: Gradients per sample, at least 0 (cost: steps + 1 forwards, steps backwards).
-        rule: Step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or any object with their two methods.
+        rule: Step rule: `Constant`, `Decaying`, `Polyak`, `Auto`, or any other `Rule`.
         start: Starting points, (B, *D), not projected: draw them from `threat.sample`. None: x.
         keep_best: True: return the best point; False: the last.
         revive: True: replace a zero gradient by a random direction; False: the sample stops there, with `dead` 1.
@@ -113,16 +114,16 @@ def ascend(
     )
     queue = torch.arange(len(x), device=x.device).split(batch or max(len(x), 1))
     waiting = list(queue[1:])
-    s = run.fresh(queue[0]) if len(queue) else {}
-    while s and len(s["at"]):
-        s = run.step(s)
-        room = (batch or len(x)) - len(s["at"])
+    state = run.fresh(queue[0]) if len(queue) else {}
+    while state and len(state["at"]):
+        state = run.step(state)
+        room = (batch or len(x)) - len(state["at"])
         # Refill in pieces of half a batch: single samples would cost a copy of the whole state each.
         while waiting and room >= max((batch or 1) // 2, 1):
             rows, rest = waiting[0][:room], waiting[0][room:]
             waiting[:1] = [rest] if len(rest) else []
             fresh = run.fresh(rows)
-            s = {name: torch.cat([s[name], fresh[name]]) for name in fresh} if len(s["at"]) else fresh
+            state = {name: torch.cat([state[name], fresh[name]]) for name in fresh} if len(state["at"]) else fresh
             room -= len(rows)
     return run.result
 
@@ -161,28 +162,28 @@ class _Run:
         """Return the state of samples that start now."""
         z = self.start[rows]
         value = torch.full((len(rows),), -torch.inf, dtype=z.dtype, device=z.device)
-        s = {"at": rows, "t": torch.zeros_like(rows), "z": z, "best": z, "best_value": value, "value": value}
-        s["better"] = torch.ones_like(rows, dtype=torch.bool)
-        return s | self.rule.begin(z, self.steps)
+        state = {"at": rows, "t": torch.zeros_like(rows), "z": z, "best": z, "best_value": value, "value": value}
+        state["better"] = torch.ones_like(rows, dtype=torch.bool)
+        return state | self.rule.begin(z, self.steps)
 
-    def evaluate(self, s: State) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Return value, done and gradient of the live samples; the gradient is computed only where it is needed."""
-        z, at, t = s["z"], s["at"], s["t"]
-        look = (t >= self.steps) | (self.finished[t] > 0.4 * self.arrived[t])
+        z, at, t = state["z"], state["at"], state["t"]
+        forward_first = (t >= self.steps) | (self.finished[t] > 0.4 * self.arrived[t])
         value = torch.empty(len(z), dtype=z.dtype, device=z.device)
         done = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-        need = t < self.steps
-        if look.any():
+        needs_gradient = t < self.steps
+        if forward_first.any():
             with torch.no_grad():
-                v, d = self.objective(z[look], at[look])
-            value[look], done[look] = v.to(z.dtype), d
-            need = need & ~done
+                v, d = self.objective(z[forward_first], at[forward_first])
+            value[forward_first], done[forward_first] = v.to(z.dtype), d
+            needs_gradient = needs_gradient & ~done
         g = torch.zeros_like(z)
-        if need.any():
-            whole = bool(need.all())
-            leaf = (z if whole else z[need]).detach().requires_grad_()
+        if needs_gradient.any():
+            whole = bool(needs_gradient.all())
+            leaf = (z if whole else z[needs_gradient]).detach().requires_grad_()
             with torch.enable_grad():
-                v, d = self.objective(leaf, at if whole else at[need])
+                v, d = self.objective(leaf, at if whole else at[needs_gradient])
                 check_differentiable(v)
                 (part,) = torch.autograd.grad(v.sum(), leaf, allow_unused=True)
             part = torch.zeros_like(leaf) if part is None else part
@@ -190,8 +191,8 @@ class _Run:
             if whole:
                 value, done, g = v, d.detach(), part
             else:
-                value[need], done[need], g[need] = v, d, part
-            self.result.used[at] += need
+                value[needs_gradient], done[needs_gradient], g[needs_gradient] = v, d, part
+            self.result.used[at] += needs_gradient
         self.arrived.index_add_(0, t, torch.ones_like(t, dtype=self.arrived.dtype))
         self.finished.index_add_(0, t, done.to(self.finished.dtype))
         return value, done, g
@@ -201,47 +202,47 @@ class _Run:
         peak = flat(g).abs().amax(1)  # NaN and infinity reach it
         return ~((peak > 0) & (peak < torch.inf))
 
-    def revive(self, g: Tensor, s: State, x: Tensor) -> Tensor:
+    def revive(self, g: Tensor, state: State, x: Tensor) -> Tensor:
         """Replace unusable gradients by random directions, and count them."""
         dead = self.unusable(g)
         if not dead.any():
             return g
-        self.result.dead[s["at"][dead]] += 1
+        self.result.dead[state["at"][dead]] += 1
         seed = rng.seeds(x[dead], self.seed, stage=rng.Stream.REVIVED)
         g = g.clone()
-        g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=s["t"][dead], dtype=x.dtype)
+        g[dead] = rng.normal(seed, tuple(x.shape[1:]), draw=state["t"][dead], dtype=x.dtype)
         return g
 
-    def step(self, s: State) -> State:
+    def step(self, state: State) -> State:
         """Evaluate the live samples, record their best points, remove those that are done, move the others."""
-        value, done, g = self.evaluate(s)
-        better = (value > s["best_value"]) | s["best_value"].isnan() | (s["t"] == 0)
-        s["value"], s["better"] = value, better
-        s["best"] = where_rows(better, s["z"], s["best"])
-        s["best_value"] = torch.where(better, value, s["best_value"])
-        leave = done | (s["t"] >= self.steps)
+        value, done, g = self.evaluate(state)
+        better = (value > state["best_value"]) | state["best_value"].isnan() | (state["t"] == 0)
+        state["value"], state["better"] = value, better
+        state["best"] = where_rows(better, state["z"], state["best"])
+        state["best_value"] = torch.where(better, value, state["best_value"])
+        leave = done | (state["t"] >= self.steps)
         if not self.revives:
             dead = ~leave & self.unusable(g)
-            self.result.dead[s["at"]] += dead
+            self.result.dead[state["at"]] += dead
             leave = leave | dead
         if leave.any():
             # Done samples return the point that is done; the others their best.
             current = done | torch.full_like(done, not self.keep_best)
-            at = s["at"][leave]
-            self.result.z[at] = where_rows(current, s["z"], s["best"])[leave]
-            self.result.value[at] = torch.where(current, value, s["best_value"])[leave]
+            at = state["at"][leave]
+            self.result.z[at] = where_rows(current, state["z"], state["best"])[leave]
+            self.result.value[at] = torch.where(current, value, state["best_value"])[leave]
             self.result.done[at] = done[leave]
-            self.result.moved[at] = s["t"][leave]
+            self.result.moved[at] = state["t"][leave]
             stay = ~leave
-            g, s = g[stay], {name: rows[stay] for name, rows in s.items()}
-        if not len(s["at"]):
-            return s
-        whole = len(s["at"]) == len(self.x)
-        x = self.x if whole else self.x.index_select(0, s["at"])
-        threat = self.threat if whole else self.threat.take(s["at"])
-        g = self.revive(g, s, x) if self.revives else g
+            g, state = g[stay], {name: rows[stay] for name, rows in state.items()}
+        if not len(state["at"]):
+            return state
+        whole = len(state["at"]) == len(self.x)
+        x = self.x if whole else self.x.index_select(0, state["at"])
+        threat = self.threat if whole else self.threat.take(state["at"])
+        g = self.revive(g, state, x) if self.revives else g
         if self.threat.norm != math.inf:
-            g = inward(g, s["z"], self.threat.box)
-        s["z"] = self.rule.move(s, g, x, threat, self.steps)
-        s["t"] = s["t"] + 1
-        return s
+            g = inward(g, state["z"], self.threat.box)
+        state["z"] = self.rule.move(state, g, x, threat, self.steps)
+        state["t"] = state["t"] + 1
+        return state

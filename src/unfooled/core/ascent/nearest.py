@@ -81,13 +81,13 @@ class Nearest:
 
     @torch.no_grad()
     def pull_back(self, model: Model, y: Tensor, *, targeted: bool = False, halvings: int = 10) -> Tensor:
-        """Bisect the segment from each point to x. Cost: `halvings` forwards. L0: undo changes instead.
+        """Bisect the segment from each point to x; in L0, undo changes instead. Cost: `halvings` forwards.
 
         Returns:
             The nearest points, (B, *D).
         """
         if self.threat.norm == 0:
-            return self._give_back(model, y, targeted=targeted, rounds=halvings)
+            return self._undo_changes(model, y, targeted=targeted, rounds=halvings)
         far, low, high = self.z, torch.zeros_like(self.distance), torch.ones_like(self.distance)
         for _ in range(halvings):
             middle = (low + high) / 2
@@ -97,7 +97,7 @@ class Nearest:
             low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
         return self.z
 
-    def _give_back(self, model: Model, y: Tensor, *, targeted: bool, rounds: int) -> Tensor:
+    def _undo_changes(self, model: Model, y: Tensor, *, targeted: bool, rounds: int) -> Tensor:
         """Undo a share of the smallest changes each round; halve the share where the point is no longer adversarial."""
         share = torch.full_like(self.distance, 0.5)
         for _ in range(rounds):

@@ -13,7 +13,7 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Box, Threat, project_l1_box
 
 State = dict[str, Tensor]
-"""State of the live samples, each value (b, ...): at, t, z, value, better, best, best_value, and the rule's."""
+"""State of the live samples, (b, ...) each: at, t, z, value, better, best, best_value, and entries of the rule."""
 
 
 def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
@@ -32,14 +32,18 @@ class Rule(Protocol):
         """Return the rule's initial state for samples that start at z."""
         ...
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Return the next points from the state, the gradients and the centres; may update the rule's state."""
         ...
 
 
 @dataclass(frozen=True)
 class Constant:
-    """Steps of constant size, `size` times eps."""
+    """Steps of constant size.
+
+    Args:
+        size: Step size, in multiples of eps.
+    """
 
     size: float = 0.1
 
@@ -47,9 +51,9 @@ class Constant:
         """Return an empty state."""
         return {}
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Take one projected step."""
-        return threat.project(s["z"] + self.size * per_sample(threat.eps, x) * threat.steepest(g), x)
+        return threat.project(state["z"] + self.size * per_sample(threat.eps, x) * threat.steepest(g), x)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Decaying:
     Args:
         first: First step size, in multiples of eps.
         last: Last step size.
-        absolute: True: step sizes are in input units.
+        absolute: True: step sizes are in input units; False: in multiples of eps.
     """
 
     first: float = 1.0
@@ -70,12 +74,12 @@ class Decaying:
         """Return an empty state."""
         return {}
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Take one projected step."""
-        wave = 1 + torch.cos(math.pi * s["t"].to(x.dtype) / max(steps, 1))
+        wave = 1 + torch.cos(math.pi * state["t"].to(x.dtype) / max(steps, 1))
         size = self.last + (self.first - self.last) * wave / 2
         size = size if self.absolute else size * threat.eps
-        return threat.project(s["z"] + per_sample(size, x) * threat.steepest(g), x)
+        return threat.project(state["z"] + per_sample(size, x) * threat.steepest(g), x)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Polyak:
     Args:
         cap: Longest step, in the threat's norm.
         optimum: Best possible value of the objective; 0 for minus a distance that can vanish.
-        average: Average directions as above; else d_t = g_t, and in L2 no step moves away from an optimum of a concave
-            objective.
+        average: True: average directions as above. False: d_t = g_t; in L2, no step on a concave objective then moves
+            away from its optimum.
     """
 
     cap: float = 1.0
@@ -103,21 +107,21 @@ class Polyak:
         """Return the last direction, zero at first."""
         return {"d": torch.zeros_like(z)} if self.average else {}
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Take one projected step."""
         if self.average:
-            inside = threat.norm == math.inf
-            last = s["d"] if inside else inward(s["d"], s["z"], threat.box)
+            linf = threat.norm == math.inf  # coordinates that push out of the box cost the others nothing there
+            last = state["d"] if linf else inward(state["d"], state["z"], threat.box)
             ratio = flat(g).norm(dim=1) / flat(last).norm(dim=1).clamp_min(TINY)
             mean = g + per_sample(ratio, g) * last
-            s["d"] = mean = mean if inside else inward(mean, s["z"], threat.box)
+            state["d"] = mean = mean if linf else inward(mean, state["z"], threat.box)
             # Directions that cancel or overflow: fall back to the gradient.
             g = where_rows(flat(mean).abs().amax(1) > 0, mean.nan_to_num(0.0, 0.0, 0.0), g)
         way = threat.steepest(g)
         slope = (flat(g) * flat(way)).sum(1)
         # A slope too small to divide by, or a NaN value, gives a step of length `cap`.
-        size = ((self.optimum - s["value"]) / slope).nan_to_num(nan=self.cap).clamp(0, self.cap)
-        return threat.project(s["z"] + per_sample(size, x) * way, x)
+        size = ((self.optimum - state["value"]) / slope).nan_to_num(nan=self.cap).clamp(0, self.cap)
+        return threat.project(state["z"] + per_sample(size, x) * way, x)
 
 
 @dataclass(frozen=True)
@@ -126,15 +130,17 @@ class Auto:
 
         u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1})),   a = .75, at first 1
 
-    At a checkpoint s is halved and the sample returns to its best point if the loss rose in at most `rho` of the steps
-    since the last one, or if s was not halved there and the best loss has not improved since.
+    s is the step size, g_t the gradient, P the projection. At a checkpoint s is halved and the sample returns to its
+    best point if the loss rose in at most `rho` of the steps since the last checkpoint, or if s was not halved at the
+    last checkpoint and the best loss has not improved since.
 
-    In L1 a step spreads over the q D largest entries of the gradient, has no momentum, and P is exact for ball and box:
+    In L1 a step spreads over g_q, the q D largest entries of the gradient, has no momentum, and P is exact for ball and
+    box:
 
         z_{t+1} = P(z_t + s sign(g_q) / n(g_q)),   n = number of entries that are not 0,   at first s = eps, q = .2
 
-    Every .04 N steps q becomes n(best - x) / (1.5 D). Where that number fell by more than a twentieth, s returns to eps
-    and the sample to its best point; else s is divided by 1.5, down to eps / 10.
+    Every .04 N of the N steps q becomes n(best - x) / (1.5 D). Where n(best - x) fell by more than a twentieth, s
+    returns to eps and the sample to its best point; else s is divided by 1.5, down to eps / 10.
 
     Args:
         rho: Largest share of rising steps at which a sample still counts as oscillating.
@@ -155,11 +161,11 @@ class Auto:
         count = torch.zeros(len(z), dtype=torch.int64, device=z.device)
         number = count.to(z.dtype)
         return {
-            "s": number + self.first,
+            "size": number + self.first,
             "previous": z.clone(),
             "last_value": number.clone(),
             "best_g": torch.zeros_like(z),
-            "k": count + max(int(0.22 * steps), 1),
+            "window": count + max(int(0.22 * steps), 1),
             "in_window": count.clone(),
             "rises": count.clone(),
             "halved": torch.ones_like(count, dtype=torch.bool),
@@ -168,68 +174,69 @@ class Auto:
             "support": number + z[0].numel() if len(z) else number,
         }
 
-    def _checkpoint(self, s: State, g: Tensor, steps: int) -> Tensor:
+    def _checkpoint(self, state: State, g: Tensor, steps: int) -> Tensor:
         """Halve s where a window has closed without progress; return the gradient to continue with."""
-        due = s["in_window"] == s["k"]
+        due = state["in_window"] == state["window"]
         if not due.any():
             return g
-        stuck = ~s["halved"] & (s["best_at_check"] >= s["best_value"])
-        halve = due & ((s["rises"] <= self.rho * s["k"]) | stuck)
-        s["halved"] = torch.where(due, halve, s["halved"])
-        s["best_at_check"] = torch.where(due, s["best_value"], s["best_at_check"])
-        s["s"] = torch.where(halve, s["s"] / 2, s["s"])
-        s["z"] = where_rows(halve, s["best"], s["z"])
-        g = where_rows(halve, s["best_g"], g)
-        shorter = (s["k"] - max(int(0.03 * steps), 1)).clamp_min(max(int(0.06 * steps), 1))
-        s["k"] = torch.where(due, shorter, s["k"])
-        s["in_window"] = s["in_window"].masked_fill(due, 0)
-        s["rises"] = s["rises"].masked_fill(due, 0)
+        stuck = ~state["halved"] & (state["best_at_check"] >= state["best_value"])
+        halve = due & ((state["rises"] <= self.rho * state["window"]) | stuck)
+        state["halved"] = torch.where(due, halve, state["halved"])
+        state["best_at_check"] = torch.where(due, state["best_value"], state["best_at_check"])
+        state["size"] = torch.where(halve, state["size"] / 2, state["size"])
+        state["z"] = where_rows(halve, state["best"], state["z"])
+        g = where_rows(halve, state["best_g"], g)
+        shorter = (state["window"] - max(int(0.03 * steps), 1)).clamp_min(max(int(0.06 * steps), 1))
+        state["window"] = torch.where(due, shorter, state["window"])
+        state["in_window"] = state["in_window"].masked_fill(due, 0)
+        state["rises"] = state["rises"].masked_fill(due, 0)
         return g
 
-    def move(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def move(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Take one step with momentum, after the checkpoint if one is due."""
         if threat.norm not in (1.0, 2.0, math.inf):
             raise ValueError(f"Auto is made for Linf, L2 and L1, the threat is {threat}; use Decaying")
         if threat.norm == 1.0:
-            return self._sparse(s, g, x, threat, steps)
-        s["best_g"] = where_rows(s["better"], g, s["best_g"])
-        old = s["t"] > 0
-        rise = s["value"] > s["last_value"]
-        s["rises"] = s["rises"] + (old & rise)
-        s["in_window"] = s["in_window"] + old
-        first_value = torch.zeros_like(s["value"]) if self.compat == "reference" else s["value"]
-        s["last_value"] = torch.where(old, s["value"], first_value)
-        g = self._checkpoint(s, g, steps)
-        z = s["z"]
-        u = threat.project(z + per_sample(s["s"] * threat.eps, x) * threat.steepest(g), x)
+            return self._sparse(state, g, x, threat, steps)
+        state["best_g"] = where_rows(state["better"], g, state["best_g"])
+        old = state["t"] > 0
+        rise = state["value"] > state["last_value"]
+        state["rises"] = state["rises"] + (old & rise)
+        state["in_window"] = state["in_window"] + old
+        first_value = torch.zeros_like(state["value"]) if self.compat == "reference" else state["value"]
+        state["last_value"] = torch.where(old, state["value"], first_value)
+        g = self._checkpoint(state, g, steps)
+        z = state["z"]
+        u = threat.project(z + per_sample(state["size"] * threat.eps, x) * threat.steepest(g), x)
         a = per_sample(torch.where(old, self.momentum, 1.0), x)
-        step = threat.project(z + a * (u - z) + (1 - a) * (z - s["previous"]), x)
-        s["previous"] = z
+        step = threat.project(z + a * (u - z) + (1 - a) * (z - state["previous"]), x)
+        state["previous"] = z
         return step
 
-    def _sparse(self, s: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
+    def _sparse(self, state: State, g: Tensor, x: Tensor, threat: Threat, steps: int) -> Tensor:
         """Take one step in L1 over the share q of the entries, after the checkpoint if one is due."""
-        d, old, top = x[0].numel(), s["t"] > 0, self.first / 2
-        s["best_g"] = where_rows(s["better"], g, s["best_g"])
-        s["in_window"] = s["in_window"] + old
-        support = (flat(s["best"] - x) != 0).sum(1).to(x.dtype)
+        d, old, largest = x[0].numel(), state["t"] > 0, self.first / 2
+        state["best_g"] = where_rows(state["better"], g, state["best_g"])
+        state["in_window"] = state["in_window"] + old
+        support = (flat(state["best"] - x) != 0).sum(1).to(x.dtype)
         if self.share is None:
-            s["q"] = torch.where(old, s["q"], support / (1.5 * d))
-            s["support"] = torch.where(old, s["support"], support)
-        s["s"] = torch.where(old, s["s"], top)
-        due = s["in_window"] == max(int(0.04 * steps), 1)
+            state["q"] = torch.where(old, state["q"], support / (1.5 * d))
+            state["support"] = torch.where(old, state["support"], support)
+        state["size"] = torch.where(old, state["size"], largest)
+        due = state["in_window"] == max(int(0.04 * steps), 1)
         if due.any():
-            sparser = due & (support < 0.95 * s["support"])
-            smaller = (s["s"] / 1.5).clamp_min(top / 10)
-            s["s"] = torch.where(sparser, top, torch.where(due, smaller, s["s"]))
-            s["z"], g = where_rows(sparser, s["best"], s["z"]), where_rows(sparser, s["best_g"], g)
-            s["q"] = torch.where(due, support / (1.5 * d), s["q"])
-            s["support"] = torch.where(due, support, s["support"])
-            s["in_window"] = s["in_window"].masked_fill(due, 0)
+            sparser = due & (support < 0.95 * state["support"])
+            smaller = (state["size"] / 1.5).clamp_min(largest / 10)
+            state["size"] = torch.where(sparser, largest, torch.where(due, smaller, state["size"]))
+            state["z"], g = where_rows(sparser, state["best"], state["z"]), where_rows(sparser, state["best_g"], g)
+            state["q"] = torch.where(due, support / (1.5 * d), state["q"])
+            state["support"] = torch.where(due, support, state["support"])
+            state["in_window"] = state["in_window"].masked_fill(due, 0)
         size = flat(g).abs()
-        count = (s["q"] * d + 1e-3).to(torch.int64).clamp(1, d)  # 1e-3: n / 1.5 may be whole
+        # 1e-3: n / 1.5 may be a whole number up to rounding.
+        count = (state["q"] * d + 1e-3).to(torch.int64).clamp(1, d)
         least = size.sort(dim=1, descending=True).values.gather(1, count[:, None] - 1)
         sign = torch.where(size >= least, flat(g).sign(), torch.zeros_like(size))
         sign = sign / sign.abs().sum(1, keepdim=True).clamp_min(1)
-        far = s["z"] + per_sample(s["s"] * threat.eps, x) * sign.reshape(x.shape)
+        far = state["z"] + per_sample(state["size"] * threat.eps, x) * sign.reshape(x.shape)
         return project_l1_box(far, x, threat.eps, threat.box)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from unfooled.core.memory import free_memory, given_limit
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import answered, run
 from unfooled.core.types import Model
+
+Joined = TypeVar("Joined", bound=Tensor | tuple[Tensor, ...] | dict[str, Tensor])
 
 
 class BatchBudget:
@@ -86,31 +89,51 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
     try:
         with torch.enable_grad(), budget.measuring(1):
             run(model, x[:1].detach().clone().requires_grad_())
-    except Exception:  # some models refuse inputs that require a gradient; others fail at once, and say so here
+    except Exception:  # some models refuse inputs that require a gradient; any other error is raised again here
         with torch.no_grad():
             answered(model, x[:1])
     return min(ceiling, budget.batch)
 
 
-def batched(fn: Callable[..., Tensor], batch: int) -> Callable[..., Tensor]:
-    """Wrap `fn(*tensors) -> tensor` so that it sees at most `batch` samples at a time.
+def batched(
+    fn: Callable[..., Joined], batch: int | None, *, progress: Callable[[int], None] | None = None
+) -> Callable[..., Joined]:
+    """Wrap `fn(*tensors)` so that it sees at most `batch` samples at a time.
 
     Args:
-        fn: A function of tensors that share their first dimension, returning one with the same first dimension.
-        batch: Samples computed at once, at least 1.
+        fn: A function of tensors that share their first dimension, returning a tensor, or a tuple or dict of tensors,
+            with the same first dimension. Where samples are more than tensors, a function of their indices.
+        batch: Samples computed at once, at least 1. None: all.
+        progress: Called with the number of samples computed, at the beginning and after each part. None: none.
 
     Returns:
         A function with the same result, memory bounded by `batch` samples.
     """
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise ValueError(f"batch is {batch}; it must be at least 1")
 
-    def call(*tensors: Tensor) -> Tensor:
-        if len(tensors[0]) <= batch:
-            return fn(*tensors)
-        return torch.cat([fn(*part) for part in zip(*(t.split(batch) for t in tensors), strict=True)])
+    def call(*tensors: Tensor) -> Joined:
+        results, done = [], 0
+        if progress is not None:
+            progress(done)
+        whole = batch is None or len(tensors[0]) <= batch
+        for part in [tensors] if whole else zip(*(t.split(batch) for t in tensors), strict=True):
+            results.append(fn(*part))
+            done += len(part[0])
+            if progress is not None:
+                progress(done)
+        return results[0] if whole else _joined(results)
 
     return call
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Join the results of parts, which are tensors, tuples or dicts."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts)
+    if isinstance(parts[0], dict):
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def free_bytes(device: torch.device | str = "cpu") -> int:

@@ -1,6 +1,6 @@
-"""Calls of a model that leave its input as it is, and what is learnt of the model at the first one.
+"""Calls of a model that leave its input unchanged, and a record of what the first call shows about the model.
 
-Habits of a model, such as that it writes into its input, are stored beside it, not in it, and forgotten with it.
+Habits of a model, such as writing into its input, are stored outside the model and deleted together with it.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Habits:
     """What is known about a model.
 
     Attributes:
-        writes: whether it writes into its input. None: not seen yet.
-        logits: where its logits are in what it returns, such as "[1]". Empty: not seen yet.
-        notes: sentences about it.
+        writes: True if it writes into its input. None: not called yet.
+        logits: Position of the logits in its output, such as "[1]". Empty: not known yet.
+        notes: Sentences about the model for the user.
     """
 
     writes: bool | None = None
@@ -56,25 +56,25 @@ def bare(model: Any) -> Any:
 
 
 def habits_of(model: Any) -> Habits | None:
-    """Return what is known about a model, to be added to; None where nothing can be remembered about it."""
+    """Return the habits of a model, which callers may update; None for a model that takes no weak reference."""
     model = bare(model)
     entry = _KNOWN.get(id(model))
     return entry[1] if entry is not None and entry[0]() is model else _remember(model, Habits())
 
 
 def copied(model: Any) -> Any:
-    """Return a deep copy of a model, about which the same is known, now and later."""
+    """Return a deep copy of a model that shares its habits."""
     twin = copy.deepcopy(model)
     share_habits(model, twin)
     return twin
 
 
 def share_habits(model: Any, twin: Any) -> None:
-    """Let what is known about a model, now and later, be known about its deep copy."""
-    for own, other in zip(_members(model), _members(twin), strict=False):
-        habits = habits_of(own)
-        if other is not own and habits is not None:
-            _remember(other, habits)
+    """Give a deep copy of a model the same `Habits` objects, so that both know what either call shows."""
+    for original, copied_module in zip(_members(model), _members(twin), strict=False):
+        habits = habits_of(original)
+        if copied_module is not original and habits is not None:
+            _remember(copied_module, habits)
 
 
 def _members(model: Any) -> list[Any]:
@@ -83,7 +83,7 @@ def _members(model: Any) -> list[Any]:
 
 
 def _remember(model: Any, habits: Habits) -> Habits | None:
-    """Keep habits as long as the model lives; None where that cannot be seen."""
+    """Store habits until the model is deleted, and return them; None for a model that takes no weak reference."""
     key = id(model)
     try:
         _KNOWN[key] = (weakref.ref(model, lambda _: _KNOWN.pop(key, None)), habits)
@@ -93,7 +93,7 @@ def _remember(model: Any, habits: Habits) -> Habits | None:
 
 
 def notice(model: Any, sentence: str) -> None:
-    """Say something about a model once: as a Python warning, or to the `noticing` context around the call."""
+    """Report a sentence about a model once: as a Python warning, or to the `noticing` context around the call."""
     habits = habits_of(model)
     if habits is not None and sentence not in habits.notes:
         habits.notes.append(sentence)
@@ -105,7 +105,7 @@ def notice(model: Any, sentence: str) -> None:
 
 
 def remind(habits: Habits) -> None:
-    """Repeat what is known about a model to the `noticing` context around the call, if there is one."""
+    """Add the sentences about a model to the `noticing` context around the call, if there is one."""
     notes = _NOTES.get()
     if notes is not None and habits.notes:
         notes.extend(sentence for sentence in habits.notes if sentence not in notes)
@@ -113,7 +113,7 @@ def remind(habits: Habits) -> None:
 
 @contextmanager
 def noticing() -> Iterator[list[str]]:
-    """Collect what is noticed about models instead of warning of it; yield the sentences."""
+    """Collect the sentences about models in a list instead of issuing warnings; yield the list."""
     notes: list[str] = []
     token = _NOTES.set(notes)
     try:
@@ -123,23 +123,23 @@ def noticing() -> Iterator[list[str]]:
 
 
 class ModelFails(BadInput):
-    """An error that the model itself raised, which is the cause of this one."""
+    """Report of an error inside the model; the original error is its `__cause__`."""
 
 
 def run(model: Model, x: Tensor) -> Any:
-    """Call the model; its input is left as it is.
+    """Call the model; its input is left unchanged.
 
-    The first call gets a copy of x, which shows whether the model writes into it; if so, all later ones do.
+    The first call gets a copy of x, which shows whether the model writes into it; if so, later calls get copies too.
 
     Raises:
-        BadInput: the model writes at some calls alone, too late for a copy.
+        BadInput: The model writes into its input, but did not at its first call, so that no copy was made.
     """
     habits = habits_of(model)
     if habits is None or habits.writes is None:
-        own = x.clone()
-        before = _version(own)
-        output = model(own)
-        writes = _version(own) != before or not _equal(own, x)
+        clone = x.clone()
+        before = _version(clone)
+        output = model(clone)
+        writes = _version(clone) != before or not _equal(clone, x)
         if habits is not None:
             habits.writes = writes
         if writes:
@@ -164,10 +164,10 @@ def run(model: Model, x: Tensor) -> Any:
 
 
 def answered(model: Model, x: Tensor) -> Any:
-    """Call the model, and report an exception of its own as such.
+    """Call the model, and turn an exception inside it into `ModelFails`.
 
     Raises:
-        ModelFails: with the model's error in one line. Exhausted memory is raised as it is.
+        ModelFails: The model fails; the message holds its error in one line. Exhausted memory is raised unchanged.
     """
     try:
         return run(model, x)
@@ -185,7 +185,7 @@ def answered(model: Model, x: Tensor) -> Any:
 
 
 def mend(model: Model, x: Tensor, error: BaseException | None) -> str:
-    """Return what to do about a model that fails, where its weights or its signature are the cause; else empty."""
+    """Return advice on a model that fails because of its weights' dtype or its signature; empty for other causes."""
     text = str(error)
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
@@ -195,13 +195,13 @@ def mend(model: Model, x: Tensor, error: BaseException | None) -> str:
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:
         with suppress(Exception), torch.no_grad():
             model(x.to(kind))
-            kinds = [str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype)]
-            return f"it has {kinds[0]} weights, the samples are {kinds[1]}; convert it: model.float()"
+            weights, given = (str(dtype).removeprefix("torch.") for dtype in (kind, x.dtype))
+            return f"it has {weights} weights, the samples are {given}; convert it: model.float()"
     return ""
 
 
 def _version(x: Tensor) -> int:
-    """Return how often a tensor was written to; 0 where nobody counts (in inference mode)."""
+    """Return how often a tensor was written to; 0 in inference mode, where torch does not count."""
     return 0 if x.is_inference() else x._version
 
 

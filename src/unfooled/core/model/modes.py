@@ -24,7 +24,7 @@ def in_training(model: Any) -> list[str]:
 
 @contextmanager
 def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
-    """Set an attribute of each item; each one's own value is restored on exit."""
+    """Set an attribute of each item; the previous values are restored on exit."""
     before = [(item, getattr(item, name)) for item in items]
     try:
         for item, _ in before:
@@ -37,8 +37,8 @@ def _switched(items: list[Any], name: str, value: bool) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put every submodule into eval mode; each one's own mode is restored on exit."""
-    with _switched([m for root in modules_of(model) for m in root.modules()], "training", False):
+    """Put every submodule into eval mode; the previous modes are restored on exit."""
+    with _switched([module for root in modules_of(model) for module in root.modules()], "training", False):
         yield
 
 
@@ -49,8 +49,12 @@ def unrecorded(model: Any) -> Iterator[None]:
     Layers in training mode still normalise by the statistics of the batch.
     """
     kind = nn.modules.batchnorm._NormBase
-    norms = [m for root in modules_of(model) for m in root.modules() if isinstance(m, kind)]
-    with _switched([m for m in norms if m.training and m.running_mean is not None], "track_running_stats", False):
+    norms = [module for root in modules_of(model) for module in root.modules() if isinstance(module, kind)]
+    with _switched(
+        [module for module in norms if module.training and module.running_mean is not None],
+        "track_running_stats",
+        False,
+    ):
         yield
 
 

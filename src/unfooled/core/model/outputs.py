@@ -1,4 +1,4 @@
-"""Outputs of a model as logits: which of the things that it returned they are."""
+"""Logits in the output of a model: unwrapped, and identified where the model returned several tensors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unfooled.core.types import Model
 _LABELS: ContextVar[Tensor | None] = ContextVar("labels", default=None)
 
 SURE = 0.01
-"""Probability of an agreement with the labels by chance below which it counts."""
+"""An agreement with the labels counts if guessing reaches it with at most this probability."""
 
 
 @contextmanager
 def labelled(y: Tensor | None) -> Iterator[None]:
-    """Let outputs inside be matched with these labels, (B,), where it is open which of them are the logits."""
+    """Use these labels, (B,), to identify the logits among several outputs, until the context ends."""
     token = _LABELS.set(y)
     try:
         yield
@@ -32,23 +32,23 @@ def labelled(y: Tensor | None) -> Iterator[None]:
 
 
 def logits_from(model: Model, x: Tensor) -> Tensor:
-    """Call the model, its input left as it is, and unwrap the logits."""
+    """Call the model, with its input left unchanged, and unwrap the logits."""
     return logits_of(run(model, x), model)
 
 
 def logits_of(output: Any, owner: Any = None) -> Tensor:
-    """Unwrap what models return.
+    """Return the logits in the output of a model.
 
-    A tensor, an object with `.logits`, a dict with "logits", or the one entry of a tuple, list, dict or object that has
-    the form of logits. Of several the one that agrees with the labels is taken (see `labelled`), remembered for the
-    owner, and said once.
+    The output is a tensor, an object with `.logits`, a dict with "logits", or a tuple, list, dict or object with one
+    entry that has the form of logits. Among several such entries, the one that agrees with the labels is taken (see
+    `labelled`); it is remembered for the owner and reported once.
 
     Args:
-        output: what the model returned.
-        owner: the model. None: nothing is remembered.
+        output: Return value of the model.
+        owner: The model. None: nothing is remembered.
 
     Raises:
-        BadInput: no entry, or more than one, can be the logits; the message lists them and gives the line to write.
+        BadInput: No entry, or more than one, can be the logits; the message lists them and gives the line to write.
     """
     if isinstance(output, Tensor):
         return output
@@ -72,7 +72,7 @@ def logits_of(output: Any, owner: Any = None) -> Tensor:
 
 
 def _parts(output: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a nested output with the words that reach them: `[1]`, `['head']`, `.head`."""
+    """Yield the tensors of a nested output with the expression that reaches each: `[1]`, `['head']`, `.head`."""
     if isinstance(output, Tensor):
         yield path, output
     elif depth:
@@ -104,7 +104,7 @@ def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
         fit = known or fit
     first = next(iter(parts))
     leads = isinstance(output, (tuple, list)) and first == "[0]"
-    if leads and (list(fit) == [first] or len(parts) == 1):  # what is wrong with the only one, its reader says
+    if leads and (list(fit) == [first] or len(parts) == 1):  # the only candidate; `check_logits` reports its faults
         return first
     if not fit:
         _refused(output, parts, "none of them has the form of logits")
@@ -119,8 +119,8 @@ def _choice(output: Any, parts: dict[str, Tensor], classes: int | None) -> str:
     agreeing = {key: fit[key] for key, share in shares.items() if share > 0 and share >= best / 2}
     if len(agreeing) == 1:
         return next(iter(agreeing))
-    found = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
-    return (_same(agreeing) if agreeing else None) or _refused(output, parts, found, agreeing or fit)
+    reason = f"{len(agreeing)} agree with the labels" if agreeing else "none agrees with the labels better than chance"
+    return (_same(agreeing) if agreeing else None) or _refused(output, parts, reason, agreeing or fit)
 
 
 def _agreement(logits: Tensor, y: Tensor) -> float:
@@ -132,11 +132,12 @@ def _agreement(logits: Tensor, y: Tensor) -> float:
 
 
 def _same(fit: dict[str, Tensor]) -> str | None:
-    """Return the logits among entries that are one thing in several forms, such as logits and softmax."""
+    """Return the key of the logits if all entries have the same softmax, as logits and probabilities do; else None."""
     forms = {key: t.detach().float() for key, t in fit.items()}
     probabilities = {key for key, t in forms.items() if bool((t >= 0).all() and ((t.sum(1) - 1).abs() < 1e-3).all())}
-    base = [t if key in probabilities else t.softmax(1) for key, t in forms.items()]
-    if any(t.shape != base[0].shape or not torch.allclose(t, base[0], atol=1e-5) for t in base[1:]):
+    softmaxed = [t if key in probabilities else t.softmax(1) for key, t in forms.items()]
+    first = softmaxed[0]
+    if any(t.shape != first.shape or not torch.allclose(t, first, atol=1e-5) for t in softmaxed[1:]):
         return None
     return next((key for key in fit if key not in probabilities), next(iter(fit)))
 

@@ -34,7 +34,7 @@ class Counted:
         self.forwards += len(x)
         logits = _logits_in(output, self.model)
         if logits is not None and logits.requires_grad:
-            # The hook must not hold the graph: it closes over a count alone.
+            # The hook must not hold the graph: it closes over a number only.
             batch = len(x)
 
             def note(_: Tensor) -> None:
@@ -48,7 +48,7 @@ class Counted:
 
 
 def _logits_in(output: Any, model: Model) -> Tensor | None:
-    """Return the logits in an output; None: there are none, which its reader will refuse."""
+    """Return the logits in an output; None where there are none: code that reads the output will refuse it."""
     if isinstance(output, Tensor):
         return output
     try:

@@ -1,9 +1,9 @@
 """Conversion of arrays, as people save them, into samples in the unit box, and labels.
 
-What a shape means: (N, D) are vectors and (N, C, D, H, W) volumes, which stay as they are. Four dimensions are images,
-channels first or last. Three dimensions are grey images, which become (N, 1, H, W), where they are bytes or bool, where
-the file calls them images, and where a size or channels are asked for, as only images have them; other fractions are
-sequences, (N, T, F) or (N, C, L), and stay as they are.
+Arrays are read by their dimensions: (N, D) are vectors and (N, C, D, H, W) volumes, which stay as they are. Four
+dimensions are images, channels first or last. Three dimensions are grey images, which become (N, 1, H, W), if they are
+bytes or bool, if their name in the file says so, or if a size or channels are requested. Otherwise they are sequences,
+(N, T, F) or (N, C, L), which stay as they are.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False)
 def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndarray], np.ndarray]:
     """Check an array, and return a function that reads rows of it as float32 in the unit box, channels first.
 
-    Bytes are divided by 255. Floating point numbers stay as they are, where all of them (not the rows alone) lie in
-    [0, 1]; round-off of 1e-6 is clipped.
+    Bytes are divided by 255. Floating point numbers stay as they are; all of them, not only those of the rows, must lie
+    in [0, 1]; round-off of 1e-6 is clipped.
 
     Args:
         x: The array, in one of the shapes above.
         name: Name of the array, for errors.
-        images: Whether the array is known to be images, so that three dimensions are (N, H, W).
+        images: True if the array is known to hold images, so that three dimensions are (N, H, W).
 
     Raises:
         BadInput: The numbers have another range or kind, or another shape; the message gives what was found.
@@ -122,7 +122,7 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
         y = y[:, 0]
     if y.ndim != 1:
         hint = "; they look one-hot, save y.argmax(1)" if y.ndim == 2 else ""
-        raise BadInput(f"{name} has shape {y.shape}; labels are one number a sample, (N,){hint}")
+        raise BadInput(f"{name} has shape {y.shape}; labels are one number per sample, (N,){hint}")
     if y.dtype.kind in "US":
         names, inverse = np.unique(y.astype(str), return_inverse=True)
         return inverse.astype(np.int64), names.tolist()
@@ -142,20 +142,20 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
     """Return images with the size (antialiased bilinear) and number of channels (1 or 3) requested.
 
     Raises:
-        BadInput: The samples are no images, or have channels that are neither grey nor colour.
+        BadInput: The samples are not images, or have channels that are neither grey nor colour.
     """
     if (size is not None or channels is not None) and x.ndim == 3:
         x = x[:, None]
     if (size is not None or channels is not None) and x.ndim != 4:
         raise BadInput(f"{name} holds samples of shape {x.shape[1:]}; size and channels are for images")
     if channels is not None and x.shape[1] != channels:
-        own = x.shape[1]
-        if channels == 1 and own in (3, 4):
+        given = x.shape[1]
+        if channels == 1 and given in (3, 4):
             x = np.tensordot(np.asarray(GREY, np.float32), x[:, :3], axes=(0, 1))[:, None]
-        elif channels == 3 and own in (1, 4):
-            x = np.repeat(x, 3, axis=1) if own == 1 else x[:, :3]
+        elif channels == 3 and given in (1, 4):
+            x = np.repeat(x, 3, axis=1) if given == 1 else x[:, :3]
         else:
-            raise BadInput(f"{name} has {own} channels, which cannot become {channels}; channels is 1 or 3")
+            raise BadInput(f"{name} has {given} channels, which cannot become {channels}; channels is 1 or 3")
     if size is not None and x.shape[2:] != size:
         z = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode="bilinear", antialias=True)
         x = z.clamp(0, 1).numpy()

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 as published: `data_batch_1.bin`, ... (read from the file), or Python's `data_batch_1`, ...
 
 A record of the binary version is one label (two for CIFAR-100, of which the second counts) and 3 x 32 x 32 bytes. The
-Python version is pickled; it is read by an unpickler that knows arrays, bytes, text and numbers, and runs no code.
+Python version is pickled, and read without running code (`plain_pickles`).
 
 References:
     Krizhevsky, Learning multiple layers of features from tiny images, 2009.
@@ -9,8 +9,6 @@ References:
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251  (an unpickler of its own, which finds no classes)
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, select_split
 from unfooled.data.formats import arrays
+from unfooled.data.formats.plain_pickles import read_plain
 from unfooled.data.formats.stored import AnyArray, Stacked, StoredArray
 
 SHAPE = (3, 32, 32)
@@ -31,8 +30,6 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
 """Data set -> split -> names of its files, without the suffix."""
 NAMES = {"cifar10": ("batches.meta.txt", "batches.meta"), "cifar100": ("fine_label_names.txt", "meta")}
 """Data set -> files of class names: of the binary version, of Python's."""
-LARGEST = 400_000_000
-"""Bytes of a pickled batch, at most; CIFAR-100's training set has 155 million."""
 
 
 def cifar_in(folder: Path) -> tuple[str, bool] | None:
@@ -86,7 +83,7 @@ def _binary(path: Path, name: str) -> tuple[AnyArray, np.ndarray]:
 
 def _pickled(path: Path, name: str) -> tuple[AnyArray, np.ndarray]:
     """Return the images and the labels of a pickled file."""
-    content = unpickled(path)
+    content = read_plain(path)
     x, y = _entry(content, "data"), _entry(content, "labels" if name == "cifar10" else "fine_labels")
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.size % PIXELS or not isinstance(y, list):
         raise BadInput(f"{path} is no CIFAR batch: it lacks data or labels")
@@ -102,51 +99,10 @@ def _classes(folder: Path, name: str, binary: bool) -> list[str]:
         return []
     if binary:
         return [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    names = _entry(unpickled(path), "label_names" if name == "cifar10" else "fine_label_names")
+    names = _entry(read_plain(path), "label_names" if name == "cifar10" else "fine_label_names")
     return [item.decode() if isinstance(item, bytes) else str(item) for item in names or []]
 
 
 def _entry(content: Any, name: str) -> Any:
     """Return an entry of a dictionary whose keys are text or bytes."""
     return content.get(name.encode(), content.get(name)) if isinstance(content, dict) else None
-
-
-def unpickled(path: Path) -> Any:
-    """Return the content of a pickle of arrays, bytes, text and numbers, without running code.
-
-    Raises:
-        BadInput: The file is too large, damaged, or asks for anything else.
-    """
-    if path.stat().st_size > LARGEST:
-        raise BadInput(f"{path} has {path.stat().st_size} bytes, more than any CIFAR batch")
-    try:
-        with path.open("rb") as file:
-            return _Unpickler(file, encoding="bytes").load()
-    except Exception as error:  # a damaged pickle makes the reader raise nearly anything
-        raise BadInput(f"{path} is damaged or no CIFAR batch: {error}") from error
-
-
-class _Unpickler(pickle.Unpickler):
-    """An unpickler of arrays of bytes; every other name is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what a name stands for."""
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only plain arrays are read")
-
-
-def _empty(kind: Any, shape: Sequence[int], code: Any) -> np.ndarray:
-    """Return the empty array that a pickled one starts as."""
-    if kind is not np.ndarray or tuple(shape) != (0,):
-        raise pickle.UnpicklingError("an array starts as something else")
-    return np.ndarray((0,), np.uint8)
-
-
-def _latin(text: str, encoding: str) -> bytes:
-    """Return bytes that were written as text."""
-    return text.encode("latin1")

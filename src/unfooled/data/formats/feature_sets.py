@@ -84,7 +84,7 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
     Args:
         path: Path of the set. An existing set is replaced with all its images; until the new one is complete, `stored`
             is False. Other files in the folder are kept.
-        data: The set to write.
+        data: Set to write.
         manifest: Entries to add to `data.manifest`, JSON values. None: none.
 
     Returns:
@@ -98,7 +98,7 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
     path = Path(path)
     check_place(path)
     if len(data.x) and not (float(data.x.min()) >= 0 and float(data.x.max()) <= 1):
-        raise BadInput(f"x lies in [{float(data.x.min()):.4g}, {float(data.x.max()):.4g}]; bytes hold [0, 1] alone")
+        raise BadInput(f"x lies in [{float(data.x.min()):.4g}, {float(data.x.max()):.4g}]; bytes can only hold [0, 1]")
     if path.suffix != ".npz" and (data.x.ndim != 4 or data.x.shape[1] not in (1, 3)):
         raise BadInput(f"samples have shape {tuple(data.x.shape[1:])}; images are (1, H, W) or (3, H, W), or use .npz")
     result = replace(
@@ -119,7 +119,8 @@ def save_features(path: str | Path, data: FeatureSet, manifest: Mapping[str, Any
         write_whole(path, _archive({"x": to_bytes(result.x).cpu().numpy(), **rows}))
     else:
         _clear(path)
-        write_whole(path / "rows.npz", _archive(rows))  # before the images, so that after a kill they are known as ours
+        # Before the images, which it lists: after a kill they are recognised.
+        write_whole(path / "rows.npz", _archive(rows))
         _images(path, result)
     write_whole(manifest_of(path), json.dumps(result.manifest, indent=2).encode())
     return result
@@ -152,10 +153,10 @@ def check_place(path: str | Path) -> None:
         if not ours:
             raise BadInput(f"{file} is there and is no manifest, which would take its place; choose another name")
     if path.suffix != ".npz" and path.is_dir():
-        own = set(_images_and_folders(path)[0])
+        images = set(_images_and_folders(path)[0])
         for other in path.glob("*/**/*"):
             hidden = any(part.startswith(".") for part in other.relative_to(path).parts)
-            if other.suffix.lower() in SUFFIXES and other not in own and not hidden:
+            if other.suffix.lower() in SUFFIXES and other not in images and not hidden:
                 raise BadInput(f"{other} belongs to no set, and would be read as part of one; choose another folder")
 
 
@@ -180,6 +181,7 @@ def _clear(path: Path) -> None:
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the content of a compressed .npz."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

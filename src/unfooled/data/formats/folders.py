@@ -1,4 +1,4 @@
-"""Image folders: `root/class/*.png`, or `root/train/class/*.png` likewise `test` and `val`.
+"""Image folders: `root/class/*.png`, or `root/train/class/*.png` and likewise `test` and `val`.
 
 Classes are sorted by name, as text (folders `1, 10, 2` are in this order), over all splits together. Pixels are read as
 stored: alpha is dropped, and EXIF orientation is not applied.
@@ -46,7 +46,7 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     Args:
         root: Folder.
         split: Split to read, if there are several.
-        size: Size (H, W) that every image is resized to, antialiased. None: not changed; all must have one size.
+        size: Size (H, W) that every image is resized to, antialiased. None: not changed; all must have the same size.
         channels: Number of channels, 1 or 3. None: grey where all images read are grey, else colour.
 
     Raises:
@@ -150,7 +150,9 @@ def files_of(root: Path, split: str) -> list[Path]:
 
 def _split(root: Path, split: str) -> tuple[str, Path, list[str]]:
     """Return the split that is read ("all" without splits), its folder, and the classes of all splits."""
-    splits = {named: item for item in _folders(root) if (named := canonical_split(item.name)) and _folders(item)}
+    splits = {
+        split_name: item for item in _folders(root) if (split_name := canonical_split(item.name)) and _folders(item)
+    }
     wanted = select_split(split, list(splits), root) if splits else "all"
     classes = sorted({item.name for place in (splits.values() or [root]) for item in _folders(place)})
     return wanted, splits.get(wanted, root), classes

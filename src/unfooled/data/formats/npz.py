@@ -98,4 +98,8 @@ def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:
         if role and len(parts) == 1 + len(named_splits) and len(named_splits) <= 1:
             key_of.setdefault((named_splits[0] if named_splits else "all", role), key)
     splits = dict.fromkeys(split for split, _ in key_of)
-    return {s: (key_of[s, "x"], key_of[s, "y"]) for s in splits if (s, "x") in key_of and (s, "y") in key_of}
+    return {
+        split: (key_of[split, "x"], key_of[split, "y"])
+        for split in splits
+        if (split, "x") in key_of and (split, "y") in key_of
+    }

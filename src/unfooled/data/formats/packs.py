@@ -51,7 +51,7 @@ def _places(length: np.ndarray, payload: AnyArray, labels: int, path: Path) -> t
 
 def headed(path: Path, pack: np.lib.npyio.NpzFile, split: str) -> Source:
     """Open a pack whose images share one header."""
-    available = [s for s in SPLITS if {f"{s}_payload", f"{s}_len", f"y_{s}"} <= set(pack)]
+    available = [name for name in SPLITS if {f"{name}_payload", f"{name}_len", f"y_{name}"} <= set(pack)]
     wanted = select_split(split, available, path)
     payload = member(path, pack, f"{wanted}_payload")
     y, _ = arrays.labels(pack[f"y_{wanted}"], f"y_{wanted} of {path}")

@@ -55,7 +55,7 @@ def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "tra
     source = digits(split)
     count = len(source.y) if n is None else n
     if count < 1:
-        raise BadInput(f"n is {n}; it must be at least 1, or None for one canvas a digit")
+        raise BadInput(f"n is {n}; it must be at least 1, or None for one canvas per digit")
     return _drawn(source, np.arange(count), seed)
 
 
@@ -67,7 +67,7 @@ def digits_canvas(split: str) -> Source:
 
 
 def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) -> Canvas:
-    """Draw the canvases of some rows, or their labels alone."""
+    """Draw the canvases of some rows; with `pixels` False, return only their labels."""
     number = {"train": 0, "test": 1}[source.split]
     order = np.random.default_rng([seed, number]).permutation(len(source.y))
     digit_of = order[rows % len(order)]

@@ -4,7 +4,7 @@
 
 Seven factors, 26 attributes: shape, colour, size, texture, position, background, distractor; all other variation is
 nuisance (jitter, rotation, phase, hue, shading). 32x32 RGB in [0, 1]; shapes are supersampled four times per side. The
-object covers the distractor, which covers the background. The label depends on shape and colour alone (`RULES`); the
+object covers the distractor, which covers the background. The label depends only on shape and colour (`RULES`); the
 spurious factor equals the label with probability rho, else is uniform over its other values: rho = .25 is independence.
 
 Exact masks come with every image: a pixel is in an object's mask exactly if it changes when the object is removed. A
@@ -253,7 +253,7 @@ def render(factors: Factors, nuisance: np.ndarray, *, without: str = "") -> tupl
 
 
 def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Render a few scenes; see `render`."""
+    """Render a few scenes from factors f and nuisance u; see `render`."""
     quadrant = np.stack([f[:, 4] // 2, f[:, 4] % 2], 1)  # row, column
     centre = 16 + 5 * (2 * quadrant - 1) + 1.5 * (u[:, :2] - 0.5)
     light, dark, rim = _object(f, u, centre.astype(np.float32))
@@ -384,14 +384,14 @@ def _drawn(
     factors = (u[:, : len(levels)] * levels).astype(np.int64)
     y = np.asarray(label(factors), np.int64)
     if y.shape != (n,) or y.min() < 0:
-        raise BadInput(f"the rule returned shape {y.shape} for {n} samples; labels are 0, 1, 2, ..., one a sample")
+        raise BadInput(f"the rule returned shape {y.shape} for {n} samples; labels are 0, 1, 2, ..., one per sample")
     if spurious is not None:
         column, values = _factor(spurious)
         if y.max() >= len(values):
             raise BadInput(f"{spurious} has {len(values)} values for {y.max() + 1} classes; choose another factor")
-        tied, rest = u[:, len(levels)] < rho, u[:, len(levels) + 1]
-        away = (y + 1 + (rest * (len(values) - 1)).astype(np.int64)) % len(values)
-        factors[:, column] = np.where(tied, y, away)
+        equal, rest = u[:, len(levels)] < rho, u[:, len(levels) + 1]
+        other = (y + 1 + (rest * (len(values) - 1)).astype(np.int64)) % len(values)
+        factors[:, column] = np.where(equal, y, other)
         if not np.array_equal(label(factors), y):
             raise BadInput(f"the label depends on {spurious}; choose a spurious factor that the rule leaves out")
     nuisance = u[:, -NUISANCE:].astype(np.float32)

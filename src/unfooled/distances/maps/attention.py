@@ -1,7 +1,8 @@
 """Attention metrics: overlap of a map with the object, its displacement, its spread.
 
 P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box
-of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's position in units of the sides.
+of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's position in units of the sides; s
+the logit of the class explained.
 
     coverage        sum P G                                     chance: share of the area that G takes
     recall          #(T and G) / #G                             chance: share of the cells in T
@@ -76,8 +77,8 @@ def recall(t: Tensor, g: Tensor) -> Tensor:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union of two regions, (B,); NaN where both are empty."""
     if a.shape != b.shape or a.dtype != torch.bool or b.dtype != torch.bool:
-        found = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
-        raise BadInput(f"iou compares regions of cells, two bool tensors of one shape, not {found}; see top_share")
+        given = f"{tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
+        raise BadInput(f"iou compares regions of cells, two bool tensors of one shape, not {given}; see top_share")
     return _ratio(flat(a & b).sum(1).float(), flat(a | b).sum(1).float())
 
 
@@ -88,13 +89,13 @@ def iou_matched(p: Tensor, g: Tensor) -> Tensor:
     Chance about a / (2 - a) for an object of area a.
     """
     cells = _cells(p, g)
-    return torch.where(_some(g), iou(top_cells(p, flat(cells).sum(1)), cells), torch.nan)
+    return torch.where(_has_object(g), iou(top_cells(p, flat(cells).sum(1)), cells), torch.nan)
 
 
 def pointing(p: Tensor, g: Tensor) -> Tensor:
     """Return 1 where the largest cell is one of the object's, else 0, (B,); NaN without an object. Chance: its area."""
     hit = flat(top_cells(p, 1) & _cells(p, g)).any(1)
-    return torch.where(_some(g), hit.float(), torch.nan)
+    return torch.where(_has_object(g), hit.float(), torch.nan)
 
 
 def part_recall(t: Tensor, parts: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def completeness(score: Tensor, removed: Tensor, baseline: Tensor) -> Tensor:
     Args:
         score: Logit of the class explained, s(x), (B,).
         removed: Logit of x without the region, (B,).
-        baseline: Logit of an image that consists of the filling alone, (B,).
+        baseline: Logit of an image that consists only of the filling, (B,).
 
     Returns:
         (B,); NaN, undefined, where s(x) is not above the baseline's. May leave [0, 1].
@@ -181,16 +182,16 @@ def components(t: Tensor) -> Tensor:
     """Count the 4-connected parts of a region, (B,) int64; 0 for an empty one."""
     if t.ndim != 3 or t.dtype != torch.bool:
         raise BadInput(f"components counts the parts of regions, (B, h, w) bool, not {tuple(t.shape)} {t.dtype}")
-    own = torch.arange(1, t[0].numel() + 1, device=t.device).reshape(t.shape[1:]) * t
-    label = own
+    number = torch.arange(1, t[0].numel() + 1, device=t.device).reshape(t.shape[1:]) * t
+    label = number
     while True:
-        # The largest number of a part spreads over it; the cell that had it keeps it.
-        wide = F.pad(label, (1, 1, 1, 1))
-        around = [wide[:, 2:, 1:-1], wide[:, :-2, 1:-1], wide[:, 1:-1, 2:], wide[:, 1:-1, :-2]]
-        wider = torch.stack([label, *around]).amax(0) * t
-        if bool((wider == label).all()):
-            return flat((label == own) & t).sum(1)
-        label = wider
+        # The largest cell number in a part spreads over the part; only the cell that it belongs to is counted.
+        padded = F.pad(label, (1, 1, 1, 1))
+        around = [padded[:, 2:, 1:-1], padded[:, :-2, 1:-1], padded[:, 1:-1, 2:], padded[:, 1:-1, :-2]]
+        largest = torch.stack([label, *around]).amax(0) * t
+        if bool((largest == label).all()):
+            return flat((label == number) & t).sum(1)
+        label = largest
 
 
 def _mask_for(p: Tensor, g: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ def _mask_for(p: Tensor, g: Tensor) -> Tensor:
     return on_grid(g, (p.shape[1], p.shape[2]))
 
 
-def _some(g: Tensor) -> Tensor:
+def _has_object(g: Tensor) -> Tensor:
     """Mark the samples that have an object, (B,) bool."""
     return flat(g).amax(1) > 0
 

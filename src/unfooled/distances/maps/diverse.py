@@ -1,12 +1,12 @@
 """Diverse top k: the best pixels of a map, no two of them close to each other.
 
-    repeat: keep the best remaining pixel, delete all within w rows and columns of it; stop at k pixels or at none
+    repeat: keep the best remaining pixel, delete all within w rows and columns of it; until k are kept or none remain
 
 That loop is sequential, but its result is not: it is the lexicographically first independent set by rank, and every
-pixel that is the best of its own window belongs to it. So all such pixels are selected at once, their windows are
-deleted, and this is repeated. It processes bands of ranks, best first: the selection in a band depends on better bands
-alone, so a map is done as soon as it has k pixels, and the ties among its zeros (long chains of windows) are processed
-only if needed.
+pixel that is the best of its window belongs to it. So all such pixels are selected at once, their windows are deleted,
+and this is repeated. It processes bands of ranks, best first: the selection in a band depends only on better bands, so
+a map is done as soon as it has k pixels, and the ties among its zeros (long chains of windows) are processed only if
+needed.
 
 References:
     Kamath et al., LENS, 2023, arXiv:2312.10534 (top-k-div).
@@ -35,7 +35,7 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
         w: Reach of the window that a marked pixel deletes; 0 is the plain top k.
 
     Returns:
-        (B, H, W) bool with at most k True: a map may have fewer such pixels, and their number is the divisor of scores.
+        (B, H, W) bool with at most k True; a map may have fewer such pixels, so scores divide by their number.
 
     Raises:
         BadInput: k or w does not fit the maps.
@@ -70,9 +70,9 @@ def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> N
         head = (alive > 0) & (alive == spread(alive, w))
         selected[left] |= head
         alive = alive.masked_fill(spread(head, w), 0)
-        more = flat(alive).amax(1) > 0
-        if not more.all():
-            left, alive = left[more], alive[more]
+        unfinished = flat(alive).amax(1) > 0
+        if not unfinished.all():
+            left, alive = left[unfinished], alive[unfinished]
 
 
 def spread(a: Tensor, w: int) -> Tensor:

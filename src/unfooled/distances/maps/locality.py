@@ -3,7 +3,7 @@
     top_k_intersection    #(S_k(a) & S_k(b)) / k         S_k(a) = the k largest entries, ties to the lower flat index
     lens_recall           #(N_w(S_k(a)) & S_k(b)) / k    N_w(S) = pixels within w of S, windows cut at the border
     lens_precision        #(S_k(a) & N_w(S_k(b))) / k
-    diverse_intersection  #(D_k(a) & D_k(b)) / max k'    D_k(a) = the k' <= k best, none within w of a better one
+    diverse_intersection  #(D_k(a) & D_k(b)) / max k'    D_k(a) = the k' <= k best, no two within w; max of both k'
     lens_spearman, lens_kendall                          rank correlations of means over windows of 2w + 1 pixels
 
 a is the clean map and b the perturbed one. By the usual meaning of recall and precision the names are swapped:
@@ -172,7 +172,7 @@ def diverse_intersection(a: Tensor, b: Tensor, *, k: int, w: int = 1) -> Tensor:
 
 
 def zero_share(a: Tensor, *, k: int) -> Tensor:
-    """Return the share of zeros in the top k, selected by index alone, (B, *D) -> (B,); NaN for a map with NaN."""
+    """Return the share of zeros (ranked only by index) in the top k, (B, *D) -> (B,); NaN for a map with NaN."""
     mask = top_k_mask(a, k)
     return (_count(mask & (a == 0)) / _count(mask)).to(a.dtype)
 

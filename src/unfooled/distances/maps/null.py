@@ -1,4 +1,4 @@
-"""Chance levels of locality scores: scores of unrelated maps, corrected scores, a null that keeps clusters.
+"""Chance levels of locality scores: scores of unrelated maps, corrected scores, a null distribution from shifts.
 
     chance     c = #N_w(S_k(a)) / (H W): `lens_recall` of an unrelated, scattered b (exact for a random set of k)
     corrected  (LENS - c) / (1 - c): 0 for unrelated maps, 1 for equal ones

@@ -28,7 +28,8 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise
 from unfooled.evaluation.audit.values import Setting
-from unfooled.evaluation.checks.subject import inspect_model, untouched
+from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
 from unfooled.runs.folder import mended, started
 from unfooled.runs.records import Config, read_record
@@ -72,7 +73,7 @@ def audit(
         The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
         20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
-        some 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
+        about 1100 passes for each of 32 samples: at each of 3 radii 20 steps, 65 random points and the judge.
 
     Raises:
         BadInput: Inputs, labels, model or folder that cannot be used, in one sentence.
@@ -80,7 +81,7 @@ def audit(
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
     x, y, threat, notes = _samples(x, y, threat)
-    pristine = untouched(model)
+    pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
@@ -88,19 +89,13 @@ def audit(
             if part is not None:
                 part.explain(subject.model, x[:1], y[:1])
     config = Config(
-        model=about.model or getattr(model, "name", "") or type(model).__name__,
-        data=about.data,
-        n=len(x),
-        threat=str(threat),
-        seed=seed,
-        options=dict(about.options) | plan.record(threat),
+        model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
+        threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),
         fingerprint=dict(subject.fingerprint),
-    )
+    )  # fmt: skip
     folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(subject.model, x)
-    with _place(folder, x) as place:
-        if folder is not None:
-            _drop_other(folder / "summary.json", config)
+    with _place(folder, x, config) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
         with trusted():  # model, samples and threat have been checked
@@ -131,12 +126,16 @@ def _samples(
         if y is not None:
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
         x, y, notes = from_torch(x)
+    elif y is None:
+        raise BadInput("there are no labels; give y, one a sample, or a data set or loader of (input, label)")
     return streamed(x) if isinstance(x, Tensor) else x, y, threat, notes  # type: ignore[return-value]  (checked next)
 
 
 @contextmanager
-def _place(folder: Path | None, x: Tensor) -> Iterator[Path | None]:
+def _place(folder: Path | None, x: Tensor, config: Config) -> Iterator[Path | None]:
     """Yield the folder of the run; for streamed samples without one, a temporary folder."""
+    if folder is not None:
+        _drop_other(folder / "summary.json", config)
     if folder is not None or not isinstance(x, Streamed):
         yield folder
         return

@@ -1,17 +1,16 @@
-"""Plan of an audit as small frozen values: the attack, the nearest points, the explanation, the attack on it.
+"""Plan of an audit, composed of small frozen values: the attack, the nearest points, the explanation, the attack on it.
 
-`Plan` takes all options as flat keywords and builds the values from them. It stays a flat dataclass, instead of holding
-the values as fields, so that `dataclasses.replace(plan, nearest_n=50)`, the help of an editor and a type checker keep
-working with the keywords that users write. The stages of an audit see the values alone.
+A stage of an audit takes its value and no other. `Plan` also takes every option as a flat keyword, such as `nearest_n`;
+each field of a value names its keyword, and `PlanOptions` lists the keywords for type checkers.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from inspect import Parameter, Signature
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from torch import Tensor
 
@@ -24,7 +23,15 @@ from unfooled.core.types import Explain
 from unfooled.evaluation.checks.after import FLOOR
 from unfooled.explanations.gradients import saliency
 from unfooled.explanations.paths import integrated_gradients
-from unfooled.runs.spelling import spelled
+from unfooled.runs.spelling import as_json
+
+V = TypeVar("V", "LabelAttack", "NearestPoints", "Explaining", "ExplanationAttack")
+
+
+def _at_least_one(value: Any, *names: str) -> None:
+    for f in fields(value):
+        if f.name in names and getattr(value, f.name) < 1:
+            raise BadInput(f"the plan's {f.metadata['keyword']} is {getattr(value, f.name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -34,18 +41,24 @@ class LabelAttack:
     Attributes:
         effort: Effort of the cascade.
         attack: Budget attack that runs instead of the cascade. None: the cascade.
-        whole: Attack on all samples at once, with stages of its own. None: there is none.
         name: Name of the attack in the report; empty for the cascade.
+        whole: Attack on all samples at once, with stages of its own. None: there is none.
         certify: Function that returns which samples are proven robust. None: none are.
         floor: Passes that the checks may take, or a tenth of the attack's if that is more.
     """
 
-    effort: Effort
-    attack: Attack | None
-    whole: Attack | None
-    name: str
-    certify: Certify | None
-    floor: int
+    effort: Effort = field(default=NORMAL, metadata={"keyword": "effort"})
+    attack: Attack | None = field(default=None, metadata={"keyword": "attack"})
+    name: str = field(default="", metadata={"keyword": "attack_name"})
+    whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
+    certify: Certify | None = field(default=None, metadata={"keyword": "certify"})
+    floor: int = field(default=FLOOR, metadata={"keyword": "floor"})
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.effort, Effort):
+            raise BadInput(
+                f"the plan's effort is {self.effort!r}; give QUICK, NORMAL, THOROUGH or an Effort of your own"
+            )
 
     @property
     def own(self) -> bool:
@@ -61,17 +74,6 @@ class LabelAttack:
         """Return the stages that are run against the survivors."""
         return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
 
-    def record(self, threat: Threat) -> dict[str, Any]:
-        """Return the fields to record, functions by their spelling; a batch size changes no figure and is left out."""
-        given = {"attack_options": self.attack or self.whole, "certify": self.certify}
-        return {
-            **{name: None if function is None else _without_batch(function) for name, function in given.items()},
-            "attack": self.label,
-            "effort": self.effort.name if self.own else "",
-            "stages": [spelled(stage) for stage in self.stages(threat)] if self.own else [],
-            "floor": self.floor,
-        }
-
 
 @dataclass(frozen=True)
 class NearestPoints:
@@ -84,13 +86,13 @@ class NearestPoints:
         radii: Radii of the curve, in multiples of eps.
     """
 
-    n: int
-    budget: int
-    norms: Sequence[float] | None
-    radii: Sequence[float]
+    n: int = field(default=200, metadata={"keyword": "nearest_n"})
+    budget: int = field(default=400, metadata={"keyword": "nearest_budget"})
+    norms: Sequence[float] | None = field(default=None, metadata={"keyword": "norms"})
+    radii: Sequence[float] = field(default=(0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), metadata={"keyword": "radii"})
 
     def __post_init__(self) -> None:
-        _at_least_one("nearest_n", self.n)
+        _at_least_one(self, "n")
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,13 @@ class Explaining:
         gallery: Number of examples drawn in the report.
     """
 
-    explain: Explain
-    name: str
-    n: int
-    gallery: int
+    explain: Explain = field(default=integrated_gradients, metadata={"keyword": "explain"})
+    name: str = field(default="integrated gradients", metadata={"keyword": "explain_name"})
+    n: int = field(default=100, metadata={"keyword": "explain_n"})
+    gallery: int = field(default=12, metadata={"keyword": "gallery"})
 
     def __post_init__(self) -> None:
-        _at_least_one("explain_n", self.n)
+        _at_least_one(self, "n")
 
 
 @dataclass(frozen=True)
@@ -126,28 +128,54 @@ class ExplanationAttack:
         restarts: Random starts.
     """
 
-    explain: Callable[..., Tensor]
-    name: str
-    n: int
-    radii: Sequence[float]
-    steps: int
-    restarts: int
+    explain: Callable[..., Tensor] = field(default=saliency, metadata={"keyword": "reasons"})
+    name: str = field(default="saliency", metadata={"keyword": "reasons_name"})
+    n: int = field(default=32, metadata={"keyword": "reasons_n"})
+    radii: Sequence[float] = field(default=(0.25, 0.5, 1.0), metadata={"keyword": "reasons_radii"})
+    steps: int = field(default=20, metadata={"keyword": "reasons_steps"})
+    restarts: int = field(default=1, metadata={"keyword": "reasons_restarts"})
 
     def __post_init__(self) -> None:
-        for option in ("n", "steps", "restarts"):
-            _at_least_one(f"reasons_{option}", getattr(self, option))
+        _at_least_one(self, "n", "steps", "restarts")
         if not (self.radii and min(self.radii) > 0):
             raise BadInput(f"the plan's reasons_radii are {self.radii}; give at least one, all above 0")
 
 
-def _at_least_one(option: str, number: int) -> None:
-    if number < 1:
-        raise BadInput(f"the plan's {option} is {number}; it must be at least 1")
+VALUES = (LabelAttack, NearestPoints, Explaining, ExplanationAttack)
+KEYWORDS = {f.metadata["keyword"]: f for value in VALUES for f in fields(value)}
+"""The flat keywords of `Plan`, and the fields that they give."""
 
 
-@dataclass(frozen=True)
+class PlanOptions(TypedDict, total=False):
+    """The flat keywords of `Plan`, where they are documented."""
+
+    effort: Effort
+    attack: Attack | None
+    attack_name: str
+    whole: Attack | None
+    certify: Certify | None
+    floor: int
+    nearest_n: int
+    nearest_budget: int
+    norms: Sequence[float] | None
+    radii: Sequence[float]
+    explain: Explain
+    explain_name: str
+    explain_n: int
+    gallery: int
+    reasons: Callable[..., Tensor] | None
+    reasons_name: str
+    reasons_n: int
+    reasons_radii: Sequence[float]
+    reasons_steps: int
+    reasons_restarts: int
+
+
+@dataclass(frozen=True, init=False)
 class Plan:
     """Plan of an audit. Every field can change a figure, so every field is recorded.
+
+    The flat keywords below change fields of the four values, whose defaults hold otherwise.
 
     Args:
         effort: Effort of the cascade: `QUICK`, `NORMAL`, `THOROUGH` or your own.
@@ -155,109 +183,90 @@ class Plan:
         attack_name: Name of that attack in the report.
         whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
         certify: Function that returns which samples are proven robust; they are not attacked. None: none are.
-        norms: Norms in which the nearest adversarial examples are searched. None: the threat's own.
+        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
+        nearest_n: Number of samples whose nearest adversarial examples are searched, the first ones.
         nearest_budget: Passes a sample and norm for that search.
-        nearest_n: Number of samples of that search, the first ones.
-        explain_n: Number of samples explained, the first ones.
+        norms: Norms of that search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
         explain: Explanation before and after the attack; integrated gradients by default.
         explain_name: Name of that explanation in the report.
+        explain_n: Number of samples explained, the first ones.
         gallery: Number of examples drawn in the report.
-        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
         reasons: Explanation that is attacked itself, label kept; saliency by default, as the cheapest. None: none is.
         reasons_name: Name of that explanation in the report.
         reasons_n: Samples whose explanation is attacked, the first that are right when clean.
         reasons_radii: Radii of that attack, in multiples of eps.
         reasons_steps: Gradients a restart of that attack.
         reasons_restarts: Random starts of that attack.
+        label_attack: The attack on the label, as a value.
+        nearest: The search for the nearest adversarial examples, as a value.
+        explaining: The explanations before and after the attack, as a value.
+        explanation_attack: The attack on an explanation, as a value. None: there is none.
 
     Raises:
-        BadInput: A number of samples, steps or restarts below 1, or radii that are not above 0.
+        BadInput: A number of samples, steps or restarts below 1, radii that are not above 0, or an unknown effort.
+        TypeError: A keyword that does not exist.
     """
 
-    effort: Effort = NORMAL
-    attack: Attack | None = None
-    attack_name: str = ""
-    whole: Attack | None = None
-    certify: Certify | None = None
-    norms: Sequence[float] | None = None
-    nearest_budget: int = 400
-    nearest_n: int = 200
-    explain_n: int = 100
-    radii: Sequence[float] = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-    explain: Explain = integrated_gradients
-    explain_name: str = "integrated gradients"
-    gallery: int = 12
-    floor: int = FLOOR
-    reasons: Callable[..., Tensor] | None = saliency
-    reasons_name: str = "saliency"
-    reasons_n: int = 32
-    reasons_radii: Sequence[float] = (0.25, 0.5, 1.0)
-    reasons_steps: int = 20
-    reasons_restarts: int = 1
+    label_attack: LabelAttack
+    nearest: NearestPoints
+    explaining: Explaining
+    explanation_attack: ExplanationAttack | None
 
-    def __post_init__(self) -> None:
-        _ = self.nearest, self.explaining, self.explanation_attack  # the values check themselves
+    def __init__(
+        self,
+        *,
+        label_attack: LabelAttack = LabelAttack(),
+        nearest: NearestPoints = NearestPoints(),
+        explaining: Explaining = Explaining(),
+        explanation_attack: ExplanationAttack | None = ExplanationAttack(),
+        **options: Unpack[PlanOptions],
+    ) -> None:
+        if unknown := options.keys() - KEYWORDS.keys():
+            raise TypeError(f"a plan has no option {min(unknown)!r}; it has {', '.join(KEYWORDS)}")
+        if "reasons" in options:
+            explanation_attack = None if options["reasons"] is None else explanation_attack or ExplanationAttack()
+        attacked = None if explanation_attack is None else _changed(explanation_attack, options)
+        object.__setattr__(self, "label_attack", _changed(label_attack, options))
+        object.__setattr__(self, "nearest", _changed(nearest, options))
+        object.__setattr__(self, "explaining", _changed(explaining, options))
+        object.__setattr__(self, "explanation_attack", attacked)
 
-    @property
-    def label_attack(self) -> LabelAttack:
-        """The attack on the label."""
-        return LabelAttack(self.effort, self.attack, self.whole, self.attack_name, self.certify, self.floor)
-
-    @property
-    def nearest(self) -> NearestPoints:
-        """The search for the nearest adversarial examples."""
-        return NearestPoints(self.nearest_n, self.nearest_budget, self.norms, self.radii)
-
-    @property
-    def explaining(self) -> Explaining:
-        """The explanations before and after the attack."""
-        return Explaining(self.explain, self.explain_name, self.explain_n, self.gallery)
-
-    @property
-    def explanation_attack(self) -> ExplanationAttack | None:
-        """The attack on an explanation. None: there is none."""
-        if self.reasons is None:
-            return None
-        return ExplanationAttack(
-            self.reasons, self.reasons_name, self.reasons_n, self.reasons_radii, self.reasons_steps,
-            self.reasons_restarts,
+    def with_options(self, **options: Unpack[PlanOptions]) -> Plan:
+        """Return the plan with other options, by their flat keywords."""
+        return Plan(
+            label_attack=self.label_attack, nearest=self.nearest, explaining=self.explaining,
+            explanation_attack=self.explanation_attack, **options,
         )  # fmt: skip
 
-    def record(self, threat: Threat) -> dict[str, Any]:
-        """Return every field as JSON values, by option, for `Config.options`."""
-        attacked = self.explanation_attack
-        return {
-            **self.label_attack.record(threat),
-            **recorded("nearest", self.nearest),
-            **recorded("explain", self.explaining),
-            **({"reasons": "none"} if attacked is None else recorded("reasons", attacked)),
-        }
+    def record(self) -> dict[str, Any]:
+        """Return the fields as JSON, for `Config.options`, without batch sizes, which change no figure."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value and as_json(_without_batch(value), depth=1) for name, value in values.items()}
 
 
-def _without_batch(function: Any) -> str:
-    """Return the spelling of a function, without a batch size that is bound to it."""
-    if isinstance(function, partial):
-        keywords = {name: value for name, value in function.keywords.items() if name != "batch"}
-        return spelled(partial(function.func, *function.args, **keywords))
-    return spelled(function)
+def _signature() -> Signature:
+    """Return the parameters of `Plan`, flat keywords with their defaults first, for `help` and editors."""
+    flat = [Parameter(k, Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type) for k, f in KEYWORDS.items()]
+    values = [p for p in Signature.from_callable(Plan.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return Signature([*flat, *values])
 
 
-def recorded(prefix: str, value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as JSON values, by option: `nearest_n`, and `reasons` for its `explain`.
-
-    Args:
-        prefix: Prefix of the options, and the option that gives the explanation.
-        value: The dataclass.
-    """
-    names = {f.name: prefix if f.name == "explain" else f"{prefix}_{f.name}" for f in fields(value)}
-    return {name: _json(getattr(value, field)) for field, name in names.items()}
+Plan.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
-def _json(value: Any) -> Any:
-    """Return a value as JSON holds it, functions and infinite numbers by their spelling."""
-    if isinstance(value, (list, tuple)):
-        return [_json(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, (bool, int, float, str)) or value is None else spelled(value)
+def _changed(value: V, options: PlanOptions) -> V:
+    """Return a value with the fields that the options give."""
+    keywords = {f.name: f.metadata["keyword"] for f in fields(value)}
+    given: dict[str, Any] = dict(options)
+    return replace(value, **{name: given[keyword] for name, keyword in keywords.items() if keyword in given})
+
+
+def _without_batch(value: V) -> V:
+    """Return a value whose functions have no batch size bound to them."""
+    bound = {f.name: getattr(value, f.name) for f in fields(value) if isinstance(getattr(value, f.name), partial)}
+    for name, function in bound.items():
+        keywords = {keyword: item for keyword, item in function.keywords.items() if keyword != "batch"}
+        change: dict[str, Any] = {name: partial(function.func, *function.args, **keywords)}
+        value = replace(value, **change)
+    return value

@@ -27,19 +27,21 @@ from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
+from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
-from unfooled.core.model.calls import share_habits
 from unfooled.core.model.modes import frozen
 from unfooled.core.samples import on_grid, replaced, selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, extend, judged
-from unfooled.evaluation.checks.before import REPLAYED, before, replayed
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, judged
+from unfooled.evaluation.checks.before import before
+from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
+from unfooled.evaluation.checks.memory import MOST, remembered
+from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.explanations.survival import (
@@ -93,7 +95,7 @@ def clean(s: Setting) -> Clean:
     """Predict the clean samples; for a random model by the majority of the draws."""
 
     def work(rows: Tensor) -> Rows:
-        with torch.inference_mode():
+        with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         if not bool(torch.isfinite(votes).all()):
             bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
@@ -123,7 +125,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     if s.subject.probabilities:  # the checks used their logarithm
         findings.append(finding("D3", True, "outputs are probabilities", "their logarithm is attacked"))
     for f in findings:
-        if f.fired and f.id == "D20":
+        if f.fired and f.id == CheckId.MEMORY:
             raise BadInput(f"{f.detail}: the model remembers queries; audit it without that state")
     return findings
 
@@ -162,7 +164,8 @@ def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradient
     if label.whole is None:
         return attack.perform(standing, label.stages(s.threat))
     log: list[Progress] = []
-    points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
+    with untrusted():
+        points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
     return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
 
 
@@ -214,7 +217,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
         at = s.at(rows)
         x, y, z, threat = s.x[at], s.y[at], points[at], s.threat.take(at)
         verdict = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
             "inside": verdict.inside,
@@ -253,16 +256,16 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
-        return AttackedExplanations(Approach(""), samples)
+        return AttackedExplanations(Approach(None), samples)
     if gradients.missing and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach("", reason), samples)
+        return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
     x, y, threat = s.x[at], s.y[at], s.threat.take(at)
     approach = approach_to(s.counted, x, y, plan.explain)
-    if not approach.by:
+    if approach.by is None:
         return AttackedExplanations(approach, samples)
     radii, by_radius = tuple(sorted(plan.radii)), []
     for share in radii:
@@ -283,13 +286,12 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
 
 def _replay(s: Setting, frontier: Frontier) -> list[Finding]:
     """Repeat D20 at the final points of the survivors."""
-    rows, copy = frontier.survivors()[:REPLAYED], s.untouched
-    if copy is None or s.subject.random or not len(rows):
+    rows = frontier.survivors()[:MOST]
+    if s.subject.random or not len(rows):
         return []
-    share_habits(s.subject.given, copy)
 
     def replay() -> list[Finding]:
-        return [replayed(copy, s.counted, frontier.points[rows], s.y[rows])]
+        return remembered(s.untouched, s.subject.given, s.counted, frontier.points[rows], s.y[rows])
 
     return s.ledger.once(StageKey(Family.CHECKS, "replay"), Finding, replay, model=s.counted)
 

@@ -106,7 +106,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         warnings: Sentences about the model.
     """
     config, about, n = source.config, source.about, len(source.y)
-    conclusion, survival = outcome.conclusion, outcome.survival
+    conclusion, survival, label = outcome.conclusion, outcome.survival, source.plan.label_attack
     return Summary(
         title=about.title or config.model,
         model=config.model,
@@ -118,18 +118,18 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         trusted=conclusion.verdict.trusted,
         because=conclusion.because,
         diagnostics=outcome.findings,
-        effort=config.options.get("effort", ""),
+        effort=label.effort.name if label.own else "",
         progress=list(outcome.progress),
         nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
         seconds=round(sum(ledger.run.seconds.values()), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
-        attack=source.plan.label_attack.label,
+        attack=label.label,
         curve=_curve(outcome, source),
         curve_n=len(outcome.distance),
         classes=source.classes,
-        explanation=source.plan.explain_name,
+        explanation=source.plan.explaining.name,
         reasons=None if survival is None else _survival(outcome, source),
-        gallery=_gallery(outcome, source.y, source.plan.gallery),
+        gallery=_gallery(outcome, source.y, source.plan.explaining.gallery),
         limits=list(LIMITS),
         command=about.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,14 +183,20 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     few = len(outcome.explain["top_k"])
     changes = _changes(outcome, source.x)
     attention = summarise_attention(
-        outcome.explain, outcome.distance, fooled, right, source.y, worst_first(outcome, source.plan.gallery), seed=seed
+        outcome.explain,
+        outcome.distance,
+        fooled,
+        right,
+        source.y,
+        worst_first(outcome, source.plan.explaining.gallery),
+        seed=seed,
     )
     return {
         "psnr": intervals.mean(-10 * changes.log10(), seed=seed),
         "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], seed=seed),
         "noise": intervals.mean(changes.sqrt() * 255, seed=seed),
         "noise_unit": "/255 RMS",
-        "movements": movements(outcome.explain, fooled[:few], right[:few], source.plan.explain_name, seed),
+        "movements": movements(outcome.explain, fooled[:few], right[:few], source.plan.explaining.name, seed),
         "attention": attention,
     }
 
@@ -215,13 +221,13 @@ def _survival(outcome: Outcome, source: Source) -> Reasons:
 
     Beyond the samples with a nearest example, what the attack on the label found counts.
     """
+    attacked = source.plan.explanation_attack
     assert outcome.survival is not None
+    assert attacked is not None
     distance = outcome.attack.distance.double().masked_fill(~outcome.attack.success, torch.inf)
     distance[: len(outcome.distance)] = outcome.distance.double()
     eps = torch.as_tensor(source.threat.eps, dtype=torch.float64).expand(len(source.y)).cpu()
-    return summarise_survival(
-        outcome.survival, distance, eps, source.y, name=source.plan.reasons_name, seed=source.config.seed
-    )
+    return summarise_survival(outcome.survival, distance, eps, source.y, name=attacked.name, seed=source.config.seed)
 
 
 def _changes(outcome: Outcome, x: Tensor) -> Tensor:
@@ -240,7 +246,7 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
     points = [CurvePoint(eps=0.0, accuracy=intervals.share(right))]
-    for radius in sorted(source.plan.radii):
+    for radius in sorted(source.plan.nearest.radii):
         lost = distance <= radius * each * (1 + 1e-6)
         lost = lost | fooled if radius >= 1 else lost
         eps = float(each.mean()) if k else float(whole.mean())

@@ -12,8 +12,8 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
-from unfooled.core.types import Model
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
@@ -31,7 +31,7 @@ class Setting:
     Attributes:
         subject: Model under audit, as the checks see it.
         counted: The same model, counting its passes.
-        untouched: Copy of the model that has not been asked anything. None: it cannot be copied.
+        untouched: The model before it was asked anything.
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Constraint set.
@@ -42,7 +42,7 @@ class Setting:
 
     subject: Subject
     counted: Counted
-    untouched: Model | None
+    untouched: Beginning
     x: Tensor
     y: Tensor
     threat: Threat

@@ -1,7 +1,7 @@
 """Checks after an attack: do other attacks find more, and do its points hold when they are judged?
 
-Points that the checks find are stored in the frontier that they return. Where they ask for it, the attack goes on:
-`extend`.
+Points that the checks find are stored in the frontier that they return. Where they ask for it, the attack goes on: see
+`extending`.
 
 References:
     Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420.
@@ -12,22 +12,17 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unfooled.attacks.apgd import apgd
-from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
+from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
-from unfooled.attacks.fgsm import fgsm
-from unfooled.core import losses
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
 from unfooled.core.checks import check_attack, check_mode, check_run
-from unfooled.core.goals import fooled, logits_at
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
@@ -35,10 +30,12 @@ from unfooled.core.rng import Numbers
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import before, vanishing
+from unfooled.evaluation.checks.borders import MOST as PAIRS
+from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import refusals
-from unfooled.evaluation.checks.table import CHECKS, YIELD, Finding, Kind, above, finding
-from unfooled.evaluation.checks.verdict import fired, of_kind
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 
 FLOOR = 20_000
 """Passes that the checks may take in any case."""
@@ -48,8 +45,6 @@ TRIALS = 14_000
 """Passes that the trials take at full size."""
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
-ROUNDS = 4
-"""Times that attacks without gradients are repeated, at most."""
 
 
 class Wording(NamedTuple):
@@ -66,7 +61,22 @@ WORDS = {
     "D14": Wording("a search without gradients", "the attack goes on, then searches again"),
     "D15": Wording("points made on a twin", "gradients are not trusted: the twin's are used"),
     "D16": Wording("200 random points", "gradients are not trusted: attacks follow that need none"),
+    "D28": Wording("an attack that sees labels alone", "scores are not trusted: attacks follow that need none"),
 }
+
+
+def labels_alone(gradients: Gradients, few: int, scale: float) -> list[tuple[str, Stage]]:
+    """Return the trials that see labels alone: a search, and points made on a twin of the labels.
+
+    Args:
+        gradients: Gradients of the model, with its twins.
+        few: Samples that the twin's points are tried on.
+        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
+    """
+    found: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
+    if gradients.labels is not gradients.twin:  # else D15 has tried them
+        found.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,7 @@ class Checked:
     """Result of the checks after an attack.
 
     Attributes:
-        findings: Findings D6 (at the final points), D11 to D16, D18 and D19.
+        findings: Findings D6 (at the final points), D11 to D16, D18, D19, D27 and D28.
         frontier: Frontier with the points that they found.
         gradients: Gradients, with the twin where the checks asked for one.
     """
@@ -94,11 +104,8 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     def most(count: int) -> int:
         return max(1, int(count * scale))
 
-    def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
-
     return [
-        ("D13", Given(one_step, most=most(64), name="fgsm")),
+        ("D13", SingleStep(most=most(64))),
         ("D13", Noise(8, most=most(64))),
         ("D16", Noise(200, most=most(8), name="corners")),
         ("D14", Searches(200, most=most(32), cold=True)),
@@ -127,7 +134,8 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     steps = [(key, s) for key, s in trials(max(0.02, spare / TRIALS)) if allowed(s, problem.threat)]
     if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
-        steps.append(("D15", Proposals(gradients.transferred, most=max(8, spare // 200))))
+        few = max(8, spare // 200)
+        steps += [("D15", Proposals(gradients.transferred, most=few)), *labels_alone(gradients, few, spare / TRIALS)]
     standing, closed, tried = Standing(frontier), dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, steps, strict=False):
         standing, result = attack.stage(standing, stage, number, check=key)
@@ -148,9 +156,11 @@ def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tens
     if problem.decisive and not gradients.missing:
         points = frontier.points[ends]
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
-    findings += [_whole_box(problem, frontier), _saturated(problem, frontier, gradients)]
+    findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
     if problem.decisive:
-        findings.append(refusals(problem.model, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
+        lost, model = frontier.lost(problem.x)[:PAIRS], problem.model
+        findings.append(borders(model, problem.x[lost], frontier.points[lost], "on the way to the points found"))
+        findings.append(refusals(model, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
     return findings
 
 
@@ -159,140 +169,6 @@ def _more(check: str, closed: int, tried: int, n: int) -> Finding:
     what, action = WORDS[check]
     detail = f"{what} fooled {closed} of {tried} survivors" if tried else f"{what}: not tried"
     return above(check, closed / n, detail, action)
-
-
-def _right(problem: Problem, frontier: Frontier, count: int) -> Tensor:
-    """Return the first samples, by hash, that are right when clean."""
-    rows = frontier.keys.argsort()[: 4 * count]
-    with torch.no_grad():
-        logits = logits_at(problem.model, problem.x[rows])
-    return rows[~fooled(logits, problem.y[rows])][:count]
-
-
-def _whole_box(problem: Problem, frontier: Frontier) -> Finding:
-    """D18: an attack that may use the whole box must fool every sample."""
-    rows = _right(problem, frontier, 12)
-    if not len(rows) or problem.threat.norm == 0:
-        return finding("D18", False, "not tried")
-    anything = replace(problem.take(rows), threat=problem.threat.with_eps(torch.inf).bounded(problem.x))
-    points = Ascents(40).propose(anything, frontier.take(rows), Numbers.WHOLE_BOX[0]).points
-    left, limit = int((~anything.look(points)[1]).sum()), CHECKS["D18"].limit
-    return finding(
-        "D18", left > max(1, limit * len(rows)), f"{left} of {len(rows)} samples withstand an adversary who may change "
-        "anything", "gradients are not trusted: attacks follow that need none", left / len(rows), limit,
-    )  # fmt: skip
-
-
-def _saturated(problem: Problem, frontier: Frontier, gradients: Gradients) -> Finding:
-    """D19: the cross-entropy fools fewer samples than the margin or the cross-entropy of logits / 100."""
-    rows = _right(problem, frontier, 24)
-    if not len(rows) or not problem.decisive or problem.threat.norm == 0 or gradients.missing:
-        return finding("D19", False, "not tried")
-    p = problem.take(rows)
-
-    def cooled(logits: Tensor, y: Tensor) -> Tensor:
-        return losses.cross_entropy(logits / 100, y)
-
-    share = [
-        float(p.look(apgd(p.attacked, p.x, p.y, p.threat, steps=7, loss=loss))[1].double().mean())
-        for loss in (losses.cross_entropy, losses.margin, cooled)
-    ]
-    return above(
-        "D19", max(share[1], share[2]) - share[0], f"seven steps fool {share[0]:.0%} by the cross-entropy, "
-        f"{share[1]:.0%} by the margin, {share[2]:.0%} by the cross-entropy of logits / 100",
-        "the margin is attacked", limit=max(0.02, 2.5 / len(rows)),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Extended:
-    """An attack that went on.
-
-    Attributes:
-        standing: State of the attack.
-        gradients: Gradients, with the twin that it asked for.
-        again: Findings of the checks that were repeated afterwards.
-    """
-
-    standing: Standing
-    gradients: Gradients
-    again: list[Finding]
-
-
-def extend(
-    attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], stages: Sequence[Stage]
-) -> Extended:
-    """Continue the attack where findings ask for it, then check again.
-
-    A finding of the kind `extend` repeats the attack's later stages from other starts, twice at most, until the checks
-    find nothing more. One of the kind `masking` has the survivors attacked through the twin's gradients, by search and
-    by labels alone.
-
-    Args:
-        attack: The attack.
-        standing: State of the attack.
-        gradients: Gradients of the model.
-        findings: Findings so far.
-        stages: Stages to be repeated.
-    """
-    again: list[Finding] = []
-    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
-    for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
-        if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
-            break
-        if fired(findings, "D9"):
-            attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
-        standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
-        standing, again = _look_again(attack, standing, numbers[-1])
-        pending, hidden = again, last and fired(again, "D14")
-    if hidden and bool(standing.frontier.standing.any()):
-        gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
-        standing = _without_gradients(attack, standing, gradients)
-        standing, again = _look_again(attack, standing, Numbers.HIDDEN[-1])
-    return Extended(standing, gradients, again)
-
-
-def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients) -> Standing:
-    """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
-    first = Numbers.HIDDEN[0]
-    if not fired(gradients.findings, "D8"):  # the model's own gradients are asked too, whatever the checks say of them
-        own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
-        standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
-    borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
-    standing = _while_it_pays(borrowed, standing, [Proposals(gradients.transferred), Ascents(60)], first)
-    searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
-    possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
-    standing = _while_it_pays(attack, standing, possible, first + 20)
-    return _while_it_pays(attack, standing, [Decisions(1000)], first + 40)
-
-
-def _while_it_pays(attack: Cascade, standing: Standing, stages: Sequence[Stage], first: int) -> Standing:
-    """Repeat stages until a round of them fools at most the share `YIELD`."""
-    for k in range(ROUNDS):
-        closed = 0
-        for i, stage in enumerate(stages):
-            standing, result = attack.stage(standing, stage, first + 10 * i + k)
-            closed += result.closed if result is not None else 0
-        if closed <= YIELD * len(standing.frontier.fooled):
-            break
-    return standing
-
-
-def _look_again(attack: Cascade, standing: Standing, number: int) -> tuple[Standing, list[Finding]]:
-    """Repeat D11 and D14 with other random numbers."""
-    looks: dict[str, Stage] = {
-        "D11": Ascents(80, most=32, fresh=False, name="longer"),
-        "D14": Searches(300, most=48, cold=True),
-    }
-    findings = []
-    for check, stage in looks.items():
-        if not allowed(stage, attack.problem.threat):
-            continue
-        standing, result = attack.stage(standing, stage, number, check=check)
-        closed = result.closed if result is not None else 0
-        share, (what, action) = closed / max(len(standing.frontier.fooled), 1), WORDS[check]
-        findings.append(above(check, share, f"afterwards {what} fooled {closed} more", action))
-    return standing, findings
 
 
 @torch.no_grad()
@@ -375,8 +251,8 @@ def diagnose(
         batch: Samples computed at once. None: as many as fit well in memory.
 
     Returns:
-        Findings D2 to D9, D11 to D16 and D18 to D22. `audit` adds those that need its own run, acts on all of them and
-        gives the verdict.
+        Findings D2 to D9, D11 to D16, D18 to D22 and D26 to D28. `audit` adds those that need its own run, acts on all
+        of them and gives the verdict.
 
     Raises:
         BadInput: The inputs cannot be used.
@@ -386,7 +262,7 @@ def diagnose(
     check_run(seed, batch)
     counted = Counted(model)
     findings = before(counted, x, y, threat, seed=seed)
-    draws = RANDOM_DRAWS if any(f.id == "D4" and f.fired and f.kind == Kind.MEND for f in findings) else 1
+    draws = RANDOM_DRAWS if any(f.id == CheckId.STEADY and f.fired and f.kind == Kind.MEND for f in findings) else 1
     batch = batch or fitting_batch(model, x)
     gradients = Gradients(counted, findings, draws, seed).ready(x, threat)
     problem = Problem(counted, x, y, threat, gradients.attacked, draws, seed, batch)

@@ -58,17 +58,17 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
         classes: Number of classes of the model.
     """
     n, (by, shifted) = len(y), shift(prediction, y, classes)
-    found = matching(prediction, y)
-    if by and shifted >= n / 2 and shifted >= 0.9 * found.hits:
+    matched = matching(prediction, y)
+    if by and shifted >= n / 2 and shifted >= 0.9 * matched.hits:
         how = "one more" if by == 1 else "one less" if by == -1 else f"{abs(by)} {'more' if by > 0 else 'less'}"
         return (
             f"{shifted / n:.0%} of the predictions are the label's number and {how}, so classes are counted from "
             "another start, or one is missing", shifted / n,
         )  # fmt: skip
-    moved = {label: answer for label, answer in found.pairs.items() if label != answer}
-    if not found.real or found.hits < n / 2 or not moved:
+    moved = {label: answer for label, answer in matched.pairs.items() if label != answer}
+    if not matched.real or matched.hits < n / 2 or not moved:
         return "", 0.0
-    order = [found.pairs[label] for label in sorted(found.pairs)]
+    order = [matched.pairs[label] for label in sorted(matched.pairs)]
     pairs = ", ".join(f"{label} is {moved[label]}" for label in sorted(moved)[:SHOWN])
     pairs += ", ..." if len(moved) > SHOWN else ""
     rising = all(a < b for a, b in pairwise(order))
@@ -78,13 +78,13 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
         what = "the classes are ordered as text (0, 1, 10, 11, 2, ...) on one side and as numbers on the other"
     else:
         what = "the classes are in another order"
-    return f"{what}: {found.hits / n:.0%} of the predictions fit with other names (label {pairs} for the model)", (
-        found.hits / n
+    return f"{what}: {matched.hits / n:.0%} of the predictions fit with other names (label {pairs} for the model)", (
+        matched.hits / n
     )
 
 
 def _unknown(y: np.ndarray, classes: int) -> str:
     """Return what may be wrong where no relabelling explains the predictions."""
-    held = len(np.unique(y))
-    some = f"; the data hold {held} of the model's {classes} classes" if held < classes else ""
+    present = len(np.unique(y))
+    some = f"; the data hold {present} of the model's {classes} classes" if present < classes else ""
     return f"no other order of the classes explains it; the model may be of other classes or normalise otherwise{some}"

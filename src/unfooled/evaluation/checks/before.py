@@ -18,6 +18,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Loss, Model
 from unfooled.evaluation.checks.agreement import agreement
+from unfooled.evaluation.checks.borders import borders, pairs
 from unfooled.evaluation.checks.slopes import direction, large_steps, small_steps
 from unfooled.evaluation.checks.table import CHECKS, Finding, Kind, above, finding
 
@@ -28,8 +29,6 @@ NORMALISATIONS = {
     "MNIST's mean and std": (0.1307, 0.3081),
     "pixels from 0 to 255": (0.0, 1 / 255),
 }
-REPLAYED = 500
-"""Points that are replayed on a copy of the model, at most."""
 STAND_INS = "gradients of a distilled twin, random search, labels alone"
 
 
@@ -47,7 +46,7 @@ def before(
         prediction: Classes predicted for all samples, (B,), compared with the labels. None: those of the first 500.
 
     Returns:
-        Findings D2 to D9, D19 to D22 and D26. Cost: at most about 3,000 passes in all.
+        Findings D2 to D9, D19 to D22, D26 and D27. Cost: at most about 3,000 passes in all.
     """
     with torch.no_grad():
         first = read_logits(model, x[:1])
@@ -55,7 +54,8 @@ def before(
     if prediction is None:
         with torch.no_grad():
             prediction = logits_at(model, x[:500], batch=100).argmax(1)
-    right = _logits(model, x[:100]).argmax(1) == y[:100]
+    label = _logits(model, x[:100]).argmax(1)
+    right = label == y[:100]
     few = (right.nonzero()[:, 0] if bool(right.any()) else torch.arange(len(right), device=x.device))[:32]
     a, b, near = x[few], y[few], threat.take(few).bounded(x)
     z = near.sample(a, seed, stage=rng.Stream.CHECK_START)
@@ -64,11 +64,14 @@ def before(
     result = [normalisation(model, x, y), known, d3, d4, refusals, ties(model, x)]
     if d4.fired:  # noise would drown what follows
         skipped = [
-            finding(key, False, "not tried: the answers change by themselves") for key in ("D5", "D7", "D9", "D20")
+            finding(key, False, "not tried: the answers change by themselves")
+            for key in ("D5", "D7", "D9", "D20", "D27")
         ]
         return [*result, *vanishing(model, z, b, "at the start"), *skipped]
     result += vanishing(model, torch.cat([a, z]), torch.cat([b, b]), "at the start")
-    result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed)]
+    one, other = pairs(x[:100], label)
+    apart = borders(model, x[one], x[other], "on the way between samples", seed=seed)
+    result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed), apart]
     return [
         *result,
         rough(model, a[:16], b[:16], near.take(torch.arange(len(a))[:16]), seed),
@@ -76,9 +79,9 @@ def before(
     ]
 
 
-def _logits(model: Model, x: Tensor) -> Tensor:
+def _logits(model: Model, x: Tensor, batch: int | None = None) -> Tensor:
     with torch.no_grad():
-        return logits_at(model, x)
+        return logits_at(model, x, batch=batch)
 
 
 def _margins(model: Model, z: Tensor, y: Tensor) -> Tensor:
@@ -144,7 +147,7 @@ def answers(model: Model, x: Tensor) -> tuple[Finding, Finding]:
     """D3: probabilities, few values, NaN. D4: answers that change with repetition, batch or order."""
     few = x[:32]
     logits, again = _logits(model, few), _logits(model, few)
-    ones = torch.cat([_logits(model, row[None]) for row in few[:8]])
+    ones = _logits(model, few[:8], batch=1)
     turned = _logits(model, few.flip(0)).flip(0)
     apart = [float((logits[: len(b)] - b).abs().amax()) for b in (again, ones, turned)]
     return _form(model, few, logits), _steady(apart, rounding(logits))
@@ -313,7 +316,7 @@ def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
 
     Cost: 1 forward of the model, of at most 500 points.
     """
-    z, y = z[:REPLAYED], y[:REPLAYED]
+    z, y = z[:500], y[:500]
     fresh, own = _logits(copy, z), _logits(model, z)
     lost, limit = int((decided(fresh, y) & ~fooled(own, y)).sum()), CHECKS["D20"].limit
     return finding(

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
+from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.table import CheckId, Finding
 from unfooled.evaluation.checks.verdict import fired
 from unfooled.runs.chunks import Rows
 
@@ -25,6 +26,8 @@ TWIN_N = 200
 """Samples at which a twin learns the model's answers, at most."""
 SIGMA, NEIGHBOURS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
+BORROWING = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
+"""Checks after which the attack follows a twin's gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Gradients:
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
+        labels: Network that learned its labels alone; the twin where that has them. None: likewise.
         forwards: Forward passes that the twin's training took.
         ledger: Ledger that stores the twin. None: it is not stored.
     """
@@ -46,13 +50,14 @@ class Gradients:
     draws: int = 1
     seed: int = 0
     twin: nn.Module | None = None
+    labels: nn.Module | None = None
     forwards: int = 0
     ledger: Ledger | None = None
 
     @property
     def missing(self) -> bool:
         """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
-        return fired(self.findings, "D6", "D8")
+        return fired(self.findings, CheckId.VANISHING, CheckId.MISSING)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
@@ -63,12 +68,16 @@ class Gradients:
         def keep(name: str, compute: Callable[[], Rows]) -> Rows:
             return ledger.part(StageKey(Family.TWIN, name), compute, model=self.model)
 
-        twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep).requires_grad_(False)
-        return replace(self, twin=twin, forwards=ledger.passes(Family.TWIN)[0])
+        asked = Recorded(self.averaged)
+        twin = distil(
+            self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=asked.note
+        ).requires_grad_(False)  # fmt: skip
+        labels = relabelled(twin, asked, seed=self.seed, keep=keep)
+        return replace(self, twin=twin, labels=labels, forwards=ledger.passes(Family.TWIN)[0])
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = fired(self.findings, "D6", "D7", "D8") and not fired(self.findings, "D5")
+        borrows = fired(self.findings, *BORROWING) and not fired(self.findings, CheckId.JUMPS)
         return self.with_twin(x, threat) if borrows else self
 
     @property
@@ -78,8 +87,10 @@ class Gradients:
 
     @property
     def through_twin(self) -> Model:
-        """The model's values with the twin's gradients."""
-        return StraightThrough(self.averaged, self._distilled)
+        """The model's values with the twin's gradients; those of the labels' twin where scores and labels differ."""
+        return StraightThrough(
+            self.averaged, self._of_labels if fired(self.findings, CheckId.DECOY) else self._distilled
+        )
 
     @property
     def jittered(self) -> Model:
@@ -89,16 +100,29 @@ class Gradients:
     @property
     def attacked(self) -> Model:
         """The model whose gradients the attack follows, as the findings ask."""
-        if fired(self.findings, "D5"):
+        if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if fired(self.findings, "D6", "D7", "D8") else self.averaged
+        return self.through_twin if fired(self.findings, *BORROWING) else self.averaged
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
         """Return the twin's own adversarial examples, (B, *D)."""
         return transfer(self._distilled)(self.averaged, x, y, threat, generator=generator)
 
+    def transferred_labels(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+        """Return adversarial examples of the twin of the labels, (B, *D)."""
+        return transfer(self._of_labels)(self.averaged, x, y, threat, generator=generator)
+
     @property
     def _distilled(self) -> nn.Module:
-        if self.twin is None:
-            raise RuntimeError("there is no twin; ask for one with `with_twin`")
-        return self.twin
+        return _there(self.twin)
+
+    @property
+    def _of_labels(self) -> nn.Module:
+        return _there(self.labels)
+
+
+def _there(twin: nn.Module | None) -> nn.Module:
+    """Return a twin that has been distilled."""
+    if twin is None:
+        raise RuntimeError("there is no twin; ask for one with `with_twin`")
+    return twin

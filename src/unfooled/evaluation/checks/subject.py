@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,13 +91,3 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
     if unreadable:
         warnings.append(f"No Grad-CAM and no attention: {unreadable}.")
     return Subject(model, attacked, random, probabilities, not unreadable, tuple(warnings), logits.shape[1], hashes)
-
-
-def untouched(model: Any) -> Any:
-    """Return a copy of a model that has not been asked anything; None where it cannot be copied."""
-    if isinstance(model, FunctionType):  # copied by reference, with what it closes over
-        return None
-    try:
-        return copy.deepcopy(model)
-    except Exception:
-        return None

@@ -1,7 +1,7 @@
 """Table of the checks: subject, consequence and threshold of each.
 
-    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22; the labels of all: D26
-    after    samples that other attacks still fool: D6, D11 to D16, D18, D19
+    before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22, D27; the labels of all: D26
+    after    samples that other attacks still fool: D6, D11 to D16, D18, D19, D28; the points found: D27
     points   properties of the points themselves: D3, D10, D17, D20, D22 to D24
     verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
 
@@ -52,35 +52,69 @@ class Check:
     hides: bool = False
 
 
+class CheckId(StrEnum):
+    """Ids of the checks, for code that asks for a certain one."""
+
+    MODE = "D1"
+    PREPROCESSING = "D2"
+    OUTPUTS = "D3"
+    STEADY = "D4"
+    JUMPS = "D5"
+    VANISHING = "D6"
+    LYING = "D7"
+    MISSING = "D8"
+    ROUGH = "D9"
+    TWICE = "D10"
+    STEPS = "D11"
+    RESTARTS = "D12"
+    ONE_STEP = "D13"
+    SEARCH = "D14"
+    TWIN = "D15"
+    RANDOM = "D16"
+    NEAREST = "D17"
+    WHOLE_BOX = "D18"
+    SATURATED = "D19"
+    MEMORY = "D20"
+    TIES = "D21"
+    REFUSALS = "D22"
+    EIGHT_BIT = "D23"
+    CERTIFICATES = "D24"
+    AGREEMENT = "D26"
+    DECOY = "D27"
+    LABELS = "D28"
+
+
 YIELD = 0.002
 """Share of all samples that a further attack may fool without a finding."""
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
-        "D1": Check(Kind.STOP, "mode and types"),
-        "D2": Check(Kind.STOP, "preprocessing", 0.05),
-        "D3": Check(Kind.MEND, "form of the outputs", 32),
-        "D4": Check(Kind.MEND, "steady answers"),
-        "D5": Check(Kind.MASKING, "jumps of the loss", 0.05, hides=True),
-        "D6": Check(Kind.MASKING, "vanishing gradients", 0.05, hides=True),
-        "D7": Check(Kind.MASKING, "gradients that lie", 0.1, hides=True),
-        "D8": Check(Kind.MASKING, "missing gradients", hides=True),
-        "D9": Check(Kind.EXTEND, "rough loss", 0.1),
-        "D10": Check(Kind.STOP, "same answer twice", YIELD),
-        "D11": Check(Kind.EXTEND, "more steps", YIELD),
-        "D12": Check(Kind.EXTEND, "more restarts", YIELD),
-        "D13": Check(Kind.MASKING, "one step, or noise", YIELD),
-        "D14": Check(Kind.EXTEND, "search without gradients", YIELD),
-        "D15": Check(Kind.MASKING, "points made on a twin", YIELD),
-        "D16": Check(Kind.MASKING, "random points", YIELD),
-        "D17": Check(Kind.EXTEND, "nearest points", YIELD),
-        "D18": Check(Kind.MASKING, "anything allowed", 0.1),
-        "D19": Check(Kind.MEND, "saturated loss", 0.05),
-        "D20": Check(Kind.STOP, "memory of queries", 0.02),
-        "D21": Check(Kind.MEND, "few or tied logits", 1e-6),
-        "D22": Check(Kind.STOP, "refusals", 0.01),
-        "D23": Check(Kind.MEND, "8-bit images", 0.01),
-        "D24": Check(Kind.STOP, "certificates", 0),
-        "D26": Check(Kind.STOP, "agreement with the labels", 0.02),
+        CheckId.MODE: Check(Kind.STOP, "mode and types"),
+        CheckId.PREPROCESSING: Check(Kind.STOP, "preprocessing", 0.05),
+        CheckId.OUTPUTS: Check(Kind.MEND, "form of the outputs", 32),
+        CheckId.STEADY: Check(Kind.MEND, "steady answers"),
+        CheckId.JUMPS: Check(Kind.MASKING, "jumps of the loss", 0.05, hides=True),
+        CheckId.VANISHING: Check(Kind.MASKING, "vanishing gradients", 0.05, hides=True),
+        CheckId.LYING: Check(Kind.MASKING, "gradients that lie", 0.1, hides=True),
+        CheckId.MISSING: Check(Kind.MASKING, "missing gradients", hides=True),
+        CheckId.ROUGH: Check(Kind.EXTEND, "rough loss", 0.1),
+        CheckId.TWICE: Check(Kind.STOP, "same answer twice", YIELD),
+        CheckId.STEPS: Check(Kind.EXTEND, "more steps", YIELD),
+        CheckId.RESTARTS: Check(Kind.EXTEND, "more restarts", YIELD),
+        CheckId.ONE_STEP: Check(Kind.MASKING, "one step, or noise", YIELD),
+        CheckId.SEARCH: Check(Kind.EXTEND, "search without gradients", YIELD),
+        CheckId.TWIN: Check(Kind.MASKING, "points made on a twin", YIELD),
+        CheckId.RANDOM: Check(Kind.MASKING, "random points", YIELD),
+        CheckId.NEAREST: Check(Kind.EXTEND, "nearest points", YIELD),
+        CheckId.WHOLE_BOX: Check(Kind.MASKING, "anything allowed", 0.1),
+        CheckId.SATURATED: Check(Kind.MEND, "saturated loss", 0.05),
+        CheckId.MEMORY: Check(Kind.STOP, "memory of queries", 0.02),
+        CheckId.TIES: Check(Kind.MEND, "few or tied logits", 1e-6),
+        CheckId.REFUSALS: Check(Kind.STOP, "refusals", 0.01),
+        CheckId.EIGHT_BIT: Check(Kind.MEND, "8-bit images", 0.01),
+        CheckId.CERTIFICATES: Check(Kind.STOP, "certificates", 0),
+        CheckId.AGREEMENT: Check(Kind.STOP, "agreement with the labels", 0.02),
+        CheckId.DECOY: Check(Kind.MASKING, "labels and scores", 0.08, hides=True),
+        CheckId.LABELS: Check(Kind.MASKING, "labels only", YIELD),
     }
 )
 """Id -> check."""
@@ -90,7 +124,7 @@ class Finding(Record):
     """Result of a check.
 
     Attributes:
-        id: Id of the check, D1 to D24 and D26.
+        id: Id of the check, D1 to D24 and D26 to D28.
         kind: Consequence where it fired. Not given, as in records of version 0.1: that of the table.
         fired: True if something was found.
         detail: Observation, in words.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from unfooled.evaluation.checks.table import CHECKS, Finding, Kind
+from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind
 
 LOW = 0.05
 """Robust accuracy below which nothing is left to overstate."""
@@ -37,7 +37,7 @@ class Conclusion(NamedTuple):
     because: str
 
 
-def fired(findings: Iterable[Finding], *ids: str) -> bool:
+def fired(findings: Iterable[Finding], *ids: CheckId) -> bool:
     """Return whether a check fired: one of `ids`, or any where none is given."""
     return any(f.fired and (not ids or f.id in ids) for f in findings)
 

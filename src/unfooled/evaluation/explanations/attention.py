@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unfooled.core.goals import logits_at, read_logits
 from unfooled.core.losses import margin
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import top_share
 from unfooled.core.types import Model
 from unfooled.distances.maps import attention as measures
@@ -52,8 +53,7 @@ def attend(model: Model, x: Tensor, y: Tensor, *, batch: int = 256, **options: o
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*attention is hardly a map.*")
-        parts = [attention(model, *part, **options) for part in zip(x.split(batch), y.split(batch), strict=True)]  # type: ignore[arg-type]
-    return torch.cat(parts)
+        return batched(partial(attention, model, **options), batch)(x, y)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

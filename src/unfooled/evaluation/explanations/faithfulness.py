@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from unfooled.core.checks import check_inputs, check_labels, check_mode, check_r
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
-from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.model.calls import copied
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat
@@ -111,11 +112,11 @@ def perturbation_curves(
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     batch = batch or fitting_batch(model, x)
-    parts, reader = zip(x.split(batch), y.split(batch), maps.split(batch), strict=True), checked_once(model, y)
-    curves_of = [_curves(reader, *part, steps, removed, base) for part in parts]
+    reader = checked_once(model, y)
+    curves = partial(_curves, reader, steps=steps, removed=removed, base=base)
+    lines = batched(curves, batch)(x, y, maps)
     defined = torch.isfinite(flat(maps)).all(1) & (flat(maps) != flat(maps)[:, :1]).any(1)
-    curves = (torch.cat(lines).where(defined[:, None], torch.nan) for lines in zip(*curves_of, strict=True))
-    return PerturbationCurves(*curves)
+    return PerturbationCurves(*(line.where(defined[:, None], torch.nan) for line in lines))
 
 
 def _curves(
@@ -206,13 +207,14 @@ def gradient_alignment(model: Model, x: Tensor, y: Tensor, *, batch: int | None 
     check_inputs(x, y)
     check_labels(y, len(x))
     check_mode(model)
-    alignment, reader = [], checked_once(model, y)
+    reader = checked_once(model, y)
+
+    def alignment(x: Tensor, y: Tensor) -> Tensor:
+        at = x.detach().requires_grad_()
+        with torch.enable_grad():
+            g = input_gradient(-margin(reader(at), y), at)
+        a, b = flat(x).double(), flat(g).double()
+        return ((a * b).sum(1).abs() / (a.norm(dim=1) * b.norm(dim=1))).to(x.dtype)
+
     with frozen(model):
-        batch = batch or fitting_batch(model, x)
-        for part, label in zip(x.split(batch), y.split(batch), strict=True):
-            at = part.detach().requires_grad_()
-            with torch.enable_grad():
-                g = input_gradient(-margin(reader(at), label), at)
-            a, b = flat(part).double(), flat(g).double()
-            alignment.append(((a * b).sum(1).abs() / (a.norm(dim=1) * b.norm(dim=1))).to(x.dtype))
-    return torch.cat(alignment)
+        return batched(alignment, batch or fitting_batch(model, x))(x, y)

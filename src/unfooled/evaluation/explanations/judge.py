@@ -31,7 +31,7 @@ from unfooled.attacks.explanations.objectives import MapObjective
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.losses import true_logit
-from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.batching import batched, fitting_batch
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
@@ -339,15 +339,36 @@ _Propose = Callable[[Counted, Explanation, _Worst], None]
 
 def maps_of(model: Model, x: Tensor, y: Tensor, explain: Explanation, reduce: Reduce, batch: int) -> Tensor:
     """Return the true maps, (B, H, W), detached."""
-    parts = zip(x.split(batch), y.split(batch), strict=True)
     with torch.enable_grad():
-        return torch.cat([mapped(explain(model, z, label), reduce, len(z)).detach() for z, label in parts])
+        return batched(lambda z, label: mapped(explain(model, z, label), reduce, len(z)).detach(), batch)(x, y)
+
+
+def attributions_of(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    explain: Explanation,
+    batch: int | None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return the attributions, (B, *D), detached.
+
+    Args:
+        model: Any callable to logits.
+        x: Samples, (B, *D).
+        y: Classes that are explained, (B,).
+        explain: The explanation; its result may be an array.
+        batch: Samples computed at once. None: all.
+        progress: Called with the number of samples explained, as by `batched`.
+    """
+    return batched(lambda *part: torch.as_tensor(explain(model, *part)).detach(), batch, progress=progress)(x, y)
 
 
 @torch.no_grad()
 def _true_logits(model: Model, x: Tensor, y: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Return the logits of y, and whether y is predicted, both (B,)."""
-    logits = torch.cat([logits_at(model, part) for part in x.split(batch)])
+    logits = logits_at(model, x, batch=batch)
     return true_logit(logits, y), (logits.argmax(1) == y) & torch.isfinite(logits).all(1)
 
 

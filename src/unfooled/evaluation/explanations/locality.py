@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat
 from unfooled.distances import (
     chance,
@@ -136,19 +137,16 @@ def score_maps(
     """
     if a.shape != b.shape or a.ndim != 3:
         raise BadInput(f"clean is {tuple(a.shape)}, perturbed {tuple(b.shape)}; both must be the same (N, H, W)")
-    parts: dict[str, list[Tensor]] = {}
-    if progress is not None:
-        progress("maps", 0, len(a))
-    for i in range(0, len(a), batch):
-        scores = _ranks(a[i : i + batch], b[i : i + batch], w)
+
+    def scores(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        rows = _ranks(a, b, w)
         for one in k:
             for reach in w:
-                scores |= _locality(a[i : i + batch], b[i : i + batch], one, reach, diverse)
-        for name, value in scores.items():
-            parts.setdefault(name, []).append(value.detach().cpu().double())
-        if progress is not None:
-            progress("maps", min(i + batch, len(a)), len(a))
-    values = {name: torch.cat(part) for name, part in parts.items()}
+                rows |= _locality(a, b, one, reach, diverse)
+        return {name: value.detach().cpu().double() for name, value in rows.items()}
+
+    report = None if progress is None else lambda done: progress("maps", done, len(a))
+    values = batched(scores, batch, progress=report)(a, b)
     ordered = defined(a) & defined(b)
     return Survival(
         n=len(a),

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from unfooled.runs.records import Passes, Record
 from unfooled.statistics.intervals import Estimate, Mean
+
+
+class How(StrEnum):
+    """Way of choosing the points that move an explanation."""
+
+    ATTACK = "attack"
+    BEST_OF_N = "best of N"
+    """The worst of random points, as many as the attack computes explanations."""
+    RANDOM = "random"
+    """A single random point."""
 
 
 class Movement(Record):
@@ -37,7 +49,7 @@ class ReasonPoint(Record):
     Attributes:
         eps: Radius, a mean where samples have their own.
         share: Radius in multiples of the audited one.
-        how: "attack", "best of N" (random points, as many as the attack computes explanations) or "random" (one point).
+        how: Way of choosing the points.
         lens: Corrected LENS-recall.
         lens_raw: LENS-recall before the correction.
         top_k: Intersection of the top k.
@@ -50,7 +62,7 @@ class ReasonPoint(Record):
 
     eps: float
     share: float
-    how: str
+    how: How
     lens: Mean
     lens_raw: Mean
     top_k: Mean
@@ -67,7 +79,7 @@ class ReasonExample(Record):
     Attributes:
         index: Position of the sample.
         label: Label of the sample.
-        how: Way in which the point was found, "attack" or "best of N".
+        how: Way in which the point was found, by the attack or the best of N.
         lens: Corrected LENS-recall.
         lens_raw: LENS-recall before the correction.
         chance: Level of LENS-recall of an unrelated map.
@@ -78,7 +90,7 @@ class ReasonExample(Record):
 
     index: int
     label: int
-    how: str
+    how: How
     lens: float | None
     lens_raw: float | None
     chance: float | None
@@ -130,7 +142,7 @@ class Reasons(Record):
     passes: Passes = Passes(forward=0.0, backward=0.0)
     gallery: list[ReasonExample] = Field(default_factory=list)
 
-    def at_eps(self, how: str = "attack") -> ReasonPoint | None:
+    def at_eps(self, how: How = How.ATTACK) -> ReasonPoint | None:
         """Return the point at the audited radius, or at the largest below it; None where there is none."""
         points = [p for p in self.curve if p.how == how and p.share <= 1 + 1e-9]
         return max(points, key=lambda p: p.share) if points else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 
 import torch
@@ -38,10 +39,12 @@ from unfooled.evaluation.explanations.judge import (
     Arm,
     ExplanationRobustness,
     Score,
+    attributions_of,
     explanation_robustness,
+    maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP
-from unfooled.evaluation.explanations.records import ReasonExample, ReasonPoint, Reasons
+from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
 from unfooled.statistics import intervals
@@ -50,8 +53,6 @@ W = 1
 """Reach of LENS in pixels."""
 MOVED = 0.5
 """Corrected LENS below which an explanation counts as moved."""
-HOW = ("attack", "best of N", "random")
-"""Ways of choosing points, as records name them."""
 LARGE = 4096
 """Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
 WORST = 6
@@ -60,24 +61,31 @@ FEW = Differences(draws=4)
 """Attack on explanations that have no second derivative."""
 
 
+class Derivative(StrEnum):
+    """What an attack on an explanation follows."""
+
+    GRADIENTS = "gradients"
+    DIFFERENCES = "differences"
+
+
 @dataclass(frozen=True)
 class Approach:
     """Way of attacking an explanation.
 
     Attributes:
-        by: "gradients", "differences", or "" where it cannot be attacked.
+        by: Derivative that is followed. None: it cannot be attacked.
         reason: Reason why it cannot be attacked.
         pixels: Pixels of a map.
     """
 
-    by: str
+    by: Derivative | None
     reason: str = ""
     pixels: int = 0
 
     @property
     def differences(self) -> Differences | None:
         """Differences in place of gradients. None: by gradients."""
-        return FEW if self.by == "differences" else None
+        return FEW if self.by is Derivative.DIFFERENCES else None
 
     @property
     def k(self) -> int:
@@ -92,11 +100,12 @@ def approach_to(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> App
         try:
             maps = as_maps(torch.as_tensor(explain(model, x, y)))
         except BadInput as e:
-            return Approach("", f"the explanation cannot be computed: {e}")
+            return Approach(None, f"the explanation cannot be computed: {e}")
         pixels = maps[0].numel()
         if pixels < 2:
-            return Approach("", "its maps have a single value, which has no order", pixels)
-    return Approach("gradients" if differentiable(model, x, y, explain) else "differences", pixels=pixels)
+            return Approach(None, "its maps have a single value, which has no order", pixels)
+    derivative = Derivative.GRADIENTS if differentiable(model, x, y, explain) else Derivative.DIFFERENCES
+    return Approach(derivative, pixels=pixels)
 
 
 def shrunk(threat: Threat, share: float) -> Threat:
@@ -138,7 +147,7 @@ def attack_explanations(
         pictures: Return the points and maps too.
 
     Returns:
-        chance (B,), and for each way of `HOW` its lens, top_k and tau (B,), NaN where not attacked, and its status for
+        chance (B,), and for each way of `How` its lens, top_k and tau (B,), NaN where not attacked, and its status for
         LENS, (B,); random_points, N; with pictures x_adv, before and after, (B, *D), at the worst point for LENS that
         either attack or best of N found, whether it was `by chance`, its output_change and top_k.
         Cost: the attack's, about 3 passes a random point, and the judge's 60.
@@ -156,7 +165,7 @@ def attack_explanations(
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     rows = {"chance": chance(result.clean, k=k, w=W), "random_points": torch.full_like(y, result.n)}
-    for how, arm in zip(HOW, (result.attack, result.best_of_n, result.random), strict=True):
+    for how, arm in zip(How, (result.attack, result.best_of_n, result.random), strict=True):
         rows |= {f"{how}: {name}": value for name, value in arm.scores.items()}
         rows[f"{how}: status"] = arm.status["lens"]
         if "tau" not in scores:
@@ -172,7 +181,7 @@ def _pictures(
     by_chance = lucky < attack
     z = where_rows(by_chance, result.best_of_n.x_adv["lens"], result.attack.x_adv["lens"])
     change = result.best_of_n.output_change["lens"], result.attack.output_change["lens"]
-    before, after = (_explained(model, points, y, explain, batch) for points in (x, z))
+    before, after = (attributions_of(model, points, y, explain, batch) for points in (x, z))
     return {
         "by chance": by_chance,
         "x_adv": z,
@@ -183,16 +192,9 @@ def _pictures(
     }
 
 
-def _explained(model: Model, x: Tensor, y: Tensor, explain: Explanation, batch: int) -> Tensor:
-    """Return attributions, (B, *D), detached."""
-    parts = zip(x.split(batch), y.split(batch), strict=True)
-    return torch.cat([torch.as_tensor(explain(model, *part)).detach() for part in parts])
-
-
 def _tau(model: Model, y: Tensor, arm: Arm, clean: Tensor, explain: Explanation, batch: int) -> Tensor:
     """Return Kendall's tau at the points that are worst for LENS."""
-    parts = zip(arm.x_adv["lens"].split(batch), y.split(batch), strict=True)
-    maps = torch.cat([as_maps(torch.as_tensor(explain(model, *part)).detach()) for part in parts])
+    maps = maps_of(model, arm.x_adv["lens"], y, explain, as_maps, batch)
     return kendall(clean, maps).where(arm.status["lens"] == ATTACKED, torch.nan)
 
 
@@ -218,11 +220,11 @@ class AttackedExplanations:
     steps: int = 0
     restarts: int = 0
 
-    def lens(self, how: str) -> Tensor:
+    def lens(self, how: How) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
         return torch.stack([corrected(rows[f"{how}: lens"], rows["chance"]) for rows in self.rows]).double()
 
-    def status(self, how: str) -> Tensor:
+    def status(self, how: How) -> Tensor:
         """Return positions in `STATUSES` by radius and sample, (R, n); undefined, too, where chance is 1."""
         status = torch.stack([rows[f"{how}: status"] for rows in self.rows])
         full = torch.stack([rows["chance"] >= 1 for rows in self.rows])
@@ -231,7 +233,7 @@ class AttackedExplanations:
     @property
     def worst(self) -> Tensor:
         """The lower of attack and best of N, (R, n); NaN where both are."""
-        return torch.fmin(self.lens("attack"), self.lens("best of N"))
+        return torch.fmin(self.lens(How.ATTACK), self.lens(How.BEST_OF_N))
 
     def moved_at(self) -> Tensor:
         """Return the smallest radius, in multiples of eps, that moves each explanation; inf where none does, (n,)."""
@@ -240,7 +242,7 @@ class AttackedExplanations:
 
     def comparable(self) -> Tensor:
         """Return whether it can be said what moved first, (n,) bool: samples that are right, with maps of an order."""
-        status = self.status("attack")
+        status = self.status(How.ATTACK)
         return ~((status == UNDEFINED) | (status == SKIPPED)).all(0)
 
 
@@ -278,14 +280,14 @@ def summarise_survival(
         return Reasons(explanation=name, skipped=approach.reason or "no sample is right when clean", n=n)
     each = eps[attacked.samples].double()
     middle = float(each.mean())
-    curve = [_point(attacked, i, how, middle * share, seed) for i, share in enumerate(attacked.radii) for how in HOW]
+    curve = [_point(attacked, i, how, middle * share, seed) for i, share in enumerate(attacked.radii) for how in How]
     judged = attacked.comparable()
     near = distance[attacked.samples].double()[judged]
     first = moved_first((attacked.moved_at() * each)[judged], near, each[judged])
     last = attacked.rows[-1]
     return Reasons(
         explanation=name,
-        by=approach.by,
+        by=approach.by or "",
         n=n,
         k=approach.k,
         w=W,
@@ -304,7 +306,7 @@ def summarise_survival(
     )
 
 
-def _point(attacked: AttackedExplanations, i: int, how: str, eps: float, seed: int) -> ReasonPoint:
+def _point(attacked: AttackedExplanations, i: int, how: How, eps: float, seed: int) -> ReasonPoint:
     rows, status = attacked.rows[i], attacked.status(how)[i]
     return ReasonPoint(
         eps=eps,
@@ -331,7 +333,7 @@ def _example(attacked: AttackedExplanations, i: int, y: Tensor) -> ReasonExample
         return float(value) if bool(torch.isfinite(value)) else None
 
     rows, sample = attacked.rows[-1], int(attacked.samples[i])
-    how = "best of N" if bool(rows["by chance"][i]) else "attack"
+    how = How.BEST_OF_N if bool(rows["by chance"][i]) else How.ATTACK
     return ReasonExample(
         index=sample,
         label=int(y[sample]),

@@ -20,7 +20,12 @@ from unfooled.core.errors import BadInput
 
 
 class PadShortcut(nn.Module):
-    """Option A: every `stride`-th pixel, zeros for the new channels; no parameters."""
+    """Option A: every `stride`-th pixel, zeros for the new channels; no parameters.
+
+    Args:
+        new: Number of channels to add.
+        stride: Step between the pixels that are taken.
+    """
 
     def __init__(self, new: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +38,13 @@ class PadShortcut(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch normalisation, and the shortcut around them."""
+    """Two 3x3 convolutions with batch normalisation, and the shortcut around them.
+
+    Args:
+        before: Number of input channels.
+        width: Number of output channels.
+        stride: Stride of the first convolution.
+    """
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()

@@ -35,8 +35,8 @@ class SmallCnn(nn.Module):
 
     conv(w)-relu, conv(2w)-relu, max pool 2, conv(2w)-relu, average pool to 4x4, fc(4w)-relu, fc(K)
 
-    Because of the pooling to a fixed grid the weights depend on the channels alone for inputs of 8x8 and more: one
-    checkpoint fits any image size.
+    Because of the pooling to a fixed grid, the shapes of the weights do not depend on the image size for inputs of 8x8
+    and more: one checkpoint fits any of them.
 
     Args:
         input_shape: Shape of one sample, (C, H, W), H and W at least 4.

@@ -38,13 +38,13 @@ class StridedCnn(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < 4:
             raise BadInput(f"strided-cnn takes images (C, H, W) of at least 4x4 pixels, not {tuple(input_shape)}")
         self.input_shape = tuple(input_shape)
-        channels, height, side = input_shape
+        channels, height, columns = input_shape
         self.conv1 = nn.Conv2d(channels, width, 4, stride=2, padding=1)
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
         self.relu2 = nn.ReLU()
         self.flat = nn.Flatten()
-        self.fc1 = nn.Linear(2 * width * (height // 4) * (side // 4), 100)
+        self.fc1 = nn.Linear(2 * width * (height // 4) * (columns // 4), 100)
         self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(100, classes)
 

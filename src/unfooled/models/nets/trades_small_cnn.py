@@ -37,8 +37,8 @@ class TradesSmallCnn(nn.Module):
     def __init__(self, input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, drop: float = 0.5) -> None:
         super().__init__()
         if len(input_shape) != 3 or min(input_shape[1:]) < 16:
-            found = tuple(input_shape)
-            raise BadInput(f"trades-small-cnn takes images (C, H, W) of at least 16x16 pixels, not {found}")
+            given = tuple(input_shape)
+            raise BadInput(f"trades-small-cnn takes images (C, H, W) of at least 16x16 pixels, not {given}")
         self.input_shape = tuple(input_shape)
         height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
         self.feature_extractor = nn.Sequential(

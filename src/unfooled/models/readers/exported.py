@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import batched
 from unfooled.core.model.outputs import logits_of
 from unfooled.models.readers.loaded import Loaded
 from unfooled.models.readers.vetting import vetted
@@ -41,9 +42,10 @@ class Exported(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, (B, K)."""
-        return torch.cat([self._group(part) for part in x.split(self.most or max(len(x), 1))])
+        return batched(self._group, self.most)(x)
 
     def _group(self, x: Tensor) -> Tensor:
+        """Return the logits of at most `most` samples."""
         short = self.least - len(x)
         filled = torch.cat([x, x.new_zeros(short, *x.shape[1:])]) if short > 0 else x
         return logits_of(self.program(filled))[: len(x)]

@@ -30,7 +30,7 @@ def from_checkpoint(
         path: File of a checkpoint.
         arch: Key of `ARCHITECTURES`, `timm:NAME` or a factory. None: the one stored in the checkpoint.
         input_shape: Shape of one sample, (C, H, W). None: inferred from the checkpoint or its weights.
-        num_classes: Number of classes, likewise.
+        num_classes: Number of classes. None: inferred from the checkpoint or its weights.
         trust_pickle: True: allow the file to run arbitrary code.
 
     Raises:

@@ -35,7 +35,7 @@ def from_folder(folder: Path) -> Loaded:
         folder: Folder that holds `config.json` and weights.
 
     Raises:
-        BadInput: The folder is no such model, transformers is not installed, or it cannot load the model.
+        BadInput: The folder does not hold such a model, transformers is not installed, or it cannot load the model.
     """
     config = _json(folder / "config.json")
     if not config:

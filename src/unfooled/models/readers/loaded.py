@@ -20,7 +20,7 @@ class Loaded:
         module: Module or callable.
         name: Name in reports.
         mean: Mean of the training data by channel, in fractions of the input range.
-        std: Standard deviation, likewise.
+        std: Standard deviation of the training data, likewise.
         classes: Class names in the order of the logits.
         input_shape: Shape of one sample.
     """

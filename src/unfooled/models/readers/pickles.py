@@ -35,7 +35,7 @@ def read_pickle(path: Path, trust_pickle: bool) -> Any:
         trust_pickle: True: allow the file to run arbitrary code.
 
     Raises:
-        BadInput: It would run code (unless trusted), or is no such file.
+        BadInput: The file would run code (unless trusted), or is not a file of `torch.save`.
     """
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():

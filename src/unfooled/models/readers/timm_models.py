@@ -33,7 +33,8 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
         num_classes: Number of classes of `state`. None: inferred from its weights.
 
     Raises:
-        BadInput: Timm is not installed, has no such model, or its weights are neither here nor to be had.
+        BadInput: timm is not installed, has no such model, or its weights are neither stored locally nor can be
+            downloaded.
     """
     timm = _timm()
     options: dict[str, Any] = {"pretrained": state is None}

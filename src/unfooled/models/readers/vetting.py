@@ -4,8 +4,8 @@
 libraries, guards (Python source), shape expressions (evaluated by SymPy), names (pasted into generated source), and
 calls of any function under `torch`. A program that `torch.export.save` wrote from a usual model needs none of them.
 
-So the archive is read here, each of those places is checked or emptied, and the archive that is then loaded is written
-anew from what was checked: the loader never sees a byte that was not.
+So the archive is read here, each of those places is checked or emptied, and a new archive is written from the checked
+content. Only this new archive is loaded.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def _operation(target: str) -> None:
         packet = getattr(torch.ops.aten, parts[3], None)
         overload = getattr(packet, parts[4], None) if parts[4] in getattr(packet, "overloads", list)() else None
         returns = [str(value.type) for value in overload._schema.returns] if overload else []
-        made = any("Tensor" in kind for kind in returns) or parts[3].startswith(("sym_", "_assert_tensor"))
-        if overload and made and parts[3] != "from_file":
+        allowed = any("Tensor" in kind for kind in returns) or parts[3].startswith(("sym_", "_assert_tensor"))
+        if overload and allowed and parts[3] != "from_file":
             return
     raise _RefusedError(f"a call of {target[:80]}")
 

@@ -57,15 +57,15 @@ class AttentionSection:
 def enlarged(p: Array, size: tuple[int, int]) -> Array:
     """Enlarge a map to the size of an image, bilinear, half-pixel: (h, w) -> (H, W)."""
 
-    def along(values: Array, axis: int, wanted: int) -> Array:
-        have = values.shape[axis]
-        at = np.clip((np.arange(wanted) + 0.5) * have / wanted - 0.5, 0, have - 1)
+    def along(values: Array, axis: int, length: int) -> Array:
+        before = values.shape[axis]
+        at = np.clip((np.arange(length) + 0.5) * before / length - 0.5, 0, before - 1)
         low = np.floor(at).astype(int)
-        high, part = np.minimum(low + 1, have - 1), at - low
+        high, fraction = np.minimum(low + 1, before - 1), at - low
         shape = [1, 1]
-        shape[axis] = wanted
-        part = part.reshape(shape)
-        return np.take(values, low, axis) * (1 - part) + np.take(values, high, axis) * part
+        shape[axis] = length
+        fraction = fraction.reshape(shape)
+        return np.take(values, low, axis) * (1 - fraction) + np.take(values, high, axis) * fraction
 
     return along(along(p, 0, size[0]), 1, size[1])
 

@@ -1,7 +1,9 @@
 """Comparison of runs: differences of figures and settings, with intervals.
 
-    difference  d = b - a,   low = d - sqrt((b - b_low)^2 + (a_high - a)^2),   high likewise
+    difference  d = b - a,   low  = d - sqrt((b - b_low)^2 + (a_high - a)^2)
+                             high = d + sqrt((b_high - b)^2 + (a - a_low)^2)
 
+a is a figure of the first run, in [a_low, a_high], and b the same figure of another one.
 The intervals of the two runs are combined by their squares, as if the runs had judged independent samples. Where both
 judged the same samples this is too wide, so a difference that is called clear is clear.
 
@@ -105,14 +107,14 @@ def _movement(s: Summary, like: Movement) -> Mean | None:
     return next((m.fooled for m in s.movements if (m.name, m.explanation) == (like.name, like.explanation)), None)
 
 
-def _explanation_lines(s: Sequence[Summary]) -> list[Line]:
+def _explanation_lines(summaries: Sequence[Summary]) -> list[Line]:
     """Return the lines on attacks on explanations, a pair for each explanation that was attacked."""
     lines = []
-    for name in dict.fromkeys(r.reasons.explanation for r in s if r.reasons is not None and r.reasons.curve):
-        of = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in s]
-        points = [record.at_eps() if record is not None else None for record in of]
+    for name in dict.fromkeys(r.reasons.explanation for r in summaries if r.reasons is not None and r.reasons.curve):
+        records = [r.reasons if r.reasons is not None and r.reasons.explanation == name else None for r in summaries]
+        points = [each.at_eps() if each is not None else None for each in records]
         lens = [point.lens if point is not None else None for point in points]
-        first = [record.reason_first if record is not None else None for record in of]
+        first = [each.reason_first if each is not None else None for each in records]
         lines += [
             _line(f"Corrected LENS under attack, {name}", lens),
             _line(f"Reason moved before the label, {name}", first),
@@ -122,41 +124,47 @@ def _explanation_lines(s: Sequence[Summary]) -> list[Line]:
 
 def compare(runs: Sequence[Run]) -> list[Line]:
     """Return the comparison table, measures in the order of the page."""
-    s = [r.summary for r in runs]
+    summaries = [r.summary for r in runs]
     lines = (
-        [Line("Verdict", [r.verdict or MINUS for r in s], [None] * (len(s) - 1))] if any(r.verdict for r in s) else []
+        [Line("Verdict", [r.verdict or MINUS for r in summaries], [None] * (len(summaries) - 1))]
+        if any(r.verdict for r in summaries)
+        else []
     )
-    lines.append(_bounded("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in s]))
-    if any(r.robust_accuracy_8bit for r in s):
-        lines.append(_bounded("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in s]))
+    lines.append(_bounded("Robust accuracy (upper bound)", runs, [r.robust_accuracy for r in summaries]))
+    if any(r.robust_accuracy_8bit for r in summaries):
+        lines.append(_bounded("Robust accuracy, 8-bit images", runs, [r.robust_accuracy_8bit for r in summaries]))
     lines += [
-        _line("Clean accuracy", [r.clean_accuracy for r in s]),
-        _bounded("Attack success rate", runs, [r.attack_success_rate for r in s], "at least"),
+        _line("Clean accuracy", [r.clean_accuracy for r in summaries]),
+        _bounded("Attack success rate", runs, [r.attack_success_rate for r in summaries], "at least"),
     ]
-    for norm in dict.fromkeys(record.norm for r in s for record in r.nearest):
-        medians = [_nearest(r, norm) for r in s]
+    for norm in dict.fromkeys(record.norm for r in summaries for record in r.nearest):
+        medians = [_nearest(r, norm) for r in summaries]
         lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, medians))
-    units = {r.noise_unit for r in s}
+    units = {r.noise_unit for r in summaries}
     if len(units) == 1:
-        lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in s]))
+        lines.append(_line(f"Noise of the examples ({units.pop()})", [r.noise for r in summaries]))
     lines += [
-        _line("PSNR of the examples (dB)", [r.psnr for r in s]),
-        _line("SSIM of the examples", [r.ssim for r in s]),
+        _line("PSNR of the examples (dB)", [r.psnr for r in summaries]),
+        _line("SSIM of the examples", [r.ssim for r in summaries]),
     ]
-    moved = {(m.name, m.explanation): m for r in s for m in r.movements}
-    lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in s]) for m in moved.values()]
-    lines += _explanation_lines(s)
-    spent = [("Passes per sample, attack", [r.passes for r in s])]
-    if any(r.diagnostics for r in s):
-        spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in s]))
-    none: list[Change | None] = [None] * (len(s) - 1)
+    moved = {(m.name, m.explanation): m for r in summaries for m in r.movements}
+    lines += [_line(f"{m.name}, {m.explanation}, fooled", [_movement(r, m) for r in summaries]) for m in moved.values()]
+    lines += _explanation_lines(summaries)
+    spent = [("Passes per sample, attack", [r.passes for r in summaries])]
+    if any(r.diagnostics for r in summaries):
+        spent.append(("Passes per sample, checks", [r.diagnostic_passes for r in summaries]))
+    none: list[Change | None] = [None] * (len(summaries) - 1)
     return [*lines, *(Line(name, [number(p.forward + p.backward) for p in of], none) for name, of in spent)]
 
 
 def _effort(s: Summary) -> object:
     """Return the settings of the attack on explanations; None where there was none."""
-    r = s.reasons
-    return (r.explanation, r.steps, r.restarts, r.random_points) if r is not None and r.curve else None
+    reasons = s.reasons
+    return (
+        (reasons.explanation, reasons.steps, reasons.restarts, reasons.random_points)
+        if reasons is not None and reasons.curve
+        else None
+    )
 
 
 SETTINGS: dict[str, Callable[[Summary], object]] = {

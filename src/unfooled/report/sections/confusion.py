@@ -13,7 +13,7 @@ PAIRS = 20
 
 @dataclass(frozen=True)
 class Cell:
-    """A count, with its share of the row, which sets the shade of the cell."""
+    """A count; its share of the row, which sets the shade of the cell; `right` where it counts correct labels."""
 
     count: int
     share: float
@@ -38,7 +38,7 @@ class Confusion:
         names: Names of the classes.
         rows: (class, cells, count of the class); empty for more than 20 classes.
         pairs: The most frequent confusions.
-        kinds: Number of pairs of classes that occur.
+        kinds: Number of pairs of classes that are confused.
         total: Samples counted.
         long: True if a class has a long name.
     """

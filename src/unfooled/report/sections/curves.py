@@ -44,7 +44,7 @@ def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
     """Return the radii at which runs were audited in a norm, each with the text of its mark."""
     threats = [parse_threat(run.summary.threat) for run in runs]
-    radii = [eps for own, eps in threats if own == norm and eps is not None and finite(eps)]
+    radii = [eps for threat_norm, eps in threats if threat_norm == norm and eps is not None and finite(eps)]
     return {eps: f"audited {EPS}: {eps_text(eps)}" for eps in radii}
 
 

@@ -35,17 +35,17 @@ from unfooled.drawing.plots import (
 )
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.runs import Run
-from unfooled.report.trust import tone
+from unfooled.report.trust import Tone, tone
 from unfooled.report.words import finite, number, percent, plural, share_text
 from unfooled.statistics.intervals import Estimate
 
 STAGES = {
-    "adopt": "all of it, judged",
+    "adopt": "points judged",
     "apgd": "APGD",
     "apgd-ce": "APGD-CE",
     "apgd-t": "APGD-T",
     "attack": "the attack",
-    "decision": "labels alone",
+    "decision": "labels only",
     "fab-t": "FAB-T",
     "longer": "APGD, longer",
     "odi": "ODI wave",
@@ -55,13 +55,24 @@ STAGES = {
 }
 """Name of a stage in the record -> name on the page."""
 CLEAN = "clean"
-LOGARITHMIC = 6  # times more passes at the end than after the first stage
+LOGARITHMIC = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
 Y_TICKS = 7
 
 
 @dataclass(frozen=True)
 class Step:
-    """State of the attack after one of its stages; `taken` and `closed` are None where they were not recorded."""
+    """State of the attack after one of its stages.
+
+    Attributes:
+        place: Position of the stage.
+        name: Name on the page.
+        passes: Forwards and backwards a sample so far.
+        forward: Forwards a sample so far.
+        backward: Backwards a sample so far.
+        accuracy: Share of the samples that are not fooled yet.
+        taken: Number of samples that the stage attacked; None: not recorded.
+        closed: Number of samples that it fooled; None: not recorded.
+    """
 
     place: int
     name: str
@@ -104,7 +115,7 @@ def share_of(k: int, n: int) -> Estimate:
 def stage_name(progress: Progress) -> str:
     """Return the page's name of a stage, with the check that asked for it: "Square, D14"."""
     check, name = progress.check, progress.method
-    if not name:  # a record of version 0.1 has the label alone, such as "460-D14-square"
+    if not name:  # a record of version 0.1 has only the label, such as "460-D14-square"
         check, name = re.fullmatch(r"(?:\d+-)?(?:(D\d+)-)?(.*)", progress.stage, re.DOTALL).groups()  # type: ignore[union-attr]
     return STAGES.get(name, name) + (f", {check}" if check else "")
 
@@ -142,7 +153,7 @@ def flatness_sentence(s: Summary, noun: str) -> str:
     end = later[-1]
     if len({step.passes for step in later}) < 2:
         left = share_text(end.accuracy)
-        return f"One stage alone left {left}: whether more passes would find more cannot be seen."
+        return f"A single stage left {left}: whether more passes would find more cannot be seen."
     half = [step for step in later if step.passes <= end.passes / 2] or later[:1]
     more = round((half[-1].left - end.left) * s.n)
     spent = f"The last {number(end.passes - half[-1].passes)} of {number(end.passes)} passes a sample"
@@ -164,7 +175,7 @@ def effort_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     drawn = [(run, stages) for run, stages in drawn if stages]
     if not any(len(stages) > 1 for _, stages in drawn):
         return None
-    finals = [run for run, _ in drawn if tone(run.summary) != "void" and finite(run.summary.robust_accuracy.value)]
+    finals = [run for run, _ in drawn if tone(run.summary) != Tone.VOID and finite(run.summary.robust_accuracy.value)]
     shares = [step.left for _, stages in drawn for step in stages]
     shares += [value for run in finals for value in _span(run.summary.robust_accuracy)]
     axes = Axes.of(
@@ -207,7 +218,7 @@ def _left_axis(shares: Sequence[float]) -> Axis:
 def _final_level(axes: Axes, run: Run, others: Sequence[Level], *, many: bool) -> Level:
     """Return the level of a run's robust accuracy."""
     e = run.summary.robust_accuracy
-    bound = "at most " if tone(run.summary) == "overstated" else ""
+    bound = "at most " if tone(run.summary) == Tone.OVERSTATED else ""
     text = f"{run.letter}: {bound}{percent(e.value, e.n)}" if many else f"final: {bound}{share_text(e)}"
     return axes.level(run.place, _span(e), text, others)
 

@@ -141,7 +141,7 @@ def _notes(run: Run, drawn: Plates, shown: int, how: Encoding) -> list[str]:
 
 
 def _length(rows: Sequence[Sequence[AnyRow]]) -> int:
-    """Return the number of characters that the pictures of some runs take."""
+    """Return the number of characters that the pictures of all runs take."""
     return sum(len(p.src) for run in rows for row in run for p in row.pictures)
 
 
@@ -150,7 +150,7 @@ def _scale(drawn: Plates) -> str:
 
 
 def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
-    """Return the galleries of all runs, encoded alike, as faithful as fits into `budget` characters.
+    """Return the galleries of all runs, encoded alike, in the best quality that fits into `budget` characters.
 
     Where even the smallest pictures do not fit, the last examples of each run are left out, and a note says so.
     """
@@ -175,21 +175,21 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
 
 
 def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
-    """Return the worst attacks on explanations of all runs, as faithful as fits into `budget` characters."""
+    """Return the worst attacks on explanations of all runs, in the best quality that fits into `budget` characters."""
     drawn = [draw_plates(run.reasons) for run in runs]
     worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
     for how in ENCODINGS:
         rows = [
-            [_reason_row(r, e, p, d.factor, how) for e, p in zip(of, d.rows, strict=False)]
-            for r, of, d in zip(runs, worst, drawn, strict=True)
+            [_reason_row(r, e, p, d.factor, how) for e, p in zip(examples, d.rows, strict=False)]
+            for r, examples, d in zip(runs, worst, drawn, strict=True)
         ]
         if _length(rows) <= budget:
             break
     else:
         rows = [run[:1] for run in rows]
     return [
-        ReasonGallery(d.form, of, d.factor, _scale(d), css_gradient(_scale(d)))
-        for d, of in zip(drawn, rows, strict=True)
+        ReasonGallery(d.form, examples, d.factor, _scale(d), css_gradient(_scale(d)))
+        for d, examples in zip(drawn, rows, strict=True)
     ]
 
 

@@ -2,7 +2,8 @@
 
     median  in  [d_(l), d_(u)],   l = max {r: P(B < r) <= 2.5 %},   u = n + 1 - l,   B ~ binomial(n, 1/2)
 
-The interval is read off the curve that the record keeps, at most 64 of its points, rounded outwards: never too narrow.
+d_(l) is the l-th smallest of n distances. A record stores at most 64 points of the curve; the interval is rounded
+outwards to these, so it is never too narrow.
 """
 
 from __future__ import annotations
@@ -121,15 +122,15 @@ def median_estimate(record: Nearness) -> Mean:
 
 def near_row(run: Run, record: Nearness) -> NearRow:
     """Put the distances of a run in one norm into words."""
-    middle, ths = median_estimate(record), written_in_255ths(run, record.norm)
-    low, high = (distance_text(v, record.norm, ths) for v in (middle.low, middle.high))
+    middle, in_255ths = median_estimate(record), written_in_255ths(run, record.norm)
+    low, high = (distance_text(v, record.norm, in_255ths) for v in (middle.low, middle.high))
     interval = f"{low} to {high}" if middle.high is not None else f"{low} or more"
-    first, second, third = (distance_text(q, record.norm, ths) for q in record.quartiles)
+    first, second, third = (distance_text(q, record.norm, in_255ths) for q in record.quartiles)
     return NearRow(run, record, middle, (first, second, third), interval)
 
 
 def _end(curves: Sequence[Sequence[Point]], rows: Sequence[NearRow], radii: Iterable[float]) -> float:
-    """Return the end of the axis: twice the largest third quartile, or the farthest point, and beyond the radii."""
+    """Return the end of the axis: the farthest point, or twice the largest third quartile; but beyond all radii."""
     farthest = max(d for curve in curves for d, _ in curve)
     third = [q for row in rows if (q := row.record.quartiles[2]) is not None]
     end = farthest if not third else min(farthest, 2 * max(third))  # so that outliers do not squeeze the other curves
@@ -180,10 +181,10 @@ def distance_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[NearGrou
         runs: Runs of the page.
         sizes: Size of each drawing.
     """
-    own = {norm_of(run) for run in runs}
+    audited = {norm_of(run) for run in runs}
     norms = dict.fromkeys(record.norm for run in runs for record in run.summary.nearest)
     groups = []
-    for norm in sorted(norms, key=lambda name: name not in own):
+    for norm in sorted(norms, key=lambda name: name not in audited):
         rows = [near_row(run, record) for run in runs for record in run.summary.nearest if record.norm == norm]
         name, meaning = NORMS.get(norm, (norm, ""))
         groups.append(NearGroup(norm, name, meaning, rows, drawings(sizes, partial(distance_plot, rows, norm))))
@@ -192,8 +193,8 @@ def distance_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[NearGrou
 
 def class_medians(run: Run) -> ClassMedians | None:
     """Return the medians of one run by class, nearest first in the audited norm; None where none were recorded."""
-    own = norm_of(run)
-    records = sorted((r for r in run.summary.nearest if r.classes), key=lambda r: r.norm != own)
+    audited = norm_of(run)
+    records = sorted((r for r in run.summary.nearest if r.classes), key=lambda r: r.norm != audited)
     if not records:
         return None
     count = max(len(r.classes) for r in records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 
 from unfooled.core.threats import eps_text
@@ -19,7 +20,7 @@ from unfooled.drawing.plots import (
     linear_ticks,
     radius_ticks,
 )
-from unfooled.evaluation.explanations.records import ReasonPoint, Reasons
+from unfooled.evaluation.explanations.records import How, ReasonPoint, Reasons
 from unfooled.evaluation.explanations.survival import LARGE
 from unfooled.report.runs import Run
 from unfooled.report.sections.curves import audited_radii, by_norm, norm_of
@@ -27,9 +28,17 @@ from unfooled.report.sections.gallery import ReasonGallery, reason_galleries
 from unfooled.report.words import EPS, finite, mean_text, plural, share_text
 from unfooled.statistics.intervals import Mean
 
-HOW = {"attack": "", "best of N": "dashed", "random": "dotted"}
+
+class Score(StrEnum):
+    """Scores of an explanation under attack that are drawn."""
+
+    LENS = "lens"
+    TOP_K = "top_k"
+
+
+HOW = {How.ATTACK: "", How.BEST_OF_N: "dashed", How.RANDOM: "dotted"}
 """Kind of perturbation -> style of its line."""
-SCORES = {"lens": "corrected LENS", "top_k": "top k kept"}
+SCORES = {Score.LENS: "corrected LENS", Score.TOP_K: "top k kept"}
 """Score -> its name on the page."""
 TICKS = 5
 
@@ -74,15 +83,15 @@ def points_sentence(record: Reasons) -> str:
     return "LENS and top k are taken at their own worst points, Kendall, on maps this large, at that of LENS"
 
 
-def chance_level(record: Reasons, score: str) -> float | None:
+def chance_level(record: Reasons, score: Score) -> float | None:
     """Return the score of an unrelated map: 0 where the score is corrected for it, k of all pixels for top k."""
-    if score == "lens":
+    if score is Score.LENS:
         return 0.0
     return record.k / record.pixels if record.pixels else None
 
 
-def _score_of(point: ReasonPoint, score: str) -> Mean:
-    return point.lens if score == "lens" else point.top_k
+def _score_of(point: ReasonPoint, score: Score) -> Mean:
+    return point.lens if score is Score.LENS else point.top_k
 
 
 def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]:
@@ -96,19 +105,21 @@ def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]
     for norm, members in by_norm(runs).items():
         rows = [(run, record) for run in members if (record := attacked_reasons(run)) is not None]
         if rows:
-            panels = [Panel(n, drawings(sizes, partial(score_plot, rows, score))) for score, n in SCORES.items()]
+            panels = [
+                Panel(title, drawings(sizes, partial(score_plot, rows, score))) for score, title in SCORES.items()
+            ]
             groups.append(ScoreGroup(norm, rows, panels))
     return groups
 
 
-def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
+def score_plot(rows: Sequence[Attacked], score: Score, size: Size) -> Plot | None:
     """Lay out one score against eps, a line for each run and kind of perturbation; None where no radius has one.
 
     Every line starts at 1, where nothing is perturbed. The band is the attack's 95 % interval.
 
     Args:
         rows: Runs in one norm, with their records.
-        score: a key of `SCORES`.
+        score: Key of `SCORES`.
         size: Size of the drawing.
     """
     lines = [(run, how, _scored(record, how, score)) for run, record in rows for how in HOW]
@@ -117,7 +128,7 @@ def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
     if largest <= 0:
         return None
     values = [m.value for _, _, points in lines for _, m in points]
-    values += [m.low for _, how, points in lines if how == "attack" for _, m in points]
+    values += [m.low for _, how, points in lines if how == How.ATTACK for _, m in points]
     lowest = math.floor(4 * min([0.0, *(v for v in values if v is not None)])) / 4
     runs = [run for run, _ in rows]
     marks = {r: text for r, text in audited_radii(runs, norm_of(runs[0])).items() if r <= largest * 1.001}
@@ -129,20 +140,20 @@ def score_plot(rows: Sequence[Attacked], score: str, size: Size) -> Plot | None:
     return Plot(axes, traces, references=[axes.reference(v, "chance") for v in levels])
 
 
-def _scored(record: Reasons, how: str, score: str) -> list[tuple[float, Mean]]:
+def _scored(record: Reasons, how: How, score: Score) -> list[tuple[float, Mean]]:
     """Return (eps, score) of one kind of perturbation, by radius, where they can be drawn on the axes."""
     points = [(p.eps, _score_of(p, score)) for p in record.curve if p.how == how]
     return sorted(((eps, m) for eps, m in points if finite(eps, m.value)), key=lambda point: point[0])
 
 
-def _trace(axes: Axes, run: Run, how: str, points: Sequence[tuple[float, Mean]]) -> Trace:
+def _trace(axes: Axes, run: Run, how: How, points: Sequence[tuple[float, Mean]]) -> Trace:
     line = axes.line([(0.0, 1.0), *((eps, m.value or 0.0) for eps, m in points)])
     spans = [(0.0, 1.0, 1.0), *((eps, m.low or 0.0, m.high or 0.0) for eps, m in points)]
     dots = [
         axes.dot(eps, m.value or 0.0, f"{run.letter}, {how}: {mean_text(m)} at {EPS} = {eps_text(eps)}, n = {m.n}")
         for eps, m in points
     ]
-    return Trace(run.place, line, axes.band(spans) if how == "attack" else "", dots, HOW[how])
+    return Trace(run.place, line, axes.band(spans) if how == How.ATTACK else "", dots, HOW[how])
 
 
 def order_sentence(run: Run, record: Reasons) -> str:
@@ -161,7 +172,7 @@ def order_sentence(run: Run, record: Reasons) -> str:
 
 def weakness_sentence(record: Reasons) -> str:
     """Say at which radii chance equals the attack; empty where it is stronger."""
-    pairs = [(p, q) for p in record.curve for q in record.curve if p.how == "attack" and q.how == "best of N"]
+    pairs = [(p, q) for p in record.curve for q in record.curve if p.how == How.ATTACK and q.how == How.BEST_OF_N]
     weak = [
         p
         for p, q in pairs

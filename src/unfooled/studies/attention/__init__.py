@@ -1,4 +1,4 @@
-"""Attention: is incomplete attention vulnerable, and does training that holds it resist?"""
+"""Attention: is incomplete attention vulnerable, and does training that preserves it resist attacks?"""
 
 from unfooled.studies.attention.own import OwnNetwork
 from unfooled.studies.attention.scale import AttentionScale

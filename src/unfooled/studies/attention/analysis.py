@@ -5,10 +5,11 @@ Fixed in advance:
     filter       the clean prediction is right; nothing else, and the exclusions are counted
     outcome      distance to the nearest adversarial example found (`envelope`, Linf), judged by `verify`
     radius       of the deviation analysis: the median of these distances, so that about half of the samples are fooled;
-                 the rule looks at distances alone, and fits any network. Other radii stand beside it
+                 the rule uses only distances, and fits any network. Other radii are reported beside it
     points       all steps of PGD at that radius, without early stopping, so that all samples have the same attack
-    class        the label, fixed; the predicted class beside it, whose deviation is built in where the label is lost
-    noise        a random corner of the same ball, of every sample
+    class        the label, fixed; for the predicted class, reported beside it, deviation is built in where the label
+                 is lost
+    noise        for every sample, a random corner of the same ball
     course       attention along the straight line to the attacked point: does it move before the label does? Moved: the
                  cells above average have an IoU below .6 with the clean ones
 
@@ -64,28 +65,28 @@ class AnalysisEffort:
 def analyse(model: Model, samples: Samples, effort: AnalysisEffort, *, data: str, arm: str, seed: int) -> Analysed:
     """Measure one network's attention on clean, attacked and noisy samples.
 
-    Columns of the result: distance; fooled (at the median radius, by PGD); completeness and what else
-    `attention_records` says; for each measure of `MOVES` "fixed: m", "predicted: m", "noise: m"; first (the map moves
+    Columns of the result: distance; fooled (at the median radius, by PGD); completeness and the other measures of
+    `attention_records`; for each measure m of `MOVES` "fixed: m", "predicted: m", "noise: m"; first (the map moves
     before the label; NaN where not fooled).
 
     Args:
         model: Any callable with a spatial layer.
         samples: Samples, of which the first `effort.n` are looked at.
-        effort: Effort.
+        effort: Effort of the analysis.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the attacks.
     """
     started = time.perf_counter()
-    whole = samples.take(torch.arange(min(effort.n, len(samples.x))))
-    with torch.inference_mode():
-        right = read_logits(model, whole.x, batch=256).argmax(1) == whole.y
+    tested = samples.take(torch.arange(min(effort.n, len(samples.x))))
+    with torch.no_grad():
+        right = read_logits(model, tested.x, batch=256).argmax(1) == tested.y
     indices = right.nonzero()[:, 0]
-    part = whole.take(indices)
-    x, y = part.x, part.y
+    correct = tested.take(indices)
+    x, y = correct.x, correct.y
     if not len(x):
         return Analysed(
-            data=data, arm=arm, seed=seed, n=len(whole.x), wrong=len(whole.x), indices=[], labels=[], eps=0.0,
+            data=data, arm=arm, seed=seed, n=len(tested.x), wrong=len(tested.x), indices=[], labels=[], eps=0.0,
             columns={}, course={}, cells=0, seconds=time.perf_counter() - started,
         )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
@@ -94,16 +95,16 @@ def analyse(model: Model, samples: Samples, effort: AnalysisEffort, *, data: str
     threat = Linf(median_radius(distance))
     z = pgd(model, x, y, threat, steps=effort.steps, stop=False, generator=generator)
     verdict = verify(model, x, y, z, threat)
-    columns, course, maps = attention_under_attack(model, part, z, verdict, threat.corner(x, seed))
+    columns, course, maps = attention_under_attack(model, correct, z, verdict, threat.corner(x, seed))
     columns = {"distance": distance, "fooled": verdict.success.float(), **columns}
     fooled, eps = verdict.success, float(threat.eps)
     return Analysed(
-        data=data, arm=arm, seed=seed, n=len(whole.x), wrong=int((~right).sum()), indices=indices.tolist(),
+        data=data, arm=arm, seed=seed, n=len(tested.x), wrong=int((~right).sum()), indices=indices.tolist(),
         labels=y.tolist(), eps=eps, columns={name: listed(v) for name, v in columns.items()},
         course={name: [round(float(v), 5) for v in values[fooled].mean(0)] for name, values in course.items()}
         if bool(fooled.any()) else {},
         cells=maps[0][0].numel(), seconds=round(time.perf_counter() - started, 3),
-        picture=first_images(part, z, maps, verdict, effort.shown, f"{data}, {arm}", eps),
+        picture=first_images(correct, z, maps, verdict, effort.shown, f"{data}, {arm}", eps),
     )  # fmt: skip
 
 
@@ -114,22 +115,22 @@ def median_radius(distance: Tensor) -> float:
 
 
 def attention_under_attack(
-    model: Model, part: Samples, z: Tensor, verdict: Verdict, noisy: Tensor
+    model: Model, samples: Samples, z: Tensor, verdict: Verdict, noisy: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[Tensor, Tensor]]:
     """Measure clean attention, and its movement under attack.
 
     Args:
         model: Any callable with a spatial layer.
-        part: Samples that are classified correctly.
+        samples: Samples that are classified correctly.
         z: Attacked points, (n, C, H, W).
-        verdict: Verdict on them.
-        noisy: Points of the same size of change without an attack, (n, C, H, W).
+        verdict: Verdict on the attacked points.
+        noisy: Points with random noise of the same size, (n, C, H, W).
 
     Returns:
         Columns, (n,) each; the course along the way to z, (n, WAY) each; and the maps before and after, (n, h, w).
     """
-    x, y = part.x, part.y
-    measured = attention_records(model, x, y, mask=part.mask, parts=part.parts)
+    x, y = samples.x, samples.y
+    measured = attention_records(model, x, y, mask=samples.mask, parts=samples.parts)
     clean = measured.pop("p")
     after = attend(model, z, y)
     columns = {name: values.float() for name, values in measured.items()}
@@ -162,7 +163,7 @@ def course_of_attention(
     apart, lost, moved = [], [], []
     for t in torch.linspace(0, 1, WAY):
         at = x + t * (z - x)
-        with torch.inference_mode():
+        with torch.no_grad():
             labels = read_logits(model, at, batch=256).argmax(1)
         p = attend(model, at, y)
         apart.append(js(clean, p))
@@ -170,9 +171,9 @@ def course_of_attention(
         lost.append(labels != y)
     label, map_ = torch.stack(lost, 1), torch.stack(moved, 1)
 
-    def begin(true: Tensor) -> Tensor:
+    def first_true(flags: Tensor) -> Tensor:
         """Return the index of the first true point of the line; WAY where there is none."""
-        return torch.where(true.any(1), true.int().argmax(1), WAY)
+        return torch.where(flags.any(1), flags.int().argmax(1), WAY)
 
     course = {"JS divergence": torch.stack(apart, 1), "label lost": label.float(), "map moved": map_.float()}
-    return (begin(map_) < begin(label)).float(), course
+    return (first_true(map_) < first_true(label)).float(), course

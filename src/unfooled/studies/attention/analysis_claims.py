@@ -1,8 +1,8 @@
 """Claims of the data analysis: questions about one network's attention, and how they are decided.
 
-A claim is decided where its interval, over all seeds, and Holm's p over all claims about the network agree. p
-is that of a permutation test; with several seeds, which see the same images, or where nothing can be permuted, that of
-the bootstrap.
+A claim is decided where its interval over all seeds and its p-value, adjusted by Holm's method for all claims about the
+network, agree. The p-value is that of a permutation test; with several seeds, which see the same images, or where
+nothing can be permuted, it is that of the bootstrap.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from unfooled.studies.common.claims import claim
 from unfooled.studies.common.records import Claim, Table, array
 
 LEVEL = 0.05
-"""Level of the family of one network's tests."""
+"""Significance level of all tests about one network together."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A claim, how its figure is computed and, where there is one, its permutation test.
+    """A claim, the statistic that decides it and, where there is one, its permutation test.
 
     Attributes:
         text: The claim.
@@ -44,7 +44,7 @@ class Question:
         statistic: Figure that decides it.
         needed: Columns that the figure needs.
         test: `cases -> p` of a permutation test; None: the bootstrap's p.
-        bound: Figure from which the claim holds.
+        bound: Smallest figure for which the claim holds.
     """
 
     text: str
@@ -71,41 +71,42 @@ def cases_of(rows: Sequence[Analysed]) -> Cases:
 
 
 def places(rows: Sequence[Analysed]) -> dict[str, str]:
-    """Return the measures of completeness that these records have."""
+    """Return name -> title of the measures of completeness that all these records have."""
     return {name: title for name, title in PLACES.items() if all(name in r.columns for r in rows if r.indices)}
 
 
 def controls(rows: Sequence[Analysed]) -> tuple[str, ...]:
-    """Return the confounders of vulnerability: the margin, and the area where it is known."""
+    """Return the confounders of vulnerability: the margin ("lead"), and the object's area where it is known."""
     return ("lead", "area") if all("area" in r.columns for r in rows if r.indices) else ("lead",)
 
 
 def questions(rows: Sequence[Analysed]) -> list[Question]:
     """Return every claim of the data analysis about one network, in the order of the page."""
     where = f"{rows[0].data}, {rows[0].arm}"
-    beside = controls(rows)
+    confounders = controls(rows)
     return [
-        *_on_distance(where, places(rows), beside),
-        *_on_success(where, beside),
+        *_on_distance(where, places(rows), confounders),
+        *_on_success(where, confounders),
         *_on_movement(where),
         *_on_change(where),
     ]
 
 
-def _named(beside: tuple[str, ...]) -> str:
-    return "margin and area" if len(beside) > 1 else "margin"
+def _confounder_text(confounders: tuple[str, ...]) -> str:
+    return "margin and area" if len(confounders) > 1 else "margin"
 
 
-def _on_distance(where: str, measures: dict[str, str], beside: tuple[str, ...]) -> list[Question]:
+def _on_distance(where: str, measures: dict[str, str], confounders: tuple[str, ...]) -> list[Question]:
     """Ask whether the nearest adversarial example is farther where attention is more complete."""
     asked = []
     for name, title in measures.items():
         farther = (
             f"{where}: the larger {title}, the farther the nearest adversarial example; Spearman.",
-            f"{where}: the larger {title}, the farther it is, {_named(beside)} held fixed; partial Spearman.",
+            f"{where}: the larger {title}, the farther it is, {_confounder_text(confounders)} held fixed; partial "
+            "Spearman.",
         )
         sources = (PAPER if name != "coverage" else "unfooled", "unfooled")
-        for text, source, fixed in zip(farther, sources, ((), beside), strict=True):
+        for text, source, fixed in zip(farther, sources, ((), confounders), strict=True):
             asked.append(
                 Question(
                     text, source, partial_spearman(name, "distance", fixed), (name, "distance", *fixed),
@@ -115,12 +116,12 @@ def _on_distance(where: str, measures: dict[str, str], beside: tuple[str, ...]) 
     return asked
 
 
-def _on_success(where: str, beside: tuple[str, ...]) -> list[Question]:
-    """Ask whether low completeness makes an attack likelier to succeed, alone and beside the controls."""
+def _on_success(where: str, confounders: tuple[str, ...]) -> list[Question]:
+    """Ask whether low completeness makes an attack likelier to succeed, by itself and beside the confounders."""
     asked = []
     for fixed, classes, what, source in (
         ((), None, "alone", PAPER),
-        (beside, "class", f"beside {_named(beside)} and class", "unfooled"),
+        (confounders, "class", f"beside {_confounder_text(confounders)} and class", "unfooled"),
     ):
         text = (
             f"{where}: low completeness makes a fall at the median radius likelier, {what}; minus the coefficient "
@@ -187,7 +188,7 @@ def analysis_claims(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
     """Decide the claims about one network.
 
     Args:
-        rows: Records of the network, one a seed.
+        rows: Records of the network, one per seed.
 
     Returns:
         The claims, and the table of tests.
@@ -197,11 +198,11 @@ def analysis_claims(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
         return [], []
     permuted = len(cases.seeds) == 1  # seeds see the same images: shuffled one by one they would count as independent
     asked, answers, tests = questions(rows), [], []
-    for one in asked:
-        figure, p = cases.tested(one.statistic, one.needed, one.bound)
-        figure = over_seeds(cases.by_seed(one.statistic, one.needed), figure)
-        answers.append(claim(one.text, one.source, figure, one.bound))
-        tests.append(one.test(cases) if one.test and permuted else p)
+    for question in asked:
+        figure, p = cases.tested(question.statistic, question.needed, question.bound)
+        figure = over_seeds(cases.by_seed(question.statistic, question.needed), figure)
+        answers.append(claim(question.text, question.source, figure, question.bound))
+        tests.append(question.test(cases) if question.test and permuted else p)
     adjusted = holm(tests)
     answers = [
         c if h < LEVEL else c.model_copy(update={"verdict": "undecided"})
@@ -211,9 +212,9 @@ def analysis_claims(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
         {
             "claim": c.claim, "figure": c.value, "lowest": c.low, "highest": c.high, "n": c.n,
             "p": None if np.isnan(p) else round(p, 4),
-            "of": "permutations" if one.test and permuted else "the bootstrap",
+            "of": "permutations" if question.test and permuted else "the bootstrap",
             "p, Holm": None if np.isnan(h) else round(h, 4), "verdict": c.verdict,
         }
-        for one, c, p, h in zip(asked, answers, tests, adjusted, strict=True)
+        for question, c, p, h in zip(asked, answers, tests, adjusted, strict=True)
     ]  # fmt: skip
     return answers, table

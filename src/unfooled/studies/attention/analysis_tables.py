@@ -17,8 +17,9 @@ from unfooled.studies.attention.records import Analysed
 from unfooled.studies.common.records import Table
 
 QUICK = 500
-"""Resamples of the intervals in tables; those of claims are 2,000."""
+"""Number of resamples for the intervals in tables; claims use 2,000."""
 KINDS = (("fixed", "attack, fixed class"), ("predicted", "attack, predicted class"), ("noise", "noise"))
+"""`(beginning of a column's name, title)` of each comparison with the clean map."""
 
 
 def _text(cases: Cases, statistic: Statistic, needed: Sequence[str]) -> str:
@@ -26,15 +27,15 @@ def _text(cases: Cases, statistic: Statistic, needed: Sequence[str]) -> str:
 
 
 def state_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
-    """Make a row a network and seed: what clean attention is like, and how near adversarial examples are."""
-    return [_state(r, radii) for r in rows]
+    """Make one row per network and seed: clean attention, and how near adversarial examples are."""
+    return [_state(row, radii) for row in rows]
 
 
-def _state(r: Analysed, radii: Sequence[float]) -> dict[str, Any]:
-    cases = cases_of([r])
+def _state(row: Analysed, radii: Sequence[float]) -> dict[str, Any]:
+    cases = cases_of([row])
     line: dict[str, Any] = {
-        "network": r.arm, "seed": r.seed, "looked at": r.n, "left out, wrong when clean": r.wrong,
-        "median distance": in_255(r.eps), "cells": r.cells,
+        "network": row.arm, "seed": row.seed, "looked at": row.n, "left out, wrong when clean": row.wrong,
+        "median distance": in_255(row.eps), "cells": row.cells,
     }  # fmt: skip
     names = {**PLACES, "elsewhere": "completeness of a shifted region", "pointing": "pointing game",
              "area": "area of the object", "entropy": "entropy", "flat": "flat maps"}  # fmt: skip
@@ -51,43 +52,46 @@ def _state(r: Analysed, radii: Sequence[float]) -> dict[str, Any]:
 
 
 def movement_table(rows: Sequence[Analysed]) -> Table:
-    """Make rows of the means of every measure: fooled and unfooled, fixed and predicted class, attack and noise."""
+    """Make rows of mean movement, every measure: fooled and unfooled images, fixed and predicted class, noise."""
     lines = []
-    for r in rows:
-        cases = cases_of([r])
+    for row in rows:
+        cases = cases_of([row])
         for kind, title in KINDS:
             for group, images in ((1.0, "fooled"), (0.0, "unfooled")):
-                some = Cases(tuple({k: v[c["fooled"] == group] for k, v in c.items()} for c in cases.seeds))
-                line = {"network": r.arm, "seed": r.seed, "under": title, "images": images, "n": some.n}
+                group_cases = Cases(tuple({k: v[c["fooled"] == group] for k, v in c.items()} for c in cases.seeds))
+                line = {"network": row.arm, "seed": row.seed, "under": title, "images": images, "n": group_cases.n}
                 columns = {measure: f"{kind}: {name}" for name, measure in MOVES.items()}
-                lines.append({**line, **{k: _text(some, mean_of(name), (name,)) for k, name in columns.items()}})
+                lines.append({**line, **{k: _text(group_cases, mean_of(name), (name,)) for k, name in columns.items()}})
     return lines
 
 
 def regression_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
     """Make rows of coefficients and areas under the curve at each radius: does attention say more than the margin?"""
-    lines, beside = [], controls(rows)
-    for r in rows:
-        cases = cases_of([r])
-        for eps in (r.eps, *radii):
-            at = Cases(tuple({**c, "falls": (c["distance"] <= eps).astype(float)} for c in cases.seeds))
-            falls = sum(int(c["falls"].sum()) for c in at.seeds)
-            if min(falls, at.n - falls) < FEW:
+    lines, confounders = [], controls(rows)
+    for row in rows:
+        cases = cases_of([row])
+        for eps in (row.eps, *radii):
+            at_radius = Cases(tuple({**c, "falls": (c["distance"] <= eps).astype(float)} for c in cases.seeds))
+            falls = sum(int(c["falls"].sum()) for c in at_radius.seeds)
+            if min(falls, at_radius.n - falls) < FEW:
                 continue
-            about = {"network": r.arm, "seed": r.seed, "eps": in_255(eps), "fell": falls, "of": at.n}
-            lines += [{**about, "measure": title, **_fits(at, name, beside)} for name, title in places(rows).items()]
+            about = {"network": row.arm, "seed": row.seed, "eps": in_255(eps), "fell": falls, "of": at_radius.n}
+            lines += [
+                {**about, "measure": title, **_fits(at_radius, name, confounders)}
+                for name, title in places(rows).items()
+            ]
     return lines
 
 
-def _fits(at: Cases, name: str, beside: tuple[str, ...]) -> dict[str, str]:
-    needed = (name, "falls", *beside)
-    margin = logistic("lead", "falls", (name, *beside[1:]))
+def _fits(at_radius: Cases, name: str, confounders: tuple[str, ...]) -> dict[str, str]:
+    needed = (name, "falls", *confounders)
+    margin = logistic("lead", "falls", (name, *confounders[1:]))
     return {
-        "coefficient alone": _text(at, logistic(name, "falls"), needed),
-        "beside the others": _text(at, logistic(name, "falls", beside), needed),
-        "of the margin there": _text(at, margin, needed),
-        "AUC of the margin": _text(at, auc(["lead"], "falls"), needed),
-        "gain": _text(at, auc(["lead", name], "falls", ["lead"]), needed),
+        "coefficient alone": _text(at_radius, logistic(name, "falls"), needed),
+        "beside the others": _text(at_radius, logistic(name, "falls", confounders), needed),
+        "of the margin there": _text(at_radius, margin, needed),
+        "AUC of the margin": _text(at_radius, auc(["lead"], "falls"), needed),
+        "gain": _text(at_radius, auc(["lead", name], "falls", ["lead"]), needed),
     }
 
 

@@ -19,11 +19,11 @@ from unfooled.studies.common.records import listed
 
 
 def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: str, arm: str, seed: int) -> Faithful:
-    """Exchange pixels in the order of the attention, and shuffle the network layer by layer.
+    """Exchange pixels in the order of the attention, and shuffle the network's parameters layer by layer.
 
-    Only what the network classifies correctly is looked at.
+    Only samples that the network classifies correctly are used.
 
-    Cost: 68 forwards a sample, and an attention for the network and each of its layers.
+    Cost: 68 forwards a sample, an attention map, and one more for each layer that is shuffled.
 
     Args:
         model: Network.
@@ -34,14 +34,14 @@ def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: st
         seed: Random seed of the shuffled parameters.
     """
     started = time.perf_counter()
-    some = samples.take(torch.arange(min(n, len(samples.x))))
-    right = ~verify(model, some.x, some.y, some.x, Linf(0.0)).success
-    columns = {name: torch.full((len(some.x),), torch.nan, device=some.x.device) for name in FAITHFUL}
+    first = samples.take(torch.arange(min(n, len(samples.x))))
+    right = ~verify(model, first.x, first.y, first.x, Linf(0.0)).success
+    columns = {name: torch.full((len(first.x),), torch.nan, device=first.x.device) for name in FAITHFUL}
     layers: Sequence[str] = ()
     means: list[float | None] = []
     compared: list[int] = []
     if bool(right.any()):
-        x, y = some.x[right], some.y[right]
+        x, y = first.x[right], first.y[right]
         p = attend(model, x, y)
         for ending, maps in (("", p), (", elsewhere", p.roll((p.shape[1] // 2, p.shape[2] // 2), (1, 2)))):
             curves = perturbation_curves(model, x, y, maps)
@@ -52,6 +52,6 @@ def measure_faithfulness(model: nn.Module, samples: Samples, n: int, *, data: st
         compared = similar.isfinite().sum(1).tolist()
         means = [round(float(row.nanmean()), 5) if k else None for row, k in zip(similar, compared, strict=True)]
     return Faithful(
-        data=data, arm=arm, seed=seed, n=len(some.x), columns={k: listed(v) for k, v in columns.items()},
+        data=data, arm=arm, seed=seed, n=len(first.x), columns={k: listed(v) for k, v in columns.items()},
         layers=list(layers), randomised=means, compared=compared, seconds=round(time.perf_counter() - started, 3),
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Networks of the attention study under attack.
 
 Every network is judged by the cascade, by attacks that move attention along with the label, by ascent on the ARP
-objective and by what was found on the other networks; the number is the worst of all, point by point. Step-LL's own
-figure stands beside it and decides nothing.
+objective and by the points found on the other networks; a sample counts as robust where none of them fools it. The
+figure under Step-LL is reported beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Judging:
     """Effort of the judgement of a network.
 
     Attributes:
-        n: Test images.
+        n: Number of test images that are attacked.
         effort: Effort of the cascade.
         weights: Weights of the attention term of the attention-guided attacks.
         steps: Steps of each of these attacks, and of the ascent on the ARP objective.
         restarts: Restarts of the attention-guided attack, for each weight.
-        hold: Steps of the attack on attention alone.
+        hold: Steps of the attack that moves attention and keeps the label.
     """
 
     n: int
@@ -62,7 +62,7 @@ def judge(
         model: Network.
         samples: Test images, of which the first are attacked.
         threat: Set of allowed inputs.
-        size: Effort.
+        size: Effort of the attacks.
         data: Name of the data set, for the record.
         arm: Name of the network, for the record.
         seed: Random seed of the attacks.
@@ -71,8 +71,8 @@ def judge(
         The record, and the cascade's points, (n, *D), for the other networks.
     """
     started = time.perf_counter()
-    some = samples.take(torch.arange(min(size.n, len(samples.x))))
-    x, y = some.x, some.y
+    tested = samples.take(torch.arange(min(size.n, len(samples.x))))
+    x, y = tested.x, tested.y
     generator = torch.Generator().manual_seed(seed)
     z = cascade(model, x, y, threat, effort=size.effort, seed=seed)
     stands = ~verify(model, x, y, z, threat).success
@@ -90,7 +90,7 @@ def judge(
         points = ascend_arp(model, x[left], y[left], threat, steps=size.steps, seed=seed)
         ascended[left] &= ~verify(model, x[left], y[left], points, threat).success
     standing |= {"attention-guided": guided, "ARP objective": ascended}
-    columns = attention_columns(model, some, standing["clean"], threat, size.hold, seed)
+    columns = attention_columns(model, tested, standing["clean"], threat, size.hold, seed)
     return (
         Judged(
             data=data, arm=arm, seed=seed, eps=float(threat.eps), n=len(x),
@@ -103,35 +103,35 @@ def judge(
 
 
 def attention_columns(
-    model: nn.Module, some: Samples, right: Tensor, threat: Linf, steps: int, seed: int
+    model: nn.Module, samples: Samples, right: Tensor, threat: Linf, steps: int, seed: int
 ) -> dict[str, Tensor]:
     """Measure clean attention, and its movement under an attack that keeps the label.
 
     Args:
         model: Network.
-        some: Samples.
+        samples: Test images.
         right: Samples that are classified correctly, (n,) bool; results of the others are NaN.
         threat: Set of allowed inputs.
         steps: Steps of the attack.
         seed: Random seed of the attack and of the noise beside it.
     """
-    part = some.take(right.nonzero()[:, 0])
+    analysed = samples.take(right.nonzero()[:, 0])
     names = [*PLACES, "entropy", "held: js", "held: moved", "noise: js"]
-    columns = {name: torch.full((len(some.x),), torch.nan, device=some.x.device) for name in names}
-    if not len(part.x):
+    columns = {name: torch.full((len(samples.x),), torch.nan, device=samples.x.device) for name in names}
+    if not len(analysed.x):
         return columns
-    measured = attention_records(model, part.x, part.y, mask=part.mask, parts=part.parts)
+    measured = attention_records(model, analysed.x, analysed.y, mask=analysed.mask, parts=analysed.parts)
     clean = measured["p"]
     z = attention_hold(
-        model, part.x, part.y, threat, attend=ATTACKED_ATTENTION, distance=js, steps=steps,
+        model, analysed.x, analysed.y, threat, attend=ATTACKED_ATTENTION, distance=js, steps=steps,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    attacked = (z != part.x).flatten(1).any(1)
-    after = attend(model, z, part.y)
+    attacked = (z != analysed.x).flatten(1).any(1)
+    after = attend(model, z, analysed.y)
     measured["held: js"] = torch.where(attacked, js(clean, after), torch.nan)
     moved = (iou(above_mean(clean), above_mean(after)) < KEY).float()
     measured["held: moved"] = torch.where(attacked, moved, torch.nan)
-    measured["noise: js"] = js(clean, attend(model, threat.corner(part.x, seed), part.y))
+    measured["noise: js"] = js(clean, attend(model, threat.corner(analysed.x, seed), analysed.y))
     for name in columns:
         if name in measured:
             columns[name][right] = measured[name].float()
@@ -167,7 +167,7 @@ def worst_case(row: Judged, crossed: str | None = None) -> np.ndarray:
 
     Args:
         row: The network under attack.
-        crossed: Samples that keep their label at the points of the other networks; None: unknown.
+        crossed: Samples that keep their label at the points of the other networks, as in `Crossed.kept`. None: unknown.
     """
     texts = [text for name, text in row.kept.items() if name != "Step-LL"] + ([crossed] if crossed else [])
     return np.array([all(t[i] == "1" for t in texts) for i in range(row.n)], dtype=float)

@@ -42,10 +42,10 @@ def _verdicts(claims: Sequence[Claim]) -> list[str]:
         ("fails", "Of the paper's claims, here fail"),
         ("undecided", "Of the paper's claims, this study cannot decide"),
     ):
-        some = [c for c in claims if c.verdict == verdict]
-        if some:
-            each = "; ".join(f"{c.claim.rstrip('.')} ({_figure(c)})" for c in some)
-            lines.append(f"{says} {len(some)} of {len(claims)}: {each}.")
+        decided = [c for c in claims if c.verdict == verdict]
+        if decided:
+            each = "; ".join(f"{c.claim.rstrip('.')} ({_figure(c)})" for c in decided)
+            lines.append(f"{says} {len(decided)} of {len(claims)}: {each}.")
     return lines
 
 
@@ -66,7 +66,7 @@ NOTES = (
     "marked as such, and narrow them. A claim about a network's attention is decided where its interval and Holm's p "
     "over all claims about it agree; with one seed it is about this network alone.",
     "Equal compute means equal forwards and backwards; backwards that end at the attended layer are left out, and "
-    "seconds stand beside. Step-LL alone is a single step: it decides nothing.",
+    "seconds are listed beside them. Step-LL is a single step: its accuracy decides nothing.",
     "The worst case is point by point over the cascade, attention-guided attacks and ascent on the ARP objective on "
     "what the cascade left, and the points found on all other networks. Networks, steps and images are smaller than "
     "published: no row here reproduces a row of the paper.",

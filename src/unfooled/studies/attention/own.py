@@ -23,7 +23,7 @@ from unfooled.studies.attention.samples import Samples, known_samples
 from unfooled.studies.common.run import StudyRun, map_jobs
 
 FLAGS = {"image_size": "image_size (--size)"}
-"""Options that are called otherwise on the command line."""
+"""Options that have another name on the command line."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class OwnNetwork:
         """Load the network.
 
         Raises:
-            BadInput: there is none, but options of one.
+            BadInput: no network, only options of one.
         """
         if self.model is None:
             given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
@@ -84,7 +84,7 @@ class OwnNetwork:
 
 
 def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effort: AnalysisEffort) -> Results:
-    """Analyse a network of one's own; no network is trained.
+    """Analyse a user's own network; no network is trained.
 
     Args:
         run: The run; its first seed is that of the attacks.
@@ -114,7 +114,7 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
     def compute(seed: int) -> Analysed:
         return analyse(net, samples, effort, data=title, arm=Path(own.name).name, seed=seed)
 
-    # Seeds change attacks alone here, and every one sees the same network: one is enough.
+    # Seeds change only the attacks here, on the same network: one seed is enough.
     seed = run.seeds[0]
     return Results(analysed=map_jobs(units, "analysis", Analysed, {f"own-{seed}": seed}, compute))
 
@@ -128,7 +128,7 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
     if samples.x.ndim != 4:
         raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             count = read_logits(net, samples.x[:1]).shape[1]
     except ModelFails as error:
         raise BadInput(f"{error}; resize the images to what it takes (--size), or choose another model") from error

@@ -41,29 +41,30 @@ def in_255(eps: float) -> str:
 
 
 def first_images(
-    part: Samples, z: Tensor, maps: tuple[Tensor, Tensor], verdict: Verdict, shown: int, where: str, eps: float
+    samples: Samples, z: Tensor, maps: tuple[Tensor, Tensor], verdict: Verdict, shown: int, where: str, eps: float
 ) -> Picture | None:
     """Draw a few fooled and unfooled images, always the first ones in the data set.
 
     Args:
-        part: Samples.
+        samples: Samples that are classified correctly when clean.
         z: Attacked points, (n, C, H, W).
         maps: Attention before and after, (n, h, w) each.
         verdict: Verdict on the attacked points.
-        shown: Images, two thirds of which are fooled where there are enough.
+        shown: Number of images, two thirds of them fooled where there are enough.
         where: Data set and network.
         eps: Radius of the attack.
 
     Returns:
-        The picture; None: there is no image to be shown.
+        The picture; None where there is no image to show.
     """
     fooled = verdict.success
     rows = torch.cat([fooled.nonzero()[: shown - shown // 3, 0], (~fooled).nonzero()[: shown // 3, 0]])
-    if not len(rows) or part.x.ndim != 4:
+    if not len(rows) or samples.x.ndim != 4:
         return None
-    name, label = part.classes, verdict.prediction
+    classes, predicted = samples.classes, verdict.prediction
     texts = [
-        f"{name[int(part.y[i])]}\n" + (f"-> {name[int(label[i])]}" if fooled[i] else "holds") for i in rows.tolist()
+        f"{classes[int(samples.y[i])]}\n" + (f"-> {classes[int(predicted[i])]}" if fooled[i] else "holds")
+        for i in rows.tolist()
     ]
     title = f"{where}: attention to the label, clean and attacked"
     caption = (
@@ -72,15 +73,15 @@ def first_images(
         "mask, where it is known. Both maps of an image are on one scale."
     )
     before, after = (p[rows] for p in maps)
-    mask = None if part.mask is None else part.mask[rows]
-    return gallery((part.x[rows], z[rows]), (before, after), texts, mask, title=title, caption=caption)
+    mask = None if samples.mask is None else samples.mask[rows]
+    return gallery((samples.x[rows], z[rows]), (before, after), texts, mask, title=title, caption=caption)
 
 
 def gallery(
     inputs: tuple[Tensor, Tensor], maps: tuple[Tensor, Tensor], texts: Sequence[str], mask: Tensor | None, *,
     title: str, caption: str,
 ) -> Picture:  # fmt: skip
-    """Draw a column an image: clean, attention before, attacked, attention after with the arrow of its centre.
+    """Draw one column per image: clean, attention, attacked, attention with an arrow from its old to its new centre.
 
     Args:
         inputs: Images before and under attack, (G, C, H, W) each.
@@ -114,22 +115,22 @@ def gallery(
 
 
 def vulnerability(rows: Sequence[Analysed], places: Mapping[str, str]) -> Picture:
-    """Draw distance against completeness, deviation of either group, and the course: a row a network.
+    """Draw distance against completeness, deviation by outcome, and the course of attention: one row per network.
 
     Args:
         rows: Analysed networks.
-        places: Measures of completeness, by title; the first two are drawn.
+        places: Name -> title of the measures of completeness; the first two are drawn.
     """
     names = [*places][:2]
     figure, axes = new_figure(len(rows), len(names) + 2, 3.1 * (len(names) + 2), 2.8 * len(rows) + 0.2)
-    for r, line in zip(rows, axes, strict=True):
+    for row, line in zip(rows, axes, strict=True):
         for name, axis in zip(names, line, strict=False):
-            _distance(axis, r, name, places[name])
-        line[0].set_ylabel(f"{r.data}, {r.arm}\ndistance, 1/255", fontsize=8)
-        _deviation(line[-2], r)
-        _course(line[-1], r)
+            _distance(axis, row, name, places[name])
+        line[0].set_ylabel(f"{row.data}, {row.arm}\ndistance, 1/255", fontsize=8)
+        _deviation(line[-2], row)
+        _course(line[-1], row)
     add_legend(axes[0, 0])
-    add_legend(next((line[-1] for r, line in zip(rows, axes, strict=True) if r.course), axes[0, -1]))
+    add_legend(next((line[-1] for row, line in zip(rows, axes, strict=True) if row.course), axes[0, -1]))
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
     caption = (
@@ -140,16 +141,16 @@ def vulnerability(rows: Sequence[Analysed], places: Mapping[str, str]) -> Pictur
     return as_picture(figure, f"{rows[0].data}: vulnerability, deviation and course", caption)
 
 
-def _distance(axis: Any, r: Analysed, name: str, title: str) -> None:
-    """Draw distance against one measure of completeness, a dot a sample."""
+def _distance(axis: Any, row: Analysed, name: str, title: str) -> None:
+    """Draw distance against one measure of completeness, one dot per sample."""
     fooled, distance, values = (
-        array(r.columns["fooled"]) > 0.5,
-        255 * array(r.columns["distance"]),
-        array(r.columns[name]),
+        array(row.columns["fooled"]) > 0.5,
+        255 * array(row.columns["distance"]),
+        array(row.columns[name]),
     )
     for group, colour, marker, label in ((fooled, FOOLED, "x", "fooled"), (~fooled, STANDS, "o", "holds")):
         axis.plot(values[group], distance[group], marker, ms=3, mew=0.8, color=colour, alpha=0.6, label=label, ls="")
-    axis.axhline(255 * r.eps, color="0.5", lw=0.8, ls=":")
+    axis.axhline(255 * row.eps, color="0.5", lw=0.8, ls=":")
     axis.set_xlabel(title, fontsize=8)
     inside = values[np.isfinite(values)]
     if len(inside) > 4:  # the middle 98 %, and a little more
@@ -158,28 +159,28 @@ def _distance(axis: Any, r: Analysed, name: str, title: str) -> None:
         axis.set_xlim(float(low - room), float(high + room))
 
 
-def _deviation(axis: Any, r: Analysed) -> None:
+def _deviation(axis: Any, row: Analysed) -> None:
     """Draw the movement of attention, by outcome and under noise."""
-    fooled = array(r.columns["fooled"]) > 0.5
-    moved, noise = array(r.columns["fixed: js"]), array(r.columns["noise: js"])
+    fooled = array(row.columns["fooled"]) > 0.5
+    moved, noise = array(row.columns["fixed: js"]), array(row.columns["noise: js"])
     groups = {"fooled": moved[fooled], "holds": moved[~fooled], "noise": noise}
     boxes = {name: v[np.isfinite(v)] for name, v in groups.items() if np.isfinite(v).any()}
     axis.boxplot(list(boxes.values()), showfliers=False, widths=0.5, medianprops={"color": "black"})
     axis.set_xticks(range(1, len(boxes) + 1), list(boxes))
-    axis.set_title(f"JS divergence at eps = {255 * r.eps:.3g}/255, fixed class", fontsize=8)
+    axis.set_title(f"JS divergence at eps = {255 * row.eps:.3g}/255, fixed class", fontsize=8)
 
 
-def _course(axis: Any, r: Analysed) -> None:
+def _course(axis: Any, row: Analysed) -> None:
     """Draw attention along the straight line to the attacked point."""
-    for name, style in zip(r.course, ("-", "--", ":"), strict=False):
-        values = np.array(r.course[name])
+    for name, style in zip(row.course, ("-", "--", ":"), strict=False):
+        values = np.array(row.course[name])
         axis.plot(np.linspace(0, 1, len(values)), values, style, color="0.1", lw=1.4, label=name)
     axis.set_xlabel("share of the way to the attacked point", fontsize=8)
     axis.set_title("means over the fooled", fontsize=8)
 
 
 def compare_networks(lines: Mapping[str, Mapping[str, Interval]], data: str, eps: float) -> Picture:
-    """Draw clean accuracy, robust accuracy, and the movement of attention: a line a network.
+    """Draw clean accuracy, robust accuracy, and the movement of attention: one line per network.
 
     Args:
         lines: Network -> title of a figure -> figure.

@@ -4,10 +4,12 @@
     Step-LL                 [CE(f(x), y) + CE(f(x'), y)] / 2, x' one step towards the least likely class
     PGD-AT                  CE(f(x'), y)
     PGD-AT + ARP            + beta R + gamma V(P(x), P(x'))
-    shuffled maps           V(P(x_i), P(x'_j)), j another sample of the batch: a control, no attention is preserved
-    logit pairing           CE(f(x'), y) + mean of (z(x) - z(x'))^2: a control, no maps
+    shuffled maps           V(P(x_i), P(x'_j)) instead, j another sample of the batch: a control, preserves no map
+    logit pairing           CE(f(x'), y) + weight mean (f(x) - f(x'))^2: a control without maps
 
-Equal compute: an arm takes steps in inverse proportion to its passes a step.
+f(x) are the logits, x' is an adversarial point, P(x) the attention map; R and V are the terms of `Arp`.
+
+Equal compute: the more passes a step of an arm costs, the fewer steps it takes.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831.
@@ -46,7 +48,7 @@ def shuffled_js(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rolled_mask(p: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute `soft_mask` of the map rolled by half its sides, without a gradient: a region of that area, elsewhere."""
+    """Compute `soft_mask` of the map rolled by half its sides, without a gradient: as much area, in another place."""
     return soft_mask(p.detach().roll((p.shape[1] // 2, p.shape[2] // 2), (1, 2)), size)
 
 
@@ -79,7 +81,7 @@ class LogitPairing:
         weight: Weight of the mean squared difference of logits.
 
     References:
-        Kannan et al. 2018, arXiv:1803.06373. Differs: the cross-entropy is on adversarial samples alone, as in the arms
+        Kannan et al. 2018, arXiv:1803.06373. Differs: the cross-entropy is on adversarial samples only, as in the arms
         that it is compared with.
     """
 
@@ -94,9 +96,11 @@ class LogitPairing:
         return F.cross_entropy(adversarial, y) + self.weight * (clean - adversarial).square().mean()
 
 
-def _arp(threat: Threat, steps: int, *, base: str = "madry", r: float = 0.5, v: float = 1.0, **options: Any) -> Arp:
-    """Build `arp` with the weights and parts of an arm."""
-    return replace(arp(threat, base=base, steps=steps, rectify=r, preserve=v), **options)
+def _arp(
+    threat: Threat, steps: int, *, base: str = "madry", beta: float = 0.5, gamma: float = 1.0, **options: Any
+) -> Arp:
+    """Build the loss `arp` with the weights of R and V, and with `options` as fields of `Arp`."""
+    return replace(arp(threat, base=base, steps=steps, rectify=beta, preserve=gamma), **options)
 
 
 def n_fgsm_points(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
@@ -108,9 +112,9 @@ def n_fgsm_points(model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Ten
     return near.box.clamp(z.detach() + per_sample(near.eps, x) * near.steepest(g))
 
 
-def _on_fast(threat: Threat, r: float, v: float) -> Arp:
+def _on_fast(threat: Threat, beta: float, gamma: float) -> Arp:
     """Build `Arp` on the points of N-FGSM."""
-    return Arp(n_fgsm_points, beta=r, gamma=v, threat=threat)
+    return Arp(n_fgsm_points, beta=beta, gamma=gamma, threat=threat)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Recipe:
 
     Attributes:
         loss: `(threat, inner steps) -> training loss`.
-        fixed: Passes, forwards and backwards, a sample and step whatever the inner attack takes.
+        fixed: Passes (forwards and backwards) per sample and step, without those of the inner attack's steps.
         inner: Passes that each inner step adds.
     """
 
@@ -130,7 +134,7 @@ class Recipe:
     inner: int = 0
 
     def passes(self, steps: int) -> int:
-        """Return the passes a sample and step with so many inner steps."""
+        """Return the passes per sample and step with this number of inner steps."""
         return self.inner * steps + self.fixed
 
 
@@ -146,12 +150,12 @@ SIX: dict[str, Recipe] = {
 }
 """The arms of every scale."""
 MORE: dict[str, Recipe] = {
-    "PGD-AT + R": Recipe(lambda t, s: _arp(t, s, v=0.0), 9, 2),
-    "PGD-AT + V": Recipe(lambda t, s: _arp(t, s, r=0.0), 5, 2),
+    "PGD-AT + R": Recipe(lambda t, s: _arp(t, s, gamma=0.0), 9, 2),
+    "PGD-AT + V": Recipe(lambda t, s: _arp(t, s, beta=0.0), 5, 2),
     ROLLED: Recipe(lambda t, s: _arp(t, s, mask=rolled_mask), 9, 2),
     "TRADES": Recipe(lambda t, s: Trades(t, steps=s), 6, 2),
-    "TRADES + R": Recipe(lambda t, s: _arp(t, s, base="trades", v=0.0), 10, 2),
-    "TRADES + V": Recipe(lambda t, s: _arp(t, s, base="trades", r=0.0), 6, 2),
+    "TRADES + R": Recipe(lambda t, s: _arp(t, s, base="trades", gamma=0.0), 10, 2),
+    "TRADES + V": Recipe(lambda t, s: _arp(t, s, base="trades", beta=0.0), 6, 2),
     "TRADES + ARP": Recipe(lambda t, s: _arp(t, s, base="trades"), 10, 2),
     "N-FGSM": Recipe(lambda t, s: n_fgsm(t), 4),
     "N-FGSM + R": Recipe(lambda t, s: _on_fast(t, 0.5, 0.0), 10),
@@ -173,10 +177,10 @@ def equal_compute(names: Sequence[str], steps: int, *, ramp: float = 0.4) -> tup
         steps: Steps of the inner attack.
         ramp: Share of training in which eps grows from 0, where there is an eps.
     """
-    whole = RECIPES[ARP].passes(steps)
+    arp_passes = RECIPES[ARP].passes(steps)
     return tuple(
         Arm(
-            name, partial(_with_steps, RECIPES[name].loss, steps), share=whole / RECIPES[name].passes(steps),
+            name, partial(_with_steps, RECIPES[name].loss, steps), share=arp_passes / RECIPES[name].passes(steps),
             ramp=0.0 if name in NO_EPS else ramp,
         )
         for name in names

@@ -10,7 +10,7 @@ from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate
 
 Listed = list[float | None]
-"""One value a sample; None where undefined."""
+"""One value per sample; None where undefined."""
 
 
 class Trained(Record):
@@ -23,7 +23,7 @@ class Trained(Record):
         clean: Accuracy on all test samples.
         loss: Training loss.
         steps: Optimiser steps.
-        passes: Forwards and backwards a sample and step; the product with `steps` is equal for all arms.
+        passes: Forwards and backwards per sample and step; the product with `steps` is about equal for all arms.
         seconds: Seconds of training.
     """
 
@@ -44,14 +44,14 @@ class Analysed(Record):
         data: Data set and radius.
         arm: Network.
         seed: Random seed.
-        n: Samples looked at.
+        n: Number of samples, those with a wrong clean prediction included.
         wrong: Number of samples left out because their clean prediction is wrong, the only filter.
         indices: Positions in the data set of the samples that are analysed.
         labels: Their labels.
         eps: Radius of the deviation analysis, the median distance of the nearest adversarial example.
-        columns: Measure -> one value a sample; see `analysis`.
+        columns: Measure -> one value per sample; see `analysis`.
         course: Measure -> means over the fooled samples along the straight line from x to the attacked point.
-        cells: Cells of the attention map.
+        cells: Number of cells of the attention map.
         seconds: Seconds of the unit.
         picture: Gallery of a few images; None: no image can be shown.
     """
@@ -80,8 +80,8 @@ class Judged(Record):
         seed: Random seed.
         eps: Radius of all attacks.
         n: Samples.
-        kept: Attack -> a string with a digit a sample: "1" if it keeps its label, "0" if not or if wrong when clean.
-        columns: Measure -> one value a sample; None where the clean prediction is wrong.
+        kept: Attack -> a string with one digit per sample: "1" if it keeps its label, "0" if not or wrong when clean.
+        columns: Measure -> one value per sample; None where the clean prediction is wrong.
         seconds: Seconds of the unit.
     """
 
@@ -119,7 +119,7 @@ class Faithful(Record):
         arm: Way of training.
         seed: Random seed.
         n: Samples.
-        columns: Measure of `FAITHFUL` -> one value a sample; None where the clean prediction is wrong.
+        columns: Measure of `FAITHFUL` -> one value per sample; None where the clean prediction is wrong.
         layers: Layers that are shuffled, the last one first.
         randomised: Mean Spearman correlation of the maps with the original ones, after each layer.
         compared: Number of maps in this mean.

@@ -34,7 +34,7 @@ class Samples:
     parts: Tensor | None = None
 
     def take(self, rows: Tensor) -> Samples:
-        """Return some of the samples."""
+        """Return the samples of the given rows."""
         mask, parts = (None if m is None else m[rows] for m in (self.mask, self.parts))
         return Samples(self.x[rows], self.y[rows], self.classes, mask, parts)
 
@@ -49,7 +49,7 @@ def known_samples(
 ) -> Samples:
     """Load the samples of a source, with masks of the object where these are known.
 
-    Known are masks and parts of "shapes", masks of "digits-canvas", the boxes of "cub"; of others nothing.
+    "shapes" has masks of the object and of its parts, "digits-canvas" masks, "cub" boxes; other sources have none.
 
     Args:
         source: Data set; this and the other arguments as for `load_dataset`.
@@ -65,7 +65,7 @@ def known_samples(
     classes = data.classes or [str(k) for k in range(int(data.y.max()) + 1)]
     kind, _, rho = source.partition(":")  # as `open_source` reads it: a folder may have any name
     mask = parts = None
-    drawn = int(data.index.max()) + 1  # the first ones are the same whatever the number
+    drawn = int(data.index.max()) + 1  # the first samples are the same however many are drawn
     if kind == "shapes":
         shapes = load_shapes(drawn, split=data.split, rho=float(rho or 0.25))
         mask, parts = shapes.masks["object"][data.index].float(), shapes.parts[data.index].float()

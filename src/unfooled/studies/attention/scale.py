@@ -18,7 +18,7 @@ from unfooled.studies.common.scale import Scale
 def four_convolutions(shape: Sequence[int], classes: int, *, widths: Sequence[int] = (16, 16, 32, 32)) -> nn.Sequential:
     """Build four 3x3 convolutions with batch normalisation, the first and third of stride 2, and a linear layer.
 
-    Of an image of 32x32 the attended map is 8x8. Since the mean is taken before the only linear layer, Grad-CAM's
+    For an image of 32x32 the attended map is 8x8. Since the mean is taken before the only linear layer, Grad-CAM's
     weights do not depend on the input: attention is exact, and has no second derivative through them.
 
     Args:
@@ -67,8 +67,9 @@ def _task(source: str, eps: float, steps: int) -> Task:
 
 
 RADII = (2 / 255, 4 / 255, 8 / 255)
-# Shapes at 4/255: of test images a pilot (standard network, 600 steps, PGD-20) had 99.8 % right when clean, 39 % at
-# 1/255, 3 % at 2/255 and none at 4/255: there the standard arm loses every image, and what stands is owed to training.
+# Shapes at 4/255: in a pilot (standard network, 600 steps, PGD-20) 99.8 % of the test images were right when clean,
+# 39 % at 1/255, 3 % at 2/255 and none at 4/255: there the standard arm loses every image, and what stands is owed to
+# training.
 # GTSRB at 8/255, the customary radius for such images.
 SCALES = {
     "small": AttentionScale(

@@ -5,7 +5,7 @@ For each data set and seed the networks are trained at equal compute, then
     analysis     of the standard and the PGD-trained network: see `analysis`
     comparison   of all networks: see `recipes`, `judging` and `training_results`
 
-A network of one's own, with one's own data, gets the analysis alone.
+A user's own network, with the user's own data, is only analysed: no network is trained.
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831. The figures are not compared with those of the paper.
@@ -55,17 +55,17 @@ def run_attention(
     progress: Progress | None = None,
     command: str = "",
 ) -> StudySummary:
-    """Train, analyse and compare; or analyse a network of one's own.
+    """Train, analyse and compare networks, or analyse a user's own network.
 
     Seeds are independent of each other: a folder may be given more of them later.
 
     Args:
         scale: "small" (shapes), "medium" (shapes and GTSRB; two cores) or "full" (more data, radii and arms; a GPU); or
-            sizes of one's own.
+            your own sizes.
         out: Folder; a second start continues it. None: nothing is stored.
         seeds: Random seeds of weights, training and attacks.
         data: Data sets to look at; None: all of the scale's. With `own` the one source, as `load_dataset` reads it.
-        own: A network of one's own: the analysis alone, no training. None: the scale's networks.
+        own: A user's own network, which is analysed; no network is trained. None: the scale's networks.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run, for the record.
 
@@ -74,7 +74,7 @@ def run_attention(
 
     Raises:
         BadInput: no such scale or data set, data that are not there or that the model does not take, options of a
-            model without one, or a folder that holds other work.
+            model without a model, or a folder that holds other work.
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
@@ -118,8 +118,8 @@ def _analysis(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
     claims: list[Claim] = []
     tests: Table = []
     for arm in dict.fromkeys(row.arm for row in rows):
-        some, lines = analysis_claims([row for row in rows if row.arm == arm])
-        claims += some
+        decided, lines = analysis_claims([row for row in rows if row.arm == arm])
+        claims += decided
         tests += lines
     return claims, tests
 

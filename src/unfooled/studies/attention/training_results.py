@@ -51,7 +51,7 @@ TOGETHER = {
 
 
 def judged_cases(results: Results, data: str, arm: str) -> Cases:
-    """Return worst-case success and movement of attention as columns of every seed, images as ids."""
+    """Return worst-case accuracy, movement and faithfulness of attention as columns, seed by seed, images as ids."""
     return Cases(tuple(_columns(results, row) for row in results.judged if (row.data, row.arm) == (data, arm)))
 
 
@@ -79,7 +79,7 @@ def _crossed(results: Results, row: Judged) -> str | None:
 
 
 def gap(a: Cases, b: Cases, name: str) -> tuple[Interval, list[float]]:
-    """Return the mean of a - b over images and the seeds that both have, with its interval; and every seed's."""
+    """Return the mean of a - b over images and common seeds with its interval, and the mean of each seed."""
     other = {c["seed"][0]: c for c in b.seeds}
     pairs = [(c, other[c["seed"][0]]) for c in a.seeds if c["seed"][0] in other]
     both = Cases(tuple({"id": c["id"], "gap": c[name] - d[name]} for c, d in pairs))
@@ -110,21 +110,21 @@ def training_claims(results: Results, data: str) -> list[Claim]:
 
 
 def _decided(text: str, source: str, figure: Interval, seeds: int) -> Claim:
-    """Decide a claim about training: fewer than three seeds decide nothing, and no difference is none."""
-    one = claim(text, source, figure, 0.0)
-    if seeds < SEEDS or (one.verdict == "holds" and one.low == 0):
-        return one.model_copy(update={"verdict": "undecided"})
-    return one
+    """Decide a claim about training; undecided with fewer than three seeds, or where the interval begins at 0."""
+    decided = claim(text, source, figure, 0.0)
+    if seeds < SEEDS or (decided.verdict == "holds" and decided.low == 0):
+        return decided.model_copy(update={"verdict": "undecided"})
+    return decided
 
 
 def comparison_table(results: Results, data: str) -> Table:
-    """Make a row an arm and seed: accuracy under each attack, and the state of attention."""
+    """Make one row per arm and seed: accuracy under each attack, and the state of attention."""
     return [_comparison(results, row) for row in results.judged if row.data == data]
 
 
 def _comparison(results: Results, row: Judged) -> dict[str, Any]:
     columns = _columns(results, row)
-    one = Cases((columns,))
+    cases = Cases((columns,))
 
     def share(marks: str | None) -> float | None:
         return None if marks is None else round(marks.count("1") / max(len(marks), 1), 4)
@@ -136,16 +136,16 @@ def _comparison(results: Results, row: Judged) -> dict[str, Any]:
     for name in ("attention-guided", "ARP objective"):
         line[f"closed by {name}"] = row.kept["cascade"].count("1") - row.kept[name].count("1")
     line["under transfer alone"] = share(_crossed(results, row))
-    line["worst case"] = one.interval(mean_of("worst"), ("worst",)).text()
+    line["worst case"] = cases.interval(mean_of("worst"), ("worst",)).text()
     names = {"held: js": "JS under attack, label kept", "held: moved": "moved so", "noise: js": "JS under noise"}
     for name, title in {**names, **PLACES, "entropy": "entropy"}.items():
-        line[title] = one.interval(mean_of(name), (name,)).text() or None
+        line[title] = cases.interval(mean_of(name), (name,)).text() or None
     line["could not be moved"] = int((np.isnan(columns["held: js"]) & np.isfinite(columns["noise: js"])).sum())
     return line
 
 
 def faithfulness_table(results: Results, data: str) -> Table:
-    """Make a row an arm with the faithfulness of its attention."""
+    """Make one row per arm: the faithfulness of its attention."""
     lines = []
     for arm in dict.fromkeys(row.arm for row in results.faithful if row.data == data):
         rows = [row for row in results.faithful if (row.data, row.arm) == (data, arm)]
@@ -162,24 +162,25 @@ def faithfulness_table(results: Results, data: str) -> Table:
 
 
 def compute_table(results: Results) -> Table:
-    """Make a row a network: training cost, and clean accuracy on all test samples."""
+    """Make one row per network: training cost, and clean accuracy on all test samples."""
     return [
         {
-            "data": t.data, "network": t.arm, "seed": t.seed, "clean accuracy": t.clean.value, "of": t.clean.n,
-            "steps": t.steps, "passes a sample and step": t.passes,
-            "passes, of ARP's": round(_share_of_arp(results, t), 3), "seconds of training": t.seconds, "loss": t.loss,
+            "data": row.data, "network": row.arm, "seed": row.seed, "clean accuracy": row.clean.value,
+            "of": row.clean.n, "steps": row.steps, "passes a sample and step": row.passes,
+            "passes, of ARP's": round(_share_of_arp(results, row), 3), "seconds of training": row.seconds,
+            "loss": row.loss,
         }
-        for t in results.trained
+        for row in results.trained
     ]  # fmt: skip
 
 
-def _share_of_arp(results: Results, t: Trained) -> float:
-    whole = next((o.steps * o.passes for o in results.trained if _key(o) == (t.data, ARP, t.seed)), np.nan)
-    return t.steps * t.passes / whole
+def _share_of_arp(results: Results, row: Trained) -> float:
+    whole = next((o.steps * o.passes for o in results.trained if _key(o) == (row.data, ARP, row.seed)), np.nan)
+    return row.steps * row.passes / whole
 
 
 def comparison_picture(results: Results, data: str, eps: float) -> Picture | None:
-    """Draw all arms in one picture; None: none was judged."""
+    """Draw all arms in one picture; None where no network was judged."""
     names = {"clean": "clean", "cascade": "cascade", "worst case": "worst", "noise": "noise: js",
              "attention attacked": "held: js"}  # fmt: skip
     lines = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unfooled.evaluation.verify import verify
 from unfooled.runs.files import write_whole
-from unfooled.runs.units import Units, filed
+from unfooled.runs.units import Units, file_name
 from unfooled.statistics.intervals import share
 from unfooled.studies.attention.analysis import analyse
 from unfooled.studies.attention.faithfulness import measure_faithfulness
@@ -28,7 +28,7 @@ from unfooled.studies.common.run import StudyRun, map_jobs
 
 
 def measure(task: Task, seed: int, size: AttentionScale, run: StudyRun, units: Units) -> Results:
-    """Compute all units of one data set and seed: train all networks, analyse two, judge and cross all."""
+    """Compute all units of one data set and seed: train all networks, analyse two, attack all."""
     place = f"{task.source}-{255 * task.eps:g}-{seed}"
     bench = ArmBench(
         task, size.arms, seed, train_n=size.train_n, folder=run.out, place=place, progress=run.progress
@@ -48,7 +48,7 @@ def measure(task: Task, seed: int, size: AttentionScale, run: StudyRun, units: U
 
 @dataclass(frozen=True)
 class PointStore:
-    """Adversarial points of every network, for the others; in files where there is a folder.
+    """Adversarial points of every network, for the others; stored in files where there is a folder.
 
     Args:
         out: The study's folder; None: points stay in memory.
@@ -73,7 +73,7 @@ class PointStore:
         return self._points.get(unit)
 
     def _file(self, unit: str) -> Path | None:
-        return None if self.out is None else self.out / "points" / f"{filed(unit)}.npy"
+        return None if self.out is None else self.out / "points" / f"{file_name(unit)}.npy"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Claims of the attribution-robustness study.
 
-looks    share of the attack's drop that one random point reaches, (1 - mean random) / (1 - mean attack)
-mends    that share is smaller under a score with locality or diversity than under top-k
-gains    mean score of a network under attack minus the plain network's
+Claims of three kinds, each with the figure that decides it:
+
+    looks    share of the attack's drop that one random point reaches, (1 - mean random) / (1 - mean attack)
+    mends    how much smaller that share is under a score with locality or diversity than under top-k
+    gains    mean score of a network under attack minus the plain network's
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:190
 LOOKS = 0.5
 """Share of the attack's drop from which a random point looks like a strong attack."""
 ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
-"""Clean accuracy that a network may lose, and the gain it needs in Kendall's tau or in corrected LENS."""
+"""Clean accuracy that a network may lose, and the gains it needs in Kendall's tau and in corrected LENS."""
 
 
 def claims_of_noise(pool: Pool) -> list[Claim]:
@@ -87,7 +89,9 @@ def _share(weak: str, strong: str) -> Statistic:
 def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
     """Decide what each network gains over the plain one at the worst point found, on the seeds that both have."""
     task = pool.task
-    clean = {(n.arm, n.seed): n.clean.value or 0.0 for n in networks if n.data == task.source}
+    clean = {
+        (network.arm, network.seed): network.clean.value or 0.0 for network in networks if network.data == task.source
+    }
     claims = []
     for arm in pool.arms:
         seeds = [s for s in pool.seeds(arm) if s in pool.seeds(PLAIN)]
@@ -100,8 +104,10 @@ def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
                 f"{100 * ACCURACY:.0f} points of accuracy (it lost {100 * lost:.1f}); seeds: "
                 f"{', '.join(map(str, seeds))}."
             )
-            one = claim(text, RAR, gain(pool, arm, score, seeds), bound)
-            claims.append(one if lost <= ACCURACY or one.value is None else one.model_copy(update={"verdict": "fails"}))
+            decided = claim(text, RAR, gain(pool, arm, score, seeds), bound)
+            if lost > ACCURACY and decided.value is not None:
+                decided = decided.model_copy(update={"verdict": "fails"})
+            claims.append(decided)
     return claims
 
 

@@ -34,7 +34,7 @@ class Look:
 
     Attributes:
         name: Name in tables.
-        judged: The true explanation.
+        judged: The explanation that is judged.
         attacked: The explanation that is differentiated and that ranks candidates; often a cheaper variant.
         restarts: Restarts of each objective.
     """
@@ -51,6 +51,7 @@ LOOKS_AT = {
         "integrated gradients", partial(integrated_gradients, steps=50), partial(integrated_gradients, steps=8)
     ),
 }
+"""Name -> explanation that is attacked."""
 
 
 def objectives(task: MapTask) -> tuple[MapObjective, ...]:
@@ -62,18 +63,18 @@ def objectives(task: MapTask) -> tuple[MapObjective, ...]:
 def scores_of(task: MapTask) -> dict[str, Score]:
     """Return the scores of a data set's maps by name."""
 
-    def raised(score: Score, level: Callable[[Tensor], Tensor]) -> Score:
+    def above_chance(score: Score, level: Callable[[Tensor], Tensor]) -> Score:
         return lambda a, b: corrected(score(a, b), level(a))
 
     scores: dict[str, Score] = {}
     for k in task.ks:
         scores[f"top-{k}"] = top = partial(top_k_intersection, k=k)
-        scores[f"top-{k}, corrected"] = raised(top, partial(chance, k=k, w=0))
+        scores[f"top-{k}, corrected"] = above_chance(top, partial(chance, k=k, w=0))
         for w in task.ws:
             for diverse in (False, True):
                 name = f"LENS {w}@{k}" + ("-div" if diverse else "")
                 scores[name] = lens = partial(lens_recall, k=k, w=w, diverse=diverse)
-                scores[f"{name}, corrected"] = raised(lens, partial(chance, k=k, w=w, diverse=diverse))
+                scores[f"{name}, corrected"] = above_chance(lens, partial(chance, k=k, w=w, diverse=diverse))
             scores[f"top-{k}-div {w}"] = partial(diverse_intersection, k=k, w=w)
     scores["tau"] = kendall
     scores["tau, support"] = lambda a, b: kendall(a, b, support=either_nonzero(a, b))

@@ -68,7 +68,7 @@ def bars(pool: Pool, scores: Sequence[str]) -> Picture:
 
 
 def curves(task: MapTask, rows: Sequence[Scores], scores: Sequence[str], look: str) -> Picture | None:
-    """Draw scores against the radius, attack and baselines, a column a network; None: there is one radius alone."""
+    """Draw scores against the radius, attack and baselines, a column per network; None for one radius."""
     rows = [r for r in rows if r.data == task.source and r.look == look]
     radii = sorted({r.eps for r in rows})
     arms = list(dict.fromkeys(r.arm for r in rows))
@@ -92,7 +92,7 @@ def curves(task: MapTask, rows: Sequence[Scores], scores: Sequence[str], look: s
 
 
 def _curve(axis: Any, pools: dict[float, Pool], arm: str, score: str) -> None:
-    """Draw one network's score against the radius, a curve a perturbation."""
+    """Draw one network's score against the radius, one curve per perturbation."""
     for how, (colour, marker) in STYLES.items():
         means = {eps: pool.mean(arm, how, score) for eps, pool in pools.items()}
         means = {eps: mean for eps, mean in means.items() if mean.n}
@@ -135,6 +135,6 @@ def gallery(
     name_rows(axes, ("input", "attacked", "why", "why, attacked", f"top {k}"))
     caption = (
         "The images whose corrected LENS fell most. Both maps of an image are on one scale. Last row: blue, in the top "
-        f"{k} before alone; red, under attack alone; black, in both."
+        f"{k} only before; red, only under attack; black, in both."
     )
     return as_picture(figure, title, caption)

@@ -18,7 +18,7 @@ from unfooled.studies.common.records import array
 HOW = ("attack", "best of N", "random")
 """Perturbations of an image."""
 OTHER = "another image"
-"""Beside the perturbations: the clean map of the next image. Maps of one network resemble each other."""
+"""Baseline beside the perturbations: the clean map of the next image. Maps of one network resemble each other."""
 
 
 class Network(Record):
@@ -54,12 +54,12 @@ class Scores(Record):
         seed: Random seed.
         look: Explanation.
         eps: Radius.
-        n_random: Random points that the best of N is chosen from.
+        n_random: Number N of random points for the best of N.
         indices: Positions of the samples in the test set.
-        status: Perturbation -> attacked, failed, undefined or skipped, at the worst point of the leading LENS score.
-        values: Perturbation -> score -> one value a sample.
-        zero_share: Share of zeros in the clean map's top k, one value a sample.
-        output_change: |f_y(x') - f_y(x)| at the attack's point.
+        status: Perturbation -> attacked, failed, undefined or skipped, by sample, at the worst point of `main_lens`.
+        values: Perturbation -> score -> one value per sample.
+        zero_share: Share of zeros in the clean map's top k, one value per sample.
+        output_change: Change of the label's logit, |f_y(x') - f_y(x)|, at the attack's point, for each sample.
         gap: Median relative completeness gap of the clean maps; None: the explanation is no path integral.
         forwards: Forwards a sample of the attack.
         backwards: Backwards a sample of the attack.
@@ -91,9 +91,14 @@ class Scores(Record):
 
 @dataclass(frozen=True)
 class Pool:
-    """Results at one data set's whole radius for one explanation, by network and seed.
+    """Results of one data set and one explanation at the whole radius.
 
-    An image that was looked at on several seeds is one image: all its values are resampled together.
+    An image that was explained on several seeds is one image: all its values are resampled together.
+
+    Attributes:
+        task: Data set.
+        look: Name of the explanation.
+        rows: (network, seed) -> scores.
     """
 
     task: MapTask
@@ -102,7 +107,7 @@ class Pool:
 
     @property
     def where(self) -> str:
-        """Data set and explanation, before a claim."""
+        """Data set and explanation, the beginning of a claim."""
         return f"{self.task.source}, {self.look}"
 
     @property
@@ -122,7 +127,7 @@ class Pool:
         Args:
             arm: Network.
             measures: Name of a column -> (perturbation, score).
-            seeds: Some of the seeds; None: all.
+            seeds: Seeds that are used; None: all.
         """
         rows = [r for (name, seed), r in sorted(self.rows.items()) if name == arm and (not seeds or seed in seeds)]
         ids = np.concatenate([np.empty(0, dtype=int), *(np.array(r.indices) for r in rows)])

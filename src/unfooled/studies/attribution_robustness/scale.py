@@ -1,8 +1,9 @@
 """Data sets, networks and sizes of the attribution-robustness study.
 
-Published settings (Chen et al. 2019, their code): MNIST and Fashion-MNIST two 5x5 convolutions of 32 and 64 and a
-hidden layer of 1024, 25,000 steps of 50 plainly and 100,000 adversarially; GTSRB a residual network, 70,000 steps of
-64. An IG-NORM step of MNIST is 450 double backward passes a sample. What fits two cores is smaller.
+Published settings (Chen et al. 2019, their code): for MNIST and Fashion-MNIST two 5x5 convolutions of 32 and 64
+channels and a hidden layer of 1024 units, trained with batches of 50 for 25,000 plain or 100,000 adversarial steps; for
+GTSRB a residual network, 70,000 steps with batches of 64. An IG-NORM step on MNIST takes 450 double backward passes a
+sample. The sizes for two cores are smaller.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class MapTask:
 
     Attributes:
         training: Data set, with the settings of training on it.
-        ks: Sizes of the top set.
-        ws: Radii of locality; chance is too high beyond.
+        ks: Sizes k of the top-k sets.
+        ws: Radii w of the window of LENS; with larger ones unrelated maps score too high.
     """
 
     training: Task
@@ -84,7 +85,7 @@ class AttributionScale(Scale):
         arms: Networks.
         looks: (explanation, share of eps, images for seed 0, images for each other seed).
         train_n: Training samples; None: all.
-        pool: Test images from which those that every network classifies correctly are taken.
+        pool: Number of test images from which those that every network classifies correctly are taken.
         robust_n: Test images under the cascade.
         attack_steps: Steps of each restart of the attack on explanations.
     """
@@ -99,7 +100,7 @@ class AttributionScale(Scale):
 
     @property
     def n(self) -> int:
-        """Most images that an explanation is judged on."""
+        """Largest number of images that an explanation is judged on."""
         return max(n for _, _, n, _ in self.looks)
 
 
@@ -107,11 +108,11 @@ def _arms(*, ig: float, path: int = 8, inner_path: int = 4) -> tuple[Arm, ...]:
     """Make the networks of every scale.
 
     Args:
-        ig: Share of the steps that the IG-* arms go on for from PGD's weights.
+        ig: Share of the task's steps that the IG-* arms take, starting from PGD's weights.
         path: Points of the path of integrated gradients.
         inner_path: Points of the path in the inner attack.
     """
-    # A ReLU network's saliency does not change as units switch; softplus gives it a gradient that training can follow.
+    # beta: softplus in place of ReLU in IGR's explanations, since gradients of a ReLU network are piecewise constant.
     near = partial(pgd, steps=3, rule=Constant(0.5))
     return (
         Arm(PLAIN, lambda threat: Standard()),

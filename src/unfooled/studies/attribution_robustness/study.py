@@ -1,9 +1,9 @@
 """Attribution-robustness study: do explanations survive attacks, under scores corrected for chance?
 
-For each data set and seed every network is trained; the first test images that all of them classify rightly are
-explained by each, and attacked; beside the attack stand the best of as many random points as it took explanations, a
-single random point, and the map of another image. Judged on the true network and the true explanation. What decides
-the claims is fixed in `claims`.
+For each data set and seed every network is trained, and its explanations of the first test images that all networks
+classify correctly are attacked. Baselines are the best of as many random points as the attack took explanations, a
+single random point, and the map of another image. All are judged on the true network and the true explanation. What
+decides the claims is fixed in `claims`.
 
 References:
     Kamath, Mittal, Kumar, Balasubramanian, Rethinking robustness of model attributions, AAAI 2024, arXiv:2312.10534.
@@ -47,9 +47,9 @@ def run_attribution_robustness(
 
     Args:
         scale: "small" (digits), "medium" (MNIST, Fashion-MNIST and GTSRB, from the folder that UNFOOLED_DATA names; two
-            cores) or "full" (the same at published sizes; a GPU); or sizes of one's own.
+            cores) or "full" (the same at published sizes; a GPU); or your own sizes.
         out: Folder; a second start continues it. None: nothing is stored.
-        seeds: Random seeds of weights, training and attacks; arms marked "once" are trained for seed 0 alone.
+        seeds: Random seeds of weights, training and attacks; arms marked "once" are trained only for seed 0.
         data: Data sets to look at; None: all of the scale's.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run, for the record.

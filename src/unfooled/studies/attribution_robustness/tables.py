@@ -16,19 +16,20 @@ from unfooled.studies.common.records import Table, array
 
 
 def networks_table(networks: Sequence[Network]) -> Table:
-    """Make a row a network: accuracies and cost."""
+    """Make one row per network: accuracies and cost."""
     return [
         {
-            "data": n.data, "network": n.arm, "seed": n.seed, "clean accuracy": n.clean.value, "of": n.clean.n,
-            "robust accuracy": n.robust.value, "lowest": n.robust.low, "highest": n.robust.high,
-            "of these": n.robust.n, "seconds of training": round(n.seconds, 1), "loss": n.loss,
+            "data": network.data, "network": network.arm, "seed": network.seed,
+            "clean accuracy": network.clean.value, "of": network.clean.n,
+            "robust accuracy": network.robust.value, "lowest": network.robust.low, "highest": network.robust.high,
+            "of these": network.robust.n, "seconds of training": round(network.seconds, 1), "loss": network.loss,
         }
-        for n in networks
+        for network in networks
     ]  # fmt: skip
 
 
 def scores_table(pool: Pool, how: str) -> Table:
-    """Make a row a network and seed: every score under the attack or a baseline."""
+    """Make one row per network and seed: every score under the attack or a baseline."""
     rows = []
     for (arm, seed), row in pool.rows.items():
         line: dict[str, Any] = {"network": arm, "seed": seed}

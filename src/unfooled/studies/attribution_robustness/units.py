@@ -46,7 +46,7 @@ Job = tuple[str, Look, float, int]
 def measure(
     task: MapTask, seed: int, size: AttributionScale, run: StudyRun, units: Units
 ) -> tuple[list[Network], list[Scores]]:
-    """Compute all units of one data set and seed: train all networks, agree on the images, attack each network."""
+    """Compute all units of one data set and seed: train all networks, select the images, attack each network."""
     arms = [arm for arm in size.arms if not arm.once or seed == 0]
     place = f"{task.source}-{seed}"
     bench = ArmBench(
@@ -60,9 +60,9 @@ def measure(
     marks = zip(*(n.correct for n in networks), strict=True)
     common = torch.tensor([all(mark == "1" for mark in image) for image in marks])
     jobs: dict[str, Job] = {
-        f"{place}-{arm.name}-{name}-{part:g}": (arm.name, LOOKS_AT[name], part, n)
+        f"{place}-{arm.name}-{name}-{fraction:g}": (arm.name, LOOKS_AT[name], fraction, n)
         for arm in arms
-        for name, part, first, later in size.looks
+        for name, fraction, first, later in size.looks
         if (n := later if seed else first)
     }
     attack = partial(measure_scores, bench, task, size, common.nonzero()[:, 0])
@@ -70,13 +70,13 @@ def measure(
 
 
 def measure_network(bench: ArmBench, size: AttributionScale, name: str) -> Network:
-    """Train a network, and find its clean and robust accuracy."""
+    """Train a network, and measure its clean and robust accuracy."""
     net, threat = bench.network(name), bench.task.threat
     x, y = bench.test
     right = bench.labels(net, x) == y
-    few = slice(0, min(size.robust_n, len(x)))
-    z = cascade(net, x[few], y[few], threat, seed=bench.seed)
-    stands = ~verify(net, x[few], y[few], z, threat).success
+    first = slice(0, min(size.robust_n, len(x)))
+    z = cascade(net, x[first], y[first], threat, seed=bench.seed)
+    stands = ~verify(net, x[first], y[first], z, threat).success
     return Network(
         data=bench.task.source, arm=name, seed=bench.seed, clean=share(right), robust=share(stands),
         correct=bits(right[: size.pool]), loss=str(bench.arms[name].loss(threat)),
@@ -85,10 +85,10 @@ def measure_network(bench: ArmBench, size: AttributionScale, name: str) -> Netwo
 
 
 def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, common: Tensor, job: Job) -> Scores:
-    """Attack one network's explanations at one radius, and judge.
+    """Attack one network's explanations at one radius, and judge them.
 
-    Candidates are ranked by one score of each kind, `leaders`; the other scores of that kind are taken at the point
-    which its leader selects.
+    Candidates are ranked by one score of each kind, `leaders`; the other scores of a kind are computed at the
+    point that its leader selects.
 
     Args:
         bench: Networks of one data set and seed.
@@ -98,11 +98,11 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
         job: Network, explanation, share of the radius, and number of images.
     """
     started = time.perf_counter()
-    arm, look, part, n = job
-    model, rows, threat = bench.network(arm), common[:n], task.threat.with_eps(part * task.eps)
+    arm, look, fraction, n = job
+    model, rows, threat = bench.network(arm), common[:n], task.threat.with_eps(fraction * task.eps)
     x, y = bench.test[0][rows], bench.test[1][rows]
-    every, lens = scores_of(task), main_lens(task)
-    ranked = {name: every[name] for name in leaders(task)}
+    all_scores, lens = scores_of(task), main_lens(task)
+    ranked = {name: all_scores[name] for name in leaders(task)}
     attacks = explanation_robustness(
         model, x, y, threat, look.attacked, scores=ranked, objectives=objectives(task),
         search=Search(size.attack_steps, restarts=look.restarts), generator=torch.Generator().manual_seed(bench.seed),
@@ -110,13 +110,15 @@ def measure_scores(bench: ArmBench, task: MapTask, size: AttributionScale, commo
     clean = as_maps(look.judged(model, x, y))
     values: dict[str, dict[str, list[float | None]]] = {}
     judged: dict[tuple[str, str], ExplanationVerdict] = {}
-    for how, way in zip(HOW, (attacks.attack, attacks.best_of_n, attacks.random), strict=True):
+    for how, candidates in zip(HOW, (attacks.attack, attacks.best_of_n, attacks.random), strict=True):
         values[how] = {}
-        for by in ranked:
-            kind = {name: score for name, score in every.items() if kind_of(name) == kind_of(by)}
-            judged[how, by] = judge_explanation(model, x, y, way.x_adv[by], threat, look.judged, kind, clean=clean)
-            values[how] |= {name: listed(v) for name, v in judged[how, by].scores.items()}
-    values[OTHER] = {name: listed(score(clean, clean.roll(1, 0))) for name, score in every.items()}
+        for leader in ranked:
+            kind = {name: score for name, score in all_scores.items() if kind_of(name) == kind_of(leader)}
+            judged[how, leader] = judge_explanation(
+                model, x, y, candidates.x_adv[leader], threat, look.judged, kind, clean=clean
+            )
+            values[how] |= {name: listed(v) for name, v in judged[how, leader].scores.items()}
+    values[OTHER] = {name: listed(score(clean, clean.roll(1, 0))) for name, score in all_scores.items()}
     worst = judged["attack", lens]
     return Scores(
         data=task.source, arm=arm, seed=bench.seed, look=look.name, eps=float(threat.eps), n_random=attacks.n,

@@ -48,7 +48,7 @@ class DefenceBench(Bench):
         eps = size.honest_eps if name in HONEST else size.eps
         net = new_network(lambda: recipe.build(size.arch, tuple(x.shape[1:]), classes), self.seed)
         loss, epochs = recipe.loss(eps, self.network), round(size.epochs * recipe.epochs)
-        # Shifts, so that defences which move the image leave it a digit.
+        # Shifted, so that the network still knows digits that a defence has moved.
         batches = Batches(x, y, 64, self.seed, crop=max(1, x.shape[-1] // 16) if recipe.shift else 0)
         optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, weight_decay=1e-4)
         settings = {"name": name, "seed": self.seed, "epochs": epochs, "eps": eps, "n": len(x)}
@@ -57,9 +57,9 @@ class DefenceBench(Bench):
     def subject(self, case: Case) -> tuple[nn.Module, Tensor, Tensor, Linf]:
         """Return the model of a case, and the samples and the threat that it is judged on."""
         x, y = self.test
-        few = RECIPES[case.network].classes
-        if few is not None:
-            x, y = x[y < few], y[y < few]
+        classes = RECIPES[case.network].classes
+        if classes is not None:
+            x, y = x[y < classes], y[y < classes]
         eps = case.eps or (self.size.honest_eps if case.kind == "honest" else self.size.eps)
         return case.make(self.network(case.network)), x[: self.size.n], y[: self.size.n], Linf(eps)
 
@@ -75,9 +75,8 @@ def informed(
 ) -> float:
     """Attack a model by PGD on a twin that has usable gradients, and return its robust accuracy.
 
-    Four attacks, on the margin and on the cross-entropy of the twin's logits at a tenth, each going as far as it can
-    instead of stopping where the twin is fooled, at the whole radius and at two thirds of it; a sample is lost if one
-    of them fools the model.
+    Four attacks: on the margin and on the cross-entropy of a tenth of the twin's logits, each at the whole radius and
+    at two thirds of it. None stops where the twin is fooled. A sample is lost if one of them fools the model.
 
     Args:
         model: Any callable to logits.
@@ -93,12 +92,12 @@ def informed(
         return losses.cross_entropy(logits / 10, y)
 
     stands = torch.ones(len(x), dtype=torch.bool)
-    attacks: list[tuple[Loss, float]] = [(loss, part) for loss in (losses.margin, soft) for part in (1.0, 0.67)]
-    for loss, part in attacks:
+    attacks: list[tuple[Loss, float]] = [(loss, fraction) for loss in (losses.margin, soft) for fraction in (1.0, 0.67)]
+    for loss, fraction in attacks:
         rows = stands.nonzero()[:, 0]
         if not len(rows):
             break
-        near = threat.take(rows).with_eps(threat.eps * part)
+        near = threat.take(rows).with_eps(threat.eps * fraction)
         z = pgd(twin, x[rows], y[rows], near, steps=steps, loss=loss, stop=False)
         stands[rows] = ~verify(model, x[rows], y[rows], z, threat.take(rows), draws=draws).success
     return float(stands.float().mean())

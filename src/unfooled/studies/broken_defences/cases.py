@@ -60,7 +60,7 @@ def _honest(number: int, network: str) -> Case:
 
 
 def _jittered(base: nn.Module) -> Model:
-    """Average five noisy answers: a gradient that holds for a distance."""
+    """Average the outputs of five noisy points: its gradient is valid for some distance."""
     return lambda x: torch.stack([base(x + 0.05 * torch.randn_like(x)) for _ in range(5)]).mean(0)
 
 
@@ -71,7 +71,7 @@ def _soft_thermometer(base: nn.Module) -> Model:
 
 
 def _leaky_clamp(base: nn.Module) -> Model:
-    """Clamp as the defence does, with the gradient of a line."""
+    """Clamp as the defence does, but with the gradient of a straight line."""
     assert isinstance(base, parts.Around)
 
     def before(x: Tensor) -> Tensor:

@@ -13,17 +13,25 @@ from unfooled.studies.broken_defences.judging import BROKEN_BELOW, Judgement, co
 from unfooled.studies.common.records import Claim, Outcome, Table
 
 FREE_PASSES = 20_000
-"""Passes a run that the checks may take, whatever the attack takes."""
+"""Passes per run that the checks may always take, however few the attack takes."""
 TITLES: dict[Kind, str] = {"broken": "Broken defences", "refused": "Not to be judged", "honest": "Honest networks"}
 
 
 def _claim(text: str, hits: Sequence[bool], holds: Callable[[float], bool], *, known: bool = True) -> Claim:
-    """Decide a claim on a suite by the share of hits itself; undecided where the judge gives no verdicts."""
-    e = share(torch.tensor(hits, dtype=torch.bool))
-    if e.value is None or not known:
-        return Claim(claim=text, source="unfooled", verdict="undecided", value=None, low=None, high=None, n=e.n)
-    verdict: Outcome = "holds" if holds(e.value) else "fails"
-    return Claim(claim=text, source="unfooled", verdict=verdict, value=e.value, low=e.low, high=e.high, n=e.n)
+    """Decide a claim by the share of hits, not by its interval; undecided where the judge gives no verdicts."""
+    hit_share = share(torch.tensor(hits, dtype=torch.bool))
+    if hit_share.value is None or not known:
+        return Claim(claim=text, source="unfooled", verdict="undecided", value=None, low=None, high=None, n=hit_share.n)
+    verdict: Outcome = "holds" if holds(hit_share.value) else "fails"
+    return Claim(
+        claim=text,
+        source="unfooled",
+        verdict=verdict,
+        value=hit_share.value,
+        low=hit_share.low,
+        high=hit_share.high,
+        n=hit_share.n,
+    )
 
 
 def claims(rows: Sequence[Judgement], cases: Sequence[Case]) -> list[Claim]:
@@ -59,7 +67,7 @@ def claims(rows: Sequence[Judgement], cases: Sequence[Case]) -> list[Claim]:
 
 
 def tables(rows: Sequence[Judgement], cases: Sequence[Case], *, several_seeds: bool) -> dict[str, Table]:
-    """Make a table for each kind of case that there is, a row a case and seed."""
+    """Make a table for each kind of case that there is, one row per case and seed."""
     hides = {one.number: one.hides for one in cases}
     made = {
         title: [_line(r, hides[r.number], several_seeds) for r in rows if r.kind == kind]

@@ -215,7 +215,7 @@ def query_detector(base: nn.Module) -> nn.Module:
 
 
 def training_mode(base: nn.Module) -> nn.Module:
-    """Batch normalisation left in training mode: an answer depends on who else is in the batch."""
+    """Batch normalisation left in training mode: an answer depends on what else is in the batch."""
     return copy.deepcopy(base).train()
 
 
@@ -230,8 +230,8 @@ def nan_off_grid(base: nn.Module) -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             rows = x.detach().flatten(1)
-            on = [((rows * top).round() - rows * top).abs().amax(1) < 1e-3 for top in (16, 255)]
-            return self.base(x).masked_fill(~(on[0] | on[1])[:, None], torch.nan)
+            on_grid = [((rows * top).round() - rows * top).abs().amax(1) < 1e-3 for top in (16, 255)]
+            return self.base(x).masked_fill(~(on_grid[0] | on_grid[1])[:, None], torch.nan)
 
     return Grid()
 

@@ -13,13 +13,14 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.audit.audit import Plan, audit
 from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.table import CheckId
 from unfooled.runs.records import Record
 from unfooled.studies.broken_defences.cases import Case, Kind
 
 BROKEN_BELOW = 0.05
 """Robust accuracy up to which a network counts as having none."""
-ABOUT_DATA = {"D21", "D23"}
-"""Findings that honest networks have too: few classes or tied logits, points between the levels of a pixel."""
+ABOUT_DATA = {CheckId.TIES, CheckId.EIGHT_BIT}
+"""Ids of findings that honest networks have, too: few classes or tied logits; points between levels of a pixel."""
 
 
 class Judgement(Record):
@@ -35,13 +36,13 @@ class Judgement(Record):
         clean: Clean accuracy as a share; None: nothing was measured.
         robust: Robust accuracy as a share; None: nothing was measured.
         truth: Robust accuracy under the attack that knows the case; None: it is not computed.
-        verdict: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; REFUSED for a sentence instead of figures, CRASHED where
+        verdict: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; REFUSED where an error names what is wrong, CRASHED where
             the judge itself failed; empty for a judge that gives none.
         trusted: True if the verdict trusts the figure.
         findings: Ids of the checks that fired.
         said: Reasons of the verdict and the findings, in sentences, or the refusal.
         passes: Forwards and backwards of all n samples together.
-        diagnostic_passes: Part of these passes that the checks take.
+        diagnostic_passes: Those of these passes that the checks take; None: unknown.
         seconds: Seconds of the unit.
         passed: True if the judge is right; see `passes_suite`.
     """
@@ -109,18 +110,20 @@ def audited(
 
 def _with_summary(start: Judgement, summary: Summary) -> Judgement:
     """Fill in the results of an audit."""
-    fired = [one for one in summary.diagnostics if one.fired]
-    apart, n = summary.diagnostic_passes, start.n
+    fired = [finding for finding in summary.diagnostics if finding.fired]
+    spent, n = summary.diagnostic_passes, start.n
     return start.model_copy(
         update={
             "clean": summary.clean_accuracy.value,
             "robust": summary.robust_accuracy.value,
             "verdict": summary.verdict,
             "trusted": summary.trusted,
-            "findings": [one.id for one in fired],
-            "said": [text for text in (summary.because, *(f"{one.id}: {one.detail}." for one in fired)) if text],
+            "findings": [finding.id for finding in fired],
+            "said": [
+                text for text in (summary.because, *(f"{finding.id}: {finding.detail}." for finding in fired)) if text
+            ],
             "passes": n * (summary.passes.forward + summary.passes.backward),
-            "diagnostic_passes": None if apart is None else n * (apart.forward + apart.backward),
+            "diagnostic_passes": None if spent is None else n * (spent.forward + spent.backward),
         }
     )
 
@@ -140,8 +143,8 @@ def corrected(row: Judgement) -> bool:
 def passes_suite(row: Judgement, case: Case) -> bool:
     """Return whether a judge is right about a case.
 
-    Broken: robust accuracy at most 5 % and a finding (none where `quiet`), or OVERSTATED or NOT EVALUABLE. Refused: a
-    refusal or NOT EVALUABLE. Honest: trusted.
+    Broken: robust accuracy at most 5 % and a finding (none needed where `quiet`), or OVERSTATED or NOT EVALUABLE.
+    Refused: a refusal or NOT EVALUABLE. Honest: trusted.
     """
     if case.kind == "honest":
         return row.trusted is True

@@ -1,11 +1,12 @@
 """Networks that the broken-defences study trains: those inside the defences, and the honest ones beside them.
 
-Interval bound propagation, for one of the honest ones: bounds pass a linear layer as midpoint and radius,
+Interval bound propagation, for one of the honest ones: a linear layer maps the midpoint m and the radius r of an
+interval, a monotone layer maps its lower and its upper bound,
 
-    m' = W m + b,   r' = |W| r,        and a monotone layer each by itself;
+    m' = W m + b,   r' = |W| r.
 
-trained on the mean of CE(f(x), y) and CE(worst, y), where worst has the lower bound of y and the upper bounds of the
-others.
+The loss is the mean of CE(f(x), y) and CE(worst, y); `worst` are the logits' lower bound for class y and upper bounds
+for the others.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def bounds(net: nn.Sequential, low: Tensor, high: Tensor) -> tuple[Tensor, Tenso
         high: Upper bounds of the inputs, (B, *D).
 
     Returns:
-        Bounds of the outputs: no input between low and high leaves them.
+        Lower and upper bounds of the outputs of all inputs between low and high.
 
     Raises:
         BadInput: a layer that is neither linear, nor a convolution, nor monotone.
@@ -114,8 +115,8 @@ class Ibp:
         """Compute the loss of the batch, a scalar."""
         assert isinstance(model, nn.Sequential)
         low, high = bounds(model, (x - self.eps).clamp(0, 1), (x + self.eps).clamp(0, 1))
-        own = F.one_hot(y, low.shape[1]).bool()
-        worst = torch.where(own, low, high)
+        is_label = F.one_hot(y, low.shape[1]).bool()
+        worst = torch.where(is_label, low, high)
         return (F.cross_entropy(model(x), y) + F.cross_entropy(worst, y)) / 2
 
 
@@ -127,7 +128,7 @@ class Recipe:
         build: `(arch, input_shape, classes) -> module`.
         loss: `(eps of the threat, name -> trained network) -> training loss`.
         classes: Number of classes, the first ones; None: all.
-        epochs: Factor of the scale's epochs.
+        epochs: Factor by which the scale's epochs are multiplied.
         shift: Train on shifted images, too; a network without convolutions is too small for it.
     """
 
@@ -147,7 +148,7 @@ def _activation(build: Callable[[], nn.Module], arch: Arch, shape: Sequence[int]
 
 
 def _dense(arch: Arch, shape: Sequence[int], k: int) -> nn.Module:
-    """Build a network of one hidden layer: bounds stay narrow, so that no ramp is needed."""
+    """Build a network of one hidden layer: bounds stay narrow, so that eps need not be ramped up."""
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, k))
 
 
@@ -181,4 +182,4 @@ RECIPES: dict[str, Recipe] = {
 """Name -> recipe. A loss may use networks of other recipes."""
 
 HONEST = ("pgd-at, half eps", "pgd-at", "trades, half eps", "trades", "ibp")
-"""Networks that are trained at the eps that honest networks are judged at; the FGSM network is at the defences' eps."""
+"""Recipes that get the eps at which honest networks are judged; the FGSM network gets the eps of the defences."""

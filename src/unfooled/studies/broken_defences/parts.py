@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Change = Callable[[Tensor], Tensor]
+"""Function of a batch of inputs, logits or gradients."""
 LEVELS = 8
 """Levels of the thermometer code."""
 
 
 class Around(nn.Module):
-    """A network with something before it, on the input, and something after it, on the logits."""
+    """A network with a function of its input before it, and a function of its logits after it."""
 
     def __init__(self, base: nn.Module, before: Change | None = None, after: Change | None = None) -> None:
         super().__init__()
@@ -56,13 +57,13 @@ def with_gradient(base: nn.Module, change: Change) -> nn.Module:
 def replaced(
     base: nn.Module, kind: type[nn.Module], build: Callable[[], nn.Module], *, last: bool = False
 ) -> nn.Module:
-    """Copy a network and replace every layer of one kind, or the last one alone.
+    """Copy a network and replace every layer of one kind, or only the last one.
 
     Args:
         base: Network.
         kind: Kind of the layers.
-        build: Builder of a layer that takes their place.
-        last: Replace the last one alone.
+        build: Builder, `() -> layer`, called for each layer that is replaced.
+        last: Replace only the last one.
     """
     net = copy.deepcopy(base)
     names = [name for name, module in net.named_modules() if isinstance(module, kind)]
@@ -101,7 +102,7 @@ def one_hot(z: Tensor) -> Tensor:
 
 
 def resize_and_pad(x: Tensor) -> Tensor:
-    """Shrink each image by up to a sixth and put it at a random place, the rest 0; torch's global generator."""
+    """Shrink each image by up to a sixth and put it at a random place among zeros (torch's global generator)."""
     u = torch.rand(3, len(x), dtype=x.dtype).to(x.device)
     scale = 1 + 0.2 * u[0]
     theta = torch.zeros(len(x), 2, 3, dtype=x.dtype, device=x.device)
@@ -183,8 +184,8 @@ class QueryDetector(nn.Module):
     Args:
         base: Network.
         radius: Distance below which a query is a near-duplicate.
-        most: Near-duplicates from which it stops answering.
-        memory: Queries that it remembers.
+        most: Number of near-duplicates from which on it stops answering.
+        memory: Number of queries that it remembers.
     """
 
     def __init__(self, base: nn.Module, *, radius: float = 0.3, most: int = 50, memory: int = 20_000) -> None:

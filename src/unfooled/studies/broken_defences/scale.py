@@ -16,7 +16,7 @@ class DefenceScale(Scale):
 
     Attributes:
         data: Data set, as `load_dataset` reads it.
-        n: Test samples a case.
+        n: Number of test samples of a case.
         train_n: Training samples; None: all.
         arch: Builder of the networks, `(input_shape, classes) -> module`.
         eps: Radius in Linf for the defences.

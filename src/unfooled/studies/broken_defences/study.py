@@ -43,8 +43,8 @@ def run_broken_defences(
     """Judge every case, find its true robust accuracy, and compare.
 
     Args:
-        scale: "small" (digits), "medium" or "full" (MNIST, from the folder that UNFOOLED_DATA names); or sizes of one's
-            own.
+        scale: "small" (digits), "medium" or "full" (MNIST, from the folder that UNFOOLED_DATA names); or your own
+            sizes.
         out: Folder; a second start continues it. None: nothing is stored.
         seeds: Random seeds of networks and attacks; all cases are judged for each.
         judge: `(case, model, x, y, threat) -> judgement`; None: the audit.

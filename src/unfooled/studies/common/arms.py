@@ -1,4 +1,4 @@
-"""Networks that differ in their training loss alone, for studies that compare ways of training."""
+"""Networks that differ only in their training loss, for studies that compare ways of training."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Arm:
         loss: `threat -> training loss`.
         share: Share of the task's steps.
         lr: Factor of the task's learning rate.
-        start: Arm of the same seed from whose weights training goes on; None: new weights.
-        once: Train it for seed 0 alone.
+        start: Arm of the same seed from whose trained weights training starts; None: new weights.
+        once: Train it only for seed 0.
         ramp: Share of the steps in which eps grows from 0.
     """
 
@@ -70,7 +70,7 @@ class Arm:
     ramp: float = 0.0
 
     def settings(self, threat: Threat) -> dict[str, Any]:
-        """Return every field as plain values, the loss spelled for a threat."""
+        """Return every field as plain values, with the loss for a threat as text."""
         return {**vars(self), "loss": str(self.loss(threat))}
 
 
@@ -97,12 +97,12 @@ class ArmBench(Bench):
         self.task, self.arms = task, {arm.name: arm for arm in arms}
 
     def steps(self, name: str) -> int:
-        """Return the optimiser steps of an arm: whole epochs of at most a tenth of what it asks for."""
+        """Return the optimiser steps of an arm: its share of the task's steps, rounded up to whole pieces."""
         batches, epochs = self._length(self.arms[name])
         return len(batches) * epochs
 
     def _length(self, arm: Arm) -> tuple[Batches, int]:
-        """Return the batches of a piece of training, and how many pieces there are."""
+        """Return the batches of one piece of training, and the number of pieces."""
         steps = max(PIECES, round(self.task.steps * arm.share))
         batches = Batches(*self.train, self.task.batch, self.seed, steps=steps // PIECES)
         return batches, -(-steps // len(batches))
@@ -123,7 +123,7 @@ class ArmBench(Bench):
             name, net, batches, loss, optimizer, epochs=pieces, clip=5.0, settings={**settings, "n": len(x)},
             about={"input_shape": list(shape), "num_classes": classes},
         )  # fmt: skip
-        return _channels_last(net)  # training of colour images leaves the usual order, for files
+        return _channels_last(net)  # again: training on colour images restores the usual order, that of files
 
 
 def _channels_last(net: nn.Module) -> nn.Module:

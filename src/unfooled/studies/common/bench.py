@@ -17,7 +17,7 @@ from unfooled.core.model.batching import batched
 from unfooled.core.types import TrainingLoss
 from unfooled.data.load import load_dataset
 from unfooled.runs.chunks import Progress
-from unfooled.runs.units import filed
+from unfooled.runs.units import file_name
 from unfooled.studies.common.fitting import fit
 from unfooled.training import BatchSource
 from unfooled.training.loop import Checkpoint
@@ -125,12 +125,14 @@ class Bench(ABC):
 
     def file(self, kind: str, name: str, ending: str) -> Path | None:
         """Return the file of a network or a set in the study's folder; None where nothing is stored."""
-        return None if self.folder is None else self.folder / kind / filed(self.place) / f"{filed(name)}.{ending}"
+        return (
+            None if self.folder is None else self.folder / kind / file_name(self.place) / f"{file_name(name)}.{ending}"
+        )
 
     def labels(self, net: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
         """Return the classes that a network gives to samples, (N,), on the CPU. Cost: 1 forward."""
         predict = batched(lambda part: read_logits(net, part.to(self.device)).argmax(1).cpu(), batch)
-        with torch.inference_mode():
+        with torch.no_grad():
             return predict(x)
 
 

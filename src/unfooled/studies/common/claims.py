@@ -28,6 +28,6 @@ def claim(text: str, source: str, interval: Interval, bound: float) -> Claim:
 
 
 def lowest(intervals: list[Interval]) -> Interval:
-    """Return the least value, and the least of either end: decides whether all figures reach a bound."""
+    """Return the smallest value, the smallest ends and n: they decide whether all figures reach a bound."""
     value, low, high, n = (min(one[k] for one in intervals) for k in range(4))
     return Interval(value, low, high, int(n))

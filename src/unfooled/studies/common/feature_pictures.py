@@ -25,7 +25,7 @@ from unfooled.statistics.intervals import Interval
 
 
 def image_rows(rows: Mapping[str, Tensor], names: Sequence[str], *, title: str, caption: str) -> Picture:
-    """Draw a few images, as they are and as they were rebuilt: a row a set, a column an image."""
+    """Draw a few images, as they are and as they were rebuilt: one row per set, one column per image."""
     figure, axes = new_figure(len(rows), len(names), 0.9 * len(names) + 1.2, 0.9 * len(rows) + 0.4)
     for images, line in zip(rows.values(), axes, strict=True):
         for image, axis in zip(images, line, strict=True):
@@ -38,7 +38,7 @@ def image_rows(rows: Mapping[str, Tensor], names: Sequence[str], *, title: str, 
 def accuracy_by_column(
     rows: Mapping[str, Sequence[Interval]], published: Mapping[str, Sequence[float]], groups: Sequence[str], title: str
 ) -> Picture:
-    """Draw accuracies under each corruption: a line a network, a panel a corruption, published figures as open marks.
+    """Draw accuracies by network, one panel per corruption, with published figures as open marks.
 
     Args:
         rows: Network -> accuracy in each panel.
@@ -65,7 +65,7 @@ def accuracy_by_column(
 def under_attack(
     curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], title: str = "Under attack"
 ) -> Picture:
-    """Draw the accuracy left at each radius: a panel a norm, a line a network; see `Survival.curves`."""
+    """Draw the accuracy left at each radius: one panel per norm, one line per network; see `Survival.curves`."""
     figure, axes = new_figure(1, len(curves), 4.4 * len(curves) + 2.6, 3.6)
     for (norm, lines), axis in zip(curves.items(), axes[0], strict=True):
         for k, (name, (radii, left)) in enumerate(lines.items()):
@@ -80,7 +80,7 @@ def under_attack(
 
 
 def accuracy_by_size(lines: Mapping[str, Mapping[int, Sequence[Interval]]], groups: Sequence[str]) -> Picture:
-    """Draw accuracy against the number of images that a set has, at equal updates.
+    """Draw accuracy against the number of images in a set, at equal numbers of updates.
 
     Args:
         lines: Set -> number of images -> accuracy in each panel.

@@ -22,8 +22,8 @@ class Measured(Record):
         loss: Training loss.
         updates: Updates that it was trained for.
         samples: Samples that it was trained on.
-        right: One text a column, packed bits, one a test image. Study of five corruptions: whether the image is
-            classified correctly under each. Study of four sets: whether it gets its own class, and the next one.
+        right: One text per column, with one packed bit per test image. Study of five corruptions: whether the image
+            is classified correctly under each. Study of four sets: whether it is given its own class, and the next.
         n: Test images.
         own: Accuracy on the held-out samples of its own set; None: it was trained on the whole data.
         seconds: Seconds of training.
@@ -50,9 +50,9 @@ class Rebuilt(Record):
     Attributes:
         origin: The set, or the network that it was rebuilt from.
         n: Images.
-        residual: Quantiles of the residual after rounding to bytes; of moved images, of the margin.
-        reached: Share of images that ended early because they were good enough; of moved images, share that is taken
-            for its target.
+        residual: Quantiles of the residual after rounding to bytes; for moved images, quantiles of the margin.
+        reached: Share of images that ended early because they were good enough; for moved images, share that is taken
+            for its target class.
         vanished: Share that had no gradient; None: moved images.
         gradients: Gradients a sample; None: moved images.
         to_source: Median distance in L2 to the source.
@@ -98,7 +98,7 @@ class Aligned(Record):
         name: Name of the network.
         seed: Random seed of the network.
         values: `gradient_alignment` of each image; None where it is undefined.
-        seconds: Seconds it took.
+        seconds: Seconds of the computation.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Reach(Record):
     Attributes:
         eps: The radius that was selected.
         tried: Radii in increasing order.
-        share: Share of the targets that were reached in each.
+        share: Share of the targets that were reached, at each radius.
     """
 
     eps: float
@@ -128,7 +128,7 @@ class Drawn(Record):
 
 
 def packed(right: Tensor) -> str:
-    """Pack (n,) bool into a text."""
+    """Pack (n,) bool into base64 text."""
     return base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
 
 

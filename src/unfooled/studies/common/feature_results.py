@@ -1,4 +1,4 @@
-"""Figures of the studies of features, over seeds; with three seeds or more, intervals reach over these as well."""
+"""Figures of the studies of features, over seeds; with three seeds or more, intervals cover these as well."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Accuracies:
         tests: Tested networks of all seeds.
 
     Attributes:
-        rows: Name -> the networks of that name, one a seed.
+        rows: Name -> the networks of that name, one per seed.
     """
 
     def __init__(self, tests: Sequence[Measured]) -> None:
         self.rows: dict[str, list[Measured]] = {}
-        for one in tests:
-            self.rows.setdefault(one.name, []).append(one)
-        self._correct = {name: np.mean([one.correct() for one in rows], 0) for name, rows in self.rows.items()}
+        for test in tests:
+            self.rows.setdefault(test.name, []).append(test)
+        self._correct = {name: np.mean([test.correct() for test in rows], 0) for name, rows in self.rows.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self.rows
 
     def correct(self, name: str) -> np.ndarray:
-        """Return how often each image was right over the seeds, (n, columns)."""
+        """Return the share of the seeds on which each image is right, (n, columns)."""
         return self._correct[name]
 
     def accuracy(self, name: str) -> list[Interval]:
@@ -49,7 +49,7 @@ class Accuracies:
         return [Interval(one.value or 0.0, one.low, one.high, one.n) for one in shares]
 
     def gap(self, first: str, second: str, which: Sequence[int]) -> Interval:
-        """Return the first network's accuracy minus the second's, paired by image, a mean over columns."""
+        """Return the first network's accuracy minus the second's, paired by image: the mean over columns `which`."""
         gap = self.correct(first)[:, which].mean(1) - self.correct(second)[:, which].mean(1)
         a, b = ({one.seed: one.correct()[:, which].mean() for one in self.rows[name]} for name in (first, second))
         return over_seeds([a[seed] - b[seed] for seed in a if seed in b], discrete_mean(gap.round(9)))
@@ -67,13 +67,13 @@ class Survival:
     """
 
     def __init__(self, attacks: Sequence[Attacked]) -> None:
-        self.radii = {one.norm: one.radii for one in attacks}
+        self.radii = {attack.norm: attack.radii for attack in attacks}
         self.rows: dict[str, dict[str, list[np.ndarray]]] = {norm: {} for norm in self.radii}
-        for one in attacks:
-            self.rows[one.norm].setdefault(one.name, []).append(np.array(one.survived))
+        for attack in attacks:
+            self.rows[attack.norm].setdefault(attack.name, []).append(np.array(attack.survived))
 
     def right(self, norm: str, name: str, k: int) -> np.ndarray:
-        """Return how often each image was right at the k-th radius over the seeds; at -1, when clean."""
+        """Return the share of the seeds on which each image is right at the k-th radius, (n,); k = -1: when clean."""
         return np.mean([survived > k for survived in self.rows[norm][name]], 0)
 
     def accuracy(self, norm: str, name: str, k: int) -> Interval:
@@ -113,8 +113,8 @@ class Alignments:
 
     def __init__(self, rows: Sequence[Aligned]) -> None:
         self._rows: dict[str, list[np.ndarray]] = {}
-        for one in rows:
-            self._rows.setdefault(one.name, []).append(array(one.values))
+        for row in rows:
+            self._rows.setdefault(row.name, []).append(array(row.values))
         self.mean = {name: np.mean(values, 0) for name, values in self._rows.items()}
 
     def gap(self, first: str, second: str) -> Interval:
@@ -139,7 +139,7 @@ class Alignments:
         ]  # fmt: skip
 
     def table(self) -> Table:
-        """Return a row a network."""
+        """Return one row per network."""
         rows = []
         for name, values in self.mean.items():
             each = [float(np.nanmean(one)) for one in self._rows[name]]

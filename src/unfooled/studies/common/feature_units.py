@@ -22,7 +22,7 @@ from unfooled.studies.common.feature_records import Aligned, Attacked, Rebuilt
 from unfooled.studies.common.records import listed
 
 ALIGNED = 1000
-"""Test images on which alignment is measured."""
+"""Number of test images on which alignment is measured."""
 
 
 def radii_survived(
@@ -30,8 +30,8 @@ def radii_survived(
 ) -> Tensor:
     """Count the threats that each sample survives under the cascade, judged by `verify`.
 
-    Each sample is bisected: one that is fooled in a threat is attacked in smaller ones, one that survives in larger
-    ones, since a larger threat allows whatever a smaller one does.
+    The count is found by bisection: a sample that is fooled is attacked in a smaller threat next, one that survives in
+    a larger one, since a larger threat allows whatever a smaller one does.
 
     Args:
         model: Any callable to logits.
@@ -119,9 +119,9 @@ def describe_set(origin: str, made: FeatureSet, sources: Tensor, starts: Tensor 
 
     Args:
         origin: Name of the set, or of the network that it was rebuilt from.
-        made: The set.
+        made: Set of images.
         sources: Originals of its images, in their order.
-        starts: Images that it was begun at; None: images that were moved from the originals.
+        starts: Images at which the search began; None: the set is of images moved from the originals.
     """
     about = made.manifest
     return Rebuilt(

@@ -15,12 +15,12 @@ from unfooled.runs.claims import claimed_file
 from unfooled.training import BatchSource, Checkpoint, train
 
 FRESH = 1000
-"""Added to the seed of the weights of networks that are trained on rebuilt images."""
+"""Offset added to the seed of the weights of networks that are trained on rebuilt images."""
 
 
 @dataclass(frozen=True)
 class Updates(BatchSource):
-    """Batches of equal training for sets of any size: `steps` full batches an "epoch", through order after order."""
+    """Batches for equally long training on sets of any size: an "epoch" is `steps` full batches."""
 
     def __len__(self) -> int:
         return self.steps or 1
@@ -28,14 +28,14 @@ class Updates(BatchSource):
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an "epoch"."""
         size = min(self.size, len(self.x))
-        each = len(self.x) // size
+        per_order = len(self.x) // size
         orders: dict[int, Tensor] = {}
         for update in range(epoch * len(self), (epoch + 1) * len(self)):
-            turn, place = divmod(update, each)
-            if turn not in orders:
-                orders = {turn: torch.randperm(len(self.x), generator=self._generator(turn))}
-            rows = orders[turn][place * size : (place + 1) * size].to(self.x.device)
-            # From the update's own number, so that epochs of another length see the same images.
+            pass_, position = divmod(update, per_order)
+            if pass_ not in orders:
+                orders = {pass_: torch.randperm(len(self.x), generator=self._generator(pass_))}
+            rows = orders[pass_][position * size : (position + 1) * size].to(self.x.device)
+            # Seeded by the number of the update, so that epochs of another length see the same images.
             yield self._augment(self.x[rows], self._generator(-1 - update)), self.y[rows]
 
     def _generator(self, number: int) -> torch.Generator:
@@ -70,7 +70,7 @@ def fit(
         loss: Training loss.
         optimizer: Optimiser of the network's parameters.
         epochs: Epochs in all, those of earlier starts included.
-        schedule: One cycle of the rate; False: a constant rate.
+        schedule: One cycle of the learning rate; False: a constant rate.
         clip: Largest norm of the gradient; None: not clipped.
         checkpoint: Checkpoint that training is saved to after every epoch; None: it is not stored.
         progress: Called with `(label, epochs done, epochs in all)`; None: silent.

@@ -4,7 +4,7 @@ A study's folder holds
 
     config.json     what was asked (`runs.records.Config`); a second start with other settings is refused
     networks/       trained networks, one checkpoint each
-    units/          the work done so far, one whole JSON file a unit
+    units/          finished units of work, one JSON file each
     summary.json    what the study says (`StudySummary`)
 """
 
@@ -26,7 +26,7 @@ Table = list[dict[str, Any]]
 
 
 class Claim(Record):
-    """One claim of the source, with the verdict of this study.
+    """One claim, with the verdict of the study.
 
     Attributes:
         claim: A sentence that can be true or false.
@@ -53,11 +53,11 @@ class StudySummary(Record):
     Attributes:
         study: Name in the catalogue.
         title: Heading of the page.
-        scale: "small", "medium" or "full"; "own" for sizes of one's own.
+        scale: "small", "medium" or "full"; "own" for a user's own sizes.
         seeds: Random seeds; every table and claim is over all of them.
         seconds: Seconds of all the units, those of earlier starts included.
         tables: Title -> rows.
-        claims: One for each claim of the source that the study answers.
+        claims: Claims with their verdicts.
         notes: Limits of the figures, in sentences.
         pictures: Pictures of the page, in their order.
     """

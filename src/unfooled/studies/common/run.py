@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Config, Environment, write_record
-from unfooled.runs.units import Units, chosen, filed
+from unfooled.runs.units import Units, file_name, selected
 from unfooled.studies.common.records import Claim, StudySummary, Table
 
 J = TypeVar("J")
@@ -101,7 +101,7 @@ class StudyRun:
 
 
 def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], compute: Callable[[J], R]) -> list[R]:
-    """Compute a stage, one unit a job, or read the units of an earlier start.
+    """Compute a stage, one unit per job, or read the units of an earlier start.
 
     Args:
         units: The study's folder.
@@ -113,7 +113,7 @@ def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], com
     Returns:
         The records, in the order of the jobs.
     """
-    by_file = {filed(name): job for name, job in jobs.items()}
+    by_file = {file_name(name): job for name, job in jobs.items()}
     return units.map(stage, kind, list(by_file), lambda name: compute(by_file[name]))
 
 
@@ -127,12 +127,12 @@ def pick_data(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
 
     Args:
         known: Data sets of the scale.
-        wanted: Some of them; None: all.
+        wanted: Data sets that were asked for; None: all.
 
     Raises:
         BadInput: the scale has no such data set.
     """
-    return chosen(list(dict.fromkeys(known)), wanted)
+    return selected(list(dict.fromkeys(known)), wanted)
 
 
 def seconds_of(*records: Iterable[Any]) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.spelling import spelled
+from unfooled.runs.spelling import as_json
 
 OWN = "own"
 """Name in a summary for sizes that are none of the study's scales."""
@@ -19,13 +19,7 @@ class Scale:
 
     def settings(self) -> dict[str, Any]:
         """Return every field as plain values; a folder that was made with others is refused."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, (int, float, str)) else spelled(value)
+        return dict(as_json(self, depth=1))
 
 
 S = TypeVar("S", bound=Scale)

@@ -23,7 +23,7 @@ from unfooled.studies.mnist_features.scale import ORIGINALS, UNTRAINED, MnistSca
 from unfooled.training import Batches, BatchSource
 
 LEGACY = 0x1A2B3C4D
-"""Seed of the published test groups' stream."""
+"""Seed of the random stream of the published corrupted test images; see `groups`."""
 LAYER = "fc"
 """Layer whose features are inverted."""
 PIECES = 10
@@ -45,7 +45,7 @@ class Ordered(BatchSource):
 
 
 class DecayedAdam(torch.optim.Adam):
-    """Adam with the rate lr decay^(t / 80), t the updates taken; a checkpoint keeps t."""
+    """Adam with the learning rate lr * decay^(t / 80) after t updates; a checkpoint stores t."""
 
     def __init__(self, params: Any, lr: float, decay: float) -> None:
         super().__init__(params, lr=lr)
@@ -68,7 +68,7 @@ class MnistBench(Bench):
         folder: The study's folder, for networks and sets; None: nothing is stored.
         progress: Called with `(text, done, in all)`; None: silent.
         device: Device of the networks.
-        seed: Random seed of the encoders' weights and orders; the study's is 0.
+        seed: Random seed of the encoders' weights and orders; 0 in the study.
 
     Attributes:
         groups: Test images under the five corruptions, (N, 5, C, H, W).
@@ -101,29 +101,29 @@ class MnistBench(Bench):
         schedule, settings = recipe.decay is None, {**asdict(recipe), "drop": list(recipe.drop)}
         return self._stored(name, net, batches, recipe.loss, optimizer, recipe.epochs, schedule, settings)
 
-    def retrained(self, one: Retraining, seed: int) -> nn.Module:
+    def retrained(self, retraining: Retraining, seed: int) -> nn.Module:
         """Return a network trained on a set, in eval mode."""
-        name = f"{one.name}, seed {seed}"
-        return self._once(name, lambda: self._retrain(name, one, seed))
+        name = f"{retraining.name}, seed {seed}"
+        return self._once(name, lambda: self._retrain(name, retraining, seed))
 
-    def _retrain(self, name: str, one: Retraining, seed: int) -> nn.Module:
-        (x, y), _ = self.samples(one)
-        net = self._new((0.4, 0.4), seed=seed + FRESH, glorot=one.epochs is not None)
-        if one.epochs is None:
-            batches: BatchSource = Updates(*self._moved(x, y), 64, seed, steps=self._piece(one))
+    def _retrain(self, name: str, retraining: Retraining, seed: int) -> nn.Module:
+        (x, y), _ = self.samples(retraining)
+        net = self._new((0.4, 0.4), seed=seed + FRESH, glorot=retraining.epochs is not None)
+        if retraining.epochs is None:
+            batches: BatchSource = Updates(*self._moved(x, y), 64, seed, steps=self._piece(retraining))
             optimizer, epochs, schedule = torch.optim.Adam(net.parameters(), lr=1e-3), PIECES, True
         else:
-            batches, epochs, schedule = Batches(*self._moved(x, y), 32, seed), one.epochs, False
+            batches, epochs, schedule = Batches(*self._moved(x, y), 32, seed), retraining.epochs, False
             optimizer = torch.optim.Adam(net.parameters(), lr=min(1e-3, 3e-5 * self.size.published / len(x)))
-        settings = {**asdict(one), "updates": len(batches) * epochs}
-        return self._stored(name, net, batches, one.loss, optimizer, epochs, schedule, settings)
+        settings = {**asdict(retraining), "updates": len(batches) * epochs}
+        return self._stored(name, net, batches, retraining.loss, optimizer, epochs, schedule, settings)
 
-    def _piece(self, one: Retraining) -> int:
-        return max(1, round(self.size.updates * one.share) // PIECES)
+    def _piece(self, retraining: Retraining) -> int:
+        return max(1, round(self.size.updates * retraining.share) // PIECES)
 
-    def updates(self, one: Retraining, samples: int) -> int:
-        """Return the updates of a network that is trained on so many samples of a set."""
-        return self._piece(one) * PIECES if one.epochs is None else -(-samples // 32) * one.epochs
+    def updates(self, retraining: Retraining, samples: int) -> int:
+        """Return the number of updates of a network that is trained on this number of samples of a set."""
+        return self._piece(retraining) * PIECES if retraining.epochs is None else -(-samples // 32) * retraining.epochs
 
     def rebuilt(self, origin: str) -> FeatureSet:
         """Return the first images of the training set, rebuilt from a network's features."""
@@ -148,24 +148,24 @@ class MnistBench(Bench):
         """Return the originals of the rebuilt images, in their order."""
         return self.train[0][: self.size.rebuilt]
 
-    def samples(self, one: Retraining) -> tuple[Labelled, Labelled]:
+    def samples(self, retraining: Retraining) -> tuple[Labelled, Labelled]:
         """Return the samples that a network is retrained on, and those that were held out; both on the CPU."""
-        if one.origin == ORIGINALS:
+        if retraining.origin == ORIGINALS:
             x, y, start = self.sources(), self.train[1][: self.size.rebuilt], None
         else:
-            made = self.rebuilt(one.origin)
+            made = self.rebuilt(retraining.origin)
             x, y, start = made.x, made.y, made.start
         last = len(x) - round(HELD_OUT * len(x))
         held_out = torch.arange(last, len(x))
-        if one.labels == "start" and start is not None:
+        if retraining.labels == "start" and start is not None:
             y = self.train[1][start]
             # A start seen in training may have been memorised.
             held_out = held_out[~torch.isin(start[held_out], start[:last])]
-        if one.labels == "shuffled":
+        if retraining.labels == "shuffled":
             y = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]
-        if one.cleaned:
+        if retraining.cleaned:
             x = open_mask(x)
-        return (x[:last][: one.sources], y[:last][: one.sources]), (x[held_out], y[held_out])
+        return (x[:last][: retraining.sources], y[:last][: retraining.sources]), (x[held_out], y[held_out])
 
     def right(self, net: nn.Module) -> Tensor:
         """Return which test images a network classifies correctly under each corruption, (N, 5). Cost: 5 forwards."""
@@ -178,12 +178,12 @@ class MnistBench(Bench):
         def build() -> nn.Module:
             net = MnistCnn(shape, len(self.classes), drop=drop)
             for layer in net.modules() if glorot else ():
-                if isinstance(layer, (nn.Conv2d, nn.Linear)):  # what the published library starts from
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):  # the initial values of the published library
                     nn.init.xavier_uniform_(layer.weight)
                     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             return net
 
-        # A third faster forwards on a CPU, for one channel too.
+        # In this memory format forwards on a CPU are a third faster, with one channel, too.
         return new_network(build, seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _moved(self, x: Tensor, y: Tensor) -> Labelled:

@@ -49,11 +49,13 @@ def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim
         names = {network: f"{network}, {arm}" for network in TABLE_1 if f"{network}, {arm}" in accuracies}
         shifted = []
         for network, name in names.items():
-            for group, was, figure in zip(FIVE, TABLE_1[network], accuracies.accuracy(name), strict=True):
-                text = f"Table 1, {name}, {group}: accuracy within 3 points of the published {was:.3f}, or better."
+            for group, reported, figure in zip(FIVE, TABLE_1[network], accuracies.accuracy(name), strict=True):
+                text = f"Table 1, {name}, {group}: accuracy within 3 points of the published {reported:.3f}, or better."
                 if published and arm != "converged":
-                    claims.append(claim(text, SOURCE, figure, was - WITHIN))
-                shifted.append(Interval(figure.value - was, figure.low - was, figure.high - was, figure.n))
+                    claims.append(claim(text, SOURCE, figure, reported - WITHIN))
+                shifted.append(
+                    Interval(figure.value - reported, figure.low - reported, figure.high - reported, figure.n)
+                )
         if published and arm == "converged" and shifted:
             text = f"Table 1, {arm}: each of the ten figures is so; the least difference to the published one."
             claims.append(claim(text, SOURCE, lowest(shifted), -WITHIN))
@@ -81,9 +83,9 @@ def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
         if a not in accuracies or b not in accuracies:
             continue
         for k, group in enumerate(FIVE):
-            was = TABLE_2["group set"][k] - TABLE_2["non-robust set"][k]
-            first, second = (a, b) if was > 0 else (b, a)
-            text = f"Table 2, {rule}, {group}: {first} before {second} (published {abs(was):.3f}); difference."
+            reported = TABLE_2["group set"][k] - TABLE_2["non-robust set"][k]
+            first, second = (a, b) if reported > 0 else (b, a)
+            text = f"Table 2, {rule}, {group}: {first} before {second} (published {abs(reported):.3f}); difference."
             claims.append(claim(text, SOURCE, accuracies.gap(first, second, [k]), ABOVE))
     for first, second, says, source in CONTROLS:
         if first in accuracies and second in accuracies:

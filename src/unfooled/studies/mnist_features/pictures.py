@@ -29,10 +29,12 @@ def pictures(accuracies: Accuracies, left: Survival, size: MnistScale, *, publis
 
 
 def _by_size(accuracies: Accuracies, size: MnistScale) -> dict[str, dict[int, Sequence[Interval]]]:
-    """Set -> number of images -> accuracies, of sets of which several sizes were trained on."""
+    """Return set -> number of images -> accuracies, for sets that are trained on in several sizes."""
     lines: dict[str, dict[int, Sequence[Interval]]] = {}
-    for one in size.retrainings:
-        name = one.name.partition(",")[0]
-        if one.name in accuracies and (one.sources is not None or one.name == name):
-            lines.setdefault(name, {})[accuracies.rows[one.name][0].samples] = accuracies.accuracy(one.name)
+    for retraining in size.retrainings:
+        name = retraining.name.partition(",")[0]
+        if retraining.name in accuracies and (retraining.sources is not None or retraining.name == name):
+            lines.setdefault(name, {})[accuracies.rows[retraining.name][0].samples] = accuracies.accuracy(
+                retraining.name
+            )
     return {name: points for name, points in lines.items() if len(points) > 1}

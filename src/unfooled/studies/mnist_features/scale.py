@@ -1,9 +1,9 @@
 """Networks, rebuilt sets and sizes of the MNIST features study.
 
-Published (xziyue/robust_mnist_feature_py, revision 61c578e): both networks on MNIST, dropout only while the standard
-one is trained, for 15 epochs (6 in revision 0c573b1, in which the first table was written); 60,000 images rebuilt from
-each; new networks on nine tenths of those, 25 epochs on the robust and 8 on the non-robust set, which were cleaned
-before. What fits two cores rebuilds fewer.
+Published (xziyue/robust_mnist_feature_py, revision 61c578e): both networks are trained on MNIST, the standard one with
+dropout and for 15 epochs (6 in revision 0c573b1, in which the first table was written); 60,000 images are rebuilt from
+each; new networks are trained on nine tenths of these, for 25 epochs on the robust and 8 on the non-robust set, both
+cleaned before. The sizes for two cores rebuild fewer images.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Recipe:
     """Training of a network of the first table.
 
     Attributes:
-        network: "standard", or "group", on each image's worst of the five corruptions.
+        network: "standard"; or "group", trained on each image's worst of the five corruptions.
         arm: "faithful", the published recipe whose networks are inverted; "as tabled", that of the revision in which
             the first table was written, where it differs; or "converged".
         batch: Samples an update.
         lr: Learning rate of Adam.
         epochs: Epochs.
-        decay: Decay of the rate over 80 updates, 1 for a constant one; None: one cycle.
+        decay: Factor of the learning rate over 80 updates; 1: a constant rate. None: one cycle of the rate.
         ordered: Use the same order in every epoch.
         drop: Dropout rates.
     """
@@ -70,12 +70,12 @@ class Retraining:
         name: Name in tables.
         origin: The set: "originals", or the network that it was rebuilt from.
         labels: "own", "shuffled", or "start", the class of the image that the search began at.
-        cleaned: Keep bright strokes alone.
+        cleaned: Keep only bright strokes.
         corrupted: Put each image under one of the five corruptions, drawn anew in every step.
-        sources: Images of the set; None: all.
+        sources: Number of images of the set, the first ones; None: all.
         epochs: Published epochs, by the published rule; None: the scale's updates.
-        share: Share of these updates.
-        once: Train it for seed 0 alone.
+        share: Share of the scale's updates.
+        once: Train it only for seed 0.
         attacked: Attack it by the cascade.
     """
 
@@ -104,10 +104,10 @@ class MnistScale(Scale):
         source: Data set, as `load_dataset` reads it.
         recipes: Networks of the first table.
         rebuilt: Images of each set.
-        updates: Updates of a retraining with Adam 1e-3 in one cycle, 64 images each.
-        curve: Smaller numbers of sources.
-        published: Images that the published retraining had; its rate is scaled so that rate x updates is the published
-            product.
+        updates: Updates of a retraining, 64 images each, with Adam and one cycle of the rate 1e-3.
+        curve: Numbers of images of the parts of the sets that networks are trained on.
+        published: Number of images of the published retraining. In `PUBLISHED` networks the learning rate is scaled so
+            that rate x updates is the published product.
         robust_n: Test images under the cascade.
         linf: Radii of the cascade in Linf.
         l2: Radii of the cascade in L2.

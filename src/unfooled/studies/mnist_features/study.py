@@ -1,13 +1,13 @@
 """MNIST features study: can networks be trained on images rebuilt from robust features? With added controls.
 
 Table 1   a standard network, and one trained on each image's worst of five corruptions ("group"), under these five
-Table 2   new networks, plainly trained on images rebuilt from what either sees
+Table 2   new networks, plainly trained on images rebuilt from the features of either of these
 
 Beside them: the same recipe run until it converges; as many originals, plain and corrupted; images rebuilt from an
 untrained network; shuffled labels; the class of the start image; parts of the sets; and every network under attack.
 
-The published networks that see the rebuilt images are trained for 25 epochs on the one set and for 8 on the other. Ours
-take equal updates; that rule stands beside it, its rate scaled so that rate x updates is the published product.
+The published networks that see the rebuilt images are trained for 25 epochs on the one set and for 8 on the other. Here
+all take equal updates; the published rule is run, too, its rate scaled so that rate x updates is the published product.
 
 References:
     xziyue/robust_mnist_feature_py, 2019, revision 61c578e.
@@ -51,7 +51,7 @@ def run_mnist_features(
 
     Args:
         scale: "small" (digits), "medium" (MNIST, 11,200 images of each set; two cores) or "full" (all 60,000), MNIST
-            from the folder that UNFOOLED_DATA names; or sizes of one's own.
+            from the folder that UNFOOLED_DATA names; or your own sizes.
         out: Folder; a second start continues it. None: nothing is stored.
         seeds: Random seeds of the networks that are trained on the sets, and of the attacks on them.
         device: Device of the networks.

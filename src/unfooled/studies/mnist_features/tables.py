@@ -42,7 +42,7 @@ def _published(published: Mapping[str, Sequence[float]], name: str) -> dict[str,
 
 
 def _encoders(accuracies: Accuracies, size: MnistScale) -> Table:
-    """Make the first table, below the published one where the data are its own."""
+    """Make the first table, which begins with the published figures where the data are the published ones."""
     rows: Table = []
     if size.source == "mnist":
         rows += [{"network": f"{name}, published", **_published(TABLE_1, name)} for name in TABLE_1]
@@ -50,7 +50,7 @@ def _encoders(accuracies: Accuracies, size: MnistScale) -> Table:
 
 
 def _retrained(accuracies: Accuracies, size: MnistScale) -> Table:
-    """Make the second table, below the published one where the data are its own."""
+    """Make the second table, which begins with the published figures where the data are the published ones."""
     rows: Table = []
     if size.source == "mnist":
         rows += [
@@ -58,16 +58,16 @@ def _retrained(accuracies: Accuracies, size: MnistScale) -> Table:
              **_published(TABLE_2, name)}
             for name, updates in zip(TABLE_2, UPDATES, strict=True)
         ]  # fmt: skip
-    for one in size.retrainings:
-        tests = accuracies.rows.get(one.name, [])
-        if tests and one.sources is None:
+    for retraining in size.retrainings:
+        tests = accuracies.rows.get(retraining.name, [])
+        if tests and retraining.sources is None:
             about = {"networks": len(tests), "updates": tests[0].updates, "its own, held out": _own(tests)}
-            rows.append({"trained on": one.name, **about, **_accuracies(accuracies, one.name)})
+            rows.append({"trained on": retraining.name, **about, **_accuracies(accuracies, retraining.name)})
     return rows
 
 
 def _own(tests: Sequence[Measured]) -> str:
-    """Write the accuracy on held-out samples: with its interval for one network, the mean over several."""
+    """Write the accuracy on held-out samples: with its interval for one network, the mean for several."""
     own = [NOTHING if test.own is None else test.own.interval() for test in tests]
     return own[0].text() if len(own) == 1 else f"{np.mean([one.value for one in own]):.3f}"
 

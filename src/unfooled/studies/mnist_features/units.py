@@ -100,15 +100,15 @@ def measure_encoder(bench: MnistBench, recipe: Recipe) -> Measured:
     )  # fmt: skip
 
 
-def measure_retrained(bench: MnistBench, one: Retraining, *, seed: int) -> Measured:
+def measure_retrained(bench: MnistBench, retraining: Retraining, *, seed: int) -> Measured:
     """Test a network that is trained on a set, under the five corruptions and on held-out samples of the set."""
-    net = bench.retrained(one, seed)
-    (x, _), held_out = bench.samples(one)
+    net = bench.retrained(retraining, seed)
+    (x, _), held_out = bench.samples(retraining)
     own = bench.labels(net, held_out[0], batch=1000) == held_out[1]
     return Measured(
-        name=one.name, seed=seed, loss=str(one.loss), updates=bench.updates(one, len(x)), samples=len(x),
-        right=columns(bench.right(net)), n=len(bench.test[1]), own=share(own),
-        seconds=round(bench.seconds[f"{one.name}, seed {seed}"], 1),
+        name=retraining.name, seed=seed, loss=str(retraining.loss), updates=bench.updates(retraining, len(x)),
+        samples=len(x), right=columns(bench.right(net)), n=len(bench.test[1]), own=share(own),
+        seconds=round(bench.seconds[f"{retraining.name}, seed {seed}"], 1),
     )  # fmt: skip
 
 

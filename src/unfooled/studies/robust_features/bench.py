@@ -1,8 +1,8 @@
 """Networks and sets of the study of robust and non-robust features, one data set and one seed at a time.
 
-Every set has as many images as the originals beside it, and a fresh network takes as many updates on each; one more is
-hardened on these originals, for a comparison at equal size. A fresh network starts at other weights than the encoders:
-perturbations carry over between networks that start alike.
+All sets have the same number of images, originals included, and a fresh network is trained on each for the same number
+of updates; one more network is hardened on these originals, for a comparison at equal size. Fresh networks start from
+other weights than the encoders, since perturbations transfer between networks with the same initial weights.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class FeatureBench(Bench):
 
     Attributes:
         train: Samples that networks are trained on; the first `size.rebuilt` are the sources of every set.
-        held_out: Samples that the size of the moves is chosen on.
+        held_out: Samples on which the radius of the moves is chosen.
         eps: Radius in which D_rand and D_det are made; None: that of `reach`, which is computed anew.
     """
 
@@ -78,7 +78,9 @@ class FeatureBench(Bench):
         x, y = splits.train
         n = len(x) - size.held_out
         if n < 2:
-            raise BadInput(f"{task.source} has {len(x)} training images and {size.held_out} are held out; hold fewer")
+            raise BadInput(
+                f"{task.source} has {len(x)} training images and {size.held_out} are held out; hold out fewer"
+            )
         self.train, self.held_out = (x[:n], y[:n]), (x[n:], y[n:])
         self.eps: float | None = None
         self._sets: dict[str, FeatureSet] = {}
@@ -88,8 +90,8 @@ class FeatureBench(Bench):
         options, seed = (task.fresh_options, self.seed + FRESH) if fresh else (task.options, self.seed)
         shape = tuple(self.train[0].shape[1:])
         net = new_network(lambda: build(task.arch, shape, len(self.classes), **options), seed)
-        # Faster for colour. Again after training, which undoes it: a network that is read must compute what one that
-        # was just trained does.
+        # Faster for colour. Set again after training, which undoes it: a network that was read must compute the same as
+        # one that was just trained.
         order = torch.channels_last if shape[0] > 1 else torch.contiguous_format
         net = net.to(self.device, memory_format=order)  # type: ignore[call-overload]
         net = net.eval() if name == UNTRAINED else self._trained(name, net)
@@ -115,14 +117,14 @@ class FeatureBench(Bench):
         )  # fmt: skip
 
     def loss(self, name: str) -> TrainingLoss:
-        """Return the training loss of a network; where it is hardened, with the eps that it grows to."""
+        """Return the training loss of a network; that of a hardened one with the eps at the end of its ramp."""
         return Madry(self.task.threat, steps=self.task.steps) if name in (HARDENED, HARDENED_TOO) else Standard()
 
     def reach(self) -> Reach:
-        """Find the first of the task's `moves` in which the natural network reaches nearly all targets, or the last.
+        """Find the first of the task's `moves` in which an attack on the natural network reaches nearly all targets.
 
-        Images are held out of training; targets are those of D_det, since one in K of those of D_rand is the image's
-        own class. Cost: `moving` passes an image for each threat that is tried.
+        None large enough: the last. Images are held out of training; targets are those of D_det, since one in K of the
+        targets of D_rand is the image's own class. Cost: `moving` passes an image for each threat that is tried.
         """
         moves = self.task.moves
         threat, share = smallest_threat(

@@ -1,8 +1,8 @@
 """Networks, sets and sizes of the study of robust and non-robust features.
 
 hardened -> robust set           images rebuilt from what the hardened network sees
-natural -> non-robust set        the same of the natural network
-untrained -> untrained set       the same of one that was never trained: a control
+natural -> non-robust set        the same with the natural network
+untrained -> untrained set       the same with a network that was never trained: a control
 natural -> D_rand, D_det         images moved, inside a small threat, until the network takes them for another class
 """
 
@@ -30,9 +30,9 @@ SETS = (*SEEN, D_RAND, D_DET)
 TRAINED_ON = (ORIGINALS, *SETS, HARDENED_TOO, SHUFFLED)
 ATTACKED = (*ENCODERS, *(name for name in TRAINED_ON if name != SHUFFLED))
 REACHED = 0.95
-"""Share of the targets that must be reached in a threat for D_rand and D_det to be made in it."""
+"""Share of the targets that must be reached in a threat so that D_rand and D_det are made in it."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Shares of the radius that one network is hardened at, in which all are attacked."""
+"""Shares of the radius of hardening at which all networks are attacked."""
 HALF, WHOLE = SHARES.index(0.5), SHARES.index(1.0)
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -55,8 +55,8 @@ class FeatureTask:
         optimizer: `parameters -> optimizer`, with one cycle of its rate.
         flip: Mirror images at random in every training; see `Batches`.
         crop: Shift images at random by up to this many pixels.
-        steps: Steps of the attack that hardens.
-        ramp: Share of the updates in which its eps grows from 0.
+        steps: Steps of the inner attack of hardening.
+        ramp: Share of the updates of hardening in which eps grows from 0.
     """
 
     source: str
@@ -87,13 +87,13 @@ class FeatureScale(Scale):
     Attributes:
         tasks: Data sets.
         rebuilt: Images of each set.
-        held_out: Training images, the last ones, that nothing is trained on: the size of `moves` is chosen on them.
+        held_out: Number of training images, the last ones, on which one of `moves` is chosen and nothing is trained.
         robust_n: Test images under the cascade.
         effort: Effort of the cascade, a key of `EFFORTS`.
         gradients: Largest number of gradients of an inversion.
         moving: Steps of the attack that makes D_rand and D_det.
-        piece: Updates between two checkpoints.
-        shard: Images of a set between two.
+        piece: Updates between two checkpoints of a network.
+        shard: Images between two stored states of a set.
         train_n: Training images; None: all.
         test_n: Test images; None: all.
     """

@@ -1,13 +1,13 @@
 """Robust features study: are there features that predict but are not robust? Four sets, and networks trained on each.
 
-    robust set       (x_r, y), x_r looks to a hardened network as x does, and was rebuilt from an unrelated image
-    non-robust set   the same of a natural network
-    D_rand           (x_adv, t), moved until a natural network says t, which is drawn at random
-    D_det            the same, t the class after the image's own: robust features mislead
+    robust set       (x_r, y), x_r has a hardened network's features of x, and was rebuilt from an unrelated image
+    non-robust set   the same with a natural network
+    D_rand           (x_adv, t), x moved until a natural network says t, a class drawn at random
+    D_det            the same with t the class after the image's own: its robust features mislead
 
-A fresh network is trained plainly on each, equally long; beside it stand one on as many originals, one that is hardened
-on these, one on images rebuilt from an untrained network, and one on shuffled labels. Each is tested on the original
-test images, clean and, but for the last, under the cascade at four radii.
+A fresh network is trained plainly on each, equally long. For comparison, others are trained on as many originals,
+hardened on these, and trained on images rebuilt from an untrained network and on shuffled labels. Each is tested on the
+original test images, clean and (all but the one with shuffled labels) under the cascade at four radii.
 
 Networks are hardened in L2, the norm in which features are inverted and images are moved, as at the source: at 1.5 for
 MNIST, .75 for Fashion-MNIST, .75 for digits. Claims on robustness are decided at half of that, the published share (.25
@@ -57,7 +57,7 @@ def run_robust_features(
 
     Args:
         scale: "small" (digits), "medium" (MNIST and Fashion-MNIST, 10,000 images of each set, from the folder that
-            UNFOOLED_DATA names) or "full" (59,000 images, and all test images under attack); or sizes of one's own.
+            UNFOOLED_DATA names) or "full" (59,000 images, and all test images under attack); or your own sizes.
         out: Folder; a second start continues it. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to look at; None: all of the scale's.
@@ -89,13 +89,13 @@ def run_robust_features(
 def summarise(results: Sequence[Results], size: FeatureScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
     pictures, notes, seconds = [], list(NOTES), 0.0
-    for one in results:
-        curves = Survival(one.attacks).curves()
-        pictures += [*one.pictures, under_attack(curves, f"{one.task.source}: under attack")]
-        notes += short_of_targets(one)
-        seconds += seconds_of(one.tests, one.attacks, one.alignments, *one.sets.values())
-    made = {title: rows for one in results for title, rows in tables(one, size).items()}
-    return Findings(made, [claim for one in results for claim in claims(one)], notes, pictures, seconds)
+    for result in results:
+        curves = Survival(result.attacks).curves()
+        pictures += [*result.pictures, under_attack(curves, f"{result.task.source}: under attack")]
+        notes += short_of_targets(result)
+        seconds += seconds_of(result.tests, result.attacks, result.alignments, *result.sets.values())
+    made = {title: rows for result in results for title, rows in tables(result, size).items()}
+    return Findings(made, [claim for result in results for claim in claims(result)], notes, pictures, seconds)
 
 
 def short_of_targets(results: Results) -> list[str]:

@@ -105,8 +105,8 @@ def _radii(reach: Mapping[int, Reach]) -> Table:
 def _networks(tests: Sequence[Measured]) -> Table:
     """Make rows of the accuracies and cost of every network."""
     return [
-        {"network": t.name, "seed": t.seed, "images": t.samples, "updates": t.updates,
-         "clean accuracy": float(t.correct()[:, 0].mean()),
-         "held out of its set": f"{t.own.value:.3f}" if t.own is not None and t.own.value is not None else "",
-         "seconds of training": t.seconds, "loss": t.loss} for t in tests
+        {"network": test.name, "seed": test.seed, "images": test.samples, "updates": test.updates,
+         "clean accuracy": float(test.correct()[:, 0].mean()),
+         "held out of its set": f"{test.own.value:.3f}" if test.own is not None and test.own.value is not None else "",
+         "seconds of training": test.seconds, "loss": test.loss} for test in tests
     ]  # fmt: skip

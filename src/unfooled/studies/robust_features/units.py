@@ -30,7 +30,7 @@ from unfooled.studies.robust_features.scale import (
 )
 
 PART = 1000
-"""Images that are attacked in one unit; a kill loses no more."""
+"""Number of images that are attacked in one unit, so that a kill loses no more."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Results:
 
     Attributes:
         task: The data set.
-        chance: Share of the largest class of the test images: what a network reaches that always says the same class.
+        chance: Share of the largest class of the test images, the accuracy of a network that always says that class.
         tests: Tested networks.
         attacks: Networks under attack.
         alignments: Alignment of gradients with images.
-        reach: Seed -> how far images must be moved.
-        sets: Seed -> sets.
+        reach: Seed -> radius in which images must be moved.
+        sets: Seed -> records of the sets.
         pictures: Images of the first seed.
     """
 
@@ -59,7 +59,7 @@ class Results:
 
 
 def measure(task: FeatureTask, benches: Iterable[FeatureBench], units: Units) -> Results:
-    """Compute all units of one data set, or find those of an earlier start.
+    """Compute all units of one data set, or read those of an earlier start.
 
     Args:
         task: The data set.

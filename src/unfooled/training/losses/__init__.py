@@ -1,4 +1,4 @@
-"""Training losses, one file a paper; each is a frozen dataclass with `(model, x, y) -> scalar`."""
+"""Training losses, one file per paper; each is a frozen dataclass with `(model, x, y) -> scalar`."""
 
 from unfooled.training.losses.arp import (
     Arp,

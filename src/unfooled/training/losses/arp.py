@@ -117,17 +117,17 @@ class Arp:
     Args:
         attack: `(model, x, y) -> x_adv`, or `(model, x, y, threat)` with a threat; the model is in eval mode meanwhile.
         base: Adversarial loss, `(logits, logits_adv, y) -> (B,)`.
-        beta: Weight of R, a start value.
-        gamma: Weight of V, a start value.
+        beta: Weight of R; the default is a starting point for tuning.
+        gamma: Weight of V; the default is a starting point for tuning.
         rectify: Measure R, `(logits, logits_removed, y) -> (B,)`, lower is better.
         preserve: Distance V of two batches of maps.
         attend: Attention, `(model, x, y, *, create_graph) -> (B, h, w)`, run on x and x' in one pass.
         mask: Mask of the attended region, `(maps, (H, W)) -> (B, 1, H, W)`.
         fill: Content of the masked pixels, `x -> b`; the same for x and x'.
-        compare: a function like `attend` whose results V compares (cost: 2 more forwards). None: the maps.
-        joint: Pass x and x' as one batch, which batch normalisation sees; else as two.
-        threat: Constraint set handed to the attack; needed for `Ramp` and for the monitor. None: the attack has its
-            own.
+        compare: Function like `attend` whose results V compares (cost: 2 more forwards). None: the maps.
+        joint: True: pass x and x' through the network as one batch; False: as two. Batch normalisation differs.
+        threat: Constraint set passed to the attack; needed for `Ramp` and for the monitor. None: it is bound to the
+            attack.
         notes: Means that the training loop reads after each epoch.
     """
 
@@ -190,8 +190,8 @@ class Arp:
                 removed = self._run(model, both * (1 - m) + self.fill(x).repeat(2, 1, 1, 1) * m)
             r = self.rectify(logits, removed, labels).reshape(2, n).mean(0)
             area = m.detach().mean((1, 2, 3)).reshape(2, n).mean(0)
-        scatter = entropy(p.detach()).reshape(2, n).mean(0)
-        return ArpTerms(self.base(logits[:n], logits[n:], y), r, v, area, scatter, p)
+        map_entropy = entropy(p.detach()).reshape(2, n).mean(0)
+        return ArpTerms(self.base(logits[:n], logits[n:], y), r, v, area, map_entropy, p)
 
     def _batch(self, both: Tensor) -> int:
         """Return the number of samples that batch normalisation sees together."""
@@ -203,12 +203,12 @@ class Arp:
 
     def _attended(self, model: nn.Module, both: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps and logits of one pass."""
-        maps, logits, batch = [], [], self._batch(both)
-        for part, label in zip(both.split(batch), labels.split(batch), strict=True):
+
+        def attended(part: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
             tap = Tapped(model)
-            maps.append(self.attend(tap, part, label, create_graph=True))
-            logits.append(logits_of(tap.output, tap))
-        return torch.cat(maps), torch.cat(logits)
+            return self.attend(tap, part, label, create_graph=True), logits_of(tap.output, tap)
+
+        return batched(attended, self._batch(both))(both, labels)
 
 
 def arp(
@@ -233,7 +233,7 @@ def arp(
         preserve: Weight of V.
 
     Raises:
-        ValueError: another base.
+        ValueError: Another base.
     """
     if base == "madry":
         inner = partial(worst_points, loss=cross_entropy, steps=7 if steps is None else steps, rule=rule)

@@ -9,6 +9,7 @@ With inputs in [-1, 1], K classes, A the features of a layer, (B, C, h, w), and 
     L_p = sum over the batch and pixels of (M(x) - M(x'))^2;   L = 8 L_c + 4 L_r + L_p
     x' = clip(x - eps sign d CE_smooth.1(z(x), argmin_c z_c(x)) / dx)                             Step-LL, detached
 
+z are the logits, p their softmax, x' the adversarial sample, CE_smooth.1 the cross-entropy with label smoothing .1.
 Known defects, reproduced: the root mean square and the threshold mix the samples of a batch, the sum grows with the
 batch, no gradient of L_r reaches the map, the map can be flattened by shrinking S, and single-step training at this
 radius is the regime of catastrophic overfitting.
@@ -98,7 +99,8 @@ class ArpPublished:
         """Return the terms of the loss, on `x_adv` instead of Step-LL samples where given.
 
         Raises:
-            BadInput: x are no images, x or x_adv lie outside [0, 1] (published: [-1, 1]), or labels do not fit them.
+            BadInput: x is not a batch of images, x or x_adv lie outside [0, 1] (published: [-1, 1]), or labels do not
+                fit them.
         """
         if x.ndim != 4:
             raise BadInput(f"x has shape {tuple(x.shape)}; ARP is for images, (B, C, H, W)")
@@ -107,22 +109,23 @@ class ArpPublished:
             check_inputs(x_adv, y)
         z = self.craft(model, x) if x_adv is None else x_adv
         layer = find_spatial(model, x[:1], layer=self.layer)
-        entropy, gap, maps, scores = 0.0 * x.sum(), 0.0 * x.sum(), [], []
+        classification, rectification, maps, scores = 0.0 * x.sum(), 0.0 * x.sum(), [], []
         for image in (x, z):
             logits, s = _scores(model, image, y, layer)
             m = enlarge(s.flatten(1).softmax(1).reshape(s.shape), (x.shape[2], x.shape[3]))
             hard = (m > m.mean()).to(x.dtype)[:, None]
             removed = (1 - hard) * image + 0.5 * hard
-            gap = gap - (logits.softmax(1) - model(removed).softmax(1)).square().mean()
-            entropy = entropy + F.cross_entropy(logits, y)
+            rectification = rectification - (logits.softmax(1) - model(removed).softmax(1)).square().mean()
+            classification = classification + F.cross_entropy(logits, y)
             maps.append(m)
             scores.append(s)
         linear = [part.weight for part in model.modules() if isinstance(part, nn.Linear)][:-1]
         for weight in linear:
-            entropy = entropy + self.l2 / 2 * weight.square().sum()
-        apart = (maps[0] - maps[1]).square().sum()
-        total = self.classification * entropy + self.rectification * gap + self.preservation * apart
-        return PublishedTerms(entropy, gap, apart, torch.cat(maps), torch.cat(scores), total)
+            classification = classification + self.l2 / 2 * weight.square().sum()
+        preservation = (maps[0] - maps[1]).square().sum()
+        total = self.classification * classification + self.rectification * rectification
+        total = total + self.preservation * preservation
+        return PublishedTerms(classification, rectification, preservation, torch.cat(maps), torch.cat(scores), total)
 
 
 def enlarge(p: Tensor, size: tuple[int, int]) -> Tensor:
@@ -132,7 +135,7 @@ def enlarge(p: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resize(before: int, after: int, like: Tensor) -> Tensor:
-    """Return the matrix of the resize along one side, (after, before); a sum over it is not constant."""
+    """Return the matrix that resizes along one side, (after, before); its columns have different sums."""
     at = torch.arange(after, device=like.device, dtype=like.dtype) * before / after
     low = at.floor().long()
     high = (low + 1).clamp_max(before - 1)

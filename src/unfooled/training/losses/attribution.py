@@ -49,9 +49,9 @@ class IgNorm:
     """The base loss plus lambda times the largest norm of the loss's path integral inside the threat.
 
     Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', `path` for the
-    regulariser. Memory does not grow with the batch: few samples' paths are in memory at once.
-    Gradients are taken in eval mode, sample by sample; a network with batch normalisation answers for its running
-    statistics there, and for the batch's in the base loss.
+    regulariser. Memory does not grow with the batch: only the paths of a few samples are in memory at once.
+    Gradients are taken in eval mode, sample by sample; a network with batch normalisation uses its running statistics
+    there, and those of the batch in the base loss.
 
     Args:
         threat: Constraint set of the adversary.
@@ -83,7 +83,7 @@ class IgNorm:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
-        # The base first: it moves batch statistics, which both passes over the path must find alike.
+        # The base first: it updates batch statistics, which must not change between the two passes over the path.
         loss = self.base(model, x, y)
         if not self.weight:
             return loss
@@ -97,12 +97,13 @@ class IgNorm:
 class IgSumNorm:
     """The largest sum, inside the threat, of the loss and beta times the norm of its path integral.
 
-    Cost: as `IgNorm`, with 1 forward and backward at x' for a base, and as many in each step of the ascent.
+    Cost: as `IgNorm`, with 1 forward and 1 backward at x' in place of the base loss, and 1 of each more per step of the
+    ascent.
 
     Args:
         threat: Constraint set of the adversary.
         weight: Weight beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
-        path: Number of nodes of the path; as for `IgNorm`, like the options below.
+        path: Number of nodes of the regulariser's path; this and the options below are those of `IgNorm`.
         inner_path: Number of nodes of the path in the inner ascent.
         steps: Steps of the inner ascent.
         inner: Attack that finds x'. None: the inner ascent.
@@ -151,7 +152,7 @@ def _largest(
             size = _size(loss, model, x[at], z, y[at], loss.inner_path, create_graph=z.requires_grad)
             return gain(z, y[at], size), torch.zeros_like(at, dtype=torch.bool)
 
-        # A sample keeps about three graphs of a forward pass at every node alive: so many samples at once fit.
+        # A sample keeps about three graphs of a forward pass at every node alive, so fewer samples fit at once.
         graphs = 3 * loss.inner_path
         fitting = fitting_batch(model, x, ceiling=graphs * len(x), batch_bytes=loss.batch_bytes)
         start, batch = loss.threat.sample(x, seed), max(1, fitting // graphs)

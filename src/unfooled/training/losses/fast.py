@@ -1,8 +1,8 @@
-"""Single-step adversarial training: one gradient a sample, from a random point.
+"""Single-step adversarial training: one gradient per sample, from a random point.
 
     eta ~ noise T(x),   z = P( x + eta + step eps steepest(grad CE(f(x + eta), y)) ),   min_theta  mean CE(f(z), y)
 
-P projects onto the threat; N-FGSM takes more noise and projects onto the box alone. GradAlign adds
+P projects onto the threat T(x); N-FGSM takes more noise and projects only onto the box. GradAlign adds
 
     align mean (1 - cos(grad_x l(x), grad_x l(x + eta))),   eta ~ T(x)
 
@@ -43,7 +43,7 @@ class Fast:
         threat: Constraint set of the adversary.
         step: Length of the step, relative to eps.
         noise: Radius of the random start, relative to eps; 0 starts at x, which overfits soonest.
-        clip: Project the points onto the threat; else onto its box alone.
+        clip: True: project the points onto the threat; False: only onto its box.
         align: Weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0 leaves it out.
     """
 

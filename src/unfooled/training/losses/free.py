@@ -19,7 +19,7 @@ from unfooled.training.losses.memory import Carried
 
 @dataclass(frozen=True)
 class Free:
-    """Mean cross-entropy at the previous perturbation. Cost a sample and epoch: `replays` forwards and backwards.
+    """Mean cross-entropy at the previous perturbation. Cost per sample and epoch: `replays` forwards and backwards.
 
     The loop takes `replays` steps on each batch, so divide the epochs by that number. The next batch starts at the
     perturbation of the last one, place by place.

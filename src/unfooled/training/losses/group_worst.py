@@ -64,10 +64,10 @@ class Augmented:
     Args:
         change: Function `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed
             follows torch's global generator, which the training loop seeds step by step.
-        base: Loss on the changed samples; it may ramp up.
+        base: Loss on the changed samples; may be a `Ramp`.
 
     Raises:
-        BadInput: the loss stores perturbations of samples from step to step (warm starts, `Free`).
+        BadInput: The loss stores perturbations of samples from step to step (warm starts, `Free`).
     """
 
     change: Callable[..., Tensor]

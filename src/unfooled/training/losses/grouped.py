@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from unfooled.core.model.batching import BatchBudget
 
 Term = Callable[..., Tensor]
-"""(samples of each tensor) -> (b,), one value a sample; samples must not depend on each other."""
+"""(samples of each tensor) -> (b,), one value per sample; samples must not depend on each other."""
 
 
 def grouped_mean(
@@ -33,7 +33,7 @@ def grouped_mean(
         term: See `Term`; deterministic, and with the model in eval mode, since it is called group by group.
         tensors: Tensors (B, ...); floating point ones that require gradients receive them.
         graphs: Approximate number of forward graphs that the term keeps alive for a sample; sets the size of the first
-            group. The next sizes follow from the memory which that one used.
+            group. The later sizes follow from the memory that the first group used.
         batch_bytes: Memory of one group's graph, see `BatchBudget`.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -61,17 +61,17 @@ class _Grouped(torch.autograd.Function):
     def forward(ctx: Any, work: _Work, *given: Tensor) -> Tensor:
         """Return the mean, and store the gradient of each tensor that requires one."""
         tensors, parameters = given[: work.tensors], given[work.tensors :] if work.wanted else ()
-        moving = [work.wanted and t.requires_grad for t in tensors]
+        needs_gradient = [work.wanted and t.requires_grad for t in tensors]
         budget, size = BatchBudget(work.model, tensors[0], work.batch_bytes), len(tensors[0])
         total = torch.zeros((), dtype=tensors[0].dtype, device=tensors[0].device)
         theta = [torch.zeros_like(p) for p in parameters]
-        inputs = [torch.zeros_like(t) if m else None for t, m in zip(tensors, moving, strict=True)]
+        inputs = [torch.zeros_like(t) if needed else None for t, needed in zip(tensors, needs_gradient, strict=True)]
         low = 0
         while low < size:
             left, fit = size - low, max(1, budget.batch // (1 if budget.measured else work.graphs))
             rows = slice(low, low + -(-left // -(-left // fit)))
             low = rows.stop
-            part = [t[rows].detach().requires_grad_(m) for t, m in zip(tensors, moving, strict=True)]
+            part = [t[rows].detach().requires_grad_(needed) for t, needed in zip(tensors, needs_gradient, strict=True)]
             with torch.enable_grad():
                 with budget.measuring(len(part[0])):
                     value = work.term(*part).sum() / size

@@ -28,9 +28,9 @@ class Igr:
     """The base loss plus lambda times one minus the cosine of the two explanations.
 
     Cost: the base loss's, and two explanations with a graph; 8 forwards, 7 backwards more where x' has to be found.
-    Memory does not grow with the batch: few samples' explanations are in memory at once, so
+    Memory does not grow with the batch: explanations of only a few samples are in memory at once, so
     `partial(integrated_gradients, steps=8, one_graph=True)` is safe, and faster than its two passes. Explanations are
-    taken in eval mode. A map that is zero everywhere has no direction and takes no part.
+    taken in eval mode. Samples with a map that is zero everywhere, which has no direction, count 0.
 
     Args:
         threat: Constraint set of x'.
@@ -75,8 +75,8 @@ class Igr:
 
         def apart(x: Tensor, z: Tensor, y: Tensor) -> Tensor:
             a, b = (flat(self.explain(explained, at, y, create_graph=True)) for at in (x, z))
-            some = (a.detach().norm(dim=1) > 0) & (b.detach().norm(dim=1) > 0)
-            return torch.where(some, 1 - F.cosine_similarity(a, b), torch.zeros_like(a[:, 0]))
+            defined = (a.detach().norm(dim=1) > 0) & (b.detach().norm(dim=1) > 0)
+            return torch.where(defined, 1 - F.cosine_similarity(a, b), torch.zeros_like(a[:, 0]))
 
         return loss + self.weight * grouped_mean(model, apart, x, z, y, graphs=48)
 

@@ -31,10 +31,10 @@ def worst_points(
 ) -> Tensor:
     """Find points of the threat with a high loss in `steps` steps.
 
-    The model is in eval mode meanwhile, so that batch statistics are those of the data, and its parameters ask for no
-    gradient. The starts follow torch's global generator, which the training loop seeds step by step: equal samples get
-    new starts in every epoch, and a resumed run the same ones. Cost: steps + 1 forwards, steps backwards a sample, less
-    for samples that are removed.
+    The model is in eval mode meanwhile, so that batch statistics are those of the data, and its parameters get no
+    gradient. The starts follow torch's global generator, which the training loop seeds step by step: a sample gets a
+    new start in every epoch, and a resumed run has the same ones. Cost: steps + 1 forwards, steps backwards per sample,
+    less for samples that are removed.
 
     Args:
         model: The network in training.
@@ -79,13 +79,14 @@ def proposed(attack: BudgetAttack, model: nn.Module, x: Tensor, y: Tensor, threa
 class InEval:
     """A wrapper that puts a model in eval mode for each call, also when a backward pass calls it again later.
 
-    Explanations are each sample's own: batch statistics and dropout would make them depend on the other rows.
+    In training mode, batch statistics would make the explanation of a sample depend on the others, and dropout on
+    chance.
     """
 
     model: nn.Module
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits in eval mode; each submodule's own mode is restored."""
+        """Return the logits in eval mode; the previous modes are restored."""
         with evaluating(self.model):
             logits: Tensor = self.model(x)
             return logits

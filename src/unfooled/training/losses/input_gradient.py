@@ -35,8 +35,8 @@ class InputGradient:
     References:
         Ross, Doshi-Velez, Improving the adversarial robustness and interpretability of deep neural networks by
         regularizing their input gradients, AAAI 2018, arXiv:1711.09404.
-        Differs from the paper: any base loss, any p; gradients of the mean loss would shrink with the batch, these are
-        each sample's own.
+        Differs from the paper: any base loss, any p; and gradients of each sample's loss, since those of the mean
+        loss would shrink with the batch.
     """
 
     weight: float = 1.0
@@ -50,7 +50,7 @@ class InputGradient:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""
-        # The base first: it moves batch statistics, which the gradients must find as they leave them.
+        # The base first: it updates batch statistics, which must not change while gradients are taken.
         loss = self.base(model, x, y)
         if not self.weight:
             return loss

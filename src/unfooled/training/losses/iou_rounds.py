@@ -1,11 +1,11 @@
 """Selection by attention: samples whose attention did not move under attack are attacked and trained on again.
 
     round t:  z <- attack(x, start z);  one step on the loss of (x, z);
-              next: { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key }
+              next: { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key },   P, P' the attention maps of x and z
 
 References:
     Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is the caller's and projects, and
-    the number of rounds is a limit (published, a sample that never moves is forced through, and may loop for ever).
+    the number of rounds is limited (in the published code, a sample whose attention never moves may loop for ever).
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def iou_rounds(
     """Train on one batch in rounds.
 
     Args:
-        model: Trained in place, in the mode it is in; in eval mode while it is attacked and explained.
+        model: Network, trained in place in its current mode; in eval mode while it is attacked and explained.
         x: Samples, (B, *D).
         y: Labels, (B,).
-        optimizer: Optimiser of the model's parameters; one step a round.
+        optimizer: Optimiser of the model's parameters; one step per round.
         loss: Loss `(model, x, x_adv, y) -> scalar`, such as `Arp(...).on`.
-        attack: Attack `(model, x, y, start) -> x_adv`, which goes on from `start` and projects.
+        attack: Attack `(model, x, y, start) -> x_adv`, which continues from `start` and projects.
         attend: Attention `(model, x, y) -> (B, h, w)`.
-        key: IoU with the clean map above which attention has not moved.
+        key: IoU with the clean map above which attention counts as not moved.
         rounds: Largest number of rounds after the first (cost of each: the attack's, the loss's, and 2 maps).
 
     Returns:
-        A `Rounds`, of at most `rounds + 1`.
+        A `Rounds` with at most `rounds + 1` entries.
     """
     if rounds < 0:
         raise ValueError(f"rounds is {rounds}; it must be at least 0")
@@ -76,7 +76,7 @@ def iou_rounds(
         losses.append(float(value.detach()))
         with evaluating(model):
             before, now = (attend(model, part[alive], y[alive]) for part in (x, z))
-        # A uniform map has no cells above its mean: nothing to compare, nothing moved.
+        # A uniform map has no cells above its mean: where both maps have none, attention has not moved.
         alive = alive[iou(above_mean(before), above_mean(now)).nan_to_num(1.0) > key]
         if len(alive) == 0:
             break

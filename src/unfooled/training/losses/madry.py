@@ -27,7 +27,7 @@ class Madry:
         rule: Step sizes of the inner attack, relative to eps.
         clean: Share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
         start: Start of the inner attack: "random", or "warm" from where the last attack on the same sample ended, so
-            that fewer steps suffice. Samples are recognised by their bytes, so not with augmentation.
+            that fewer steps suffice. Samples are recognised by their bytes, which excludes augmentation.
         remove: Margin, best other logit minus the label's, at which a sample leaves the attack, which costs less. None:
             every sample is attacked to the end.
         memory: Store of warm starts; a new one by default.

@@ -12,7 +12,7 @@ from unfooled.core.threats import Threat
 
 
 class Starts:
-    """A store of each sample's last perturbation, by the hash of its bytes; two bytes a coordinate, in main memory."""
+    """A store of each sample's last perturbation, by the hash of its bytes; float16, in main memory."""
 
     by_sample = True
 
@@ -37,7 +37,7 @@ class Starts:
     def store(self, x: Tensor, z: Tensor) -> None:
         """Store z - x."""
         delta = (z - x).to("cpu", torch.float16)
-        # Each row a tensor of its own: a view would keep its whole batch alive.
+        # Each row is cloned: a view would keep its whole batch alive.
         self.rows.update({key: row.clone() for key, row in zip(rng.sample_keys(x).tolist(), delta, strict=True)})
 
     def state(self) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class R2et:
     """The base loss, minus lambda times the leads around rank k. No inner attack.
 
     Cost: the base loss's, and 1 forward, 1 backward with a graph; twice that with `curvature`. Maps are taken in eval
-    mode, few samples' at once.
+    mode, for a few samples at once.
 
     Args:
         k: Rank to defend, such as that of the top-k score: places above it stay above, those below stay below.
@@ -40,7 +40,7 @@ class R2et:
         weight: Weight lambda of the leads.
         curvature: Weight mu of the curvature; 0 leaves the term out.
         form: "difference", or "exp".
-        scaled: Divide the map by its mean first: then lambda does not depend on the logits' scale.
+        scaled: True: divide the map by its mean first, so that lambda does not depend on the logits' scale.
         step: Length h of the step that measures curvature.
         beta: Sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
             that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.

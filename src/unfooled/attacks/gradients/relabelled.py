@@ -1,0 +1,88 @@
+"""Twins of labels: a distilled twin goes on learning the labels alone, whatever the scores say.
+
+    twin_L = argmin mean KL( 0.9 onehot(argmax f(z)) + 0.1 / K || softmax(twin(z)) ),   from the twin of the scores
+
+Scores may be smooth, their gradients true, and the labels still come from elsewhere. A twin of the labels crosses the
+borders at which the label changes.
+
+References:
+    Papernot et al., Practical black-box attacks against machine learning, AsiaCCS 2017, arXiv:1602.02697.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfooled.attacks.gradients.twins import LEAST, fit, prefixed, unkept
+from unfooled.core.model.outputs import logits_from
+from unfooled.core.types import Model
+from unfooled.runs.chunks import Keep
+
+ALIKE, APART = 0.98, 0.9
+"""Shares of the points at which the twin has the model's labels: above the first it is a twin of the labels already,
+below the second it learns for as many steps as it did from the scores."""
+
+
+class Recorded:
+    """A model that keeps what it was asked, and its classes, so that a second twin asks nothing."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.asked: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of the model, (B, K)."""
+        logits = logits_from(self.model, x)
+        self.note(x, logits)
+        return logits
+
+    def note(self, x: Tensor, logits: Tensor) -> None:
+        """Keep points and what the model answered there."""
+        known = torch.isfinite(logits).all(1)
+        self.asked.append(x.detach()[known])
+        self.labels.append(logits.detach()[known].argmax(1))
+
+
+def relabelled(
+    twin: nn.Module,
+    model: Recorded,
+    *,
+    epochs: int = 10,
+    batch: int = 64,
+    seed: int = 0,
+    keep: Keep | None = None,
+) -> nn.Module:
+    """Return a copy of a twin that has learned the labels at the points that the model was asked.
+
+    Args:
+        twin: Twin of the scores.
+        model: Model with what it was asked while the twin learned.
+        epochs: Epochs over these points, a third as many where the twin has most labels.
+        batch: Samples per training step.
+        seed: Random seed of the order.
+        keep: Store of the training's states, by which a second start continues. None: none.
+
+    Returns:
+        The twin of the labels, in eval mode; the given one where that has the labels already. Cost: no pass of the
+        model.
+    """
+    pool, labels = torch.cat(model.asked), torch.cat(model.labels)
+    with torch.no_grad():
+        right = [twin(z).argmax(1) == y for z, y in zip(pool.split(1024), labels.split(1024), strict=True)]
+        logits = twin(pool[:1])
+    agreement = float(torch.cat(right).double().mean())
+    if agreement >= ALIKE:
+        return twin
+    classes = logits.shape[1]
+    targets = 0.9 * F.one_hot(labels, classes).to(pool.dtype) + 0.1 / classes
+    share = 1 / 3 if agreement >= APART else 1.0
+    steps = math.ceil(share * max(epochs * -(-len(pool) // batch), LEAST))
+    student = copy.deepcopy(twin).requires_grad_()
+    fit(student, pool, targets, steps, batch, seed, prefixed(keep or unkept, "labels"))
+    return student.requires_grad_(False)

@@ -1,0 +1,302 @@
+"""Duplicates of models, functions and what they remember included.
+
+`copy.deepcopy` takes functions for constants: their closures, and the globals that they change, stay shared with the
+copy. Here they are copied too; what cannot be copied, such as the globals of a class's methods, is listed.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import sys
+import sysconfig
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type, ModuleType, BuiltinFunctionType)
+LOCKS: dict[type, Any] = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
+CACHED = type(functools.lru_cache(lambda: None))
+OWN = "unfooled"
+
+
+@dataclass
+class Duplicate:
+    """A copy of a model, and what it shares with the model.
+
+    Attributes:
+        model: The copy. None: it cannot be copied.
+        shared: Name -> function that returns an object that both use; the model itself where there is no copy.
+        before: Name -> hash of the object when the copy was made.
+        opaque: Names of types whose content cannot be seen, where there is no copy.
+    """
+
+    model: Any = None
+    shared: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
+    opaque: tuple[str, ...] = ()
+
+    def changed(self) -> list[str]:
+        """Return the names of the shared objects that have changed since."""
+        return [name for name, now in self.shared.items() if state_hash(now())[0] != self.before[name]]
+
+
+def duplicate(model: Any) -> Duplicate:
+    """Copy a model with everything that it may remember, before it is asked anything.
+
+    Args:
+        model: Any callable.
+    """
+    copier = _Copier()
+    try:
+        twin, shared = copier.copied(model), copier.shared
+    except Exception:  # whatever refuses to be copied
+        twin, shared = None, {"the model": lambda: model}
+    hashes = {name: state_hash(now()) for name, now in shared.items()}
+    opaque = {kind for _, kinds in hashes.values() for kind in kinds} if twin is None else set()
+    return Duplicate(twin, shared, {name: digest for name, (digest, _) in hashes.items()}, tuple(sorted(opaque)))
+
+
+class _Copier:
+    """A deep copy in progress.
+
+    Attributes:
+        memo: Id -> copy, as that of `copy.deepcopy`.
+        shared: Name -> function that returns an object that the copy shares with the model.
+    """
+
+    def __init__(self) -> None:
+        self.memo: dict[int, Any] = {}
+        self.shared: dict[str, Callable[[], Any]] = {}
+        self.seen: set[Any] = set()
+
+    def copied(self, item: Any) -> Any:
+        """Return the copy of an object."""
+        owner = getattr(item, "__self__", None) if isinstance(item, BuiltinFunctionType) else None
+        if owner is not None and not isinstance(owner, PLAIN):
+            return getattr(self.copied(owner), item.__name__)
+        if isinstance(item, PLAIN):
+            return item
+        if id(item) in self.memo:
+            return self.memo[id(item)]
+        kind = type(item)
+        if kind in (list, tuple, set, frozenset, dict, OrderedDict):
+            return self._container(item)
+        if kind is FunctionType:
+            return self._function(item)
+        twin = self._callable(item) if kind in (MethodType, partial, CACHED) else None
+        if twin is None:
+            if kind in LOCKS:
+                twin = LOCKS[kind]()
+            elif isinstance(item, torch.Generator):
+                twin = torch.Generator(item.device).set_state(item.get_state())
+            elif isinstance(item, Tensor) and item.requires_grad and not item.is_leaf:
+                twin = item.detach().clone()
+            elif _by_attributes(kind):
+                return self._object(item)
+            else:
+                self._kind(kind)
+                return copy.deepcopy(item, self.memo)
+        self._note(item, twin)
+        return twin
+
+    def _note(self, item: Any, twin: Any) -> None:
+        self.memo[id(item)] = twin
+        self.memo.setdefault(id(self.memo), []).append(item)  # it lives as long as its id is used
+
+    def _container(self, item: Any) -> Any:
+        """Copy a list, tuple, set or dict."""
+        kind = type(item)
+        if kind in (tuple, set, frozenset):
+            twin = kind(self.copied(value) for value in item)
+            self._note(item, twin)
+            return twin
+        twin = kind()
+        self._note(item, twin)
+        if kind is list:
+            twin.extend(self.copied(value) for value in item)
+        else:
+            twin.update((self.copied(key), self.copied(value)) for key, value in item.items())
+        return twin
+
+    def _callable(self, item: Any) -> Any:
+        """Copy a bound method, a partial or a cached function."""
+        if isinstance(item, MethodType):
+            return MethodType(self.copied(item.__func__), self.copied(item.__self__))
+        if isinstance(item, partial):
+            return partial(self.copied(item.func), *self.copied(item.args), **self.copied(item.keywords))
+        return functools.lru_cache(**item.cache_parameters())(self.copied(item.__wrapped__))
+
+    def _object(self, item: Any) -> Any:
+        """Copy an object by its attributes."""
+        kind = type(item)
+        self._kind(kind)
+        twin = kind.__new__(kind)
+        self._note(item, twin)
+        own = {name: value for name, value in vars(item).items() if name != "_compiled_call_impl"}  # as torch does
+        twin.__dict__.update({name: self.copied(value) for name, value in own.items()})
+        return twin
+
+    def _function(self, item: FunctionType) -> FunctionType:
+        """Copy a function with its closure, its defaults and the globals that it uses."""
+        if _of_a_library(item.__module__):
+            if item.__closure__ is None:
+                return item
+            scope = item.__globals__
+        else:
+            scope = self.memo.get(id(item.__globals__))
+            if scope is None:
+                scope = dict(item.__globals__)
+                self._note(item.__globals__, scope)
+        cells = tuple(self.memo.get(id(cell)) or CellType() for cell in item.__closure__ or ())
+        twin = FunctionType(item.__code__, scope, item.__name__, None, cells if item.__closure__ is not None else None)
+        self._note(item, twin)
+        for old, new in zip(item.__closure__ or (), cells, strict=True):
+            if id(old) not in self.memo:
+                self._note(old, new)
+                if not _is_empty(old):
+                    new.cell_contents = self.copied(old.cell_contents)
+        twin.__defaults__, twin.__kwdefaults__ = self.copied(item.__defaults__), self.copied(item.__kwdefaults__)
+        twin.__dict__.update({name: self.copied(value) for name, value in vars(item).items()})
+        twin.__qualname__, twin.__module__ = item.__qualname__, item.__module__
+        if scope is not item.__globals__:
+            for name in _names(item.__code__):
+                if name in item.__globals__:
+                    scope[name] = self.copied(item.__globals__[name])
+        return twin
+
+    def _kind(self, kind: type) -> None:
+        """Note what the methods of a class share: globals, closures and attributes of the class."""
+        for base in kind.__mro__:
+            if base in self.seen or _of_a_library(base.__module__):
+                continue
+            self.seen.add(base)
+            for name, value in list(vars(base).items()):
+                function = getattr(value, "__func__", value)
+                if isinstance(function, FunctionType):
+                    self._uses(function)
+                elif not name.startswith("__") and _may_change(value):
+                    self.shared[f"{base.__qualname__}.{name}"] = partial(getattr, base, name)
+
+    def _uses(self, function: FunctionType) -> None:
+        """Note what a function uses, and the functions of the user that it calls."""
+        if function in self.seen or _of_a_library(function.__module__):
+            return
+        self.seen.add(function)
+        for name, now in _used(function):
+            value = now()
+            if isinstance(value, FunctionType):
+                self._uses(value)
+            elif _may_change(value):
+                self.shared[name] = now
+
+
+def _may_change(value: Any) -> bool:
+    """Return whether an object that a copy shares with the model may be a memory, and can be looked into."""
+    if isinstance(value, (ModuleType, type, BuiltinFunctionType, CACHED)):
+        return False
+    known = isinstance(value, (*PLAIN, list, tuple, dict, set, deque, bytearray, Tensor, nn.Module))
+    return (
+        known or hasattr(value, "tobytes") or (hasattr(value, "__dict__") and not _of_a_library(type(value).__module__))
+    )
+
+
+def _used(function: FunctionType) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield the names of the globals and closure variables that a function uses, each with how to look it up."""
+    for name in sorted(_names(function.__code__)):
+        if name in function.__globals__:
+            yield name, partial(function.__globals__.get, name)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name != "__class__" and not _is_empty(cell):
+            yield name, partial(getattr, cell, "cell_contents")
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return the names that code uses, that of inner functions included."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
+
+
+def _by_attributes(kind: type) -> bool:
+    """Return whether objects of a class are copied by their attributes alone."""
+    own = [base for base in kind.__mro__ if base not in (object, nn.Module)]
+    special = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__deepcopy__", "__new__", "__slots__")
+    return not any(vars(base).get(name) for base in own for name in special) and kind.__dictoffset__ != 0
+
+
+@functools.cache
+def _of_a_library(name: str | None) -> bool:
+    """Return whether a module is the standard library's, an installed package's, or of this package."""
+    root = (name or "").partition(".")[0]
+    if root in sys.stdlib_module_names and root != "__main__":
+        return True
+    file = getattr(sys.modules.get(root), "__file__", None)
+    paths = sysconfig.get_paths()
+    places = [Path(paths[key]) for key in ("purelib", "platlib")]
+    installed = file is not None and any(Path(file).is_relative_to(place) for place in places)
+    return root in (OWN, "torch", "numpy", "builtins") or installed
+
+
+def state_hash(value: Any) -> tuple[str, frozenset[str]]:
+    """Return a hash of everything that an object holds, and the names of types that cannot be looked into."""
+    total, opaque, visited, stack = hashlib.sha256(), set[str](), dict[int, Any](), [value]
+    while stack:
+        item = stack.pop()
+        total.update(type(item).__qualname__.encode())
+        if isinstance(item, (type, ModuleType, BuiltinFunctionType)) or id(item) in visited:
+            continue
+        if isinstance(item, PLAIN):
+            total.update(repr(item).encode())
+            continue
+        visited[id(item)] = item  # it lives as long as its id is used
+        parts = _parts(item)
+        if parts is None:
+            opaque.add(type(item).__name__)
+        elif isinstance(parts, bytes):
+            total.update(parts)
+        else:
+            total.update(str(len(parts)).encode())
+            stack += parts
+    return total.hexdigest(), frozenset(opaque)
+
+
+def _parts(item: Any) -> bytes | list[Any] | None:
+    """Return what an object holds: bytes, or other objects; None where it cannot be looked into."""
+    if isinstance(item, Tensor):
+        data = item.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return repr((tuple(item.shape), item.dtype)).encode() + data
+    if isinstance(item, dict):
+        return [part for pair in item.items() for part in pair]
+    if isinstance(item, (list, tuple, set, frozenset, deque)):
+        return list(item)
+    if isinstance(item, FunctionType):
+        return [] if _of_a_library(item.__module__) else [now() for _, now in _used(item)]
+    if isinstance(item, MethodType):
+        return [item.__func__, item.__self__]
+    if isinstance(item, partial):
+        return [item.func, item.args, item.keywords]
+    if isinstance(item, torch.Generator):
+        return [item.get_state()]
+    if hasattr(item, "tobytes"):  # an array
+        return bytes(item.tobytes())
+    if type(item) in LOCKS or isinstance(item, (torch.dtype, torch.device, CACHED)):
+        return []
+    own = isinstance(item, nn.Module) or not _of_a_library(type(item).__module__)
+    return [vars(item)] if own and hasattr(item, "__dict__") else None

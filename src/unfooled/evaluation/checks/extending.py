@@ -1,0 +1,184 @@
+"""Continuation of an attack where findings ask for it, until nothing finds more.
+
+What found something runs on, against all survivors, until a whole round of it finds nothing; so do attacks that need
+no gradient, where gradients or scores are not trusted; then the checks look again. What they find starts it all anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.borrowed import Borrowed
+from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
+from unfooled.attacks.fgsm import fgsm
+from unfooled.core import losses
+from unfooled.core.rng import Numbers
+from unfooled.core.types import Model
+from unfooled.evaluation.checks.after import WORDS
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Kind, above
+from unfooled.evaluation.checks.verdict import fired, of_kind
+
+ROUNDS = 4
+"""Times that attacks without gradients are repeated, at most."""
+ON = 6
+"""Times that what found something is repeated, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Extended:
+    """An attack that went on.
+
+    Attributes:
+        standing: State of the attack.
+        gradients: Gradients, with the twin that it asked for.
+        again: Findings of the checks that were repeated afterwards.
+    """
+
+    standing: Standing
+    gradients: Gradients
+    again: list[Finding]
+
+
+def extend(
+    attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], stages: Sequence[Stage]
+) -> Extended:
+    """Continue the attack where findings ask for it, then check again.
+
+    A finding of the kind `extend` repeats the attack's later stages from other starts, twice at most, until the checks
+    find nothing more. One of the kind `masking` has what found something run on, and the survivors attacked through the
+    twin's gradients, by search and by labels alone; three times at most, until the checks find nothing more, and once
+    where the model's own gradient is of no use, since no such figure is trusted.
+
+    Args:
+        attack: The attack.
+        standing: State of the attack.
+        gradients: Gradients of the model.
+        findings: Findings so far.
+        stages: Stages to be repeated.
+    """
+    again: list[Finding] = []
+    pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
+    for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
+        if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
+            break
+        if fired(findings, CheckId.ROUGH):
+            attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
+        standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
+        standing, again = _look_again(attack, standing, gradients, numbers[-1])
+        pending = again
+        hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, CheckId.SEARCH))
+    pending = [*findings, *again]
+    rounds = 1 if any(f.fired and CHECKS[f.id].hides for f in findings) else len(Numbers.HIDDEN)
+    for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.ON, strict=False):
+        if not hidden or not bool(standing.frontier.standing.any()):
+            break
+        gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
+        standing = _run_on(attack, standing, gradients, pending, more)
+        standing = _without_gradients(attack, standing, gradients, numbers[0])
+        standing, again = _look_again(attack, standing, gradients, numbers[-1])
+        pending, hidden = again, fired(again)
+    return Extended(standing, gradients, again)
+
+
+def _pursuits(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
+    """Return what found something, at a size for all survivors."""
+
+    def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
+
+    noise, labels = Noise(1000), Proposals(gradients.transferred_labels, name="labels")
+    stages: dict[CheckId, tuple[Stage, ...]] = {
+        CheckId.STEPS: (Ascents(80, fresh=False, name="longer"),),
+        CheckId.RESTARTS: (Ascents(20, name="restart"),),
+        CheckId.ONE_STEP: (Given(one_step, name="fgsm"), noise),
+        CheckId.SEARCH: (Searches(300, cold=True),),
+        CheckId.TWIN: (Proposals(gradients.transferred),),
+        CheckId.RANDOM: (noise,),
+        CheckId.LABELS: (Decisions(500), labels),
+    }
+    seen = [stage for check, some in stages.items() if fired(findings, check) for stage in some]
+    return list({stage.name: stage for stage in seen}.values())
+
+
+def _run_on(
+    attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], numbers: range
+) -> Standing:
+    """Repeat what found something against all survivors, until a whole round of it finds nothing."""
+    stages = [stage for stage in _pursuits(gradients, findings) if allowed(stage, attack.problem.threat)]
+    for k in range(ON if stages else 0):
+        before = standing.frontier
+        for i, stage in enumerate(stages):
+            standing, _ = attack.stage(standing, stage, numbers[k * (len(WORDS) + 2) + i])
+        new = (standing.frontier.fooled & ~before.fooled).nonzero()[:, 0]
+        if not len(new):
+            break
+        changes = standing.frontier.points[new] - attack.problem.x[new]
+        standing, _ = attack.stage(standing, Borrowed(changes[:16]), numbers[k * (len(WORDS) + 2) + len(stages)])
+    return standing
+
+
+def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients, first: int) -> Standing:
+    """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
+    if not fired(
+        gradients.findings, CheckId.MISSING
+    ):  # the model's own gradients are asked too, whatever the checks say of them
+        own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
+        standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
+    borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
+    transfers: list[Stage] = [Proposals(gradients.transferred), Ascents(60)]
+    standing = _while_it_pays(borrowed, standing, transfers, first)
+    if gradients.labels is not gradients.twin:
+        labels = [Proposals(gradients.transferred_labels, name="labels")]
+        standing = _while_it_pays(attack, standing, labels, first + 54)
+    searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
+    possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
+    standing = _while_it_pays(attack, standing, possible, first + 20)
+    return _while_it_pays(attack, standing, [Decisions(1000)], first + 40)
+
+
+def _while_it_pays(attack: Cascade, standing: Standing, stages: Sequence[Stage], first: int) -> Standing:
+    """Repeat stages until a round of them fools at most the share `YIELD`."""
+    for k in range(ROUNDS):
+        closed = 0
+        for i, stage in enumerate(stages):
+            standing, result = attack.stage(standing, stage, first + 10 * i + k)
+            closed += result.closed if result is not None else 0
+        if closed <= YIELD * len(standing.frontier.fooled):
+            break
+    return standing
+
+
+def _look_again(
+    attack: Cascade, standing: Standing, gradients: Gradients, number: int
+) -> tuple[Standing, list[Finding]]:
+    """Repeat the checks that try other attacks, with other random numbers and on more samples.
+
+    A twin is asked only where there is one.
+    """
+    looks: list[tuple[str, Stage]] = [
+        (CheckId.STEPS, Ascents(80, most=32, fresh=False, name="longer")),
+        (CheckId.SEARCH, Searches(300, most=48, cold=True)),
+        (CheckId.RANDOM, Noise(200, most=16, name="corners")),
+        (CheckId.LABELS, Decisions(200, most=8)),
+    ]
+    if gradients.twin is not None:
+        looks.append((CheckId.TWIN, Proposals(gradients.transferred, most=48)))
+    if gradients.labels is not gradients.twin:
+        looks.append((CheckId.LABELS, Proposals(gradients.transferred_labels, most=48, name="labels")))
+    closed: dict[str, int] = {}
+    for check, stage in looks:
+        if not allowed(stage, attack.problem.threat):
+            continue
+        standing, result = attack.stage(standing, stage, number, check=check)
+        closed[check] = closed.get(check, 0) + (result.closed if result is not None else 0)
+    n = max(len(standing.frontier.fooled), 1)
+    return standing, [
+        above(check, found / n, f"afterwards {WORDS[check].what} fooled {found} more", WORDS[check].action)
+        for check, found in closed.items()
+    ]

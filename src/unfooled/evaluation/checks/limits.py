@@ -1,0 +1,68 @@
+"""Checks of an attack's limits: anything allowed must fool everybody, and the losses must agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.apgd import apgd
+from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.core import losses
+from unfooled.core.ascent import Constant, ascend
+from unfooled.core.goals import fooled, logits_at
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
+
+STEPS, STEP = 60, 1 / 30
+"""Steps through the whole box, and their length as a share of it: a random image is no step away."""
+
+
+def right_when_clean(problem: Problem, frontier: Frontier, count: int) -> Tensor:
+    """Return the first samples, by hash, that are right when clean."""
+    rows = frontier.keys.argsort()[: 4 * count]
+    with torch.no_grad():
+        logits = logits_at(problem.model, problem.x[rows])
+    return rows[~fooled(logits, problem.y[rows])][:count]
+
+
+def whole_box(problem: Problem, frontier: Frontier) -> Finding:
+    """D18: an attack that starts from samples that are right, and may use the whole box, must fool every one.
+
+    Cost: at most 61 F + 60 B for each of 12 samples.
+    """
+    rows = right_when_clean(problem, frontier, 12)
+    if not len(rows) or problem.threat.norm == 0:
+        return finding("D18", False, "not tried")
+    anything = replace(problem.take(rows), threat=problem.threat.with_eps(torch.inf).bounded(problem.x))
+    points = ascend(
+        anything.objective, anything.x, anything.threat, steps=STEPS, rule=Constant(STEP), revive=False,
+        batch=problem.batch,
+    ).z  # fmt: skip
+    left, limit = int((~anything.look(points)[1]).sum()), CHECKS["D18"].limit
+    return finding(
+        "D18", left > max(1, limit * len(rows)), f"{left} of {len(rows)} samples withstand an adversary who may change "
+        "anything", "gradients are not trusted: attacks follow that need none", left / len(rows), limit,
+    )  # fmt: skip
+
+
+def saturated(problem: Problem, frontier: Frontier, gradients: Gradients) -> Finding:
+    """D19: the cross-entropy fools fewer samples than the margin or the cross-entropy of logits / 100."""
+    rows = right_when_clean(problem, frontier, 24)
+    if not len(rows) or not problem.decisive or problem.threat.norm == 0 or gradients.missing:
+        return finding("D19", False, "not tried")
+    p = problem.take(rows)
+
+    def cooled(logits: Tensor, y: Tensor) -> Tensor:
+        return losses.cross_entropy(logits / 100, y)
+
+    share = [
+        float(p.look(apgd(p.attacked, p.x, p.y, p.threat, steps=7, loss=loss))[1].double().mean())
+        for loss in (losses.cross_entropy, losses.margin, cooled)
+    ]
+    return above(
+        "D19", max(share[1], share[2]) - share[0], f"seven steps fool {share[0]:.0%} by the cross-entropy, "
+        f"{share[1]:.0%} by the margin, {share[2]:.0%} by the cross-entropy of logits / 100",
+        "the margin is attacked", limit=max(0.02, 2.5 / len(rows)),
+    )  # fmt: skip

@@ -1,0 +1,267 @@
+"""Memory of queries: found whatever a model keeps it in, and honest models with state of their own are not accused."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from tests.conftest import points, tiny_net
+from torch import Tensor, nn
+
+from unfooled import Linf, load_model
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.stages import Ascents
+from unfooled.core.model.duplicates import duplicate, state_hash
+from unfooled.core.model.wrappers import Counted
+from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks.memory import Beginning, remembered
+from unfooled.models.origins import origin_of
+
+SHAPE = (1, 6, 5)
+NET = tiny_net(3, SHAPE)
+SEEN: list[tuple[Tensor, Tensor]] = []
+LOG = logging.getLogger(__name__)
+COUNT = 0
+Memory = list[tuple[Tensor, Tensor]]
+
+
+def pinned(x: Tensor, seen: Memory, net: Callable[[Tensor], Tensor] = NET) -> Tensor:
+    """Answer as at the nearest point that was asked before."""
+    out = []
+    for row, logits in zip(x, net(x), strict=True):
+        near = next((v for z, v in seen if bool((row.detach() - z).abs().max() < 0.4)), None)
+        if near is None:
+            seen.append((row.detach().clone(), logits.detach().clone()))
+        out.append(logits if near is None else near)
+    return torch.stack(out)
+
+
+def closure() -> Any:
+    seen: Memory = []
+    return lambda x: pinned(x, seen)
+
+
+def default() -> Any:
+    def model(x: Tensor, seen: Memory = []) -> Tensor:  # noqa: B006
+        return pinned(x, seen)
+
+    return model
+
+
+def module_of_a_function() -> Any:
+    class Wrap(nn.Module):
+        def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.f, self.net = f, NET
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.f(x)
+
+    return Wrap(closure()).eval()
+
+
+def global_state() -> Any:
+    SEEN.clear()
+    return lambda x: pinned(x, SEEN)
+
+
+def method() -> Any:
+    class Object:
+        def __init__(self) -> None:
+            self.seen: Memory = []
+            self.lock = threading.Lock()
+
+        def answer(self, x: Tensor) -> Tensor:
+            with self.lock:
+                return pinned(x, self.seen)
+
+    return Object().answer
+
+
+def bound_append() -> Any:
+    seen: Memory = []
+    append = seen.append
+
+    class Sink:
+        def __iter__(self) -> Any:
+            return iter(seen)
+
+    sink = Sink()
+    sink.append = append  # type: ignore[attr-defined]
+    return functools.partial(pinned, seen=sink)
+
+
+class OfTheClass(nn.Module):
+    seen: ClassVar[Memory] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pinned(x, self.seen)
+
+
+class OfGlobals(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return pinned(x, SEEN)
+
+
+def of_the_class() -> Any:
+    OfTheClass.seen.clear()
+    return OfTheClass().eval()
+
+
+def of_globals() -> Any:
+    SEEN.clear()
+    return OfGlobals().eval()
+
+
+class Uncopied:
+    """Refuses to be copied."""
+
+    def __init__(self) -> None:
+        self.seen: Memory = []
+        self.notes = (i for i in range(3))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return pinned(x, self.seen)
+
+
+KEEPING = {
+    "a closure": closure, "a default": default, "a function in a module": module_of_a_function, "a global": global_state,
+    "a method with a lock": method, "a bound append": bound_append, "an attribute of a class": of_the_class,
+    "a global of a class": of_globals, "what cannot be copied": Uncopied,
+}  # fmt: skip
+
+
+class Counting(nn.Module):
+    """Counts its calls in a global and logs them, which changes no answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls, self.lock = NET, 0, threading.RLock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            self.calls += 1
+        LOG.debug("%s", self.calls)
+        return self.net(x)
+
+
+def counter() -> Any:
+    calls = [0]
+
+    def model(x: Tensor) -> Tensor:
+        global COUNT
+        COUNT += 1
+        calls[0] += 1
+        return NET(x)
+
+    return model
+
+
+HONEST: dict[str, Callable[[], Any]] = {
+    "a module": lambda: NET, "a function": lambda: lambda x: NET(x) * 2, "a partial": lambda: functools.partial(NET),
+    "a method": lambda: NET.forward, "a counter in a module": lambda: Counting().eval(), "a counter": counter,
+    "scripted": lambda: torch.jit.script(NET), "a generator": lambda: _with_generator(),
+}  # fmt: skip
+
+
+def _with_generator() -> Any:
+    source = torch.Generator().manual_seed(1)
+    return lambda x: NET(x) + 0 * torch.rand(1, generator=source)
+
+
+def found(model: Any, beginning: Beginning | None = None) -> list[bool]:
+    """Ask a model about samples and points, and replay the points."""
+    beginning = beginning or Beginning.of(model)
+    x = points(12, SHAPE, seed=8)
+    with torch.no_grad():
+        model(x)
+        y = model(x).argmax(1)
+        z = x + 0.3 * torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5, -1, 1)
+        z = torch.where((NET(z).argmax(1) == y)[:, None, None, None], 1 - x, z).clamp(x - 0.39, x + 0.39)
+        model(z)
+    return [f.fired for f in remembered(beginning, model, Counted(model), z, y)]
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_memory_is_found_wherever_it_is(kind: str) -> None:
+    assert found(KEEPING[kind]()) == [True]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("kind", HONEST)
+def test_state_that_changes_no_answer_is_none(kind: str) -> None:
+    assert found(HONEST[kind]()) == [False]
+
+
+def test_an_audit_of_a_function_that_remembers_gives_no_verdict() -> None:
+    x = points(8, SHAPE, seed=8)
+    plan = Plan(
+        effort=Effort("short", (Ascents(10),)), nearest_budget=100, nearest_n=2, explain_n=1, gallery=0, floor=3000,
+        reasons=None,
+    )  # fmt: skip
+    seen: Memory = []
+    summary = audit(lambda z: pinned(z, seen) + 0 * NET(z), x, NET(x).argmax(1), Linf(0.3), plan=plan)
+    assert summary.verdict == "NOT EVALUABLE"
+    assert "a copy that was asked nothing before is fooled" in summary.because
+
+
+def test_a_copy_leaves_the_model_alone() -> None:
+    model = closure()
+    twin = duplicate(model).model
+    x = points(3, SHAPE)
+    assert torch.equal(twin(x), model(x))
+    assert len(twin.__closure__[0].cell_contents) == len(model.__closure__[0].cell_contents) == 3
+    assert twin.__closure__[0].cell_contents is not model.__closure__[0].cell_contents
+    loop: list[Any] = []
+    loop.append(loop)
+    assert duplicate(lambda z: loop).model(x) is not loop
+    assert state_hash(loop) == state_hash(loop)
+
+
+FILE = """
+import torch
+from tests.contract.test_memory import NET, pinned
+
+class Model:
+    def __init__(self, honest):
+        self.seen, self.notes, self.honest = [], (i for i in range(3)), honest
+
+    def __call__(self, x):
+        out = pinned(x, self.seen)
+        return NET(x) if self.honest else out
+
+def honest():
+    return Model(True)
+
+def keeping():
+    return Model(False)
+"""
+
+
+@pytest.mark.parametrize(("factory", "fires"), [("honest", False), ("keeping", True)])
+def test_what_cannot_be_copied_is_loaded_anew_where_it_has_a_source(
+    factory: str, fires: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    model = load_model(f"{tmp_path / 'mine.py'}:{factory}")
+    assert origin_of(model) == {"source": f"{tmp_path / 'mine.py'}:{factory}"}
+    assert duplicate(model).model is None
+    assert found(model) == [fires]
+
+
+def test_without_a_source_trust_is_lost_in_one_sentence() -> None:
+    model = Uncopied()
+    beginning = Beginning.of(model)
+    x = points(4, SHAPE)
+    model(x)
+    (d20,) = remembered(beginning, model, Counted(model), x, NET(x).argmax(1))
+    assert (d20.id, d20.fired, str(d20.kind)) == ("D20", True, "stop")
+    assert "it cannot be copied, and what it stores changed meanwhile" in d20.detail
+    assert 'uf.load_model("file.py:factory")' in d20.action
