@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 SHAPE, CLASSES, BLOCK = (3, 32, 32), 10, 1000
-EPS = "linf:0.4/255"
+EPS = "linf:0.25/255"
 SIZES = (1_000, 10_000, 100_000)
 LIMIT = 1.3
 
@@ -131,7 +131,9 @@ def write(out: Path | None, rows: list[dict[str, Any]]) -> float:
         "rows": rows,
         "ratio": ratio,
         "limit": LIMIT,
-        "passed": ratio <= LIMIT and all(row["robust_accuracy"] >= 0.5 for row in rows),
+        "passed": ratio <= LIMIT
+        and {row["n"] for row in rows} >= set(SIZES)
+        and all(row["robust_accuracy"] >= 0.5 for row in rows),
     }
     if out:
         out.write_text(json.dumps(record, indent=2) + "\n")
