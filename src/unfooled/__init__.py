@@ -7,7 +7,7 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation)
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
@@ -44,6 +44,7 @@ _NAMES = {
     "L0": "core.threats",
     "Threat": "core.threats",
     "BadInput": "core.errors",
+    "Limits": "core.limits",
     "Classifier": "core.model.classifier",
     "ascend": "core.ascent",
     "counted": "core.model.wrappers",
@@ -130,6 +131,7 @@ if TYPE_CHECKING:
     from unfooled.attacks.ensembles.envelope import envelope as envelope
     from unfooled.core.ascent import ascend as ascend
     from unfooled.core.errors import BadInput as BadInput
+    from unfooled.core.limits import Limits as Limits
     from unfooled.core.memory import memory_limit as memory_limit
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen

@@ -26,7 +26,6 @@ from unfooled.data.formats.stored import StoredArray
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.runs.hashes import tensors_hash
 from unfooled.runs.packing import packed
-from unfooled.statistics import intervals
 
 SHAPE = (1, 6, 5)
 PLAN = Plan(
@@ -114,14 +113,6 @@ def test_packed_files_are_those_of_the_library() -> None:
     }  # fmt: skip
     s = lazy(tensors["x"])[0]
     assert b"".join(map(bytes, packed(tensors | {"x": s}))) == save(tensors)
-
-
-@pytest.mark.parametrize("block", [1, 5, 7, 1000])
-def test_resamples_in_blocks_are_those_at_once(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.randn(5)
-    whole = intervals.mean(values)
-    monkeypatch.setattr(intervals, "BLOCK", block)
-    assert intervals.mean(values) == whole
 
 
 def outcome(folder: Path | None, model: Any, *data: Any, **options: Any) -> dict[str, Any]:

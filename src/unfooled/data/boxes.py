@@ -24,6 +24,7 @@ from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats.folders import files_of, images_below
 from unfooled.data.formats.npz import archive
+from unfooled.data.formats.pictures import size_of
 from unfooled.data.load import load_dataset
 from unfooled.data.sources import FOLDER
 
@@ -138,12 +139,9 @@ def load_boxed(
         raise BadInput(
             f"{path} names none of the images read from {root}, such as {names[0]}; file is the path below it"
         )
-    from PIL import Image
-
     sides = []
     for k, name in zip(data.index.tolist(), names, strict=True):
-        with Image.open(files[k]) as image:  # reads only the header
-            w, h = image.size
+        h, w = size_of(files[k])
         for left, top, width, height in boxes_of.get(name, ()):
             if left >= w or top >= h or left + width <= 0 or top + height <= 0:
                 raise BadInput(

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.runs.spelling import as_json
 
 LAYOUT = 2
@@ -24,8 +24,8 @@ LAYOUT = 2
 SUM = "sha256"
 """Entry that holds the SHA-256 of the settings."""
 
-OTHER_FOLDER = "choose another --out, or remove that folder"
-OTHER_FILE = "choose another --out, or start again with --fresh"
+OTHER_FOLDER = f"choose another {option('out')}, or remove that folder"
+OTHER_FILE = f"choose another {option('out')}, or start again with {option('fresh', True)}"
 
 Settings = Mapping[str, Any] | BaseModel
 """Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `as_json`."""

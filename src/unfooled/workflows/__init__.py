@@ -26,6 +26,7 @@ _NAMES = {
     "FeatureOptions": "rebuilding",
     "Inputs": "inputs",
     "LensRecord": "scoring",
+    "Limits": "inputs",
     "LossOptions": "losses",
     "Machine": "machine",
     "MapAttack": "map_attack",
@@ -63,6 +64,7 @@ __all__ = [
     "FeatureOptions",
     "Inputs",
     "LensRecord",
+    "Limits",
     "LossOptions",
     "Machine",
     "MapAttack",
@@ -106,6 +108,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from unfooled.core.limits import Limits
     from unfooled.workflows import catalog
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat

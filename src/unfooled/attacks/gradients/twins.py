@@ -37,7 +37,7 @@ from unfooled.runs.chunks import Keep, Rows
 
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
-PART = 100  # training steps after which the state is stored
+PART = 20  # training steps after which the state is stored
 LEAST = 300  # least number of training steps in the last round
 SURE = 4.0  # median margin of the logits that the twin is trained on
 
@@ -94,12 +94,12 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def query(z: Tensor) -> Tensor:
+    def ask(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
     keep = keep or unkept
-    pool, answers = [x.detach()], [keep("clean", lambda: {"answers": query(x)})["answers"].to(x.device)]
+    pool, answers = [x.detach()], [keep("clean", lambda: {"answers": ask(x)})["answers"].to(x.device)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
@@ -111,7 +111,7 @@ def distil(
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
         new = pool[-points:]
-        asked = keep(f"answers-{r}", lambda new=new: {"answers": torch.cat([query(z) for z in new])})  # type: ignore[misc]
+        asked = keep(f"answers-{r}", lambda new=new: {"answers": torch.cat([ask(z) for z in new])})  # type: ignore[misc]
         answers.append(asked["answers"].to(x.device))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3

@@ -88,7 +88,7 @@ class _Copier:
             return item
         if id(item) in self.memo:
             return self.memo[id(item)]
-        kind = type(item)
+        kind: Any = type(item)
         if kind in (list, tuple, set, frozenset, dict, OrderedDict):
             return self._container(item)
         if kind is FunctionType:
@@ -138,9 +138,9 @@ class _Copier:
 
     def _object(self, item: Any) -> Any:
         """Copy an object by its attributes."""
-        kind = type(item)
+        kind: Any = type(item)
         self._kind(kind)
-        twin = kind.__new__(kind)
+        twin: Any = kind.__new__(kind)
         self._note(item, twin)
         own = {name: value for name, value in vars(item).items() if name != "_compiled_call_impl"}  # as torch does
         twin.__dict__.update({name: self.copied(value) for name, value in own.items()})
@@ -151,12 +151,11 @@ class _Copier:
         if _of_a_library(item.__module__):
             if item.__closure__ is None:
                 return item
-            scope = item.__globals__
+            scope: dict[str, Any] = item.__globals__
         else:
-            scope = self.memo.get(id(item.__globals__))
-            if scope is None:
-                scope = dict(item.__globals__)
-                self._note(item.__globals__, scope)
+            if id(item.__globals__) not in self.memo:
+                self._note(item.__globals__, dict(item.__globals__))
+            scope = self.memo[id(item.__globals__)]
         cells = tuple(self.memo.get(id(cell)) or CellType() for cell in item.__closure__ or ())
         twin = FunctionType(item.__code__, scope, item.__name__, None, cells if item.__closure__ is not None else None)
         self._note(item, twin)

@@ -6,32 +6,37 @@ whole:  jpeg, length, y, optionally is_train, filename; image k is a complete fi
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import SPLITS, Source, no_splits, select_split
 from unfooled.data.formats import arrays
-from unfooled.data.formats.stored import AnyArray, member
+from unfooled.data.formats.pictures import opened
+from unfooled.data.formats.stored import AnyArray, Opened, member
+
+
+class Pack(Opened, Protocol):
+    """An open archive that knows its arrays."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, name: object) -> bool: ...
 
 
 def _decoded(
     payload: AnyArray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that decodes the images of given rows."""
-    from PIL import Image
 
     def read(rows: np.ndarray) -> np.ndarray:
         images = []
         for row in rows.tolist():
             coded = header + payload[np.arange(start[row], start[row] + length[row])].tobytes() + end
-            try:
-                images.append(np.asarray(Image.open(io.BytesIO(coded)).convert("RGB")))
-            except (OSError, ValueError, SyntaxError) as error:
-                raise BadInput(f"image {row} of {path} is damaged: {error}") from error
+            with opened(coded, f"image {row} of {path}") as image:
+                images.append(np.asarray(image.convert("RGB")))
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
             raise BadInput(f"{path} holds images of {len(sizes)} sizes; unpack it to a folder and give size")
@@ -49,7 +54,7 @@ def _places(length: np.ndarray, payload: AnyArray, labels: int, path: Path) -> t
     return np.cumsum(length) - length, length
 
 
-def headed(path: Path, pack: np.lib.npyio.NpzFile, split: str) -> Source:
+def headed(path: Path, pack: Pack, split: str) -> Source:
     """Open a pack whose images share one header."""
     available = [name for name in SPLITS if {f"{name}_payload", f"{name}_len", f"y_{name}"} <= set(pack)]
     wanted = select_split(split, available, path)
@@ -61,7 +66,7 @@ def headed(path: Path, pack: np.lib.npyio.NpzFile, split: str) -> Source:
     return Source(path.stem, wanted, y, arrays.numbered(y), read)
 
 
-def whole(path: Path, pack: np.lib.npyio.NpzFile, split: str) -> Source:
+def whole(path: Path, pack: Pack, split: str) -> Source:
     """Open a pack of complete files; `is_train` defines the splits, the folders in `filename` are the class names."""
     payload = member(path, pack, "jpeg")
     y, _ = arrays.labels(pack["y"], f"y of {path}")

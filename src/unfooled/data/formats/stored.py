@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import block, small
+from unfooled.data.formats.npy import check_header
 from unfooled.runs.files import read_part
 
 LOCAL = 30
@@ -120,7 +121,17 @@ def parts(x: AnyArray) -> Iterator[np.ndarray]:
         yield x[np.arange(start, min(start + size, len(x)))]
 
 
-def member(path: Path, opened: np.lib.npyio.NpzFile, key: str) -> AnyArray:
+class Opened(Protocol):
+    """An open archive of arrays: `unfooled.data.formats.npz.Archive`."""
+
+    content: zipfile.ZipFile
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Unpack an array."""
+        ...
+
+
+def member(path: Path, opened: Opened, key: str) -> AnyArray:
     """Return an array of a NumPy archive: a small one in memory, a large one in the file.
 
     A large compressed array is unpacked to a temporary file first (in the folder that TMPDIR names).
@@ -128,16 +139,18 @@ def member(path: Path, opened: np.lib.npyio.NpzFile, key: str) -> AnyArray:
     Raises:
         BadInput: The array is damaged, or there is no space to unpack it.
     """
-    archive: zipfile.ZipFile = opened.zip  # type: ignore[assignment]
+    archive = opened.content
     name = key if key in archive.namelist() else f"{key}.npy"
     info = archive.getinfo(name)
     if info.file_size <= small():
-        return np.asarray(opened[key])
+        return opened[key]
+    with archive.open(info) as file:
+        check_header(file, info.file_size, path, key)
     with archive.open(info) as file:
         shape, fortran, dtype = npy_header(file)
         begin = file.tell()
     if fortran or dtype.hasobject or not shape or info.file_size - begin != dtype.itemsize * math.prod(shape):
-        return np.asarray(opened[key])
+        return opened[key]
     if info.compress_type != zipfile.ZIP_STORED:
         return _unpacked(archive, info, begin, shape, dtype)
     with path.open("rb") as file:

@@ -26,7 +26,7 @@ from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
-from unfooled.evaluation.audit.summary import About, Source, store, summarise
+from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
@@ -103,7 +103,7 @@ def audit(
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = mended(ledger.run.folder.damaged)
-        summary = summarise(outcome, source, ledger, [*notes, *subject.warnings, *found])
+        summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, source, summary)
     return summary

@@ -29,6 +29,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.borders import MOST as PAIRS
 from unfooled.evaluation.checks.borders import borders
@@ -87,11 +88,13 @@ class Checked:
         findings: Findings D6 (at the final points), D11 to D16, D18, D19, D27 and D28.
         frontier: Frontier with the points that they found.
         gradients: Gradients, with the twin where the checks asked for one.
+        aside: Forwards and backwards spent outside of the stages.
     """
 
     findings: list[Finding]
     frontier: Frontier
     gradients: Gradients
+    aside: tuple[int, int] = (0, 0)
 
 
 def trials(scale: float) -> list[tuple[str, Stage]]:
@@ -147,21 +150,35 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
         model=problem.model,
     )  # fmt: skip
-    return Checked(findings, standing.frontier, gradients)
+    frontier, counted = standing.frontier, problem.model
+    passed = counted.forwards, counted.backwards
+    if problem.decisive:  # what it adds to the frontier is not stored: it is made at every start
+        refused, frontier = _refused(problem, frontier, ends)
+        findings.append(refused)
+    return Checked(findings, frontier, gradients, (counted.forwards - passed[0], counted.backwards - passed[1]))
 
 
 def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
-    """Make the checks that are no stage of an attack: D6 at the final points, D18, D19 and D22."""
+    """Make the checks that are no stage of an attack: D6 at the final points, D18, D19 and D27."""
     findings = []
     if problem.decisive and not gradients.missing:
         points = frontier.points[ends]
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
     if problem.decisive:
-        lost, model = frontier.lost(problem.x)[:PAIRS], problem.model
+        lost, model = frontier.moved(problem.x)[:PAIRS], problem.model
         findings.append(borders(model, problem.x[lost], frontier.points[lost], "on the way to the points found"))
-        findings.append(refusals(model, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
     return findings
+
+
+def _refused(problem: Problem, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
+    """D22: search for points without a finite answer near some samples, and add them to the frontier."""
+    near = problem.take(rows)
+    seen = Unanswered(near.x, near.threat)
+    with problem.model.watched(seen):
+        result = refusals(problem.model, near.x, near.y, near.threat)
+    lone = seen.seen
+    return result, frontier.with_unanswered(rows[lone], seen.points[lone]) if bool(lone.any()) else frontier
 
 
 def _more(check: str, closed: int, tried: int, n: int) -> Finding:
@@ -169,60 +186,6 @@ def _more(check: str, closed: int, tried: int, n: int) -> Finding:
     what, action = WORDS[check]
     detail = f"{what} fooled {closed} of {tried} survivors" if tried else f"{what}: not tried"
     return above(check, closed / n, detail, action)
-
-
-@torch.no_grad()
-def judged(
-    frontier: Frontier,
-    y: Tensor,
-    right: Tensor,
-    success: Tensor,
-    prediction: Tensor,
-    undefined: Tensor,
-    *,
-    random: bool,
-) -> list[Finding]:
-    """Make the checks on verified points: D10, D22 and D24.
-
-    Args:
-        frontier: Best points that the attack found.
-        y: Labels, (n,), on the CPU like all that follows.
-        right: Samples that are right when clean, (n,) bool.
-        success: Points that fool the model when judged, (n,) bool.
-        prediction: Classes predicted at the points, (n,).
-        undefined: Points without a finite answer, (n,) bool.
-        random: True if the model is random.
-    """
-    n = max(len(right), 1)
-    claimed = frontier.fooled.cpu() & right
-    lost = int((claimed & ~success).sum())
-    d10 = above(
-        "D10", lost / n, f"{lost} of {int(claimed.sum())} points that fooled the model when found do not fool it when "
-        "judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
-    )  # fmt: skip
-    share = float((undefined & right).double().mean())
-    refused = above(
-        "D22", share, f"the model gives no finite answer at {share:.0%} of the points tried",
-        "no verdict: a refusal is neither right nor wrong; give the model without it",
-    )  # fmt: skip
-    broken = int((frontier.certified.cpu() & success & right).sum())
-    d24 = above(
-        "D24", float(broken), f"{broken} certified samples were fooled",
-        "no verdict: the certificate or the judge has a mistake",
-    )  # fmt: skip
-    return [d10, refused if refused.fired else _rejected(y, prediction, right & success, n), d24]
-
-
-def _rejected(y: Tensor, prediction: Tensor, lost: Tensor, n: int) -> Finding:
-    """D22: lost labels go to classes that no sample has."""
-    flips, labels = prediction[lost], y.unique()
-    seen = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
-    seen[labels[labels < len(seen)]] = True
-    odd = float((~seen[flips]).double().mean()) if len(flips) >= 10 and len(seen) * 5 <= n else 0.0
-    return above(
-        "D22", odd, f"{odd:.0%} of the lost labels go to classes that no sample has: an option to reject?",
-        "no verdict: what counts as robust depends on what a rejection means", limit=0.5,
-    )  # fmt: skip
 
 
 def diagnose(
