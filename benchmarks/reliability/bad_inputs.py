@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.reliability.calls import call, hidden
+from benchmarks.reliability.calls import call, hidden, warmed_up
 from PIL import Image
 
 from unfooled.models import SmallCnn
@@ -289,18 +288,17 @@ def furnished(home: Path) -> None:
 
 def tried(home: Path, line: str, words: str) -> dict[str, Any]:
     """Make a call, and return a row of the result."""
-    before, started = sorted(home.rglob("*")), os.times()
+    before = sorted(home.rglob("*"))
     done = call(home, shlex.split(line))
-    spent = os.times().children_user - started.children_user
     faults = done.faults(words)
-    if spent > LATE:
+    if done.seconds > LATE:
         faults.append("late")
     left = sorted(set(home.rglob("*")) - set(before))
     if left := [path for path in left if "__pycache__" not in path.parts]:
         faults.append(f"left {left[0].relative_to(home)}")
     return {
         "call": line if len(line) < 200 else f"{line[:120]}...", "words": words, "code": done.code, "faults": faults,
-        "says": hidden(" ".join(done.sentences), home), "seconds": round(spent, 2),
+        "says": hidden(" ".join(done.sentences), home), "seconds": round(done.seconds, 2),
         "stderr": hidden(done.err, home)[-1500:] if faults else "",
     }  # fmt: skip
 
@@ -310,14 +308,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="part of a call")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    import unfooled.studies
-    import unfooled.workflows.auditing
-    import unfooled.workflows.demonstrating
-    import unfooled.workflows.explaining
-    import unfooled.workflows.rebuilding
-    import unfooled.workflows.reproducing
-    import unfooled.workflows.scoring  # noqa: F401
+    warmed_up()
 
     rows, started = [], time.perf_counter()
     with tempfile.TemporaryDirectory() as name:

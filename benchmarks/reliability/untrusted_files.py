@@ -2,9 +2,9 @@
 
     python -m benchmarks.reliability.untrusted_files --out benchmarks/results/reliability_untrusted_files.json
 
-Every file is read by the command in a process of its own, which may take 2 GiB and 60 seconds. `gs` is on the path as a
-program that leaves a mark, as does the code inside the pickles; a call is wrong if there is a mark, if it does not end
-with code 2 and one sentence with the expected words, or if it prints a traceback or an escape code.
+Every file is read by the command in a process of its own, which may take 2 GiB and 60 processor seconds. `gs` is on the
+path as a program that leaves a mark, as does the code inside the pickles; a call is wrong if there is a mark, if it does
+not end with code 2 and one sentence with the expected words, or if it prints a traceback or an escape code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.reliability.calls import call, hidden
+from benchmarks.reliability.calls import call, hidden, warmed_up
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -214,6 +214,11 @@ def pipe(home: Path, name: str, arguments: list[str]) -> list[str]:
     return arguments
 
 
+def pipe_in_a_run(home: Path) -> list[str]:
+    (home / "run").mkdir()
+    return pipe(home, "run/summary.json", ["report", "run"])
+
+
 def hugging_face(**files: bytes) -> Callable[[Path], list[str]]:
     def make(home: Path) -> list[str]:
         (home / "face").mkdir()
@@ -316,8 +321,7 @@ CASES = [
     Case("config.json that brings code", hugging_face(
         config=b'{"model_type":"evil","auto_map":{"AutoConfig":"evil.Evil"}}'), ("face",)),
     Case("a record nested too deep", run_folder(DEEP.decode()), ("summary",)),
-    Case("a record that is a pipe", lambda home: [
-        (home / "run").mkdir(), *pipe(home, "run/summary.json", ["report", "run"])][1:], ("pipe",)),
+    Case("a record that is a pipe", pipe_in_a_run, ("pipe",)),
     Case("labels nested too deep", labelled(DEEP), ("names.json",)),
     Case("labels that are a pipe", lambda home: pipe(
         home, "names.txt", [*audit(), "--labels", "names.txt"]), ("pipe",)),
@@ -361,10 +365,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", default="", help="part of a name")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    import unfooled.workflows.auditing  # every call is a fork of this process, which has loaded it
-    import unfooled.workflows.explaining
-    import unfooled.workflows.scoring  # noqa: F401
+    warmed_up()
 
     os.environ["PATH"] = f"bin:{os.environ['PATH']}"
     rows = []

@@ -7,7 +7,8 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits,
+          bind (a model of several inputs, of which one is attacked)
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
@@ -29,10 +30,10 @@ Names are imported when they are first used; dir(uf) lists them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unfooled._version import __version__
+from unfooled.core.lazy import importer
 
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
@@ -47,6 +48,7 @@ _NAMES = {
     "Limits": "core.limits",
     "Classifier": "core.model.classifier",
     "ascend": "core.ascent",
+    "bind": "core.model.binding",
     "counted": "core.model.wrappers",
     "frozen": "core.model.modes",
     "load_model": "models.load",
@@ -89,15 +91,7 @@ _PACKAGES = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used (PEP 562)."""
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f"unfooled.{_NAMES[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _PACKAGES:
-        return importlib.import_module(f"unfooled.{name}")
-    raise AttributeError(f"module 'unfooled' has no attribute {name!r}")
+__getattr__ = importer(__name__, _NAMES, _PACKAGES)
 
 
 def __dir__() -> list[str]:
@@ -133,6 +127,7 @@ if TYPE_CHECKING:
     from unfooled.core.errors import BadInput as BadInput
     from unfooled.core.limits import Limits as Limits
     from unfooled.core.memory import memory_limit as memory_limit
+    from unfooled.core.model.binding import bind as bind
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen
     from unfooled.core.model.wrappers import counted as counted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def test_sizes_statistics_and_bounds() -> None:
 def test_options_of_losses_are_not_negative(field: str) -> None:
     for value in (-1.0, float("nan"), float("inf")):
         with pytest.raises(BadOption):
-            make_loss("trades", "linf:0.1", LossOptions(**{field: value}))
+            make_loss("trades", "linf:0.1", replace(LossOptions(), **{field: value}))
 
 
 def test_one_class_cannot_be_trained(tmp_path: Path) -> None:

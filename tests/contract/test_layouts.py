@@ -134,6 +134,25 @@ class Tokens(nn.Module):
         return self.head({"front": t[:, 0], "behind": t[:, :-1].amax(1), "none": t.amax(1)}[self.where])
 
 
+class Registers(nn.Module):
+    """A transformer whose class token, the only one that the head reads, and registers stand around the patches."""
+
+    def __init__(self, before: int, behind: int, read: int) -> None:
+        super().__init__()
+        self.before, self.read, n = before, read, (SIDE // PATCH) ** 2 + before + behind
+        self.patch, self.place = nn.Conv2d(1, WIDTH, PATCH, PATCH), nn.Parameter(0.02 * torch.randn(1, n, WIDTH))
+        self.more = nn.Parameter(0.02 * torch.randn(1, before + behind, WIDTH))
+        self.first, self.attend, self.mlp = nn.LayerNorm(WIDTH), Attend(), mlp()
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = self.more.expand(len(x), -1, -1)
+        t = self.patch(x).flatten(2).transpose(1, 2)
+        t = torch.cat([more[:, : self.before], t, more[:, self.before :]], 1) + self.place
+        t = t + self.attend(self.first(t))
+        return self.head(self.norm(t + self.mlp(t))[:, self.read])
+
+
 class TokensLast(nn.Module):
     """Tokens in the last axis, with nearly as many channels as tokens."""
 
@@ -180,6 +199,10 @@ NETS = {
     "tokens": (lambda: Tokens("none"), (8, 8), Layout.TOKENS),
     "class token": (lambda: Tokens("front"), (8, 8), Layout.TOKENS),
     "register behind": (lambda: Tokens("behind"), (8, 8), Layout.TOKENS),
+    "class token behind": (lambda: Registers(0, 1, -1), (8, 8), Layout.TOKENS),
+    "registers in front": (lambda: Registers(5, 0, 0), (8, 8), Layout.TOKENS),
+    "registers behind a class token": (lambda: Registers(1, 3, 0), (8, 8), Layout.TOKENS),
+    "a register in front, a class token behind": (lambda: Registers(1, 1, -1), (8, 8), Layout.TOKENS),
     "tokens last": (TokensLast, (8, 8), Layout.TOKENS_LAST),
     "pooled": (Pooled, (8, 8), Layout.TOKENS),
 }
@@ -193,7 +216,7 @@ def test_evidence_of_a_planted_object_lies_on_it(build: type[nn.Module], grid: t
     assert float((net(x).argmax(1) == 1).float().mean()) > 0.9
     found = find_spatial(net, x[:1])
     assert (found.grid, found.layout) == (grid, layout)
-    assert found.skip == (getattr(net, "where", "") == "front")
+    assert found.skip == getattr(net, "before", getattr(net, "where", "") == "front")
     cam = grad_cam(net, x, y)[:, 0].flatten(1).argmax(1)
     apart = (torch.stack([cam // SIDE, cam % SIDE], 1) - at - 0.5).abs().amax(1)
     assert float((apart <= SIDE / grid[0] + 0.5).float().mean()) > 0.8

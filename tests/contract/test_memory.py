@@ -166,8 +166,21 @@ def counter() -> Any:
 HONEST: dict[str, Callable[[], Any]] = {
     "a module": lambda: NET, "a function": lambda: lambda x: NET(x) * 2, "a partial": lambda: functools.partial(NET),
     "a method": lambda: NET.forward, "a counter in a module": lambda: Counting().eval(), "a counter": counter,
+    "a counter outside": lambda: CountingOutside().eval(),
     "scripted": lambda: torch.jit.script(NET), "a generator": lambda: with_generator(),  # noqa: PLW0108
 }  # fmt: skip
+
+
+class CountingOutside(nn.Module):
+    """Counts its calls in a global and in its class, which changes no answer."""
+
+    calls: ClassVar[list[int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        global COUNT  # noqa: PLW0603
+        COUNT += 1
+        self.calls.append(COUNT)
+        return NET(x)
 
 
 def with_generator() -> Any:

@@ -118,8 +118,8 @@ def test_an_audit_keeps_points_without_an_answer_as_what_they_are(tmp_path: Path
     s = audit(Quarrel().eval(), x, y, Linf(EPS), plan=plan, out=tmp_path)
     assert s.verdict == "NOT EVALUABLE"
     assert "D22" in {f.id for f in s.diagnostics if f.fired}
-    assert s.unanswered is not None
-    silent, right, wrong = s.unanswered.value, s.robust_accuracy.value, s.attack_success_rate.value
+    assert s.no_answer is not None
+    silent, right, wrong = s.no_answer.value, s.robust_accuracy.value, s.attack_success_rate.value
     assert silent is not None and right is not None and wrong is not None
     assert silent > 0.1
     assert silent + right + wrong == pytest.approx(1)
@@ -128,9 +128,10 @@ def test_an_audit_keeps_points_without_an_answer_as_what_they_are(tmp_path: Path
     assert int(lone.sum()) == round(silent * 16)
     assert bool(((rows["x_adv"] - x).flatten(1).abs().amax(1) <= EPS + 1e-6).all())
     assert sum(map(sum, s.confusion)) == 16 - round(silent * 16)
-    shares = [(p.accuracy.value or 0.0) + p.unanswered for p in s.curve]
-    assert any(p.unanswered for p in s.curve)
-    assert [p.accuracy.value for p in s.curve] == sorted((p.accuracy.value for p in s.curve), reverse=True)
+    shares = [(p.accuracy.value or 0.0) + p.no_answer for p in s.curve]
+    assert any(p.no_answer for p in s.curve)
+    falling = [p.accuracy.value or 0.0 for p in s.curve]
+    assert falling == sorted(falling, reverse=True)
     assert max(shares) <= 1
     page = compose(read_runs([tmp_path]))
     assert f"on {round(silent * 16)} the model gave no answer" in page
@@ -182,9 +183,9 @@ def nothing() -> nn.Module:
 @pytest.mark.parametrize("kind", ["robust", "d-rand"])
 def test_sets_are_not_made_of_missing_answers(kind: str, tmp_path: Path) -> None:
     x, y = agreed(8)
-    inputs, more = workflows.Inputs(nothing(), (x, y)), {} if kind == "robust" else {"threat": "l2:0.5"}
+    threat = None if kind == "robust" else "l2:0.5"
     with pytest.raises(BadInput, match="NaN or infinite logits for 8 of 8 clean samples"):
-        workflows.features(inputs, tmp_path / "set.npz", kind=kind, **more)
+        workflows.features(workflows.Inputs(nothing(), (x, y)), tmp_path / "set.npz", kind=kind, threat=threat)
 
 
 def test_targets_without_an_answer_are_not_reached(tmp_path: Path) -> None:
@@ -209,14 +210,17 @@ def test_explanations_of_missing_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="NaN or infinite logits for 8 of 8 clean samples"):
         workflows.explain(workflows.Inputs(nothing(), (x, y)), out=tmp_path)
 
-    def half(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    def half(model: Any, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
         return x.masked_fill((x.mean((1, 2, 3)) < middle)[:, None, None, None], torch.nan)
+
+    def nowhere(model: Any, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+        return x * torch.nan
 
     middle = x.mean((1, 2, 3)).median()
     record = workflows.explain(workflows.Inputs(NET, (x, y)), method=half, out=tmp_path)
     assert record.undefined == int((x.mean((1, 2, 3)) < middle).sum()) > 0
     with pytest.raises(BadInput, match="for every sample"):
-        workflows.explain(workflows.Inputs(NET, (x, y)), method=lambda _m, x, _y: x * torch.nan, out=tmp_path)
+        workflows.explain(workflows.Inputs(NET, (x, y)), method=nowhere, out=tmp_path)
 
 
 class Grows(nn.Module):

@@ -262,7 +262,7 @@ class Dropping(nn.Module):
 
 
 BAD = {
-    "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*--mean"),
+    "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*mean and std"),
     "NaN pixels": (
         lambda m, x, y: (m, x.index_fill(0, torch.tensor([3]), torch.nan), y),
         "NaN or infinite values in 1 samples, the first is sample 3",

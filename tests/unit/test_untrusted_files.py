@@ -161,7 +161,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-FACTS = {
+FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "classes": ({"num_classes": 1 << 40}, "max_classes"),
     "a shape too large": ({"input_shape": (1 << 60, 8, 8)}, "states sizes that small-cnn cannot have"),
     "other classes": ({"num_classes": 90_000}, "do not fit small-cnn"),

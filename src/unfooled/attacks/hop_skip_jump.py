@@ -112,7 +112,7 @@ class _Walk:
             look = every[~ready & (self.left > 0)]
             if not len(look):
                 break
-            z = _noise(self.x[look], self.seed[look], draw)
+            z = self.threat.hold(_noise(self.x[look], self.seed[look], draw), self.x[look])
             hit = self.ask(z, look)
             far[look[hit]], ready[look] = z[hit], hit
         live = every[right & ready]
@@ -184,6 +184,7 @@ class _Walk:
             u = flat(rng.normal(self.seed[at[row]], tuple(x.shape[1:]), draw=(t << 20) + draw, dtype=x.dtype))
             u = u / u.norm(dim=1, keepdim=True).clamp_min(TINY)
             probe = self.threat.box.clamp(z[row] + (delta[row, None] * u).reshape(-1, *x.shape[1:]))
+            probe = self.threat.hold(probe, z[row])
             phi = 2 * self.ask(probe, at[row]).to(x.dtype) - 1
             u = flat(probe - z[row]) / delta[row, None].clamp_min(TINY)  # the part inside the box
             sums[0].index_add_(0, row, phi[:, None] * u)

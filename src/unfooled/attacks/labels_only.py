@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.rays import rays
+from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_inputs, check_mode, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
@@ -64,5 +65,5 @@ def labels_only(
     check_mode(model)
     search, norm = SEARCHES[threat.norm], math.inf if threat.norm == math.inf else 2.0
     run = partial(search, checked_once(model, y), norm=norm, targeted=targeted, steps=steps, generator=generator)
-    with trusted():
+    with trusted(), moving_only(threat.free):
         return threat.project(batched(run, batch or len(x))(x, y), x)

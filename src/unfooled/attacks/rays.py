@@ -19,6 +19,7 @@ from unfooled.core.ascent.nearest import check_minimal, unbounded
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat
+from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 
 SLACK = 0.01  # relative precision of a radius
@@ -61,7 +62,7 @@ def rays(
         the blocks start again in random orders; samples proceed independently.
     """
     check_minimal(model, x, y, steps)
-    unbounded(norm, (math.inf,))
+    threat = unbounded(norm, (math.inf,))
     if start is not None and start.shape != x.shape:
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     out = x.clone()
@@ -69,7 +70,7 @@ def rays(
     if not bool(live.any()):
         return out
     seeds = rng.seeds(x[live], generator, stage=rng.Stream.RAYS)
-    search = _Search(x[live], None if start is None else start[live], seeds)
+    search = _Search(x[live], None if start is None else start[live], seeds, threat)
     label = y[live]
     for _ in range(steps - 1):
         z = search.propose()
@@ -81,7 +82,8 @@ def rays(
 class _Search:
     """State of a batch; each sample is either checking a flip at its best radius or searching a radius."""
 
-    def __init__(self, x: Tensor, start: Tensor | None, seed: Tensor) -> None:
+    def __init__(self, x: Tensor, start: Tensor | None, seed: Tensor, threat: Threat) -> None:
+        self.threat = threat
         b, self.size = len(x), x[0].numel()
         self.x, self.seed, self.best = x, seed, x.clone()
         self.d = torch.ones_like(flat(x)) if start is None else torch.where(flat(start) < flat(x), -1.0, 1.0).to(x)
@@ -111,7 +113,8 @@ class _Search:
         check = torch.where(self.radius.isinf(), torch.ones_like(self.radius), self.radius * (1 - self._least()))
         down = torch.where(self.gallop > 0, self.high * (1 - self.gallop), (self.low + self.high) / 2)
         self.query = torch.where(self.searching, down, check)
-        return (self.x + (self.query[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
+        z = (self.x + (self.query[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
+        return self.threat.hold(z, self.x)
 
     def answer(self, hit: Tensor, z: Tensor) -> None:
         """Update the search with the decisions at the proposed points."""

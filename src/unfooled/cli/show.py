@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json as lib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from unfooled.cli import progress
+from unfooled.cli.progress import Stages
+from unfooled.cli.words import called, plain
 from unfooled.core.errors import printable
 
 if TYPE_CHECKING:
@@ -39,55 +32,18 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
+__all__ = ["called", "plain"]
+
 out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
-
-
-def plain(text: object) -> str:
-    """Return text of others for the terminal: its brackets are no markup, its control characters visible."""
-    return escape(printable(str(text)))
-
-
-def called(stage: str) -> str:
-    """Return the words for a stage on the terminal."""
-    from unfooled.runs.stage_names import stage_name
-
-    return stage_name(stage).description
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
 
 
-def bars(quiet: bool) -> Progress:
-    """Return progress bars on stderr, hidden where that is not a terminal."""
-    return Progress(
-        TextColumn("{task.description:<28}", markup=False),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=err,
-        disable=quiet or not err.is_terminal,
-    )
-
-
-@contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for the progress of a workflow: one bar per stage, which shows the remaining work."""
-    with bars(quiet) as progress:
-        tasks: dict[str, TaskID] = {}
-        earlier: dict[str, int] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                earlier[stage] = done
-                if done and not quiet:
-                    err.print(f"[dim]{plain(called(stage))}: {done} of {total} found from an earlier start")
-                tasks[stage] = progress.add_task(called(stage), total=total - done)
-            progress.update(tasks[stage], completed=done - earlier[stage])
-
-        yield update
+def stages(quiet: bool) -> AbstractContextManager[Stages]:
+    """Return a context that yields a callback for the progress of a workflow."""
+    return progress.stages(quiet, err)
 
 
 def percent(estimate: Estimate) -> str:
@@ -127,8 +83,8 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
-    if any(r.unanswered is not None and r.unanswered.value for r in runs):
-        silent = (percent(r.unanswered) if r.unanswered is not None else "not available" for r in runs)
+    if any(r.no_answer is not None and r.no_answer.value for r in runs):
+        silent = (percent(r.no_answer) if r.no_answer is not None else "not available" for r in runs)
         table.add_row("no answer under attack", *silent)
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):

@@ -113,14 +113,14 @@ def train(
     from unfooled import workflows
     from unfooled.cli import show
 
-    with show.bars(quiet or json) as progress:
-        task = progress.add_task(loss, total=epochs)
+    with show.stages(quiet or json) as progress:
+        progress(loss, 0, epochs)
 
         def trained(epoch: Epoch) -> None:
             figures = f"{loss}: loss {epoch.loss:.3f}"
             figures += "" if epoch.accuracy is None else f", held out {100 * epoch.accuracy:.1f} %"
             figures += "" if epoch.pgd is None else f", under attack {100 * epoch.pgd:.1f} %"
-            progress.update(task, completed=epoch.index + 1, description=figures)
+            progress(loss, epoch.index + 1, epochs, figures)
 
         record = workflows.train(
             data,

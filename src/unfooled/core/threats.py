@@ -57,10 +57,12 @@ class Threat(ABC):
     Args:
         eps: Radius, a float or (B,); at least 0 and not NaN; math.inf leaves only the box.
         box: Bounds of the inputs; the unit box by default.
+        free: Entries that may change, (*D) bool. None: all.
     """
 
     eps: float | Tensor
     box: Box = field(default=UNIT, kw_only=True)
+    free: Tensor | None = field(default=None, kw_only=True, repr=False)
     norm: ClassVar[float]
 
     def __post_init__(self) -> None:
@@ -116,6 +118,14 @@ class Threat(ABC):
         """
         return self.sample(x, generator, draw=draw, stage=stage)
 
+    def hold(self, z: Tensor, x: Tensor) -> Tensor:
+        """Put entries that may not change back to x."""
+        return z if self.free is None else torch.where(self.free.to(z.device), z, x)
+
+    def _movable(self, g: Tensor) -> Tensor:
+        """Return a direction, 0 in entries that may not change."""
+        return g if self.free is None else g * self.free.to(g)
+
     def take(self, rows: Tensor) -> Self:
         """Return the threat of the samples in `rows`, an index or a mask."""
         return replace(self, eps=self.eps[rows]) if isinstance(self.eps, Tensor) and self.eps.ndim else self
@@ -165,11 +175,11 @@ class Linf(Threat):
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Clamp to x +- eps, then to the box."""
         eps = per_sample(self.eps, x)
-        return self.box.clamp(z.clamp(x - eps, x + eps))
+        return self.hold(self.box.clamp(z.clamp(x - eps, x + eps)), x)
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the sign of g."""
-        return g.sign()
+        return self._movable(g).sign()
 
     def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:
         eps = per_sample(self.eps, x).clamp(max=self.box.high - self.box.low)
@@ -212,6 +222,7 @@ class L2(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Shorten the change to eps, then clamp to the box."""
+        z = self.hold(z, x)
         delta = z - x
         length = per_sample(self.size(delta).clamp_min(TINY), delta)
         shrink = (per_sample(self.eps, x) / length).clamp(max=1)
@@ -220,6 +231,7 @@ class L2(Threat):
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the direction of g, scaled by its largest entry first so that tiny gradients do not underflow."""
+        g = self._movable(g)
         peak = per_sample(flat(g).abs().amax(1), g)
         g = g / torch.where(peak > 0, peak, torch.ones_like(peak))
         return g / per_sample(self.size(g).clamp_min(TINY), g)
@@ -255,6 +267,7 @@ class L1(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Soft-threshold the change until its sum is eps, then clamp to the box."""
+        z = self.hold(z, x)
         delta = flat(z - x)
         eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).expand(len(x))
         size = delta.abs().sum(1)
@@ -273,7 +286,7 @@ class L1(Threat):
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the sign of g's largest entry, and 0 elsewhere."""
-        rows = flat(g)
+        rows = flat(self._movable(g))
         top = rows.abs().argmax(1, keepdim=True)
         return torch.zeros_like(rows).scatter(1, top, rows.gather(1, top).sign()).reshape(g.shape)
 
@@ -324,12 +337,14 @@ class L0(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Keep the eps changes that matter most for the distance to z, undo the rest; exact for ball and box."""
+        z = self.hold(z, x)
         inside = self.box.clamp(z)
         gain = self._groups((z - x).square() - (z - inside).square())
         return torch.where(self._largest(gain, x), inside, x)
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the sign of g on the eps groups with the largest sum of |g|."""
+        g = self._movable(g)
         return torch.where(self._largest(self._groups(g.abs()), g), g.sign(), torch.zeros_like(g))
 
     def _random_change(self, seed: Tensor, x: Tensor, draw: int | Tensor) -> Tensor:

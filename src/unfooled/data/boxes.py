@@ -125,7 +125,10 @@ def load_boxed(
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the one that holds one folder per class")
-    boxes_of = _read(path)
+    try:
+        boxes_of = _read(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no CSV: {error}") from error
     present = {file.relative_to(root).as_posix() for file in images_below(root)}
     if lost := [name for name in boxes_of if name not in present]:
         raise BadInput(

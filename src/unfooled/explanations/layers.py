@@ -180,8 +180,8 @@ class _Search:
         if not left:
             return None
         options = [reading.spatial for reading in left]
-        if len(shape) == 3:  # other tokens may stand behind those of the patches
-            options += [replace(option, skip=0) for option in options if option.skip]
+        if len(shape) == 3:  # other tokens may stand behind those of the patches, or on both sides
+            options += [replace(option, skip=k) for option in options for k in range(option.skip)]
         return self._by_place(options, sure=len(shape) == 3 and (bool(confirmed) or len(left) == 1))
 
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:

@@ -25,7 +25,7 @@ from unfooled.models.readers.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
 
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
 
 @remembering

@@ -146,7 +146,7 @@ def outcomes(s: Summary) -> Outcomes | None:
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
     right, still = round(clean * s.n), round(robust * s.n)
-    silent = round((s.unanswered.value or 0.0) * s.n) if s.unanswered is not None else 0
+    silent = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
     return Outcomes(still, max(0, right - still - silent), silent, s.n - right)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
+from unfooled.runs.clock import Clock
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
@@ -56,6 +57,7 @@ class Run:
         seconds: Seconds per stage, including those of earlier starts.
         passes: Forward and backward passes per stage, likewise.
         folder: The open folder, for other files stored there.
+        clock: Wall time over all starts.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -68,11 +70,13 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
+    clock: Clock = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
         self.folder = open_folder(self.path, self.config)
+        self.clock = Clock(self.folder.store)
 
     def map(
         self,
@@ -120,6 +124,7 @@ class Run:
         """
         file = f"chunks/{name}.json"
         stored = self._records(file, kind)
+        self._tell(name, int(stored is not None))
         if stored is None:
             with self.folder.claims.claimed(file, wait=True):
                 stored = self._records(file, kind)  # another start may have been faster
@@ -130,6 +135,8 @@ class Run:
                     rows = [record.model_dump(mode="json") for record in records]
                     self.folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
                     stored = records, spent
+                    self.clock.beat()
+                self._tell(name, 1)
         self.passes[name] = stored[1]
         return stored[0]
 
@@ -152,6 +159,7 @@ class Run:
                 if stored is None:
                     stored = self._timed(fn, model)
                     self.folder.keep_rows(file, *stored)
+                    self.clock.beat()
         rows, facts = stored
         self.seconds[name] = facts["seconds"]
         self.passes[name] = facts["forwards"], facts["backwards"]
@@ -191,7 +199,12 @@ class Run:
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
             chunks.keep((a, b), rows, facts)
+            self.clock.beat()
         return True
+
+    def _tell(self, name: str, done: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done, 1)
 
     def _report(self, chunks: _Chunks) -> None:
         if self.progress is not None:

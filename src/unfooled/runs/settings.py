@@ -103,7 +103,10 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
     Raises:
         ValueError: The text is neither of them, or was changed.
     """
-    stored = json.loads(text)
+    try:
+        stored = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(stored, dict) or ("layout" not in stored and SUM in stored):
         raise ValueError("it holds no settings")
     if "layout" not in stored:

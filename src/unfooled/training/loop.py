@@ -21,6 +21,7 @@ from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput, option
 from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
+from unfooled.core.pulse import beat
 from unfooled.core.types import TrainingLoss
 from unfooled.training.batches import BatchSource
 from unfooled.training.checkpoint import Checkpoint
@@ -171,6 +172,7 @@ class _Steps:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.stepper.step()
+        beat(len(x))
         return number
 
 

@@ -36,6 +36,7 @@ from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Ascent, Auto, ascend
+from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, trusted
 from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import fooled, fooling, read_logits
@@ -120,7 +121,7 @@ def autoattack(
     ledger = Ledger.of(run, len(x))
     with frozen(model):
         standing = _begin(problem, ledger)  # checks the model's output
-        with trusted():
+        with trusted(), moving_only(threat.free):
             for method, attack in ATTACKS.items():
                 standing = _stage(problem, standing, ledger, method, attack)
     if log is not None:

@@ -30,6 +30,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
+from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_attack, check_mode, check_run, trusted, untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
@@ -349,7 +350,7 @@ def cascade(
     attack = Cascade(problem, Ledger.of(run, len(x)), certify=certify)
     with frozen(model):
         standing = attack.begin()  # checks the model's output
-        with trusted():
+        with trusted(), moving_only(threat.free):
             standing = attack.perform(standing, fitted(effort.stages, threat))
     if log is not None:
         log.extend(standing.log)

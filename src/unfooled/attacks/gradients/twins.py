@@ -29,11 +29,15 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
+from unfooled.core.pulse import beat, tell
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
 from unfooled.runs.chunks import Keep, Rows
+from unfooled.runs.stage_names import StageName
+
+TWIN = StageName("twin", "training a stand-in")
 
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
@@ -99,20 +103,19 @@ def distil(
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
     keep = keep or unkept
-    pool, answers = [x.detach()], [keep("clean", lambda: {"answers": ask(x)})["answers"].to(x.device)]
+    pool, answers = [x.detach()], [_stored(keep, "clean", ask, [x])]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
+        tell(TWIN, r, rounds)
         for k in range(points):
             z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-        new = pool[-points:]
-        asked = keep(f"answers-{r}", lambda new=new: {"answers": torch.cat([ask(z) for z in new])})  # type: ignore[misc]
-        answers.append(asked["answers"].to(x.device))
+        answers.append(_stored(keep, f"answers-{r}", ask, pool[-points:]))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
@@ -120,12 +123,18 @@ def distil(
         fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, prefixed(keep, f"round-{r}"))
     if observe is not None:
         observe(torch.cat(pool), torch.cat(answers))
+    tell(TWIN, rounds, rounds)
     return twin.eval()
 
 
 def unkept(name: str, compute: Callable[[], Rows]) -> Rows:
     """Compute without storing."""
     return compute()
+
+
+def _stored(keep: Keep, name: str, ask: Callable[[Tensor], Tensor], points: Sequence[Tensor]) -> Tensor:
+    """Return the model's answers at some points, those of an earlier start if there are any."""
+    return keep(name, lambda: {"answers": torch.cat([ask(z) for z in points])})["answers"].to(points[0].device)
 
 
 def prefixed(keep: Keep, prefix: str) -> Keep:
@@ -196,6 +205,7 @@ def fit(
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+                beat(len(rows))
         optimizer.zero_grad()
         return training_state(twin, optimizer, schedule)
 

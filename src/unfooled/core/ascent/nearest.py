@@ -6,6 +6,9 @@ The attacks themselves have the signature of `core.types.MinimalAttack`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -33,7 +36,20 @@ def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> 
     if norm not in allowed:
         known = ", ".join(str(n) for n in allowed)
         raise BadInput(f"norm is {norm}; this attack knows {known}")
-    return NORMS[float(norm)](math.inf)
+    return NORMS[float(norm)](math.inf, free=_FREE.get())
+
+
+_FREE: ContextVar[Tensor | None] = ContextVar("free", default=None)
+
+
+@contextmanager
+def moving_only(free: Tensor | None) -> Iterator[None]:
+    """Let minimal-norm attacks inside change only some entries, (*D) bool; None: all."""
+    token = _FREE.set(free)
+    try:
+        yield
+    finally:
+        _FREE.reset(token)
 
 
 def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
@@ -135,4 +151,5 @@ def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) 
     if not dead.any():
         return g
     seeds = rng.seeds(x, generator, stage=rng.Stream.REVIVED)
-    return where_rows(dead, rng.normal(seeds, tuple(x.shape[1:]), draw=draw, dtype=x.dtype), g)
+    noise, free = rng.normal(seeds, tuple(x.shape[1:]), draw=draw, dtype=x.dtype), _FREE.get()
+    return where_rows(dead, noise if free is None else noise * free.to(noise), g)

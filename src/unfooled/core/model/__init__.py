@@ -2,6 +2,7 @@
 
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch, free_bytes
+from unfooled.core.model.binding import Bound, bind
 from unfooled.core.model.calls import ModelFails, answered, noticing, run
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating, frozen, in_training, unrecorded
@@ -10,12 +11,14 @@ from unfooled.core.model.wrappers import Counted, Tapped, counted
 
 __all__ = [
     "BatchBudget",
+    "Bound",
     "Classifier",
     "Counted",
     "ModelFails",
     "Tapped",
     "answered",
     "batched",
+    "bind",
     "counted",
     "evaluating",
     "fitting_batch",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.pulse import beat
 from unfooled.core.types import Model
 
 
@@ -33,6 +34,7 @@ class Counted:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
         output = self.model(x)
         self.forwards += len(x)
+        beat(len(x))
         logits = _logits_in(output, self.model)
         if self._observer is not None and logits is not None:
             self._observer(x.detach(), logits.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unfooled.attacks.ensembles.keys import Ledger
+from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
+from unfooled.core.model.binding import bound_in, shown
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
@@ -27,7 +30,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
-from unfooled.evaluation.audit.values import Setting
+from unfooled.evaluation.audit.values import Outcome, Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
@@ -83,7 +86,7 @@ def audit(
     x, y, threat, notes = _samples(x, y, threat)
     pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x)
+    threat = _within_reach(threat, x, model)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
@@ -98,10 +101,10 @@ def audit(
     with _place(folder, x, config) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
-        with trusted():  # model, samples and threat have been checked
-            outcome = perform(setting, plan)
+        with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
+            outcome = _shown(perform(setting, plan), model)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = mended(ledger.run.folder.damaged)
         summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
@@ -160,8 +163,13 @@ def _fitting_chunk(chunk: int, x: Tensor) -> int:
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 
-def _within_reach(threat: Threat, x: Tensor) -> Threat:
-    """Return the threat, an infinite eps bounded.
+def _shown(outcome: Outcome, model: Model) -> Outcome:
+    """Return the outcome with the points as they are shown and stored: those of a bound model without numbers."""
+    return replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
+
+
+def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
+    """Return the threat, an infinite eps bounded; for a bound model, one that leaves the samples' numbers alone.
 
     Raises:
         BadInput: It is no threat for these samples, or its eps is more than the inputs' range.
@@ -175,4 +183,6 @@ def _within_reach(threat: Threat, x: Tensor) -> Threat:
                 f"eps is {widest:g}, more than the inputs' range of {reach:g}, so anything would be allowed; write "
                 f"{widest:g} / 255 for pixels out of 255, or math.inf"
             )
+    bound = bound_in(model)
+    threat = threat if bound is None else bound.threat(threat)
     return threat.bounded(x) if eps.isinf().any() else threat

@@ -34,12 +34,12 @@ class CurvePoint(Record):
     Attributes:
         eps: Radius.
         accuracy: Share of the samples that are right at every point tried.
-        unanswered: Share that has a point without a finite answer, and no wrong one.
+        no_answer: Share that has a point without a finite answer, and no wrong one.
     """
 
     eps: float = Field(ge=0, allow_inf_nan=False)
     accuracy: Estimate
-    unanswered: float = 0.0
+    no_answer: float = 0.0
 
 
 class Example(Record):
@@ -83,11 +83,11 @@ class Summary(Record):
     `passes` counts the attack over n; checks, nearest points (both over n) and explanations are counted apart.
 
     `verdict` is one of `Trust`: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; `trusted` is true for the first two, and
-    `because` says why in words. `unanswered` is the share of samples that are right when clean and not fooled, but have
+    `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     an allowed point without a finite answer, neither right nor wrong. `robust_accuracy_8bit` is judged on images
     rounded to 8 bits, where the clean ones are.
 
-    `confusion` counts samples by true class and class under attack, without those of `unanswered`. Above 100 classes it
+    `confusion` counts samples by true class and class under attack, without those of `no_answer`. Above 100 classes it
     is empty, and `confusion_entries` holds (true, under attack, count) where the count is not 0.
     """
 
@@ -111,7 +111,7 @@ class Summary(Record):
     progress: list[Progress] = Field(default_factory=list, max_length=MOST)
     nearest: list[Nearness] = Field(default_factory=list, max_length=100)
     attack_success_rate: Estimate
-    unanswered: Estimate | None = None
+    no_answer: Estimate | None = None
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)

@@ -30,12 +30,14 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
+from unfooled.core.model.binding import shown
 from unfooled.core.model.modes import frozen
 from unfooled.core.samples import on_grid, per_block, replaced, selected
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
+from unfooled.distances.quality import psnr, ssim
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
@@ -181,20 +183,20 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
     points = {}
     for norm in plan.norms or (s.threat.norm,):
         own = norm == s.threat.norm
-        everything = (s.threat if own else NORMS[float(norm)](1.0)).with_eps(math.inf)
+        everything = (s.threat if own else NORMS[float(norm)](1.0, free=s.threat.free)).with_eps(math.inf)
 
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
             seen = Unanswered(x, everything)
-            found, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
                 with s.counted.watched(seen):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-                found = where_rows(verdict.distance <= distance, z, found)
+                best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(found, distance <= seen.distance)  # the nearer of the two
+            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": seen.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
@@ -264,7 +266,13 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
-        return map_scores(model, s.x[at], s.y[at], x_adv[rows].to(s.x.device), plan.explain)
+        x, z = s.x[at], x_adv[rows].to(s.x.device)
+        scores = map_scores(model, x, s.y[at], z, plan.explain)
+        if s.threat.free is not None:  # the numbers of samples are no part of the pictures
+            x, z = shown(s.subject.model, x), shown(s.subject.model, z)
+            scores |= {name: shown(s.subject.model, scores[name]) for name in ("before", "after")}
+            scores |= {"psnr": psnr(z, x), "ssim": ssim(z, x) if x.ndim == 4 else scores["ssim"]}
+        return scores
 
     return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
 
@@ -296,10 +304,11 @@ def attack_maps(
     def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
         def work(rows: Tensor) -> Rows:
             rows = s.at(rows)
-            return attack_explanations(
+            scores = attack_explanations(
                 s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
                 restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
             )  # fmt: skip
+            return scores | {k: shown(s.subject.model, scores[k]) for k in ("x_adv", "before", "after") if k in scores}
 
         return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
 

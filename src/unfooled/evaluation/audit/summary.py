@@ -125,7 +125,7 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
             _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
             for norm, d in outcome.nearest.items()
         ],
-        seconds=round(sum(ledger.run.seconds.values()), 3),
+        seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=label.label,
         curve=_curve(outcome, source),
@@ -174,7 +174,7 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
             "clean_accuracy": intervals.mean_of_shares(clean),
             "robust_accuracy": intervals.mean_of_shares(under),
             "attack_success_rate": intervals.share_lost(clean, under),
-            "unanswered": intervals.share(outcome.silent),
+            "no_answer": intervals.share(outcome.silent),
         }
     rounded = None if points.success_8bit is None else intervals.share(right & ~points.success_8bit)
     return {
@@ -182,7 +182,7 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
         "robust_accuracy": intervals.share(right & ~outcome.fooled & ~outcome.silent),
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
-        "unanswered": intervals.share(outcome.silent),
+        "no_answer": intervals.share(outcome.silent),
     }
 
 
@@ -254,16 +254,16 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
     count = partial(_draws_right, outcome, k) if outcome.random else lambda kept, lost, radius: intervals.share(kept)
-    points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), unanswered=0.0)]
+    points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), no_answer=0.0)]
     for radius in sorted(source.plan.nearest.radii):
         reach = radius * each * (1 + 1e-6)
         lost = distance <= reach
         lost = lost | fooled if radius >= 1 else lost
         silent = right & ~lost & (outcome.unanswered[:k].double() <= reach)
         eps = float(each.mean()) if k else float(whole.mean())
-        unanswered = float(silent.double().mean()) if k else 0.0
+        no_answer = float(silent.double().mean()) if k else 0.0
         accuracy = count(right & ~lost & ~silent, lost, radius)
-        points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, unanswered=unanswered))
+        points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, no_answer=no_answer))
     return points
 
 

@@ -74,10 +74,10 @@ def labels_alone(gradients: Gradients, few: int, scale: float) -> list[tuple[str
         few: Samples that the twin's points are tried on.
         scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
     """
-    found: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
+    looks: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
-        found.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
-    return found
+        looks.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
+    return looks
 
 
 @dataclass(frozen=True, eq=False)

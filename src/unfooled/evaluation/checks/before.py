@@ -6,6 +6,7 @@ samples.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from unfooled.core import losses, rng
 from unfooled.core.ascent.nearest import decided
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
@@ -70,9 +72,9 @@ def before(
         ]
         return [*result, *vanishing(model, z, b, "at the start"), *skipped]
     points, labels = torch.cat([a, z]), torch.cat([b, b])
-    found = vanishing(model, points, labels, "at the start")
-    hidden = found[0].fired or found[1].fired
-    result += passed_through(model, points, labels, found, vanishing, seed=seed) if hidden else found
+    own = vanishing(model, points, labels, "at the start")
+    hidden = own[0].fired or own[1].fired
+    result += passed_through(model, points, labels, own, vanishing, seed=seed) if hidden else own
     one, other = pairs(x[:100], label)
     apart = borders(model, x[one], x[other], "on the way between samples", seed=seed)
     result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed), apart]
@@ -123,7 +125,12 @@ def normalisation(model: Model, x: Tensor, y: Tensor) -> Finding:
     few, label = x[:100], y[:100]
     base = _accuracy(model, few, label)
     tried = {name: _normalised(few, mean, std) for name, (mean, std) in NORMALISATIONS.items()}
-    scores = {name: _accuracy(model, z, label) for name, z in tried.items() if z is not None}
+    scores = {}
+    for name, z in tried.items():
+        with suppress(BadInput):  # a model may refuse what its inputs cannot be
+            scores.update({} if z is None else {name: _accuracy(model, z, label)})
+    if not scores:
+        return finding("D2", False, "not tried: the model refuses inputs that are normalised once more")
     name = max(scores, key=scores.__getitem__)
     gain, limit = scores[name] - base, max(CHECKS["D2"].limit, 2 / len(few))
     return above(

@@ -177,6 +177,6 @@ def _look_again(
         closed[check] = closed.get(check, 0) + (result.closed if result is not None else 0)
     n = max(len(standing.frontier.fooled), 1)
     return standing, [
-        above(check, found / n, f"afterwards {WORDS[check].what} fooled {found} more", WORDS[check].action)
-        for check, found in closed.items()
+        above(check, count / n, f"afterwards {WORDS[check].what} fooled {count} more", WORDS[check].action)
+        for check, count in closed.items()
     ]

@@ -33,7 +33,7 @@ def whole_box(problem: Problem, frontier: Frontier) -> Finding:
     Cost: at most 61 F + 60 B for each of 12 samples.
     """
     rows = right_when_clean(problem, frontier, 12)
-    if not len(rows) or problem.threat.norm == 0:
+    if not len(rows) or problem.threat.norm == 0 or problem.threat.free is not None:  # the rest may decide alone
         return finding("D18", False, "not tried")
     anything = replace(problem.take(rows), threat=problem.threat.with_eps(torch.inf).bounded(problem.x))
     points = ascend(

@@ -1,8 +1,8 @@
 """Replay of the final points on the model as it was before it was asked anything: does it remember queries?
 
-The model is copied before the audit, functions with their closures and globals included. Where the copy is not whole,
-and what it shares with the model has changed meanwhile, the model is loaded anew in another process from its source;
-without a source, what it remembers cannot be judged.
+The model is copied before the audit, functions with their closures and globals included. Where it cannot be copied, and
+has changed meanwhile or cannot be looked into, it is loaded anew in another process from its source; without a source,
+what it remembers cannot be judged.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unfooled.core.goals import fooling
 from unfooled.core.model.calls import share_habits
 from unfooled.core.model.duplicates import Duplicate, duplicate
 from unfooled.core.model.modes import frozen
+from unfooled.core.model.outputs import logits_of
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import replayed
@@ -37,7 +38,7 @@ class Beginning:
     """A model as it was before it was asked anything.
 
     Attributes:
-        duplicate: Copy of the model, and what the copy shares with it.
+        duplicate: Copy of the model.
         origin: Arguments that load the model again. None: it came from no name.
     """
 
@@ -50,12 +51,9 @@ class Beginning:
         return cls(duplicate(model), origin_of(model))
 
     def unseen(self) -> str:
-        """Return why the copy says nothing of the model's memory; empty where it does."""
+        """Return why there is no copy that could be asked; empty where there is one, or no need of one."""
         twin = self.duplicate
-        changed = ", ".join(twin.changed())
-        if twin.model is not None:
-            return f"it changes what a copy of it shares ({changed})" if changed else ""
-        if changed:
+        if twin.changed():
             return "it cannot be copied, and what it stores changed meanwhile"
         return f"it cannot be copied, nor looked into ({', '.join(twin.opaque)})" if twin.opaque else ""
 
@@ -92,14 +90,12 @@ def remembered(beginning: Beginning, given: Model, model: Model, y: Tensor, *set
         The finding; empty where the model cannot be copied, and nothing in it has changed. Cost: 1 F a point, of at
         most 500 a set.
     """
-    unseen, twin = beginning.unseen(), beginning.duplicate.model
-    if not unseen and twin is None:
+    unseen, twin = beginning.unseen(), beginning.duplicate
+    if not unseen and twin.model is None:
         return []
     with torch.random.fork_rng(devices=[]):
         if not unseen:
-            share_habits(given, twin)
-            copies = [duplicate(twin).model if k + 1 < len(sets) else twin for k in range(len(sets))]
-            return [_first(replayed(copy, model, z, y[: len(z)]) for copy, z in zip(copies, sets, strict=True))]
+            return [_first(replayed(_answers(twin, given), model, z, y[: len(z)]) for z in sets)]
         if beginning.origin is not None:
             try:
                 return [_first(_anew(beginning.origin, model, z[:MOST], y[: len(z)][:MOST]) for z in sets)]
@@ -111,6 +107,13 @@ def remembered(beginning: Beginning, given: Model, model: Model, y: Tensor, *set
             'no verdict: load it by name, such as uf.load_model("file.py:factory"), so that it can be loaded anew',
         )
     ]  # fmt: skip
+
+
+def _answers(twin: Duplicate, given: Model) -> Model:
+    """Return the model as it was, about which the same is known as about the given one."""
+    fresh = twin.fresh()
+    share_habits(given, fresh.model)
+    return lambda x: logits_of(fresh.answer(x.clone()), fresh.model)
 
 
 def _first(findings: Iterable[Finding]) -> Finding:

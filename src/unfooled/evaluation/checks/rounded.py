@@ -22,7 +22,7 @@ MOST = 16
 
 
 def passed_through(
-    model: Model, z: Tensor, y: Tensor, found: tuple[Finding, Finding, Finding], vanishing: Vanishing, *, seed: int
+    model: Model, z: Tensor, y: Tensor, own: tuple[Finding, Finding, Finding], vanishing: Vanishing, *, seed: int
 ) -> tuple[Finding, Finding, Finding]:
     """Return D6, D8 and D19 again: what fired is mended where rounding alone hid the gradient.
 
@@ -30,7 +30,7 @@ def passed_through(
         model: Any callable to logits.
         z: Points, (b, *D), the last ones random.
         y: Labels, (b,).
-        found: The findings of the model's own gradient.
+        own: The findings of the model's own gradient.
         vanishing: Function that makes them.
         seed: Random seed of the differences.
 
@@ -40,9 +40,9 @@ def passed_through(
     try:
         again = vanishing(through, z, y, "with rounding passed straight through")
         if again[0].fired or again[1].fired or not _confirmed(model, through, z[-MOST:], y[-MOST:], seed):
-            return found
+            return own
     except Exception:  # such as a model that needs integers
-        return found
+        return own
     mended = [
         f.model_copy(
             update={
@@ -53,7 +53,7 @@ def passed_through(
         )
         if f.fired
         else f
-        for f in found[:2]
+        for f in own[:2]
     ]
     return mended[0], mended[1], again[2]
 
