@@ -233,6 +233,7 @@ def cases(seeded: Path, wider: Path) -> Iterator[Case]:
 def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Start again in a changed folder, and say what went wrong."""
     changed = case.change(folder)
+    gone = {name for name in changed if not (folder / name).exists()}  # these are missing, not damaged
     stored: set[str] = set()
     real_rows, real_json = Folder.keep_rows, Folder.keep_json
 
@@ -255,7 +256,7 @@ def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any
     finally:
         Folder.keep_rows, Folder.keep_json = real_rows, real_json  # type: ignore[method-assign]
     said = " ".join(summary.warnings)
-    missed = [name for name in changed if (folder / name).exists() and name not in said]
+    missed = [name for name in changed - gone if name not in said]
     lost = stored - changed if case.eps == EPS else set()
     return row | {
         "wrong": case.refused or figures(folder) != expected,

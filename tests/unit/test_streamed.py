@@ -74,7 +74,7 @@ def test_streamed_samples_are_tensors_that_are_indexed(tight: None) -> None:
     assert max(map(len, blocks(s))) == 1000 // x[0].nbytes
     for fn in (lambda: s * 2, s.sum, lambda: torch.isfinite(s), lambda: list(s)):
         with pytest.raises(RuntimeError, match="needs all samples at once, but they are read in parts"):
-            fn()  # type: ignore[operator]
+            fn()
 
 
 def test_facts_and_hashes_of_streamed_samples_are_those_of_tensors_in_one_pass(tight: None) -> None:

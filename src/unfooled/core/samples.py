@@ -52,7 +52,7 @@ class Streamed(Tensor):
         device: torch.device | str = "cpu",
     ) -> Streamed:
         """Return the samples; nothing is read."""
-        made: Streamed = Tensor._make_wrapper_subclass(cls, torch.Size(shape), dtype=dtype, device=device)  # type: ignore[attr-defined]
+        made: Streamed = Tensor._make_wrapper_subclass(cls, torch.Size(shape), dtype=dtype, device=torch.device(device))
         made.read, made._facts = read, None
         return made
 
@@ -78,7 +78,9 @@ class Streamed(Tensor):
         raise RuntimeError(f"{name} needs all samples at once, but they are read in parts; index them by rows")
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Refuse operations; see `__torch_function__`."""
         raise RuntimeError(f"{func} needs all samples at once, but they are read in parts; index them by rows")
 

@@ -134,9 +134,11 @@ class _Spool:
 
 def _spooled(source: Any) -> tuple[Tensor, Tensor]:
     """Write the samples of an iterable to a temporary file, which is removed with them."""
-    batches = map(batch_of, source) if isinstance(source, DataLoader) and source.batch_size is not None else None
-    if batches is None:
-        batches = ((single(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source))
+    batches: Iterable[tuple[Tensor, Tensor]] = (
+        (single(x)[None], torch.tensor([int(y)])) for x, y in map(_pair, source)
+    )
+    if isinstance(source, DataLoader) and source.batch_size is not None:
+        batches = map(batch_of, source)
     spool, labels = _Spool(), []
     for x, y in batches:
         spool.append(x)

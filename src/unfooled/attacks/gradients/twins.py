@@ -217,7 +217,8 @@ def fit(
 
 def _order(n: int, steps: int, batch: int, seed: int) -> list[Tensor]:
     """Return the rows of each step: another permutation of all in every epoch, the last batch first."""
-    source, order = torch.Generator().manual_seed(seed), []
+    source = torch.Generator().manual_seed(seed)
+    order: list[Tensor] = []
     while len(order) < steps:
         order += reversed(torch.randperm(n, generator=source).split(batch))
     return order[:steps]

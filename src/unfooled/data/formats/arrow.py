@@ -42,7 +42,8 @@ def arrow(folder: Path, split: str, *, size: tuple[int, int] | None = None, chan
     Raises:
         BadInput: pyarrow is not installed, or the folder has no such split, no samples, no labels, or damaged files.
     """
-    wanted, place, warnings = "all", folder, ()
+    wanted, place = "all", folder
+    warnings: tuple[str, ...] = ()
     if (folder / "dataset_dict.json").is_file():
         below = sorted(item.name for item in folder.iterdir() if (item / "dataset_info.json").is_file())
         names = {canonical_split(name) or name: name for name in below}

@@ -18,7 +18,7 @@ from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, select_split
 from unfooled.data.formats import arrays
 from unfooled.data.formats.plain_pickles import read_plain
-from unfooled.data.formats.stored import AnyArray, Stacked, StoredArray
+from unfooled.data.formats.stored import Part, Stacked, StoredArray
 
 SHAPE = (3, 32, 32)
 PIXELS = 3072
@@ -70,7 +70,7 @@ def cifar(folder: Path, split: str) -> Source:
     return Source(folder.resolve().name, wanted, y, classes, read)
 
 
-def _binary(path: Path, name: str) -> tuple[AnyArray, np.ndarray]:
+def _binary(path: Path, name: str) -> tuple[Part, np.ndarray]:
     """Return the images and the labels of a binary file."""
     extra = 1 if name == "cifar10" else 2
     size, record = path.stat().st_size, PIXELS + extra
@@ -81,7 +81,7 @@ def _binary(path: Path, name: str) -> tuple[AnyArray, np.ndarray]:
     return StoredArray(path, extra, (n, *SHAPE), kind, record), labels[np.arange(n)]
 
 
-def _pickled(path: Path, name: str) -> tuple[AnyArray, np.ndarray]:
+def _pickled(path: Path, name: str) -> tuple[Part, np.ndarray]:
     """Return the images and the labels of a pickled file."""
     content = read_plain(path)
     x, y = _entry(content, "data"), _entry(content, "labels" if name == "cifar10" else "fine_labels")

@@ -28,8 +28,10 @@ from unfooled.data.formats.folders import SUFFIXES, Decoder, is_ours
 TOPS = ("", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC", "ILSVRC2012")
 """Folders, below the root, that may hold train and val."""
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-TABLES = ("LOC_val_solution.csv", "val.txt", "val_annotations.txt", "val_labels.txt", "synset_labels.txt")
-TABLES += ("imagenet_2012_validation_synset_labels.txt",)
+TABLES = (
+    "LOC_val_solution.csv", "val.txt", "val_annotations.txt", "val_labels.txt", "synset_labels.txt",
+    "imagenet_2012_validation_synset_labels.txt",
+)  # fmt: skip
 WORDS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 SYNSET = re.compile(r"n\d{8}")
 

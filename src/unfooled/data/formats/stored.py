@@ -83,6 +83,9 @@ class StoredArray:
         return data
 
 
+Part = np.ndarray | StoredArray
+
+
 class Stacked:
     """Arrays of several files, one after the other, read by rows.
 
@@ -90,7 +93,7 @@ class Stacked:
         parts: The arrays, alike but for their lengths.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray | StoredArray]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self.parts, first = list(parts), parts[0]
         self.starts = np.cumsum([0, *(len(part) for part in parts)])
         self.shape = (int(self.starts[-1]), *first.shape[1:])
@@ -108,7 +111,7 @@ class Stacked:
         return out
 
 
-AnyArray = np.ndarray | StoredArray | Stacked
+AnyArray = Part | Stacked
 
 
 def parts(x: AnyArray) -> Iterator[np.ndarray]:

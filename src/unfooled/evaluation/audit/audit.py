@@ -131,7 +131,9 @@ def _samples(
         x, y, notes = from_torch(x)
     elif y is None:
         raise BadInput("there are no labels; give y, one a sample, or a data set or loader of (input, label)")
-    return streamed(x) if isinstance(x, Tensor) else x, y, threat, notes  # type: ignore[return-value]  (checked next)
+    samples: Any = streamed(x) if isinstance(x, Tensor) else x
+    found: Any = (samples, y, threat, notes)  # which are checked next
+    return found
 
 
 @contextmanager
