@@ -248,6 +248,14 @@ def selected(x: Tensor, rows: Tensor) -> Tensor:
     return Streamed(lambda part: read(at[part]), (len(at), *x.shape[1:]), x.dtype, x.device)
 
 
+def first_channels(x: Tensor, count: int) -> Tensor:
+    """Return the first entries of dimension 1, (n, count, ...), streamed where x is."""
+    if not isinstance(x, Streamed):
+        return x[:, :count]
+    read = x.read
+    return Streamed(lambda rows: read(rows)[:, :count], (len(x), count, *x.shape[2:]), x.dtype, x.device)
+
+
 def _all(x: Tensor) -> Tensor:
     return torch.arange(len(x))
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.samples import Streamed
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 
@@ -170,18 +169,7 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
     return Bound(model, attacked, others, same or {})
 
 
-def shown(model: Any, x: Tensor) -> Tensor:
-    """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
-    bound = bound_in(model)
-    if bound is None or bound.shape is None:
-        return x
-    k = bound.shape[0]
-    if isinstance(x, Streamed):
-        read = x.read
-        return Streamed(lambda rows: read(rows)[:, :k], (len(x), k, *x.shape[2:]), x.dtype, x.device)
-    return x[:, :k]
-
-
-def bound_in(model: Any) -> Bound | None:
-    """Return the `Bound` behind a model, if there is one."""
-    return next((module for module in modules_of(model) if isinstance(module, Bound)), None)
+def free_entries(model: Any) -> Tensor | None:
+    """Return the entries of a sample that may change, (*D) bool, for a bound model. None: all, for any other."""
+    bound = next((module for module in modules_of(model) if isinstance(module, Bound)), None)
+    return None if bound is None else bound.free

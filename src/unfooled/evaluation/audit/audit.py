@@ -20,7 +20,6 @@ from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
 from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
-from unfooled.core.model.binding import bound_in, shown
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
@@ -30,7 +29,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
-from unfooled.evaluation.audit.values import Outcome, Setting
+from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
@@ -86,7 +85,7 @@ def audit(
     x, y, threat, notes = _samples(x, y, threat)
     pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
-    threat = _within_reach(threat, x, model)
+    threat = _within_reach(threat, x, subject.free)
     if not subject.readable:  # an explanation that needs hooks fails here rather than after the attack
         for part in (plan.explaining, plan.explanation_attack):
             if part is not None:
@@ -102,9 +101,9 @@ def audit(
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
-            outcome = _shown(perform(setting, plan), model)
+            outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(shown(model, x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        source = Source(subject.shown(x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = mended(ledger.run.folder.damaged)
         summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
@@ -165,13 +164,8 @@ def _fitting_chunk(chunk: int, x: Tensor) -> int:
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 
-def _shown(outcome: Outcome, model: Model) -> Outcome:
-    """Return the outcome with the points as they are shown and stored: those of a bound model without numbers."""
-    return replace(outcome, attack=replace(outcome.attack, x_adv=shown(model, outcome.attack.x_adv)))
-
-
-def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
-    """Return the threat, an infinite eps bounded; for a bound model, one that leaves the samples' numbers alone.
+def _within_reach(threat: Threat, x: Tensor, free: Tensor | None) -> Threat:
+    """Return the threat, an infinite eps bounded; entries that are not free, those of a bound model, stay.
 
     Raises:
         BadInput: It is no threat for these samples, or its eps is more than the inputs' range.
@@ -185,6 +179,5 @@ def _within_reach(threat: Threat, x: Tensor, model: Model) -> Threat:
                 f"eps is {widest:g}, more than the inputs' range of {reach:g}, so anything would be allowed; write "
                 f"{widest:g} / 255 for pixels out of 255, or math.inf"
             )
-    bound = bound_in(model)
-    threat = threat if bound is None else bound.threat(threat)
+    threat = threat if free is None else replace(threat, free=free)
     return threat.bounded(x) if eps.isinf().any() else threat

@@ -30,7 +30,6 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
-from unfooled.core.model.binding import shown
 from unfooled.core.model.modes import frozen
 from unfooled.core.samples import on_grid, per_block, replaced, selected
 from unfooled.core.shapes import where_rows
@@ -87,7 +86,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         clean=first,
-        attack=points,
+        attack=replace(points, x_adv=s.subject.shown(points.x_adv)),
         explain=explained,
         survival=survival,
         right=right,
@@ -269,8 +268,8 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
         x, z = s.x[at], x_adv[rows].to(s.x.device)
         scores = map_scores(model, x, s.y[at], z, plan.explain)
         if s.threat.free is not None:  # the numbers of samples are no part of the pictures
-            x, z = shown(s.subject.model, x), shown(s.subject.model, z)
-            scores |= {name: shown(s.subject.model, scores[name]) for name in ("before", "after")}
+            x, z = s.subject.shown(x), s.subject.shown(z)
+            scores |= {name: s.subject.shown(scores[name]) for name in ("before", "after")}
             scores |= {"psnr": psnr(z, x), "ssim": ssim(z, x) if x.ndim == 4 else scores["ssim"]}
         return scores
 
@@ -308,7 +307,7 @@ def attack_maps(
                 s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
                 restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
             )  # fmt: skip
-            return scores | {k: shown(s.subject.model, scores[k]) for k in ("x_adv", "before", "after") if k in scores}
+            return scores | {k: s.subject.shown(scores[k]) for k in ("x_adv", "before", "after") if k in scores}
 
         return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
 

@@ -76,7 +76,11 @@ def before(
     hidden = own[0].fired or own[1].fired
     result += passed_through(model, points, labels, own, vanishing, seed=seed) if hidden else own
     one, other = pairs(x[:100], label)
-    apart = borders(model, x[one], x[other], "on the way between samples", seed=seed)
+    ends = threat.hold(x[other], x[one])
+    if threat.free is not None and len(one):  # with entries held, the label may stay
+        changed = _logits(model, ends).argmax(1) != label[one]
+        one, ends = one[changed], ends[changed]
+    apart = borders(model, x[one], ends, "on the way between samples", seed=seed)
     result += [jumps(model, z, b, seed), lies(model, z[:16], b[:16], seed), apart]
     return [
         *result,

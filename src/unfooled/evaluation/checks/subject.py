@@ -10,7 +10,9 @@ from torch import Tensor
 
 from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
+from unfooled.core.model.binding import free_entries
 from unfooled.core.model.calls import noticing
+from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
 from unfooled.explanations.recording import refusal
@@ -38,6 +40,7 @@ class Subject:
         model: Model to attack: the given one, or its logarithm where it returns probabilities.
         random: True if its output changes from call to call.
         probabilities: True if it returns probabilities instead of logits.
+        free: Entries of a sample that may change, (*D) bool, for a bound model, see `uf.bind`. None: all.
         readable: False: its layers cannot be read, as it refuses hooks.
         warnings: Sentences about what was noticed.
         classes: Number of classes.
@@ -48,10 +51,15 @@ class Subject:
     model: Model
     random: bool
     probabilities: bool
+    free: Tensor | None
     readable: bool
     warnings: tuple[str, ...]
     classes: int
     fingerprint: Mapping[str, str]
+
+    def shown(self, x: Tensor) -> Tensor:
+        """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
+        return x if self.free is None else first_channels(x, int(self.free.flatten(1).all(1).sum()))
 
 
 def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
@@ -87,7 +95,9 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:
             "The model returns probabilities, whose gradients vanish when it is sure; their logarithm was attacked."
         )
         attacked = LogOfProbabilities(model)
-    unreadable = refusal(model)
+    free, unreadable = free_entries(model), refusal(model)
     if unreadable:
         warnings.append(f"No Grad-CAM and no attention: {unreadable}.")
-    return Subject(model, attacked, random, probabilities, not unreadable, tuple(warnings), logits.shape[1], hashes)
+    return Subject(
+        model, attacked, random, probabilities, free, not unreadable, tuple(warnings), logits.shape[1], hashes
+    )
