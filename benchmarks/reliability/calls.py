@@ -31,14 +31,14 @@ class Called:
         out: Text on stdout.
         err: Text on stderr.
         seconds: Processor time.
-        grown: Bytes by which its memory grew beyond that of the process that started it.
+        peak: Peak of its memory in bytes.
     """
 
     code: int | None
     out: str
     err: str
     seconds: float
-    grown: int
+    peak: int
 
     @property
     def sentences(self) -> list[str]:
@@ -83,7 +83,6 @@ def call(
         python: Function to call instead of the command.
     """
     texts = [home / ".stdout", home / ".stderr"]
-    before = _status("VmRSS")
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -93,7 +92,7 @@ def call(
     out, err = (path.read_text(errors="replace") for path in texts)
     for path in texts:
         path.unlink()
-    return Called(code, out, err, spent, max(0, peak - before))
+    return Called(code, out, err, spent, peak)
 
 
 def hidden(text: str, home: Path) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import typer
+from benchmarks.reliability import bad_inputs, untrusted_files
+from benchmarks.reliability.calls import Called
 from rich.console import Console
 from tests.cli.test_cli import run
 from tests.conftest import tiny_net
@@ -235,3 +237,14 @@ def test_every_option_in_a_message_is_one_of_the_command_line() -> None:
     assert {as_flag(name) for name in used} <= flags
     assert {"trust_pickle", "max_pixels", "max_bytes", "max_classes", "channels"} <= used
     assert option("n") not in text
+
+
+def test_the_scripts_of_bad_input_cover_every_subcommand(tmp_path: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    tried = {line.split()[0] for line, _ in bad_inputs.CALLS}
+    assert set(commands) - {"doctor"} <= tried
+    assert len(bad_inputs.CALLS) >= 100
+    assert len({case.name for case in untrusted_files.CASES}) == len(untrusted_files.CASES) >= 40
+    done = Called(0, "", "unfooled: it is \x1b[31mred\nTraceback (most recent call last):", 0.1, 0)
+    assert done.faults("green") == ["accepted", "traceback", "escape codes", "does not say 'green'"]
+    assert not Called(2, "", "unfooled: n is 0", 0.1, 0).faults("N is")

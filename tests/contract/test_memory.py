@@ -15,12 +15,9 @@ from tests.conftest import points, tiny_net
 from torch import Tensor, nn
 
 from unfooled import Linf, load_model
-from unfooled.attacks.ensembles.cascade import Effort
-from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.core.model.duplicates import duplicate, state_hash
 from unfooled.core.model.wrappers import Counted
-from unfooled.evaluation.audit import Plan, audit
-from unfooled.evaluation.checks.memory import Beginning, remembered
+from unfooled.evaluation.checks.memory import Beginning, last_iterates, remembered
 from unfooled.models.origins import origin_of
 
 SHAPE = (1, 6, 5)
@@ -94,7 +91,7 @@ def bound_append() -> Any:
 
     sink = Sink()
     sink.append = append  # type: ignore[attr-defined]
-    return functools.partial(pinned, seen=sink)
+    return functools.partial(pinned, seen=sink)  # type: ignore[arg-type]
 
 
 class OfTheClass(nn.Module):
@@ -212,20 +209,18 @@ def test_state_that_changes_no_answer_is_none(kind: str) -> None:
     assert found(HONEST[kind]()) == [False]
 
 
-def test_an_audit_of_a_function_that_remembers_gives_no_verdict() -> None:
-    x = points(3, SHAPE, seed=8)
-    plan = Plan(
-        effort=Effort("short", (Ascents(10),)), nearest_budget=100, nearest_n=2, explain_n=1, gallery=0, floor=100,
-        reasons=None,
-    )  # fmt: skip
-    seen: Memory = []
+def test_points_that_never_moved_are_not_all_that_is_replayed() -> None:
+    """No point is better than the sample, near which the model says the same; an ascent walks on all the same."""
+    x, seen = points(12, SHAPE, seed=8), Memory()
 
     def model(z: Tensor) -> Tensor:
         return NET(z) + (pinned(z, seen) - NET(z)).detach()
 
-    summary = audit(model, x, NET(x).argmax(1), Linf(0.3), plan=plan)
-    assert summary.verdict == "NOT EVALUABLE"
-    assert "a copy that was asked nothing before is fooled" in summary.because
+    beginning, y = Beginning.of(model), NET(x).argmax(1)
+    model(x)
+    ends = last_iterates(model, x, y, Linf(0.39), x)
+    assert not [f for f in remembered(beginning, model, Counted(model), y, x) if f.fired]
+    assert [f.fired for f in remembered(beginning, model, Counted(model), y, x, ends)] == [True]
 
 
 def test_a_copy_leaves_the_model_alone() -> None:

@@ -102,3 +102,12 @@ def test_the_share_that_is_lost_agrees_with_both_means() -> None:
     assert (same.value, same.low) == (0, 0)
     assert same.high == pytest.approx(0.308, abs=0.01)
     assert intervals.share_lost(torch.zeros(10), torch.zeros(10)).value is None
+
+
+def test_a_correlation_of_two_samples_is_a_record() -> None:
+    none = intervals.Mean(value=None, low=None, high=None, n=2)
+    assert none.value is None
+    with pytest.raises(ValueError, match="of 0 samples"):
+        intervals.Mean(value=0.5, low=0.4, high=0.6, n=0)
+    with pytest.raises(ValueError, match="of 5 samples"):
+        intervals.Estimate(value=None, low=0.0, high=1.0, n=5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.unit.report_runs import fabricate, judged
 
-from unfooled.core.threat_text import Norm, ThreatText, parse_threat
+from unfooled.core.threat_text import Norm, ThreatText, norm_name, parse_threat
 from unfooled.core.threats import L0, L1, L2, Linf, Threat, in_255ths
 from unfooled.report.runs import Run, read_run
 from unfooled.report.sections.nearness import written_in_255ths
@@ -25,6 +25,7 @@ def test_a_written_threat_is_taken_apart_again(threat: Threat) -> None:
     parts = parse_threat(str(threat))
     assert Norm(parts.norm).name.lower() == type(threat).__name__.lower()
     assert parts.radius == threat.eps
+    assert norm_name(threat.norm) == parts.norm
     assert parts.in_255ths is in_255ths(float(threat.eps)) is (threat.eps in (1 / 255, 8 / 255, 16 / 255))
     assert str(threat) == f"{parts.norm}:{parts.eps}" == str(threat_of(str(threat)))
 

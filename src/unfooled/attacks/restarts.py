@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.checks import check_attack, trusted
+from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, fooled
 from unfooled.core.losses import margin
 from unfooled.core.shapes import where_rows
@@ -93,4 +94,4 @@ def source_of(generator: torch.Generator | None, r: int) -> torch.Generator:
 def check_restarts(restarts: int) -> None:
     """Refuse a number of runs below 1."""
     if restarts < 1:
-        raise ValueError(f"restarts is {restarts}; it must be at least 1")
+        raise BadInput(f"restarts is {restarts}; it must be at least 1")

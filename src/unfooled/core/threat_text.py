@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,11 @@ class Norm(StrEnum):
     L2 = "l2"
     L1 = "l1"
     L0 = "l0"
+
+
+def norm_name(norm: float) -> str:
+    """Return the name of a norm in text, such as "linf" for math.inf; one of `Norm` for 0, 1, 2 and math.inf."""
+    return Norm.LINF.value if math.isinf(norm) else f"l{norm:g}"
 
 
 @dataclass(frozen=True)

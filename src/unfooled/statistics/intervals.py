@@ -85,7 +85,10 @@ class Estimate(_Figures):
 
 
 class Mean(_Figures):
-    """A mean over n samples with its 95 % interval; all None where n = 0, the ends also for a single sample."""
+    """A mean, or a correlation, over n samples with its 95 % interval; all None where n = 0.
+
+    A correlation is None for fewer than three samples and for constant ones, too; a single value has no interval.
+    """
 
     value: float | None
     low: float | None
@@ -95,7 +98,7 @@ class Mean(_Figures):
     @model_validator(mode="after")
     def _possible(self) -> Mean:
         """Refuse figures that no samples have."""
-        _check_figure(self.value, self.low, self.high, self.n)
+        _check_figure(self.value, self.low, self.high, self.n if self.value is not None else 0)
         return self
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.attacks.restarts import repeat, source_of
+from unfooled.attacks.restarts import check_restarts, repeat, source_of
 from unfooled.core.ascent import Decaying, ascend
 from unfooled.core.checks import check_attack, check_labels, check_logits, check_mode, trusted
 from unfooled.core.errors import BadInput
@@ -315,8 +315,7 @@ def _furthest(
     shift: _Shift, x: Tensor, threat: Threat, steps: int, restarts: int, generator: torch.Generator | None
 ) -> Tensor:
     """Maximise the shift from several starts, and return the best points, x itself included."""
-    if restarts < 1:
-        raise BadInput(f"restarts is {restarts}; it must be at least 1")
+    check_restarts(restarts)
     left = torch.arange(len(x), device=x.device)
     best, top = x.detach().clone(), shift(x.detach(), left)[0].detach()
     for r in range(restarts):

@@ -171,5 +171,6 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
 
 def free_entries(model: Any) -> Tensor | None:
     """Return the entries of a sample that may change, (*D) bool, for a bound model. None: all, for any other."""
-    bound = next((module for module in modules_of(model) if isinstance(module, Bound)), None)
+    inner = (module for root in modules_of(model) for module in root.modules())
+    bound = next((module for module in inner if isinstance(module, Bound)), None)
     return None if bound is None else bound.free

@@ -33,6 +33,7 @@ from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
 from unfooled.core.samples import on_grid, per_block, replaced, selected
 from unfooled.core.shapes import where_rows
+from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
@@ -198,7 +199,7 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
             z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
             return {"z": z, "distance": distance, "unanswered": seen.distance}
 
-        key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
+        key = StageKey(Family.NEAREST, norm_name(norm))
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
     return points
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, Ledger
 from unfooled.core.samples import per_block
+from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import CurvePoint, Example, Nearness, Summary
@@ -295,7 +296,7 @@ def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: i
     finite = right_up_to[torch.isfinite(right_up_to)].sort().values
     levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
     return Nearness(
-        norm="linf" if math.isinf(norm) else f"l{norm:g}",
+        norm=norm_name(norm),
         n=len(distance),
         reached=intervals.share(torch.isfinite(distance)),
         quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),

@@ -158,7 +158,7 @@ class MnistScale(Scale):
         return main + published + controls + curve
 
 
-PUBLISHED = (
+RECIPES = (
     Recipe("standard", "faithful", 32, 3e-5, 15, decay=1.0),
     Recipe("standard", AS_TABLED, 32, 3e-5, 6, decay=1.0),
     Recipe("group", "faithful", 256, 5e-3, 3, decay=0.95, ordered=True, drop=(0.0, 0.0)),
@@ -180,7 +180,7 @@ SCALES = {
     "medium": MnistScale(
         "mnist",
         (
-            *PUBLISHED,
+            *RECIPES,
             Recipe("standard", "converged", 128, 1e-3, 6),
             Recipe("group", "converged", 128, 1e-3, 4),
         ),
@@ -190,7 +190,7 @@ SCALES = {
     "full": MnistScale(
         "mnist",
         (
-            *PUBLISHED,
+            *RECIPES,
             Recipe("standard", "converged", 128, 1e-3, 10),
             Recipe("group", "converged", 128, 1e-3, 10),
         ),
