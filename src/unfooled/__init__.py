@@ -13,6 +13,7 @@ Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; 
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
 Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
+Limits    memory_limit: what samples and points may take; larger data, a Dataset or DataLoader too, are read in parts
 Train     train: from names and files, resumable
 
 Families are packages that list their names, such as help(uf.attacks):
@@ -37,6 +38,7 @@ from unfooled.core.lazy import importer
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
     "Box": "core.threats",
+    "memory_limit": "core.memory",
     "Linf": "core.threats",
     "L2": "core.threats",
     "L1": "core.threats",
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
     from unfooled.core.ascent import ascend as ascend
     from unfooled.core.errors import BadInput as BadInput
     from unfooled.core.limits import Limits as Limits
+    from unfooled.core.memory import memory_limit as memory_limit
     from unfooled.core.model.binding import bind as bind
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen

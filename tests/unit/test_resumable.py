@@ -347,10 +347,32 @@ def test_a_later_layout_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"layout": 2', '"layout": 3'))
     with pytest.raises(BadInput, match="has layout 3, this version of unfooled continues layout 2"):
         Chunks()(tmp_path, silent)
-    for text in ("", "[]", '{"layout": 2}', '{"layout": "x", "settings": {}}'):
-        file.write_text(text)
-        with pytest.raises(BadInput, match=r"config\.json cannot be read .*; choose another out, or remove"):
-            Chunks()(tmp_path, silent)
+
+
+BROKEN = ("", "[]", '{"layout": 2}', '{"layout": "x", "settings": {}}')
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_settings_that_cannot_be_read_are_refused_where_nothing_else_is_ours(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(BadInput, match=r"config\.json cannot be read .*; choose another out, or remove"):
+        Chunks()(tmp_path, silent)
+
+
+@pytest.mark.parametrize("change", [*BROKEN, "seed"])
+def test_damaged_settings_are_replaced_and_no_chunk_is_lost(change: str, tmp_path: Path) -> None:
+    made: list[int] = []
+    first = Chunks()(tmp_path, silent)
+    file = tmp_path / "config.json"
+    before = file.read_bytes()
+    file.write_bytes(before.replace(b'"seed": 0', b'"seed": 1') if change == "seed" else change.encode())
+    assert torch.equal(Chunks()(tmp_path, made.append), first)
+    assert made == []
+    assert file.read_bytes() == before
+    file.write_text(change)
+    other = Chunks()(tmp_path, made.append, seed=1)  # chunks of the other seed do not appear under this one
+    assert made
+    assert not torch.equal(other, first)
 
 
 def test_checkpoints_of_version_0_1_are_still_loaded(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def audit(
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     batch: options.BatchOpt = None,
+    memory: options.MemoryOpt = None,
     chunk: Annotated[
         int, typer.Option("--chunk", help="Samples per file of the run folder.", rich_help_panel=options.SPEED)
     ] = 100,
@@ -91,7 +92,7 @@ def audit(
             title=title,
             chunk=chunk,
             seed=seed,
-            machine=workflows.Machine(device, threads, batch),
+            machine=workflows.Machine(device, threads, batch, memory),
             command=options.command(),
             notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,

@@ -86,6 +86,14 @@ BatchOpt = Annotated[
     int | None,
     typer.Option("--batch", help="Samples computed at once; from the free memory if not given.", rich_help_panel=SPEED),
 ]
+MemoryOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        help="Memory for samples and points, 2GB or 500MB; half of what is free if not given.",
+        rich_help_panel=SPEED,
+    ),
+]
 JsonOpt = Annotated[
     bool, typer.Option("--json", help="Print the record as JSON, and nothing else.", rich_help_panel=OUTPUT)
 ]

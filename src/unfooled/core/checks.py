@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unfooled.core.errors import NO_GRADIENT, BadInput, option
 from unfooled.core.model.modes import in_training
+from unfooled.core.samples import extent, unusable
 from unfooled.core.threats import UNIT, Box, Threat
 
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
@@ -71,9 +72,9 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
         raise BadInput(f"x has shape {tuple(x.shape)}: there are no samples or no values in it")
     if not x.is_floating_point():
         raise BadInput(f"x has dtype {x.dtype}; convert it to floating point in [0, 1], for bytes: x.float() / 255")
-    low, high = (float(v) for v in torch.aminmax(x.detach()))
+    low, high = extent(x)
     if not (torch.isfinite(torch.tensor([low, high])).all()):
-        bad = (~torch.isfinite(x.detach())).flatten(1).any(1).nonzero()[:, 0]
+        bad = unusable(x)
         raise BadInput(f"x holds NaN or infinite values in {len(bad)} samples, the first is sample {int(bad[0])}")
     if low < box.low - slack or high > box.high + slack:
         off = max(box.low - low, high - box.high)

@@ -16,7 +16,8 @@ class Dataset:
     """Samples in the unit box.
 
     Attributes:
-        x: Samples, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W), float32 in [0, 1].
+        x: Samples, (N, C, H, W), (N, D), (N, T, F) or (N, C, D, H, W), float32 in [0, 1]; streamed where that was
+            asked for and they are large.
         y: Labels, (N,) int64, positions in `classes`.
         classes: Class names in the order of the labels.
         name: Name of the source, for reports.
@@ -48,6 +49,8 @@ class Source:
         read: Function of row numbers, (n,), that returns their samples, in a form of `Dataset.x`.
         warnings: Assumptions of the reader, as in `Dataset`.
         sorted: As in `Dataset`.
+        survey: Function that looks at all rows that will be read, and returns a `read` whose parts agree with each
+            other. None: those of `read` do.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Source:
     read: Callable[[np.ndarray], np.ndarray]
     warnings: tuple[str, ...] = ()
     sorted: bool = False
+    survey: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]] | None = None
 
     def warned(self, *warnings: str) -> Source:
         """Return the same source with more warnings."""

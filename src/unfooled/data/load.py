@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput, option
-from unfooled.core.limits import Limits, allowing
+from unfooled.core.limits import Limits, allowing, limits_now
+from unfooled.core.memory import small
+from unfooled.core.samples import Streamed
 from unfooled.data.classes import check_names, in_order
-from unfooled.data.dataset import Dataset
+from unfooled.data.dataset import Dataset, Source
 from unfooled.data.formats import arrays
 from unfooled.data.sources import open_source
 
@@ -55,6 +57,7 @@ def load_dataset(
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
     limits: Limits | None = None,
+    stream: bool = False,
 ) -> Dataset:
     """Load labelled samples with their classes and origin.
 
@@ -80,6 +83,7 @@ def load_dataset(
             `{index: name}`. Classes are matched by name. None: the source's own order.
         channels: Number of channels to convert images to, 1 (grey) or 3 (colour). None: not changed.
         limits: Sizes beyond which a file is refused: pixels, unpacked bytes, classes. None: those in force.
+        stream: True: samples that take much memory are not read now, but in parts, whenever x is indexed by rows.
 
     Raises:
         BadInput: The source is unknown (the message suggests similar names), the split does not exist, n is below 1,
@@ -88,7 +92,9 @@ def load_dataset(
     """
     if limits is not None:
         with allowing(limits):
-            return load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels)
+            return load_dataset(
+                source, split, n, shuffle, seed, size=size, labels=labels, channels=channels, stream=stream
+            )
     if n is not None and n < 1:
         raise BadInput(f"{option('n')} is {n}; it must be at least 1, or None for all")
     if channels not in (None, 1, 3):
@@ -107,11 +113,30 @@ def load_dataset(
         opened = opened.warned(f"{n} samples were asked for; {opened.name} ({opened.split}) has {len(opened.y)}")
     rows = np.random.default_rng(seed).permutation(len(opened.y)) if shuffle else _order(stored)
     rows = rows[:n]
-    x = torch.from_numpy(arrays.shaped(opened.read(rows), sides, channels, opened.name))
+    x = _samples(opened, rows, sides, channels, stream=stream)
     y = torch.from_numpy(opened.y[rows])
     return Dataset(
         x, y, opened.classes, opened.name, opened.split, torch.from_numpy(rows), opened.warnings, opened.sorted
     )  # fmt: skip
+
+
+def _samples(
+    opened: Source, rows: np.ndarray, size: tuple[int, int] | None, channels: int | None, *, stream: bool
+) -> Tensor:
+    """Read the rows of a source, or return them as streamed samples where they take much memory."""
+    first = arrays.shaped(opened.read(rows[:1]), size, channels, opened.name) if stream else None
+    if first is None or len(rows) * first.nbytes <= small():
+        return torch.from_numpy(arrays.shaped(opened.read(rows), size, channels, opened.name))
+    source = opened.read if opened.survey is None else opened.survey(rows)
+    first = arrays.shaped(source(rows[:1]), size, channels, opened.name)
+
+    limits = limits_now()  # those of the load hold for later readings
+
+    def read(at: Tensor) -> Tensor:
+        with allowing(limits):
+            return torch.from_numpy(arrays.shaped(source(rows[at.numpy()]), size, channels, opened.name))
+
+    return Streamed(read, (len(rows), *first.shape[1:]))
 
 
 def _order(y: np.ndarray) -> np.ndarray:

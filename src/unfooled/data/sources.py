@@ -10,9 +10,12 @@ from typing import Any
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.limits import regular
 from unfooled.data.dataset import Source, select_split
+from unfooled.data.formats.arrow import arrow, arrow_in
+from unfooled.data.formats.cifar import cifar, cifar_in
 from unfooled.data.formats.factory import from_arrays, from_callable, from_factory
 from unfooled.data.formats.folders import folder
 from unfooled.data.formats.idx import IMAGES, idx_file, idx_folder, images_in
+from unfooled.data.formats.imagenet import flat_val, imagenet
 from unfooled.data.formats.npz import npz
 from unfooled.data.made.canvas import digits_canvas
 from unfooled.data.made.digits import digits
@@ -55,7 +58,7 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
     if name in KNOWN:
         return _known(name, split)
     if path.is_dir():
-        return idx_folder(path, split) if images_in(path) else folder(path, split, size=size, channels=channels)
+        return _folder(path, split, size, channels)
     if path.is_file():
         if path.suffix == ".npz":
             return npz(path, split)
@@ -72,6 +75,19 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         f"there is no data {name!r}{nearest(path.name, [*MADE, *KNOWN, *beside])}; give {', '.join((*MADE, *KNOWN))}, "
         "a path, or package.module:factory"
     )
+
+
+def _folder(path: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
+    """Open a folder of any kind."""
+    if images_in(path):
+        return idx_folder(path, split)
+    if cifar_in(path) is not None:
+        return cifar(path, split)
+    if arrow_in(path):
+        return arrow(path, split, size=size, channels=channels)
+    if flat_val(path, split) is not None:
+        return imagenet(path, split, size=size, channels=channels)
+    return folder(path, split, size=size, channels=channels)
 
 
 def _made(name: str, split: str) -> Source:

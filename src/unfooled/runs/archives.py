@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from unfooled.core.errors import BadInput, option
 from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.hashes import content_hash
-from unfooled.runs.settings import Settings, as_text, parse, refuse_changed
+from unfooled.runs.settings import Settings, as_text, parse, plain, refuse_changed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,10 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
         layout, before = parse(str(arrays[ASKED]))
     except Exception as error:  # a damaged archive makes the reader raise nearly anything
         raise BadInput(f"{path} exists and is no result of this command; {OTHER_OUT}") from error
-    refuse_changed(path, before, settings, layout=layout, kind=kind, remedy=OTHER_OUT)
+    now = plain(settings)
+    if "fingerprint" not in before:  # of an earlier version
+        now.pop("fingerprint", None)
+    refuse_changed(path, before, now, layout=layout, kind=kind, remedy=OTHER_OUT)
     if str(arrays.pop(SUM, "")) != _hash(arrays):
         raise BadInput(f"{path} is damaged: it does not hold what was written there; remove it, or {OTHER_OUT}")
     del arrays[ASKED]

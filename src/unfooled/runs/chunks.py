@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +27,15 @@ from unfooled.runs.clock import Clock
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
+from unfooled.runs.shelves import Shelf, shelf, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called at the start of a stage with the stored count, then after each chunk, unit or epoch."""
+
+Keep = Callable[[str, Callable[[], Rows]], Rows]
+"""(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
 
 Span = tuple[int, int]
 """Rows [a, b)."""
@@ -74,7 +78,15 @@ class Run:
         self.folder = open_folder(self.path, self.config)
         self.clock = Clock(self.folder.store)
 
-    def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
+    def map(
+        self,
+        stage: str,
+        fn: Callable[[Tensor], Rows],
+        n: int,
+        *,
+        model: Counted | None = None,
+        large: Collection[str] = (),
+    ) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
 
         Args:
@@ -82,11 +94,12 @@ class Run:
             fn: `(rows (b,) int64) -> {name: (b, ...)}`; a row's result must not depend on the other rows.
             n: Number of rows.
             model: Model whose passes are counted; the counts are stored with the chunks for resumed runs.
+            large: Names of results that are left in the folder and streamed (`core.samples.Streamed`).
 
         Returns:
             The results of all rows, in order, on the CPU.
         """
-        chunks = _Chunks(self.folder, stage, n)
+        chunks = _Chunks(self.folder, stage, n, large)
         with self.folder.claims.present():
             chunks.find()
             self._report(chunks)
@@ -98,7 +111,7 @@ class Run:
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
         names = list(chunks.rows[spans[0]]) if spans else []
-        return {name: torch.cat([chunks.rows[span][name] for span in spans]) for name in names}
+        return {name: chunks.whole(name, spans) for name in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
         """Compute a few records, or read those of an earlier start, so that they are computed only once.
@@ -127,6 +140,39 @@ class Run:
         self.passes[name] = stored[1]
         return stored[0]
 
+    def part(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> tuple[Rows, tuple[int, int]]:
+        """Compute some tensors, or read those of an earlier start; for work that is no function of rows.
+
+        Args:
+            name: Name of the work and of its file.
+            fn: Function that computes them.
+            model: Model whose passes are counted; the counts are stored with the tensors.
+
+        Returns:
+            The tensors, on the CPU, and the forwards and backwards that they took.
+        """
+        file = f"chunks/{name}.safetensors"
+        stored = self.folder.read_rows(file, None)
+        if stored is None:
+            with self.folder.claims.claimed(file, wait=True):
+                stored = self.folder.read_rows(file, None)  # another start may have been faster
+                if stored is None:
+                    stored = self._timed(fn, model)
+                    self.folder.keep_rows(file, *stored)
+                    self.clock.beat()
+        rows, facts = stored
+        self.seconds[name] = facts["seconds"]
+        self.passes[name] = facts["forwards"], facts["backwards"]
+        return rows, self.passes[name]
+
+    def _timed(self, fn: Callable[[], Rows], model: Counted | None) -> tuple[Rows, dict[str, Any]]:
+        """Compute tensors, and return them on the CPU with the passes and seconds that they took."""
+        started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
+        # Clones: a stage may return one tensor under two names, which the file format refuses.
+        rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn().items()}
+        spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
+        return rows, {"forwards": spent[0], "backwards": spent[1], "seconds": time.perf_counter() - started}
+
     def _records(self, file: str, kind: type[R]) -> tuple[list[R], tuple[int, int]] | None:
         """Read the records of an earlier start, and the number of passes for them."""
         content = self.folder.read_json(file)
@@ -148,15 +194,11 @@ class Run:
                 return False
             if chunks.find(again=True):  # another start may have been faster
                 return True
-            started, before = time.perf_counter(), (model.forwards, model.backwards) if model else (0, 0)
-            # Clones: a stage may return one tensor under two names, which the file format refuses.
-            rows = {k: v.detach().cpu().contiguous().clone() for k, v in fn(torch.arange(a, b)).items()}
+            rows, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
             for name, value in rows.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
-            spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
-            seconds = time.perf_counter() - started
-            chunks.keep((a, b), rows, {"forwards": spent[0], "backwards": spent[1], "seconds": seconds})
+            chunks.keep((a, b), rows, facts)
             self.clock.beat()
         return True
 
@@ -176,7 +218,9 @@ class _Chunks:
     folder: Folder
     stage: str
     n: int
+    large: Collection[str] = ()
     rows: dict[Span, Rows] = field(default_factory=dict)
+    shelves: dict[tuple[str, Span], Shelf] = field(default_factory=dict)
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
 
@@ -195,6 +239,10 @@ class _Chunks:
         before = len(self.rows)
         store = self.folder.store
         files = [] if store is None else store.list(f"chunks/{self.stage}")
+        for file in files:
+            span = _span(file)
+            if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
+                self.folder.unusable(file)  # no name of ours
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
             if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
@@ -202,13 +250,30 @@ class _Chunks:
             if stored is None:
                 self.unusable.add(file)
             else:
-                self.rows[a, b], self.facts[a, b] = stored
+                self._take((a, b), *stored)
         return len(self.rows) > before
 
     def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk."""
-        self.folder.keep_rows(self.file(*span), rows, facts)
-        self.rows[span], self.facts[span] = rows, facts
+        self.folder.keep_rows(self.file(*span), rows, facts, span[1] - span[0])
+        self._take(span, rows, facts)
+
+    def _take(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
+        """Take over the rows of a chunk; of large ones, where they are stored."""
+        store, kept = self.folder.store, {}
+        for name, value in rows.items():
+            kept[name] = value
+            if store is not None and name in self.large:
+                self.shelves[name, span] = shelf(store, self.file(*span), name, value)
+                kept[name] = value[:1].clone()
+        self.rows[span], self.facts[span] = kept, facts
+
+    def whole(self, name: str, spans: Sequence[Span]) -> Tensor:
+        """Return the rows of all spans, which follow one another; streamed where they are stored."""
+        store, first = self.folder.store, self.rows[spans[0]][name]
+        if store is None or (name, spans[0]) not in self.shelves:
+            return torch.cat([self.rows[span][name] for span in spans])
+        return stored_rows(store, {span: self.shelves[name, span] for span in spans}, first)
 
     def claimed(self) -> list[Span]:
         """Return the spans that other processes are computing."""

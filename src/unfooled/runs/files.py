@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from unfooled.core.errors import BadInput, option
 from unfooled.core.limits import read_regular
 
 T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
 
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
 """Errors of file systems that have no hard links."""
@@ -21,8 +22,12 @@ TRIES = 20
 """Attempts to create a folder that another process removes because it is empty."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | Iterable[Buffer]) -> None:
     """Write a file atomically: a reader finds the old content or the new one, never a part.
+
+    Args:
+        path: The file.
+        data: Content of the file, or its parts in order.
 
     Raises:
         BadInput: The folder cannot be written, or the disk is full.
@@ -76,15 +81,37 @@ def read_file(path: Path) -> bytes | None:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _placed(path: Path, data: bytes, place: Callable[[Path], T], *, durable: bool = True) -> T:
+def read_part(path: Path, start: int, length: int) -> bytearray | None:
+    """Return some bytes of a file, fewer at its end; None where it does not exist.
+
+    Raises:
+        BadInput: The file cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            data = bytearray(length)
+            size = 0
+            while size < length and (count := file.readinto(memoryview(data)[size:])):
+                size += count
+            return data if size == length else data[:size]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _placed(path: Path, data: bytes | Iterable[Buffer], place: Callable[[Path], T], *, durable: bool = True) -> T:
     """Write a temporary file beside `path`, flush it to the disk and pass it to `place`."""
+    parts = [data] if isinstance(data, bytes) else data
     for attempt in range(TRIES):
         temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
                 temporary = Path(file.name)
-                file.write(data)
+                for part in parts:
+                    file.write(part)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unfooled.core.errors import BadInput
 from unfooled.runs.claims import Claims
 from unfooled.runs.sealed import Rows, Seal, open_json, open_rows, seal_json, seal_rows
 from unfooled.runs.settings import OTHER_FOLDER, Settings, as_text, parse, refuse_changed, settings_hash
 from unfooled.runs.store import Store
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 """File that holds the settings."""
@@ -36,19 +38,34 @@ class Folder:
         store: Store of the files. None: work in memory.
         config: Hash of the settings, part of every sealed file.
         claims: Claims on pieces of the work, shared with other processes.
+
+    Attributes:
+        damaged: Names of files that could not be used: damaged, renamed, or of other work.
     """
 
     store: Store | None
     config: str
     claims: Claims
+    damaged: list[str] = field(default_factory=list, compare=False)
 
-    def read_rows(self, name: str, rows: int) -> tuple[Rows, dict[str, Any]] | None:
-        """Read a file of rows and its metadata; None where it is missing, damaged or of other work."""
+    def read_rows(self, name: str, rows: int | None) -> tuple[Rows, dict[str, Any]] | None:
+        """Read a file of rows and its metadata; None where it is missing, damaged or of other work.
+
+        Args:
+            name: Name of the file.
+            rows: Number of entries of each tensor. None: any.
+        """
         data = self._read(name)
-        return None if data is None else open_rows(data, rows, Seal(self.config, name))
+        return None if data is None else self._usable(name, open_rows(data, rows, Seal(self.config, name)))
 
-    def keep_rows(self, name: str, rows: Rows, facts: Mapping[str, float]) -> None:
+    def keep_rows(self, name: str, rows: Rows, facts: Mapping[str, float], count: int | None = None) -> None:
         """Store rows in a file, unless another process has stored the same rows.
+
+        Args:
+            name: Name of the file.
+            rows: The tensors.
+            facts: Metadata.
+            count: Number of entries of each tensor. None: any.
 
         Raises:
             BadInput: The file cannot be written.
@@ -56,15 +73,13 @@ class Folder:
         if self.store is None:
             return
         data = seal_rows(rows, facts, Seal(self.config, name))
-        if not self.store.create_exclusive(name, data):
-            count = len(next(iter(rows.values()))) if rows else 0
-            if self.read_rows(name, count) is None:  # damaged
-                self.store.write_whole(name, data)
+        if not self.store.create_exclusive(name, data) and self.read_rows(name, count) is None:  # damaged
+            self.store.write_whole(name, data)
 
     def read_json(self, name: str) -> Any:
         """Read the content of a JSON file; None where it is missing, damaged or of other work."""
         data = self._read(name)
-        return None if data is None else open_json(data, Seal(self.config, name))
+        return None if data is None else self._usable(name, open_json(data, Seal(self.config, name)))
 
     def keep_json(self, name: str, content: Any) -> None:
         """Store JSON values in a file; an existing file, which could not be used, is replaced.
@@ -76,6 +91,17 @@ class Folder:
             data = seal_json(content, Seal(self.config, name))
             if not self.store.create_exclusive(name, data):
                 self.store.write_whole(name, data)
+
+    def unusable(self, name: str) -> None:
+        """Note a file that cannot be used."""
+        if name not in self.damaged:
+            self.damaged.append(name)
+
+    def _usable(self, name: str, content: T) -> T:
+        """Return the content of a file; note the file where there is none."""
+        if content is None:
+            self.unusable(name)
+        return content
 
     def _read(self, name: str) -> bytes | None:
         """Read a file; None where it is missing or cannot be read, so that it is computed again."""
@@ -103,9 +129,10 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
     store = Store(path)
     if not started(path) and _of_version_0_1(store):
         refuse_changed(path, {}, settings, layout=None, remedy=remedy)
-    layout, before = _agreed(store, as_text(settings).encode(), remedy)
+    folder = Folder(store, settings_hash(settings), Claims(store))
+    layout, before = _agreed(folder, store, as_text(settings).encode(), remedy)
     refuse_changed(path, before, settings, layout=layout, remedy=remedy)
-    return Folder(store, settings_hash(settings), Claims(store))
+    return folder
 
 
 def started(path: Path) -> bool:
@@ -129,6 +156,15 @@ def discard(path: Path) -> bool:
     return True
 
 
+def mended(files: Sequence[str]) -> list[str]:
+    """Return the sentence about files that could not be used; none where there are none."""
+    if not files:
+        return []
+    some = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+    were = "1 stored file was" if len(files) == 1 else f"{len(files)} stored files were"
+    return [f"{were} damaged, renamed or of other work, and computed again: {some}."]
+
+
 @contextmanager
 def saving(path: Path) -> Iterator[None]:
     """Admit one process at a time to the block, in which processes that share a folder save the final result."""
@@ -145,8 +181,11 @@ def _of_version_0_1(store: Store) -> bool:
         return False
 
 
-def _agreed(store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[str, Any]]:
-    """Store the settings of a folder, or read those that another start has stored or is writing."""
+def _agreed(folder: Folder, store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[str, Any]]:
+    """Store the settings of a folder, or read those that another start has stored or is writing.
+
+    Settings that are damaged are replaced where there are chunks, which hold the hash of their own settings.
+    """
     error = ValueError("it is removed again and again")
     for _ in range(5):
         data = store.read(CONFIG)
@@ -158,4 +197,11 @@ def _agreed(store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[st
         except ValueError as e:
             error = e
             time.sleep(0.1)
+    if store.read(CONFIG) is not None and store.list("chunks", deep=True):
+        with folder.claims.claimed(CONFIG, wait=True):
+            with suppress(ValueError):  # another start was faster
+                return parse(store.read(CONFIG) or b"")
+            folder.unusable(CONFIG)
+            store.write_whole(CONFIG, text)
+            return parse(text)
     raise BadInput(f"{store.root / CONFIG} cannot be read ({error}); {remedy}") from error

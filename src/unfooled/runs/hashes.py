@@ -10,19 +10,22 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unfooled.core.model.anatomy import Anatomy, anatomy_of, bound, modules_of
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.samples import Streamed, facts, header, raw
 
 
 def tensors_hash(*tensors: Tensor) -> str:
     """Return the SHA-256 of the shapes, dtypes and bytes of tensors, in their order."""
-    total = hashlib.sha256()
-    for t in tensors:
+    first, *others = tensors
+    total = facts(first).digest.copy() if isinstance(first, Streamed) else hashlib.sha256(header(first))
+    if not isinstance(first, Streamed):
+        total.update(raw(first))
+    for t in others:
         _add_tensor(total, t)
-    return total.hexdigest()
+    return str(total.hexdigest())
 
 
 def content_hash(value: Any) -> str:
@@ -65,7 +68,7 @@ def _states_hash(roots: Sequence[nn.Module]) -> str:
         for name, value in sorted(root.state_dict().items()):
             total.update(name.encode())
             if isinstance(value, Tensor):
-                total.update(_bytes(value))
+                total.update(raw(value))
     return total.hexdigest()
 
 
@@ -168,13 +171,8 @@ def _add_code(total: Any, code: CodeType) -> None:
 
 
 def _add_tensor(total: Any, value: Tensor) -> None:
-    total.update(f"{tuple(value.shape)} {value.dtype}".encode())
-    total.update(_bytes(value))
-
-
-def _bytes(value: Tensor) -> memoryview:
-    """Return the bytes of a tensor, row by row."""
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    total.update(header(value))
+    total.update(raw(value))
 
 
 def _add_content(total: Any, value: Any) -> None:

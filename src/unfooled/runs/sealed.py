@@ -52,12 +52,12 @@ def seal_rows(rows: Rows, facts: Mapping[str, float], seal: Seal) -> bytes:
     return bytes(save(rows, {"chunk": json.dumps({**seal.stamp([rows, facts]), "facts": dict(facts)})}))
 
 
-def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]] | None:
+def open_rows(data: bytes, rows: int | None, seal: Seal) -> tuple[Rows, dict[str, Any]] | None:
     """Return the rows and the metadata of a sealed file; None where it is damaged or has another seal.
 
     Args:
         data: Content of the file.
-        rows: Number of entries that each tensor must have.
+        rows: Number of entries that each tensor must have. None: any.
         seal: Configuration and name that the file must have.
     """
     from safetensors import SafetensorError
@@ -71,7 +71,9 @@ def open_rows(data: bytes, rows: int, seal: Seal) -> tuple[Rows, dict[str, Any]]
         facts = dict(about["facts"])
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not seal.fits(about, [stored, facts]) or any(value.shape[:1] != (rows,) for value in stored.values()):
+    if not seal.fits(about, [stored, facts]):
+        return None
+    if rows is not None and any(value.shape[:1] != (rows,) for value in stored.values()):
         return None
     return stored, facts
 

@@ -21,6 +21,9 @@ from unfooled.runs.spelling import as_json
 LAYOUT = 2
 """Version of the format of stored work; version 0.1 of the package stored none."""
 
+SUM = "sha256"
+"""Entry that holds the SHA-256 of the settings."""
+
 OTHER_FOLDER = f"choose another {option('out')}, or remove that folder"
 OTHER_FILE = f"choose another {option('out')}, or start again with {option('fresh', True)}"
 
@@ -40,7 +43,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 def settings_hash(settings: Settings) -> str:
     """Return the SHA-256 of settings; equal where `difference` finds none."""
-    return hashlib.sha256(json.dumps([LAYOUT, _without_none(plain(settings))], sort_keys=True).encode()).hexdigest()
+    return _sum([LAYOUT, _without_none(_identified(plain(settings)))])
 
 
 def difference(before: Settings, now: Settings) -> str:
@@ -50,7 +53,7 @@ def difference(before: Settings, now: Settings) -> str:
         >>> difference({"seed": 0, "options": {"steps": 10}}, {"seed": 1, "options": {"steps": 20}})
         'options: steps was 10, now it is 20 (and 1 more: seed)'
     """
-    changed = _changes(plain(before), plain(now))
+    changed = _changes(_identified(plain(before)), _identified(plain(now)))
     if not changed:
         return ""
     (name, old, new), *others = changed
@@ -89,28 +92,61 @@ def refuse_changed(
 
 
 def as_text(settings: Settings) -> str:
-    """Return the stored form: JSON with the layout and the settings."""
-    return json.dumps({"layout": LAYOUT, "settings": plain(settings)}, indent=2) + "\n"
+    """Return the stored form: JSON with the layout, the settings and their SHA-256."""
+    stored = plain(settings)
+    return json.dumps({"layout": LAYOUT, "settings": stored, SUM: _sum(stored)}, indent=2) + "\n"
 
 
 def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
     """Parse the output of `as_text`, or the bare settings of version 0.1, whose layout is None.
 
     Raises:
-        ValueError: The text is neither of them.
+        ValueError: The text is neither of them, or was changed.
     """
     try:
         stored = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or ("layout" not in stored and SUM in stored):
         raise ValueError("it holds no settings")
     if "layout" not in stored:
         return None, stored
     layout, settings = stored["layout"], stored.get("settings")
     if not isinstance(layout, int) or not isinstance(settings, dict):
         raise ValueError("it holds no settings")
+    if layout == LAYOUT and stored.get(SUM, _sum(settings)) != _sum(settings):
+        raise ValueError("it was changed")
     return layout, settings
+
+
+def _sum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _identified(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without the spelling of what a fingerprint identifies.
+
+    The same weights and data under another path are the same; of user code, whose fingerprint may miss what it calls,
+    the file's name and the function count.
+    """
+    prints = settings.get("fingerprint")
+    if not isinstance(prints, Mapping):
+        return settings
+    found = dict(settings)
+    if "data" in prints:
+        found["data"] = None
+    if "model" in prints and isinstance(settings.get("model"), str):
+        found["model"] = _code(settings["model"])
+        arch = dict(settings.get("options") or {}).get("arch")
+        if isinstance(arch, str):
+            found["options"] = {**settings["options"], "arch": _code(arch, arch)}
+    return found
+
+
+def _code(name: str, other: str | None = None) -> str | None:
+    """Return "net.py:make" of "some/place/net.py:make"; `other` for a name that is no function's."""
+    file, colon, function = name.rpartition(":")
+    return f"{Path(file).name}:{function}" if colon and file.endswith(".py") else other if not colon else name
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

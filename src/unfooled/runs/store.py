@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unfooled.core.errors import BadInput
-from unfooled.runs.files import create_exclusive, read_file, write_whole
+from unfooled.runs.files import create_exclusive, read_file, read_part, write_whole
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class Store:
             BadInput: The file cannot be read.
         """
         return read_file(self.root / name)
+
+    def read_part(self, name: str, start: int, length: int) -> bytearray | None:
+        """Return some bytes of a file, fewer at its end; None where it does not exist.
+
+        Raises:
+            BadInput: The file cannot be read.
+        """
+        return read_part(self.root / name, start, length)
 
     def write_whole(self, name: str, data: bytes) -> None:
         """Write or replace a file; readers find the old content or the new one.

@@ -21,7 +21,7 @@ from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
-from unfooled.runs.folder import discard
+from unfooled.runs.folder import discard, mended
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
@@ -121,8 +121,9 @@ def attack(
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
         **how.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
-    read_archive(out, asked, kind="attack")  # refuses a file that is something else
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
+    asked["fingerprint"] = dict(subject.fingerprint)
+    read_archive(out, asked, kind="attack")  # refuses a file that is something else
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
     run = Run(parts_of(out), work.config(asked), chunk=CHUNK, progress=progress)
     bound = how.bound(allowed, work.batch)
@@ -185,12 +186,8 @@ class _Work:
 
     def config(self, asked: dict[str, Any]) -> Config:
         """Return the settings that the chunks belong to."""
-        known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed")}
-        return Config(
-            **known,
-            options={k: v for k, v in asked.items() if k not in known},
-            fingerprint=dict(self.subject.fingerprint),
-        )
+        known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed", "fingerprint")}
+        return Config(**known, options={k: v for k, v in asked.items() if k not in known})
 
     def judged(self, points: dict[str, Tensor], label: str, run: Run, asked: dict[str, Any], out: Path) -> AttackRecord:
         """Judge the points, write the file, and return the record."""
@@ -209,6 +206,8 @@ class _Work:
             more["median_distance"] = _median(distance)
         write_archive(out, {k: v.cpu().numpy() for k, v in arrays.items()}, asked)
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
+        refused = _refused(int(undefined.sum()))
+        notes = [*self.loaded.warnings, *self.subject.warnings, *mended(run.folder.damaged), *refused]
         return AttackRecord(
             **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
@@ -217,9 +216,7 @@ class _Work:
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
-            warnings=list(
-                dict.fromkeys([*self.loaded.warnings, *self.subject.warnings, *_refused(int(undefined.sum()))])
-            ),
+            warnings=list(dict.fromkeys(notes)),
             out=str(out),
         )
 

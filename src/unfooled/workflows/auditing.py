@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.core.memory import memory_limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
 from unfooled.core.types import Explain
@@ -167,10 +168,33 @@ def audit(
     if out is not None:
         out = check_folder(out)
     device = machine.prepare(seed)
-    loaded = inputs.load(device, seed=seed)
+    with memory_limit(machine.memory):
+        return _audited(
+            inputs, allowed, options, device,
+            out=out, title=title, chunk=chunk, seed=seed, batch=machine.batch, command=command, notify=notify,
+            progress=progress,
+        )  # fmt: skip
+
+
+def _audited(
+    inputs: Inputs,
+    allowed: Threat,
+    options: AuditOptions | Plan,
+    device: str,
+    *,
+    out: str | Path | None,
+    title: str | None,
+    chunk: int,
+    seed: int,
+    batch: int | None,
+    command: str,
+    notify: Callable[[str], None] | None,
+    progress: Progress | None,
+) -> Summary:
+    """Load model and data, audit, and write the page."""
+    loaded = inputs.load(device, seed=seed, stream=True)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
-    batch = machine.batch
     if isinstance(options, AuditOptions):
         if options.single:  # the attack and the audit share one size, found once
             batch = batch or fitting_batch(loaded.model, loaded.x)

@@ -92,8 +92,13 @@ class Inputs:
             if isinstance(value := getattr(self, option), str) and not value.strip():
                 raise BadOption("{" + option + "} is empty; leave it out, or name something")
 
-    def load(self, device: str, *, seed: int = 0) -> Loaded:
+    def load(self, device: str, *, seed: int = 0, stream: bool = False) -> Loaded:
         """Load both, and check that they fit each other.
+
+        Args:
+            device: Device of both.
+            seed: Random seed of a shuffle.
+            stream: Read large data in parts, when they are indexed; see `load_dataset`.
 
         Raises:
             BadInput: a model or data that cannot be read, or that do not belong together.
@@ -101,7 +106,9 @@ class Inputs:
         self.check()
         resized = self.size is not None
         with allowing(self.limits):
-            return self._loaded(device, seed=seed, size=size_of(self.size), resized=resized, labelled=True)
+            return self._loaded(
+                device, seed=seed, size=size_of(self.size), resized=resized, labelled=True, stream=stream
+            )  # fmt: skip
 
     def load_unlabelled(self, device: str) -> Loaded | None:
         """Load images without labels, which are then the model's predictions; None: the data are something else."""
@@ -121,7 +128,10 @@ class Inputs:
         names = [*names, *(str(k) for k in range(len(names), logits.shape[1]))]
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
 
-    def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool) -> Loaded:
+    def _loaded(
+        self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool,
+        stream: bool = False,
+    ) -> Loaded:  # fmt: skip
         mean, std = statistics(self.mean, self.std)
         net = load_model(self.model, self.arch, device, mean=mean, std=std, trust_pickle=self.trust_pickle)
         if net.classes is not None:
@@ -129,7 +139,7 @@ class Inputs:
         channels = None if not labelled else self.channels
         data = load_dataset(
             self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels,
-            channels=channels,
+            channels=channels, stream=stream,
         )  # fmt: skip
         x = data.x.to(device)
         given, stated = self.labels is not None, net.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unfooled.core.memory import read_size
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
@@ -18,11 +19,13 @@ class Machine:
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" or "mps".
         threads: CPU threads of this process; None: unchanged.
         batch: Samples computed at once; None: from the free memory.
+        memory: Memory that samples and points may take, "2GB" or bytes; None: half of what is free.
     """
 
     device: str = "auto"
     threads: int | None = None
     batch: int | None = None
+    memory: str | int | None = None
 
     def prepare(self, seed: int = 0) -> str:
         """Check what every workflow takes, set the number of threads, and return the device.
@@ -33,6 +36,8 @@ class Machine:
         import torch
 
         at_least("batch", self.batch, 1)
+        if self.memory is not None:
+            read_size(self.memory)
         if not 0 <= seed < 2**63:
             raise BadOption("{seed} is {0}; it must be at least 0 and below 2^63", seed)
         if self.threads is not None:

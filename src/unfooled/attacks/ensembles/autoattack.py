@@ -43,6 +43,7 @@ from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.samples import keys_of, replaced
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
@@ -160,7 +161,7 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
     rows = (~standing.fooled).nonzero()[:, 0]
     if not len(rows):
         return standing
-    rows = rows[rng.sample_keys(problem.x[rows]).argsort(stable=True)]
+    rows = rows[keys_of(problem.x)[rows].argsort(stable=True)]
 
     def work(positions: Tensor) -> Rows:
         at = rows[positions.to(rows.device)]
@@ -172,12 +173,11 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
         points, silent = seen.instead(points, lost)
         return {"points": points, "fooled": lost, "unanswered": silent}
 
-    result = ledger.map(_key(method), work, len(rows), model=problem.model)
+    result = ledger.map(_key(method), work, len(rows), model=problem.model, large=problem.large)
     points, lost, silent = (result[name].to(rows.device) for name in ("points", "fooled", "unanswered"))
-    best = where_rows(lost | silent, points, standing.points[rows])
     after = replace(
         standing,
-        points=standing.points.index_copy(0, rows, best),
+        points=replaced(standing.points, rows, points, lost | silent),
         fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
         unanswered=standing.unanswered.index_copy(0, rows, standing.unanswered[rows] | silent),
     )

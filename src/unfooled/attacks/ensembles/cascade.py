@@ -36,6 +36,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.samples import selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
@@ -242,7 +243,7 @@ class Cascade:
             looked = {"points": points, "margins": margins.masked_fill(silent, torch.nan), "fooled": lost}
             return looked if proposal.directions is None else looked | {"directions": proposal.directions}
 
-        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
+        result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}
         lost, directions = result["fooled"], result.get("directions")
         learned = None if directions is None else directions[lost]
         return StageResult(rows, result["points"], result["margins"], lost, learned)
@@ -260,7 +261,7 @@ class Cascade:
         looked = self._map(key, work, len(rows))
         if len(rows):
             margins, lost = (looked[name].to(rows.device) for name in ("margins", "fooled"))
-            result = StageResult(rows, points[rows], margins, lost)
+            result = StageResult(rows, selected(points, rows), margins, lost)
             silent = margins.isnan()
             if bool(silent.any()):
                 frontier, result = frontier.with_unanswered(rows[silent], points[rows[silent]]), result.without(silent)
@@ -272,8 +273,8 @@ class Cascade:
         progress = self.ledger.progress(key, standing.frontier.lost, taken=taken, closed=closed)
         return standing.with_progress(progress)
 
-    def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int) -> Rows:
-        return self.ledger.map(key, work, n, model=self.problem.model)
+    def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int, large: tuple[str, ...] = ()) -> Rows:
+        return self.ledger.map(key, work, n, model=self.problem.model, large=large)
 
     def _clean(self, rows: Tensor) -> Rows:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""

@@ -14,11 +14,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.core import losses, rng
+from unfooled.core import losses
 from unfooled.core.goals import fooled, fooling, logits_at, read_logits
 from unfooled.core.model.batching import batched
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.shapes import where_rows
+from unfooled.core.samples import Streamed, keys_of, per_block, replaced, selected
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
 
@@ -68,6 +68,11 @@ class Problem:
     def objective(self) -> Objective:
         """Margin at the attacked model; a sample is done once it is fooled, unless the model is random."""
         return fooling(self.attacked, self.y, losses.margin, stop=self.decisive)
+
+    @property
+    def large(self) -> tuple[str, ...]:
+        """Results of a stage that are left in the run folder: the large ones, where the samples are streamed."""
+        return ("points", "directions") if isinstance(self.x, Streamed) else ()
 
     def logits(self, z: Tensor, model: Model | None = None) -> Tensor:
         """Evaluate the model, or another one, without a gradient, (b, K)."""
@@ -133,8 +138,9 @@ class StageResult:
         """Return the result without the samples of a mask, (m,) bool."""
         rest = ~rows
         return replace(
-            self, rows=self.rows[rest], points=self.points[rest], margins=self.margins[rest], fooled=self.fooled[rest]
-        )
+            self, rows=self.rows[rest], points=selected(self.points, rest.nonzero()[:, 0]), margins=self.margins[rest],
+            fooled=self.fooled[rest],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +172,7 @@ class Frontier:
         """Return the initial frontier, in which every point is the sample itself."""
         none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         margins = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        return cls(x.clone(), margins, none, none, rng.sample_keys(x))
+        return cls(x.clone(), margins, none, none, keys_of(x))
 
     @property
     def standing(self) -> Tensor:
@@ -183,7 +189,8 @@ class Frontier:
         """Points to be judged, (n, *D): where a sample is not fooled, one without an answer if there is any."""
         if self.silent is None or self.unanswered is None:
             return self.points
-        return where_rows(self.unanswered & ~self.fooled, self.silent, self.points)
+        rows = (self.unanswered & ~self.fooled).nonzero()[:, 0]
+        return replaced(self.points, rows, selected(self.silent, rows))
 
     def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
         """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
@@ -205,7 +212,9 @@ class Frontier:
 
     def moved(self, x: Tensor) -> Tensor:
         """Return the indices of the samples that a point other than x itself fools, in the order of their hashes."""
-        rows = (self.fooled & (self.points != x).flatten(1).any(1)).nonzero()[:, 0]
+        rows = self.fooled.nonzero()[:, 0]
+        moved = per_block(lambda at: (self.points[at] != x[at]).flatten(1).any(1), rows, self.points)
+        rows = rows[moved]
         return rows[self.keys[rows].argsort()]
 
     def take(self, rows: Tensor) -> Self:
@@ -227,7 +236,7 @@ class Frontier:
         known = [part for part in (self.learned, result.learned) if part is not None]
         return replace(
             self,
-            points=_put(self.points, rows, where_rows(better, result.points, self.points[rows])),
+            points=replaced(self.points, rows, result.points, better),
             margins=_put(self.margins, rows, torch.where(better, margins, self.margins[rows])),
             fooled=_put(self.fooled, rows, self.fooled[rows] | result.fooled),
             learned=torch.cat(known) if known else None,
@@ -241,7 +250,7 @@ class Frontier:
         rows, points = rows[new], points[new]
         return replace(
             self,
-            silent=_put(silent, rows, points),
+            silent=replaced(silent, rows, points),
             unanswered=_put(before, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
 
@@ -249,7 +258,7 @@ class Frontier:
         """Return the frontier with the points of some samples replaced unconditionally."""
         return replace(
             self,
-            points=_put(self.points, rows, points),
+            points=replaced(self.points, rows, points),
             margins=_put(self.margins, rows, margins.to(self.margins)),
             fooled=_put(self.fooled, rows, self.fooled[rows] | lost),
         )
@@ -258,7 +267,7 @@ class Frontier:
         """Return the frontier with adversarial examples from elsewhere for some samples."""
         return replace(
             self,
-            points=_put(self.points, rows, points),
+            points=replaced(self.points, rows, points),
             fooled=_put(self.fooled, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
 

@@ -5,7 +5,7 @@ A key identifies a stage; its folder and its label are derived from the key, nev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -30,6 +30,7 @@ class Family(StrEnum):
     JUDGE = "judge"
     EXPLAIN = "explain"
     EXPLANATIONS = "reasons"
+    TWIN = "twin"
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,18 @@ class Ledger:
         config = Config(model="", data="", n=n, threat="", seed=0)
         return cls(run if run is not None else Run(None, config, chunk=max(n, 1)))
 
-    def map(self, key: StageKey | str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
+    def map(
+        self,
+        key: StageKey | str,
+        fn: Callable[[Tensor], Rows],
+        n: int,
+        *,
+        model: Counted | None = None,
+        large: Collection[str] = (),
+    ) -> Rows:
         """Compute a stage chunk by chunk, see `Run.map`; a string is the method of a cascade stage."""
         key = StageKey(Family.CASCADE, key) if isinstance(key, str) else key
-        rows = self.run.map(key.folder, fn, n, model=model)
+        rows = self.run.map(key.folder, fn, n, model=model, large=large)
         self.spent[key] = self.run.passes[key.folder]
         return rows
 
@@ -114,6 +123,11 @@ class Ledger:
         records = self.run.once(key.folder, kind, fn, model=model)
         self.spent[key] = self.run.passes[key.folder]
         return records
+
+    def part(self, key: StageKey, fn: Callable[[], Rows], *, model: Counted | None = None) -> Rows:
+        """Compute some tensors, or read those of an earlier start, see `Run.part`."""
+        rows, self.spent[key] = self.run.part(key.folder, fn, model=model)
+        return rows
 
     def passes(self, *families: Family) -> tuple[int, int]:
         """Return the total forwards and backwards of some families."""

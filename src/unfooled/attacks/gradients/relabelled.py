@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.attacks.gradients.twins import LEAST, fit
+from unfooled.attacks.gradients.twins import LEAST, fit, prefixed, unkept
 from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
+from unfooled.runs.chunks import Keep
 
 ALIKE, APART = 0.98, 0.9
 """Shares of the points at which the twin has the model's labels: above the first it is a twin of the labels already,
@@ -38,13 +39,25 @@ class Recorded:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits of the model, (B, K)."""
         logits = logits_from(self.model, x)
+        self.note(x, logits)
+        return logits
+
+    def note(self, x: Tensor, logits: Tensor) -> None:
+        """Keep points and what the model answered there."""
         known = torch.isfinite(logits).all(1)
         self.asked.append(x.detach()[known])
         self.labels.append(logits.detach()[known].argmax(1))
-        return logits
 
 
-def relabelled(twin: nn.Module, model: Recorded, *, epochs: int = 10, batch: int = 64, seed: int = 0) -> nn.Module:
+def relabelled(
+    twin: nn.Module,
+    model: Recorded,
+    *,
+    epochs: int = 10,
+    batch: int = 64,
+    seed: int = 0,
+    keep: Keep | None = None,
+) -> nn.Module:
     """Return a copy of a twin that has learned the labels at the points that the model was asked.
 
     Args:
@@ -53,6 +66,7 @@ def relabelled(twin: nn.Module, model: Recorded, *, epochs: int = 10, batch: int
         epochs: Epochs over these points, a third as many where the twin has most labels.
         batch: Samples per training step.
         seed: Random seed of the order.
+        keep: Store of the training's states, by which a second start continues. None: none.
 
     Returns:
         The twin of the labels, in eval mode; the given one where that has the labels already. Cost: no pass of the
@@ -70,5 +84,5 @@ def relabelled(twin: nn.Module, model: Recorded, *, epochs: int = 10, batch: int
     share = 1 / 3 if agreement >= APART else 1.0
     steps = math.ceil(share * max(epochs * -(-len(pool) // batch), LEAST))
     student = copy.deepcopy(twin).requires_grad_()
-    fit(student, pool, targets, steps, batch, seed)
+    fit(student, pool, targets, steps, batch, seed, prefixed(keep or unkept, "labels"))
     return student.requires_grad_(False)

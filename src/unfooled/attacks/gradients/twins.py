@@ -11,12 +11,14 @@ a gradient.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LRScheduler
 
 from unfooled.attacks.gradients.custom import check_count
 from unfooled.attacks.pgd import pgd, pgd_from
@@ -32,12 +34,14 @@ from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
+from unfooled.runs.chunks import Keep, Rows
 from unfooled.runs.stage_names import StageName
 
 TWIN = StageName("twin", "training a stand-in")
 
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
+PART = 20  # training steps after which the state is stored
 LEAST = 300  # least number of training steps in the last round
 SURE = 4.0  # median margin of the logits that the twin is trained on
 
@@ -54,6 +58,8 @@ def distil(
     module: nn.Module | None = None,
     batch: int = 64,
     seed: int = 0,
+    keep: Keep | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> nn.Module:
     """Train a small network on the model's outputs at and around the samples.
 
@@ -72,6 +78,8 @@ def distil(
             layers of ReLU.
         batch: Samples per training step; queries of the model use 16 times as many.
         seed: Random seed of the weights, the order and the points.
+        keep: Store of answers and of the training's states, by which a second start continues. None: none.
+        observe: Function that gets all points at which the model was queried, and its answers. None: none.
 
     Returns:
         The twin, in eval mode. Its logits are those of the model, divided by a constant.
@@ -94,7 +102,8 @@ def distil(
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    pool, answers = [x.detach()], [ask(x)]
+    keep = keep or unkept
+    pool, answers = [x.detach()], [_stored(keep, "clean", ask, [x])]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
@@ -106,14 +115,31 @@ def distil(
                 with trusted():
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-            answers.append(ask(z))
+        answers.append(_stored(keep, f"answers-{r}", ask, pool[-points:]))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
-        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
+        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, prefixed(keep, f"round-{r}"))
+    if observe is not None:
+        observe(torch.cat(pool), torch.cat(answers))
     tell(TWIN, rounds, rounds)
     return twin.eval()
+
+
+def unkept(name: str, compute: Callable[[], Rows]) -> Rows:
+    """Compute without storing."""
+    return compute()
+
+
+def _stored(keep: Keep, name: str, ask: Callable[[Tensor], Tensor], points: Sequence[Tensor]) -> Tensor:
+    """Return the model's answers at some points, those of an earlier start if there are any."""
+    return keep(name, lambda: {"answers": torch.cat([ask(z) for z in points])})["answers"].to(points[0].device)
+
+
+def prefixed(keep: Keep, prefix: str) -> Keep:
+    """Return a store whose names begin with a prefix."""
+    return lambda name, compute: keep(f"{prefix}-{name}", compute)
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
@@ -155,27 +181,69 @@ def _targets(answers: Tensor) -> Tensor:
     return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
 
 
-def fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int) -> None:
-    """Train the twin on all points so far by AdamW, with steps that decay along half a cosine."""
+def fit(
+    twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int, keep: Keep | None = None
+) -> None:
+    """Train the twin on all points so far by AdamW, with steps that decay along half a cosine.
+
+    The state of the training is stored every `PART` steps.
+    """
+    keep = keep or unkept
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)
     twin.train()
     optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order = _order(len(pool), steps, batch, seed)
+
+    def advance(some: Sequence[Tensor]) -> Rows:
+        with torch.enable_grad():
+            for rows in some:
+                rows = rows.to(pool.device)
+                loss = F.kl_div(twin(pool[rows]).log_softmax(1), targets[rows], reduction="batchmean")
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                beat(len(rows))
+        optimizer.zero_grad()
+        return training_state(twin, optimizer, schedule)
+
+    for start in range(0, steps, PART):
+        state = keep(str(start), partial(advance, order[start : start + PART]))
+        restore_training(state, twin, optimizer, schedule)
+    twin.eval()
+
+
+def _order(n: int, steps: int, batch: int, seed: int) -> list[Tensor]:
+    """Return the rows of each step: another permutation of all in every epoch, the last batch first."""
     source = torch.Generator().manual_seed(seed)
     order: list[Tensor] = []
-    with torch.enable_grad():
-        for _ in range(steps):
-            order = order or list(torch.randperm(len(pool), generator=source).to(pool.device).split(batch))
-            rows = order.pop()
-            loss = F.kl_div(twin(pool[rows]).log_softmax(1), targets[rows], reduction="batchmean")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            beat(len(rows))
-    optimizer.zero_grad()
-    twin.eval()
+    while len(order) < steps:
+        order += reversed(torch.randperm(n, generator=source).split(batch))
+    return order[:steps]
+
+
+def training_state(net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> Rows:
+    """Return the state of a training as tensors: weights, the optimizer's moments, and the place on the schedule."""
+    state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for k, moments in optimizer.state_dict()["state"].items():
+        state |= {f"{k}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    rate = optimizer.param_groups[0]["lr"]
+    return state | {"schedule": torch.tensor([schedule.last_epoch, rate], dtype=torch.float64)}
+
+
+def restore_training(state: Rows, net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
+    """Continue a training from a state."""
+    net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        number, _, moment = name.partition(".")
+        if number.isdigit():
+            moments.setdefault(int(number), {})[moment] = value.clone()
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    epoch, rate = state["schedule"].tolist()
+    optimizer.param_groups[0]["lr"], schedule.last_epoch = rate, int(epoch)
 
 
 def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:

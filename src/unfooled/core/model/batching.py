@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput, option
+from unfooled.core.memory import free_memory, given_limit
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import answered, run
 from unfooled.core.types import Model
@@ -37,7 +38,10 @@ class BatchBudget:
         if batch_bytes is not None and batch_bytes < 1:
             raise BadInput(f"batch_bytes is {batch_bytes}; it must be at least 1")
         default = (1 << 26) if x.device.type == "cpu" else (1 << 32)
-        self.budget = min(batch_bytes or default, free_bytes(x.device) // 4)
+        free = free_bytes(x.device)
+        if x.device.type == "cpu" and (given := given_limit()) is not None:
+            free = min(free, given)
+        self.budget = min(batch_bytes or default, free // 4)
         self.input_bytes = x[:1].numel() * x.element_size()
         self.sample_bytes = self.guess * self.input_bytes
         self.measured = False
@@ -155,9 +159,4 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as f:  # noqa: PTH123  (a kernel file)
-            fields = dict(line.split(":", 1) for line in f)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return 2 << 30
+    return free_memory()

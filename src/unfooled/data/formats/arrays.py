@@ -8,6 +8,8 @@ bytes or bool, if their name in the file says so, or if a size or channels are r
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from unfooled.core.errors import BadInput, option
 from unfooled.core.limits import check_classes
 from unfooled.core.model.batching import check_fits
+from unfooled.data.formats.stored import AnyArray, parts
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
 SLACK = 1e-6  # round-off outside of [0, 1] that is clipped, as of tensors
@@ -23,14 +26,18 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
 def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False) -> np.ndarray:
-    """Return some rows of an array as float32 in the unit box, channels first.
+    """Return some rows of an array as float32 in the unit box, channels first; see `reader`."""
+    return reader(x, name, images=images)(rows)
+
+
+def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+    """Check an array, and return a function that reads rows of it as float32 in the unit box, channels first.
 
     Bytes are divided by 255. Floating point numbers stay as they are; all of them, not only those of the rows, must lie
     in [0, 1]; round-off of 1e-6 is clipped.
 
     Args:
         x: The array, in one of the shapes above.
-        rows: Rows to be returned.
         name: Name of the array, for errors.
         images: True if the array is known to hold images, so that three dimensions are (N, H, W).
 
@@ -42,47 +49,69 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False)
             f"{name} has shape {x.shape}; samples are (N, D), (N, H, W), (N, C, H, W) or (N, H, W, C), sequences "
             "(N, T, F) or volumes (N, C, D, H, W)"
         )
+    low, high, finite = _range(x)
     if x.dtype == np.uint8:
-        if x.size and x.max() == 1:
+        if x.size and high == 1:
             raise BadInput(f"{name} holds bytes of 0 and 1 alone, while bytes run to 255; save it as bool or float")
         scale = np.float32(255)
     elif x.dtype == np.bool_:
         scale = np.float32(1)
     elif x.dtype.kind == "f":
-        if not np.isfinite(x).all():
+        if not finite:
             raise BadInput(f"{name} holds NaN or infinite values")
-        off = max(0.0, -float(x.min()), float(x.max()) - 1) if x.size else 0.0
+        off = max(0.0, -float(low), float(high) - 1) if x.size else 0.0
         if off > SLACK:
             raise BadInput(
-                f"{name} lies in [{x.min():.4g}, {x.max():.4g}], outside of [0, 1] by {off:.2g}; scale it to [0, 1] "
+                f"{name} lies in [{low:.4g}, {high:.4g}], outside of [0, 1] by {off:.2g}; scale it to [0, 1] "
                 "(bytes: divide by 255 or save uint8); if it was normalised, undo that and tell the model instead: "
                 f"{option('mean')} and {option('std')}, or Classifier(module, mean=..., std=...)"
             )
         scale = np.float32(1)
     else:
-        span = f" in [{x.min()}, {x.max()}]" if x.dtype.kind in "iu" and x.size else ""
+        span = f" in [{low}, {high}]" if x.dtype.kind in "iu" and x.size else ""
         raise BadInput(f"{name} holds {x.dtype}{span}; save bytes (uint8, 0 to 255) or fractions (float, 0 to 1)")
-    if x.ndim == 4:
-        x = channels_first(x, name)
-    elif x.ndim == 3 and (images or x.dtype.kind != "f"):
-        x = x[:, None]
-    return np.ascontiguousarray((x[rows].astype(np.float32) / scale).clip(0, 1))
+    grey = x.ndim == 3 and (images or x.dtype.kind != "f")
+    last = x.ndim == 4 and channels_last(x.shape, name)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        part = x[rows]
+        part = part[:, None] if grey else part.transpose(0, 3, 1, 2) if last else part
+        return np.ascontiguousarray((part.astype(np.float32) / scale).clip(0, 1))
+
+    return read
 
 
-def channels_first(x: np.ndarray, name: str) -> np.ndarray:
-    """View images as (N, C, H, W): the channel axis has 1, 3 or 4 entries, or is the shorter one.
+def late(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that reads rows as the one that `make` returns, which is called at the first row."""
+    made = cache(make)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return made()(rows)
+
+    return read
+
+
+def _range(x: AnyArray) -> tuple[Any, Any, bool]:
+    """Return the smallest and the largest value, and whether all are finite; 0 and 0 where there are no numbers."""
+    if not x.size or x.dtype.kind not in "fiub":
+        return 0, 0, True
+    found = [(part.min(), part.max(), bool(np.isfinite(part).all())) for part in parts(x)]
+    lows, highs, finite = zip(*found, strict=True)
+    return min(lows), max(highs), all(finite)
+
+
+def channels_last(shape: tuple[int, ...], name: str) -> bool:
+    """Return whether images are (N, H, W, C): the channel axis has 1, 3 or 4 entries, or is the shorter one.
 
     Raises:
         BadInput: Either axis could be the channels.
     """
-    first, last = x.shape[1] in CHANNELS, x.shape[3] in CHANNELS
+    first, last = shape[1] in CHANNELS, shape[3] in CHANNELS
     if first == last:
-        first, last = x.shape[1] < x.shape[3], x.shape[3] < x.shape[1]
+        first, last = shape[1] < shape[3], shape[3] < shape[1]
     if first == last:
-        raise BadInput(
-            f"{name} has shape {x.shape}: either end could be the channels; save it as (N, C, H, W), C first"
-        )
-    return x if first else x.transpose(0, 3, 1, 2)
+        raise BadInput(f"{name} has shape {shape}: either end could be the channels; save it as (N, C, H, W), C first")
+    return last
 
 
 def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
@@ -137,6 +166,26 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
         z = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode="bilinear", antialias=True)
         x = z.clamp(0, 1).numpy()
     return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def single(x: Any) -> torch.Tensor:
+    """Return one sample as a floating point tensor: bytes and pictures are divided by 255, channels come first.
+
+    Raises:
+        BadInput: It holds other numbers than bytes or fractions.
+    """
+    if isinstance(x, torch.Tensor) and x.is_floating_point():
+        return x.detach()
+    values = np.asarray(x)
+    if values.dtype.kind == "f":
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    if values.dtype != np.uint8:
+        raise BadInput(f"the samples hold {values.dtype}; they must be fractions in [0, 1] or bytes")
+    if values.ndim == 2:
+        values = values[None]
+    elif values.ndim == 3 and channels_last((1, *values.shape), "a sample"):
+        values = values.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32) / np.float32(255))
 
 
 def array(value: Any) -> np.ndarray:

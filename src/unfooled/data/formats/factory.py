@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from unfooled.core.errors import BadInput
 from unfooled.core.user_code import imported
 from unfooled.data.dataset import Source, canonical_split, no_splits
@@ -58,7 +56,5 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     if len(y) and y.max() >= len(classes):
         raise BadInput(f"{name} has labels up to {y.max()}, and {len(classes)} class names")
 
-    def read(rows: np.ndarray) -> np.ndarray:
-        return arrays.samples(x, rows, f"x of {name}")
-
+    read = arrays.late(lambda: arrays.reader(x, f"x of {name}"))
     return Source(name, split, y, classes, read, sorted=len(made) == 2 and names is not None)

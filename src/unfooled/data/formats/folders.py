@@ -6,6 +6,8 @@ stored: alpha is dropped, and EXIF orientation is not applied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,20 @@ SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.b
 """Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
 
 
-def _ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
     """Return whether a folder or file is the user's own, neither hidden nor a system's."""
     return not name.startswith(".") and name.lower() not in SYSTEM and name != "lost+found"
 
 
 def _folders(path: Path) -> list[Path]:
     """Return the folders in a folder, sorted, without hidden ones and a system's."""
-    return sorted(item for item in path.iterdir() if item.is_dir() and _ours(item.name))
+    return sorted(item for item in path.iterdir() if item.is_dir() and is_ours(item.name))
 
 
 def images_below(path: Path) -> list[Path]:
     """Return the images below a folder, sorted by their path."""
     images = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES and item.is_file())
-    return sorted(item for item in images if all(_ours(part) for part in item.relative_to(path).parts))
+    return sorted(item for item in images if all(is_ours(part) for part in item.relative_to(path).parts))
 
 
 def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Source:
@@ -70,10 +72,61 @@ def folder(root: Path, split: str, *, size: tuple[int, int] | None = None, chann
     files = [path for name in classes for path in images_of[name]]
     y = np.repeat(np.arange(len(classes)), [len(images_of[name]) for name in classes])
 
-    def read(rows: np.ndarray) -> np.ndarray:
-        return decode([files[row] for row in rows.tolist()], size, channels)
+    decoder = Decoder(files, size, channels)
+    return Source(
+        root.resolve().name, wanted, y, classes, decoder, tuple(warnings), sorted=True, survey=decoder.survey
+    )  # fmt: skip
 
-    return Source(root.resolve().name, wanted, y, classes, read, tuple(warnings), sorted=True)
+
+@dataclass(frozen=True)
+class Decoder:
+    """Function that decodes the images of some rows.
+
+    Attributes:
+        files: File of each row: a path, or an open file with a name.
+        size: Size that every image is resized to. None: not changed.
+        channels: Number of channels. None: grey where all images read are grey, else colour.
+    """
+
+    files: Sequence[Path]
+    size: tuple[int, int] | None
+    channels: int | None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images as (b, C, H, W) float32 in [0, 1]."""
+        return decode([self.files[row] for row in rows.tolist()], self.size, self.channels)
+
+    def survey(self, rows: np.ndarray) -> Decoder:
+        """Look at the headers of all images that will be read, and return a decoder that treats them alike.
+
+        Raises:
+            BadInput: An image is damaged, or they have different sizes and `size` is None.
+        """
+        files = [self.files[row] for row in rows.tolist()]
+        sides, grey = zip(*map(glance, files), strict=True)
+        if self.size is None:
+            _one_size(sides, files)
+        return replace(self, channels=self.channels or (1 if all(grey) else 3))
+
+
+def glance(path: Path) -> tuple[tuple[int, int], bool]:
+    """Return an image's (height, width), and whether it is grey, from its header alone.
+
+    Raises:
+        BadInput: It is no image.
+    """
+    with opened(path) as image:
+        see_through = "transparency" in image.info
+        deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
+        return (image.size[1], image.size[0]), deep or (image.mode in ("1", "L", "LA", "La") and not see_through)
+
+
+def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:
+    """Refuse images of several sizes."""
+    sizes = {side: path for side, path in zip(reversed(sides), reversed(files), strict=True)}
+    if len(sizes) > 1:
+        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the {option('size')} that the model takes")
 
 
 def loose(path: Path) -> list[Path]:
@@ -129,12 +182,9 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
     Raises:
         BadInput: An image is damaged, or they have different sizes and `size` is None.
     """
-    sides = [size_of(path) for path in files]  # of the headers, before anything is decoded
-    sizes = dict(zip(reversed(sides), reversed(files), strict=True))
-    if len(sizes) > 1 and size is None:
-        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the {option('size')} that the model takes")
-    height, width = size or next(iter(sizes), (0, 0))
+    if size is None:
+        _one_size([size_of(path) for path in files], files)  # of the headers, before anything is decoded
+    height, width = size or (size_of(files[0]) if files else (0, 0))
     check_fits(12 * height * width * len(files), f"{len(files)} images of {width} x {height}")
     images = [_decoded(path, size, channels) for path in files]
     if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):

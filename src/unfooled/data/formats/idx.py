@@ -16,8 +16,11 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import check_unpacked, read_regular, regular
+from unfooled.core.memory import small
 from unfooled.data.dataset import Source, canonical_split, select_split
 from unfooled.data.formats import arrays
+from unfooled.data.formats.stored import StoredArray
+from unfooled.runs.files import read_part
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IMAGES = re.compile(r"(?:.*[-_.])?(?P<split>[a-z0-9]+)[-_]images[-_.]idx\d[-_.]ubyte(?:\.gz)?", re.IGNORECASE)
@@ -45,6 +48,22 @@ def read_idx(path: Path) -> np.ndarray:
         state = "cut off" if len(shape) < data[3] or len(data) < wanted else "too long"
         raise BadInput(f"{path} is {state}: {len(data)} bytes, where its header (sizes {shape}) means {wanted}")
     return np.frombuffer(data, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def stored_idx(path: Path) -> StoredArray | np.ndarray:
+    """Return the array in an IDX file: in the file where it is large and not gzipped, else in memory.
+
+    Raises:
+        BadInput: As for `read_idx`.
+    """
+    start = read_part(path, 0, 4 + 4 * 255) or bytearray()
+    if path.stat().st_size <= small() or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
+        return read_idx(path)
+    shape = tuple(np.frombuffer(bytes(start[4 : 4 + 4 * start[3]]), ">u4").tolist())
+    kind, begin = np.dtype(TYPES[start[2]]), 4 + 4 * start[3]
+    if path.stat().st_size != begin + kind.itemsize * math.prod(shape):
+        return read_idx(path)
+    return StoredArray(path, begin, shape, kind)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -88,12 +107,11 @@ def idx_file(path: Path, *, name: str = "") -> Source:
     labels_file = next((file for file in beside if file.is_file() and file != path), None)
     if labels_file is None:
         raise BadInput(f"{path} has no labels beside it; {beside[0].name} or {beside[1].name} was looked for")
-    x = read_idx(path)
+    x = stored_idx(path)
     y, _ = arrays.labels(read_idx(labels_file), str(labels_file))
     if len(x) != len(y):
         raise BadInput(f"{path} has {len(x)} images, {labels_file.name} has {len(y)} labels")
+    read = arrays.late(lambda: arrays.reader(x, str(path), images=True))
     match = IMAGES.fullmatch(path.name)
     split = (canonical_split(match["split"]) if match else None) or "all"
-    return Source(
-        name or bare, split, y, arrays.numbered(y), lambda rows: arrays.samples(x, rows, str(path), images=True)
-    )
+    return Source(name or bare, split, y, arrays.numbered(y), read)

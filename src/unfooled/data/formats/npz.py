@@ -8,7 +8,7 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -20,6 +20,7 @@ from unfooled.core.limits import check_classes, regular
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 from unfooled.data.formats import arrays, packs
 from unfooled.data.formats.npy import check_header
+from unfooled.data.formats.stored import member
 
 ROLES = {
     **dict.fromkeys(("x", "images", "image", "data", "features", "inputs"), "x"),
@@ -44,16 +45,17 @@ class Archive(Mapping[str, np.ndarray]):
 
     Attributes:
         files: Names of the arrays.
+        content: The archive as a zip file.
     """
 
     def __init__(self, opened: np.lib.npyio.NpzFile, path: Path) -> None:
-        self._opened, self._path = opened, path
+        assert opened.zip is not None
+        self._opened, self._path, self.content = opened, path, opened.zip
         self.files: list[str] = list(opened.files)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Unpack an array."""
-        content = self._opened.zip
-        assert content is not None
+        content = self.content
         entry = next(item for item in (name, f"{name}.npy") if item in content.NameToInfo)
         with content.open(entry) as file:
             check_header(file, content.getinfo(entry).file_size, self._path, name)
@@ -130,15 +132,16 @@ def npz(path: Path, split: str) -> Source:
             if len(y) and y.max() >= len(names):
                 raise BadInput(f"{path} has labels up to {y.max()}, and {len(names)} names in {key}")
 
-    def read(rows: np.ndarray) -> np.ndarray:
+    def reader() -> Callable[[np.ndarray], np.ndarray]:
         with archive(path) as opened:
-            x = opened[x_key]
+            x = member(path, opened, x_key)
         if len(x) != len(y):
             raise BadInput(f"{path} has {len(x)} samples in {x_key} and {len(y)} labels in {y_key}")
         images = not {"image", "images"}.isdisjoint(x_key.lower().split("_"))
-        return arrays.samples(x, rows, f"{x_key} of {path}", images=images)
+        return arrays.reader(x, f"{x_key} of {path}", images=images)
 
-    return Source(path.stem, wanted, y, names or arrays.numbered(y), read, warnings, sorted=text)
+    names = names or arrays.numbered(y)
+    return Source(path.stem, wanted, y, names, arrays.late(reader), warnings, sorted=text)
 
 
 def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:

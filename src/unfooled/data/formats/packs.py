@@ -6,9 +6,9 @@ whole:  jpeg, length, y, optionally is_train, filename; image k is a complete fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -16,17 +16,25 @@ from unfooled.core.errors import BadInput
 from unfooled.data.dataset import SPLITS, Source, no_splits, select_split
 from unfooled.data.formats import arrays
 from unfooled.data.formats.pictures import opened
+from unfooled.data.formats.stored import AnyArray, Opened, member
+
+
+class Pack(Opened, Protocol):
+    """An open archive that knows its arrays."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, name: object) -> bool: ...
 
 
 def _decoded(
-    payload: np.ndarray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
+    payload: AnyArray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that decodes the images of given rows."""
 
     def read(rows: np.ndarray) -> np.ndarray:
         images = []
         for row in rows.tolist():
-            coded = header + payload[start[row] : start[row] + length[row]].tobytes() + end
+            coded = header + payload[np.arange(start[row], start[row] + length[row])].tobytes() + end
             with opened(coded, f"image {row} of {path}") as image:
                 images.append(np.asarray(image.convert("RGB")))
         sizes = {image.shape for image in images}
@@ -37,7 +45,7 @@ def _decoded(
     return read
 
 
-def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _places(length: np.ndarray, payload: AnyArray, labels: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the start and the length of each image; refuse a truncated pack."""
     length = length.astype(np.int64)
     if length.sum() != len(payload) or len(length) != labels:
@@ -46,11 +54,11 @@ def _places(length: np.ndarray, payload: np.ndarray, labels: int, path: Path) ->
     return np.cumsum(length) - length, length
 
 
-def headed(path: Path, pack: Mapping[str, Any], split: str) -> Source:
+def headed(path: Path, pack: Pack, split: str) -> Source:
     """Open a pack whose images share one header."""
     available = [name for name in SPLITS if {f"{name}_payload", f"{name}_len", f"y_{name}"} <= set(pack)]
     wanted = select_split(split, available, path)
-    payload = pack[f"{wanted}_payload"]
+    payload = member(path, pack, f"{wanted}_payload")
     y, _ = arrays.labels(pack[f"y_{wanted}"], f"y_{wanted} of {path}")
     start, length = _places(pack[f"{wanted}_len"], payload, len(y), path)
     header = pack["jpeg_header"].tobytes()
@@ -58,9 +66,9 @@ def headed(path: Path, pack: Mapping[str, Any], split: str) -> Source:
     return Source(path.stem, wanted, y, arrays.numbered(y), read)
 
 
-def whole(path: Path, pack: Mapping[str, Any], split: str) -> Source:
+def whole(path: Path, pack: Pack, split: str) -> Source:
     """Open a pack of complete files; `is_train` defines the splits, the folders in `filename` are the class names."""
-    payload = pack["jpeg"]
+    payload = member(path, pack, "jpeg")
     y, _ = arrays.labels(pack["y"], f"y of {path}")
     start, length = _places(pack["length"], payload, len(y), path)
     classes = arrays.numbered(y)

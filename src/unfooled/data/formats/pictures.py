@@ -22,11 +22,11 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", 
 
 
 @contextmanager
-def opened(source: Path | bytes, name: str = "") -> Iterator[Any]:
+def opened(source: Path | bytes | io.BytesIO, name: str = "") -> Iterator[Any]:
     """Open an image; only its header is read before the caller asks for more.
 
     Args:
-        source: Path, or content, of a file.
+        source: Path, or content, of a file; or a file in memory whose text is its name.
         name: Name of the image in errors; empty: the path.
 
     Raises:
@@ -34,9 +34,11 @@ def opened(source: Path | bytes, name: str = "") -> Iterator[Any]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    name = name or str(source if isinstance(source, Path) else "the image")
+    name = name or str("the image" if isinstance(source, bytes) else source)
     most = limits_now().max_pixels
-    file: Any = regular(source) if isinstance(source, Path) else io.BytesIO(source)
+    file: Any = (
+        regular(source) if isinstance(source, Path) else io.BytesIO(source) if isinstance(source, bytes) else source
+    )
     before = Image.MAX_IMAGE_PIXELS
     try:
         Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts

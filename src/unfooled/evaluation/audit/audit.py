@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.core.ascent.nearest import moving_only
 from unfooled.core.checks import check_run, check_threat, trusted
 from unfooled.core.errors import BadInput
+from unfooled.core.memory import limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
+from unfooled.core.samples import Streamed, streamed
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
@@ -27,14 +33,15 @@ from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.records import Config
+from unfooled.runs.folder import mended, started
+from unfooled.runs.records import Config, read_record
 
 
 def audit(
     model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
+    x: Tensor | Dataset[Any] | DataLoader[Any],
+    y: Tensor | Threat | None = None,
+    threat: Threat | None = None,
     *,
     plan: Plan | None = None,
     out: Path | str | None = None,
@@ -49,8 +56,9 @@ def audit(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
-        x: Inputs in the unit box, (B, *D).
-        y: Labels, (B,) int64.
+        x: Inputs in the unit box, (B, *D), or a torch `Dataset` or `DataLoader` of (input, label). Large ones are read
+            in parts, and memory does not grow with their number; see `memory_limit`.
+        y: Labels, (B,) int64. None: those of the data set; the threat may stand here then.
         threat: Constraint set.
         plan: Effort or attack, explanations and sizes. None: the defaults of `Plan`.
         out: Run folder; a second start with the same arguments continues what a first one left. None: nothing is
@@ -74,6 +82,7 @@ def audit(
     """
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
+    x, y, threat, notes = _samples(x, y, threat)
     pristine = Beginning.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
@@ -82,26 +91,77 @@ def audit(
         for part in (p for p in (plan.explaining, plan.explanation_attack) if p is not None):
             part.explain(subject.model, x[:1], y[:1])
     config = Config(
-        model=about.model or getattr(model, "name", "") or type(model).__name__,
-        data=about.data,
-        n=len(x),
-        threat=str(threat),
-        seed=seed,
-        options=dict(about.options) | plan.record(),
+        model=about.model or getattr(model, "name", "") or type(model).__name__, data=about.data, n=len(x),
+        threat=str(threat), seed=seed, options=dict(about.options) | plan.record(),
         fingerprint=dict(subject.fingerprint),
-    )
+    )  # fmt: skip
     folder = Path(out) if out is not None else None
-    ledger = Ledger(Run(folder, config, chunk=chunk, progress=progress))
     batch = batch or fitting_batch(subject.model, x)
-    setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
-    with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
-        outcome = perform(setting, plan)
-    names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-    source = Source(subject.shown(x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-    summary = summarise_audit(outcome, source, ledger, subject.warnings)
-    if folder is not None:
-        store(folder, outcome, source, summary)
+    with _place(folder, x, config) as place:
+        ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
+        setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
+        with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
+            outcome = perform(setting, plan)
+        names = list(classes) if classes else [str(k) for k in range(subject.classes)]
+        source = Source(subject.shown(x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        found = mended(ledger.run.folder.damaged)
+        summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
+        if folder is not None:
+            store(folder, outcome, source, summary)
     return summary
+
+
+def _samples(
+    x: Any, y: Tensor | Threat | None, threat: Threat | None
+) -> tuple[Tensor, Tensor, Threat, tuple[str, ...]]:
+    """Return samples, labels, threat and warnings; large samples are streamed.
+
+    Raises:
+        BadInput: There are no labels, or labels beside a data set that has its own.
+    """
+    if isinstance(y, Threat):  # audit(model, dataset, threat)
+        if threat is not None:
+            raise BadInput("there are two threats; give audit(model, x, y, threat) or audit(model, dataset, threat)")
+        y, threat = None, y
+    notes: tuple[str, ...] = ()
+    if isinstance(x, (Dataset, DataLoader)):
+        if y is not None:
+            raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
+        x, y, notes = from_torch(x)
+    elif y is None:
+        raise BadInput("there are no labels; give y, one a sample, or a data set or loader of (input, label)")
+    samples: Any = streamed(x) if isinstance(x, Tensor) else x
+    found: Any = (samples, y, threat, notes)  # which are checked next
+    return found
+
+
+@contextmanager
+def _place(folder: Path | None, x: Tensor, config: Config) -> Iterator[Path | None]:
+    """Yield the folder of the run; for streamed samples without one, a temporary folder."""
+    if folder is not None:
+        _drop_other(folder / "summary.json", config)
+    if folder is not None or not isinstance(x, Streamed):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="unfooled-") as place:
+        yield Path(place)
+
+
+def _drop_other(path: Path, config: Config) -> None:
+    """Remove the summary of other settings, which a folder without its `config.json` may hold."""
+    if not path.is_file() or started(path.parent):
+        return
+    try:
+        before = read_record(path, Summary)
+    except BadInput:
+        return
+    if any(getattr(before, name) != getattr(config, name) for name in ("n", "threat", "seed", "options")):
+        path.unlink(missing_ok=True)
+
+
+def _fitting_chunk(chunk: int, x: Tensor) -> int:
+    """Return a number of samples a file, of which several copies fit in memory."""
+    return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 
 def _within_reach(threat: Threat, x: Tensor) -> Threat:

@@ -31,6 +31,7 @@ from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.core.model.modes import frozen
+from unfooled.core.samples import on_grid, per_block, replaced, selected
 from unfooled.core.shapes import where_rows
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
@@ -43,7 +44,7 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
+from unfooled.evaluation.checks.memory import FEW, MOST, last_iterates, remembered
 from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
@@ -66,7 +67,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier, gradients)
+    replay = _replay(s, standing.frontier, gradients)
     points = judge(s, standing.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
@@ -98,7 +99,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked[0] + gradients.forwards, attacked.aside[1] + asked[1]),
+        aside=(attacked.aside[0] + gradients.forwards, attacked.aside[1]),
     )
 
 
@@ -140,7 +141,7 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
 def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
     """Attack the label, check the result, and go on where the checks ask for it."""
     label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
-    gradients = Gradients(s.counted, findings, draws, s.seed).ready(s.x, s.threat)
+    gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     with frozen(s.counted):
         standing = _strike(s, attack, label, gradients)
@@ -230,7 +231,7 @@ def each_eps(threat: Threat, x: Tensor) -> Tensor:
 
 def judge(s: Setting, points: Tensor) -> Judged:
     """Judge the points found; those that are not allowed are put back to x."""
-    on_grid = bool(((s.x * 255 - (s.x * 255).round()).abs() < 1e-3).all())
+    eight_bit = on_grid(s.x)
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -239,7 +240,6 @@ def judge(s: Setting, points: Tensor) -> Judged:
         with torch.no_grad():
             confidence = logits_at(s.subject.model, z, batch=s.batch).softmax(1).amax(1)
         verdicts = {
-            "x_adv": where_rows(verdict.inside, z, x),
             "inside": verdict.inside,
             "success": verdict.success,
             "distance": verdict.distance,
@@ -248,12 +248,15 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "confidence": confidence,
             "stays": verdict.stays,
         }
-        if on_grid:
+        if eight_bit:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
             verdicts["success_8bit"] = rounded.success
         return verdicts
 
-    return Judged(**s.ledger.map(StageKey(Family.JUDGE), work, s.n))
+    verdicts = s.ledger.map(StageKey(Family.JUDGE), work, s.n)
+    outside = (~verdicts["inside"]).nonzero()[:, 0]
+    x_adv = replaced(points.cpu(), outside, selected(s.x.cpu(), outside))
+    return Judged(x_adv=x_adv, **verdicts)
 
 
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
@@ -322,22 +325,30 @@ def attack_maps(
     )
 
 
-def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> tuple[list[Finding], tuple[int, int]]:
-    """Repeat D20 at the final points of the survivors and where an ascent ends; return its passes too."""
-    rows = frontier.survivors()
+def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> list[Finding]:
+    """Repeat D20 at the final points of the survivors and where an ascent ends."""
+    rows = frontier.survivors()[:MOST]
     if s.subject.random or not len(rows):
-        return [], (0, 0)
-    passed, few = (s.counted.forwards, s.counted.backwards), rows[:FEW]
-    y, points = s.y[rows], frontier.points[rows]
-    ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
-    d20 = remembered(s.untouched, s.subject.given, s.counted, y, points, ends)
-    return d20, (s.counted.forwards - passed[0], s.counted.backwards - passed[1])
+        return []
+
+    def replay() -> list[Finding]:
+        few, points = rows[:FEW], frontier.points[rows]
+        ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
+        return remembered(s.untouched, s.subject.given, s.counted, s.y[rows], points, ends)
+
+    return s.ledger.once(StageKey(Family.CHECKS, "replay"), Finding, replay, model=s.counted)
 
 
 def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
     """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
-    size = s.threat.size(points.x_adv.to(s.x.device) - s.x).cpu()
-    distance = size.where(points.undefined & points.inside & ~points.success, torch.inf)
+    rows = (points.undefined & points.inside & ~points.success).nonzero()[:, 0]
+    distance = torch.full((s.n,), torch.inf, dtype=points.distance.dtype)
+
+    def sizes(at: Tensor) -> Tensor:
+        return s.threat.size(points.x_adv[at].to(s.x.device) - s.x[s.at(at)]).cpu()
+
+    if len(rows):
+        distance[rows] = per_block(sizes, rows, s.x).to(distance.dtype)
     if s.threat.norm in near:
         own = near[s.threat.norm]
         distance[: len(own)] = torch.minimum(distance[: len(own)], own)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.keys import Family, Ledger
-from unfooled.core.shapes import flat
+from unfooled.core.samples import per_block
 from unfooled.core.threat_text import norm_name
 from unfooled.core.threats import Threat
 from unfooled.evaluation.audit.plan import Plan
@@ -26,6 +26,7 @@ from unfooled.evaluation.explanations.records import Reasons
 from unfooled.evaluation.explanations.survival import summarise_survival, survival_pictures
 from unfooled.runs.chunks import Rows
 from unfooled.runs.files import write_whole
+from unfooled.runs.packing import packed
 from unfooled.runs.records import Config, Environment, Passes, write_record
 from unfooled.statistics import intervals
 from unfooled.statistics.intervals import Estimate
@@ -190,7 +191,7 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     """Return how far the points are from the samples, and the maps from each other."""
     fooled, right, seed = outcome.fooled, outcome.right, source.config.seed
     few = len(outcome.explain["top_k"])
-    delta = flat(outcome.attack.x_adv - source.x)[fooled]
+    changes = _changes(outcome, source.x)
     attention = summarise_attention(
         outcome.explain,
         outcome.distance,
@@ -201,9 +202,9 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
         seed=seed,
     )
     return {
-        "psnr": intervals.mean(_psnr(delta), seed=seed),
+        "psnr": intervals.mean(-10 * changes.log10(), seed=seed),
         "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], within=(-1, 1), seed=seed),
-        "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, within=(0, math.inf), seed=seed),
+        "noise": intervals.mean(changes.sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
         "movements": movements(
             outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explaining.name, seed
@@ -238,9 +239,13 @@ def _survival(outcome: Outcome, source: Source) -> Reasons:
     return summarise_survival(outcome.survival, distance, eps, source.y, name=attacked.name, seed=source.config.seed)
 
 
-def _psnr(delta: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of changes in dB, for inputs of range 1."""
-    return -10 * delta.square().mean(1).log10()
+def _changes(outcome: Outcome, x: Tensor) -> Tensor:
+    """Return the mean square of the change of each sample that was fooled."""
+
+    def squares(rows: Tensor) -> Tensor:
+        return (outcome.attack.x_adv[rows] - x[rows]).flatten(1).square().mean(1)
+
+    return per_block(squares, outcome.fooled.nonzero()[:, 0], x)
 
 
 def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
@@ -374,6 +379,4 @@ def store(folder: Path, outcome: Outcome, source: Source, summary: Summary) -> N
 
 
 def _write(file: Path, tensors: Rows) -> None:
-    from safetensors.torch import save
-
-    write_whole(file, save({name: value.contiguous() for name, value in tensors.items()}))
+    write_whole(file, packed(tensors))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
-from unfooled.attacks.ensembles.keys import Family, Ledger
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.model.batching import fitting_batch
@@ -31,6 +31,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
+from unfooled.evaluation.checks.borders import MOST as PAIRS
 from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
@@ -145,20 +146,29 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             closed[key] += result.closed
             tried[key] = max(tried[key], result.taken)
     findings = [_more(key, closed[key], tried[key], n) for key in WORDS]
-    counted, frontier = problem.model, standing.frontier
+    findings += attack.ledger.once(
+        StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
+        model=problem.model,
+    )  # fmt: skip
+    frontier, counted = standing.frontier, problem.model
     passed = counted.forwards, counted.backwards
-    if problem.decisive and not gradients.missing:
-        findings.append(
-            vanishing(problem.attacked, frontier.points[ends], problem.y[ends], "where the attack ended")[0]
-        )
-    findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
-    if problem.decisive:
-        lost = frontier.moved(problem.x)
-        findings.append(borders(counted, problem.x[lost], frontier.points[lost], "on the way to the points found"))
+    if problem.decisive:  # what it adds to the frontier is not stored: it is made at every start
         refused, frontier = _refused(problem, frontier, ends)
         findings.append(refused)
-    aside = counted.forwards - passed[0], counted.backwards - passed[1]
-    return Checked(findings, frontier, gradients, aside)
+    return Checked(findings, frontier, gradients, (counted.forwards - passed[0], counted.backwards - passed[1]))
+
+
+def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
+    """Make the checks that are no stage of an attack: D6 at the final points, D18, D19 and D27."""
+    findings = []
+    if problem.decisive and not gradients.missing:
+        points = frontier.points[ends]
+        findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
+    findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
+    if problem.decisive:
+        lost, model = frontier.moved(problem.x)[:PAIRS], problem.model
+        findings.append(borders(model, problem.x[lost], frontier.points[lost], "on the way to the points found"))
+    return findings
 
 
 def _refused(problem: Problem, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:

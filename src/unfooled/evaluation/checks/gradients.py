@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
@@ -20,6 +21,7 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
+from unfooled.runs.chunks import Rows
 
 TWIN_N = 200
 """Samples at which a twin learns the model's answers, at most."""
@@ -41,6 +43,7 @@ class Gradients:
         twin: Network that learned the model's answers. None: no check has asked for it.
         labels: Network that learned its labels alone; the twin where that has them. None: likewise.
         forwards: Forward passes that the twin's training took.
+        ledger: Ledger that stores the twin. None: it is not stored.
     """
 
     model: Counted
@@ -50,6 +53,7 @@ class Gradients:
     twin: nn.Module | None = None
     labels: nn.Module | None = None
     forwards: int = 0
+    ledger: Ledger | None = None
 
     @property
     def missing(self) -> bool:
@@ -80,11 +84,17 @@ class Gradients:
         """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
         if self.twin is not None:
             return self
-        before, few = self.model.forwards, torch.arange(min(len(x), TWIN_N), device=x.device)
+        few, ledger = torch.arange(min(len(x), TWIN_N), device=x.device), self.ledger or Ledger.of(None, len(x))
+
+        def keep(name: str, compute: Callable[[], Rows]) -> Rows:
+            return ledger.part(StageKey(Family.TWIN, name), compute, model=self.model)
+
         asked = Recorded(self.averaged)
-        twin = distil(asked, x[few], threat.take(few), seed=self.seed).requires_grad_(False)
-        labels = relabelled(twin, asked, seed=self.seed)
-        return replace(self, twin=twin, labels=labels, forwards=self.model.forwards - before)
+        twin = distil(
+            self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=asked.note
+        ).requires_grad_(False)  # fmt: skip
+        labels = relabelled(twin, asked, seed=self.seed, keep=keep)
+        return replace(self, twin=twin, labels=labels, forwards=ledger.passes(Family.TWIN)[0])
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""

@@ -12,6 +12,7 @@ from unfooled.core.checks import check_inputs, check_mode
 from unfooled.core.goals import checked_once, logits_at
 from unfooled.core.model.binding import free_entries
 from unfooled.core.model.calls import noticing
+from unfooled.core.samples import first_channels
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import rounding
 from unfooled.explanations.recording import refusal
@@ -58,7 +59,7 @@ class Subject:
 
     def shown(self, x: Tensor) -> Tensor:
         """Return inputs, or maps of them, as they are shown: without the numbers of a bound model's samples."""
-        return x if self.free is None else x[:, : int(self.free.flatten(1).all(1).sum())]
+        return x if self.free is None else first_channels(x, int(self.free.flatten(1).all(1).sum()))
 
 
 def inspect_model(model: Model, x: Tensor, y: Tensor) -> Subject:

@@ -195,13 +195,13 @@ def _correlation(a: Tensor, b: Tensor, seed: int, draws: int = 1000) -> Mean:
     """Return Spearman's correlation with its bootstrap interval."""
     n = len(a)
     if n < 3:
-        return Mean(value=None, low=None, high=None, n=n)
+        return Mean(value=None, low=None, high=None, n=0)
     rows = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     value = spearman(a[None].double(), b[None].double())[0]
     drawn = spearman(a[rows].double(), b[rows].double())
     drawn = drawn[drawn.isfinite()]
     if not bool(value.isfinite()) or len(drawn) < draws // 2:
-        return Mean(value=None, low=None, high=None, n=n)
+        return Mean(value=None, low=None, high=None, n=0)
     rest = (~torch.eye(n, dtype=torch.bool)).nonzero()[:, 1].reshape(n, n - 1)  # all but one
     left_out = spearman(a[rest].double(), b[rest].double())
     low, high = corrected_limits(float(value), drawn.numpy(), left_out.numpy())

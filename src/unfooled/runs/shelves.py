@@ -1,0 +1,95 @@
+"""Rows that stay in the files of a run, and are read from there when they are indexed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.core.samples import Streamed
+from unfooled.runs.store import Store
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Rows of one tensor in a safetensors file.
+
+    Attributes:
+        file: Name of the file in its store.
+        start: Position of the first byte.
+        size: Number of bytes of a row.
+    """
+
+    file: str
+    start: int
+    size: int
+
+
+def shelf(store: Store, file: str, name: str, like: Tensor) -> Shelf:
+    """Find a tensor in a file that was verified before, or has just been written.
+
+    Args:
+        store: Store of the file.
+        file: Name of the file.
+        name: Name of the tensor.
+        like: The tensor itself, (b, *D).
+
+    Raises:
+        BadInput: The file has been changed or removed meanwhile.
+    """
+    length = int.from_bytes(_part(store, file, 0, 8), "little")
+    try:
+        begin, end = json.loads(_part(store, file, 8, length))[name]["data_offsets"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _changed(store, file) from error
+    size = like[:1].numel() * like.element_size()
+    if end - begin != size * len(like):
+        raise _changed(store, file)
+    return Shelf(file, 8 + length + begin, size)
+
+
+def stored_rows(store: Store, shelves: dict[tuple[int, int], Shelf], like: Tensor) -> Tensor:
+    """Return rows of several files as streamed samples.
+
+    Args:
+        store: Store of the files.
+        shelves: Rows [a, b) of the whole -> where they are; the spans follow one another.
+        like: Some of the rows, for their shape and type.
+    """
+    spans = sorted(shelves)
+    starts, ends = torch.tensor([a for a, _ in spans]), spans[-1][1]
+    shape = tuple(like.shape[1:])
+
+    def read(rows: Tensor) -> Tensor:
+        out = torch.empty((len(rows), *shape), dtype=like.dtype)
+        where = torch.searchsorted(starts, rows, right=True) - 1
+        for k in where.unique().tolist():
+            here = (where == k).nonzero()[:, 0]
+            out[here] = _read(store, shelves[spans[k]], rows[here] - spans[k][0], shape, like.dtype)
+        return out
+
+    return Streamed(read, (ends, *shape), like.dtype)
+
+
+def _read(store: Store, place: Shelf, rows: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Read rows of one file: the whole range where they are near each other, one by one elsewhere."""
+    first, last = int(rows.min()), int(rows.max())
+    if last - first < 2 * len(rows):
+        data = _part(store, place.file, place.start + first * place.size, (last + 1 - first) * place.size)
+        return torch.frombuffer(data, dtype=dtype).reshape(-1, *shape)[rows - first]
+    parts = [_part(store, place.file, place.start + row * place.size, place.size) for row in rows.tolist()]
+    return torch.frombuffer(bytearray().join(parts), dtype=dtype).reshape(-1, *shape)
+
+
+def _part(store: Store, file: str, start: int, length: int) -> bytearray:
+    data = store.read_part(file, start, length)
+    if data is None or len(data) != length:
+        raise _changed(store, file)
+    return data
+
+
+def _changed(store: Store, file: str) -> BadInput:
+    return BadInput(f"{store.root / file} was changed or removed while it was needed; start again to compute it again")
