@@ -22,7 +22,7 @@ def random_state_of(seed: Any) -> np.random.RandomState:
         seed: an integer, a `RandomState`, or None: numpy's global stream.
     """
     if seed is None or seed is np.random:
-        state: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
+        state: np.random.RandomState = np.random.mtrand._rand
         return state
     if isinstance(seed, np.random.RandomState):
         return seed

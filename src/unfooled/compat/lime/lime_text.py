@@ -199,7 +199,7 @@ class LimeTextExplainer:
             num_samples = 1
         data = np.ones((num_samples, words))
         texts = [text.raw_string()]
-        sizes = self.random_state.randint(1, words + 1, num_samples - 1) if words else []
+        sizes = self.random_state.randint(1, max(words, 1) + 1, num_samples - 1)
         for row, size in enumerate(sizes, start=1):
             # The same draws as choice(range(words), size, replace=False), which copies its range each time.
             removed = self.random_state.permutation(words)[:size]

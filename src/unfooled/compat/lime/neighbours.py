@@ -99,7 +99,7 @@ def drawn(table: Table, row: Any, num_samples: int) -> tuple[Any, Any]:
         data = state.normal(0, 1, num_samples * len(row)).reshape(num_samples, len(row)) * table.scaler.scale_
         data += row if table.sample_around_instance else table.scaler.mean_
     else:
-        first, columns = discretizer.discretize(row), range(len(row))
+        first, columns = discretizer.discretize(row), list(range(len(row)))
         data = np.zeros((num_samples, len(row)))
     data[0] = row
     inverse = data.copy()
