@@ -378,7 +378,7 @@ def test_masks_of_an_explanation() -> None:
 
 
 def test_verbose_prints_what_the_original_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    base = LimeBase(lambda d: np.ones_like(d), verbose=True)
+    base = LimeBase(np.ones_like, verbose=True)
     base.explain_instance_with_data(np.eye(3), np.eye(3), np.zeros(3), 0, 2)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         "Intercept",

@@ -14,6 +14,7 @@ from unfooled.compat.lime.checks import (
     answers,
     at_least_one,
     labels_of,
+    names_of_classes,
     native,
     random_state_of,
 )
@@ -157,8 +158,7 @@ class LimeTextExplainer:
         text = self.index(text_instance)
         wanted = list(labels)
         data, answer, distances = self.neighbourhood(text, classifier_fn, num_samples, distance_metric, predict_batch)
-        if self.class_names is None:
-            self.class_names = [str(k) for k in range(answer.shape[1])]
+        self.class_names = names_of_classes(self.class_names, answer)
         result = explanation.Explanation(
             TextDomainMapper(text), class_names=self.class_names, random_state=self.random_state
         )
