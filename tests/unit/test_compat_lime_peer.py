@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ OURS = cases.modules("unfooled.compat.lime")
 
 @pytest.fixture(scope="module")
 def original() -> Any:
-    import warnings
-
+    for name, module in list(sys.modules.items()):  # left by `install()` in this process
+        if name.partition(".")[0] == "lime" and module.__name__.startswith("unfooled."):
+            del sys.modules[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("skimage", reason="needs scikit-image: pip install lime==0.2.0.1 scikit-image")
