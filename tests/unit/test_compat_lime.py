@@ -346,7 +346,7 @@ def test_users_may_override_data_labels() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_images_have_any_number_of_channels(channels: int) -> None:
     image = cases.IMAGE[..., :1].repeat(channels, axis=-1)
-    made = LimeImageExplainer(random_state=0).explain_instance(
+    made: Any = LimeImageExplainer(random_state=0).explain_instance(
         image, lambda x: cases.pixel_model(x[..., :1].repeat(3, axis=-1)), segmentation_fn=cases.squares, num_samples=50
     )
     shown, mask = made.get_image_and_mask(made.top_labels[0], positive_only=False)
@@ -357,7 +357,7 @@ def test_images_have_any_number_of_channels(channels: int) -> None:
 def test_masks_of_an_explanation() -> None:
     made = cases.image(OURS)
     made.local_exp[0] = [(3, 2.0), (5, -1.0), (0, 0.5), (7, -0.25)]
-    for options, codes in [
+    wanted: list[tuple[dict[str, Any], dict[int, int]]] = [
         ({}, {3: 1, 0: 1}),
         ({"num_features": 1}, {3: 1}),
         ({"positive_only": False}, {3: 1, 5: -1, 0: 1, 7: -1}),
@@ -365,7 +365,8 @@ def test_masks_of_an_explanation() -> None:
         ({"positive_only": False, "negative_only": True}, {5: 1, 7: 1}),
         ({"positive_only": False, "min_weight": 0.5}, {3: 1, 5: -1, 0: 1}),
         ({"min_weight": 0.5, "hide_rest": True}, {3: 1}),
-    ]:
+    ]
+    for options, codes in wanted:
         shown, mask = made.get_image_and_mask(0, **options)
         for segment in range(16):
             assert (mask[made.segments == segment] == codes.get(segment, 0)).all(), options

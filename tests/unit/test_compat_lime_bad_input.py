@@ -202,7 +202,7 @@ def test_one_feature_one_sample_and_no_feature() -> None:
     assert [name for name, _ in text("word").as_list(positions=True)] == ["word_0"]
     assert text(num_features=0).as_list() == []
     assert cases.csr(OURS, num_features=0).local_exp[1] == []
-    alone = LimeTextExplainer(random_state=0).explain_instance("good film", cases.word_model, num_samples=1)
+    alone: Any = LimeTextExplainer(random_state=0).explain_instance("good film", cases.word_model, num_samples=1)
     assert [weight for _, weight in alone.as_list()] == [0.0, 0.0]
     assert math.isnan(alone.score)
     flat_image = LimeImageExplainer(random_state=0).explain_instance(

@@ -27,7 +27,9 @@ class Reader(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.text, self.marks, self.asks = "", [], []
+        self.text = ""
+        self.marks: list[str] = []
+        self.asks: list[str] = []
         self.feed(page)
         self.close()
 
@@ -157,7 +159,7 @@ def test_long_texts_stay_small(words: int, kind: str) -> None:
 
 def test_a_long_text_shows_what_stands_around_its_marks() -> None:
     text = " ".join(["filler"] * 3000 + ["Treasure"] + ["filler"] * 3000)
-    made = LimeTextExplainer(random_state=0).explain_instance(
+    made: Any = LimeTextExplainer(random_state=0).explain_instance(
         text, lambda ts: np.array([[0.9, 0.1] if "Treasure" in t else [0.1, 0.9] for t in ts]), num_samples=20
     )
     made.local_exp[1] = [
@@ -190,7 +192,7 @@ def test_a_page_is_a_file_and_what_a_notebook_shows(tmp_path: Path) -> None:
 
 
 def test_showing_an_explanation_draws_nothing() -> None:
-    explainer = LimeTextExplainer(random_state=0)
+    explainer: Any = LimeTextExplainer(random_state=0)
     made = explainer.explain_instance(cases.TEXT, cases.word_model, num_samples=20)
     before = explainer.random_state.get_state()[2]
     made.as_html()
