@@ -23,6 +23,7 @@ models, data                                           readers of models and dat
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
 testing                                                contract checks for attacks, explanations, distances, losses
+compat                                                 lime's modules and numbers: change an import, keep the notebook
 core, runs, statistics, drawing                        what the others are built on
 
 Names are imported when they are first used; dir(uf) lists them.
@@ -73,6 +74,7 @@ _NAMES = {
 }
 _PACKAGES = (
     "attacks",
+    "compat",
     "core",
     "data",
     "distances",
@@ -100,6 +102,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from unfooled import attacks as attacks
+    from unfooled import compat as compat
     from unfooled import core as core
     from unfooled import data as data
     from unfooled import distances as distances

@@ -1,0 +1,7 @@
+"""Errors of the original's own kind."""
+
+__all__ = ["LimeError"]
+
+
+class LimeError(Exception):
+    """An explanation of an unknown kind."""

@@ -1,0 +1,63 @@
+"""Distances between samples and the instance, and the weights made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from unfooled.core.errors import BadInput
+
+Array = npt.NDArray[Any]
+
+
+def exponential_kernel(d: Array, kernel_width: float) -> Array:
+    """Return the weight of each sample, sqrt(exp(-d^2 / w^2))."""
+    return np.sqrt(np.exp(-(d**2) / kernel_width**2))
+
+
+def kernel_of(kernel: Callable[..., Any] | None, kernel_width: float) -> Callable[[Array], Array]:
+    """Return the function from distances to weights.
+
+    Args:
+        kernel: function of distances and `kernel_width`; None: the exponential kernel.
+        kernel_width: width, above 0.
+
+    Raises:
+        BadInput: a width of 0 or less.
+    """
+    if kernel is None and not kernel_width > 0:
+        raise BadInput(f"kernel_width must be above 0, not {kernel_width}")
+    return partial(exponential_kernel if kernel is None else kernel, kernel_width=kernel_width)
+
+
+def distances_to_first(data: Any, metric: Any) -> Array:
+    """Return the distance of each row to the first one.
+
+    Args:
+        data: rows, dense or sparse.
+        metric: "cosine", "euclidean", or any other of `sklearn.metrics.pairwise_distances`, functions too.
+    """
+    if metric not in ("cosine", "euclidean"):
+        from sklearn.metrics import pairwise_distances
+
+        # The data as they are: some metrics want them dense, others sparse, as in the original.
+        first = data[0] if sparse.issparse(data) else data[0].reshape(1, -1)
+        return np.asarray(pairwise_distances(data, first, metric=metric)).ravel()
+    x = columns_used(data)[1] if sparse.issparse(data) else np.asarray(data, dtype=float)
+    if metric == "euclidean":
+        return np.sqrt(np.square(x - x[0]).sum(axis=1))
+    norms = np.sqrt(np.square(x).sum(axis=1))
+    norms[norms == 0] = 1.0
+    return np.clip(1 - (x / norms[:, None]) @ (x[0] / norms[0]), 0, 2)
+
+
+def columns_used(data: Any) -> tuple[npt.NDArray[np.intp], Array]:
+    """Return the columns of a sparse matrix that hold anything, and these columns as a dense array."""
+    rows = data.tocsr()
+    columns = np.unique(rows.indices)
+    return columns, rows[:, columns].toarray().astype(float)

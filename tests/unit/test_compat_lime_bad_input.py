@@ -1,0 +1,295 @@
+"""What `unfooled.compat.lime` refuses, in one sentence, and what is no error."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+from tests.reference import lime_cases as cases
+
+from unfooled.compat.lime import (
+    LimeImageExplainer,
+    LimeTabularExplainer,
+    LimeTextExplainer,
+    RecurrentTabularExplainer,
+    SubmodularPick,
+)
+from unfooled.compat.lime.discretize import BaseDiscretizer, EntropyDiscretizer
+from unfooled.compat.lime.exceptions import LimeError
+from unfooled.compat.lime.explanation import DomainMapper, Explanation
+from unfooled.compat.lime.lime_base import LimeBase
+from unfooled.compat.lime.lime_text import IndexedString
+from unfooled.compat.lime.wrappers.scikit_image import SegmentationAlgorithm
+from unfooled.core.errors import BadInput
+
+OURS = cases.modules("unfooled.compat.lime")
+ROW = cases.ROWS[3]
+
+
+def text(words: Any = "good film", model: Any = cases.word_model, options: Any = None, **call: Any) -> Any:
+    return LimeTextExplainer(random_state=0, **(options or {})).explain_instance(words, model, num_samples=20, **call)
+
+
+def row(values: Any = ROW, model: Any = cases.row_model, options: Any = None, **call: Any) -> Any:
+    call = {"num_samples": 20, **call}
+    return LimeTabularExplainer(cases.ROWS, random_state=0, **(options or {})).explain_instance(values, model, **call)
+
+
+def nan_in(values: Any, place: Any) -> Any:
+    values = np.array(values)
+    values[place] = np.nan
+    return values
+
+
+class Frame:
+    columns = ()
+    iloc = None
+    shape = (3, 3)
+
+    def to_numpy(self) -> Any:
+        return None
+
+
+def column(x: Any) -> Any:
+    return np.full((len(x), 1), 0.5)
+
+
+def flat(x: Any) -> Any:
+    return np.full(len(x), 0.5)
+
+
+REFUSED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: text(None), r"text_instance must be a text \(str\), not NoneType"),
+    (lambda: text(b"word"), r"text_instance must be a text \(str\), not bytes"),
+    (lambda: text("!?! ..."), r"text_instance '!\?! \.\.\.' has no word; pass another split_expression or char_level"),
+    (lambda: text(options={"split_expression": lambda t: ["film", "good"]}), r"'good' does not follow character 9"),
+    (lambda: text(labels=(3,)), r"label 3 does not exist: the prediction function returns 3 column\(s\)"),
+    (lambda: text(labels=("a",)), r"labels must be column numbers \(integers\), not 'a'"),
+    (lambda: text(model=column), r"label 1 does not exist.*for two classes return np\.hstack\(\[1 - p, p\]\)"),
+    (lambda: text(model=flat), r"returned one number for each input; .* np\.stack\(\[1 - p, p\], axis=1\)"),
+    (lambda: text(model=flat, top_labels=1), r"returned one number for each input"),
+    (lambda: text(model=lambda t: np.ones((3, 2))), r"must return one row for each of 20 inputs; it returned 3 rows"),
+    (lambda: text(model=lambda t: 0.5), r"it returned a single value"),
+    (lambda: text(model=lambda t: np.full((len(t), 2), np.nan)), r"returned NaN or infinity for 20 of 20 samples"),
+    (lambda: text(predict_batch=0), r"predict_batch must be at least 1 or None, not 0"),
+    (lambda: LimeTextExplainer(kernel_width=0), r"kernel_width must be above 0, not 0"),
+    (lambda: LimeTextExplainer(random_state="a"), r"random_state must be an integer, a numpy RandomState or None"),
+    (lambda: text(options={"feature_selection": "best"}), r"feature_selection must be one of auto, .*not 'best'"),
+    (lambda: text(options={"kernel": lambda d, kernel_width: d * np.nan}), r"the kernel must give finite weights"),
+    (
+        lambda: LimeTextExplainer().explain_instance("a", cases.word_model, num_samples=0),
+        r"num_samples must be .* not 0",
+    ),
+    (lambda: row(num_samples=0), r"num_samples must be an integer of at least 1"),
+    (lambda: row(num_samples=1.5), r"num_samples must be an integer of at least 1"),
+    (lambda: row(ROW[:5]), r"data_row must be one row of the training table's 6 columns, not shape \(5,\)"),
+    (lambda: row(ROW[None]), r"not shape \(1, 6\); pass data_row\[0\]"),
+    (lambda: row(nan_in(ROW, 2)), r"data_row has NaN or infinity in column '2'"),
+    (lambda: row(nan_in(ROW, 2), options={"discretize_continuous": False}), r"NaN or infinity in column '2'"),
+    (lambda: row(ROW + np.inf, options={"discretize_continuous": False}), r"NaN or infinity in column '0'"),
+    (lambda: row(np.array(["x"] * 6)), r"data_row must be numbers, with categories encoded as integers"),
+    (lambda: row(sparse.csr_matrix(ROW)), r"data_row is sparse, but training_data was dense"),
+    (lambda: row(labels=(5,)), r"label 5 does not exist"),
+    (lambda: row(model=lambda x: np.ones((len(x), 2, 2))), r"must return \(rows, classes\), not shape \(20, 2, 2\)"),
+    (lambda: row(sampling_method="lhs"), r"sampling_method must be \"gaussian\", as in lime 0\.2\.0\.1, not 'lhs'"),
+    (lambda: row(options={"discretizer": "thirds"}), r"discretizer must be one of quartile, decile, entropy"),
+    (lambda: row(options={"discretizer": "entropy"}), r"entropy discretizer needs the labels.*pass training_labels"),
+    (lambda: row(options={"feature_names": ["a"]}), r"feature_names must name 6 columns; 1 names were given"),
+    (lambda: row(options={"training_data_stats": {"means": {}}}), r"training_data_stats lacks mins, maxs, stds"),
+    (
+        lambda: row(ROW + 0.5, options={"categorical_features": [4]}),
+        r"column 4 is listed in categorical_features, but the row has",
+    ),
+    (
+        lambda: row(options={"mode": "regression"}, model=lambda x: np.ones((len(x), 2, 2))),
+        r"a regression needs one value a row, \(n,\) or \(n, 1\), not \(20, 2, 2\)",
+    ),
+    (
+        lambda: LimeTabularExplainer(Frame()),
+        r"training_data must be an array, not a data frame: pass training_data\.to_n",
+    ),
+    (
+        lambda: LimeTabularExplainer(np.ones(3)),
+        r"training_data must be a table with rows and columns, not shape \(3,\)",
+    ),
+    (lambda: LimeTabularExplainer(np.ones((0, 3))), r"not shape \(0, 3\)"),
+    (lambda: LimeTabularExplainer(nan_in(cases.ROWS, (0, 1)), feature_names=cases.NAMES), r"has NaN in column 'b'"),
+    (lambda: LimeTabularExplainer(cases.SPARSE, categorical_features=[1]), r"need dense training_data"),
+    (lambda: RecurrentTabularExplainer(cases.ROWS), r"must be sequences, \(n, steps, features\), not shape \(120, 6\)"),
+    (
+        lambda: RecurrentTabularExplainer(cases.SEQUENCES).explain_instance(cases.SEQUENCES[0].T, cases.sequence_model),
+        r"data_row must be one sequence, \(4, 2\), not shape \(2, 4\)",
+    ),
+    (
+        lambda: cases.image(OURS, segmentation_fn=lambda x: np.zeros((4, 4), int)),
+        r"must return .*\(8, 8\), not .*\(4, 4\)",
+    ),
+    (lambda: cases.image(OURS, batch_size=0), r"batch_size must be at least 1, not 0"),
+    (lambda: cases.image(OURS, top_labels=None, labels=(4,)), r"label 4 does not exist"),
+    (lambda: cases.image(OURS, num_samples=0), r"num_samples must be an integer of at least 1"),
+    (lambda: cases.pick(OURS, method="all"), r"method must be \"sample\" or \"full\", not 'all'"),
+    (lambda: cases.pick(OURS, num_exps_desired="x"), r"num_exps_desired must be an integer, not 'x'"),
+    (lambda: SubmodularPick(None, Frame(), flat), r"pass data\.to_numpy\(\)"),
+    (lambda: SegmentationAlgorithm("watershed"), r"algo_type must be one of quickshift, slic, felzenszwalb"),
+    (lambda: EntropyDiscretizer(cases.ROWS, [], cases.NAMES), r"entropy discretizer needs the labels"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_bad_input_is_refused_in_one_sentence(number: int) -> None:
+    call, sentence = REFUSED[number]
+    with pytest.raises(BadInput, match=sentence) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_errors_of_the_original_s_own_kinds() -> None:
+    with pytest.raises(NotImplementedError, match='for a regressor pass mode="regression"'):
+        row(model=flat)
+    with pytest.raises(NotImplementedError, match="has no labels"):
+        row(options={"mode": "regression"}, model=cases.value_model).available_labels()
+    with pytest.raises(LimeError, match="mode must be"):
+        Explanation(DomainMapper(), mode="ranking")
+    with pytest.raises(NotImplementedError, match="bins"):
+        BaseDiscretizer(cases.ROWS, [], cases.NAMES)
+    with pytest.raises(KeyError, match=r"label 2 was not explained; explained labels: \[1\]"):
+        text().as_list(2)
+
+
+def test_the_pick_says_why_it_takes_no_images() -> None:
+    class One:
+        def explain_instance(self, *args: Any, **kwargs: Any) -> Any:
+            return cases.image(OURS)
+
+    with pytest.raises(BadInput, match="the superpixels of two images are different features"):
+        SubmodularPick(One(), [1, 2], cases.pixel_model, method="full")
+
+
+def test_what_only_warns() -> None:
+    with pytest.warns(UserWarning, match="probabilities do not sum to 1"):
+        row(model=lambda x: np.log(cases.row_model(x)))
+    with pytest.warns(UserWarning, match="sample_size is 99; all 20 instances are explained"):
+        cases.pick(OURS, sample_size=99)
+    with pytest.warns(UserWarning, match="num_exps_desired is 40; only 12 were made"):
+        cases.pick(OURS, num_exps_desired=40)
+
+
+def test_a_regressor_without_coefficients_is_refused() -> None:
+    from sklearn.tree import DecisionTreeRegressor
+
+    with pytest.raises(BadInput, match=r"model_regressor must be linear, .*; DecisionTreeRegressor is not"):
+        row(model_regressor=DecisionTreeRegressor())
+
+
+# --- no errors
+def test_an_empty_text_has_no_features() -> None:
+    made = text("")
+    assert made.as_list() == []
+    assert made.intercept[1] == pytest.approx(cases.word_model([""])[0, 1])
+    assert made.local_pred[0] == pytest.approx(made.intercept[1])
+    assert "no features" in made.as_html()
+    assert text("", options={"char_level": True, "bow": False}).as_list() == []
+
+
+def test_one_feature_one_sample_and_no_feature() -> None:
+    assert [name for name, _ in text("word").as_list(positions=True)] == ["word_0"]
+    assert text(num_features=0).as_list() == []
+    assert cases.csr(OURS, num_features=0).local_exp[1] == []
+    alone: Any = LimeTextExplainer(random_state=0).explain_instance("good film", cases.word_model, num_samples=1)
+    assert [weight for _, weight in alone.as_list()] == [0.0, 0.0]
+    assert math.isnan(alone.score)
+    flat_image = LimeImageExplainer(random_state=0).explain_instance(
+        np.zeros((6, 6)),
+        lambda x: np.full((len(x), 2), 0.5),
+        segmentation_fn=lambda x: np.zeros((6, 6), int),
+        num_samples=9,
+    )
+    assert [f for f, _ in flat_image.local_exp[1]] == [0]
+
+
+def test_one_class_is_explained_where_it_is_asked_for() -> None:
+    assert all(weight == 0 for _, weight in text(model=column, labels=(0,)).as_list(0))
+    assert text(model=column, top_labels=1).top_labels == [0]
+    assert text(labels=(-1,)).local_exp[-1] == text(labels=(2,)).local_exp[2]
+
+
+def test_a_category_that_the_training_data_lacked_is_its_number() -> None:
+    values = np.array(ROW)
+    values[4] = 9
+    made = row(values, options={"categorical_features": [4], "categorical_names": {4: ["x", "y", "z"]}})
+    assert "4=9" in [name for name, _ in made.as_list()]
+
+
+def test_lists_series_and_objects_are_numbers() -> None:
+    expected = row().as_list()
+    assert row(ROW.tolist()).as_list() == expected
+    assert row(ROW.astype(object)).as_list() == expected
+    training = LimeTabularExplainer(cases.ROWS.astype(object).tolist(), random_state=0)
+    assert training.explain_instance(ROW, cases.row_model, num_samples=20).as_list() == expected
+    assert row(model=lambda x: cases.row_model(x).tolist()).as_list() == expected
+
+
+def test_tokens_may_be_empty() -> None:
+    words = "This is a good movie."
+    indexed = IndexedString(words, lambda t: re.split(r"(?:\W+)|$", t))
+    assert indexed.inverse_removing([]) == words
+
+
+def test_base_alone() -> None:
+    base = LimeBase(lambda d: np.exp(-d))
+    with pytest.raises(BadInput, match="NaN or infinity for 1 of 3"):
+        base.explain_instance_with_data(np.eye(3), np.array([[1.0], [np.nan], [0.0]]), np.zeros(3), 0, 2)
+
+
+# --- scikit-image, which is no dependency
+def fake_skimage(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A stand-in with the present signatures; returns what it is called with."""
+    calls: list[dict[str, Any]] = []
+
+    def quickshift(
+        image: Any, ratio: float = 1.0, kernel_size: float = 5, max_dist: float = 10, *, rng: int = 42
+    ) -> Any:
+        calls.append({"ratio": ratio, "kernel_size": kernel_size, "max_dist": max_dist, "rng": rng})
+        return cases.squares(image)
+
+    def slic(image: Any, n_segments: int = 100, max_num_iter: int = 10, *, channel_axis: int | None = -1) -> Any:
+        calls.append({"n_segments": n_segments, "max_num_iter": max_num_iter, "channel_axis": channel_axis})
+        return cases.squares(image)
+
+    package, module = types.ModuleType("skimage"), types.ModuleType("skimage.segmentation")
+    module.quickshift, module.slic = quickshift, slic  # type: ignore[attr-defined]
+    package.segmentation = module  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "skimage", package)
+    monkeypatch.setitem(sys.modules, "skimage.segmentation", module)
+    return calls
+
+
+def test_segmentation_without_scikit_image_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    for call in (lambda: SegmentationAlgorithm("slic"), lambda: cases.image(OURS, segmentation_fn=None)):
+        with pytest.raises(BadInput, match="needs scikit-image: pip install scikit-image, or pass a"):
+            call()
+
+
+def test_seeds_and_options_get_their_present_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_skimage(monkeypatch)
+    SegmentationAlgorithm("quickshift", kernel_size=3, random_seed=7)(cases.IMAGE)
+    assert calls.pop() == {"ratio": 1.0, "kernel_size": 3, "max_dist": 10, "rng": 7}
+    SegmentationAlgorithm("slic", n_segments=9, max_iter=3, multichannel=False, random_seed=7)(cases.IMAGE)
+    assert calls.pop() == {"n_segments": 9, "max_num_iter": 3, "channel_axis": None}
+    with pytest.raises(BadInput, match=r"slic of scikit-image has no option 'n_segment'; did you mean n_segments\?"):
+        SegmentationAlgorithm("slic", n_segment=9)
+
+
+def test_the_default_segmentation_passes_no_seed_as_the_original_s_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_skimage(monkeypatch)
+    made = cases.image(OURS, segmentation_fn=None)
+    assert calls == [{"ratio": 0.2, "kernel_size": 4, "max_dist": 200, "rng": 42}]
+    assert cases.summary(made) == cases.summary(cases.image(OURS))

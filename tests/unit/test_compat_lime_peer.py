@@ -1,0 +1,114 @@
+"""`unfooled.compat.lime` beside lime 0.2.0.1 itself, where that is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.reference import lime_cases as cases
+from tests.unit.test_compat_lime import RECORD, agree
+
+pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]
+
+OURS = cases.modules("unfooled.compat.lime")
+
+
+@pytest.fixture(scope="module")
+def original() -> Any:
+    for name, module in list(sys.modules.items()):  # left by `install()` in this process
+        if name.partition(".")[0] == "lime" and module.__name__.startswith("unfooled."):
+            del sys.modules[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("skimage", reason="needs scikit-image: pip install lime==0.2.0.1 scikit-image")
+        pytest.importorskip("lime", reason="needs lime: pip install lime==0.2.0.1")
+        return cases.modules("lime")
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_explanations_agree(original: Any, name: str) -> None:
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        theirs = cases.summary(cases.CASES[name](original))
+    agree(cases.summary(cases.CASES[name](OURS)), theirs, name)
+    agree(theirs, RECORD["cases"][name], f"recorded: {name}")
+
+
+def test_names_are_those_recorded(original: Any) -> None:
+    assert cases.signatures(original) == RECORD["names"]
+
+
+@pytest.mark.parametrize("random_seed", [None, 3])
+def test_the_default_segmentation_agrees(original: Any, random_seed: int | None) -> None:
+    """quickshift of scikit-image, on a grey and on a coloured picture."""
+    rows, columns = np.indices((48, 48))
+    grey = np.kron(np.random.RandomState(0).rand(6, 6), np.ones((8, 8)))
+    picture = np.stack([grey, rows / 48, (columns + rows) % 16 / 16], axis=-1)
+
+    def model(x: Any) -> Any:
+        return cases.softmax(np.stack([x[:, 10:30, 10:30].mean((1, 2, 3)), x[:, :10].mean((1, 2, 3))], axis=1) * 3)
+
+    for image in (grey, picture, (picture * 255).astype(np.uint8)):
+        made = []
+        for lime in (original, OURS):
+            explainer = lime.lime_image.LimeImageExplainer(random_state=4)
+            with contextlib.redirect_stderr(io.StringIO()):
+                made.append(explainer.explain_instance(image, model, num_samples=60, random_seed=random_seed))
+        assert (made[0].segments == made[1].segments).all()
+        assert len(np.unique(made[0].segments)) > 1
+        agree(cases.summary(made[1]), cases.summary(made[0]))
+        for options in ({}, {"positive_only": False}, {"hide_rest": True, "num_features": 2}):
+            for a, b in zip(*(m.get_image_and_mask(1, **options) for m in made), strict=True):
+                assert (a == b).all()
+                assert a.dtype == b.dtype
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_tables_and_models_agree(original: Any, seed: int) -> None:
+    """Constant columns, copies, constant models, wide tables; every way to select."""
+    rng = np.random.RandomState(seed)
+    width = int(rng.randint(2, 15))
+    data = np.round(rng.randn(int(rng.randint(8, 60)), width), int(rng.randint(0, 4)))
+    if seed % 3 == 0:
+        data[:, 0] = 1.0
+    direction = rng.randn(width, 3) * (seed != 5)
+    options = {
+        "discretize_continuous": seed % 4 != 3,
+        "discretizer": ("quartile", "decile")[seed % 2],
+        "random_state": seed,
+    }
+    for selection in ("forward_selection", "highest_weights", "lasso_path", "none", "auto"):
+        made = [
+            lime.lime_tabular.LimeTabularExplainer(data, feature_selection=selection, **options).explain_instance(
+                data[1], lambda x: cases.softmax(np.tanh(x @ direction)), num_samples=80, num_features=4, top_labels=2
+            )
+            for lime in (original, OURS)
+        ]
+        agree(cases.summary(made[1]), cases.summary(made[0]), selection)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_texts_agree(original: Any, seed: int) -> None:
+    rng = np.random.RandomState(seed)
+    words = [f"w{k}" for k in range(20)] + ["It's", "naïve", "日本", "a-b"]
+    text = "".join(
+        str(rng.choice(words)) + str(rng.choice([" ", ", ", "\n", " -- "])) for _ in range(int(rng.randint(1, 60)))
+    )
+    for options in (
+        {},
+        {"bow": False},
+        {"char_level": True},
+        {"char_level": True, "bow": False},
+        {"split_expression": r"\s+"},
+    ):
+        model = cases.letter_model if options.get("char_level") else cases.word_model
+        made = [
+            lime.lime_text.LimeTextExplainer(random_state=seed, **options).explain_instance(text, model, num_samples=80)
+            for lime in (original, OURS)
+        ]
+        agree(cases.summary(made[1]), cases.summary(made[0]), str(options))
+        assert made[1].as_list(positions=True)[0][0] == str(made[0].as_list(positions=True)[0][0])
