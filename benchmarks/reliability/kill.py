@@ -39,7 +39,7 @@ def run(net: Any, out: Path) -> None:
             print(f"stored {time.process_time():.3f} {name}", flush=True)
         return made
 
-    Store.create_exclusive = noted  # type: ignore[method-assign]
+    Store.create_exclusive = noted  # type: ignore[method-assign, assignment]
     workflows.audit(
         workflows.Inputs(net, "digits", n=N),
         "linf:0.06",
@@ -61,7 +61,7 @@ def prepared() -> tuple[Any, float]:
     from unfooled import data, workflows
     from unfooled.report import page, render
 
-    assert scipy.optimize and scipy.stats and sklearn.datasets and page and render and workflows.audit
+    assert all((scipy.optimize, scipy.stats, sklearn.datasets, page, render, workflows.audit))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     # Random features and least squares: a training by gradients would start threads, which a fork does not survive.

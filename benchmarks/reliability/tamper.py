@@ -246,7 +246,7 @@ def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any
         real_json(self, name, *rest)
 
     row: dict[str, Any] = {"case": case.name, "wrong": False, "traceback": False, "lost": 0, "named": None}
-    Folder.keep_rows, Folder.keep_json = rows, records  # type: ignore[method-assign]
+    Folder.keep_rows, Folder.keep_json = rows, records  # type: ignore[method-assign, assignment]
     try:
         summary = run(folder, case.eps)
     except BadInput as error:

@@ -97,13 +97,13 @@ def audit(
     )  # fmt: skip
     folder = Path(out) if out is not None else None
     batch = batch or fitting_batch(subject.model, x)
-    with _place(folder, x, config) as place:
+    with _place(folder, config, streams=isinstance(x, Streamed)) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
         setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(subject.shown(x).cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        source = Source(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = mended(ledger.run.folder.damaged)
         summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
@@ -136,11 +136,11 @@ def _samples(
 
 
 @contextmanager
-def _place(folder: Path | None, x: Tensor, config: Config) -> Iterator[Path | None]:
-    """Yield the folder of the run; for streamed samples without one, a temporary folder."""
+def _place(folder: Path | None, config: Config, *, streams: bool) -> Iterator[Path | None]:
+    """Yield the folder of the run; without one, a temporary folder if the samples are streamed."""
     if folder is not None:
         _drop_other(folder / "summary.json", config)
-    if folder is not None or not isinstance(x, Streamed):
+    if folder is not None or not streams:
         yield folder
         return
     with TemporaryDirectory(prefix="unfooled-") as place:

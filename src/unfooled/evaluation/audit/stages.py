@@ -86,6 +86,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         survival = attack_maps(s, plan.explanation_attack, right, gradients, searched)
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
+        shown=s.subject.shown(s.x),
         clean=first,
         attack=replace(points, x_adv=s.subject.shown(points.x_adv)),
         explain=explained,

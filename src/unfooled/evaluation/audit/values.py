@@ -131,6 +131,7 @@ class Outcome:
     """Result of all stages of an audit, one entry a sample.
 
     Attributes:
+        shown: Samples as they are shown, (n, *D): those of a bound model without their numbers.
         clean: Clean samples.
         attack: Points that the attack found.
         explain: Rows of `map_scores`, of the first samples.
@@ -147,6 +148,7 @@ class Outcome:
         aside: Forwards and backwards of checks, spent outside of the stages.
     """
 
+    shown: Tensor
     clean: Clean
     attack: Judged
     explain: Rows
