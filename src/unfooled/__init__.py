@@ -7,13 +7,12 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits,
-          bind (a model of several inputs, of which one is attacked)
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits, bind
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
 Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
-Limits    memory_limit: what samples and points may take; larger data, a Dataset or DataLoader too, are read in parts
+Memory    memory_limit: what samples and points may take; larger data are read in parts
 Train     train: from names and files, resumable
 
 Families are packages that list their names, such as help(uf.attacks):

@@ -614,7 +614,7 @@ def test_audit_attacks_the_explanation_that_is_asked_for(home: Path) -> None:
     assert (found["explanation"], found["n"]) == ("input x gradient", 3)
     assert "Do the reasons survive?" in (home / "reasons/report.html").read_text(encoding="utf-8")
     changed = run(home, *common, *out, "--reasons", "none", code=2).stderr
-    assert "options: reasons was" in changed
+    assert "options: explanation_attack was" in changed
     assert "did you mean saliency" in run(home, *common, "--reasons", "salience", code=2).stderr
     assert "--reasons none" in run(home, *common, "--reasons-n", "0", code=2).stderr
 

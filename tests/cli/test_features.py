@@ -128,8 +128,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "steps": (("--steps", "0"), "--steps is 0"),
     "tol": (("--tol", "2"), "--tol 2.0; they must be"),
     "model": (("--model", "nothing.pt"), "there is no file nothing.pt"),
-    "no name": (("--out", ""), "--out is '.'; name an .npz or a folder"),
-    "other": (("--out", "net.pt"), "exists and is no result of this command"),
+    "no name": (("--out", ""), "--out is empty"),
+    "other": (("--out", "net.pt"), "cannot write net.pt: it is no folder"),
 }
 
 
@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence_and_code_2(home: Path, name: str) -> None:
 def test_a_folder_in_the_place_of_an_archive_is_refused_at_once(home: Path) -> None:
     (home / "folder.npz").mkdir()
     said = run(home, *MAKE, "--out", "folder.npz", code=2).stderr
-    assert said == "unfooled: folder.npz is a folder; name a file, or a folder without .npz\n"
+    assert said == "unfooled: --out is folder.npz, which is a folder; give the name of a file\n"
     assert not (home / "folder.npz.parts").exists()
     np.savez(home / "colour.npz", x=np.zeros((4, 3, 8, 8), np.uint8), y=np.arange(4))
     said = run(home, *MAKE, "--data", "colour.npz", "--out", "set.npz", code=2).stderr

@@ -110,7 +110,7 @@ def test_the_table_and_the_warnings(home: Path) -> None:
     text = " ".join(out.split())
     assert "k = 40, w = 1 5 pairs of 16 x 16, 0 undefined" in text
     assert "lens_recall clean " in text
-    assert "1.00 says nothing" in text
+    assert "would score up to 1.00 here" in text
     assert "k = 40, w = 3: unrelated maps would score up to 1.00 here" in text
     assert "k = 40, w = 1: unrelated" not in text
     assert "Kendall, where either is not zero" in text

@@ -187,6 +187,7 @@ def test_options_have_one_name(name: str) -> None:
         Recipe,
         MapAttack,
         FeatureOptions,
+        uf.Limits,
         workflows.OwnNetwork,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}

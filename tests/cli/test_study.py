@@ -81,17 +81,17 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "attention", "--boxes", "boxes.csv"], "give a model and a folder"),
         (["study", "attention", "--model", "net.pt"], "just one data source"),
         (["study", "broken-defences", "--size", "8"], "takes no --size"),
-        (["study", "broken-defences", "--device", "meta"], "takes no --device"),
+        (["study", "broken-defences", "--device", "meta"], "--device meta cannot be used here"),
         (["study", "broken-defences", "--device", "gpu"], "--device gpu cannot be used here"),
         (["study", "mnist-features", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "robust-features", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "attention", "--size", "x", "--model", "net.pt"], "--size is 'x'"),
         (["study", "attention", "--mean", "x", "--model", "net.pt"], "--mean is 'x'"),
         (["study", "attention", "--n", "4"], "n: only for a network of your own; give a model and a folder of images"),
-        (["study", "attention", "--size", "8", "--split", "train"], "split, image_size (--size): only for a network"),
+        (["study", "attention", "--size", "8", "--split", "train"], "--split, --size: only for a network"),
         (
             ["study", "attention", "--arch", "a", "--mean", "0", "--std", "1", "--labels", "l"],
-            "arch, mean, std, labels",
+            "--arch, --mean, --std, --labels",
         ),
     ],
 )
@@ -172,7 +172,7 @@ def test_attention_of_a_network_and_photos_of_ones_own(tmp_path: Path, monkeypat
     arguments = ["study", "attention", "--model", "weights.pt", "--data", str(tmp_path / "photos"), "--split", "val"]
     arguments += ["--boxes", "boxes.csv", "--labels", "classes.txt", "--out", "run", "--quiet"]
     _, err = run(tmp_path, *arguments, "--arch", "small-cnn", code=2)
-    assert "give the size that the model takes" in err
+    assert "give the --size that the model takes" in err
     _, err = run(tmp_path, *arguments, "--arch", "lenet5", "--size", "16", code=2)
     assert "lenet5" in err
     arguments += ["--arch", "small-cnn", "--size", "16", "--mean", "0.5", "--std", "0.25"]

@@ -43,7 +43,8 @@ def estimate(k: int, n: int) -> Estimate:
 
 
 def mean(value: float, n: int = 76) -> Mean:
-    return Mean(value=value, low=value * 0.97, high=value * 1.04, n=n)
+    low, high = sorted((value * 0.97, value * 1.04))
+    return Mean(value=value, low=low, high=high, n=n)
 
 
 def confusion(classes: int, n: int) -> list[list[int]]:

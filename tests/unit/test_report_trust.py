@@ -20,7 +20,7 @@ from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.sections.compare import compare
 from unfooled.report.sections.effort import drawn_steps, effort_plot, flatness_sentence, steps
 from unfooled.report.sections.nearness import class_medians, distance_groups, median_estimate, survival_curve
-from unfooled.report.trust import TITLES, doubted, tone
+from unfooled.report.trust import TITLES
 
 VERDICTS = ("SOUND", "EXTENDED", "OVERSTATED", "NOT EVALUABLE")
 
@@ -103,14 +103,9 @@ def test_runs_without_checks_are_shown_as_before(tmp_path: Path) -> None:
     assert "Robust accuracy upper bound 91.8\u202f%" in read(section(found, "verdict"))
 
 
-def test_a_verdict_of_a_later_version_is_shown_as_the_run_trusts_it(tmp_path: Path) -> None:
-    known = judged("SOUND")
-    assert tone(summary(**known | {"verdict": "FINE"})) == "sound"
-    distrusted = known | {"verdict": "ODD", "trusted": False}
-    assert doubted(summary(**distrusted))
-    text = read(section(page(tmp_path, **distrusted), "verdict"))
-    assert "ODD" in text
-    assert "at most 60.1" in text
+def test_a_verdict_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="the verdict is 'FINE'; there are SOUND"):
+        summary(**judged("SOUND") | {"verdict": "FINE"})
 
 
 # Checks
@@ -256,7 +251,9 @@ def test_too_few_stages_are_a_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held", [0, 1000])
 def test_figures_at_either_end_stay_inside(held: int) -> None:
     left = [held / 1000] * 9
-    fields = judged("SOUND", progress=stages(left, 1000), robust_accuracy=estimate(held, 1000))
+    fields = judged(
+        "SOUND", progress=stages(left, 1000), robust_accuracy=estimate(held, 1000), clean_accuracy=estimate(1000, 1000)
+    )
     plot = effort_plot([run(**fields)], Size("wide", 720, 340, 7))
     assert plot is not None
     assert all(plot.axes.top <= level.high <= level.y <= level.low <= plot.axes.bottom for level in plot.levels)
@@ -450,7 +447,6 @@ def test_text_of_checks_stays_text(tmp_path: Path) -> None:
     odd = nearness("l2", 1.0).model_copy(update={"norm": evil})
     step = Progress(stage=evil, forward=9, backward=9, accuracy=0.7, taken=9, closed=1)
     fields = judged("OVERSTATED", because=evil, effort=evil, diagnostics=findings, nearest=[odd])
-    fields |= {"verdict": evil, "trusted": False}
     found = page(tmp_path, **fields | {"progress": [*stages([0.8], 1000), step]})
     assert [s.get("id") for s in found.all("script")] == ["records", None]
     assert all(not name.startswith("on") for _, attrs in found.elements for name in attrs)

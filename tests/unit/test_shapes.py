@@ -73,6 +73,8 @@ OWN_PARTS = {
     "attacks/ensembles/cascade.py": "parts of the survivors: the next one is attacked only if this one succeeds",
     "training/batches.py": "steps of training",
     "testing/manners.py": "the contract that a part alone equals the whole",
+    "compat/lime/indexed.py": "text, split by a pattern",
+    "compat/lime/lime_image.py": "pixels of each segment",
 }
 """Files that go through parts of a batch themselves, with the reason."""
 

@@ -403,7 +403,7 @@ def test_damaged_studies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has not finished"):
         render_study(tmp_path)
     (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(BadInput, match="cannot read"):
+    with pytest.raises(BadInput, match="is no JSON"):
         render_study(tmp_path)
     (tmp_path / "summary.json").write_text('{"study": "x"}')
     with pytest.raises(BadInput, match="it has no title"):

@@ -154,7 +154,8 @@ def per_block(fn: Callable[[Tensor], Tensor], rows: Tensor, x: Tensor) -> Tensor
     """
     if not isinstance(x, Streamed) or not len(rows):
         return fn(rows)
-    return torch.cat([fn(part) for part in rows.split(_rows_at_once(x))])
+    size = _rows_at_once(x)
+    return torch.cat([fn(rows[start : start + size]) for start in range(0, len(rows), size)])
 
 
 def facts(x: Tensor) -> Facts:

@@ -101,7 +101,7 @@ def _ends(statistic: Statistic, seeds: Sequence[Columns], value: float, resample
     """Return the ends of the interval of a resampled figure."""
     ids, place = np.unique(np.concatenate([c["id"] for c in seeds]), return_inverse=True)
     good = resampled[np.isfinite(resampled)]
-    if len(ids) > CORRECTED or not len(good):
+    if len(ids) > CORRECTED or len(ids) < 2 or not len(good):
         return limits(resampled)
     without, start, left_out = 1 - np.eye(len(ids)), 0, []
     for c in seeds:

@@ -114,7 +114,7 @@ def attack(
     how = _How(attack, steps, restarts, effort)
     how.bound(allowed)  # refuses what cannot be used, before anything is loaded
     inputs.check()
-    out = check_file(out, (".npz",))
+    out = check_file(out if Path(out).suffix else f"{out}.npz", (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
     asked = {

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.attacks.gradients.twins import LEAST, fit, prefixed, unkept
+from unfooled.core.goals import logits_at
 from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
 from unfooled.runs.chunks import Keep
@@ -74,9 +75,9 @@ def relabelled(
     """
     pool, labels = torch.cat(model.asked), torch.cat(model.labels)
     with torch.no_grad():
-        right = [twin(z).argmax(1) == y for z, y in zip(pool.split(1024), labels.split(1024), strict=True)]
+        right = logits_at(twin, pool, batch=1024).argmax(1) == labels
         logits = twin(pool[:1])
-    agreement = float(torch.cat(right).double().mean())
+    agreement = float(right.double().mean())
     if agreement >= ALIKE:
         return twin
     classes = logits.shape[1]

@@ -95,7 +95,7 @@ class Summary(Record):
     title: str
     model: str
     data: str
-    n: int = Field(ge=1)
+    n: int = Field(ge=0)
     threat: str
     seed: int
     clean_accuracy: Estimate
