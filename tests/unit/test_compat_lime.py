@@ -273,6 +273,24 @@ def test_forward_selection_is_its_definition(seed: int) -> None:
         assert selection.forward(data, y, w, 5).tolist() == slow_forward(data, y, w, 5)
 
 
+@pytest.mark.parametrize("used", [(5, 1), (0, 3), ()])
+def test_forward_selection_of_sparse_rows_is_its_definition(used: tuple[int, ...]) -> None:
+    """Columns without any value are all alike: they follow in their order."""
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.RandomState(0)
+    dense, y, w = np.zeros((50, 7)), rng.randn(50), rng.rand(50)
+    dense[:, used] = rng.randn(50, len(used))
+    data = sparse.csr_matrix(dense)
+    chosen: list[int] = []
+    for _ in range(5):
+        rest = [f for f in range(7) if f not in chosen]
+        blocks = [data[:, [*chosen, f]] for f in rest]
+        scores = [Ridge(alpha=0).fit(b, y, sample_weight=w).score(b, y, sample_weight=w) for b in blocks]
+        chosen.append(rest[int(np.argmax(scores))])
+    assert selection.forward(data, y, w, 5).tolist() == chosen
+
+
 def test_scaler_reads_dense_and_sparse_alike() -> None:
     from sklearn.preprocessing import StandardScaler
 
