@@ -36,7 +36,8 @@ def page(views: Iterable[str]) -> str:
 
     light, dark = ("".join(f"--{name}:{TOKENS[name][k]};" for name in COLOURS) for k in (0, 1))
     text = (
-        f'<!doctype html><html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><title>{TITLE}</title><style>'
+        '<!doctype html><html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8">'
+        f"<title>{TITLE}</title><style>"
         f".lx{{{light}}}@media (prefers-color-scheme:dark){{.lx{{{dark}}}}}{STYLE}</style></head>"
         f'<body style="margin:0"><div class="lx">{"".join(views)}</div></body></html>'
     )
