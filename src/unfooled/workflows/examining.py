@@ -13,7 +13,12 @@ from unfooled._version import __version__
 from unfooled.core.model.batching import free_bytes
 from unfooled.runs.records import Record
 
-EXTRAS = {"timm": "timm:NAME models", "transformers": "Hugging Face models", "captum": "peer in the tests"}
+EXTRAS = {
+    "timm": "timm:NAME models",
+    "transformers": "Hugging Face models",
+    "skimage": "superpixels of images",
+    "captum": "peer in the tests",
+}
 NEEDED = ("torch", "numpy", "scipy", "sklearn", "torchmetrics", "lightning_fabric", "safetensors", "pydantic", "PIL")
 UNUSABLE = "unusable: "
 
