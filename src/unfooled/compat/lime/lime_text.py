@@ -205,5 +205,4 @@ class LimeTextExplainer:
             data[row, removed] = 0
             texts.append(text.inverse_removing(removed))
         answer = answers(predict, texts, batch)
-        metric_data = data if metric in ("cosine", "euclidean") else sparse.csr_matrix(data)
-        return data, answer, distances_to_first(metric_data, metric) * 100 if words else np.zeros(1)
+        return data, answer, distances_to_first(sparse.csr_matrix(data), metric) * 100 if words else np.zeros(1)

@@ -64,7 +64,7 @@ def dense_score(data: Array, y: Array, weights: Array) -> Callable[[list[int]], 
     """Return a function from features to the weighted R2 of their fit."""
 
     def score(features: list[int]) -> float:
-        block = data[:, features]
+        block = np.asarray(data[:, features], dtype=float)
         intercept, coefficients = fit_ridge(block, y, weights, 0.0)
         return weighted_r2(y, block @ coefficients + intercept, weights)
 
