@@ -273,6 +273,33 @@ def test_forward_selection_is_its_definition(seed: int) -> None:
         assert selection.forward(data, y, w, 5).tolist() == slow_forward(data, y, w, 5)
 
 
+def test_forward_selection_under_a_narrow_kernel_is_its_definition() -> None:
+    """The instance outweighs all other samples, so that every column nearly looks constant."""
+    rng = np.random.RandomState(28)
+    data = rng.randint(0, 2, (25, 9)).astype(float)
+    data[0] = 1
+    weights, y = np.exp(-8 * (9 - data.sum(axis=1))), np.append(0.0, 1.0 * (rng.rand(24) < 0.8))
+    assert selection.forward(data, y, weights, 3).tolist() == slow_forward(data, y, weights, 3)
+
+
+@pytest.mark.parametrize("used", [(5, 1), (0, 3), ()])
+def test_forward_selection_of_sparse_rows_is_its_definition(used: tuple[int, ...]) -> None:
+    """Columns without any value are all alike: they follow in their order."""
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.RandomState(0)
+    dense, y, w = np.zeros((50, 7)), rng.randn(50), rng.rand(50)
+    dense[:, used] = rng.randn(50, len(used))
+    data = sparse.csr_matrix(dense)
+    chosen: list[int] = []
+    for _ in range(5):
+        rest = [f for f in range(7) if f not in chosen]
+        blocks = [data[:, [*chosen, f]] for f in rest]
+        scores = [Ridge(alpha=0).fit(b, y, sample_weight=w).score(b, y, sample_weight=w) for b in blocks]
+        chosen.append(rest[int(np.argmax(scores))])
+    assert selection.forward(data, y, w, 5).tolist() == chosen
+
+
 def test_scaler_reads_dense_and_sparse_alike() -> None:
     from sklearn.preprocessing import StandardScaler
 

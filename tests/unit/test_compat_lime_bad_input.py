@@ -71,6 +71,8 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: text("!?! ..."), r"text_instance '!\?! \.\.\.' has no word; pass another split_expression or char_level"),
     (lambda: text(options={"split_expression": lambda t: ["film", "good"]}), r"'good' does not follow character 9"),
     (lambda: text(labels=(3,)), r"label 3 does not exist: the prediction function returns 3 column\(s\)"),
+    (lambda: text(labels=1), r"labels must be a list of column numbers, such as \(1,\), not 1; or pass top_labels"),
+    (lambda: row(labels=None), r"labels must be a list of column numbers.* not None"),
     (lambda: text(labels=("a",)), r"labels must be column numbers \(integers\), not 'a'"),
     (lambda: text(model=column), r"label 1 does not exist.*for two classes return np\.hstack\(\[1 - p, p\]\)"),
     (lambda: text(model=flat), r"returned one number for each input; .* np\.stack\(\[1 - p, p\], axis=1\)"),
@@ -234,6 +236,20 @@ def test_lists_series_and_objects_are_numbers() -> None:
     training = LimeTabularExplainer(cases.ROWS.astype(object).tolist(), random_state=0)
     assert training.explain_instance(ROW, cases.row_model, num_samples=20).as_list() == expected
     assert row(model=lambda x: cases.row_model(x).tolist()).as_list() == expected
+
+
+def test_sparse_rows_of_every_class_are_rows() -> None:
+    expected = cases.csr(OURS).as_list()
+    table = sparse.csr_array(cases.SPARSE)
+    for row_of_it in (table[[4]], table[4], cases.SPARSE[4].tocoo(), cases.SPARSE[4].tocsc()):
+        explainer = LimeTabularExplainer(table.tocsc(), random_state=7)
+        made = explainer.explain_instance(row_of_it, cases.sparse_model, num_samples=cases.SAMPLES)
+        assert made.as_list() == expected
+
+
+def test_labels_are_not_needed_beside_top_labels() -> None:
+    assert text(labels=None, top_labels=1).as_map() == text(top_labels=1).as_map()
+    assert row(labels=iter([0, 2])).as_map() == row(labels=(0, 2)).as_map()
 
 
 def test_tokens_may_be_empty() -> None:

@@ -120,7 +120,7 @@ def test_a_regression_shows_its_value_between_the_least_and_the_largest() -> Non
     assert "Predicted value 2" in checked(page).text
     assert "width:25.0%" in page
     assert "Predicted" not in checked(made.as_html(show_predicted_value=False)).text
-    assert "negative" in checked(page).text
+    assert "Weightsnegativepositiveweight" in checked(page).text
 
 
 def test_many_classes_are_summed() -> None:

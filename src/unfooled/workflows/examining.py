@@ -17,6 +17,7 @@ EXTRAS = {
     "timm": "timm:NAME models",
     "transformers": "Hugging Face models",
     "pyarrow": "folders of datasets",
+    "skimage": "superpixels of images",
     "captum": "peer in the tests",
 }
 NEEDED = ("torch", "numpy", "scipy", "sklearn", "torchmetrics", "lightning_fabric", "safetensors", "pydantic", "PIL")

@@ -94,7 +94,7 @@ def check_probabilities(answer: Array, labels: Iterable[Any] | None) -> None:
             raise BadInput(f"label {label} does not exist: the prediction function returns {classes} column(s){more}")
 
 
-def labels_of(result: Any, answer: Array, labels: list[Any], top_labels: int | None) -> list[int]:
+def labels_of(result: Any, answer: Array, labels: Iterable[Any] | None, top_labels: int | None) -> list[int]:
     """Return the labels to explain, and write those asked for by number, and the probabilities, into the result.
 
     Args:
@@ -104,14 +104,22 @@ def labels_of(result: Any, answer: Array, labels: list[Any], top_labels: int | N
         top_labels: number of labels to explain, those with the largest probabilities, the largest last. None or 0:
             `labels`.
     """
-    check_probabilities(answer, None if top_labels else labels)
+    wanted = None if top_labels else listed(labels)
+    check_probabilities(answer, wanted)
     if hasattr(result, "predict_proba"):
         result.predict_proba = answer[0]
-    if not top_labels:
-        return [int(label) for label in labels]
-    largest = [int(label) for label in np.argsort(answer[0])[-top_labels:]]
+    if wanted is not None:
+        return [int(label) for label in wanted]
+    largest = [int(label) for label in np.argsort(answer[0])[-int(top_labels or 0) :]]
     result.top_labels = largest[::-1]
     return largest
+
+
+def listed(labels: Any) -> list[Any]:
+    """Return the labels as a list, or raise an error if they are none."""
+    if not isinstance(labels, Iterable) or isinstance(labels, str):
+        raise BadInput(f"labels must be a list of column numbers, such as (1,), not {labels!r}; or pass top_labels")
+    return list(labels)
 
 
 def names_of_classes(names: list[Any] | None, answer: Array) -> list[Any]:
@@ -138,7 +146,7 @@ def numbers(table: Any, name: str) -> Any:
         BadInput: a data frame, or text in a cell.
     """
     if sparse.issparse(table):
-        return table.tocsr()
+        return sparse.csr_matrix(table.reshape(1, -1) if table.ndim == 1 else table)
     if hasattr(table, "columns") and hasattr(table, "to_numpy"):
         raise BadInput(f"{name} must be an array, not a data frame: pass {name}.to_numpy() (categories as integers)")
     array = np.asarray(table)

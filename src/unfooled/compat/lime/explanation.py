@@ -230,16 +230,17 @@ class Explanation(Pickled):
             if predict_proba and self.predict_proba is not None:
                 values = [float(p) for p in self.predict_proba]
                 views.append(page.probabilities([self.name_of(k) for k in range(len(values))], values))
-            sides = [(f"not {self.name_of(label)}", self.name_of(label)) for label in shown]
+            names = [self.name_of(label) for label in shown]
+            heads = [(f"Weights for {name}", f"not {name}", name) for name in names]
         else:
             shown = [self.dummy_label]
             if show_predicted_value and self.predicted_value is not None:
                 limits = (float(self.min_value), float(self.max_value))
                 views.append(page.predicted_value(float(self.predicted_value), *limits))
-            sides = [("negative", "positive")]
+            heads = [("Weights", "negative", "positive")]
         budget = page.BARS_BUDGET // max(len(shown), 1)
         views += [
-            page.weight_bars(*names, self.as_list(label), budget) for names, label in zip(sides, shown, strict=True)
+            page.weight_bars(*head, self.as_list(label), budget) for head, label in zip(heads, shown, strict=True)
         ]
         if shown:
             weights = self.weights_of(shown[0])

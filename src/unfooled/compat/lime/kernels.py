@@ -38,6 +38,9 @@ def kernel_of(kernel: Callable[..., Any] | None, kernel_width: float) -> Callabl
 def distances_to_first(data: Any, metric: Any) -> Array:
     """Return the distance of each row to the first one.
 
+    The operations are those of scikit-learn, to the last bit in most cases: where a model's answer is constant, the
+    rounding of the weights decides which features an explanation names.
+
     Args:
         data: rows, dense or sparse.
         metric: "cosine", "euclidean", or any other of `sklearn.metrics.pairwise_distances`, functions too.
@@ -48,12 +51,32 @@ def distances_to_first(data: Any, metric: Any) -> Array:
         # The data as they are: some metrics want them dense, others sparse, as in the original.
         first = data[0] if sparse.issparse(data) else data[0].reshape(1, -1)
         return np.asarray(pairwise_distances(data, first, metric=metric)).ravel()
-    x = columns_used(data)[1] if sparse.issparse(data) else np.asarray(data, dtype=float)
+    x = data.tocsr().astype(float) if sparse.issparse(data) else np.asarray(data, dtype=float)
+    squares = square_sums(x)
     if metric == "euclidean":
-        return np.sqrt(np.square(x - x[0]).sum(axis=1))
-    norms = np.sqrt(np.square(x).sum(axis=1))
+        return np.sqrt(np.maximum(-2 * product_with_first(x) + squares + squares[0], 0))
+    norms = np.sqrt(squares)
     norms[norms == 0] = 1.0
-    return np.clip(1 - (x / norms[:, None]) @ (x[0] / norms[0]), 0, 2)
+    if sparse.issparse(x):
+        x = sparse.csr_matrix((x.data / np.repeat(norms, np.diff(x.indptr)), x.indices, x.indptr), shape=x.shape)
+    else:
+        x = x / norms[:, None]
+    return np.clip(1 - product_with_first(x), 0, 2)
+
+
+def square_sums(x: Any) -> Array:
+    """Return the sum of squares of each row."""
+    if sparse.issparse(x):
+        rows = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
+        return np.bincount(rows, x.data**2, x.shape[0])
+    return np.einsum("ij,ij->i", x, x)
+
+
+def product_with_first(x: Any) -> Array:
+    """Return the scalar product of each row with the first one."""
+    if sparse.issparse(x):
+        return np.ravel((x @ x[:1].T).toarray())
+    return np.ravel(x @ x[0].reshape(1, -1).T)
 
 
 def columns_used(data: Any) -> tuple[npt.NDArray[np.intp], Array]:

@@ -167,7 +167,7 @@ def fit(block: Any, y: Array, weights: Array, row: Any, regressor: Any) -> tuple
 
         regressor = Ridge(alpha=1)
     if regressor is None or block.shape[1] == 0:
-        x, first = (m.toarray() if sparse.issparse(m) else m for m in (block, row))
+        x, first = (m.toarray() if sparse.issparse(m) else np.asarray(m, dtype=float) for m in (block, row))
         intercept, coefficients = fit_ridge(x, y, weights, 1.0)
         return (
             intercept,

@@ -123,7 +123,7 @@ class LimeImageExplainer:
         self,
         image: Array,
         classifier_fn: Callable[..., Any],
-        labels: Iterable[int] = (1,),
+        labels: Iterable[int] | None = (1,),
         hide_color: Any = None,
         top_labels: int | None = 5,
         num_features: int = 100000,
@@ -160,10 +160,9 @@ class LimeImageExplainer:
             random_seed = int(self.random_state.randint(0, high=1000))
         segments = segments_of(image, segmentation_fn, random_seed)
         hidden = hidden_image(image, segments, hide_color)
-        wanted = list(labels)
         data, answer = self.data_labels(image, hidden, segments, classifier_fn, num_samples, batch_size=batch_size)
         result = ImageExplanation(image, segments)
-        wanted = labels_of(result, answer, wanted, top_labels)
+        wanted = labels_of(result, answer, labels, top_labels)
         distances = distances_to_first(data, distance_metric)
         samples = (data, answer, distances)
         lime_base.explain_labels(
@@ -179,6 +178,7 @@ class LimeImageExplainer:
         classifier_fn: Callable[..., Any],
         num_samples: int,
         batch_size: int = 10,
+        progress_bar: bool = True,
     ) -> tuple[Array, Array]:
         """Return the masks, (S, M), and the classifier's answers, (S, K).
 
@@ -190,6 +190,7 @@ class LimeImageExplainer:
             classifier_fn: Function from images to probabilities.
             num_samples: Images that are composed; the first one shows everything.
             batch_size: Images a call of the classifier.
+            progress_bar: Accepted for later versions of lime; there is no progress bar.
         """
         if batch_size < 1:
             raise BadInput(f"batch_size must be at least 1, not {batch_size}")

@@ -158,7 +158,7 @@ class LimeTabularExplainer:
         self,
         data_row: Any,
         predict_fn: Callable[..., Any],
-        labels: Iterable[int] = (1,),
+        labels: Iterable[int] | None = (1,),
         top_labels: int | None = None,
         num_features: int = 10,
         num_samples: int = 5000,
@@ -185,7 +185,6 @@ class LimeTabularExplainer:
         if sampling_method != "gaussian":
             raise BadInput(f'sampling_method must be "gaussian", as in lime 0.2.0.1, not {sampling_method!r}')
         row = neighbours.checked_row(data_row, self.feature_names, self.categorical_features, self.discretizer)
-        wanted = list(labels)
         data, inverse = neighbours.drawn(self, row, num_samples)
         if sparse.issparse(data):
             # Not divided, unlike dense rows: a quirk of the original, which its figures depend on.
@@ -197,7 +196,7 @@ class LimeTabularExplainer:
         mapper = describe(self, row, scaled[0])
         result = explanation.Explanation(mapper, mode=self.mode, class_names=self.class_names)
         if self.mode == "classification":
-            wanted = labels_of(result, answer, wanted, top_labels)
+            wanted = labels_of(result, answer, labels, top_labels)
         else:
             result.predicted_value = float(answer[0])
             result.min_value, result.max_value = float(answer.min()), float(answer.max())
@@ -310,7 +309,7 @@ class RecurrentTabularExplainer(LimeTabularExplainer):
         self,
         data_row: Any,
         classifier_fn: Callable[..., Any],
-        labels: Iterable[int] = (1,),
+        labels: Iterable[int] | None = (1,),
         top_labels: int | None = None,
         num_features: int = 10,
         num_samples: int = 5000,

@@ -130,7 +130,7 @@ class LimeTextExplainer:
         self,
         text_instance: str,
         classifier_fn: Callable[..., Any],
-        labels: Iterable[int] = (1,),
+        labels: Iterable[int] | None = (1,),
         top_labels: int | None = None,
         num_features: int = 10,
         num_samples: int = 5000,
@@ -156,13 +156,12 @@ class LimeTextExplainer:
         """
         at_least_one(num_samples)
         text = self.index(text_instance)
-        wanted = list(labels)
         data, answer, distances = self.neighbourhood(text, classifier_fn, num_samples, distance_metric, predict_batch)
         self.class_names = names_of_classes(self.class_names, answer)
         result = explanation.Explanation(
             TextDomainMapper(text), class_names=self.class_names, random_state=self.random_state
         )
-        wanted = labels_of(result, answer, wanted, top_labels)
+        wanted = labels_of(result, answer, labels, top_labels)
         samples = (data, answer, distances)
         lime_base.explain_labels(
             result, self.base, wanted, samples, num_features, self.feature_selection, model_regressor
@@ -206,5 +205,4 @@ class LimeTextExplainer:
             data[row, removed] = 0
             texts.append(text.inverse_removing(removed))
         answer = answers(predict, texts, batch)
-        metric_data = data if metric in ("cosine", "euclidean") else sparse.csr_matrix(data)
-        return data, answer, distances_to_first(metric_data, metric) * 100 if words else np.zeros(1)
+        return data, answer, distances_to_first(sparse.csr_matrix(data), metric) * 100 if words else np.zeros(1)

@@ -19,7 +19,7 @@ STYLE = """
 .lx h2{font-size:1em;margin:0 0 .4em}.lx section{margin:0 0 1.4em;max-width:60em;overflow-x:auto}
 .lx table{border-collapse:collapse}.lx th{font-weight:400;text-align:left;padding:.1em .8em .1em 0}
 .lx td{padding:.1em .3em;text-align:right}.lx thead th{color:var(--muted)}.lx p{color:var(--muted);margin:.3em 0}
-.lx .b{width:12em;border-left:1px solid var(--rule);text-align:left}
+.lx .b{width:12em;padding:.1em .3em;border-left:1px solid var(--rule);text-align:left}
 .lx .n{width:12em;border-right:1px solid var(--rule);text-align:right}
 .lx i{display:inline-block;height:.8em;background:var(--held)}.lx .n i{background:var(--fooled)}
 .lx .t{white-space:pre-wrap;overflow-wrap:anywhere;color:var(--ink)}
@@ -36,7 +36,8 @@ def page(views: Iterable[str]) -> str:
 
     light, dark = ("".join(f"--{name}:{TOKENS[name][k]};" for name in COLOURS) for k in (0, 1))
     text = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title><style>'
+        '<!doctype html><html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8">'
+        f"<title>{TITLE}</title><style>"
         f".lx{{{light}}}@media (prefers-color-scheme:dark){{.lx{{{dark}}}}}{STYLE}</style></head>"
         f'<body style="margin:0"><div class="lx">{"".join(views)}</div></body></html>'
     )
@@ -104,10 +105,11 @@ def predicted_value(value: float, least: float, largest: float) -> str:
     return section(f"Predicted value {number(value)}", f"<table>{row}</table>")
 
 
-def weight_bars(against: str, towards: str, pairs: Sequence[tuple[object, float]], budget: int) -> str:
+def weight_bars(title: str, against: str, towards: str, pairs: Sequence[tuple[object, float]], budget: int) -> str:
     """Return the view of an explanation's weights, in the order given.
 
     Args:
+        title: heading.
         against: what a negative weight speaks for.
         towards: what a positive weight speaks for.
         pairs: names and weights.
@@ -120,10 +122,10 @@ def weight_bars(against: str, towards: str, pairs: Sequence[tuple[object, float]
         for name, w in pairs
     )
     shown, rest = rows_within(rows, len(pairs), budget, "features with smaller weights")
-    heads = f'<th></th><th class="n">{escape(against)}</th><th>{escape(towards)}</th><th>weight</th>'
+    heads = f'<th></th><th class="n">{escape(against)}</th><th class="b">{escape(towards)}</th><th>weight</th>'
     head = f"<thead><tr>{heads}</tr></thead>"
     body = f"<table>{head}<tbody>{shown}</tbody></table>{rest}" if pairs else "<p>There are no features.</p>"
-    return section(f"Weights for {escape(towards)}", body)
+    return section(escape(title), body)
 
 
 def marked_text(text: str, marks: Iterable[tuple[int, int, float]], opacity: bool) -> str:

@@ -35,7 +35,7 @@ def forward(data: Any, y: Array, weights: Array, limit: int) -> Ids:
         tolerance, score = 1e-4, sparse_score(data, y, weights)
     else:
         used_columns, x = np.arange(width), np.asarray(data, dtype=float)
-        tolerance, score = 1e-9, dense_score(data, y, weights)
+        tolerance, score = 1e-8, dense_score(data, y, weights)
     idle = np.setdiff1d(np.arange(width), used_columns)
     gains = Gains(x, y, weights)
     chosen: list[int] = []
@@ -64,7 +64,7 @@ def dense_score(data: Array, y: Array, weights: Array) -> Callable[[list[int]], 
     """Return a function from features to the weighted R2 of their fit."""
 
     def score(features: list[int]) -> float:
-        block = data[:, features]
+        block = np.asarray(data[:, features], dtype=float)
         intercept, coefficients = fit_ridge(block, y, weights, 0.0)
         return weighted_r2(y, block @ coefficients + intercept, weights)
 
@@ -97,7 +97,8 @@ class Gains:
         target = (y - np.average(y, weights=weights)) * root
         self.gram = centred.T @ centred
         self.left = np.diagonal(self.gram).copy()  # variance of each feature that those taken do not explain
-        self.size = np.square(x * root[:, None]).sum(axis=0)
+        # Below it, a column is constant, or depends on those taken, but for rounding.
+        self.least = np.maximum(1e-12 * self.left, 1e-28 * np.square(x * root[:, None]).sum(axis=0))
         self.shared = centred.T @ target
         self.total = float(target @ target)
         if self.total <= 1e-24 * float(np.square(y * root).sum()):  # a constant answer: nothing to explain
@@ -111,7 +112,7 @@ class Gains:
         if self.total == 0:
             self.best = 0.0
             return np.flatnonzero(self.free)
-        alive = self.left > 1e-12 * self.size
+        alive = self.left > self.least
         gain = np.zeros_like(self.left)
         gain[alive] = self.shared[alive] ** 2 / self.left[alive] / self.total
         self.best = float(gain[self.free].max(initial=0.0))
@@ -120,7 +121,7 @@ class Gains:
     def take(self, feature: int) -> None:
         """Add a feature to those taken."""
         self.free[feature] = False
-        if self.left[feature] <= 1e-12 * self.size[feature]:
+        if self.left[feature] <= self.least[feature]:
             return
         factor = self.gram[feature] - sum((f[feature] * f for f in self.factors), np.zeros_like(self.left))
         factor = factor / np.sqrt(self.left[feature])
