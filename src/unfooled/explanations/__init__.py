@@ -10,6 +10,7 @@ from unfooled.explanations.cams import CamMap, grad_cam, grad_cam_map
 from unfooled.explanations.completeness import PathAttribution, completeness_gap
 from unfooled.explanations.gradients import input_x_gradient, saliency
 from unfooled.explanations.layers import find_spatial_layer
+from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.paths import integrated_gradients, integrated_gradients_with_gap
 from unfooled.explanations.smoothing import smooth_grad
 from unfooled.explanations.surgery import Smoothed, smooth_relu
@@ -30,6 +31,8 @@ __all__ = [
     "input_x_gradient",
     "integrated_gradients",
     "integrated_gradients_with_gap",
+    "lime_image",
+    "lime_map",
     "saliency",
     "smooth_grad",
     "smooth_relu",
