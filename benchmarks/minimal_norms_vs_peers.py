@@ -158,8 +158,8 @@ def own() -> dict[float, dict[str, Callable[[nn.Module, Tensor, Tensor, torch.Ge
     return {norm: {"envelope": partial(one, norm=norm)} for norm in NAMES}
 
 
-def kept(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: float) -> dict[str, Any]:
-    """One run's distances, passes a sample and seconds, from the file if they are there."""
+def measured(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: float) -> dict[str, Any]:
+    """Return one run's distances, passes a sample and seconds, from the file if they are there."""
     if file.exists():
         return torch.load(file, weights_only=True)
     counted = Counted(model)
@@ -167,7 +167,7 @@ def kept(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: 
     z = attack(counted, x, y)  # type: ignore[arg-type]
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     verdict = uf.verify(model, x, y, z.detach(), NORMS[norm](math.inf))
-    found = {
+    result = {
         "distance": verdict.distance,
         "forwards": counted.forwards / len(x),
         "backwards": counted.backwards / len(x),
@@ -175,16 +175,16 @@ def kept(file: Path, attack: Run, model: nn.Module, x: Tensor, y: Tensor, norm: 
         "cpu_seconds": cpu,
     }
     buffer = io.BytesIO()
-    torch.save(found, buffer)
+    torch.save(result, buffer)
     write_whole(file, buffer.getvalue())
     far = verdict.distance
     print(
         file.stem,
         f"mean {float(far[far.isfinite()].mean()):.5g}, missed {int((~far.isfinite()).sum())},",
-        f"{found['forwards']:.1f} F {found['backwards']:.1f} B, {seconds:.0f} s",
+        f"{result['forwards']:.1f} F {result['backwards']:.1f} B, {seconds:.0f} s",
         flush=True,
     )
-    return found
+    return result
 
 
 def file_of(options: argparse.Namespace, who: str, norm: float, name: str, seed: int | None = None) -> Path:
@@ -193,18 +193,19 @@ def file_of(options: argparse.Namespace, who: str, norm: float, name: str, seed:
     return Path(options.out) / (part + ("" if seed is None else f"-{seed}") + ".pt")
 
 
-def chosen(options: argparse.Namespace) -> list[float]:
+def norms_of(options: argparse.Namespace) -> list[float]:
+    """Return the norms that the options name."""
     return [norm for norm, name in NAMES.items() if name in options.norms]
 
 
 def run_peers(options: argparse.Namespace) -> None:
     """Every peer; a failure is told and the next one runs."""
     model, (x, y) = network(options.network), images(options.first, options.n)
-    for norm in chosen(options):
+    for norm in norms_of(options):
         for name, attack in peers()[norm].items():
             torch.manual_seed(0)
             try:
-                kept(file_of(options, "peer", norm, name), attack, model, x, y, norm)
+                measured(file_of(options, "peer", norm, name), attack, model, x, y, norm)
             except Exception as e:  # a peer's defect must not end the others
                 print(NAMES[norm], name, "failed:", repr(e)[:300], flush=True)
 
@@ -213,14 +214,14 @@ def run_ours(options: argparse.Namespace) -> None:
     """The envelope with every seed."""
     model, (x, y) = network(options.network), images(options.first, options.n)
     for seed in SEEDS[: options.seeds]:
-        for norm in chosen(options):
+        for norm in norms_of(options):
             for name, attack in own()[norm].items():
                 source = torch.Generator().manual_seed(seed)
 
                 def go(m: nn.Module, x: Tensor, y: Tensor, attack: Any = attack, source: Any = source) -> Tensor:
                     return attack(m, x, y, source)
 
-                kept(file_of(options, "ours", norm, name, seed), go, model, x, y, norm)
+                measured(file_of(options, "ours", norm, name, seed), go, model, x, y, norm)
 
 
 def optimality(d: Tensor, best: Tensor) -> float:

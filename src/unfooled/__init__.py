@@ -7,7 +7,7 @@
 
 A model is any callable from inputs in [0, 1], (B, *D), to logits, (B, K).
 
-Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation)
+Load      load_model, load_data, load_features, load_shapes, Classifier (a module with its normalisation), Limits
 Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; Box, Threat
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
@@ -28,10 +28,10 @@ Names are imported when they are first used; dir(uf) lists them.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unfooled._version import __version__
+from unfooled.core.lazy import importer
 
 # No `__all__`: with one, help(unfooled) would print the documentation of every name, thousands of lines.
 _NAMES = {
@@ -42,6 +42,7 @@ _NAMES = {
     "L0": "core.threats",
     "Threat": "core.threats",
     "BadInput": "core.errors",
+    "Limits": "core.limits",
     "Classifier": "core.model.classifier",
     "ascend": "core.ascent",
     "counted": "core.model.wrappers",
@@ -86,15 +87,7 @@ _PACKAGES = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used (PEP 562)."""
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f"unfooled.{_NAMES[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _PACKAGES:
-        return importlib.import_module(f"unfooled.{name}")
-    raise AttributeError(f"module 'unfooled' has no attribute {name!r}")
+__getattr__ = importer(__name__, _NAMES, _PACKAGES)
 
 
 def __dir__() -> list[str]:
@@ -128,6 +121,7 @@ if TYPE_CHECKING:
     from unfooled.attacks.ensembles.envelope import envelope as envelope
     from unfooled.core.ascent import ascend as ascend
     from unfooled.core.errors import BadInput as BadInput
+    from unfooled.core.limits import Limits as Limits
     from unfooled.core.model.classifier import Classifier as Classifier
     from unfooled.core.model.modes import frozen as frozen
     from unfooled.core.model.wrappers import counted as counted

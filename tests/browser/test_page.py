@@ -63,7 +63,7 @@ def browse(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def study(folder: Path) -> Path:
+def study_folder(folder: Path) -> Path:
     """A study's folder: long names, wide tables, a claim of each verdict."""
     claims = [
         {"claim": LONG, "source": LONG, "verdict": v, "value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
@@ -97,7 +97,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     fabricate(folder / "d", examples=2, title="d", reasons=reasons(attack=0.4), **judged("OVERSTATED", because=LONG))
     fabricate(folder / "e", examples=2, title="e", **judged("NOT EVALUABLE", threat="linf:8/255"))
     return {
-        "study": render_study(study(folder / "study")),
+        "study": render_study(study_folder(folder / "study")),
         "one": render([folder / "a"], folder / "one.html"),
         "two": render([folder / "a", folder / "b"], folder / "two.html"),
         "bars": render([folder / "c"], folder / "bars.html"),

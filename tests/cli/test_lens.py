@@ -196,7 +196,7 @@ BAD: list[tuple[list[str], str]] = [
     (["complex.npy", "b.npy", "--k", "3"], "complex.npy holds complex128"),
     (["words.npy", "b.npy", "--k", "3"], "cannot read words.npy: it is no NumPy file"),
     (["words.npz", "b.npy", "--k", "3"], "cannot read words.npz: it is no NumPy file"),
-    (["objects.npy", "b.npy", "--k", "3"], "cannot read objects.npy: it holds Python objects"),
+    (["objects.npy", "b.npy", "--k", "3"], "cannot read objects.npy: it holds pickled objects"),
     (["empty.npy", "b.npy", "--k", "3"], "there is nothing in it"),
     (["flat.npy", "b.npy", "--k", "3"], "maps are (H, W), (N, H, W) or (N, C, H, W)"),
     (["last.npy", "last.npy", "--k", "3"], "channels last; save it as (N, C, H, W)"),

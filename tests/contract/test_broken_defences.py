@@ -198,5 +198,5 @@ def test_the_audit_is_right_about_it(case: Case, bench: DefenceBench) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         row = audited(case, model, x, y, threat)
-    assert row.verdict != "CRASHED", row.said
+    assert row.verdict != "CRASHED", row.sentences
     assert passes_suite(row, case), row

@@ -94,14 +94,14 @@ def test_ascent_on_the_objective_stays_inside_and_raises_it() -> None:
         assert float(ce(net(z), y)) > float(ce(net(x), y))
 
 
-def judged(arm: str, kept: float, moved: float, seed: int = 0, n: int = 200) -> Judged:
+def judged(arm: str, correct: float, moved: float, seed: int = 0, n: int = 200) -> Judged:
     draw = np.random.default_rng([len(arm), seed])
-    bits = "".join("1" if v < kept else "0" for v in draw.random(n))
+    bits = "".join("1" if v < correct else "0" for v in draw.random(n))
     some: list[float | None] = [float(v) for v in moved + 0.01 * draw.standard_normal(n)]
     names = [*PLACES, "entropy", "held: js", "held: moved", "noise: js"]
     return Judged(
         data="shapes 4/255", arm=arm, seed=seed, eps=4 / 255, n=n, columns=dict.fromkeys(names, some), seconds=1.0,
-        kept=dict.fromkeys(("clean", "cascade", "Step-LL", "attention-guided", "ARP objective"), bits),
+        correct=dict.fromkeys(("clean", "cascade", "Step-LL", "attention-guided", "ARP objective"), bits),
     )  # fmt: skip
 
 
@@ -197,11 +197,11 @@ def test_a_control_that_cannot_be_told_leaves_the_least_gain_undecided() -> None
 
 def test_the_worst_case_counts_every_attack_and_transfer() -> None:
     row = judged(ARP, 0.8, 0.1, n=4).model_copy(
-        update={"kept": {"clean": "1111", "cascade": "1110", "attention-guided": "1100", "Step-LL": "0000"}}
+        update={"correct": {"clean": "1111", "cascade": "1110", "attention-guided": "1100", "Step-LL": "0000"}}
     )
     assert worst_case(row).tolist() == [1, 1, 0, 0]
     assert worst_case(row, "0111").tolist() == [0, 1, 0, 0]
-    crossed = [Crossed(data="shapes 4/255", arm=ARP, seed=0, kept="0111")]
+    crossed = [Crossed(data="shapes 4/255", arm=ARP, seed=0, correct="0111")]
     found = Results(judged=[row.model_copy(update={"columns": {}})], crossed=crossed)
     assert judged_cases(found, "shapes 4/255", ARP).seeds[0]["worst"].tolist() == [0, 1, 0, 0]
 
@@ -268,7 +268,7 @@ def test_a_study_is_kept_found_again_and_resumes(tmp_path: Path, monkeypatch: py
             patch.setattr(judging, "cascade", never)
             run_attention(TINY, out=tmp_path)
     again = run_attention(TINY, out=tmp_path)
-    assert read_unit(gone, Judged).kept == was.kept
+    assert read_unit(gone, Judged).correct == was.correct
     assert again.claims == first.claims
     with pytest.raises(BadInput, match="holds another run"):
         run_attention(replace(TINY, inner=2), out=tmp_path)

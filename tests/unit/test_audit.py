@@ -262,7 +262,7 @@ class Dropping(nn.Module):
 
 
 BAD = {
-    "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*--mean"),
+    "pixels outside the box": (lambda m, x, y: (m, x * 255, y), r"x lies in \[.*\], outside \[0, 1\].*mean and std"),
     "NaN pixels": (
         lambda m, x, y: (m, x.index_fill(0, torch.tensor([3]), torch.nan), y),
         "NaN or infinite values in 1 samples, the first is sample 3",
@@ -378,6 +378,29 @@ def test_a_random_model_keeps_the_mean_of_frequencies() -> None:
     assert summary.robust_accuracy.value is not None
     assert (summary.robust_accuracy.value * 12 * 20) % 20 > 0  # no whole number of samples
     assert summary.robust_accuracy.low < summary.robust_accuracy.value < summary.robust_accuracy.high
+
+
+def test_the_figures_of_a_random_model_agree() -> None:
+    model, x, y = subject(16)
+
+    def coin(z: Tensor) -> Tensor:
+        logits = model(z)
+        return torch.where(torch.rand(len(z), 1) < 0.45, logits, logits.roll(1, 1))
+
+    plan = PLAN.with_options(attack=partial(pgd, steps=3), nearest_n=4, explain_n=1, reasons=None)
+    y = model(x).argmax(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        s = audit(coin, x, y, Linf(0.001), plan=plan)
+        steady = audit(lambda z: model(z) + 1e-3 * torch.randn(len(z), 3), x[:8], y[:8], Linf(0.001), plan=plan)
+    clean, robust, lost = s.clean_accuracy.value, s.robust_accuracy.value, s.attack_success_rate.value
+    assert clean is not None and robust is not None and lost is not None
+    assert clean == pytest.approx(0.45, abs=0.1)
+    assert robust == pytest.approx(0.45, abs=0.1)
+    assert lost == pytest.approx(max(0, 1 - robust / clean))
+    assert next(p for p in s.curve if p.eps == pytest.approx(0.001)).accuracy.n == 4
+    for one in (steady.clean_accuracy, steady.robust_accuracy, steady.attack_success_rate):
+        assert one.high - one.low > 0.2
 
 
 def test_rows_that_depend_on_each_other_are_not_believed() -> None:

@@ -36,7 +36,7 @@ def test_a_verdict_is_found_again_by_its_settings_and_weights(tmp_path: Path, mo
 
     def judge(model: Any, samples: Any, *_: Any, arm: str, **__: Any) -> tuple[Judged, None]:
         done.append(len(samples.x))
-        return Judged(data="", arm=arm, seed=0, eps=0.1, n=len(samples.x), kept={}, columns={}, seconds=0.0), None
+        return Judged(data="", arm=arm, seed=0, eps=0.1, n=len(samples.x), correct={}, columns={}, seconds=0.0), None
 
     history = [{"seconds": 0.0, "notes": {}}]
     monkeypatch.setattr(bench, "fitted", lambda *_: (net, history))

@@ -579,7 +579,7 @@ def test_packs_are_decoded(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is no whole pack: 4 lengths"):
         load_data(tmp_path / "headed.npz")
     np.savez(tmp_path / "headed.npz", **shared | {"jpeg_header": np.zeros(9, np.uint8)})
-    with pytest.raises(BadInput, match=r"image 0 of .* is damaged"):
+    with pytest.raises(BadInput, match=r"image 0 of .* cannot be read as an image"):
         load_data(tmp_path / "headed.npz")
 
 

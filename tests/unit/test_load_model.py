@@ -581,7 +581,12 @@ def test_hugging_face_folders_bring_classes_and_normalisation(tmp_path: Path, mo
     assert torch.allclose(classifier(x), net((x - 0.5) / 0.25).logits)
     assert (classifier.name, classifier.classes) == ("resnet-tiny", ["a", "b", "c"])
     assert classifier.input_shape == (1, 2, 2)
-    assert asked == {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    assert asked == {
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing | {"do_normalize": False, "size": 5}))
     assert not load_model(folder).normalises
     lacking.append("fc.weight")

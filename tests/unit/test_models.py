@@ -33,6 +33,10 @@ DIGITS = ("lenet5", "mnist-cnn", "strided-cnn", "trades-small-cnn")
 NATIVE = {"small-cnn": (1, 8, 8), **dict.fromkeys(DIGITS, (1, 28, 28))}
 
 
+LEAST = {"small-cnn": 4, "strided-cnn": 4, "lenet5": 4, "mnist-cnn": 6, "resnet18": 8, "trades-small-cnn": 16}
+"""Smallest side of an image; 4 for the residual networks."""
+
+
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
@@ -49,6 +53,17 @@ def test_architecture_takes_its_native_and_another_shape(arch: str) -> None:
     assert logits.shape == (3, 7)
     # Untrained residual networks have logits of a hundred: rounding is relative to the largest.
     assert float((logits[1:2] - other(x[1:2])).abs().max()) <= 2e-6 * float(logits.abs().max())
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_architecture_refuses_what_is_no_image_or_too_small(arch: str) -> None:
+    least = LEAST.get(arch, 4)
+    for shape in ((1, least, least - 1), (1, least - 1, least), (3 * least,), (1, least, least, least)):
+        with pytest.raises(BadInput, match=rf" takes images \(C, H, W\) of at least {least}x{least} pixels, not "):
+            build(arch, shape)
+    net = build(arch, [1, least, least]).eval()
+    assert net.input_shape == (1, least, least)
+    assert net(torch.rand(1, 1, least, least)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

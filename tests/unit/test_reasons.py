@@ -18,6 +18,7 @@ from unfooled.distances import abs_sum, chance, corrected, lens_recall, top_k_in
 from unfooled.evaluation.audit import audit
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations import survival as reasons
+from unfooled.evaluation.explanations.nearer import below_the_label
 from unfooled.evaluation.explanations.records import How, Reasons
 from unfooled.evaluation.explanations.survival import (
     Approach,
@@ -111,6 +112,32 @@ def test_which_moved_first() -> None:
     assert first.tolist() == [True, False, False, False, False, False]
     assert lost.tolist() == [False, True, True, False, False, True]
     assert neither.tolist() == [False, False, False, True, True, False]
+
+
+def test_only_samples_with_a_searched_distance_are_compared() -> None:
+    model, x, y = subject()
+    few, most = (reasons_of(audit(model, x, y, Linf(EPS), plan=PLAN.with_options(nearest_n=n))) for n in (3, len(x)))
+    assert few.reason_first is not None and most.reason_first is not None and few.label_first is not None
+    assert few.n == most.n
+    assert (few.unsearched, few.reason_first.n) == (few.n - 2, 2)
+    assert (most.unsearched, most.reason_first.n) == (0, most.n)
+    assert [(p.lens, p.attacked) for p in few.curve] == [(p.lens, p.attacked) for p in most.curve]
+
+
+def test_an_explanation_can_move_before_a_label_that_is_near() -> None:
+    eps = torch.full((4,), 0.4, dtype=torch.float64)
+    nearest = torch.tensor([0.05, 0.3, 0.1, 0.02])
+    close, below = below_the_label(torch.tensor([0, 1, 2, 9]), nearest, eps, Linf(0.1), float("inf"))
+    assert close.tolist() == [0, 2]  # the others lie farther, or were not searched
+    assert below.tolist() == pytest.approx([0.0495, 0.099])
+    counts = below_the_label(torch.arange(3), torch.tensor([1.0, 2.0, 3.0]), 4 * torch.ones(3), L0(2), 0.0)
+    assert [part.tolist() for part in counts] == [[1], [1.0]]  # nothing is changed by no entry
+    model, x, y = subject()
+    wide = reasons_of(audit(model, x, y, Linf(0.9), plan=PLAN.with_options(reasons_radii=(0.5, 1.0), nearest_n=len(x))))
+    assert wide.reason_first is not None and wide.label_first is not None
+    assert wide.reason_first.value is not None
+    assert wide.reason_first.value > 0  # though every label is lost within the smallest radius
+    assert any(one.moved_at is not None and one.moved_at < 0.5 for one in wide.gallery)
 
 
 def rows(attack: list[float], lucky: list[float], status: list[int], level: list[float]) -> dict[str, Tensor]:

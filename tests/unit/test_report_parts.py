@@ -85,9 +85,6 @@ def test_numbers() -> None:
     ]  # fmt: skip
     assert words.date_text("2026-05-03T16:22:05+02:00") == "2026-05-03 14:22 UTC"
     assert words.date_text("yesterday") == "yesterday"
-    assert words.parse_threat("linf:8/255") == ("linf", 8 / 255)
-    assert words.parse_threat("linf:per-sample") == ("linf", None)
-    assert words.parse_threat("linf:1/0") == ("linf", None)
     assert words.mean_interval(Mean(value=19.83, low=19.21, high=20.48, n=9)) == "19.2 to 20.5"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from markupsafe import escape
+from PIL import Image
 from safetensors.torch import save_file
 from tests.unit.report_runs import Page, fabricate, judged, reasons
 
@@ -33,6 +37,12 @@ def pictures(folder: Path, name: str, rows: int) -> None:
         save_file(tensors, str(folder / f"{name}.safetensors"))
 
 
+def picture(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("L", (2, 2), colour).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
 @pytest.mark.parametrize("name", AUDITS)
 def test_recorded_audits_are_shown(tmp_path: Path, name: str) -> None:
     record = RECORDS[name]
@@ -49,11 +59,16 @@ def test_recorded_audits_are_shown(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_recorded_studies_are_shown(tmp_path: Path, name: str) -> None:
-    shutil.copy(RESULTS / f"{name}.json", tmp_path / "summary.json")
+    record = RECORDS[name]
+    drawn = [picture("black"), picture("white")]  # the records are stored without their pictures
+    shown = [{"title": f"Picture {k}", "caption": "", "png": png} for k, png in enumerate(drawn)]
+    (tmp_path / "summary.json").write_text(json.dumps(record | {"pictures": record["pictures"] + shown}))
     found = Page(render_study(tmp_path))
-    assert len(found.all("img")) == len(RECORDS[name]["pictures"])
-    for claim in RECORDS[name]["claims"]:
-        assert " ".join(claim["claim"].split()) in found.text
+    assert [image["src"].split(",")[1] for image in found.all("img")][len(record["pictures"]) :] == drawn
+    assert len(found.all("img")) == len(record["pictures"]) + len(drawn)
+    rows = found.source.split('<section id="claims"')[1].split("</section>")[0]
+    for claim in record["claims"]:
+        assert str(escape(" ".join(claim["claim"].split()))) in " ".join(rows.split())
 
 
 def test_a_summary_of_the_first_version_is_shown_beside_a_new_one(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_second_start_finds_everything(work: Work, tmp_path: Path) -> None:
 def test_other_settings_are_refused_in_the_same_sentence(work: Work, tmp_path: Path) -> None:
     first = work(tmp_path, silent)
     kept = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(BadInput, match=r"holds another \w+: seed was 0, now it is 1; choose another --out") as caught:
+    with pytest.raises(BadInput, match=r"holds another \w+: seed was 0, now it is 1; choose another out") as caught:
         work(tmp_path, silent, seed=1)
     assert "\n" not in str(caught.value)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == kept
@@ -265,9 +265,9 @@ def test_a_result_that_is_not_as_it_was_written_is_refused(work: Work, tmp_path:
         try:
             assert torch.equal(work(tmp_path, silent), first)  # a flipped bit may mean nothing, in a zip's margins
         except BadInput as error:
-            assert "choose another --out" in str(error)
+            assert "choose another out" in str(error)
     file.write_bytes(data[:-40])
-    with pytest.raises(BadInput, match="choose another --out"):
+    with pytest.raises(BadInput, match="choose another out"):
         work(tmp_path, silent)
 
 
@@ -336,7 +336,7 @@ OLD = [
 @pytest.mark.parametrize(("work", "leave"), OLD, ids=name)
 def test_work_of_version_0_1_is_refused_in_one_sentence(work: Work, leave: Any, tmp_path: Path) -> None:
     leave(tmp_path / "a")
-    with pytest.raises(BadInput, match=r"/a(/[a-z.]+)? was made by version 0\.1; choose another --out") as caught:
+    with pytest.raises(BadInput, match=r"/a(/[a-z.]+)? was made by version 0\.1; choose another out") as caught:
         work(tmp_path / "a", silent)
     assert str(caught.value).count("\n") == 0
 
@@ -349,7 +349,7 @@ def test_a_later_layout_is_refused(tmp_path: Path) -> None:
         Chunks()(tmp_path, silent)
     for text in ("", "[]", '{"layout": 2}', '{"layout": "x", "settings": {}}'):
         file.write_text(text)
-        with pytest.raises(BadInput, match=r"config\.json cannot be read .*; choose another --out, or remove"):
+        with pytest.raises(BadInput, match=r"config\.json cannot be read .*; choose another out, or remove"):
             Chunks()(tmp_path, silent)
 
 

@@ -53,8 +53,8 @@ def fab(
         targeted: True: y are target classes.
         targets: Target classes of FAB-T, which steps towards the boundary of one class: one per sample, (B,), or the
             number of likeliest classes to try in turn. None: the nearest of all boundaries at each step.
-        steps: Gradient evaluations for each target (cost: steps + 1 forwards and steps backwards, 1 forward more for
-            each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards at the end).
+        steps: Gradient evaluations for each target (cost: about steps + 1 forwards and steps backwards, 1 forward more
+            for each step that ends adversarial; without `targets`, K - 1 times the backwards; 10 forwards at the end).
         eps: Distance within which a sample stops at its first adversarial point, a float or (B,), without the final
             search back towards x. None: search for the nearest.
         start: Starting points, such as those of another attack. None: x.

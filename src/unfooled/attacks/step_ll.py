@@ -51,7 +51,7 @@ def step_ll(
         generator: Base seed of the directions that replace zero gradients.
 
     Returns:
-        Points inside the threat, (B, *D), detached. Cost: 2 forwards, 1 backward.
+        Points inside the threat, (B, *D), detached. Cost: 3 forwards, 1 backward.
 
     Raises:
         BadInput: Inputs, labels or outputs that cannot be used; the message names the invalid one.

@@ -9,7 +9,7 @@ import typer
 
 from unfooled._version import __version__
 from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, report, study, train
-from unfooled.cli.errors import INTERRUPTED, guarded
+from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, say
 
 app = typer.Typer(
     name="unfooled",
@@ -28,7 +28,7 @@ app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.command(name="features")(features.features)
 app.command(name="report")(report.report)
-app.command(name="study")(study.study)
+app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)
 
 
@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
     def call() -> None:
         nonlocal code
         try:
+            refuse_empty(arguments)
             code = app(arguments, prog_name="unfooled", standalone_mode=False) or 0
             if code == INTERRUPTED:  # some versions turn Ctrl-C into a code
                 raise KeyboardInterrupt
@@ -61,9 +62,13 @@ def run(arguments: list[str]) -> int:
             raise KeyboardInterrupt from None
         except Exception as e:
             # Usage errors come from typer's own copy of click in some versions, from click in others.
-            if not (hasattr(e, "show") and hasattr(e, "exit_code")):
+            if not (hasattr(e, "show") and hasattr(e, "exit_code") and hasattr(e, "format_message")):
                 raise
-            e.show()
+            if type(e).__name__ == "NoArgsIsHelpError":
+                e.show()
+            else:
+                place = getattr(getattr(e, "ctx", None), "command_path", "unfooled")
+                say(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
             code = e.exit_code
 
     resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (

@@ -37,6 +37,11 @@ def attack(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -52,7 +57,10 @@ def attack(
     from unfooled import workflows
     from unfooled.cli import show
 
-    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.attack(
             inputs, threat, attack=attack, steps=steps, restarts=restarts, effort=effort, out=out, seed=seed,
@@ -73,6 +81,6 @@ def print_record(record: AttackRecord) -> None:
     if "median_distance" in record.model_fields_set:
         median = record.median_distance
         show.out.print(f"median distance  {'none: fewer than half were fooled' if median is None else f'{median:.4g}'}")
-    show.out.print(f"{record.out}: {record.n} samples", soft_wrap=True)
+    show.out.print(f"{show.plain(record.out)}: {record.n} samples", soft_wrap=True)
     for warning in record.warnings:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)

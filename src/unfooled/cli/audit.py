@@ -25,6 +25,11 @@ def audit(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     effort: Annotated[
         str, typer.Option("--effort", help=f"Effort of the attack: {', '.join(catalog.EFFORTS)}.")
     ] = "normal",
@@ -72,10 +77,14 @@ def audit(
     from unfooled import workflows
     from unfooled.cli import show
 
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     silent = quiet or json
     with show.stages(silent) as progress:
         summary = workflows.audit(
-            workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels),
+            inputs,
             threat,
             options=workflows.AuditOptions(effort, envelope, attack, steps, restarts, explain, reasons, reasons_n),
             out=out,
@@ -84,7 +93,7 @@ def audit(
             seed=seed,
             machine=workflows.Machine(device, threads, batch),
             command=options.command(),
-            notify=None if silent else lambda text: show.err.print(f"[dim]{text}", soft_wrap=True),
+            notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
         )
     if json:

@@ -37,15 +37,17 @@ def print_table(result: Doctor) -> None:
     from unfooled.workflows.examining import EXTRAS, UNUSABLE
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("[bold]unfooled", result.unfooled)
+    table.add_row("[bold]unfooled", show.plain(result.unfooled))
     table.add_row("Python", result.python)
     for name, version in result.libraries.items():
-        table.add_row(name, f"[red]{version}" if version.startswith(UNUSABLE) else version)
+        table.add_row(name, f"[red]{show.plain(version)}" if version.startswith(UNUSABLE) else show.plain(version))
     for name, version in result.extras.items():
         missing = version.startswith(UNUSABLE)
-        table.add_row(f"{name} [dim](optional)", f"[dim]not usable; for {EXTRAS[name]}" if missing else version)
+        table.add_row(
+            f"{name} [dim](optional)", f"[dim]not usable; for {EXTRAS[name]}" if missing else show.plain(version)
+        )
     for name, description in result.devices.items():
-        table.add_row(f"device {name}", description)
+        table.add_row(f"device {show.plain(name)}", show.plain(description))
     folder, there = result.data["UNFOOLED_DATA"], result.data["there"]
-    table.add_row("UNFOOLED_DATA", f"{folder}{'' if there else ' [dim](not there; optional)'}")
+    table.add_row("UNFOOLED_DATA", f"{show.plain(folder)}{'' if there else ' [dim](not there; optional)'}")
     show.out.print(table)

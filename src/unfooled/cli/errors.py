@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from unfooled.workflows.errors import BadOption, Below
+from unfooled.core.errors import BadInput, printable
+from unfooled.workflows.errors import Below
 
 BAD_INPUT, BELOW, INTERRUPTED = 2, 3, 130
 
@@ -25,6 +26,22 @@ def as_flag(name: str, value: str = "") -> str:
     return flag if value in ("", "True") else f"{flag} {value}"
 
 
+def refuse_empty(arguments: list[str]) -> None:
+    """Refuse words that are empty, as `--out ""` is where a variable of a script is not set.
+
+    Raises:
+        Refused: there is one.
+    """
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = word.partition("=")
+        if not word.strip():
+            raise Refused(
+                f"{before if before.startswith('-') else 'an argument'} is empty; leave it out, or give a value"
+            )
+        if option.startswith("--") and equals and not value.strip():
+            raise Refused(f"{option} is empty; leave it out, or give a value")
+
+
 def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks.
 
@@ -37,13 +54,13 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         return 0
     except KeyboardInterrupt:
         work = "finished work is kept, the same command continues" if resumable else "nothing was kept"
-        return _print(f"interrupted; {work}", INTERRUPTED)
+        return say(f"interrupted; {work}", INTERRUPTED)
     except Below as e:
-        return _print(f"{e} (--fail-under)", BELOW)
+        return say(f"{e} (--fail-under)", BELOW)
     except MemoryError:
-        return _print("out of memory; try a smaller --batch", BAD_INPUT)
+        return say("out of memory; try a smaller --batch or --n", BAD_INPUT)
     except SystemExit:
-        return _print("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
+        return say("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
     except BrokenPipeError:
         # The reader went away (head, less): not an error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,18 +68,18 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except Exception as e:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
-        return _print(*_sentence(e))
+        return say(*_sentence(e))
 
 
 def _sentence(error: Exception) -> tuple[str, int]:
     """Return the sentence that the command line prints for an error, and its code."""
+    if isinstance(error, BadInput):
+        return error.spelled(as_flag), BAD_INPUT
     if isinstance(error, OSError):
         file = error.filename
         if error.errno == errno.ENOSPC:
             return f"the disk is full{f' ({file})' if file else ''}; free some space", BAD_INPUT
         return f"{error.strerror or error}{f': {file}' if file else ''}", BAD_INPUT
-    if isinstance(error, BadOption):
-        return error.spelled(as_flag), BAD_INPUT
     if isinstance(error, ValueError):
         return str(error), BAD_INPUT
     if "out of memory" in str(error).lower():
@@ -71,8 +88,9 @@ def _sentence(error: Exception) -> tuple[str, int]:
     return f"{kind}: {error} (a defect, or a model that fails; UNFOOLED_DEBUG=1 shows where)", 1
 
 
-def _print(sentence: str, code: int) -> int:
-    text = " ".join(sentence.split())
+def say(sentence: str, code: int) -> int:
+    """Print a sentence on stderr, and return the code."""
+    text = printable(" ".join(sentence.split()))
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[1;31munfooled:\x1b[0m" if colour else "unfooled:"
     print(f"{label} {text}", file=sys.stderr)  # noqa: T201

@@ -57,6 +57,11 @@ def explain(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -74,7 +79,10 @@ def explain(
     from unfooled.cli import show
 
     map_attack = read_attack(attack, threat, steps, restarts, k, w, region)
-    inputs = workflows.Inputs(model, data, arch, split, n, shuffle, mean, std, size, labels)
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.explain(
             inputs, method=method, of=of, attack=map_attack, out=out, seed=seed,
@@ -85,8 +93,10 @@ def explain(
     elif not quiet:
         if record.attack is not None:
             print_attack(record.attack)
+        if record.undefined:
+            show.out.print(f"[yellow]{record.undefined} of {record.n} maps hold NaN or infinite values")
         for file in record.files:
-            show.out.print(file, soft_wrap=True)
+            show.out.print(show.plain(file), soft_wrap=True)
 
 
 def read_attack(
@@ -129,16 +139,16 @@ def print_attack(record: MapAttackRecord) -> None:
         table.add_column(heading, no_wrap=True)
     for name, label in SCORES.items():
         score = record.scores[name]
-        table.add_row(label, *(show.figure(score[what]) for what in ("chance", *ARMS)))
+        table.add_row(label, *(show.number(score[what]) for what in ("chance", *ARMS)))
         if name != "kendall":
             table.add_row(
-                "  corrected", "0.00", *(show.figure(score[f"{arm}_corrected"]) for arm in ARMS), style="bold"
+                "  corrected", "0.00", *(show.number(score[f"{arm}_corrected"]) for arm in ARMS), style="bold"
             )
     show.out.print(table)
     if record.aim:
         values = {"before": "before", **ARMS}
-        aims = ", ".join(f"{label} {show.figure(record.aim[name])}" for name, label in values.items())
-        show.out.print(f"{AIMS[record.kept]}: {aims}", soft_wrap=True)
+        aims = ", ".join(f"{label} {show.number(record.aim[name])}" for name, label in values.items())
+        show.out.print(f"{AIMS[record.decides]}: {aims}", soft_wrap=True)
     counted = ", ".join(f"{n} {status}" for status, n in record.counts["attack"].items() if n)
     show.out.print(
         f"[dim]{counted}; k = {record.k}, w = {record.w}, N = {record.random_points} random points. Means are "
@@ -146,7 +156,7 @@ def print_attack(record: MapAttackRecord) -> None:
         soft_wrap=True,
     )
     if warning := doubt(record):
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def doubt(record: MapAttackRecord) -> str:
@@ -157,7 +167,7 @@ def doubt(record: MapAttackRecord) -> str:
     lens = record.scores["lens"]
     attack, best_of_n = lens["attack_corrected"], lens["best_of_n_corrected"]
     if (lens["chance"] or 0) > SAYS_NOTHING:
-        level = show.figure(lens["chance"])
+        level = show.number(lens["chance"])
         return f"Unrelated maps would score {level} in LENS here, so it says nothing; lower --w or --k."
     if attack is not None and best_of_n is not None and attack >= best_of_n:
         return "Random points moved LENS as far as the attack: try more --steps or another --attack."

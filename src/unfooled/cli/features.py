@@ -47,13 +47,18 @@ def features(
         float | None,
         typer.Option("--tol", help="Residual at which an inversion ends (robust, non-robust); 0.05 if not given."),
     ] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes at least 2 pixels thick.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Keep only bright strokes, at least 2 pixels thick.")] = False,
     n: options.NOpt = None,
     split: options.SplitOpt = "train",
     mean: options.MeanOpt = None,
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     shard: Annotated[int, typer.Option("--shard", help="Images per file of unfinished work.")] = 500,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
@@ -77,9 +82,13 @@ def features(
     from unfooled import workflows
     from unfooled.cli import show
 
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, False, mean, std, size, labels, channels, trust_pickle, limits
+    )
     with show.stages(quiet or json) as progress:
         record = workflows.features(
-            workflows.Inputs(model, data, arch, split, n, False, mean, std, size, labels),
+            inputs,
             out,
             kind=kind,
             threat=threat,
@@ -104,6 +113,8 @@ def print_record(record: dict[str, Any], kind: str) -> None:
     figure, end = ("margin over the target", "target reached") if moved else ("residual", "done early")
     show.out.print(f"{figure}, median {quantiles['0.5']:.3f}, 95 % below {quantiles['0.95']:.3f}")
     show.out.print(f"{end}  {100 * record['reached']:.1f} %")
-    show.out.print(f"{record['out']}: {record['n']} samples", soft_wrap=True)
+    if record.get("undefined"):
+        show.out.print(f"no finite answer  {record['undefined']} samples, which are not counted as reached")
+    show.out.print(f"{show.plain(record['out'])}: {record['n']} samples", soft_wrap=True)
     for warning in record["warnings"]:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)

@@ -56,6 +56,7 @@ def lens(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for lens.json and the page, report.html.")] = None,
+    max_bytes: options.BytesOpt = options.BYTES,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
@@ -76,12 +77,13 @@ def lens(
     with show.stages(quiet or json) as progress:
         record = workflows.lens(
             clean, perturbed, k=ks, w=ws, diverse=diverse, reduce=reduce, out=out, seed=seed,
-            machine=workflows.Machine(device, threads, batch), command=options.command(), progress=progress,
+            limits=workflows.Limits(max_bytes=max_bytes), machine=workflows.Machine(device, threads, batch),
+            command=options.command(), progress=progress,
         )  # fmt: skip
     if json:
         show.record(record)
     elif not quiet:
-        print_tables(record.found, record.warnings)
+        print_tables(record.scores, record.warnings)
         if out is not None:
             show.page(out / "report.html")
 
@@ -118,11 +120,11 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
             table.add_column(heading, no_wrap=heading != "chance")
         for row in block.scores:
             colour = "yellow" if row.says_nothing else ""
-            level = show.figure(row.chance.value) + (" says nothing" if row.says_nothing else "")
+            level = show.number(row.chance.value) + (" says nothing" if row.says_nothing else "")
             table.add_row(
                 row.score, row.neutral.removesuffix("_dilated"), mean(row.raw),
                 f"[{colour}]{level}" if colour else level, mean(row.corrected), str(row.raw.n),
-                show.figure(row.p, 3), percent(row.surprising),
+                show.number(row.p, 3), percent(row.surprising),
             )  # fmt: skip
         show.out.print(table)
         show.out.print(
@@ -142,7 +144,7 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
         soft_wrap=True,
     )
     for warning in warnings:
-        show.out.print(f"[yellow]{warning}", soft_wrap=True)
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
 def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
@@ -151,7 +153,7 @@ def diverse_counts(clean: Mean | None, perturbed: Mean | None) -> str:
 
     if clean is None or perturbed is None:
         return ""
-    return f"; diverse pixels found: {show.figure(clean.value, 0)} clean, {show.figure(perturbed.value, 0)} perturbed"
+    return f"; diverse pixels found: {show.number(clean.value, 0)} clean, {show.number(perturbed.value, 0)} perturbed"
 
 
 def percent(value: float | None) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from unfooled.core.limits import Limits
+
 SOURCE = "Inputs"
 SPEED = "Machine"
 OUTPUT = "Output"
@@ -50,6 +52,24 @@ LabelsOpt = Annotated[
         "--labels", help="File of class names in the model's order, one per line or JSON.", rich_help_panel=SOURCE
     ),
 ]
+ChannelsOpt = Annotated[
+    int | None,
+    typer.Option("--channels", help="Convert images to 1 channel (grey) or 3 (colour).", rich_help_panel=SOURCE),
+]
+TrustOpt = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle",
+        help="Let the model's file run its code when it is read; only for files whose author you trust.",
+        rich_help_panel=SOURCE,
+    ),
+]
+PixelsOpt = Annotated[int, typer.Option("--max-pixels", help="Pixels of one image at most.", rich_help_panel=SOURCE)]
+BytesOpt = Annotated[
+    int, typer.Option("--max-bytes", help="Bytes that one file may be unpacked to.", rich_help_panel=SOURCE)
+]
+ClassesOpt = Annotated[int, typer.Option("--max-classes", help="Number of classes at most.", rich_help_panel=SOURCE)]
+PIXELS, BYTES, CLASSES = (getattr(Limits, name) for name in ("max_pixels", "max_bytes", "max_classes"))
 StepsOpt = Annotated[
     int | None, typer.Option("--steps", help="Gradients per restart, or queries; the attack's default if not given.")
 ]

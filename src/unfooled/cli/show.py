@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json as lib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
+
+from unfooled.cli import progress
+from unfooled.cli.progress import Stages
+from unfooled.cli.words import called, plain
+from unfooled.core.errors import printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,68 +32,18 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
+__all__ = ["called", "plain"]
+
 out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
-
-STAGES = {"clean": "clean samples", "judge": "judging what was found", "explain": "explanations"}
-
-
-def called(stage: str) -> str:
-    """Return the words for a stage on the terminal; "NAME/STAGE" is the stage of one of several runs."""
-    run, slash, stage = stage.rpartition("/")
-    if slash:
-        return f"{run}: {called(stage)}"
-    kind, _, rest = stage.partition("-")
-    head, _, tail = rest.partition("-")
-    match kind:
-        case "cascade" if head.isdigit():
-            return f"attack, stage {int(head) + 1}: {tail}"
-        case "cascade":
-            return f"attack, {rest}"
-        case "autoattack":
-            return f"AutoAttack, {rest}"
-        case "nearest":
-            return f"nearest points in {rest}"
-        case "reasons":
-            return f"reasons under attack, {rest} eps"
-        case "diagnostics":
-            return f"check {tail.replace('-', ': ', 1)}"
-    return STAGES.get(stage, stage)
 
 
 COLOURS = {"SOUND": "green", "EXTENDED": "green", "OVERSTATED": "bold red", "NOT EVALUABLE": "bold red"}
 
 
-def bars(quiet: bool) -> Progress:
-    """Return progress bars on stderr, hidden where that is not a terminal."""
-    return Progress(
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=err,
-        disable=quiet or not err.is_terminal,
-    )
-
-
-@contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback for the progress of a workflow: one bar per stage, which shows the remaining work."""
-    with bars(quiet) as progress:
-        tasks: dict[str, TaskID] = {}
-        earlier: dict[str, int] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                earlier[stage] = done
-                if done and not quiet:
-                    err.print(f"[dim]{called(stage)}: {done} of {total} found from an earlier start")
-                tasks[stage] = progress.add_task(called(stage), total=total - done)
-            progress.update(tasks[stage], completed=done - earlier[stage])
-
-        yield update
+def stages(quiet: bool) -> AbstractContextManager[Stages]:
+    """Return a context that yields a callback for the progress of a workflow."""
+    return progress.stages(quiet, err)
 
 
 def percent(estimate: Estimate) -> str:
@@ -110,8 +55,10 @@ def percent(estimate: Estimate) -> str:
 
 def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
     """Write a mean: 0.42 [0.38, 0.47] unit."""
-    if average.value is None or average.low is None or average.high is None:
+    if average.value is None:
         return "not available"
+    if average.low is None or average.high is None:  # of a single sample
+        return f"{average.value:.{digits}f} {unit}".rstrip()
     return (
         f"{average.value:.{digits}f} [dim]\\[{average.low:.{digits}f}, {average.high:.{digits}f}][/dim] {unit}".rstrip()
     )
@@ -128,24 +75,27 @@ def summaries(runs: Sequence[Summary]) -> None:
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for run in runs:
-        table.add_column(run.title, overflow="fold")
-    table.add_row("data, n", *(f"{r.data}, {r.n}" for r in runs))
-    table.add_row("threat", *(r.threat for r in runs))
-    table.add_row("attack", *(r.attack for r in runs))
+        table.add_column(plain(run.title), overflow="fold")
+    table.add_row("data, n", *(f"{plain(r.data)}, {r.n}" for r in runs))
+    table.add_row("threat", *(plain(r.threat) for r in runs))
+    table.add_row("attack", *(plain(r.attack) for r in runs))
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
     table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
+    if any(r.unanswered is not None and r.unanswered.value for r in runs):
+        silent = (percent(r.unanswered) if r.unanswered is not None else "not available" for r in runs)
+        table.add_row("no answer under attack", *silent)
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
         same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
         cells = [mean(m.fooled) if m else "not available" for m in same]
-        table.add_row(f"{row.explanation}: {row.name}, fooled", *cells, style="dim" if i else "")
+        table.add_row(plain(f"{row.explanation}: {row.name}, fooled"), *cells, style="dim" if i else "")
     if any(r.reasons is not None and not r.reasons.skipped for r in runs):
         points = [r.reasons.at_eps() if r.reasons is not None else None for r in runs]
         names = " / ".join(dict.fromkeys(r.reasons.explanation for r in runs if r.reasons is not None))
         table.add_row(
-            f"{names}: corrected LENS under attack",
+            plain(f"{names}: corrected LENS under attack"),
             *(mean(p.lens) if p is not None else "not available" for p in points),
         )
         table.add_row("reason moved before the label", *(first(r) for r in runs), style="dim")
@@ -155,35 +105,41 @@ def summaries(runs: Sequence[Summary]) -> None:
     out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
     for run in runs:
         if run.verdict not in ("SOUND", ""):
-            out.print(f"[{COLOURS[run.verdict]}]{run.title}: {run.verdict}. {escape(run.because)}", soft_wrap=True)
+            out.print(
+                f"[{COLOURS[run.verdict]}]{plain(run.title)}: {run.verdict}. {plain(run.because)}", soft_wrap=True
+            )
         for warning in run.warnings:
-            out.print(f"[yellow]{run.title}: {warning}", soft_wrap=True)
+            out.print(f"[yellow]{plain(run.title)}: {plain(warning)}", soft_wrap=True)
 
 
 def verdict(run: Summary) -> None:
     """Print the verdict and the figures of an audit in one line."""
     figures = (run.clean_accuracy.value, run.robust_accuracy.value)
     clean, robust = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
-    typer.echo(
-        f"{run.verdict}: clean accuracy {clean}, robust accuracy at most {robust} ({run.n} samples, {run.threat})"
-    )
+    figures_of = f"({run.n} samples, {printable(run.threat)})"
+    typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy at most {robust} {figures_of}")
 
 
 def record(result: BaseModel | Mapping[str, Any]) -> None:
     """Print a record as JSON, and nothing else."""
-    typer.echo(lib.dumps(dict(result), indent=2) if isinstance(result, Mapping) else result.model_dump_json(indent=2))
+    _echo(lib.dumps(dict(result), indent=2) if isinstance(result, Mapping) else result.model_dump_json(indent=2))
 
 
 def records(results: Sequence[BaseModel]) -> None:
     """Print several records as a JSON list, and nothing else."""
-    typer.echo(lib.dumps([lib.loads(one.model_dump_json()) for one in results], indent=2))
+    _echo(lib.dumps([lib.loads(one.model_dump_json()) for one in results], indent=2))
+
+
+def _echo(text: str) -> None:
+    """Print JSON in which control characters beyond ASCII are escaped too."""
+    typer.echo(printable(text, json=True))
 
 
 def page(path: Path) -> None:
     """Print the path of a page."""
-    out.print(f"page: {path}", soft_wrap=True)
+    out.print(f"page: {plain(path)}", soft_wrap=True)
 
 
-def figure(value: float | None, digits: int = 2) -> str:
+def number(value: float | None, digits: int = 2) -> str:
     """Write a number, or that there is none."""
     return "none" if value is None else f"{value:.{digits}f}"

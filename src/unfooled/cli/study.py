@@ -19,7 +19,7 @@ OWN_NETWORK = "studies.attention:OwnNetwork"
 """Dataclass that the options under Inputs fill, for studies that take one."""
 
 
-def study(
+def reproduce(
     name: Annotated[str | None, typer.Argument(help="Name of the study; --list shows them.")] = None,
     scale: Annotated[str, typer.Option("--scale", help=f"Scale: {', '.join(SCALES)}.")] = "small",
     out: Annotated[
@@ -44,6 +44,11 @@ def study(
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
     labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     device: options.DeviceOpt = "auto",
     threads: options.ThreadsOpt = None,
     json: options.JsonOpt = False,
@@ -70,7 +75,10 @@ def study(
     with show.stages(quiet or json) as progress:
         summary = workflows.study(
             name, scale, out=folder, seeds=range(seed, seed + seeds), data=data,
-            own=workflows.OwnNetwork(model, boxes, arch, n, part, mean, std, size, labels),
+            own=workflows.OwnNetwork(
+                model, boxes, arch, n, part, mean, std, size, labels, channels, trust_pickle or None
+            ),
+            limits=workflows.Limits(max_pixels, max_bytes, max_classes),
             machine=workflows.Machine(device, threads), command=options.command(), progress=progress,
         )  # fmt: skip
     if json:
@@ -98,23 +106,26 @@ def listing(*, json: bool) -> None:
 
 def print_claims(summary: StudySummary) -> None:
     """Print claims as a table, notes below."""
-    from rich.markup import escape
     from rich.table import Table
 
     from unfooled.cli import show
 
     colours = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
-    table = Table(title=summary.title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=show.plain(summary.title), title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
     for heading in ("claim", "", "value", "n"):
         table.add_column(heading, overflow="fold")
     for claim in summary.claims:
-        table.add_row(escape(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", figure(claim), str(claim.n))
+        table.add_row(
+            show.plain(claim.claim), f"[{colours[claim.verdict]}]{claim.verdict}", value_of(claim), str(claim.n)
+        )
     show.out.print(table)
     for note in summary.notes:
-        show.out.print(f"[dim]{escape(note)}", soft_wrap=True)
+        show.out.print(f"[dim]{show.plain(note)}", soft_wrap=True)
 
 
-def figure(claim: Any) -> str:
+def value_of(claim: Any) -> str:
     """Write a claim's figure: 0.96 [0.82, 1.00]."""
     if claim.value is None:
         return "not available"

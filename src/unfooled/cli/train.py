@@ -28,7 +28,7 @@ def train(
     attack_steps: Annotated[
         int | None, typer.Option("--attack-steps", help="Steps of the inner attack; 7 (10 with trades) if not given.")
     ] = None,
-    beta: Annotated[float, typer.Option("--beta", help="TRADES trade-off weight.")] = 6.0,
+    beta: Annotated[float | None, typer.Option("--beta", help="TRADES trade-off weight; 6 if not given.")] = None,
     ramp: Annotated[
         float | None, typer.Option("--ramp", help="Epochs in which eps grows from 0; a fifth of them if not given.")
     ] = None,
@@ -87,6 +87,11 @@ def train(
     mean: options.MeanOpt = None,
     std: options.StdOpt = None,
     size: options.SizeOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again; do not continue --out.")] = False,
     seed: options.SeedOpt = 0,
     device: options.DeviceOpt = "auto",
@@ -108,14 +113,14 @@ def train(
     from unfooled import workflows
     from unfooled.cli import show
 
-    with show.bars(quiet or json) as progress:
-        task = progress.add_task(loss, total=epochs)
+    with show.stages(quiet or json) as progress:
+        progress(loss, 0, epochs)
 
         def trained(epoch: Epoch) -> None:
             figures = f"{loss}: loss {epoch.loss:.3f}"
             figures += "" if epoch.accuracy is None else f", held out {100 * epoch.accuracy:.1f} %"
             figures += "" if epoch.pgd is None else f", under attack {100 * epoch.pgd:.1f} %"
-            progress.update(task, completed=epoch.index + 1, description=figures)
+            progress(loss, epoch.index + 1, epochs, figures)
 
         record = workflows.train(
             data,
@@ -125,8 +130,11 @@ def train(
                 attack_steps, beta, ramp, start, remove, replays, align, weight, base, path, inner, explain, smooth, k,
                 rectify, preserve,
             ),
-            network=workflows.Network(arch, model, mean, std),
-            recipe=workflows.Recipe(epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision),
+            network=workflows.Network(arch, model, mean, std, trust_pickle),
+            recipe=workflows.Recipe(
+                epochs, batch, lr, weight_decay, augment, watch, n, size, devices, precision, channels
+            ),
+            limits=workflows.Limits(max_pixels, max_bytes, max_classes),
             out=out,
             fresh=fresh,
             seed=seed,
@@ -144,12 +152,14 @@ def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     from unfooled.cli import show
 
     if record.stopped:
-        show.err.print(record.stopped, soft_wrap=True)
+        show.err.print(show.plain(record.stopped), soft_wrap=True)
     if quiet:
         return
     accuracy = record.held_out_accuracy
     figure = "" if accuracy is None else f", held out {100 * accuracy:.1f} %"
-    show.out.print(f"{record.out}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True)
+    show.out.print(
+        f"{show.plain(record.out)}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True
+    )
     for name, (value, low, high, n) in record.corruptions.items():
-        line = f"  {name:<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
+        line = f"  {show.plain(name):<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
         show.out.print(line, soft_wrap=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unfooled.core.lazy import importer
 
 _NAMES = {
     "Ascent": "ascent",
@@ -54,13 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: the command line reads `core.errors` without torch."""
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _NAMES)  # the command line reads `core.errors` without torch
 
 
 def __dir__() -> list[str]:

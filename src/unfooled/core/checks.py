@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import NO_GRADIENT, BadInput
+from unfooled.core.errors import NO_GRADIENT, BadInput, option
 from unfooled.core.model.modes import in_training
 from unfooled.core.threats import UNIT, Box, Threat
 
@@ -79,7 +79,8 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
         off = max(box.low - low, high - box.high)
         raise BadInput(
             f"x lies in [{low:.4g}, {high:.4g}], outside [{box.low:g}, {box.high:g}] by {off:.2g}; scale it there and "
-            "give the normalisation to the model instead: Classifier(module, mean=..., std=...), or --mean and --std"
+            f"give the normalisation to the model instead: {option('mean')} and {option('std')}, or Classifier(module, "
+            "mean=..., std=...)"
         )
     if y is not None:
         check_labels(y, len(x))
@@ -95,7 +96,7 @@ def check_labels(y: Tensor, n: int, classes: int | None = None) -> None:
     if int(y.min()) < 0 or (classes is not None and int(y.max()) >= classes):
         span = f"[{int(y.min())}, {int(y.max())}]"
         known = f", the model has {classes} classes (0 to {classes - 1})" if classes is not None else ""
-        raise BadInput(f"labels lie in {span}{known}; check the class order (--labels FILE)")
+        raise BadInput(f"labels lie in {span}{known}; check the class order, {option('labels')}")
 
 
 def check_logits(logits: Any, n: int) -> Tensor:

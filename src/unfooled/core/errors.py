@@ -1,9 +1,14 @@
-"""Errors that name the invalid argument and the remedy in one sentence, and suggestions for misspelt names."""
+"""Errors that name the invalid argument and the remedy in one sentence, and suggestions for misspelt names.
+
+An option in a message is written `option("mean")`, or `option("fresh", True)` with the value to give. Python shows it
+as a keyword (`mean`, `fresh=True`), the command line as a flag (`--mean`, `--fresh`).
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 NO_GRADIENT = (
@@ -12,8 +17,64 @@ NO_GRADIENT = (
 )
 
 
+Spell = Callable[[str, str], str]
+"""(name of an option, a value or "") -> text of the option, as Python or the shell writes it."""
+
+_OPTION = re.compile("\x02(\\w+)\x1f([^\x03]*)\x03")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 class BadInput(ValueError):
-    """An invalid argument; the message names it and says how to correct it."""
+    """An invalid argument; the message names it and says how to correct it.
+
+    Args:
+        message: The sentence; options in it are written by `option`. Control characters become visible.
+
+    Example:
+        >>> str(BadInput(f"the range is unknown; give {option('mean')}, or {option('fresh', True)}"))
+        'the range is unknown; give mean, or fresh=True'
+    """
+
+    def __init__(self, message: str = "") -> None:
+        self.message = message
+        super().__init__(self.spelled(as_keyword))
+
+    def spelled(self, spell: Spell) -> str:
+        """Return the sentence with the options written by `spell`."""
+        return printable(_OPTION.sub(lambda found: spell(found[1], found[2]), self.message))
+
+    def __reduce__(self) -> tuple[type[BadInput], tuple[object, ...]]:
+        return type(self), (self.message,)
+
+
+def option(name: str, value: object = "") -> str:
+    """Write an option into the message of a `BadInput`; `value` is what the user should give."""
+    return f"\x02{name}\x1f{value}\x03"
+
+
+def as_keyword(name: str, value: str = "") -> str:
+    """Write an option as Python does: `loss`, `loss='madry'`, `fresh=True`."""
+    if not value:
+        return name
+    return f"{name}={value if value == 'True' or value.isdigit() else repr(value)}"
+
+
+def printable(text: str, *, json: bool = False) -> str:
+    r"""Return text in which no control character, escape code or mark that reorders text takes effect.
+
+    Args:
+        text: The text.
+        json: True: write them as JSON does.
+
+    Example:
+        >>> print(printable("cat" + chr(27) + "[2J"))
+        cat\x1b[2J
+    """
+
+    def visible(found: re.Match[str]) -> str:
+        return f"\\u{ord(found[0]):04x}" if json or ord(found[0]) > 255 else f"\\x{ord(found[0]):02x}"
+
+    return _CONTROL.sub(visible, text)
 
 
 def nearest(name: str, known: Iterable[str], *, n: int = 3) -> str:

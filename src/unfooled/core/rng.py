@@ -196,6 +196,7 @@ USES = MappingProxyType(
             ),
             LONG,
         ),
+        Stream.CHECK_JUMPS: _one(Stream.CHECK_JUMPS, range(2)),
         Stream.CHECK_DIRECTIONS: _one(Stream.CHECK_DIRECTIONS, range(1, 33)),
         Stream.CHECK_ROUGHNESS: _one(Stream.CHECK_ROUGHNESS, range(8)),
         Stream.CHECK_MEMORY: _one(Stream.CHECK_MEMORY, range(5)),

@@ -24,6 +24,7 @@ from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats.folders import files_of, images_below
 from unfooled.data.formats.npz import archive
+from unfooled.data.formats.pictures import size_of
 from unfooled.data.load import load_dataset
 from unfooled.data.sources import FOLDER
 
@@ -124,7 +125,10 @@ def load_boxed(
     root, path = Path(root), Path(boxes)
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the one that holds one folder per class")
-    boxes_of = _read(path)
+    try:
+        boxes_of = _read(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no CSV: {error}") from error
     present = {file.relative_to(root).as_posix() for file in images_below(root)}
     if lost := [name for name in boxes_of if name not in present]:
         raise BadInput(
@@ -138,12 +142,9 @@ def load_boxed(
         raise BadInput(
             f"{path} names none of the images read from {root}, such as {names[0]}; file is the path below it"
         )
-    from PIL import Image
-
     sides = []
     for k, name in zip(data.index.tolist(), names, strict=True):
-        with Image.open(files[k]) as image:  # reads only the header
-            w, h = image.size
+        h, w = size_of(files[k])
         for left, top, width, height in boxes_of.get(name, ()):
             if left >= w or top >= h or left + width <= 0 or top + height <= 0:
                 raise BadInput(

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfooled.core.errors import BadInput, nearest
+from unfooled.core.errors import BadInput, nearest, option
+from unfooled.core.limits import check_classes, read_regular
 from unfooled.data.dataset import Dataset, Source
+
+LONGEST = 1 << 25  # bytes of a file of names
 
 Names = list[tuple[str, ...]]
 """Accepted names of each class; the last one is displayed."""
@@ -27,14 +30,14 @@ def read_names(path: Path) -> Names:
         BadInput: The file is missing, empty or in another format, or its indices are not 0, 1, 2, ...
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, most=LONGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the labels in {path} cannot be read: {error}") from error
     content: Any = [line.strip() for line in text.splitlines() if line.strip()]
     if text.lstrip()[:1] in ("[", "{"):
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"the labels in {path} are not JSON: {error}") from error
     if isinstance(content, dict):
         if all(isinstance(value, int) for value in content.values()):  # {name: index}, the other way round
@@ -45,10 +48,27 @@ def read_names(path: Path) -> Names:
                 f"the labels in {path} have the indices {', '.join(keys[:4])}, ...; they must be 0, 1, 2, ..."
             )
         content = [content[key] for key in keys]
+    check_classes(len(content), str(path))
+    if any(isinstance(part, (list, dict)) for item in content for part in (item if isinstance(item, list) else [item])):
+        raise BadInput(f"the labels in {path} are nested; it holds one class name a line, or a JSON list of names")
     names = [tuple(map(str, item)) if isinstance(item, list) else (str(item),) for item in content]
     if not names or not all(names):
         raise BadInput(f"there are no labels in {path}; it must hold one class name per line, or a JSON list")
     return names
+
+
+def check_names(names: Sequence[str], place: object) -> None:
+    """Refuse class names that do not tell classes apart; long lists, such as ImageNet's, hold a few twice.
+
+    Raises:
+        BadInput: Several classes have one name.
+    """
+    first: dict[str, int] = {}
+    twice = [name for k, name in enumerate(names) if first.setdefault(_plain(name), k) != k]
+    if len(twice) > len(names) // 100:
+        raise BadInput(
+            f"{place} has {len(names)} classes, and {len(twice) + 1} or more share a name, such as {twice[0]!r}"
+        )
 
 
 def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
@@ -72,6 +92,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     if lost and source.classes == [str(k) for k in range(len(source.classes))]:
         if len(shown) < len(source.classes):
             raise BadInput(f"{place} names {len(shown)} classes; {source.name} has {len(source.classes)}")
+        check_names(shown, place)
         return replace(source, classes=shown, sorted=False)
     if lost:
         hint = nearest(lost[0], (name for item in names for name in item))
@@ -82,6 +103,7 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
     twice = [name for name in present if len(known[_plain(name)]) > 1]
     if twice:
         raise BadInput(f"the class {twice[0]!r} of {source.name} is in {place} more than once")
+    check_names(shown, place)
     to = np.array([known.get(_plain(name), [-1])[0] for name in source.classes], np.int64)
     return replace(source, y=to[source.y], classes=shown, sorted=False)
 
@@ -116,7 +138,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
     if known is None:
         raise BadInput(
             f"{data.name} has {len(data.classes)} classes ({_list(data.classes)}) and the model {outputs} outputs "
-            "without names, so which is which is open; give all class names in the model's order (--labels FILE)"
+            f"without names, so which is which is open; give all class names in the model's order: {option('labels')}"
         )
     places = _places(known)
     present = torch.unique(data.y).tolist()
@@ -125,7 +147,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
         raise BadInput(
             f"{len(lost)} of the {len(present)} classes of {data.name} are not among the model's, or more than once, "
             f"the first is {lost[0]!r}; the data have {_list(data.classes)}, the model {_list(known)}; give the data's "
-            "names in the model's order (--labels FILE)"
+            f"names in the model's order: {option('labels')}"
         )
     to = torch.tensor([places.get(_plain(name), [-1])[0] for name in data.classes])
     return replace(data, y=to.to(data.y.device)[data.y], classes=_padded(known, outputs), sorted=False)
@@ -142,7 +164,7 @@ def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
         k = next(k for k, place in enumerate(at) if k not in place)
         raise BadInput(
             f"the labels and the model name the classes differently, the first is number {k}: the labels "
-            f"(--labels FILE) are {_list(given)}, the model's {_list(known)}"
+            f"({option('labels')}) are {_list(given)}, the model's {_list(known)}"
         )
 
 

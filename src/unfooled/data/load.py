@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput
-from unfooled.data.classes import in_order
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import Limits, allowing
+from unfooled.data.classes import check_names, in_order
 from unfooled.data.dataset import Dataset
 from unfooled.data.formats import arrays
 from unfooled.data.sources import open_source
@@ -27,6 +28,7 @@ def load_data(
     size: int | tuple[int, int] | None = None,
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Load samples and labels; arguments and errors as for `load_dataset`.
 
@@ -38,7 +40,7 @@ def load_data(
         >>> x.shape, y[:5].tolist()
         (torch.Size([20, 1, 8, 8]), [0, 2, 4, 6, 8])
     """
-    data = load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels)
+    data = load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels, limits=limits)
     return data.x, data.y
 
 
@@ -52,6 +54,7 @@ def load_dataset(
     size: int | tuple[int, int] | None = None,
     labels: str | Path | Sequence[str] | None = None,
     channels: int | None = None,
+    limits: Limits | None = None,
 ) -> Dataset:
     """Load labelled samples with their classes and origin.
 
@@ -76,22 +79,27 @@ def load_dataset(
         labels: Class order that the model expects: names, or a file with one per line, a JSON list or a JSON object
             `{index: name}`. Classes are matched by name. None: the source's own order.
         channels: Number of channels to convert images to, 1 (grey) or 3 (colour). None: not changed.
+        limits: Sizes beyond which a file is refused: pixels, unpacked bytes, classes. None: those in force.
 
     Raises:
         BadInput: The source is unknown (the message suggests similar names), the split does not exist, n is below 1,
             files are damaged or empty, values lie outside [0, 1], or images have different sizes and `size` is not
             given.
     """
+    if limits is not None:
+        with allowing(limits):
+            return load_dataset(source, split, n, shuffle, seed, size=size, labels=labels, channels=channels)
     if n is not None and n < 1:
-        raise BadInput(f"n is {n}; it must be at least 1, or None for all")
+        raise BadInput(f"{option('n')} is {n}; it must be at least 1, or None for all")
     if channels not in (None, 1, 3):
-        raise BadInput(f"channels is {channels}; it must be 1 (grey) or 3 (colour)")
+        raise BadInput(f"{option('channels')} is {channels}; it must be 1 (grey) or 3 (colour)")
     sides = (size, size) if isinstance(size, int) else tuple(size) if size is not None else None
     if sides is not None and (len(sides) != 2 or min(sides) < 1):
-        raise BadInput(f"size is {size}; it must be a side or (H, W), at least 1")
+        raise BadInput(f"{option('size')} is {size}; it must be a side or (H, W), at least 1")
     opened = open_source(source, split, sides, channels)
     if not len(opened.y):
         raise BadInput(f"{opened.name} ({opened.split}) is empty")
+    check_names(opened.classes, opened.name)
     stored = opened.y
     if labels is not None:
         opened = in_order(opened, labels)

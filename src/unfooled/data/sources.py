@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput, nearest
+from unfooled.core.limits import regular
 from unfooled.data.dataset import Source, select_split
 from unfooled.data.formats.factory import from_arrays, from_callable, from_factory
 from unfooled.data.formats.folders import folder
@@ -48,7 +49,7 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         return from_callable(source, split, getattr(source, "__name__", "the function"))
     if not isinstance(source, (str, Path)):
         raise BadInput(f"the data are a {type(source).__name__}; give a name, a path, a function or (x, y)")
-    name, path = str(source), Path(source)
+    name, path = str(source), regular(Path(source))
     if name.partition(":")[0] in MADE:
         return _made(name, split)
     if name in KNOWN:

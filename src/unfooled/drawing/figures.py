@@ -67,7 +67,7 @@ def name_rows(axes: Any, names: Sequence[str], **style: Any) -> None:
 def name_columns(axes: Any, names: Iterable[str], size: int) -> None:
     """Write a name above each column of a grid."""
     for name, axis in zip(names, axes[0], strict=True):
-        axis.set_title(name, fontsize=size)
+        axis.set_title(name, fontsize=size, parse_math=False)
 
 
 def line_heights(n: int) -> list[int]:
@@ -114,4 +114,6 @@ def mark_band(
 def add_legend(axis: Any, **place: Any) -> None:
     """Add a small legend without a frame, if the axis has labelled artists."""
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, frameon=False, **place)
+        legend = axis.legend(fontsize=7, frameon=False, **place)
+        for text in legend.get_texts():
+            text.set_parse_math(False)

@@ -29,6 +29,7 @@ class Verdict:
         queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
         undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
+        stays: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
         prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
 
@@ -38,6 +39,7 @@ class Verdict:
     queries: Tensor
     undefined: Tensor
     rate: Tensor
+    stays: Tensor
     prediction: Tensor
 
 
@@ -96,7 +98,7 @@ def verify(
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
     answered = batched(partial(_answered, checked_once(model, y), draws=draws, targeted=targeted), batch)
-    lost, already, undefined, prediction = answered(x, y, proposed)
+    lost, already, stays, stood, undefined, prediction = answered(x, y, proposed)
     wrong = already * 2 > draws
     success = wrong | (inside & (lost * 2 > draws))
     return Verdict(
@@ -106,22 +108,32 @@ def verify(
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined | ~finite,
         rate=torch.where(inside, lost, already) / draws,
+        stays=torch.where(inside, stays, stood).double() / draws,
         prediction=prediction,
     )
 
 
 def _answered(
     reader: Callable[..., Tensor], x: Tensor, y: Tensor, z: Tensor, *, draws: int, targeted: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return how many draws are fooled at z and at x, whether one is undefined at z, and the last prediction, (b,)."""
-    lost, already = torch.zeros(len(x), device=x.device), torch.zeros(len(x), device=x.device)
+) -> tuple[Tensor, ...]:
+    """Return counts of draws, whether one is undefined at z, and the last prediction, (b,) each.
+
+    Returns:
+        Draws that are fooled at z and at x, draws with a finite answer that are not fooled at z and at x, undefined,
+        prediction.
+    """
+    lost, already, stays, stood = (torch.zeros(len(x), device=x.device) for _ in range(4))
     undefined = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(draws):
         clean, moved = reader(x, y), reader(z)
-        already += fooled(clean, y, targeted=targeted)
-        lost += fooled(moved, y, targeted=targeted)
-        undefined |= ~torch.isfinite(moved).all(1)
-    return lost, already, undefined, moved.argmax(1)
+        wrong, now = (fooled(logits, y, targeted=targeted) for logits in (clean, moved))
+        finite = torch.isfinite(moved).all(1)
+        already += wrong
+        lost += now
+        stood += ~wrong & torch.isfinite(clean).all(1)
+        stays += ~now & finite
+        undefined |= ~finite
+    return lost, already, stays, stood, undefined, moved.argmax(1)
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:

@@ -41,6 +41,7 @@ from unfooled.core.model.batching import BatchBudget, batched, fitting_batch
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import check_answered
 from unfooled.data.formats.feature_sets import FeatureSet
 from unfooled.features.inversion import Encode, check_search, invert_features
 from unfooled.features.making import (
@@ -216,10 +217,11 @@ def d_rand(
     Returns:
         A `FeatureSet`: `y` are the targets, `source` and `start` the rows of x, `residual` the margin of the best other
         class over the target, negative where the attack succeeded. Rounding to bytes may leave the threat by half a
-        byte an entry. Cost: the attack's, and 2 forwards.
+        byte an entry. Cost: the attack's, and 3 forwards.
 
     Raises:
-        BadInput: inputs, labels, threat, index or kind that cannot be used, a folder or set that is other work.
+        BadInput: a model without finite answers, inputs, labels, threat, index or kind that cannot be used, a folder or
+            set that is other work.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -267,21 +269,27 @@ class _Moving:
         """Move the rows at the places `part`, (b,)."""
         began, source = time.perf_counter(), self.rows[part]
         z, goal = self.x[source].to(self.device), self.t[source].to(self.device)
+        answer = torch.no_grad()(batched(partial(read_logits, self.model), self.batch))
+        check_answered(answer(z), source)
         options: dict[str, Any] = {"targeted": True, "generator": torch.Generator().manual_seed(self.seed)}
         if "batch" in inspect.signature(self.attack).parameters:
             options["batch"] = self.batch
         z_adv = self.attack(self.model, z, goal, self.threat, **options)
         stored = as_stored(z_adv, self.clean)
-        off = torch.no_grad()(batched(lambda z, t: margin(read_logits(self.model, z), t), self.batch))
-        after = off(stored.to(z_adv) / 255, goal)
+        before, after = (_missed(answer(points), goal) for points in (z_adv, stored.to(z_adv) / 255))
         return {
             "x": stored,
             "start": source,
-            "before": off(z_adv, goal),
+            "before": before,
             "residual": after,
             "reached": after < 0,
             "seconds": seconds_each(part, began),
         }
+
+
+def _missed(logits: Tensor, t: Tensor) -> Tensor:
+    """Return the margin of the best other class over the target; NaN without a finite answer, (b,)."""
+    return margin(logits, t).where(torch.isfinite(logits).all(1), torch.nan)
 
 
 def d_det(model: Model, x: Tensor, y: Tensor, threat: Threat, **options: Any) -> FeatureSet:

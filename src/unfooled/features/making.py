@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unfooled._version import __version__
 from unfooled.core.ascent import Polyak, Rule
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.threats import L2, Threat
 from unfooled.data.formats.feature_sets import FeatureSet, to_bytes
 from unfooled.features.inversion import weights_of
@@ -95,7 +95,8 @@ def same_set(
     before = {**finished.manifest, "classes": finished.classes}
     if changed := difference({name: before.get(name) for name in asked}, asked):
         raise BadInput(
-            f"the set that is there is another: {changed}; choose another --out, or start again with --fresh"
+            f"the set that is there is another: {changed}; choose another {option('out')}, or start again with "
+            f"{option('fresh', True)}"
         )
     if progress is not None:
         progress(str(about["kind"]), len(finished), len(finished))
@@ -119,9 +120,13 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
 
 def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about: dict[str, Any]) -> FeatureSet:
     """Return computed rows as a set with its manifest."""
+    undefined = int((~made["residual"].isfinite()).sum())
+    if undefined == len(rows):
+        raise BadInput("the network gives no finite answer at any of the images made; the set would hold nothing")
     manifest = {
         **about,
-        "reached": share(made["reached"]),
+        "reached": share(made["reached"] & made["residual"].isfinite()),
+        "undefined": undefined,
         "seconds": float(made["seconds"].sum()),
         "residual": {"before_rounding": _quantiles(made["before"]), "stored": _quantiles(made["residual"])},
         "versions": {"unfooled": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -196,5 +201,7 @@ def share(values: Tensor) -> float:
 def _quantiles(values: Tensor) -> dict[str, float]:
     """Return the `QUANTILES` of values, by name."""
     # Sorted, not torch.quantile, which refuses more than 16 million values.
-    ordered = values.double().sort().values
+    ordered = values[values.isfinite()].double().sort().values
+    if not len(ordered):
+        return dict.fromkeys((f"{q:g}" for q in QUANTILES), float("nan"))
     return {f"{q:g}": float(ordered[round(q * (len(ordered) - 1))]) for q in QUANTILES}

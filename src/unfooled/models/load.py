@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unfooled.core.errors import BadInput, missing_file
+from unfooled.core.errors import BadInput, missing_file, option
+from unfooled.core.limits import Limits, allowing, regular
 from unfooled.core.model.classifier import Classifier
 from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.origins import remembering
@@ -24,7 +25,7 @@ from unfooled.models.readers.timm_models import from_timm
 
 __all__ = ["ARCHITECTURES", "load_model"]
 
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
 
 @remembering
@@ -40,6 +41,7 @@ def load_model(
     num_classes: int | None = None,
     name: str | None = None,
     trust_pickle: bool = False,
+    limits: Limits | None = None,
 ) -> Classifier:
     """Load a classifier, in evaluation mode, on `device`.
 
@@ -63,11 +65,18 @@ def load_model(
         num_classes: Number of classes, K. None: inferred from the weights.
         name: Name in reports. None: the name of the file.
         trust_pickle: True: allow a file to run arbitrary code when it is loaded; only for files from trusted authors.
+        limits: Sizes beyond which a file is refused. None: those in force.
 
     Raises:
         BadInput: A missing or damaged file, a pickle that would run code, an unknown architecture, weights that do not
             fit, a factory that fails, or an optional dependency that is not installed; the message gives the remedy.
     """
+    if limits is not None:
+        with allowing(limits):
+            return load_model(
+                source, arch, device, mean=mean, std=std, classes=classes, input_shape=input_shape,
+                num_classes=num_classes, name=name, trust_pickle=trust_pickle,
+            )  # fmt: skip
     if isinstance(source, Classifier):
         return _unchanged(source, mean, std)
     place = torch.device(device)
@@ -92,12 +101,14 @@ def load_model(
 
 def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pickle: bool, **sizes: Any) -> Loaded:
     """Load a model by path or name; the form of the name determines the kind of source."""
-    path = Path(source)
+    path = regular(Path(source))
     kind = "folder" if path.is_dir() else path.suffix.lower()
     known = kind in CHECKPOINTS or (arch is not None and kind not in (".pt2", ".py"))  # with arch, it is a checkpoint
     checkpoint = known and path.is_file()
     if arch is not None and not checkpoint and (path.exists() or ":" in source):
-        raise BadInput(f"arch {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own")
+        raise BadInput(
+            f"{option('arch')} {arch!r} goes with a checkpoint ({', '.join(CHECKPOINTS)}); {source} brings its own"
+        )
     if source.startswith("timm:"):
         return from_timm(source.removeprefix("timm:"))
     if kind == "folder":
@@ -113,7 +124,8 @@ def _from_name(source: str, arch: str | None, device: torch.device, *, trust_pic
         return Loaded(from_factory(source), source)
     if source in ARCHITECTURES:
         raise BadInput(
-            f"{source} is an architecture, which has no weights; give a checkpoint as the source and arch={source!r}"
+            f"{source} is an architecture, which has no weights; give a checkpoint as the source and "
+            f"{option('arch', source)}"
         )
     raise missing_file(path, (*CHECKPOINTS, ".pt2"))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-PREFIXES = ("module.", "model.", "_orig_mod.")
+from unfooled.core.errors import BadInput
+
+PREFIXES = ("module.", "model.", "net.", "_orig_mod.")
+AVERAGED = re.compile(r"(?i)(^|[._])(ema|avg|averaged|swa|shadow|teacher)")
 
 
 def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -20,15 +24,35 @@ def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     """Return the part of `state` under one prefix whose names are exactly `names`; all of it if there is none.
 
-    A training module may store losses and metrics beside the weights of its model.
+    A training module may store losses, metrics and averaged weights beside the weights of its model. The prefix is
+    found by matching; where several fit, averages (`ema.`) come last.
+
+    Raises:
+        BadInput: Several prefixes fit, as those of a teacher and a student.
     """
-    for prefix in PREFIXES:
+    wanted = _counted(names)
+    if not wanted or _counted(state) == wanted:
+        return dict(state)
+    end = max(wanted, key=len)
+    fits = {}
+    for prefix in {key[: -len(end)] for key in state if key.endswith(end)} - {""}:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if set(part) == names:
-            return part
-    return dict(state)
+        if prefix.endswith(".") and _counted(part) == wanted:
+            fits[prefix] = part
+    plain = [prefix for prefix in fits if not AVERAGED.search(prefix)] or sorted(fits)
+    known = [prefix for prefix in plain if prefix in PREFIXES] or plain
+    if len(known) > 1:
+        raise BadInput(
+            f"the weights are there more than once, under {' and '.join(sorted(known)[:4])}; save those of one"
+        )
+    return fits[known[0]] if known else dict(state)
+
+
+def _counted(names: Iterable[str]) -> set[str]:
+    """Return names without the counters of batches, which old files lack and no evaluation reads."""
+    return {name for name in names if not name.endswith("num_batches_tracked")}
 
 
 def matches(state: Mapping[str, Tensor], names: set[str]) -> bool:
     """Return whether the names of the weights, or of a part under one prefix, are exactly `names`."""
-    return set(within(state, names)) == names
+    return _counted(within(state, names)) == _counted(names)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfooled._version import __version__
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, printable
 from unfooled.drawing.theme import css_variables
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def environment() -> Environment:
     engine = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -44,6 +45,11 @@ def environment() -> Environment:
     engine.globals |= {"w": words, "trust": trust, "reasons": reasons, "attention": attention}
     engine.filters |= {"eps": eps_text, "colour": colour_of, "marker": marker_of}
     return engine
+
+
+def _visible(value: Any) -> Any:
+    """Return a value with its control characters made visible; markup of ours stays as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def fill(template: str, records: str, **context: Any) -> str:

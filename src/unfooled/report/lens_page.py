@@ -118,7 +118,7 @@ def _draw_row(row: Any, pair: Tensor, k: int, w: int, titles: tuple[str, str, st
         axis.imshow(value, cmap="RdBu_r" if signed else "cividis", vmin=-top if signed else 0, vmax=top)
     row[2].imshow(_agreement(pair, k, w), interpolation="nearest")
     for axis, title in zip(row, titles, strict=True):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)
         axis.set_xticks([])
         axis.set_yticks([])
 

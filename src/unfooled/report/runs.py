@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import regular
+from unfooled.core.threat_text import ThreatText, parse_threat
 from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
 
+LARGEST = 1 << 28  # bytes of a gallery
 PICTURES = ("x", "x_adv", "before", "after")
 SCHEMA = 1
 
@@ -37,6 +41,11 @@ class Run:
     reasons: dict[str, Array] = field(default_factory=dict)
     attention: dict[str, Array] = field(default_factory=dict)
 
+    @cached_property
+    def threat(self) -> ThreatText:
+        """Threat of the audit, taken apart."""
+        return parse_threat(self.summary.threat)
+
     @property
     def letter(self) -> str:
         """Short name on the page: A, B, ..., Z, AA, AB, ..."""
@@ -61,6 +70,8 @@ def _load(path: Path) -> dict[str, Array]:
     from safetensors.torch import load_file
 
     try:
+        if regular(path).stat().st_size > LARGEST:
+            raise BadInput(f"{path} has more than {LARGEST:,} bytes; it is no gallery of an audit")
         tensors = load_file(path)
     except (OSError, SafetensorError) as e:
         raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e
@@ -95,7 +106,7 @@ def read_run(folder: Path, place: int = 0) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is not a run folder; give the --out folder of an audit")
+        raise BadInput(f"{folder} is not a run folder; give the {option('out')} folder of an audit")
     path = folder / "summary.json"
     if not path.exists():
         raise BadInput(f"{folder} has no summary.json: its audit has not finished; start it again to resume it")

@@ -13,6 +13,7 @@ from unfooled.core.errors import BadInput
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 from unfooled.runs.files import write_whole
+from unfooled.runs.records import read_json
 
 LONG = 40  # characters of text from which a column is wide
 NEEDED = (
@@ -31,10 +32,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "summary.json"
     if not path.exists():
         raise BadInput(f"{folder} has no summary.json: its study has not finished; start it again to resume it")
-    try:
-        summary = json.loads(path.read_bytes())
-    except (OSError, ValueError) as e:
-        raise BadInput(f"cannot read {path}: {e}; run the study again") from e
+    summary = read_json(path)
     missing = [name for name in NEEDED if name not in summary] if isinstance(summary, dict) else list(NEEDED)
     if missing:
         raise BadInput(f"{path} is no study's summary: it has no {missing[0]}; give the folder of a finished study")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from unfooled.core.threat_text import Norm, parse_threat
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
@@ -113,39 +115,39 @@ def date_text(created: str) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when.tzinfo else f"{when:%Y-%m-%d %H:%M}"
 
 
-def parse_threat(threat: str) -> tuple[str, float | None]:
-    """Split "linf:8/255" into its norm and its radius; the radius is None where it is no number."""
-    norm, _, eps = threat.partition(":")
-    top, _, bottom = eps.partition("/")
-    try:
-        return norm, float(top) / (float(bottom) if bottom else 1.0)
-    except (ValueError, ZeroDivisionError):
-        return norm, None
-
-
 def threat_clause(threat: str, noun: str) -> str:
     """Say what the adversary may do, as a clause after "an adversary who may"."""
-    norm, radius = parse_threat(threat)
-    eps = threat.partition(":")[2]
+    parts = parse_threat(threat)
     of = "pixel" if noun == "image" else "value"
     article = "an" if noun[0] in "aeiou" else "a"
-    if radius is None:
+    if parts.radius is None:
         return f"act within the threat {threat}"
-    return {
-        "linf": f"change every {of} by up to {eps} of its range",
-        "l2": f"move {article} {noun} by a Euclidean length of up to {eps}",
-        "l1": f"change the values of {article} {noun} by up to {eps} in total",
-        "l0": f"replace up to {eps} of the {of}s of {article} {noun}",
-    }.get(norm, f"act within the threat {threat}")
+    clauses: dict[str, str] = {
+        Norm.LINF: f"change every {of} by up to {parts.eps} of its range",
+        Norm.L2: f"move {article} {noun} by a Euclidean length of up to {parts.eps}",
+        Norm.L1: f"change the values of {article} {noun} by up to {parts.eps} in total",
+        Norm.L0: f"replace up to {parts.eps} of the {of}s of {article} {noun}",
+    }
+    return clauses.get(parts.norm, f"act within the threat {threat}")
 
 
-def outcomes(s: Summary) -> tuple[int, int, int] | None:
-    """Return the numbers of samples that are not fooled, fooled, and wrong when clean; None: nothing was judged."""
+class Outcomes(NamedTuple):
+    """Numbers of samples: right under attack, fooled, without an answer under attack, wrong when clean."""
+
+    right: int
+    fooled: int
+    unanswered: int
+    wrong: int
+
+
+def outcomes(s: Summary) -> Outcomes | None:
+    """Return the numbers of samples by what the attack did to them; None where nothing was judged."""
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, unfooled = round(clean * s.n), round(robust * s.n)
-    return unfooled, max(0, right - unfooled), s.n - right
+    right, still = round(clean * s.n), round(robust * s.n)
+    silent = round((s.unanswered.value or 0.0) * s.n) if s.unanswered is not None else 0
+    return Outcomes(still, max(0, right - still - silent), silent, s.n - right)
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -153,11 +155,15 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    unfooled, fooled, wrong = counted
+    unfooled, fooled, silent, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == Tone.VOID:
-        return "There is no robust accuracy to report.", (
+        answers = (
+            f"Of {plural(right, noun)} classified correctly, {unfooled:,} stayed right under attack, {fooled:,} became "
+            f"wrong, and on {silent:,} the model gave no answer. "
+        )
+        return "There is no robust accuracy to report.", (answers if silent else "") + (
             f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
             "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.runs.files import read_file, write_whole
 from unfooled.runs.hashes import content_hash
 from unfooled.runs.settings import Settings, as_text, parse, refuse_changed
@@ -29,7 +29,7 @@ ASKED = "asked"
 """Name of the array that holds the settings."""
 SUM = "sha256"
 """Name of the array that holds the SHA-256 of the others."""
-OTHER_OUT = "choose another --out"
+OTHER_OUT = f"choose another {option('out')}"
 
 
 def parts_of(path: Path) -> Path:

@@ -23,6 +23,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
+from unfooled.runs.clock import Clock
 from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
@@ -52,6 +53,7 @@ class Run:
         seconds: Seconds per stage, including those of earlier starts.
         passes: Forward and backward passes per stage, likewise.
         folder: The open folder, for other files stored there.
+        clock: Wall time over all starts.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -64,11 +66,13 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
+    clock: Clock = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise BadInput(f"chunk is {self.chunk}; it must be at least 1")
         self.folder = open_folder(self.path, self.config)
+        self.clock = Clock(self.folder.store)
 
     def map(self, stage: str, fn: Callable[[Tensor], Rows], n: int, *, model: Counted | None = None) -> Rows:
         """Compute a stage for rows 0 to n, chunk by chunk, and store each chunk.
@@ -107,6 +111,7 @@ class Run:
         """
         file = f"chunks/{name}.json"
         stored = self._records(file, kind)
+        self._tell(name, int(stored is not None))
         if stored is None:
             with self.folder.claims.claimed(file, wait=True):
                 stored = self._records(file, kind)  # another start may have been faster
@@ -117,6 +122,8 @@ class Run:
                     rows = [record.model_dump(mode="json") for record in records]
                     self.folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
                     stored = records, spent
+                    self.clock.beat()
+                self._tell(name, 1)
         self.passes[name] = stored[1]
         return stored[0]
 
@@ -150,7 +157,12 @@ class Run:
             spent = (model.forwards - before[0], model.backwards - before[1]) if model else (0, 0)
             seconds = time.perf_counter() - started
             chunks.keep((a, b), rows, {"forwards": spent[0], "backwards": spent[1], "seconds": seconds})
+            self.clock.beat()
         return True
+
+    def _tell(self, name: str, done: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done, 1)
 
     def _report(self, chunks: _Chunks) -> None:
         if self.progress is not None:

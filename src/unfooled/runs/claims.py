@@ -200,7 +200,7 @@ class Claims:
             return None
         try:
             return Holder.parse(data)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def _abandoned(self, file: str) -> bool:

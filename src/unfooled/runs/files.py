@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import read_regular
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ def read_file(path: Path) -> bytes | None:
         BadInput: The file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -118,4 +119,6 @@ def _created(path: Path, data: bytes) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> BadInput:
-    return BadInput(f"cannot write {path}: {error.strerror or error}; choose another --out or free some space")
+    return BadInput(
+        f"cannot write {path}: {error.strerror or error}; choose another {option('out')} or free some space"
+    )

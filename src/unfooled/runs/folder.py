@@ -23,7 +23,7 @@ SETTINGS_0_1 = "settings.json"
 """File in which version 0.1 stored the settings of data sets."""
 OURS = re.compile(
     r"\.claims/[^/]+|(chunks/([^/]+/)?)?\.?(\d+-\d+\.safetensors|config\.json|settings\.json)(\.[^/]*)?"
-    r"|\.users|\.(\d+|save)\.lock"
+    r"|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
 )
 """Names of our files in a folder of chunks, including partly written ones and those of version 0.1."""
 
@@ -141,7 +141,7 @@ def _of_version_0_1(store: Store) -> bool:
     """Return whether the folder holds chunks of a data set from version 0.1."""
     try:
         return "shard" in json.loads(store.read(SETTINGS_0_1) or b"{}")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 

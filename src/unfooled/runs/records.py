@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,22 +10,28 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import read_regular
 from unfooled.runs.files import write_whole
 
 R = TypeVar("R", bound=BaseModel)
 
+LONGEST = 1 << 26  # bytes of a record
+
 
 class Record(BaseModel):
-    """A record: immutable, and strict about unknown fields, so that a misspelt field raises an error."""
+    """A record: immutable, and strict about unknown fields, so that a misspelt field raises an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field that is stored under another name has it as its serialisation alias, and is read under both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Passes(Record):
     """Forward and backward passes of the model per sample."""
 
-    forward: float
-    backward: float
+    forward: float = Field(ge=0)
+    backward: float = Field(ge=0)
 
 
 class Environment(Record):
@@ -79,6 +86,28 @@ class Config(Record):
     fingerprint: dict[str, str] = Field(default_factory=dict)
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file that others may have written.
+
+    Raises:
+        BadInput: It is no regular file, is no JSON, is nested too deep, or holds NaN or infinite numbers.
+    """
+
+    def refuse(word: str) -> float:
+        raise BadInput(f"{path} holds the number {word}, which no figure is")
+
+    try:
+        return json.loads(read_regular(path, most=LONGEST), parse_constant=refuse)
+    except BadInput:
+        raise
+    except OSError as e:
+        raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
+    except RecursionError:
+        raise BadInput(f"{path} is nested too deep to be read") from None
+    except ValueError as e:
+        raise BadInput(f"{path} is no JSON: {e}") from e
+
+
 def write_record(path: Path, record: BaseModel) -> None:
     """Write a record atomically, as indented JSON."""
     write_whole(path, (record.model_dump_json(indent=2) + "\n").encode())
@@ -91,7 +120,10 @@ def read_record(path: Path, kind: type[R]) -> R:
         BadInput: The file is missing, is not JSON or holds something else.
     """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        data = read_regular(path, most=LONGEST)
+        if b"NaN" in data or b"Infinity" in data:  # usually in a sentence; pydantic takes them for numbers
+            read_json(path)
+        return kind.model_validate_json(data)
     except OSError as e:
         raise BadInput(f"cannot read {path}: {e.strerror or e}") from e
     except ValidationError as e:

@@ -15,14 +15,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.runs.spelling import as_json
 
 LAYOUT = 2
 """Version of the format of stored work; version 0.1 of the package stored none."""
 
-OTHER_FOLDER = "choose another --out, or remove that folder"
-OTHER_FILE = "choose another --out, or start again with --fresh"
+OTHER_FOLDER = f"choose another {option('out')}, or remove that folder"
+OTHER_FILE = f"choose another {option('out')}, or start again with {option('fresh', True)}"
 
 Settings = Mapping[str, Any] | BaseModel
 """Settings by name, nested mappings allowed; values that are not JSON are stored as text, see `as_json`."""
@@ -99,7 +99,10 @@ def parse(text: str | bytes) -> tuple[int | None, dict[str, Any]]:
     Raises:
         ValueError: The text is neither of them.
     """
-    stored = json.loads(text)
+    try:
+        stored = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(stored, dict):
         raise ValueError("it holds no settings")
     if "layout" not in stored:

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import read_regular
 from unfooled.runs import claims
 from unfooled.runs.chunks import Progress
 from unfooled.runs.folder import Folder, open_folder
@@ -102,8 +103,8 @@ def read_unit(path: Path, kind: type[R]) -> R:
         BadInput: The file is missing, or holds something else.
     """
     try:
-        record = _validated(json.loads(path.read_bytes())["content"], kind)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = _validated(json.loads(read_regular(path))["content"], kind)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{path} is no unit: {error}") from error
     if record is None:
         raise BadInput(f"{path} holds no {kind.__name__.lower()}")

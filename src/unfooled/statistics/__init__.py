@@ -18,7 +18,7 @@ from unfooled.statistics.association import (
     partial_spearman,
 )
 from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
-from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, over_seeds, share
+from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, mean_of_shares, over_seeds, share, share_lost
 from unfooled.statistics.paired import mcnemar, mean_difference
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "mean",
     "mean_difference",
     "mean_of",
+    "mean_of_shares",
     "mean_where",
     "over_images",
     "over_seeds",
@@ -42,4 +43,5 @@ __all__ = [
     "p_partial_spearman",
     "partial_spearman",
     "share",
+    "share_lost",
 ]

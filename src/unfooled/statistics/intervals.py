@@ -1,12 +1,29 @@
-"""Shares and means with their 95 % intervals."""
+"""Shares and means with their 95 % intervals.
+
+    share           of hits: Clopper-Pearson
+    mean_of_shares  of values in [0, 1], such as frequencies over draws: Gaffke; of hits it is Clopper-Pearson
+    share_lost      of a mean, such as the clean accuracy of a random model
+    mean            of any values: the union of Student's interval and the studentised bootstrap's
+
+For Gaffke's interval, the smallest possible value is added to the sample for its lower end, the largest for its upper
+end, and the values get random weights (Dirichlet, all 1): the ends are quantiles of the weighted mean. Its width is
+never 0. Student's interval alone covers too little where values are skewed, the bootstrap's where there are few.
+
+References:
+    Clopper, Pearson, The use of confidence or fiducial limits, Biometrika 1934.
+    Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable,
+    Mathematical Methods of Statistics 2005.
+    Efron, Tibshirani, An introduction to the bootstrap, 1993, chapter 12 (bootstrap-t).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 
@@ -36,6 +53,8 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
+SLACK = 1e-6  # round-off of records
+
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
 
@@ -47,12 +66,18 @@ class _Figures(BaseModel):
 
 
 class Estimate(_Figures):
-    """A share of n samples with its 95 % interval (Clopper-Pearson); value is None where n = 0."""
+    """A share of n samples, or a mean of frequencies, with its 95 % interval; value is None where n = 0."""
 
-    value: float | None
-    low: float
-    high: float
-    n: int
+    value: float | None = Field(ge=0, le=1, allow_inf_nan=False)
+    low: float = Field(ge=0, le=1, allow_inf_nan=False)
+    high: float = Field(ge=0, le=1, allow_inf_nan=False)
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Estimate:
+        """Refuse figures that no samples have."""
+        _check_figure(self.value, self.low, self.high, self.n)
+        return self
 
     def interval(self) -> Interval:
         """Return the share as an `Interval`; `NOTHING` where n = 0."""
@@ -60,12 +85,28 @@ class Estimate(_Figures):
 
 
 class Mean(_Figures):
-    """A mean over n samples with its 95 % interval (bootstrap); all None where n = 0."""
+    """A mean over n samples with its 95 % interval; all None where n = 0, the ends also for a single sample."""
 
     value: float | None
     low: float | None
     high: float | None
-    n: int
+    n: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mean:
+        """Refuse figures that no samples have."""
+        _check_figure(self.value, self.low, self.high, self.n)
+        return self
+
+
+def _check_figure(value: float | None, low: float | None, high: float | None, n: int) -> None:
+    """Refuse a figure of no samples, none of some, and an interval that it lies outside of."""
+    if (value is None) != (n == 0):
+        raise ValueError(f"the figure is {value} of {n} samples")
+    if low is not None and high is not None and not low <= high:
+        raise ValueError(f"the interval goes from {low:g} to {high:g}")
+    if value is not None and low is not None and high is not None and not low - SLACK <= value <= high + SLACK:
+        raise ValueError(f"the figure {value:g} lies outside of its interval, {low:g} to {high:g}")
 
 
 def share(hits: Tensor) -> Estimate:
@@ -89,11 +130,74 @@ def share(hits: Tensor) -> Estimate:
     return Estimate(value=total / n, low=low, high=high, n=n)
 
 
-def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
-    """Compute a mean with its percentile bootstrap interval; values that are not finite are left out.
+GAFFKE = 10_000
+"""Weightings of the values for the ends of Gaffke's interval."""
+MANY = 2000
+"""Samples above which Student's interval is taken alone: no skew matters then."""
+UNBOUNDED = (-math.inf, math.inf)
+"""Range of values that are not bounded."""
+
+
+def mean_of_shares(shares: Tensor) -> Estimate:
+    """Compute the mean of values in [0, 1] with an interval that covers at least 95 % and never has width 0.
+
+    Args:
+        shares: One value a sample, such as the share of a random model's draws that are right, (n,).
+
+    Returns:
+        An `Estimate`; value None, low 0 and high 1 where n = 0. The interval is over samples and draws: what a sample's
+        draws add to the spread is in its value.
+    """
+    values = shares.detach().cpu().double().numpy()
+    if not len(values) or bool(np.isin(values, (0.0, 1.0)).all()):
+        return share(shares.detach().cpu() > 0.5)
+    low, high = _gaffke(values)
+    return Estimate(value=float(values.mean()), low=low, high=high, n=len(values))
+
+
+def share_lost(before: Tensor, after: Tensor) -> Estimate:
+    """Compute the part of a mean that is lost, 1 - mean(after) / mean(before), at least 0, with its interval.
+
+    Args:
+        before: Values in [0, 1], (n,).
+        after: Values in [0, 1] of the same samples, (n,).
+
+    Returns:
+        An `Estimate` over the samples; value None where the first mean is 0. The interval is that of the mean of the
+        linearised ratio.
+    """
+    a, b = before.detach().cpu().double(), after.detach().cpu().double()
+    whole = float(a.mean()) if len(a) else 0.0
+    if whole == 0:
+        return Estimate(value=None, low=0.0, high=1.0, n=0)
+    lost = 1 - float(b.mean()) / whole
+    ratio = mean(lost + ((a - b) - lost * a) / whole)
+    low, high = ratio.low, ratio.high
+    if low is None or high is None or low == high:
+        edges = mean_of_shares(a.new_full(a.shape, min(max(lost, 0.0), 1.0)))
+        low, high = edges.low, edges.high
+    value = min(max(lost, 0.0), 1.0)
+    return Estimate(value=value, low=min(max(low, 0.0), value), high=max(min(high, 1.0), value), n=len(a))
+
+
+def _gaffke(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of Gaffke's interval for values in [0, 1]."""
+    levels, counts = np.unique(values, return_counts=True)
+    draw = np.random.default_rng(0)
+    weights = draw.gamma(counts, size=(GAFFKE, len(levels)))
+    extra = draw.exponential(size=GAFFKE)
+    weighted, total = weights @ levels, weights.sum(1) + extra
+    low, high = np.quantile(weighted / total, 0.025), np.quantile((weighted + extra) / total, 0.975)
+    return min(float(low), float(values.mean())), max(float(high), float(values.mean()))
+
+
+def mean(values: Tensor, *, within: tuple[float, float] = UNBOUNDED, seed: int = 0, draws: int = 999) -> Mean:
+    """Compute a mean with an interval that covers 95 % down to some ten samples; values not finite are left out.
 
     Args:
         values: Values, (n,).
+        within: Smallest and largest value possible; the interval ends there. Where all values are equal and both are
+            finite, it is Gaffke's.
         seed: Random seed of the resamples.
         draws: Number of resamples.
     """
@@ -101,15 +205,101 @@ def mean(values: Tensor, *, seed: int = 0, draws: int = 1000) -> Mean:
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return Mean(value=None, low=None, high=None, n=0)
-    rows = np.random.default_rng(seed).integers(len(finite), size=(draws, len(finite)))
-    low, high = limits(finite[rows].mean(1))
-    return Mean(value=float(finite.mean()), low=low, high=high, n=len(finite))
+    value = float(finite.mean())
+    low, high = mean_limits(finite, within, np.random.default_rng(seed), draws)
+    return Mean(value=value, low=low, high=high, n=len(finite))
+
+
+def mean_limits(
+    values: np.ndarray, within: tuple[float, float], draw: np.random.Generator, draws: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the ends of the interval of a mean, see `mean`; None for a single value without bounds.
+
+    Args:
+        values: Finite values, (n,), n at least 1.
+        within: Smallest and largest value possible.
+        draw: Source of the resamples.
+        draws: Number of resamples.
+    """
+    n, bottom, top = len(values), *within
+    if np.ptp(values) == 0 or n == 1:
+        if math.isfinite(bottom) and math.isfinite(top):
+            low, high = _gaffke((values - bottom) / (top - bottom))
+            return bottom + low * (top - bottom), bottom + high * (top - bottom)
+        return (None, None) if n == 1 else (float(values[0]), float(values[0]))
+    return spread_limits(values, within, draw, draws)
+
+
+def spread_limits(
+    values: np.ndarray, within: tuple[float, float], draw: np.random.Generator, draws: int
+) -> tuple[float, float]:
+    """Return the ends of the interval of a mean of values that are not all equal, see `mean_limits`."""
+    n, (bottom, top) = len(values), within
+    value, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
+    reach = _student(n - 1)
+    below, above = -reach, reach
+    if n <= MANY:
+        first, last = _studentised(values, draw, draws)
+        below, above = min(below, first), max(above, last)
+    low, high = value - above * error, value - below * error
+    return max(low, bottom), min(high, top)
+
+
+def _student(freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
+
+
+def _studentised(values: np.ndarray, draw: np.random.Generator, draws: int) -> tuple[float, float]:
+    """Return the quantiles of (mean of a resample - mean) / its standard error; those that are not finite are left out.
+
+    A resample of equal values has no standard error: they stand at the ends, unless so many do that no end is left.
+    """
+    n = len(values)
+    resampled = values[draw.integers(n, size=(draws, n))]
+    shift, error = resampled.mean(1) - values.mean(), resampled.std(1, ddof=1) / n**0.5
+    flat = error <= 1e-9 * values.std()
+    ends = np.where(shift > 0, np.inf, -np.inf)
+    ratio = np.sort(np.where(flat, ends, shift / np.where(flat, 1.0, error))[~flat | (shift != 0)])
+    low, high = np.quantile(ratio, 0.025, method="lower"), np.quantile(ratio, 0.975, method="higher")
+    inner = ratio[np.isfinite(ratio)]
+    return (float(max(low, inner[0])), float(min(high, inner[-1]))) if len(inner) else (0.0, 0.0)
 
 
 def limits(resampled: np.ndarray) -> tuple[float, float]:
     """Return the ends of the 95 % percentile interval of resampled figures."""
     low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
+
+
+def corrected_limits(value: float, resampled: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of a resampled figure: bias-corrected, accelerated, and as wide as t asks.
+
+    Args:
+        value: The figure.
+        resampled: Figures of the resamples, (draws,), finite.
+        left_out: Figures without one sample each, (n,); those that are not finite are left out.
+
+    References:
+        Efron, Better bootstrap confidence intervals, JASA 1987. Hesterberg, What teachers should know about the
+        bootstrap, The American Statistician 2015 (the quantiles of t in place of the normal's).
+    """
+    from scipy.stats import norm
+
+    left_out = left_out[np.isfinite(left_out)]
+    n = len(left_out)
+    if n < 2:
+        return limits(resampled)
+    apart = left_out.mean() - left_out
+    spread = float((apart**2).sum()) ** 1.5
+    skew = float((apart**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    below = float(((resampled < value) + 0.5 * (resampled == value)).mean())
+    bias = float(norm.ppf(min(max(below, 1e-3), 1 - 1e-3)))
+    reach = (n / (n - 1)) ** 0.5 * _student(n - 1)
+    moved = [bias + (bias + z) / max(1 - skew * (bias + z), 0.05) for z in (-reach, reach)]
+    low, high = np.quantile(resampled, norm.cdf(moved))
+    return min(float(low), value), max(float(high), value)
 
 
 def over_seeds(by_seed: Sequence[float], interval: Interval) -> Interval:

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.checks import check_inputs
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
+from unfooled.core.pulse import beat
 from unfooled.core.types import TrainingLoss
 from unfooled.training.batches import BatchSource
 from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
+
+FEW = 64
+"""Training samples whose answers are looked at after an epoch, where no samples are held out."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,9 @@ def train(
         accuracies, stopped = _watch(monitor, model, history, device, fabric)
         if stopped and index and before is not None:
             model.load_state_dict(before)
-        accuracy = _accuracy(model, *held_out, device) if held_out else None
+        accuracy = _accuracy(model, *held_out, device, index) if held_out else None
+        if held_out is None:
+            _accuracy(model, batches.x[:FEW], batches.y[:FEW], device, index)
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
@@ -160,12 +166,13 @@ class _Steps:
             value = loss(self.wrapped, x, y)
         number = float(value.detach())
         if not math.isfinite(number):
-            raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate (--lr)")
+            raise BadInput(f"the loss is {number} in epoch {index}; lower the learning rate, {option('lr')}")
         self.optimizer.zero_grad(set_to_none=True)
         value.backward() if self.fabric is None else self.fabric.backward(value)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.stepper.step()
+        beat(len(x))
         return number
 
 
@@ -208,7 +215,9 @@ def _emptied(memory: Memory | None, batches: BatchSource) -> Memory | None:
     if memory is None:
         return None
     if batches.world > 1:
-        raise BadInput("this loss keeps perturbations, which several processes do not share; use one (--devices 1)")
+        raise BadInput(
+            f"this loss keeps perturbations, which several processes do not share; give {option('devices', 1)}"
+        )
     if memory.by_sample and (batches.flip or batches.crop):
         raise BadInput(
             "warm starts know a sample by its bytes, which augmentation changes; leave it out or use random starts"
@@ -255,7 +264,13 @@ def _set_rate(optimizer: torch.optim.Optimizer, progress: float) -> None:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> float:
+def _accuracy(model: nn.Module, x: Tensor, y: Tensor, device: torch.device, index: int) -> float:
+    """Return the accuracy after an epoch; refuse a network that gives no finite answers in evaluation mode."""
     with evaluating(model):
-        prediction = batched(lambda part: model(part.to(device)).argmax(1).cpu(), 512)(x)
-    return int((prediction == y.cpu()).sum()) / len(x)
+        logits = batched(lambda part: model(part.to(device)).cpu(), 512)(x)
+    if undefined := int((~torch.isfinite(logits)).any(1).sum()):
+        raise BadInput(
+            f"after epoch {index} the network returns NaN or infinite logits for {undefined} of {len(x)} samples; "
+            "lower the learning rate (--lr)"
+        )
+    return int((logits.argmax(1) == y.cpu()).sum()) / len(x)

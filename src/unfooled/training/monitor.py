@@ -55,8 +55,9 @@ class Monitor:
         with evaluating(model):
             points = fgsm(model, x, y, self.threat), pgd(model, x, y, self.threat, steps=self.steps)
             with torch.no_grad():
-                right = [float((model(z).argmax(1) == y).double().mean()) for z in points]
-        return right[0], right[1]
+                logits = [model(z) for z in points]
+        right = [(z.argmax(1) == y) & torch.isfinite(z).all(1) for z in logits]  # no answer is not right
+        return float(right[0].double().mean()), float(right[1].double().mean())
 
     def judge(self, now: tuple[float, float], before: Sequence[tuple[float, float]]) -> str | None:
         """Return one sentence if the epoch with accuracies `now`, (FGSM, PGD), collapsed after `before`; else None."""

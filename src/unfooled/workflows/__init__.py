@@ -11,8 +11,9 @@ Python what it is called on the command line, with `_` for `-`. The names are th
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unfooled.core.lazy import importer
 
 _NAMES = {
     "AttackRecord": "attacking",
@@ -26,6 +27,7 @@ _NAMES = {
     "FeatureOptions": "rebuilding",
     "Inputs": "inputs",
     "LensRecord": "scoring",
+    "Limits": "inputs",
     "LossOptions": "losses",
     "Machine": "machine",
     "MapAttack": "map_attack",
@@ -63,6 +65,7 @@ __all__ = [
     "FeatureOptions",
     "Inputs",
     "LensRecord",
+    "Limits",
     "LossOptions",
     "Machine",
     "MapAttack",
@@ -90,15 +93,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: the command line reads the catalog without torch."""
-    if name == "catalog":
-        return importlib.import_module(f"{__name__}.catalog")
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _NAMES, ("catalog",))  # the command line reads the catalog without torch
 
 
 def __dir__() -> list[str]:
@@ -106,6 +101,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from unfooled.core.limits import Limits
     from unfooled.workflows import catalog
     from unfooled.workflows.attacking import AttackRecord, attack
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import Effort, cascade
-from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
+from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.archives import parts_of, read_archive, write_archive
@@ -24,12 +24,13 @@ from unfooled.runs.chunks import Progress, Rows, Run
 from unfooled.runs.folder import discard
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
-from unfooled.statistics.intervals import Estimate, share
+from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import BoundAttack, bind_attack, cut
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import choose, threat_of
 
@@ -51,7 +52,7 @@ class AttackRecord(Partial):
         attack: Attack with its options, in words.
         clean_accuracy: Accuracy on the clean samples.
         robust_accuracy: Accuracy under the attack, an upper bound; points without a finite answer do not count as held.
-        undefined: Points at which the logits are NaN or infinite.
+        undefined: Samples that are not fooled, but for which the attack reached a point with NaN or infinite logits.
         median_distance: Median distance of the nearest adversarial examples, 0 for samples that are wrong when clean;
             only for minimal-norm attacks. None: fewer than half have one.
         passes: Model passes a sample of the attack.
@@ -112,14 +113,14 @@ def attack(
     allowed = threat_of(threat)
     how = _How(attack, steps, restarts, effort)
     how.bound(allowed)  # refuses what cannot be used, before anything is loaded
+    inputs.check()
+    out = check_file(out, (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
     asked = {
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
         **how.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
-    out = Path(out)
-    out = out if out.suffix == ".npz" else out.with_name(out.name + ".npz")
     read_archive(out, asked, kind="attack")  # refuses a file that is something else
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
@@ -196,12 +197,7 @@ class _Work:
         x, y = self.loaded.x, self.loaded.y
         judge = partial(verify, self.subject.model, x, y, draws=DRAWS if self.subject.random else 1)
         verdict, clean = judge(points["x"], self.threat), judge(x, self.threat)
-        if bool(clean.undefined.any()):
-            bad = clean.undefined.nonzero()[:, 0]
-            raise BadInput(
-                f"the model returns NaN or infinite logits for {len(bad)} of {len(x)} clean samples, the first is "
-                f"sample {int(bad[0])}; nothing can be said of such a model"
-            )
+        check_answered(torch.zeros(len(x), 1, device=x.device).masked_fill(clean.undefined[:, None], math.nan))
         undefined = verdict.undefined & ~verdict.success
         arrays = {"x": points["x"], "y": y, "clean_x": x, "success": verdict.success, "distance": verdict.distance}
         if bool(undefined.any()):
@@ -216,14 +212,20 @@ class _Work:
         return AttackRecord(
             **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
-            clean_accuracy=share(~clean.success.cpu()),
-            robust_accuracy=share(~(verdict.success | undefined).cpu()),
+            clean_accuracy=self._accuracy(clean.stays, ~clean.success),
+            robust_accuracy=self._accuracy(verdict.stays, ~(verdict.success | undefined)),
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),
-            warnings=list(dict.fromkeys([*self.loaded.warnings, *self.subject.warnings])),
+            warnings=list(
+                dict.fromkeys([*self.loaded.warnings, *self.subject.warnings, *_refused(int(undefined.sum()))])
+            ),
             out=str(out),
         )
+
+    def _accuracy(self, stays: Tensor, right: Tensor) -> Estimate:
+        """Return an accuracy: for a random model the mean share of a sample's draws that are right."""
+        return mean_of_shares(stays) if self.subject.random else share(right.cpu())
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,17 @@ class _Single:
         def propose(rows: Tensor) -> Rows:
             at = rows.to(x.device)
             threat, source = work.threat.take(at), torch.Generator().manual_seed(work.seed)
-            if self.attack.nearest is None:
-                return {"x": self.attack.propose(model, x[at], y[at], threat, generator=source)}
-            nearest = self.attack.nearest(model, x[at], y[at], threat.norm, generator=source)
-            return {"x": cut(nearest, x[at], threat), "nearest": nearest}
+            seen, points = Unanswered(x[at], threat), {}
+            with model.watched(seen):
+                if self.attack.nearest is None:
+                    points["x"] = self.attack.propose(model, x[at], y[at], threat, generator=source)
+                else:
+                    nearest = self.attack.nearest(model, x[at], y[at], threat.norm, generator=source)
+                    points = {"x": cut(nearest, x[at], threat), "nearest": nearest}
+            if bool(seen.seen.any()):
+                lost = verify(work.subject.model, x[at], y[at], points["x"], threat, batch=work.batch).success
+                points["x"], _ = seen.instead(points["x"], lost)
+            return points
 
         stored = run.map("attack", propose, len(x), model=model)
         return {name: value.to(x.device) for name, value in stored.items()}
@@ -273,7 +282,7 @@ def _refused(count: int) -> list[str]:
     """Return the sentence about points without an answer, if there are any."""
     if not count:
         return []
-    return [f"The model returned NaN or infinite logits at {count} points: neither fooled nor held."]
+    return [f"The attack reached points without a finite answer on {count} samples, which are neither right nor wrong."]
 
 
 def _median(distance: Tensor) -> float | None:

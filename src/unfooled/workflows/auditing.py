@@ -24,7 +24,8 @@ from unfooled.workflows.attacks import bind_attack
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.words import choose, threat_of
+from unfooled.workflows.places import check_folder
+from unfooled.workflows.words import at_least, choose, threat_of
 
 ENVELOPE = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
 
@@ -161,6 +162,10 @@ def audit(
     allowed = threat_of(threat)
     if isinstance(options, AuditOptions):
         options.check(allowed)
+    inputs.check()
+    at_least("chunk", chunk, 1)
+    if out is not None:
+        out = check_folder(out)
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
     if notify is not None:

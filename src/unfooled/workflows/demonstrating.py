@@ -7,12 +7,15 @@ from pathlib import Path
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render
 from unfooled.runs.chunks import Progress
+from unfooled.runs.stage_names import StageName, stage_name
 from unfooled.training import Epoch
 from unfooled.workflows.auditing import audit
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.losses import LossOptions
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_folder
 from unfooled.workflows.training import Recipe, train
+from unfooled.workflows.words import at_least
 
 THREAT = "linf:0.15"
 NETWORKS = {
@@ -20,6 +23,7 @@ NETWORKS = {
     "hardened": ("madry", THREAT, LossOptions(attack_steps=5, ramp=0.0), 25),
 }
 """Name -> loss, threat, options of the loss, epochs."""
+TRAIN = StageName("train")
 TITLE = "Handwritten digits: a standard and a hardened network"
 
 
@@ -43,28 +47,29 @@ def demo(
     Returns:
         The summaries of the two audits.
     """
+    at_least("n", n, 1)
+    out = check_folder(out)
     machine.prepare(seed)
-    out = Path(out)
     for name, (loss, threat, options, epochs) in NETWORKS.items():
 
         def trained(epoch: Epoch, name: str = name) -> None:
             if progress is not None:
-                progress(f"{name}/train", epoch.index + 1, epoch.epochs)
+                progress(TRAIN.within(name), epoch.index + 1, epoch.epochs)
 
         if progress is not None:
-            progress(f"{name}/train", 0, epochs)
+            progress(TRAIN.within(name), 0, epochs)
         train(
             "digits", loss, threat=threat, options=options, out=out / f"{name}.pt", seed=seed, machine=machine,
             recipe=Recipe(epochs=epochs, batch=64, lr=3e-3, watch=0), progress=trained,
         )  # fmt: skip
         if progress is not None:
-            progress(f"{name}/train", epochs, epochs)
+            progress(TRAIN.within(name), epochs, epochs)
     summaries = []
     for name in NETWORKS:
 
         def staged(stage: str, done: int, total: int, name: str = name) -> None:
             if progress is not None:
-                progress(f"{name}/{stage}", done, total)
+                progress(stage_name(stage).within(name), done, total)
 
         weights = out / f"{name}.pt"
         command = f"unfooled audit --model {weights} --data digits --threat {THREAT} --seed {seed} --out {out / name}"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
-from unfooled.core.errors import BadInput
-
-Spell = Callable[[str, str], str]
-"""(name of an option, a value or "") -> text of the option, as Python or the shell writes it."""
+from unfooled.core.errors import BadInput, Spell, printable
 
 
 class BadOption(BadInput):
@@ -27,11 +24,11 @@ class BadOption(BadInput):
 
     def __init__(self, sentence: str, *values: object) -> None:
         self.sentence, self.values = sentence, values
-        super().__init__(self.spelled(as_keyword))
+        super().__init__(sentence)
 
     def spelled(self, spell: Spell) -> str:
         """Return the sentence with the options written by `spell`."""
-        return str(Formatter().vformat(self.sentence, self.values, _Options(spell)))
+        return printable(Formatter().vformat(self.sentence, self.values, _Options(spell)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sentence, *self.values)
@@ -39,13 +36,6 @@ class BadOption(BadInput):
 
 class Below(Exception):
     """Exception for a figure of an audit that is below its bound."""
-
-
-def as_keyword(name: str, value: str = "") -> str:
-    """Write an option as Python does: `loss`, `loss='madry'`, `fresh=True`."""
-    if not value:
-        return name
-    return f"{name}={value if value == 'True' else repr(value)}"
 
 
 class _Options(Mapping[str, Any]):

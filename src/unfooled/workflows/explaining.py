@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from unfooled.core.checks import check_mode
+from unfooled.core.errors import BadInput, printable
 from unfooled.core.goals import read_logits
+from unfooled.core.shapes import flat
 from unfooled.core.types import Explain
+from unfooled.core.unanswered import check_answered
 from unfooled.evaluation.explanations.judge import attributions_of
 from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
@@ -22,6 +25,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
+from unfooled.workflows.places import check_folder
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
 
@@ -39,6 +43,7 @@ class ExplanationRecord(Partial):
         n: Number of samples.
         method: The explanation.
         of: Class that was explained, "label" or "prediction".
+        undefined: Samples whose map holds NaN or infinite values.
         files: Files that were written.
         attack: Result of the attack on the maps, where there was one.
     """
@@ -48,6 +53,7 @@ class ExplanationRecord(Partial):
     n: int
     method: str
     of: str
+    undefined: int = 0
     files: list[str]
     attack: MapAttackRecord | None = None
 
@@ -88,15 +94,23 @@ def explain(
     check_choice(CLASSES, of, "of")
     if attack is not None:
         attack = attack.checked()
+    inputs.check()
+    out = check_folder(out)
     device = machine.prepare(seed)
     unlabelled = inputs.load_unlabelled(device)
     of = "prediction" if unlabelled is not None else of
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
     with torch.no_grad():
-        prediction = read_logits(loaded.model, loaded.x, batch=256).argmax(1)
+        logits = read_logits(loaded.model, loaded.x, batch=256)
+    check_answered(logits)
+    prediction = logits.argmax(1)
     target = prediction if of == "prediction" else loaded.y
-    drawing = _Drawing(loaded, _maps(function, loaded, target, name, progress), target, prediction, name, row)
+    maps = _maps(function, loaded, target, name, progress)
+    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
+    if undefined == len(maps):
+        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
     return ExplanationRecord(
         model=inputs.model_name,
@@ -104,7 +118,8 @@ def explain(
         n=len(loaded.x),
         method=name,
         of=of,
-        files=[str(file) for file in _written(Path(out), drawing, moved)],
+        undefined=undefined,
+        files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )
 
@@ -170,7 +185,7 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
         for axis, r in zip(axes[len(inputs) :, i], shown, strict=True):
             axis.imshow(r, cmap=mpl.colormaps["RdBu_r"], vmin=-top, vmax=top)
         for axis, title in zip(axes[:, i], _titles(drawing, moved, i), strict=True):
-            axis.set_title(title, fontsize=9)
+            axis.set_title(printable(title), fontsize=9, parse_math=False)
             axis.set_axis_off()
     row = drawing.row or catalog.Explanation("")
     figure.suptitle(f"{drawing.method}: {row.legend}", fontsize=10 if k > 1 else 7)

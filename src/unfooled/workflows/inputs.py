@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
+from unfooled.core.limits import Limits, allowing, regular
 from unfooled.core.model.calls import ModelFails, mend, noticing
 from unfooled.core.model.classifier import Classifier
-from unfooled.data.classes import for_model, read_names
+from unfooled.data.classes import check_names, for_model, read_names
 from unfooled.data.formats.folders import decode, loose
 from unfooled.data.load import load_dataset
 from unfooled.models.load import load_model
 from unfooled.workflows.catalog import MOST
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.words import numbers, size_of
+from unfooled.workflows.words import at_least, size_of, statistics
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Inputs:
         std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
         labels: Class names in the model's order: a file with one a line, or JSON.
+        channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
+        trust_pickle: Let the model's file run its code when it is read.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
     """
 
     model: str | Path | nn.Module | Callable[..., Any]
@@ -51,6 +55,9 @@ class Inputs:
     std: str | float | Sequence[float] | None = None
     size: str | int | tuple[int, int] | None = None
     labels: str | Path | None = None
+    channels: int | None = None
+    trust_pickle: bool = False
+    limits: Limits | None = None
 
     @property
     def model_name(self) -> str:
@@ -67,7 +74,23 @@ class Inputs:
     @property
     def options(self) -> dict[str, Any]:
         """The other options that records state."""
-        return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")}
+        given = {"channels": self.channels} if self.channels is not None else {}
+        return {name: getattr(self, name) for name in ("split", "shuffle", "arch", "mean", "std", "size")} | given
+
+    def check(self) -> None:
+        """Refuse values that cannot be used, before anything is loaded.
+
+        Raises:
+            BadOption: one of them; the message names the option.
+        """
+        at_least("n", self.n, 1)
+        statistics(self.mean, self.std)
+        size_of(self.size)
+        if self.channels not in (None, 1, 3):
+            raise BadOption("{channels} is {0}; it must be 1 (grey) or 3 (colour)", self.channels)
+        for option in ("model", "data", "split"):
+            if isinstance(value := getattr(self, option), str) and not value.strip():
+                raise BadOption("{" + option + "} is empty; leave it out, or name something")
 
     def load(self, device: str, *, seed: int = 0) -> Loaded:
         """Load both, and check that they fit each other.
@@ -75,14 +98,19 @@ class Inputs:
         Raises:
             BadInput: a model or data that cannot be read, or that do not belong together.
         """
-        return self._loaded(device, seed=seed, size=size_of(self.size), resized=self.size is not None, labelled=True)
+        self.check()
+        resized = self.size is not None
+        with allowing(self.limits):
+            return self._loaded(device, seed=seed, size=size_of(self.size), resized=resized, labelled=True)
 
     def load_unlabelled(self, device: str) -> Loaded | None:
         """Load images without labels, which are then the model's predictions; None: the data are something else."""
-        files = loose(Path(self.data)) if isinstance(self.data, (str, Path)) else []
+        self.check()
+        files = loose(regular(Path(self.data))) if isinstance(self.data, (str, Path)) else []
         if not files:
             return None
-        x = decode(files[: self.n], size_of(self.size), None)
+        with allowing(self.limits):
+            x = decode(files[: self.n], size_of(self.size), self.channels)
         bare = replace(self, data=(x, [0] * len(x)), split="all", n=None, shuffle=False, labels=None)
         loaded = bare._loaded(device, seed=0, size=None, resized=self.size is not None, labelled=False)
         with torch.no_grad():
@@ -94,13 +122,15 @@ class Inputs:
         return Loaded(loaded.model, loaded.x, logits.argmax(1), names, ())
 
     def _loaded(self, device: str, *, seed: int, size: tuple[int, int] | None, resized: bool, labelled: bool) -> Loaded:
-        if self.n is not None and self.n < 1:
-            raise BadOption("{n} is {0}; it must be at least 1", self.n)
-        mean, std = numbers(self.mean, "{mean}"), numbers(self.std, "{std}")
-        net = load_model(self.model, self.arch, device, mean=mean, std=std)
+        mean, std = statistics(self.mean, self.std)
+        net = load_model(self.model, self.arch, device, mean=mean, std=std, trust_pickle=self.trust_pickle)
+        if net.classes is not None:
+            check_names(net.classes, self.model_name)
+        channels = None if not labelled else self.channels
         data = load_dataset(
-            self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels
-        )
+            self.data, split=self.split, n=self.n, shuffle=self.shuffle, seed=seed, size=size, labels=self.labels,
+            channels=channels,
+        )  # fmt: skip
         x = data.x.to(device)
         given, stated = self.labels is not None, net.classes
         if stated is not None:
@@ -168,7 +198,7 @@ def _remedy(net: Classifier, x: Tensor, resized: bool) -> str:
         try:
             with torch.no_grad():
                 read_logits(net, other)
-            return f"it takes {kind} images: convert them"
+            return f"it takes {kind} images: convert them, {{channels:{other.shape[1]}}}"
         except BadInput:
             pass
     return "give another {size} or choose another model" if resized else "resize them ({size}) or choose another model"

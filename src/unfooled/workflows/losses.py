@@ -10,6 +10,7 @@ Which options a loss takes follows from its signature:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from unfooled.core.threats import Threat
 from unfooled.training.progress import Ramp
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.words import check_choice, choose, threat_of
+from unfooled.workflows.words import at_least, check_choice, choose, threat_of
 
 INNER = ("ascent", "pgd")
 STEPS, NODES = 7, 8  # defaults: steps of an inner attack, nodes of the path integral of `igr`
@@ -31,7 +32,7 @@ class LossOptions:
 
     Args:
         attack_steps: Steps of the inner attack.
-        beta: TRADES trade-off weight.
+        beta: TRADES trade-off weight; None: 6.
         ramp: Epochs in which eps grows from 0; None: a fifth of all epochs; 0: none.
         start: Start of the inner attack, "random" or "warm".
         remove: Margin in logits at which a sample leaves the inner attack.
@@ -49,7 +50,7 @@ class LossOptions:
     """
 
     attack_steps: int | None = None
-    beta: float = 6.0
+    beta: float | None = None
     ramp: float | None = None
     start: str | None = None
     remove: float | None = None
@@ -70,8 +71,9 @@ class LossOptions:
         return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
 
 
-OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name not in ("beta", "ramp"))
-ELSEWHERE = ("attack_steps", "path", "inner", "base", "explain")
+OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
+BETA = 6.0
+ELSEWHERE = ("beta", "attack_steps", "path", "inner", "base", "explain")
 """Options that do not simply go to a parameter."""
 
 
@@ -90,6 +92,8 @@ def taken(name: str) -> tuple[str, ...]:
                 return {"inner", "steps"} <= parameters
             case "base":
                 return "base" in parameters and bool(row.base)
+            case "beta":
+                return _own_beta(row, parameters) or (bool(row.base) and "trades" in row.bases)
         return row.spelled.get(option, option) in parameters
 
     return tuple(option for option in OPTIONS if takes(option))
@@ -121,10 +125,7 @@ def make_loss(
         check_choice(row.bases, base, "base")
     adversary = _has_threat(name) or (bool(base) and _has_threat(base))
     _check_adversary(name, base, threat, options, needed=adversary)
-    if options.attack_steps is not None and options.attack_steps < 1:
-        raise BadOption("{attack_steps} is {0}; it must be at least 1", options.attack_steps)
-    if options.ramp is not None and options.ramp < 0:
-        raise BadOption("{ramp} is {0:g}; it must be at least 0", options.ramp)
+    _check_numbers(name, base, options)
     allowed = threat_of(threat) if threat is not None else None
     try:
         loss = _built(name, allowed, base, options)
@@ -142,6 +143,24 @@ def _check_taken(name: str, options: LossOptions) -> None:
             others = ", ".join(loss for loss in catalog.LOSSES if option in taken(loss))
             sentence = "{loss:{0}} takes no {" + option + "}; leave it out, or choose {1}"
             raise BadOption(sentence, name, others)
+
+
+def _own_beta(row: catalog.Loss, parameters: Iterable[str]) -> bool:
+    """Return whether a loss takes the trade-off weight of TRADES itself."""
+    return "beta" in parameters and "beta" not in row.spelled.values()
+
+
+def _check_numbers(name: str, base: str, options: LossOptions) -> None:
+    """Refuse numbers that no loss can use."""
+    for option in ("attack_steps", "replays", "path", "k"):
+        at_least(option, getattr(options, option), 1)
+    for option in ("beta", "ramp", "remove", "align", "weight", "rectify", "preserve"):
+        at_least(option, getattr(options, option), 0)
+    at_least("smooth", options.smooth, 0, above=True)
+    if options.beta is not None and base and base != "trades" and name != "trades":
+        raise BadOption(
+            "{beta} is of TRADES, and {loss:{0}} is added to {1}; leave it out, or give {base:trades}", name, base
+        )
 
 
 def _has_threat(name: str) -> bool:
@@ -171,8 +190,8 @@ def _built(name: str, threat: Threat | None, base: str, options: LossOptions) ->
     made: dict[str, Any] = {parameter: catalog.resolve(path) for parameter, path in row.bound.items()}
     if "threat" in parameters:
         made["threat"] = threat
-    if "beta" in parameters and "beta" not in row.spelled.values():
-        made["beta"] = options.beta
+    if _own_beta(row, parameters):
+        made["beta"] = BETA if options.beta is None else options.beta
     for option, value in options.given().items():
         if option not in ELSEWHERE:
             made[row.spelled.get(option, option)] = value

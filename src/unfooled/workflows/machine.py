@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import at_least
+
+THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,23 @@ class Machine:
         """
         import torch
 
-        if self.batch is not None and self.batch < 1:
-            raise BadOption("{batch} is {0}; it must be at least 1", self.batch)
+        at_least("batch", self.batch, 1)
         if not 0 <= seed < 2**63:
             raise BadOption("{seed} is {0}; it must be at least 0 and below 2^63", seed)
         if self.threads is not None:
-            if self.threads < 1:
-                raise BadOption("{threads} is {0}; it must be at least 1", self.threads)
+            at_least("threads", self.threads, 1)
+            if self.threads > THREADS:
+                raise BadOption("{threads} is {0}; it must be at most {1}", self.threads, THREADS)
             torch.set_num_threads(self.threads)
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as e:
-            reason = str(e).splitlines()[0]
+            place = torch.device(self.device)
+            if place.type == "cpu" and place.index:
+                raise RuntimeError("there is one CPU device")
+            torch.zeros(1, device=place).add(1).item()  # the device meta, for one, holds no numbers
+        except (RuntimeError, AssertionError, NotImplementedError, ValueError) as e:
+            reason = (str(e).splitlines() or [type(e).__name__])[0][:120]
             raise BadOption(
                 "{device:{0}} cannot be used here ({1}); `unfooled doctor` lists what can", self.device, reason
             ) from None

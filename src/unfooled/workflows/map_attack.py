@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from unfooled.attacks import Search
@@ -127,7 +128,7 @@ class MapAttackRecord(Record):
         objective: Objective that was maximised.
         steps, restarts, k, w, seed: The options.
         random_points: Random points of each sample, for comparison.
-        kept: Name of the score whose worst point is returned.
+        decides: Name of the score whose worst point is returned; stored as "kept".
         counts: Samples by status, by arm.
         scores: Each score by arm, with its chance level, raw and corrected.
         aim: Quantity that the objective aims at, by arm, and before; empty where that is a similarity.
@@ -142,7 +143,7 @@ class MapAttackRecord(Record):
     w: int
     random_points: int
     seed: int
-    kept: str
+    decides: str = Field(validation_alias=AliasChoices("decides", "kept"), serialization_alias="kept")
     counts: dict[str, dict[str, int]]
     scores: dict[str, dict[str, float | None]]
     aim: dict[str, float | None]
@@ -212,7 +213,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
     statuses = [STATUSES[code] for code in status.tolist()]
     record = MapAttackRecord(
         threat=str(how.threat), objective=how.attack, steps=how.steps, restarts=how.restarts, k=search.k, w=how.w,
-        random_points=result.n, seed=seed, kept=decides,
+        random_points=result.n, seed=seed, decides=decides,
         counts={arm: getattr(result, arm).counts[decides] for arm in ARMS},
         scores={name: {what: _mean(value) for what, value in score.items()} for name, score in scores.items()},
         aim={what: _mean(value) for what, value in aimed.items()},

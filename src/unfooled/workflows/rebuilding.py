@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unfooled.attacks.pgd import pgd
+from unfooled.core.goals import read_logits
 from unfooled.core.threats import Threat
+from unfooled.core.unanswered import check_answered
 from unfooled.data.formats.feature_sets import (
     check_place,
     load_features,
@@ -25,6 +29,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.words import choose, threat_of
 
 
@@ -89,8 +94,9 @@ def features(
         BadInput: options, model or data that cannot be used, or a place where something else lies.
     """
     allowed = _check(kind, threat, options)
+    inputs.check()
+    out = check_file(out) if Path(out).suffix.lower() == ".npz" else check_folder(out)
     device = machine.prepare(seed)
-    out = Path(out)
     parts = out.parent / (out.name + ".parts")
     refuse_other(out, parts)
     if fresh and not discard(parts):
@@ -98,6 +104,9 @@ def features(
     loaded = inputs.load(device, seed=seed)
     # What was finished has no parts; they are continued where there are some, whatever `out` holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
+    if done is None:  # features may be finite where the answers are not
+        with torch.no_grad():
+            check_answered(read_logits(loaded.model, loaded.x, batch=256))
     made = _made(loaded, kind, allowed, options, machine.batch)(
         seed=seed, classes=loaded.classes, storage=Storage(parts, options.shard, done), progress=progress
     )

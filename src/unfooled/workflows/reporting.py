@@ -8,6 +8,7 @@ from pathlib import Path
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report import render
 from unfooled.runs.records import read_record
+from unfooled.workflows.places import check_file
 
 
 def report(runs: Sequence[str | Path], out: str | Path = "report.html", *, title: str | None = None) -> list[Summary]:
@@ -24,6 +25,7 @@ def report(runs: Sequence[str | Path], out: str | Path = "report.html", *, title
     Raises:
         BadInput: no run, a folder without a finished audit, or a page that cannot be written.
     """
+    out = check_file(out)
     folders = [Path(run) for run in runs]
-    render(folders, Path(out), title=title)
+    render(folders, out, title=title)
     return [read_record(folder / "summary.json", Summary) for folder in folders]

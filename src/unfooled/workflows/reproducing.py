@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from unfooled.core.limits import Limits, allowing
 from unfooled.report.study_page import render_study
 from unfooled.runs.chunks import Progress
 from unfooled.studies.attention import OwnNetwork as StudyNetwork
@@ -14,7 +15,8 @@ from unfooled.studies.common.records import StudySummary
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.words import choose, numbers, size_of
+from unfooled.workflows.places import check_folder
+from unfooled.workflows.words import at_least, choose, size_of, statistics
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class OwnNetwork:
         std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
         labels: Class names in the model's order.
+        channels: Channels that images are converted to, 1 (grey) or 3 (colour).
+        trust_pickle: Let the model's file run its code when it is read.
     """
 
     model: str | Callable[..., Any] | None = None
@@ -42,8 +46,11 @@ class OwnNetwork:
     std: str | float | Sequence[float] | None = None
     size: str | int | tuple[int, int] | None = None
     labels: str | Path | None = None
+    channels: int | None = None
+    trust_pickle: bool | None = None
 
 
+SEEDS = 10_000
 SPELLED = {"size": "image_size"}
 """Option -> field of a study's `OwnNetwork`, where the names differ."""
 
@@ -57,6 +64,7 @@ def study(
     data: Sequence[str] | None = None,
     own: OwnNetwork = OwnNetwork(),
     machine: Machine = Machine(),  # noqa: B008  (frozen)
+    limits: Limits | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> StudySummary:
@@ -70,6 +78,7 @@ def study(
         data: Data sets of the scale to use; None: all.
         own: Your own network.
         machine: The device, where the study takes one. Its `batch` is not used.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         command: Command line that reproduces the study, for the record.
         progress: Called as `(stage, units done, units in all)`.
 
@@ -79,14 +88,20 @@ def study(
     """
     row = choose(catalog.STUDIES, name, "study")
     choose(row.costs, scale, "scale")
+    if len(seeds) > SEEDS:
+        raise BadOption("{seeds} is {0}; it must be at most {1}", len(seeds), SEEDS)
     seeds = list(seeds)
     if not seeds:
         raise BadOption("{seeds} is {0}; it must be at least 1", 0)
+    at_least("n", own.n, 1)
+    folder = check_folder(Path("runs") / f"{name}-{scale}" if out is None else out)
     device = machine.prepare(max(seeds))
+    machine.prepare(min(seeds))
     function = catalog.resolve(row.path)
     takes = catalog.takes(function)
     network = {f.name: getattr(own, f.name) for f in fields(own)}
-    network |= {"mean": numbers(own.mean, "{mean}"), "std": numbers(own.std, "{std}"), "size": size_of(own.size)}
+    mean, std = statistics(own.mean, own.std)
+    network |= {"mean": mean, "std": std, "size": size_of(own.size)}
     network = {option: value for option, value in network.items() if value is not None}
     options: dict[str, Any] = {"data": list(data)} if data else {}
     if "device" in takes or machine.device not in ("auto", "cpu"):
@@ -96,10 +111,10 @@ def study(
             raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
     if network:
         options["own"] = StudyNetwork(**{SPELLED.get(option, option): value for option, value in network.items()})
-    folder = Path("runs") / f"{name}-{scale}" if out is None else Path(out)
-    summary: StudySummary = function(
-        scale, out=folder, seeds=seeds, progress=progress, command=command,
-        **options,
-    )  # fmt: skip
+    with allowing(limits):
+        summary: StudySummary = function(
+            scale, out=folder, seeds=seeds, progress=progress, command=command,
+            **options,
+        )  # fmt: skip
     render_study(folder)
     return summary

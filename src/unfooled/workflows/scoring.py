@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from unfooled import distances
+from unfooled.core.limits import Limits, allowing
 from unfooled.data.formats.maps import read_maps
 from unfooled.evaluation.explanations.locality import Survival, score_maps
 from unfooled.report.lens_page import compose_lens, draw_pairs, reading_warnings
@@ -21,7 +22,8 @@ from unfooled.runs.records import Environment, Record
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.words import choose
+from unfooled.workflows.places import check_folder
+from unfooled.workflows.words import at_least, choose
 
 BATCH = 32
 SIGNED = (
@@ -35,7 +37,7 @@ class LensRecord(Record):
     Attributes:
         clean, perturbed: Files, or "tensors".
         reduce: Reduction of channels to one map. None: there were none.
-        found: The scores.
+        scores: The scores; stored as "found".
         warnings: Cautions to read before quoting a score.
         seconds: Wall time.
         command: Command line that reproduces the record.
@@ -46,7 +48,7 @@ class LensRecord(Record):
     clean: str
     perturbed: str
     reduce: str | None
-    found: Survival
+    scores: Survival = Field(validation_alias=AliasChoices("scores", "found"), serialization_alias="found")
     warnings: list[str] = Field(default_factory=list)
     seconds: float
     command: str
@@ -63,6 +65,7 @@ def lens(
     diverse: bool = False,
     reduce: str | None = None,
     out: str | Path | None = None,
+    limits: Limits | None = None,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     command: str = "",
@@ -79,6 +82,7 @@ def lens(
         diverse: Score the diverse top k too.
         reduce: Name in `catalog.REDUCTIONS` of the reduction of channels. None: "abs-sum", where there are channels.
         out: Folder for lens.json and the page, report.html; None: nothing is written.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
         machine: The device, and maps computed at once.
         command: Command line that reproduces the record.
@@ -87,10 +91,16 @@ def lens(
     Raises:
         BadInput: maps that cannot be read or do not fit each other, options that cannot be used.
     """
+    for option, values, least in (("k", k, 1), ("w", w or [], 0)):
+        for value in values:
+            at_least(option, value, least)
+    if out is not None:
+        out = check_folder(out)
     how = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
     device = machine.prepare(seed)
     start = time.perf_counter()
-    a, b, used = pair(clean, perturbed, how)
+    with allowing(limits):
+        a, b, used = pair(clean, perturbed, how)
     a, b = a.to(device), b.to(device)
     batch = machine.batch or BATCH
     scores = score_maps(a, b, k=k, w=w or [1], diverse=diverse, seed=seed, batch=batch, progress=progress)
@@ -99,7 +109,7 @@ def lens(
         clean=_name_of(clean),
         perturbed=_name_of(perturbed),
         reduce=used,
-        found=scores,
+        scores=scores,
         warnings=[*reading_warnings(scores), *([SIGNED] if signed else [])],
         seconds=time.perf_counter() - start,
         command=command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unfooled.core.goals import read_logits
+from unfooled.core.limits import Limits, allowing
 from unfooled.core.model.batching import batched
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import Threat
@@ -32,9 +34,15 @@ from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_file
 from unfooled.workflows.records import Partial
-from unfooled.workflows.words import check_choice, numbers, size_of
+from unfooled.workflows.words import at_least, check_choice, size_of, statistics
 
+CHECKPOINTS = (".pt", ".pth", ".ckpt")
+PRECISIONS = (
+    *("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64"),
+    *("transformer-engine", "transformer-engine-float16"),
+)
 HELD_OUT = 1000  # samples at most
 
 
@@ -47,12 +55,14 @@ class Network:
         model: Weights to start from, as `load_model` reads them; None: from scratch.
         mean: Mean that the inputs are normalised by; a number, one a channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
+        trust_pickle: Let the file of the weights run its code when it is read.
     """
 
     arch: str = "small-cnn"
     model: str | Path | None = None
     mean: str | float | Sequence[float] | None = None
     std: str | float | Sequence[float] | None = None
+    trust_pickle: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Recipe:
         size: (height, width) that images are resized to, or "32" or "32x48".
         devices: Processes, one device each.
         precision: Precision of the numbers, as Lightning Fabric spells it.
+        channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
     """
 
     epochs: int = 20
@@ -82,16 +93,21 @@ class Recipe:
     size: str | int | tuple[int, int] | None = None
     devices: int = 1
     precision: str = "32-true"
+    channels: int | None = None
 
     def check(self) -> None:
         """Refuse what cannot be used."""
-        if self.epochs < 1 or self.batch < 2 or not self.lr > 0:
+        if self.epochs < 1 or self.batch < 2 or not 0 < self.lr < math.inf:
             raise BadOption(
                 "{epochs} is {0}, {batch} {1}, {lr} {2}; they must be at least 1, at least 2, above 0",
                 self.epochs, self.batch, self.lr,
             )  # fmt: skip
-        if self.watch < 0:
-            raise BadOption("{watch} is {0}; it must be at least 0", self.watch)
+        for option, least in {"watch": 0, "weight_decay": 0, "n": 1, "devices": 1}.items():
+            at_least(option, getattr(self, option), least)
+        size_of(self.size)
+        if self.channels not in (None, 1, 3):
+            raise BadOption("{channels} is {0}; it must be 1 (grey) or 3 (colour)", self.channels)
+        check_choice(PRECISIONS, str(self.precision), "precision")
         if self.augment is not None:
             check_choice(catalog.AUGMENTATIONS, self.augment, "augment")
 
@@ -131,6 +147,7 @@ def train(
     recipe: Recipe = Recipe(),
     out: str | Path = "model.pt",
     fresh: bool = False,
+    limits: Limits | None = None,
     seed: int = 0,
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Callable[[Epoch], None] | None = None,
@@ -147,6 +164,7 @@ def train(
         recipe: Epochs, batch, learning rate and the like.
         out: Checkpoint; a second start with the same options continues it.
         fresh: Start again.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
         machine: The device. Its `batch` is not used: see `recipe`.
         progress: Called after every epoch.
@@ -161,12 +179,14 @@ def train(
         `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
     """
     recipe.check()
+    statistics(network.mean, network.std)
     objective = _objective(loss, threat, options, recipe)
+    out = check_file(out, CHECKPOINTS)
     device = machine.prepare(seed)
     if device.startswith("cpu") and str(recipe.precision) in ("16", "16-mixed"):
         raise BadOption("{precision} 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
-    work = _Work.load(data, network, recipe, seed, device)
-    out = Path(out)
+    with allowing(limits):
+        work = _Work.load(data, network, recipe, seed, device)
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -192,6 +212,10 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
     """Return the loss with its ramp and augmentation."""
     if isinstance(loss, str):
         ramp = recipe.epochs / 5 if options.ramp is None else options.ramp
+        if ramp > recipe.epochs:
+            raise BadOption("{ramp} is {0:g}, more than {epochs}, {1}; eps would never be reached", ramp, recipe.epochs)
+        if options.ramp and threat is None:
+            raise BadOption("{ramp} is of an adversary, and there is none; leave it out, or give {threat:linf:0.1}")
         objective = make_loss(loss, threat, replace(options, ramp=ramp))
     elif threat is None and options == LossOptions():
         objective = loss
@@ -224,8 +248,10 @@ class _Work:
     @classmethod
     def load(cls, data: Any, network: Network, recipe: Recipe, seed: int, device: str) -> _Work:
         """Load the samples to train on, and the held-out ones."""
-        options: dict[str, Any] = {"seed": seed, "size": size_of(recipe.size)}
+        options: dict[str, Any] = {"seed": seed, "size": size_of(recipe.size), "channels": recipe.channels}
         whole = load_dataset(data, split="train", n=recipe.n, shuffle=recipe.n is not None, **options)
+        if len(present := torch.unique(whole.y)) < 2:
+            raise BadOption("{0} holds samples of one class, {1}; training needs two", whole.name, int(present[0]))
         try:
             held_out: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
         except ValueError:
@@ -265,12 +291,14 @@ class _Work:
     def _network(self) -> tuple[Classifier, dict[str, Any]]:
         """Build the network, and what a loader must know of it."""
         arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
-        mean, std = numbers(self.network.mean, "{mean}"), numbers(self.network.std, "{std}")
+        mean, std = statistics(self.network.mean, self.network.std)
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             net = (
-                load_model(self.network.model, arch, self.device, mean=mean, std=std)
+                load_model(
+                    self.network.model, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle
+                )
                 if self.network.model
                 else Classifier(build(arch, shape, k), mean=mean, std=std)
             )
@@ -287,6 +315,7 @@ class _Work:
             "epochs": recipe.epochs, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
             "augment": recipe.augment or False, "n": recipe.n, "seed": self.seed, "size": recipe.size,
             "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,
+            **({} if recipe.channels is None else {"channels": recipe.channels}),
             "watch": 0 if threat_of(objective) is None else recipe.watch,
         }  # fmt: skip
 
@@ -320,4 +349,5 @@ class _Work:
 
 def _right(model: Classifier, x: Tensor, y: Tensor, device: str) -> Tensor:
     """Return where the label is predicted, (B,) bool."""
-    return batched(lambda part: read_logits(model, part.to(device)).argmax(1).cpu(), 200)(x) == y
+    logits = batched(lambda part: read_logits(model, part.to(device)).cpu(), 200)(x)
+    return (logits.argmax(1) == y) & torch.isfinite(logits).all(1)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unfooled.core.threat_text import parse_threat
 from unfooled.workflows.errors import BadOption
 
 if TYPE_CHECKING:
     from unfooled.core.threats import Threat
+
+Statistic = str | float | Sequence[float] | None
+LARGEST = 20  # of a mean or a standard deviation in fractions of the range
 
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
 """Name of a norm in text -> its class in `core.threats`."""
@@ -50,9 +56,45 @@ def number(text: str, what: str) -> float:
     """
     try:
         above, _, below = text.partition("/")
-        return float(above) / float(below) if below else float(above)
-    except (ValueError, ZeroDivisionError):
+        value = float(above) / float(below) if below else float(above)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise BadOption(f"{what} is {{0!r}}; write a number such as 0.3 or 8/255", text) from None
+
+
+def at_least(option: str, value: float | None, least: float, *, above: bool = False) -> None:
+    """Refuse a number below a bound, NaN or infinite; None: not given.
+
+    Args:
+        option: Name of the option.
+        value: The number.
+        least: The bound.
+        above: True: the bound itself is refused too.
+
+    Raises:
+        BadOption: it is such a number.
+    """
+    if value is None or (math.isfinite(value) and (value > least if above else value >= least)):
+        return
+    raise BadOption("{" + option + "} is {0}; it must be " + ("above {1}" if above else "at least {1}"), value, least)
+
+
+def statistics(mean: Statistic, std: Statistic) -> tuple[Any, Any]:
+    """Read the mean and the standard deviation that a model expects, in fractions of the range.
+
+    Raises:
+        BadOption: they are no numbers, or are those of bytes, 0 to 255.
+    """
+    pair = {"mean": numbers(mean, "{mean}"), "std": numbers(std, "{std}")}
+    for option, value in pair.items():
+        for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
+            if not (math.isfinite(one) and abs(one) <= LARGEST) or (option == "std" and one <= 0):
+                kind = "positive fractions" if option == "std" else "fractions"
+                sentence = "{" + option + "} is {0}; it is in {1} of the range, so divide those of bytes by 255"
+                raise BadOption(sentence, one, kind)
+    return pair["mean"], pair["std"]
 
 
 def numbers(value: str | float | Sequence[float] | None, what: str) -> Any:
@@ -70,8 +112,9 @@ def threat_of(value: str | Threat) -> Threat:
         return value
     from unfooled.core import threats
 
-    name, colon, eps = value.lower().partition(":")
-    if not colon:
+    parts = parse_threat(value.lower())
+    name, eps = parts.norm, parts.eps
+    if name == value.lower():
         raise BadOption("{threat} is {0!r}; write a norm and a radius, such as linf:8/255 or l2:0.5", value)
     kind = choose(THREATS, name, "norm")
     radius = number(eps, "the radius in {threat}")
@@ -81,6 +124,10 @@ def threat_of(value: str | Threat) -> Threat:
             "linf:{2}/255",
             value, radius, eps,
         )  # fmt: skip
+    if name.startswith("l0") and radius != int(radius):
+        raise BadOption(
+            "{threat:{0}}: {1} counts changes; write a whole number, such as {1}:{2}", value, name, int(radius)
+        )
     try:
         made: Threat = getattr(threats, kind)(radius, **({"per": "pixel"} if name == "l0-pixel" else {}))
     except ValueError as e:
@@ -94,13 +141,12 @@ def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None
     Raises:
         BadOption: it is not a size.
     """
-    if value is None or isinstance(value, tuple):
+    if value is None:
         return value
-    try:
-        h, _, w = str(value).lower().partition("x")
-        size = int(h), int(w or h)
-    except ValueError:
-        size = (0, 0)
+    if isinstance(value, tuple):
+        value = "x".join(map(str, value))
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", str(value).lower())
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if min(size) < 1:
         raise BadOption("{size} is {0!r}; write 32 or 32x48 (height x width)", value)
     return size

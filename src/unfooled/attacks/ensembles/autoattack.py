@@ -37,7 +37,7 @@ from unfooled.attacks.square import square
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Ascent, Auto, ascend
 from unfooled.core.checks import check_attack, check_mode, trusted
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import fooled, fooling, read_logits
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -45,7 +45,10 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, UNIT, Linf, Threat
 from unfooled.core.types import Model, Objective
+from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
+
+CASCADE = f"use the cascade, {option('effort', 'normal')}"
 
 STEPS, TARGETS, QUERIES, SCHEDULE = 100, 9, 5000, 10_000
 RESTARTS_L1, TARGETS_L1 = 5, 5
@@ -57,20 +60,22 @@ class _Standing:
     """Points and progress of the ensemble so far.
 
     Attributes:
-        points: Adversarial examples where found, else x, (n, *D).
+        points: Adversarial examples where found, else points without a finite answer, else x, (n, *D).
         fooled: Samples with an adversarial example, (n,) bool.
+        unanswered: Samples with a point without a finite answer, (n,) bool.
         order: Likeliest classes other than the label, likeliest first, (n, targets).
         log: Progress after each attack.
     """
 
     points: Tensor
     fooled: Tensor
+    unanswered: Tensor
     order: Tensor
     log: tuple[Progress, ...] = ()
 
     def noted(self, ledger: Ledger, method: str) -> Self:
         """Return the standing with the progress after an attack."""
-        return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled)))
+        return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled | self.unanswered)))
 
 
 def autoattack(
@@ -97,8 +102,8 @@ def autoattack(
         run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
-        Points inside the threat, (B, *D): an adversarial example where one was found, else x. Success is evaluated
-        by `verify`.
+        Points inside the threat, (B, *D): an adversarial example where one was found, else a point without a finite
+        answer, else x. Success is evaluated by `verify`.
 
     Raises:
         BadInput: Another norm or box, fewer than 4 classes, or inputs that cannot be used.
@@ -106,11 +111,9 @@ def autoattack(
     check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; use the cascade (--effort normal)")
+        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; {CASCADE}")
     if threat.box != UNIT:
-        raise BadInput(
-            f"autoattack works in the unit box, the threat's is {threat.box}; use the cascade (--effort normal)"
-        )
+        raise BadInput(f"autoattack works in the unit box, the threat's is {threat.box}; {CASCADE}")
     counted, batch = Counted(model), batch or fitting_batch(model, x)
     problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
     ledger = Ledger.of(run, len(x))
@@ -138,16 +141,13 @@ def _begin(problem: Problem, ledger: Ledger) -> _Standing:
             logits = read_logits(part.model, part.x, part.y, batch=part.batch)
         k = logits.shape[1]
         if k < 4:
-            raise BadInput(
-                f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; use the cascade "
-                "(--effort normal)"
-            )
+            raise BadInput(f"apgd-t cannot run: its loss needs at least 4 classes, the model has {k}; {CASCADE}")
         order = logits.scatter(1, part.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
         return {"fooled": fooled(logits, part.y), "order": order[:, : min(TARGETS, k - 1)]}
 
     clean = ledger.map(_key("clean"), work, len(problem.x), model=problem.model)
     lost, order = (clean[name].to(problem.x.device) for name in ("fooled", "order"))
-    return _Standing(problem.x.clone(), lost, order).noted(ledger, "clean")
+    return _Standing(problem.x.clone(), lost, torch.zeros_like(lost), order).noted(ledger, "clean")
 
 
 _Attack = Callable[[Problem, Tensor], Tensor]
@@ -164,16 +164,21 @@ def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, a
     def work(positions: Tensor) -> Rows:
         at = rows[positions.to(rows.device)]
         part = problem.take(at)
-        points = attack(part, standing.order[at])
-        return {"points": points, "fooled": fooled(part.logits(points), part.y)}
+        seen = Unanswered(part.x, part.threat)
+        with part.model.watched(seen):
+            points = attack(part, standing.order[at])
+            lost = fooled(part.logits(points), part.y)
+        points, silent = seen.instead(points, lost)
+        return {"points": points, "fooled": lost, "unanswered": silent}
 
     result = ledger.map(_key(method), work, len(rows), model=problem.model)
-    points, lost = (result[name].to(rows.device) for name in ("points", "fooled"))
-    best = where_rows(lost, points, standing.points[rows])
+    points, lost, silent = (result[name].to(rows.device) for name in ("points", "fooled", "unanswered"))
+    best = where_rows(lost | silent, points, standing.points[rows])
     after = replace(
         standing,
         points=standing.points.index_copy(0, rows, best),
         fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
+        unanswered=standing.unanswered.index_copy(0, rows, standing.unanswered[rows] | silent),
     )
     return after.noted(ledger, method)
 

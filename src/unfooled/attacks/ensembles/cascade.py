@@ -37,6 +37,7 @@ from unfooled.core.model.modes import frozen
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered
 from unfooled.runs.chunks import Rows, Run
 
 __all__ = [
@@ -167,6 +168,9 @@ class Cascade:
             fooled=lost,
             certified=clean["certified"].to(x.device) & ~lost,
         )
+        silent = frontier.margins.isnan().nonzero()[:, 0]
+        if len(silent):
+            frontier = frontier.with_unanswered(silent, x[silent])
         return self.noted(Standing(frontier), StageKey(self.family, "clean"), len(x), int(lost.sum()))
 
     def perform(self, standing: Standing, stages: Sequence[Stage], *, first: int = 0) -> Standing:
@@ -229,9 +233,12 @@ class Cascade:
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
             problem = self.problem.take(at)
-            proposal = stage.propose(problem, frontier.take(at), key.number or 0)
-            margins, lost = problem.look(proposal.points)
-            looked = {"points": proposal.points, "margins": margins, "fooled": lost}
+            seen = Unanswered(problem.x, problem.threat)
+            with problem.model.watched(seen):
+                proposal = stage.propose(problem, frontier.take(at), key.number or 0)
+                margins, lost = problem.look(proposal.points)
+            points, silent = seen.instead(proposal.points, lost)
+            looked = {"points": points, "margins": margins.masked_fill(silent, torch.nan), "fooled": lost}
             return looked if proposal.directions is None else looked | {"directions": proposal.directions}
 
         result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows)).items()}
@@ -251,12 +258,17 @@ class Cascade:
 
         looked = self._map(key, work, len(rows))
         if len(rows):
-            frontier = frontier.with_points(rows, points[rows], looked["margins"], looked["fooled"].to(frontier.fooled))
+            margins, lost = (looked[name].to(rows.device) for name in ("margins", "fooled"))
+            result = StageResult(rows, points[rows], margins, lost)
+            silent = margins.isnan()
+            if bool(silent.any()):
+                frontier, result = frontier.with_unanswered(rows[silent], points[rows[silent]]), result.without(silent)
+            frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
         return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
 
     def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:
         """Return the standing with the progress after a stage."""
-        progress = self.ledger.progress(key, standing.frontier.fooled, taken=taken, closed=closed)
+        progress = self.ledger.progress(key, standing.frontier.lost, taken=taken, closed=closed)
         return standing.with_progress(progress)
 
     def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int) -> Rows:
@@ -316,8 +328,9 @@ def cascade(
         run: Run in which finished chunks are stored. None: they are kept in memory.
 
     Returns:
-        Points inside the threat, (B, *D): x where it is wrong already, an adversarial example where one was found, the
-        point with the largest margin elsewhere. Success is evaluated by `verify`.
+        Points inside the threat, (B, *D): x where it is wrong already, an adversarial example where one was found, a
+        point without a finite answer where the model gives none, the point with the largest margin elsewhere. Success
+        is evaluated by `verify`.
 
     Raises:
         BadInput: The inputs cannot be used.
@@ -339,4 +352,4 @@ def cascade(
             standing = attack.perform(standing, fitted(effort.stages, threat))
     if log is not None:
         log.extend(standing.log)
-    return standing.frontier.points
+    return standing.frontier.final

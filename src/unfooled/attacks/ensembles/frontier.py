@@ -80,21 +80,25 @@ class Problem:
         return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
     def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the margins at `z` and which samples are fooled there, (n,) each.
+        """Return the margins at `z`, NaN without a finite answer, and which samples are fooled there, (n,) each.
 
         Args:
             z: Points, (n, *D).
             check: True: check the model's output and the range of the labels.
 
-        Cost: `draws` forwards.
+        Cost: `draws` forwards; for a random model twice as many more where the sample seems fooled.
         """
         margins, lost = [], []
         for _ in range(self.draws):
             with torch.no_grad():
                 logits = read_logits(self.model, z, self.y, batch=self.batch) if check else self.logits(z)
-            margins.append(losses.margin(logits, self.y))
+            margins.append(losses.margin(logits, self.y).where(torch.isfinite(logits).all(1), torch.nan))
             lost.append(fooled(logits, self.y))
-        return torch.stack(margins).mean(0), torch.stack(lost).double().mean(0) >= SURE
+        sure = torch.stack(lost).double().mean(0) >= SURE
+        if not self.decisive and bool(sure.any()):  # by luck, some would be among many tries: fresh draws decide
+            again = [fooled(self.logits(z[sure]), self.y[sure]) for _ in range(2 * self.draws)]
+            sure = sure.masked_scatter(sure, torch.stack(again).double().mean(0) >= SURE)
+        return torch.stack(margins).mean(0), sure
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +108,7 @@ class StageResult:
     Attributes:
         rows: Indices of the attacked samples, (m,).
         points: Proposed points, (m, *D).
-        margins: Margins there, (m,).
+        margins: Margins there, (m,); NaN where the model gives no finite answer.
         fooled: Samples that are fooled there, (m,) bool.
         learned: Successful directions in logit space, by rank, (k, K). None: the stage uses no directions.
     """
@@ -125,6 +129,13 @@ class StageResult:
         """Number of samples fooled."""
         return int(self.fooled.sum())
 
+    def without(self, rows: Tensor) -> Self:
+        """Return the result without the samples of a mask, (m,) bool."""
+        rest = ~rows
+        return replace(
+            self, rows=self.rows[rest], points=self.points[rest], margins=self.margins[rest], fooled=self.fooled[rest]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
@@ -137,6 +148,8 @@ class Frontier:
         certified: Samples that are proven robust, which are not attacked, (n,) bool.
         keys: Hashes of the samples, (n,), which define their order.
         learned: Directions of successful waves, by rank of the logit, (m, K). None: none yet.
+        silent: Points at which the model gives no finite answer, x where there is none, (n, *D). None: none yet.
+        unanswered: Samples with such a point, (n,) bool. None: none yet.
     """
 
     points: Tensor
@@ -145,6 +158,8 @@ class Frontier:
     certified: Tensor
     keys: Tensor
     learned: Tensor | None = None
+    silent: Tensor | None = None
+    unanswered: Tensor | None = None
 
     @classmethod
     def start(cls, x: Tensor) -> Self:
@@ -157,6 +172,18 @@ class Frontier:
     def standing(self) -> Tensor:
         """Samples that are neither fooled nor certified, (n,) bool."""
         return ~(self.fooled | self.certified)
+
+    @property
+    def lost(self) -> Tensor:
+        """Samples that are fooled, or that have an allowed point without a finite answer, (n,) bool."""
+        return self.fooled if self.unanswered is None else self.fooled | self.unanswered
+
+    @property
+    def final(self) -> Tensor:
+        """Points to be judged, (n, *D): where a sample is not fooled, one without an answer if there is any."""
+        if self.silent is None or self.unanswered is None:
+            return self.points
+        return where_rows(self.unanswered & ~self.fooled, self.silent, self.points)
 
     def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
         """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
@@ -176,7 +203,7 @@ class Frontier:
             rows = rows[self.margins[rows].argsort(descending=True, stable=True)[:count]]
         return rows
 
-    def lost(self, x: Tensor) -> Tensor:
+    def moved(self, x: Tensor) -> Tensor:
         """Return the indices of the samples that a point other than x itself fools, in the order of their hashes."""
         rows = (self.fooled & (self.points != x).flatten(1).any(1)).nonzero()[:, 0]
         return rows[self.keys[rows].argsort()]
@@ -186,11 +213,15 @@ class Frontier:
         return replace(
             self, points=self.points[rows], margins=self.margins[rows], fooled=self.fooled[rows],
             certified=self.certified[rows], keys=self.keys[rows],
+            silent=None if self.silent is None else self.silent[rows],
+            unanswered=None if self.unanswered is None else self.unanswered[rows],
         )  # fmt: skip
 
     def with_result(self, result: StageResult) -> Self:
         """Return the frontier updated with a stage's points, where they are fooled or have a larger margin."""
-        rows = result.rows
+        rows, silent = result.rows, result.margins.isnan() & ~result.fooled
+        if bool(silent.any()):
+            return self.with_unanswered(rows[silent], result.points[silent]).with_result(result.without(silent))
         margins = result.margins.to(self.margins.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
         better = result.fooled | (margins > self.margins[rows]) | self.margins[rows].isinf()
         known = [part for part in (self.learned, result.learned) if part is not None]
@@ -200,6 +231,18 @@ class Frontier:
             margins=_put(self.margins, rows, torch.where(better, margins, self.margins[rows])),
             fooled=_put(self.fooled, rows, self.fooled[rows] | result.fooled),
             learned=torch.cat(known) if known else None,
+        )
+
+    def with_unanswered(self, rows: Tensor, points: Tensor) -> Self:
+        """Return the frontier with points at which the model gives no finite answer; the first of a sample stays."""
+        before = torch.zeros_like(self.fooled) if self.unanswered is None else self.unanswered
+        silent = self.points if self.silent is None else self.silent
+        new = ~before[rows]
+        rows, points = rows[new], points[new]
+        return replace(
+            self,
+            silent=_put(silent, rows, points),
+            unanswered=_put(before, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
 
     def with_points(self, rows: Tensor, points: Tensor, margins: Tensor, lost: Tensor) -> Self:

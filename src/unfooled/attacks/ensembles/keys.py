@@ -6,7 +6,7 @@ A key identifies a stage; its folder and its label are derived from the key, nev
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
@@ -16,6 +16,7 @@ from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.records import Config, R
+from unfooled.runs.stage_names import StageName
 
 
 class Family(StrEnum):
@@ -56,9 +57,29 @@ class StageKey:
         return "-".join(word for word in words if word)
 
     @property
-    def folder(self) -> str:
-        """Name of the folder that holds the stage's chunks, such as "cascade-3-square"."""
-        return "-".join(word for word in (self.family.value, self.label) if word)
+    def description(self) -> str:
+        """Words for a progress bar, such as "attack, stage 4: square"."""
+        work = replace(self, number=None, check="").label
+        match self.family:
+            case Family.CASCADE:
+                stage = "" if self.number is None else f"stage {self.number + 1}: "
+                return f"attack, {stage}{self.check}{'-' if self.check else ''}{work}"
+            case Family.CHECKS:
+                return f"check {self.check}: {work}" if self.check else f"checks, {work}"
+            case Family.AUTOATTACK:
+                return f"AutoAttack, {self.label}"
+            case Family.NEAREST:
+                return f"nearest points in {self.label}"
+            case Family.EXPLANATIONS:
+                return f"reasons under attack, {self.label} eps"
+        return {
+            Family.CLEAN: "clean samples", Family.JUDGE: "judging what was found", Family.EXPLAIN: "explanations",
+        }.get(self.family, f"{self.family} {self.label}".rstrip())  # fmt: skip
+
+    @property
+    def folder(self) -> StageName:
+        """Name of the folder that holds the stage's chunks, such as "cascade-3-square", with the description."""
+        return StageName("-".join(word for word in (self.family.value, self.label) if word), self.description)
 
 
 @dataclass(frozen=True, eq=False)

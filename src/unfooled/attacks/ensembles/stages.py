@@ -215,7 +215,7 @@ class Waves(Stage):
         return torch.where(u[:, 1:] < 0.5, old + 0.3 * fresh, fresh)
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Follow a direction, then the margin. Cost: steps + 9 forwards, steps + 7 backwards."""
+        """Follow a direction, then the margin. Cost: steps + 10 forwards, steps + 7 backwards."""
         p = problem
         logits = p.logits(p.x, p.attacked)
         rank = logits.scatter(1, p.y[:, None], torch.inf).argsort(dim=1, descending=True).argsort(dim=1)

@@ -27,10 +27,14 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
+from unfooled.core.pulse import beat, tell
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
+from unfooled.runs.stage_names import StageName
+
+TWIN = StageName("twin", "training a stand-in")
 
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
@@ -86,27 +90,29 @@ def distil(
         check_count(number, name)
     reader = checked_once(model)
 
-    def query(z: Tensor) -> Tensor:
+    def ask(z: Tensor) -> Tensor:
         with torch.no_grad():
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
-    pool, answers = [x.detach()], [query(x)]
+    pool, answers = [x.detach()], [ask(x)]
     label = answers[0].argmax(1)
     twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
+        tell(TWIN, r, rounds)
         for k in range(points):
             z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
                     z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
             pool.append(z)
-            answers.append(query(z))
+            answers.append(ask(z))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
         steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
         fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r)
+    tell(TWIN, rounds, rounds)
     return twin.eval()
 
 
@@ -167,6 +173,7 @@ def fit(twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, 
             loss.backward()
             optimizer.step()
             schedule.step()
+            beat(len(rows))
     optimizer.zero_grad()
     twin.eval()
 

@@ -125,7 +125,8 @@ def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: Los
         logits = logits_at(model, leaf)
         value = sign * loss(logits, y)
         g = input_gradient(value, leaf)
-    return logits.detach(), value.detach(), g.nan_to_num(0.0, 0.0, 0.0)
+    # A radius that is estimated from an undefined value would be undefined ever after.
+    return logits.detach(), value.detach().nan_to_num(0.0, torch.inf, -torch.inf), g.nan_to_num(0.0, 0.0, 0.0)
 
 
 def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) -> Tensor:

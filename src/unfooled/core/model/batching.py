@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.calls import answered, run
 from unfooled.core.types import Model
@@ -121,6 +121,24 @@ def batched(
         return results[0] if whole else _joined(results)
 
     return call
+
+
+def check_fits(size: int, what: str) -> None:
+    """Refuse what needs more memory than is free on this machine.
+
+    Args:
+        size: Bytes that it needs.
+        what: Name for the error.
+
+    Raises:
+        BadInput: It needs more.
+    """
+    free = free_bytes()
+    if size > free:
+        raise BadInput(
+            f"{what} need {size / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; give fewer samples, "
+            f"{option('n')}, or a smaller {option('size')}"
+        )
 
 
 def _joined(parts: list[Any]) -> Any:

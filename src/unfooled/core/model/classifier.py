@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.model.outputs import logits_of
 
 
@@ -66,7 +66,11 @@ class Classifier(nn.Module):
         """Return the logits, (B, K), of inputs in [0, 1], (B, *D)."""
         if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
             other = x.ndim > 1 and x.ndim == len(self.input_shape) + 1 and x.shape[1] != self.input_shape[0]
-            remedy = f"convert them to {self.input_shape[0]} channel(s)" if other else "resize them (--size)"
+            remedy = (
+                f"convert them, {option('channels', self.input_shape[0])},"
+                if other
+                else f"resize them, {option('size')},"
+            )
             raise BadInput(
                 f"{self.name} takes samples of shape {self.input_shape}, these are {tuple(x.shape[1:])}; {remedy} or "
                 "choose another model"

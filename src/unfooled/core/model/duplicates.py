@@ -1,7 +1,7 @@
 """Duplicates of models, functions and what they remember included.
 
 `copy.deepcopy` takes functions for constants: their closures, and the globals that they change, stay shared with the
-copy. Here they are copied too; what cannot be copied, such as the globals of a class's methods, is listed.
+copy. Here they are copied too. The globals of a class's methods cannot be: their values are put back for a call.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import sys
 import sysconfig
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,25 +29,53 @@ CACHED = type(functools.lru_cache(lambda: None))
 OWN = "unfooled"
 
 
-@dataclass
+class Place(NamedTuple):
+    """A place outside of a model that its methods use: a global, a closure variable, an attribute of a class."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
 class Duplicate:
-    """A copy of a model, and what it shares with the model.
+    """A copy of a model, and copies of what its methods use outside of it.
 
     Attributes:
-        model: The copy. None: it cannot be copied.
-        shared: Name -> function that returns an object that both use; the model itself where there is no copy.
-        before: Name -> hash of the object when the copy was made.
+        model: The copy. None: the model cannot be copied.
+        places: Name -> place that both use.
+        values: Name -> copy of the object that was there.
+        original: The model.
+        before: Hash of the model when it was to be copied; empty where it could be.
         opaque: Names of types whose content cannot be seen, where there is no copy.
     """
 
-    model: Any = None
-    shared: dict[str, Callable[[], Any]] = field(default_factory=dict)
-    before: dict[str, str] = field(default_factory=dict)
+    model: Any
+    places: Mapping[str, Place]
+    values: Mapping[str, Any]
+    original: Any
+    before: str = ""
     opaque: tuple[str, ...] = ()
 
-    def changed(self) -> list[str]:
-        """Return the names of the shared objects that have changed since."""
-        return [name for name, now in self.shared.items() if state_hash(now())[0] != self.before[name]]
+    def changed(self) -> bool:
+        """Return whether a model that cannot be copied has changed since."""
+        return bool(self.before) and state_hash(self.original)[0] != self.before
+
+    def fresh(self) -> Duplicate:
+        """Return another copy of the same state."""
+        copier = _Copier()
+        values = {name: copier.copied(value) for name, value in self.values.items()}
+        return replace(self, model=copier.copied(self.model), values=values)
+
+    def answer(self, x: Tensor) -> Any:
+        """Return what the copy returns for x, while the places hold the copies of what was there."""
+        now = {name: place.read() for name, place in self.places.items()}
+        try:
+            for name, place in self.places.items():
+                place.write(self.values[name])
+            return self.model(x)
+        finally:
+            for name, place in self.places.items():
+                place.write(now[name])
 
 
 def duplicate(model: Any) -> Duplicate:
@@ -56,14 +84,15 @@ def duplicate(model: Any) -> Duplicate:
     Args:
         model: Any callable.
     """
-    copier = _Copier()
+    copier, values = _Copier(), dict[str, Any]()
     try:
-        twin, shared = copier.copied(model), copier.shared
+        twin = copier.copied(model)
+        while missing := [name for name in copier.places if name not in values]:
+            values.update({name: copier.copied(copier.places[name].read()) for name in missing})
     except Exception:  # whatever refuses to be copied
-        twin, shared = None, {"the model": lambda: model}
-    hashes = {name: state_hash(now()) for name, now in shared.items()}
-    opaque = {kind for _, kinds in hashes.values() for kind in kinds} if twin is None else set()
-    return Duplicate(twin, shared, {name: digest for name, (digest, _) in hashes.items()}, tuple(sorted(opaque)))
+        digest, opaque = state_hash(model)
+        return Duplicate(None, {}, {}, model, digest, tuple(sorted(opaque)))
+    return Duplicate(twin, copier.places, values, model)
 
 
 class _Copier:
@@ -71,12 +100,12 @@ class _Copier:
 
     Attributes:
         memo: Id -> copy, as that of `copy.deepcopy`.
-        shared: Name -> function that returns an object that the copy shares with the model.
+        places: Name -> place outside of the model that its methods use.
     """
 
     def __init__(self) -> None:
         self.memo: dict[int, Any] = {}
-        self.shared: dict[str, Callable[[], Any]] = {}
+        self.places: dict[str, Place] = {}
         self.seen: set[Any] = set()
 
     def copied(self, item: Any) -> Any:
@@ -88,7 +117,7 @@ class _Copier:
             return item
         if id(item) in self.memo:
             return self.memo[id(item)]
-        kind = type(item)
+        kind: Any = type(item)
         if kind in (list, tuple, set, frozenset, dict, OrderedDict):
             return self._container(item)
         if kind is FunctionType:
@@ -138,9 +167,9 @@ class _Copier:
 
     def _object(self, item: Any) -> Any:
         """Copy an object by its attributes."""
-        kind = type(item)
+        kind: Any = type(item)
         self._kind(kind)
-        twin = kind.__new__(kind)
+        twin: Any = kind.__new__(kind)
         self._note(item, twin)
         own = {name: value for name, value in vars(item).items() if name != "_compiled_call_impl"}  # as torch does
         twin.__dict__.update({name: self.copied(value) for name, value in own.items()})
@@ -151,12 +180,11 @@ class _Copier:
         if _of_a_library(item.__module__):
             if item.__closure__ is None:
                 return item
-            scope = item.__globals__
+            scope: dict[str, Any] = item.__globals__
         else:
-            scope = self.memo.get(id(item.__globals__))
-            if scope is None:
-                scope = dict(item.__globals__)
-                self._note(item.__globals__, scope)
+            if id(item.__globals__) not in self.memo:
+                self._note(item.__globals__, dict(item.__globals__))
+            scope = self.memo[id(item.__globals__)]
         cells = tuple(self.memo.get(id(cell)) or CellType() for cell in item.__closure__ or ())
         twin = FunctionType(item.__code__, scope, item.__name__, None, cells if item.__closure__ is not None else None)
         self._note(item, twin)
@@ -185,19 +213,21 @@ class _Copier:
                 if isinstance(function, FunctionType):
                     self._uses(function)
                 elif not name.startswith("__") and _may_change(value):
-                    self.shared[f"{base.__qualname__}.{name}"] = partial(getattr, base, name)
+                    self.places[f"{base.__qualname__}.{name}"] = Place(
+                        partial(getattr, base, name), partial(setattr, base, name)
+                    )
 
     def _uses(self, function: FunctionType) -> None:
         """Note what a function uses, and the functions of the user that it calls."""
         if function in self.seen or _of_a_library(function.__module__):
             return
         self.seen.add(function)
-        for name, now in _used(function):
-            value = now()
+        for name, place in _used(function):
+            value = place.read()
             if isinstance(value, FunctionType):
                 self._uses(value)
             elif _may_change(value):
-                self.shared[name] = now
+                self.places[f"{function.__module__}.{name}"] = place
 
 
 def _may_change(value: Any) -> bool:
@@ -210,14 +240,15 @@ def _may_change(value: Any) -> bool:
     )
 
 
-def _used(function: FunctionType) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield the names of the globals and closure variables that a function uses, each with how to look it up."""
+def _used(function: FunctionType) -> Iterator[tuple[str, Place]]:
+    """Yield the names and places of the globals and closure variables that a function uses."""
+    scope = function.__globals__
     for name in sorted(_names(function.__code__)):
-        if name in function.__globals__:
-            yield name, partial(function.__globals__.get, name)
+        if name in scope:
+            yield name, Place(partial(scope.get, name), partial(scope.__setitem__, name))
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         if name != "__class__" and not _is_empty(cell):
-            yield name, partial(getattr, cell, "cell_contents")
+            yield name, Place(partial(getattr, cell, "cell_contents"), partial(setattr, cell, "cell_contents"))
 
 
 def _names(code: CodeType) -> set[str]:
@@ -287,7 +318,7 @@ def _parts(item: Any) -> bytes | list[Any] | None:
     if isinstance(item, (list, tuple, set, frozenset, deque)):
         return list(item)
     if isinstance(item, FunctionType):
-        return [] if _of_a_library(item.__module__) else [now() for _, now in _used(item)]
+        return [] if _of_a_library(item.__module__) else [place.read() for _, place in _used(item)]
     if isinstance(item, MethodType):
         return [item.__func__, item.__self__]
     if isinstance(item, partial):

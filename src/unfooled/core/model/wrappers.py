@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.core.model.outputs import logits_of
+from unfooled.core.pulse import beat
 from unfooled.core.types import Model
 
 
@@ -27,12 +28,16 @@ class Counted:
         self.model = model
         self.forwards = 0
         self.backwards = 0
+        self._observer: Callable[[Tensor, Tensor], None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
         output = self.model(x)
         self.forwards += len(x)
+        beat(len(x))
         logits = _logits_in(output, self.model)
+        if self._observer is not None and logits is not None:
+            self._observer(x.detach(), logits.detach())
         if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a number only.
             batch = len(x)
@@ -42,6 +47,15 @@ class Counted:
 
             logits.register_hook(note)
         return output
+
+    @contextmanager
+    def watched(self, observer: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+        """Show the samples and logits of every call inside to an observer."""
+        before, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = before
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)

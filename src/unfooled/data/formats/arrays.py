@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import check_classes
+from unfooled.core.model.batching import check_fits
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
 SLACK = 1e-6  # round-off outside of [0, 1] that is clipped, as of tensors
@@ -54,7 +56,7 @@ def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False)
             raise BadInput(
                 f"{name} lies in [{x.min():.4g}, {x.max():.4g}], outside of [0, 1] by {off:.2g}; scale it to [0, 1] "
                 "(bytes: divide by 255 or save uint8); if it was normalised, undo that and tell the model instead: "
-                "--mean and --std, or Classifier(module, mean=..., std=...)"
+                f"{option('mean')} and {option('std')}, or Classifier(module, mean=..., std=...)"
             )
         scale = np.float32(1)
     else:
@@ -96,11 +98,14 @@ def labels(y: np.ndarray, name: str) -> tuple[np.ndarray, list[str] | None]:
         raise BadInput(f"{name} has shape {y.shape}; labels are one number per sample, (N,){hint}")
     if y.dtype.kind in "US":
         names, inverse = np.unique(y.astype(str), return_inverse=True)
+        check_classes(len(names), name)
         return inverse.astype(np.int64), names.tolist()
     if y.dtype.kind not in "iufb" or not np.array_equal(y, np.floor(y)):
         raise BadInput(f"{name} holds {y.dtype} that are no whole numbers; labels are 0, 1, 2, ...")
     if y.size and y.min() < 0:
         raise BadInput(f"{name} holds the label {int(y.min())}; labels are 0, 1, 2, ...")
+    if y.size:
+        check_classes(float(y.max()) + 1, name)
     return y.astype(np.int64), None
 
 
@@ -128,6 +133,7 @@ def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, na
         else:
             raise BadInput(f"{name} has {given} channels, which cannot become {channels}; channels is 1 or 3")
     if size is not None and x.shape[2:] != size:
+        check_fits(8 * len(x) * x.shape[1] * size[0] * size[1], f"{len(x)} samples of {size[1]} x {size[0]}")
         z = torch.nn.functional.interpolate(torch.from_numpy(x), size, mode="bilinear", antialias=True)
         x = z.clamp(0, 1).numpy()
     return np.ascontiguousarray(x, dtype=np.float32)

@@ -26,11 +26,13 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import read_regular
 from unfooled.data.formats.folders import SUFFIXES, decode
 from unfooled.data.formats.npz import archive
 from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import network_hash, tensors_hash
 
+LONGEST = 1 << 26  # bytes of a manifest
 ROWS = {"y": torch.int64, "source": torch.int64, "start": torch.int64, "residual": torch.float16}
 
 
@@ -147,8 +149,8 @@ def check_place(path: str | Path) -> None:
     path, file = Path(path), manifest_of(path)
     if file.exists():
         try:
-            ours = "sha256" in json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+            ours = "sha256" in json.loads(read_regular(file, most=LONGEST))
+        except (OSError, ValueError, TypeError, RecursionError):
             ours = False
         if not ours:
             raise BadInput(f"{file} is there and is no manifest, which would take its place; choose another name")
@@ -233,9 +235,9 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
         what = "is not there" if not path.exists() else f"has no manifest, {file.name}"
         raise BadInput(f"{path} {what}; a set is written by save_features, or by unfooled features")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(read_regular(file, most=LONGEST))
         stated = str(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{file} cannot be read as a manifest: {error}") from error
     if manifest.get("manifest_sha256") != _manifest_hash(manifest):
         raise BadInput(f"{file} does not say what was written there; rebuild the set or copy it again")

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.model.batching import check_fits
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 from unfooled.data.formats.arrays import SLACK
+from unfooled.data.formats.pictures import SUFFIXES, opened, size_of
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-
+__all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "loose"]
 
 SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
 """Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
@@ -104,25 +105,22 @@ def _decoded(path: Path, size: tuple[int, int] | None, channels: int | None) -> 
     """Decode one image as (H, W) or (H, W, 3), float32 in [0, 1]."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as opened:
-            image: Any = opened
-            if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would reduce to 8 bits
-                image = Image.fromarray(np.asarray(image, np.float32) / 65535)
-            elif "transparency" in image.info:
-                image = image.convert("RGBA")
-            deep = image.mode == "F"
-            grey = deep or image.mode in ("1", "L", "LA", "La")
-            if not deep:
-                image = image.convert("L" if grey or channels == 1 else "RGB")
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            values = np.asarray(image, np.float32)
-            if deep and (values.min() < -SLACK or values.max() > 1 + SLACK):
-                raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
-            return values.clip(0, 1) if deep else values / np.float32(255)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path} cannot be read as an image: {error}; remove or replace it") from error
+    with opened(path) as file:
+        image: Any = file
+        if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would reduce to 8 bits
+            image = Image.fromarray(np.asarray(image, np.float32) / 65535)
+        elif "transparency" in image.info:
+            image = image.convert("RGBA")
+        deep = image.mode == "F"
+        grey = deep or image.mode in ("1", "L", "LA", "La")
+        if not deep:
+            image = image.convert("L" if grey or channels == 1 else "RGB")
+        if size is not None and image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        values = np.asarray(image, np.float32)
+        if deep and (values.min() < -SLACK or values.max() > 1 + SLACK):
+            raise ValueError(f"its values lie in [{values.min():.4g}, {values.max():.4g}], not in [0, 1]")
+        return values.clip(0, 1) if deep else values / np.float32(255)
 
 
 def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
@@ -131,11 +129,14 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
     Raises:
         BadInput: An image is damaged, or they have different sizes and `size` is None.
     """
-    images = [_decoded(path, size, channels) for path in files]
-    sizes = {image.shape[:2]: path for image, path in zip(reversed(images), reversed(files), strict=True)}
-    if len(sizes) > 1:
+    sides = [size_of(path) for path in files]  # of the headers, before anything is decoded
+    sizes = dict(zip(reversed(sides), reversed(files), strict=True))
+    if len(sizes) > 1 and size is None:
         some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the size that the model takes")
+        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the {option('size')} that the model takes")
+    height, width = size or next(iter(sizes), (0, 0))
+    check_fits(12 * height * width * len(files), f"{len(files)} images of {width} x {height}")
+    images = [_decoded(path, size, channels) for path in files]
     if channels == 1 or (channels is None and all(image.ndim == 2 for image in images)):
         return np.stack(images)[:, None]
     colour = [np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image for image in images]

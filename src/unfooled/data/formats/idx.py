@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import check_unpacked, read_regular, regular
 from unfooled.data.dataset import Source, canonical_split, select_split
 from unfooled.data.formats import arrays
 
@@ -29,8 +30,9 @@ def read_idx(path: Path) -> np.ndarray:
         BadInput: The header is not IDX, or the file is shorter or longer than its header says.
     """
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with regular(path).open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        data = _unpacked(path) if packed else read_regular(path)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{path} is cut off or damaged: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in TYPES or not data[3]:
@@ -43,6 +45,18 @@ def read_idx(path: Path) -> np.ndarray:
         state = "cut off" if len(shape) < data[3] or len(data) < wanted else "too long"
         raise BadInput(f"{path} is {state}: {len(data)} bytes, where its header (sizes {shape}) means {wanted}")
     return np.frombuffer(data, kind, offset=start).reshape(shape).astype(kind.newbyteorder("="))
+
+
+def _unpacked(path: Path) -> bytes:
+    """Unpack a gzipped file, up to what its header states: it could go on without end."""
+    with gzip.open(path) as file:
+        start = file.read(4)
+        start += file.read(4 * start[3]) if len(start) == 4 else b""
+        sides = np.frombuffer(start[4:][: len(start[4:]) // 4 * 4], ">u4").tolist()
+        kind = TYPES.get(start[2] if len(start) > 2 else 0)
+        stated = 0 if kind is None else np.dtype(kind).itemsize * math.prod(sides)
+        check_unpacked(stated, path)
+        return start + file.read(stated + 1)
 
 
 def images_in(folder: Path) -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,9 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput, missing_file, nearest
+from unfooled.core.limits import regular
+from unfooled.data.formats.npy import check_header
+from unfooled.data.formats.npz import DAMAGED, archive
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 
@@ -29,6 +31,7 @@ def read_maps(source: str) -> Tensor:
             values, another shape, or no values.
     """
     path, name = _split(source)
+    regular(path)
     if not path.is_file():
         raise missing_file(path, SUFFIXES)
     if path.suffix not in SUFFIXES:
@@ -37,9 +40,10 @@ def read_maps(source: str) -> Tensor:
         maps = _tensor(path, name) if path.suffix == ".safetensors" else _array(path, name)
     except BadInput:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as e:
-        why = "it holds Python objects; save plain numbers" if "allow_pickle" in str(e) else str(e).splitlines()[0]
-        raise BadInput(f"cannot read {path}: {why}") from e
+    except MemoryError:
+        raise BadInput(f"the maps of {path} do not fit into memory; save fewer of them in a file") from None
+    except DAMAGED as e:
+        raise BadInput(f"cannot read {path}: {(str(e).splitlines() or [type(e).__name__])[0]}") from e
     return _checked(maps, source)
 
 
@@ -70,12 +74,15 @@ def _array(path: Path, name: str | None) -> np.ndarray:
         if not f.read(6).startswith((b"\x93NUMPY", b"PK")):
             raise BadInput(f"cannot read {path}: it is no NumPy file, whatever its name; save the maps with numpy.save")
         f.seek(0)
-        maps = np.load(f, allow_pickle=False)
-        if isinstance(maps, np.ndarray):
+        if f.read(2) != b"PK":
             if name is not None:
                 raise BadInput(f"{path} is a single array; leave :{name} away")
-            return maps
-        return maps[_pick(list(maps.files), name, path)]
+            f.seek(0)
+            check_header(f, path.stat().st_size, path)
+            f.seek(0)
+            return np.asarray(np.load(f, allow_pickle=False))
+    with archive(path) as opened:
+        return opened[_pick(opened.files, name, path)]
 
 
 def _tensor(path: Path, name: str | None) -> Tensor:

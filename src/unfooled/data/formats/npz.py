@@ -8,15 +8,18 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import check_classes, regular
 from unfooled.data.dataset import Source, canonical_split, no_splits, select_split
 from unfooled.data.formats import arrays, packs
+from unfooled.data.formats.npy import check_header
 
 ROLES = {
     **dict.fromkeys(("x", "images", "image", "data", "features", "inputs"), "x"),
@@ -25,25 +28,76 @@ ROLES = {
 CLASSES = ("classes", "class_names", "label_names")
 
 
+DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""Errors of files that are cut off or damaged."""
+
+
+class Archive(Mapping[str, np.ndarray]):
+    """An open archive; the header of an array is checked before the array is unpacked.
+
+    Args:
+        opened: The archive.
+        path: Its path.
+
+    Attributes:
+        files: Names of the arrays.
+    """
+
+    def __init__(self, opened: np.lib.npyio.NpzFile, path: Path) -> None:
+        self._opened, self._path = opened, path
+        self.files: list[str] = list(opened.files)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Unpack an array."""
+        content = self._opened.zip
+        assert content is not None
+        entry = next(item for item in (name, f"{name}.npy") if item in content.NameToInfo)
+        with content.open(entry) as file:
+            check_header(file, content.getinfo(entry).file_size, self._path, name)
+        array = self._opened[name]
+        assert isinstance(array, np.ndarray)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
 @contextmanager
-def archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+def archive(path: Path) -> Iterator[Archive]:
     """Open an archive; errors of damaged files are raised as `BadInput`.
 
     Raises:
-        BadInput: The file is truncated or damaged, or holds pickled objects.
+        BadInput: The file is truncated or damaged, holds pickled objects, or would be unpacked to too many bytes.
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
+            if not file.read(4).startswith(b"PK"):
+                single = "is a single array" if path.stat().st_size > 6 and _starts(file, b"\x93NUMPY") else ""
+                what = f"{single or 'is cut off, damaged or no NumPy archive'}; save np.savez(FILE, x=..., y=...)"
+                raise BadInput(f"{path} {what}")
+            file.seek(0)
             opened = np.load(file, allow_pickle=False)
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise BadInput(f"{path} is a single array; save samples and labels in one archive, np.savez(x=, y=)")
+            assert isinstance(opened, np.lib.npyio.NpzFile)
             with opened:
-                yield opened
+                yield Archive(opened, path)
     except BadInput:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        what = "holds pickled objects" if "allow_pickle" in str(error) else "is cut off, damaged or no NumPy archive"
-        raise BadInput(f"{path} {what}: {error}") from error
+    except MemoryError:
+        raise BadInput(f"the arrays of {path} do not fit into memory; save fewer samples in it") from None
+    except DAMAGED as error:
+        raise BadInput(f"{path} is cut off, damaged or no NumPy archive: {error}") from error
+
+
+def _starts(file: IO[bytes], magic: bytes) -> bool:
+    """Return whether a file starts with these bytes."""
+    file.seek(0)
+    return file.read(len(magic)) == magic
 
 
 def npz(path: Path, split: str) -> Source:
@@ -71,7 +125,8 @@ def npz(path: Path, split: str) -> Source:
         key = next((key for key in CLASSES if key in opened.files), None)
         text = names is not None
         if names is None and key is not None:
-            names = [str(name) for name in opened[key]]
+            names = [str(name) for name in opened[key].ravel()]
+            check_classes(len(names), f"{key} of {path}")
             if len(y) and y.max() >= len(names):
                 raise BadInput(f"{path} has labels up to {y.max()}, and {len(names)} names in {key}")
 

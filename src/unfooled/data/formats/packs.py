@@ -6,7 +6,6 @@ whole:  jpeg, length, y, optionally is_train, filename; image k is a complete fi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,22 +15,20 @@ import numpy as np
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import SPLITS, Source, no_splits, select_split
 from unfooled.data.formats import arrays
+from unfooled.data.formats.pictures import opened
 
 
 def _decoded(
     payload: np.ndarray, start: np.ndarray, length: np.ndarray, header: bytes, end: bytes, path: Path
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that decodes the images of given rows."""
-    from PIL import Image
 
     def read(rows: np.ndarray) -> np.ndarray:
         images = []
         for row in rows.tolist():
             coded = header + payload[start[row] : start[row] + length[row]].tobytes() + end
-            try:
-                images.append(np.asarray(Image.open(io.BytesIO(coded)).convert("RGB")))
-            except (OSError, ValueError, SyntaxError) as error:
-                raise BadInput(f"image {row} of {path} is damaged: {error}") from error
+            with opened(coded, f"image {row} of {path}") as image:
+                images.append(np.asarray(image.convert("RGB")))
         sizes = {image.shape for image in images}
         if len(sizes) > 1:
             raise BadInput(f"{path} holds images of {len(sizes)} sizes; unpack it to a folder and give size")

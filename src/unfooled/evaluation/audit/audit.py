@@ -20,7 +20,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
-from unfooled.evaluation.audit.summary import About, Source, store, summarise
+from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import Beginning
 from unfooled.evaluation.checks.subject import inspect_model
@@ -96,7 +96,7 @@ def audit(
         outcome = perform(setting, plan)
     names = list(classes) if classes else [str(k) for k in range(subject.classes)]
     source = Source(x.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-    summary = summarise(outcome, source, ledger, subject.warnings)
+    summary = summarise_audit(outcome, source, ledger, subject.warnings)
     if folder is not None:
         store(folder, outcome, source, summary)
     return summary

@@ -15,20 +15,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.evaluation.checks.table import Finding
+from unfooled.evaluation.checks.verdict import Trust
 from unfooled.evaluation.explanations.records import Attention, Movement, Reasons
 from unfooled.runs.records import Environment, Passes, Record
 from unfooled.statistics.intervals import Estimate, Mean
 
+MOST = 10_000
+"""Entries of a list that the page shows."""
+
 
 class CurvePoint(Record):
-    """Accuracy against attacks of radius eps."""
+    """Accuracy against attacks of radius eps.
 
-    eps: float
+    Attributes:
+        eps: Radius.
+        accuracy: Share of the samples that are right at every point tried.
+        unanswered: Share that has a point without a finite answer, and no wrong one.
+    """
+
+    eps: float = Field(ge=0, allow_inf_nan=False)
     accuracy: Estimate
+    unanswered: float = 0.0
 
 
 class Example(Record):
@@ -59,11 +70,11 @@ class Nearness(Record):
     """
 
     norm: str
-    n: int
+    n: int = Field(ge=0)
     reached: Estimate
     quartiles: tuple[float | None, float | None, float | None]
     classes: list[float | None]
-    curve: list[tuple[float, float]]
+    curve: list[tuple[float, float]] = Field(max_length=MOST)
 
 
 class Summary(Record):
@@ -72,17 +83,19 @@ class Summary(Record):
     `passes` counts the attack over n; checks, nearest points (both over n) and explanations are counted apart.
 
     `verdict` is one of `Trust`: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; `trusted` is true for the first two, and
-    `because` says why in words. `robust_accuracy_8bit` is judged on images rounded to 8 bits, where the clean ones are.
+    `because` says why in words. `unanswered` is the share of samples that are right when clean and not fooled, but have
+    an allowed point without a finite answer, neither right nor wrong. `robust_accuracy_8bit` is judged on images
+    rounded to 8 bits, where the clean ones are.
 
-    `confusion` counts samples by true class and class under attack. Above 100 classes it is empty, and
-    `confusion_entries` holds (true, under attack, count) where the count is not 0.
+    `confusion` counts samples by true class and class under attack, without those of `unanswered`. Above 100 classes it
+    is empty, and `confusion_entries` holds (true, under attack, count) where the count is not 0.
     """
 
     schema_version: int = 1
     title: str
     model: str
     data: str
-    n: int
+    n: int = Field(ge=1)
     threat: str
     seed: int
     clean_accuracy: Estimate
@@ -95,16 +108,17 @@ class Summary(Record):
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
     nearest_passes: Passes = Passes(forward=0.0, backward=0.0)
     effort: str = ""
-    progress: list[Progress] = Field(default_factory=list)
-    nearest: list[Nearness] = Field(default_factory=list)
+    progress: list[Progress] = Field(default_factory=list, max_length=MOST)
+    nearest: list[Nearness] = Field(default_factory=list, max_length=100)
     attack_success_rate: Estimate
+    unanswered: Estimate | None = None
     passes: Passes
     explanation_passes: Passes
-    seconds: float
-    warnings: list[str]
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    warnings: list[str] = Field(max_length=MOST)
     attack: str
-    curve: list[CurvePoint]
-    curve_n: int
+    curve: list[CurvePoint] = Field(max_length=MOST)
+    curve_n: int = Field(ge=0)
     confusion: list[list[int]]
     confusion_entries: list[tuple[int, int, int]] = Field(default_factory=list)
     classes: list[str]
@@ -112,13 +126,27 @@ class Summary(Record):
     ssim: Mean
     noise: Mean
     noise_unit: str
-    movements: list[Movement]
+    movements: list[Movement] = Field(max_length=MOST)
     explanation: str
     reasons: Reasons | None = None
     attention: Attention | None = None
-    gallery: list[Example]
+    gallery: list[Example] = Field(max_length=MOST)
     limits: list[str]
     command: str
     created: str
     options: dict[str, Any]
     environment: Environment
+
+    @model_validator(mode="after")
+    def _possible(self) -> Summary:
+        """Refuse figures and verdicts that no audit has; version 0.1 stored no verdict."""
+        if self.verdict and self.verdict not in list(Trust):
+            raise ValueError(f"the verdict is {self.verdict!r}; there are {', '.join(Trust)}")
+        if self.verdict and self.trusted != Trust(self.verdict).trusted:
+            raise ValueError(f"the verdict is {self.verdict} and trusted {self.trusted}")
+        clean, robust = self.clean_accuracy, self.robust_accuracy
+        if max(clean.n, robust.n) > self.n:
+            raise ValueError(f"accuracy is of {max(clean.n, robust.n)} samples, and the audit of {self.n}")
+        if clean.value is not None and robust.value is not None and robust.value > clean.value + 1e-6:
+            raise ValueError(f"robust accuracy is {robust.value:g}, above clean accuracy, {clean.value:g}")
+        return self

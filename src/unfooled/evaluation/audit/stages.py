@@ -34,16 +34,19 @@ from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
-from unfooled.evaluation.checks.after import RANDOM_DRAWS, after, judged
+from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import remembered
+from unfooled.evaluation.checks.memory import FEW, last_iterates, remembered
+from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
+from unfooled.evaluation.explanations.nearer import Below, below_the_label
 from unfooled.evaluation.explanations.survival import (
     Approach,
     AttackedExplanations,
@@ -61,8 +64,8 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
     standing, gradients = attacked.standing, attacked.gradients
-    replay, asked = _replay(s, standing.frontier)
-    points = judge(s, standing.frontier.points)
+    replay, asked = _replay(s, standing.frontier, gradients)
+    points = judge(s, standing.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
         standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
@@ -71,9 +74,13 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     if gradients.missing:
         gradients = gradients.with_twin(s.x, s.threat)
     explained = explain(s, plan.explaining, points.x_adv, gradients)
-    survival = None if plan.explanation_attack is None else attack_maps(s, plan.explanation_attack, right, gradients)
     few = min(s.n, plan.nearest.n)
     own = attacked.nearest.get(s.threat.norm, torch.full((few,), torch.inf))
+    distance = torch.minimum(own, points.distance[: len(own)])
+    searched = distance if s.threat.norm in attacked.nearest else distance[:0]
+    survival = None
+    if plan.explanation_attack is not None:
+        survival = attack_maps(s, plan.explanation_attack, right, gradients, searched)
     robust = robust_share(right, points, random=s.subject.random)
     return Outcome(
         clean=first,
@@ -82,29 +89,27 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         survival=survival,
         right=right,
         nearest=attacked.nearest,
-        distance=torch.minimum(own, points.distance[: len(own)]),
+        nearest_unanswered=attacked.unanswered,
+        distance=distance,
+        unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + asked + gradients.forwards, attacked.aside[1]),
+        aside=(attacked.aside[0] + asked[0] + gradients.forwards, attacked.aside[1] + asked[1]),
     )
 
 
 def clean(s: Setting) -> Clean:
-    """Predict the clean samples; for a random model by the majority of the draws."""
+    """Predict the clean samples; for a random model by the majority of the draws, whose share counts."""
 
     def work(rows: Tensor) -> Rows:
         with torch.no_grad():
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
-        if not bool(torch.isfinite(votes).all()):
-            bad = (~torch.isfinite(votes)).any(2).any(0).nonzero()[:, 0]
-            raise BadInput(
-                f"the model returns NaN or infinite logits for {len(bad)} of {len(rows)} clean samples, the first is "
-                f"sample {int(rows[bad[0]])}; nothing can be said of such a model"
-            )
+        check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
-        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1)}
+        stays = (votes.argmax(2) == s.y[rows]).double().mean(0)
+        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "stays": stays}
 
     return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
 
@@ -155,7 +160,8 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
             more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
             standing, gradients, again = more.standing, more.gradients, more.again
     distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, findings, again, may, checked.aside)
+    silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
+    return Attacked(standing, gradients, distances, silent, findings, again, may, checked.aside)
 
 
 def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
@@ -179,9 +185,16 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            z = envelope(gradients.attacked, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
-            verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
-            return {"z": z, "distance": verdict.distance}
+            seen = Unanswered(x, everything)
+            best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
+            for model in gradients.followed:
+                with s.counted.watched(seen):
+                    z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
+                verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
+                best = where_rows(verdict.distance <= distance, z, best)
+                distance = torch.minimum(distance, verdict.distance)
+            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": seen.distance}
 
         key = StageKey(Family.NEAREST, f"l{'inf' if math.isinf(norm) else f'{norm:g}'}")
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -196,7 +209,11 @@ def _missed(
     if not near:
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
     eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
-    rows = ((near["distance"].to(eps) <= eps) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    wrong, silent = near["distance"].to(eps), near["unanswered"].to(eps)
+    rows = ((wrong <= eps) & (wrong <= silent) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    lone = ((silent <= eps) & (silent < wrong)).nonzero()[:, 0]
+    if len(lone):
+        frontier = frontier.with_unanswered(lone, near["z"].to(s.x.device)[lone])
     d17 = above(
         "D17", len(rows) / k, f"the nearest-point attacks fooled {len(rows)} of {k} samples that the attack had not",
         "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),
@@ -227,7 +244,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "undefined": verdict.undefined,
             "prediction": verdict.prediction,
             "confidence": confidence,
-            "rate": verdict.rate,
+            "stays": verdict.stays,
         }
         if on_grid:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
@@ -240,7 +257,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
 def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -> Rows:
     """Explain the true label before and after; by a twin, where the model has no gradient."""
     twin = gradients.twin if gradients.missing else None
-    model: Model = s.counted if twin is None else twin
+    model: Model = gradients.own if twin is None else twin
 
     def work(rows: Tensor) -> Rows:
         at = s.at(rows)
@@ -249,15 +266,21 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
     return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
 
 
-def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients) -> AttackedExplanations:
-    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this."""
+def attack_maps(
+    s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients, nearest: Tensor
+) -> AttackedExplanations:
+    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this.
+
+    Where the nearest adversarial example, of those in `nearest`, is no farther than the smallest radius, the sample is
+    also attacked at a radius below it: else it could never be told that its explanation moves first.
+    """
     samples = right.nonzero()[:, 0][: plan.n]
     if s.subject.random:
         reason = "the model is random: its reasons move from one call to the next"
         return AttackedExplanations(Approach(None, reason), samples)
     if not len(samples):
         return AttackedExplanations(Approach(None), samples)
-    if gradients.missing and takes_create_graph(plan.explain):
+    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
         reason = "the model has no gradients that could be explained (checks D6, D8)"
         return AttackedExplanations(Approach(None, reason), samples)
     at = s.at(samples)
@@ -265,31 +288,51 @@ def attack_maps(s: Setting, plan: ExplanationAttack, right: Tensor, gradients: G
     approach = approach_to(s.counted, x, y, plan.explain)
     if approach.by is None:
         return AttackedExplanations(approach, samples)
-    radii, by_radius = tuple(sorted(plan.radii)), []
-    for share in radii:
+    radii = tuple(sorted(plan.radii))
 
-        def work(rows: Tensor, share: float = share) -> Rows:
+    def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
+        def work(rows: Tensor) -> Rows:
             rows = s.at(rows)
             return attack_explanations(
-                s.counted, x[rows], y[rows], shrunk(threat.take(rows), share), plan.explain, approach,
-                steps=plan.steps, restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3),
-                pictures=share == radii[-1],
+                s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
+                restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
             )  # fmt: skip
 
-        key = StageKey(Family.EXPLANATIONS, f"{share:g}")
-        by_radius.append(s.ledger.map(key, work, len(samples), model=s.counted))
+        return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
+
+    everybody = torch.arange(len(samples), device=x.device)
+    by_radius = [attacked(f"{r:g}", everybody, shrunk(threat, r), r == radii[-1]) for r in radii]
+    eps = each_eps(threat, x).double()
+    close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
+    if len(close):
+        nearer = threat.take(s.at(close)).with_eps(below.to(x))
+        lower = Below(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
     passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts)
+    return AttackedExplanations(
+        approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
+    )
 
 
-def _replay(s: Setting, frontier: Frontier) -> tuple[list[Finding], int]:
-    """Repeat D20 at the final points of the survivors, and return its forwards too."""
+def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> tuple[list[Finding], tuple[int, int]]:
+    """Repeat D20 at the final points of the survivors and where an ascent ends; return its passes too."""
     rows = frontier.survivors()
     if s.subject.random or not len(rows):
-        return [], 0
-    passed = s.counted.forwards
-    d20 = remembered(s.untouched, s.subject.given, s.counted, frontier.points[rows], s.y[rows])
-    return d20, s.counted.forwards - passed
+        return [], (0, 0)
+    passed, few = (s.counted.forwards, s.counted.backwards), rows[:FEW]
+    y, points = s.y[rows], frontier.points[rows]
+    ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
+    d20 = remembered(s.untouched, s.subject.given, s.counted, y, points, ends)
+    return d20, (s.counted.forwards - passed[0], s.counted.backwards - passed[1])
+
+
+def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
+    """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
+    size = s.threat.size(points.x_adv.to(s.x.device) - s.x).cpu()
+    distance = size.where(points.undefined & points.inside & ~points.success, torch.inf)
+    if s.threat.norm in near:
+        own = near[s.threat.norm]
+        distance[: len(own)] = torch.minimum(distance[: len(own)], own)
+    return distance
 
 
 def _mode(x: Tensor) -> Finding:
@@ -312,5 +355,5 @@ def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
     """Return robust accuracy as a number; for a random model, the mean share of draws that keep the label."""
     if not len(right):
         return 0.0
-    stays = 1 - points.rate.double() if random else (right & ~points.success & ~points.undefined).double()
+    stays = points.stays.double() if random else (right & ~points.success & ~points.undefined).double()
     return float(stays.mean())

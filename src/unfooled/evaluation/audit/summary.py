@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,7 +96,7 @@ class Source:
     device: str
 
 
-def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
+def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequence[str] = ()) -> Summary:
     """Make the summary of an audit.
 
     Args:
@@ -119,8 +120,11 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         diagnostics=outcome.findings,
         effort=label.effort.name if label.own else "",
         progress=list(outcome.progress),
-        nearest=[_nearness(norm, d, source.y, len(source.classes)) for norm, d in outcome.nearest.items()],
-        seconds=round(sum(ledger.run.seconds.values()), 3),
+        nearest=[
+            _nearness(norm, d, outcome.nearest_unanswered[norm], source.y, len(source.classes))
+            for norm, d in outcome.nearest.items()
+        ],
+        seconds=round(ledger.run.clock.seconds(), 3),
         warnings=list(dict.fromkeys([*about.warnings, *warnings, *_warnings(outcome)])),
         attack=label.label,
         curve=_curve(outcome, source),
@@ -137,7 +141,7 @@ def summarise(outcome: Outcome, source: Source, ledger: Ledger, warnings: Sequen
         **_accuracies(outcome),
         **_pictures(outcome, source),
         **_passes(outcome, ledger, n),
-        **_confusions(source.y, outcome.attack.prediction, len(source.classes)),
+        **_confusions(source.y[~outcome.silent], outcome.attack.prediction[~outcome.silent], len(source.classes)),
     )
 
 
@@ -146,7 +150,10 @@ def _warnings(outcome: Outcome) -> list[str]:
     warnings = []
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
-        warnings.append(f"The model returned NaN or infinite logits for {undefined} attacked samples; no flips.")
+        warnings.append(
+            f"The attack reached points without a finite answer on {undefined} samples, which are neither right nor "
+            "wrong; they do not count as robust."
+        )
     outside = int((~outcome.attack.inside).sum())
     if outside:
         warnings.append(f"The attack left the threat on {outside} samples; these points were discarded.")
@@ -154,26 +161,28 @@ def _warnings(outcome: Outcome) -> list[str]:
 
 
 def _accuracies(outcome: Outcome) -> dict[str, Any]:
-    """Return clean and robust accuracy, and the share that was fooled."""
+    """Return clean and robust accuracy, and the share that was fooled.
+
+    A random model is right in a share of a sample's draws. Its accuracies are means of these shares, and its success
+    rate is the part of the clean accuracy that is lost.
+    """
     right, points = outcome.right, outcome.attack
-    rounded = None
-    if points.success_8bit is not None and not outcome.random:
-        rounded = intervals.share(right & ~points.success_8bit)
+    if outcome.random:
+        clean, under = outcome.clean.stays.double(), points.stays.double()
+        return {
+            "clean_accuracy": intervals.mean_of_shares(clean),
+            "robust_accuracy": intervals.mean_of_shares(under),
+            "attack_success_rate": intervals.share_lost(clean, under),
+            "unanswered": intervals.share(outcome.silent),
+        }
+    rounded = None if points.success_8bit is None else intervals.share(right & ~points.success_8bit)
     return {
         "clean_accuracy": intervals.share(right),
-        "robust_accuracy": _robust(outcome),
+        "robust_accuracy": intervals.share(right & ~outcome.fooled & ~outcome.silent),
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
+        "unanswered": intervals.share(outcome.silent),
     }
-
-
-def _robust(outcome: Outcome) -> Estimate:
-    """Return robust accuracy, where no answer is not robust; a random model's is the mean of what each sample keeps."""
-    if not outcome.random:
-        return intervals.share(outcome.right & ~outcome.fooled & ~outcome.attack.undefined)
-    stays = intervals.mean(1 - outcome.attack.rate.double())
-    high = 1.0 if stays.high is None else stays.high
-    return Estimate(value=stays.value, low=stays.low or 0.0, high=high, n=stays.n)
 
 
 def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
@@ -192,10 +201,12 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
     )
     return {
         "psnr": intervals.mean(_psnr(delta), seed=seed),
-        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], seed=seed),
-        "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, seed=seed),
+        "ssim": intervals.mean(outcome.explain["ssim"][fooled[:few]], within=(-1, 1), seed=seed),
+        "noise": intervals.mean(delta.square().mean(1).sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
-        "movements": movements(outcome.explain, fooled[:few], right[:few], source.plan.explaining.name, seed),
+        "movements": movements(
+            outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explaining.name, seed
+        ),
         "attention": attention,
     }
 
@@ -216,15 +227,12 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
 
 
 def _survival(outcome: Outcome, source: Source) -> Reasons:
-    """Summarise the attack on the explanations.
-
-    Beyond the samples with a nearest example, what the attack on the label found counts.
-    """
+    """Summarise the attack on the explanations, whose samples are compared where a nearest example was searched for."""
     attacked = source.plan.explanation_attack
     assert outcome.survival is not None
     assert attacked is not None
-    distance = outcome.attack.distance.double().masked_fill(~outcome.attack.success, torch.inf)
-    distance[: len(outcome.distance)] = outcome.distance.double()
+    searched = any(source.threat.norm == norm for norm in outcome.nearest)
+    distance = outcome.distance.double() if searched else outcome.distance[:0].double()
     eps = torch.as_tensor(source.threat.eps, dtype=torch.float64).expand(len(source.y)).cpu()
     return summarise_survival(outcome.survival, distance, eps, source.y, name=attacked.name, seed=source.config.seed)
 
@@ -240,18 +248,37 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
-    points = [CurvePoint(eps=0.0, accuracy=intervals.share(right))]
+    count = partial(_draws_right, outcome, k) if outcome.random else lambda kept, lost, radius: intervals.share(kept)
+    points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), unanswered=0.0)]
     for radius in sorted(source.plan.nearest.radii):
-        lost = distance <= radius * each * (1 + 1e-6)
+        reach = radius * each * (1 + 1e-6)
+        lost = distance <= reach
         lost = lost | fooled if radius >= 1 else lost
+        silent = right & ~lost & (outcome.unanswered[:k].double() <= reach)
         eps = float(each.mean()) if k else float(whole.mean())
-        points.append(CurvePoint(eps=radius * eps, accuracy=intervals.share(right & ~lost)))
+        unanswered = float(silent.double().mean()) if k else 0.0
+        accuracy = count(right & ~lost & ~silent, lost, radius)
+        points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, unanswered=unanswered))
     return points
 
 
-def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
+def _draws_right(outcome: Outcome, k: int, kept: Tensor, lost: Tensor, radius: float) -> Estimate:
+    """Return the accuracy of a random model at a radius, in multiples of eps, over the first k samples.
+
+    Below eps it is the clean share, but at most a half where the nearest point, which most draws get wrong, is within
+    reach, as long as the share at eps is lower.
+    """
+    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    if radius == 1:
+        return intervals.mean_of_shares(under)
+    level, half = (under, torch.full_like(under, 0.5)) if radius > 1 else (clean, under.clamp_min(0.5))
+    return intervals.mean_of_shares(torch.where(lost & (radius > 0), torch.minimum(level, half), level))
+
+
+def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
     """Return how near the nearest adversarial examples are, over all and by class."""
     distance = distance.double()
+    right_up_to = torch.minimum(distance, unanswered.double())
     label = y[: len(distance)]
 
     def at(values: Tensor, q: float) -> float | None:
@@ -260,7 +287,7 @@ def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
         value = float(values.sort().values[min(len(values) - 1, math.ceil(q * len(values)) - 1 if q else 0)])
         return value if math.isfinite(value) else None
 
-    finite = distance[torch.isfinite(distance)].sort().values
+    finite = right_up_to[torch.isfinite(right_up_to)].sort().values
     levels = finite[torch.linspace(0, len(finite) - 1, min(64, len(finite))).round().long()] if len(finite) else finite
     return Nearness(
         norm="linf" if math.isinf(norm) else f"l{norm:g}",
@@ -268,7 +295,7 @@ def _nearness(norm: float, distance: Tensor, y: Tensor, k: int) -> Nearness:
         reached=intervals.share(torch.isfinite(distance)),
         quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
         classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MANY else [],
-        curve=[(float(d), float((distance > d).double().mean())) for d in levels],
+        curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
     )
 
 

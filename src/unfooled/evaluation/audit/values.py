@@ -73,10 +73,11 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Clean samples: predicted class and confidence, (n,) each."""
+    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each."""
 
     prediction: Tensor
     confidence: Tensor
+    stays: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ class Judged:
     undefined: Tensor
     prediction: Tensor
     confidence: Tensor
-    rate: Tensor
+    stays: Tensor
     success_8bit: Tensor | None = None
 
 
@@ -108,6 +109,7 @@ class Attacked:
         standing: Final state of the attack: best points and progress.
         gradients: Gradients that it followed.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
+        unanswered: Norm -> distances of their nearest points without a finite answer.
         findings: Findings on the way.
         again: Findings of the checks that were repeated after the attack went on.
         extended: True if it was allowed to go on, and a check asked for it.
@@ -117,6 +119,7 @@ class Attacked:
     standing: Standing
     gradients: Gradients
     nearest: dict[float, Tensor]
+    unanswered: dict[float, Tensor]
     findings: list[Finding]
     again: list[Finding]
     extended: bool
@@ -134,8 +137,10 @@ class Outcome:
         survival: Result of the attack on the explanations. None: there was none.
         right: Samples that are right when clean, (n,) bool.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
+        nearest_unanswered: Norm -> distances of their nearest points without a finite answer.
         distance: Distances of the nearest points that any stage found in the threat's norm, for the same samples.
-        random: True if the model is random, so that robust accuracy is a mean of frequencies.
+        unanswered: Distances of the nearest points without a finite answer, inf where none is known, (n,).
+        random: True if the model is random, so that accuracies are means of the share of each sample's draws.
         findings: Findings, one a check.
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
@@ -148,7 +153,9 @@ class Outcome:
     survival: AttackedExplanations | None
     right: Tensor
     nearest: dict[float, Tensor]
+    nearest_unanswered: dict[float, Tensor]
     distance: Tensor
+    unanswered: Tensor
     random: bool
     findings: list[Finding]
     conclusion: Conclusion
@@ -159,3 +166,8 @@ class Outcome:
     def fooled(self) -> Tensor:
         """Samples that are right when clean, and lost to an allowed point, (n,) bool."""
         return self.right & self.attack.success
+
+    @property
+    def silent(self) -> Tensor:
+        """Samples that are right when clean, not fooled, and without an answer at an allowed point, (n,) bool."""
+        return self.right & ~self.attack.success & self.attack.undefined

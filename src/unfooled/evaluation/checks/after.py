@@ -29,6 +29,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.core.rng import Numbers
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
+from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
@@ -72,10 +73,10 @@ def labels_alone(gradients: Gradients, few: int, scale: float) -> list[tuple[str
         few: Samples that the twin's points are tried on.
         scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
     """
-    found: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
+    looks: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
-        found.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
-    return found
+        looks.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
+    return looks
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,11 +153,22 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         )
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
     if problem.decisive:
-        lost = frontier.lost(problem.x)
+        lost = frontier.moved(problem.x)
         findings.append(borders(counted, problem.x[lost], frontier.points[lost], "on the way to the points found"))
-        findings.append(refusals(counted, problem.x[ends], problem.y[ends], problem.threat.take(ends)))
+        refused, frontier = _refused(problem, frontier, ends)
+        findings.append(refused)
     aside = counted.forwards - passed[0], counted.backwards - passed[1]
     return Checked(findings, frontier, gradients, aside)
+
+
+def _refused(problem: Problem, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
+    """D22: search for points without a finite answer near some samples, and add them to the frontier."""
+    near = problem.take(rows)
+    seen = Unanswered(near.x, near.threat)
+    with problem.model.watched(seen):
+        result = refusals(problem.model, near.x, near.y, near.threat)
+    lone = seen.seen
+    return result, frontier.with_unanswered(rows[lone], seen.points[lone]) if bool(lone.any()) else frontier
 
 
 def _more(check: str, closed: int, tried: int, n: int) -> Finding:
@@ -164,60 +176,6 @@ def _more(check: str, closed: int, tried: int, n: int) -> Finding:
     what, action = WORDS[check]
     detail = f"{what} fooled {closed} of {tried} survivors" if tried else f"{what}: not tried"
     return above(check, closed / n, detail, action)
-
-
-@torch.no_grad()
-def judged(
-    frontier: Frontier,
-    y: Tensor,
-    right: Tensor,
-    success: Tensor,
-    prediction: Tensor,
-    undefined: Tensor,
-    *,
-    random: bool,
-) -> list[Finding]:
-    """Make the checks on verified points: D10, D22 and D24.
-
-    Args:
-        frontier: Best points that the attack found.
-        y: Labels, (n,), on the CPU like all that follows.
-        right: Samples that are right when clean, (n,) bool.
-        success: Points that fool the model when judged, (n,) bool.
-        prediction: Classes predicted at the points, (n,).
-        undefined: Points without a finite answer, (n,) bool.
-        random: True if the model is random.
-    """
-    n = max(len(right), 1)
-    claimed = frontier.fooled.cpu() & right
-    lost = int((claimed & ~success).sum())
-    d10 = above(
-        "D10", lost / n, f"{lost} of {int(claimed.sum())} points that fooled the model when found do not fool it when "
-        "judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
-    )  # fmt: skip
-    share = float((undefined & right).double().mean())
-    refused = above(
-        "D22", share, f"the model gives no finite answer at {share:.0%} of the points tried",
-        "no verdict: a refusal is neither right nor wrong; give the model without it",
-    )  # fmt: skip
-    broken = int((frontier.certified.cpu() & success & right).sum())
-    d24 = above(
-        "D24", float(broken), f"{broken} certified samples were fooled",
-        "no verdict: the certificate or the judge has a mistake",
-    )  # fmt: skip
-    return [d10, refused if refused.fired else _rejected(y, prediction, right & success, n), d24]
-
-
-def _rejected(y: Tensor, prediction: Tensor, lost: Tensor, n: int) -> Finding:
-    """D22: lost labels go to classes that no sample has."""
-    flips, labels = prediction[lost], y.unique()
-    seen = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
-    seen[labels[labels < len(seen)]] = True
-    odd = float((~seen[flips]).double().mean()) if len(flips) >= 10 and len(seen) * 5 <= n else 0.0
-    return above(
-        "D22", odd, f"{odd:.0%} of the lost labels go to classes that no sample has: an option to reject?",
-        "no verdict: what counts as robust depends on what a rejection means", limit=0.5,
-    )  # fmt: skip
 
 
 def diagnose(

@@ -21,7 +21,7 @@ from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import Finding, above, finding
 
 MOST, HALVINGS, LEAST = 16, 10, 3
-"""Pairs of points that are compared, halvings of the way between them, and pairs below which nothing is said."""
+"""Pairs of points that are compared, halvings of the way between them, and pairs below which nothing is judged."""
 
 
 def pairs(x: Tensor, label: Tensor, most: int = MOST) -> tuple[Tensor, Tensor]:

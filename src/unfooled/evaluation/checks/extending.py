@@ -125,9 +125,7 @@ def _run_on(
 
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients, first: int) -> Standing:
     """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
-    if not fired(
-        gradients.findings, CheckId.MISSING
-    ):  # the model's own gradients are asked too, whatever the checks say of them
+    if not gradients.absent:  # the model's own gradients are asked too, whatever the checks say of them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
@@ -179,6 +177,6 @@ def _look_again(
         closed[check] = closed.get(check, 0) + (result.closed if result is not None else 0)
     n = max(len(standing.frontier.fooled), 1)
     return standing, [
-        above(check, found / n, f"afterwards {WORDS[check].what} fooled {found} more", WORDS[check].action)
-        for check, found in closed.items()
+        above(check, count / n, f"afterwards {WORDS[check].what} fooled {count} more", WORDS[check].action)
+        for check, count in closed.items()
     ]

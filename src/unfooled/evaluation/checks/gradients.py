@@ -14,10 +14,11 @@ from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
 from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
-from unfooled.evaluation.checks.table import CheckId, Finding
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
 
 TWIN_N = 200
@@ -53,7 +54,27 @@ class Gradients:
     @property
     def missing(self) -> bool:
         """True where the gradient vanishes or does not exist, so that nothing can be explained by it."""
-        return fired(self.findings, CheckId.VANISHING, CheckId.MISSING)
+        return self._hides(CheckId.VANISHING, CheckId.MISSING)
+
+    @property
+    def absent(self) -> bool:
+        """True where there is no gradient at all."""
+        return self._hides(CheckId.MISSING)
+
+    @property
+    def rounded(self) -> bool:
+        """True where rounding alone hides the gradient, and is passed straight through."""
+        seen = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
+        return any(f.fired and f.kind == Kind.MEND for f in seen)
+
+    @property
+    def own(self) -> Model:
+        """The model with its own gradient, rounding passed straight through where that alone hides it."""
+        return Unrounded(self.model) if self.rounded else self.model
+
+    def _hides(self, *ids: CheckId) -> bool:
+        """Return whether one of these checks fired, and nothing mended what it found."""
+        return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
@@ -67,13 +88,13 @@ class Gradients:
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = fired(self.findings, *BORROWING) and not fired(self.findings, CheckId.JUMPS)
+        borrows = self._hides(*BORROWING) and not fired(self.findings, CheckId.JUMPS)
         return self.with_twin(x, threat) if borrows else self
 
     @property
     def averaged(self) -> Model:
         """The model, or its mean where it is random."""
-        return self.model if self.draws == 1 else Averaged(self.model, self.draws)
+        return self.own if self.draws == 1 else Averaged(self.own, self.draws)
 
     @property
     def through_twin(self) -> Model:
@@ -92,7 +113,13 @@ class Gradients:
         """The model whose gradients the attack follows, as the findings ask."""
         if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if fired(self.findings, *BORROWING) else self.averaged
+        return self.through_twin if self._hides(*BORROWING) else self.averaged
+
+    @property
+    def followed(self) -> tuple[Model, ...]:
+        """The models whose gradients are followed to the nearest points: also its own, whatever the checks say."""
+        other = self._hides(*BORROWING) or fired(self.findings, CheckId.JUMPS)
+        return (self.attacked, self.averaged) if other and not self.absent else (self.attacked,)
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
         """Return the twin's own adversarial examples, (B, *D)."""

@@ -1,29 +1,36 @@
 """Replay of the final points on the model as it was before it was asked anything: does it remember queries?
 
-The model is copied before the audit, functions with their closures and globals included. Where the copy is not whole,
-and what it shares with the model has changed meanwhile, the model is loaded anew in another process from its source;
-without a source, what it remembers cannot be judged.
+The model is copied before the audit, functions with their closures and globals included. Where it cannot be copied, and
+has changed meanwhile or cannot be looked into, it is loaded anew in another process from its source; without a source,
+what it remembers cannot be judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unfooled.core import losses
+from unfooled.core.ascent import Constant, ascend
 from unfooled.core.errors import BadInput
+from unfooled.core.goals import fooling
 from unfooled.core.model.calls import share_habits
 from unfooled.core.model.duplicates import Duplicate, duplicate
+from unfooled.core.model.modes import frozen
+from unfooled.core.model.outputs import logits_of
+from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import replayed
 from unfooled.evaluation.checks.table import Finding, finding
-from unfooled.models.origins import answers_anew, origin_of
+from unfooled.models.anew import answers_anew
+from unfooled.models.origins import origin_of
 
-MOST = 500
-"""Points that are replayed."""
+MOST, FEW = 500, 50
+"""Points of a set that are replayed, and samples of which a short ascent gives other points."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Beginning:
     """A model as it was before it was asked anything.
 
     Attributes:
-        duplicate: Copy of the model, and what the copy shares with it.
+        duplicate: Copy of the model.
         origin: Arguments that load the model again. None: it came from no name.
     """
 
@@ -44,42 +51,54 @@ class Beginning:
         return cls(duplicate(model), origin_of(model))
 
     def unseen(self) -> str:
-        """Return why the copy says nothing of the model's memory; empty where it does."""
+        """Return why there is no copy that could be asked; empty where there is one, or no need of one."""
         twin = self.duplicate
-        changed = ", ".join(twin.changed())
-        if twin.model is not None:
-            return f"it changes what a copy of it shares ({changed})" if changed else ""
-        if changed:
+        if twin.changed():
             return "it cannot be copied, and what it stores changed meanwhile"
         return f"it cannot be copied, nor looked into ({', '.join(twin.opaque)})" if twin.opaque else ""
 
 
-def remembered(beginning: Beginning, given: Model, model: Model, z: Tensor, y: Tensor) -> list[Finding]:
+def last_iterates(model: Model, x: Tensor, y: Tensor, threat: Threat, start: Tensor) -> Tensor:
+    """Return where a short ascent ends, whatever the model says on its way, (b, *D). Cost: 8 F + 7 B a sample.
+
+    A model that remembers says the same near what it was asked, so that no best point is any better than the sample.
+
+    Args:
+        model: Model whose gradients are followed.
+        x: Samples, (b, *D).
+        y: Labels, (b,).
+        threat: Constraint set of these samples.
+        start: Starting points, (b, *D).
+    """
+    goal = fooling(model, y, losses.margin, stop=False)
+    with frozen(model):
+        return ascend(goal, x, threat, steps=7, rule=Constant(0.3), start=start, keep_best=False).z
+
+
+def remembered(beginning: Beginning, given: Model, model: Model, y: Tensor, *sets: Tensor) -> list[Finding]:
     """Make check D20 after the attack: the model as it was is fooled where the model itself is not.
 
     Args:
         beginning: The model before it was asked anything.
         given: The same model now.
         model: The model that was attacked, which counts its passes.
-        z: Final points of the samples that the attack could not fool, (b, *D).
         y: Labels, (b,).
+        sets: Points of samples that the attack could not fool, (b, *D) or of the first of them; each set is asked of a
+            model that has not met another one.
 
     Returns:
-        The finding; empty where the model cannot be copied, and nothing in it has changed. Cost: 1 F of at most 500
-        points.
+        The finding; empty where the model cannot be copied, and nothing in it has changed. Cost: 1 F a point, of at
+        most 500 a set.
     """
-    z, y = z[:MOST], y[:MOST]
-    unseen, twin = beginning.unseen(), beginning.duplicate.model
-    if not unseen and twin is None:
+    unseen, twin = beginning.unseen(), beginning.duplicate
+    if not unseen and twin.model is None:
         return []
     with torch.random.fork_rng(devices=[]):
         if not unseen:
-            share_habits(given, twin)
-            return [replayed(twin, model, z, y)]
+            return [_first(replayed(_answers(twin, given), model, z, y[: len(z)]) for z in sets)]
         if beginning.origin is not None:
             try:
-                anew = answers_anew(beginning.origin, z)
-                return [replayed(lambda points: anew[: len(points)], model, z, y)]
+                return [_first(_anew(beginning.origin, model, z[:MOST], y[: len(z)][:MOST]) for z in sets)]
             except BadInput as e:
                 unseen = f"{unseen}; {e}"
     return [
@@ -88,3 +107,25 @@ def remembered(beginning: Beginning, given: Model, model: Model, z: Tensor, y: T
             'no verdict: load it by name, such as uf.load_model("file.py:factory"), so that it can be loaded anew',
         )
     ]  # fmt: skip
+
+
+def _answers(twin: Duplicate, given: Model) -> Model:
+    """Return the model as it was, about which the same is known as about the given one."""
+    fresh = twin.fresh()
+    share_habits(given, fresh.model)
+    return lambda x: logits_of(fresh.answer(x.clone()), fresh.model)
+
+
+def _first(findings: Iterable[Finding]) -> Finding:
+    """Return the first finding that fired, else the last."""
+    last = finding("D20", False, "not tried")
+    for last in findings:
+        if last.fired:
+            break
+    return last
+
+
+def _anew(origin: Mapping[str, Any], model: Model, z: Tensor, y: Tensor) -> Finding:
+    """Replay points on the model that another process loads."""
+    anew = answers_anew(origin, z)
+    return replayed(lambda _: anew, model, z, y)

@@ -94,6 +94,15 @@ def large_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int) -> flo
     return min(shares)
 
 
+def inner(z: Tensor) -> Tensor:
+    """Return points drawn half way to the middle of their range, from which the large steps stay inside the box.
+
+    Beyond it, casts to unsigned integers wrap around, which is no lie.
+    """
+    middle = (z.amin() + z.amax()) / 2
+    return middle + (z - middle) / 2
+
+
 def _contradicted(model: Model, z: Tensor, y: Tensor, g: Tensor, step: float, seed: int) -> float:
     """Return the share of samples that are contradicted at one step."""
     h = step * z[0].numel() ** 0.5

@@ -109,7 +109,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         CheckId.SATURATED: Check(Kind.MEND, "saturated loss", 0.05),
         CheckId.MEMORY: Check(Kind.STOP, "memory of queries", 0.02),
         CheckId.TIES: Check(Kind.MEND, "few or tied logits", 1e-6),
-        CheckId.REFUSALS: Check(Kind.STOP, "refusals", 0.01),
+        CheckId.REFUSALS: Check(Kind.STOP, "refusals", 0.0),
         CheckId.EIGHT_BIT: Check(Kind.MEND, "8-bit images", 0.01),
         CheckId.CERTIFICATES: Check(Kind.STOP, "certificates", 0),
         CheckId.AGREEMENT: Check(Kind.STOP, "agreement with the labels", 0.02),

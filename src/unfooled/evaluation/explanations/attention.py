@@ -29,7 +29,7 @@ from unfooled.evaluation.explanations.records import Attention, AttentionExample
 from unfooled.explanations.attention import attention, probability
 from unfooled.explanations.masks import fill_mean, top_mask
 from unfooled.runs.chunks import Rows
-from unfooled.statistics.intervals import Mean
+from unfooled.statistics.intervals import Mean, corrected_limits
 
 SHARE = 0.25
 """Share of the cells that count as attended."""
@@ -202,5 +202,7 @@ def _correlation(a: Tensor, b: Tensor, seed: int, draws: int = 1000) -> Mean:
     drawn = drawn[drawn.isfinite()]
     if not bool(value.isfinite()) or len(drawn) < draws // 2:
         return Mean(value=None, low=None, high=None, n=n)
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
+    rest = (~torch.eye(n, dtype=torch.bool)).nonzero()[:, 1].reshape(n, n - 1)  # all but one
+    left_out = spearman(a[rest].double(), b[rest].double())
+    low, high = corrected_limits(float(value), drawn.numpy(), left_out.numpy())
     return Mean(value=float(value), low=low, high=high, n=n)

@@ -7,6 +7,7 @@ score as high. Definitions are in `distances.locality` and `distances.null`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -153,7 +154,7 @@ def score_maps(
         shape=(a.shape[1], a.shape[2]),
         undefined=int((~ordered).sum()),
         ranks=[
-            Rank(name=name, value=mean(v, seed=seed), undefined=int(v.isnan().sum()))
+            Rank(name=name, value=mean(v, within=(-1, 1), seed=seed), undefined=int(v.isnan().sum()))
             for name, v in values.items()
             if "|" not in name
         ],
@@ -206,7 +207,7 @@ def _locality(a: Tensor, b: Tensor, k: int, w: int, diverse: bool) -> dict[str, 
 
 def _block(values: dict[str, Tensor], k: int, w: int, diverse: bool, seed: int) -> Block:
     def average(name: str, what: str) -> Mean:
-        return mean(values[_key(name, what, k, w)], seed=seed)
+        return mean(values[_key(name, what, k, w)], within=(0, math.inf), seed=seed)
 
     scores = []
     for name, neutral in NAMES.items():
@@ -219,9 +220,9 @@ def _block(values: dict[str, Tensor], k: int, w: int, diverse: bool, seed: int) 
             Score(
                 score=name,
                 neutral=neutral,
-                raw=mean(raw, seed=seed),
-                chance=mean(level, seed=seed),
-                corrected=mean(corrected(raw, level), seed=seed),
+                raw=mean(raw, within=(0, 1), seed=seed),
+                chance=mean(level, within=(0, 1), seed=seed),
+                corrected=mean(corrected(raw, level), within=(-math.inf, 1), seed=seed),
                 p=float(p.quantile(0.5)) if len(p) else None,
                 surprising=float((p < 0.05).double().mean()) if len(p) else None,
                 values=_listed(raw),

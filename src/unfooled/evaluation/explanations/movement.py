@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -82,12 +84,12 @@ def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanat
         seed: Random seed of the intervals.
     """
     rows = (
-        ("top_k", f"top {TOP:.0%} of the pixels kept (chance {TOP:.2f})", explanation, "higher"),
-        ("spearman", "Spearman's rank correlation", explanation, "higher"),
-        ("cam_shift", "shift of the centre of attention", "Grad-CAM", "lower"),
+        ("top_k", f"top {TOP:.0%} of the pixels kept (chance {TOP:.2f})", explanation, "higher", (0, 1)),
+        ("spearman", "Spearman's rank correlation", explanation, "higher", (-1, 1)),
+        ("cam_shift", "shift of the centre of attention", "Grad-CAM", "lower", (0, math.inf)),
     )
     out = []
-    for key, name, of, better in rows:
+    for key, name, of, better, within in rows:
         values = scores[key]
         if key == "cam_shift" and bool(values.isnan().all()):
             continue
@@ -96,8 +98,8 @@ def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanat
                 name=name,
                 explanation=of,
                 better=better,
-                fooled=intervals.mean(values[fooled & right], seed=seed),
-                unfooled=intervals.mean(values[~fooled & right], seed=seed),
+                fooled=intervals.mean(values[fooled & right], within=within, seed=seed),
+                unfooled=intervals.mean(values[~fooled & right], within=within, seed=seed),
                 undefined=int(values[right].isnan().sum()),
             )
         )

@@ -85,7 +85,7 @@ class ReasonExample(Record):
         chance: Level of LENS-recall of an unrelated map.
         top_k: Intersection of the top k.
         output_change: Change of the label's logit.
-        moved_at: Smallest audited radius, in multiples of eps, that moved the explanation. None: none did.
+        moved_at: Smallest attacked radius, in multiples of eps, that moved the explanation. None: none did.
     """
 
     index: int
@@ -116,9 +116,11 @@ class Reasons(Record):
         curve: Scores by radius and kind of perturbation.
         chance: Raw LENS of an unrelated map.
         threshold: Corrected LENS below which an explanation counts as moved, by attack or best of N.
-        reason_first: Share of the samples that can be compared whose explanation moved first.
+        reason_first: Share of the samples that can be compared whose explanation moved first; those whose nearest
+            adversarial example was searched for, and whose maps have an order.
         label_first: Share of them whose label was lost first.
         neither: Share of them of which neither moved.
+        unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
         passes: Passes an attacked sample; second derivatives count as the backward that they are taken through.
         gallery: The worst cases.
     """
@@ -133,12 +135,13 @@ class Reasons(Record):
     steps: int = 0
     restarts: int = 0
     random_points: int = 0
-    curve: list[ReasonPoint] = Field(default_factory=list)
+    curve: list[ReasonPoint] = Field(default_factory=list, max_length=1000)
     chance: Mean | None = None
     threshold: float = 0.5
     reason_first: Estimate | None = None
     label_first: Estimate | None = None
     neither: Estimate | None = None
+    unsearched: int = 0
     passes: Passes = Passes(forward=0.0, backward=0.0)
     gallery: list[ReasonExample] = Field(default_factory=list)
 
@@ -185,7 +188,7 @@ class Attention(Record):
 
     n: int
     cells: tuple[int, int]
-    points: list[tuple[float, float, bool]]
+    points: list[tuple[float, float, bool]] = Field(max_length=10_000)
     undefined: int
     unreached: int
     correlation: Mean

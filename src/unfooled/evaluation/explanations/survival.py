@@ -3,9 +3,13 @@
     corrected LENS   (LENS-recall - c) / (1 - c) at w = 1, c the level of an unrelated map: 1 unmoved, 0 no better than
                      a map of something else
     moved            corrected LENS below 1/2 at an allowed point that keeps the label
-    reason first     moved at an audited radius smaller than the distance of the nearest adversarial example
+    reason first     moved at an attacked radius smaller than the distance of the nearest adversarial example
     label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
+
+Which came first is asked of the samples whose nearest adversarial example was searched for: that of an attack inside
+eps lies near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
+explanation is also attacked a little below it.
 
 Beside the attack stand the best of as many random points as it computes explanations, and one random point. What moves
 an explanation moves it, whoever found it: so the shares count the better of attack and best of N.
@@ -44,6 +48,7 @@ from unfooled.evaluation.explanations.judge import (
     maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP
+from unfooled.evaluation.explanations.nearer import MOVED, Below
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
@@ -51,8 +56,6 @@ from unfooled.statistics import intervals
 
 W = 1
 """Reach of LENS in pixels."""
-MOVED = 0.5
-"""Corrected LENS below which an explanation counts as moved."""
 LARGE = 4096
 """Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
 WORST = 6
@@ -210,6 +213,7 @@ class AttackedExplanations:
         passes: Forwards and backwards in all.
         steps: Gradients a restart.
         restarts: Random starts.
+        below: Attack at radii below the labels that change within the smallest radius. None: there is no such label.
     """
 
     approach: Approach
@@ -219,6 +223,7 @@ class AttackedExplanations:
     passes: tuple[int, int] = (0, 0)
     steps: int = 0
     restarts: int = 0
+    below: Below | None = None
 
     def lens(self, how: How) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
@@ -238,7 +243,11 @@ class AttackedExplanations:
     def moved_at(self) -> Tensor:
         """Return the smallest radius, in multiples of eps, that moves each explanation; inf where none does, (n,)."""
         at = torch.tensor(self.radii, dtype=torch.float64)[:, None].expand(self.worst.shape)
-        return torch.where(self.worst < MOVED, at, torch.inf).amin(0)
+        moved = torch.where(self.worst < MOVED, at, torch.inf).amin(0)
+        if self.below is not None:
+            rows, moves = self.below.at, self.below.moved
+            moved[rows[moves]] = torch.minimum(moved[rows[moves]], self.below.radius[moves])
+        return moved
 
     def comparable(self) -> Tensor:
         """Return whether it can be said what moved first, (n,) bool: samples that are right, with maps of an order."""
@@ -269,7 +278,8 @@ def summarise_survival(
 
     Args:
         attacked: Samples, explanation and threat that were attacked.
-        distance: Distance of every sample's nearest adversarial example, inf where none was found, (N,).
+        distance: Distances of the nearest adversarial examples of the first samples, inf where none was found, (k,);
+            only samples with a distance are compared.
         eps: Every sample's eps, (N,).
         y: Labels, (N,).
         name: Name of the explanation.
@@ -281,8 +291,9 @@ def summarise_survival(
     each = eps[attacked.samples].double()
     middle = float(each.mean())
     curve = [_point(attacked, i, how, middle * share, seed) for i, share in enumerate(attacked.radii) for how in How]
-    judged = attacked.comparable()
-    near = distance[attacked.samples].double()[judged]
+    searched = attacked.samples < len(distance)
+    judged = attacked.comparable() & searched
+    near = distance[attacked.samples[judged]].double()
     first = moved_first((attacked.moved_at() * each)[judged], near, each[judged])
     last = attacked.rows[-1]
     return Reasons(
@@ -296,11 +307,12 @@ def summarise_survival(
         restarts=attacked.restarts,
         random_points=int(last["random_points"].amax()),
         curve=curve,
-        chance=intervals.mean(last["chance"], seed=seed),
+        chance=intervals.mean(last["chance"], within=(0, 1), seed=seed),
         threshold=MOVED,
         reason_first=intervals.share(first[0]),
         label_first=intervals.share(first[1]),
         neither=intervals.share(first[2]),
+        unsearched=int((~searched).sum()),
         passes=Passes(forward=attacked.passes[0] / n, backward=attacked.passes[1] / n),
         gallery=[_example(attacked, i, y) for i in worst_cases(attacked).tolist()],
     )
@@ -312,10 +324,10 @@ def _point(attacked: AttackedExplanations, i: int, how: How, eps: float, seed: i
         eps=eps,
         share=attacked.radii[i],
         how=how,
-        lens=intervals.mean(attacked.lens(how)[i], seed=seed),
-        lens_raw=intervals.mean(rows[f"{how}: lens"], seed=seed),
-        top_k=intervals.mean(rows[f"{how}: top_k"], seed=seed),
-        kendall=intervals.mean(rows[f"{how}: tau"], seed=seed),
+        lens=intervals.mean(attacked.lens(how)[i], within=(-math.inf, 1), seed=seed),
+        lens_raw=intervals.mean(rows[f"{how}: lens"], within=(0, 1), seed=seed),
+        top_k=intervals.mean(rows[f"{how}: top_k"], within=(0, 1), seed=seed),
+        kendall=intervals.mean(rows[f"{how}: tau"], within=(-1, 1), seed=seed),
         **{name: int((status == code).sum()) for code, name in enumerate(STATUSES)},
     )
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 
 class PadShortcut(nn.Module):
@@ -84,9 +85,7 @@ class CifarResnet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise BadInput(f"a cifar-resnet has depth 6n + 2 (20, 32, 44, 56, 110), not {depth}")
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise BadInput(f"cifar-resnet takes images (C, H, W) of at least 4x4 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("cifar-resnet", input_shape, 4)
         n = (depth - 2) // 6
         self.conv1 = nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 
 class Lenet5(nn.Module):
@@ -32,9 +32,7 @@ class Lenet5(nn.Module):
 
     def __init__(self, input_shape: Sequence[int] = (1, 28, 28), classes: int = 10) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise BadInput(f"lenet5 takes images (C, H, W) of at least 4x4 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("lenet5", input_shape, 4)
         channels, height, width = input_shape
         self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
         self.relu1 = nn.ReLU()

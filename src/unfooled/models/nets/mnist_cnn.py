@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 
 class MnistCnn(nn.Module):
@@ -39,9 +39,7 @@ class MnistCnn(nn.Module):
         drop: tuple[float, float] = (0.2, 0.3),
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 6:
-            raise BadInput(f"mnist-cnn takes images (C, H, W) of at least 6x6 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("mnist-cnn", input_shape, 6)
         height, width = ((side - 4) // 2 for side in input_shape[1:])
         self.conv1 = nn.Conv2d(input_shape[0], 32, 3)
         self.relu1 = nn.ReLU()

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
 from unfooled.models.nets.cifar_resnet import Block
+from unfooled.models.nets.images import image_shape
 
 
 class ResNet18(nn.Module):
@@ -35,9 +35,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, input_shape: Sequence[int] = (3, 32, 32), classes: int = 10, *, width: int = 64) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 8:
-            raise BadInput(f"resnet18 takes images (C, H, W) of at least 8x8 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("resnet18", input_shape, 8)
         self.conv1 = nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 GRID = 4  # side of the grid that every image is pooled to before the linear layers
 
@@ -51,9 +51,7 @@ class SmallCnn(nn.Module):
 
     def __init__(self, input_shape: Sequence[int] = (1, 8, 8), classes: int = 10, width: int = 32) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise BadInput(f"small-cnn takes images (C, H, W) of at least 4x4 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("small-cnn", input_shape, 4)
         grid = (min(GRID, input_shape[1] // 2), min(GRID, input_shape[2] // 2))
         self.conv1 = nn.Conv2d(input_shape[0], width, 3, padding=1)
         self.relu1 = nn.ReLU()

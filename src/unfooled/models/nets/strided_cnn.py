@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 
 class StridedCnn(nn.Module):
@@ -35,9 +35,7 @@ class StridedCnn(nn.Module):
 
     def __init__(self, input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise BadInput(f"strided-cnn takes images (C, H, W) of at least 4x4 pixels, not {tuple(input_shape)}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("strided-cnn", input_shape, 4)
         channels, height, columns = input_shape
         self.conv1 = nn.Conv2d(channels, width, 4, stride=2, padding=1)
         self.relu1 = nn.ReLU()

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.models.nets.images import image_shape
 
 
 class TradesSmallCnn(nn.Module):
@@ -36,10 +36,7 @@ class TradesSmallCnn(nn.Module):
 
     def __init__(self, input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, drop: float = 0.5) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
-            given = tuple(input_shape)
-            raise BadInput(f"trades-small-cnn takes images (C, H, W) of at least 16x16 pixels, not {given}")
-        self.input_shape = tuple(input_shape)
+        self.input_shape = image_shape("trades-small-cnn", input_shape, 16)
         height, width = (((side - 4) // 2 - 4) // 2 for side in input_shape[1:])
         self.feature_extractor = nn.Sequential(
             OrderedDict(

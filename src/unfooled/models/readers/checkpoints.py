@@ -21,10 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import check_classes, check_zip
 from unfooled.models.names import strip
 from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+OTHERS = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers", "scheduler", "callbacks", "loops")
+DEEPEST = 4  # mappings in mappings
+CHANNELS = 4096  # channels of a normalisation at most
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
 
@@ -53,6 +57,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     Raises:
         BadInput: The file is truncated or damaged, would run code, or holds no weights.
     """
+    check_zip(path)
     if path.suffix == ".safetensors":
         content, facts = _read_safetensors(path)
     else:
@@ -63,8 +68,11 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Checkpoint:
     if isinstance(weights, nn.Module):
         return Checkpoint(weights.state_dict(), _parsed(facts, path), weights)
     if not weights:
-        kind = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
+        kind = type(content).__name__
+        if isinstance(content, Mapping):
+            kind = ", ".join(key[:40] for key in list(content)[:6] if isinstance(key, str))
         raise BadInput(f"{path} holds no weights (it holds {kind or 'nothing'})")
+    _check_sizes(weights, path)
     names = [key for key in weights if key not in ("mean", "std")]
     if names and all(key.startswith("module.") for key in names):  # the whole state of a `Classifier`
         facts = {key: value for key, value in facts.items() if value is not None}
@@ -81,16 +89,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
             header = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise BadInput(f"{path} is not a whole safetensors file ({error}); copy or save it again") from error
     facts = {}
     for key in FACTS:
         if key in header:
             try:
                 facts[key] = json.loads(header[key])
-            except ValueError:
+            except (ValueError, RecursionError):
                 facts[key] = header[key]
     return state, facts
+
+
+def _names(value: Any) -> list[str]:
+    """Return a list of class names; nested values are refused, since they can be longer than any file in words."""
+    names = list(value)
+    if not all(isinstance(name, (str, int)) for name in names):
+        raise TypeError("the names are no text")
+    return [str(name) for name in names]
 
 
 def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
@@ -100,9 +116,50 @@ def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
     if not isinstance(content, Mapping):
         return {}
     for key in WRAPPERS:
-        if isinstance(content.get(key), (Mapping, nn.Module)):
-            return _weights_in(content[key])
-    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if isinstance(content.get(key), (Mapping, nn.Module)) and (inside := _weights_in(content[key])):
+            return inside
+    own = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return own or _nested(content)
+
+
+def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
+    """Return the tensors of mappings in mappings, with the names of all of them joined by dots."""
+    found: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or key in OTHERS:
+            continue
+        if isinstance(value, Tensor):
+            found[prefix + key] = value
+        elif isinstance(value, nn.Module):
+            found |= {f"{prefix}{key}.{name}": tensor for name, tensor in value.state_dict().items()}
+        elif isinstance(value, Mapping) and depth < DEEPEST:
+            found |= _nested(value, f"{prefix}{key}.", depth + 1)
+    return found
+
+
+def _check_sizes(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are larger than their file, of which all entries are a few numbers read again and again.
+
+    Raises:
+        BadInput: There is one; a network of its size would take memory that the file does not fill.
+    """
+    own = path.stat().st_size
+    for key, value in weights.items():
+        size = value.numel() * value.element_size()
+        if size > own and not value.is_contiguous():
+            raise BadInput(
+                f"{path} states {key[:80]} of shape {tuple(value.shape)}, {size:,} bytes, and has {own:,} itself; save "
+                "the weights again with torch.save"
+            )
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return a tensor, a number or a flat list of numbers as a list."""
+    values = value.reshape(-1).tolist() if isinstance(value, Tensor) else value
+    values = values if isinstance(values, (list, tuple)) else [values]
+    if len(values) > CHANNELS:
+        raise ValueError(f"there are more than {CHANNELS} values")
+    return torch.tensor([float(number) for number in values], dtype=torch.float32).tolist()
 
 
 def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -116,15 +173,17 @@ def _parsed(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
             if key == "arch":
                 parsed[key] = str(value)
             elif key in ("mean", "std"):
-                parsed[key] = torch.as_tensor(value, dtype=torch.float32).reshape(-1).tolist()
+                parsed[key] = _numbers(value)
             elif key == "input_shape":
-                parsed[key] = tuple(int(side) for side in value)
+                parsed[key] = tuple(int(side) for side in value[:9])
             elif key == "num_classes" or isinstance(value, int):
                 parsed["num_classes"] = int(value)
             else:
-                parsed[key] = [str(name) for name in value]
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise BadInput(f"{path} states {key} = {value!r}, which cannot be read: {error}") from error
+                parsed[key] = _names(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            shown = repr(value)[:80] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+            raise BadInput(f"{path} states {key} = {shown}, which cannot be read: {error}") from error
+    check_classes(parsed.get("num_classes", len(parsed.get("classes", ()))), str(path))
     if parsed.get("mean") == [0.0] and parsed.get("std") == [1.0]:
         del parsed["mean"], parsed["std"]
     return parsed

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import check_zip
 from unfooled.core.model.batching import batched
 from unfooled.core.model.outputs import logits_of
 from unfooled.models.readers.loaded import Loaded
@@ -63,6 +64,7 @@ def from_exported(path: Path, device: torch.device, *, trust_pickle: bool = Fals
         BadInput: The file is damaged, holds content that could run code, takes more than one input, or was exported in
             training mode.
     """
+    check_zip(path)
     source: Any = path if trust_pickle else vetted(path)
     try:
         with _quiet():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of
 from unfooled.models.names import within
 from unfooled.models.readers.checkpoints import Checkpoint, read_checkpoint
@@ -54,6 +56,7 @@ def from_checkpoint(
     elif ":" in arch:
         module = from_factory(arch)
     else:
+        _check_sizes(path, arch, checkpoint.state, shape, classes)
         module = build_like(arch, checkpoint.state, input_shape=shape, classes=classes)
         if shape is None and getattr(module, "fixed_size", True):
             shape = module.input_shape
@@ -63,15 +66,32 @@ def from_checkpoint(
     return Loaded(module, path.stem, input_shape=shape, **statistics)
 
 
+def _check_sizes(
+    path: Path, arch: str, state: Mapping[str, Tensor], shape: Sequence[int] | None, classes: int | None
+) -> None:
+    """Refuse a network of other sizes than its weights before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            module = build_like(arch, state, input_shape=shape, classes=classes)
+    except BadInput:
+        raise
+    except (RuntimeError, ValueError, TypeError, OverflowError, IndexError, ZeroDivisionError) as error:
+        raise BadInput(
+            f"{path} states sizes that {arch} cannot have, input_shape {shape} and num_classes "
+            f"{classes}: {str(error).splitlines()[0][:120]}"
+        ) from error
+    _check_fit(module.state_dict(), within(state, set(module.state_dict())), arch, path)
+
+
 def _stated(path: Path, checkpoint: Checkpoint) -> str:
     """Return the architecture stored in a checkpoint; factories are refused, since a file must not run code."""
     arch = checkpoint.facts.get("arch", "")
-    if arch in ARCHITECTURES or arch.startswith("timm:"):
+    if arch in ARCHITECTURES or re.fullmatch(r"timm:[\w.]+", arch):  # other names of timm's are places to load from
         return arch
     fits = architectures_of(checkpoint.state)
     stated = f"states the architecture {arch!r}, which is not known here" if arch else "does not say its architecture"
     remedy = f"its weights have the names of {' or '.join(fits)}" if fits else f"known are {', '.join(ARCHITECTURES)}"
-    raise BadInput(f"{path} {stated}; give arch: {remedy}, timm:NAME or package.module:factory")
+    raise BadInput(f"{path} {stated}; give {option('arch')}: {remedy}, timm:NAME or package.module:factory")
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path) -> None:
@@ -89,6 +109,11 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
     """
     wanted = module.state_dict()
     state = within(state, set(wanted))
+    _check_fit(wanted, state, arch, path)
+    module.load_state_dict(state, strict=False)
+
+
+def _check_fit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], arch: str, path: Path) -> None:
     # Files from before PyTorch 0.4.1 lack the counters of batches, which no evaluation reads.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in wanted]
@@ -101,7 +126,6 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
     if any(faults.values()):
         counts = ", ".join(f"{len(v)} {kind} (the first: {v[0]})" for kind, v in faults.items() if v)
         raise BadInput(f"the weights in {path} do not fit {arch}: {counts}{_remedy(state, arch, faults)}")
-    module.load_state_dict(state, strict=False)
 
 
 def _remedy(state: Mapping[str, Tensor], arch: str, faults: Mapping[str, list[str]]) -> str:

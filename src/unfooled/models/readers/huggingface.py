@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from unfooled.core.errors import BadInput
+from unfooled.core.limits import read_regular, regular
 from unfooled.models.readers.loaded import Loaded
 
+LONGEST = 1 << 25  # bytes of a JSON file
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def _json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if the file does not exist."""
-    if not path.is_file():
+    if not regular(path).is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_regular(path, most=LONGEST))
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds a {type(content).__name__}; it must be an object")
@@ -52,7 +54,11 @@ def from_folder(folder: Path) -> Loaded:
         ) from error
     try:
         module, report = transformers.AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors="safetensors" in weights[0], output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors="safetensors" in weights[0],
+            output_loading_info=True,
         )
     except Exception as error:  # transformers has no common base class of errors
         detail = (str(error).strip().splitlines() or [""])[0][:200]
@@ -74,7 +80,11 @@ def from_folder(folder: Path) -> Loaded:
 def _names(config: dict[str, Any]) -> list[str] | None:
     """Return class names in the order of their ids."""
     names = config.get("id2label")
-    return [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) and names else None
+    if not isinstance(names, dict) or not names:
+        return None
+    if not all(str(key).isdecimal() and isinstance(name, (str, int)) for key, name in names.items()):
+        raise BadInput("the id2label of config.json is no table from 0, 1, 2, ... to class names")
+    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _preprocessing(facts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int] | None]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import read_regular
 
 
 def _harmless() -> list[Any]:
@@ -58,12 +59,18 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
     if wanted and not trusted:
         return BadInput(
             f"{path} was refused: it is a pickle that imports and may run {wanted}; save the weights alone "
-            "(safetensors.torch.save_file(model.state_dict(), ...)), or give trust_pickle=True if you trust its author"
+            "(safetensors.torch.save_file(model.state_dict(), ...)), or give "
+            f"{option('trust_pickle', True)} if you trust its author"
+        )
+    if isinstance(error, MemoryError) or "can't allocate" in text or "tried to allocate" in text:
+        return BadInput(
+            f"{path} ({path.stat().st_size:,} bytes) states sizes beyond its own length, or does not fit into memory"
         )
     with path.open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):
             return BadInput(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
-    reason = "not a file of torch.save" if "weights_only" in text else f"{type(error).__name__}: {text[:200]}"
+    own = "weights_only" in text or "weights only" in text.lower()  # advice of the reader that is not ours
+    reason = "not a file of torch.save" if own else f"{type(error).__name__}: {text[:200]}"
     return BadInput(f"{path} ({path.stat().st_size} bytes) is cut off, damaged or no checkpoint: {reason}")
 
 
@@ -71,7 +78,7 @@ def _first_import(path: Path) -> str:
     """Return the first name that a bare pickle would import, without running it; empty if there is none."""
     strings: list[str] = []
     try:
-        for code, argument, _ in pickletools.genops(path.read_bytes()):
+        for code, argument, _ in pickletools.genops(read_regular(path)):
             if code.name == "GLOBAL":
                 return str(argument).replace(" ", ".")
             if code.name == "STACK_GLOBAL":

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unfooled.core.errors import BadInput, nearest
+from unfooled.core.errors import BadInput, nearest, option
 from unfooled.models.readers.loaded import Loaded
 
 
@@ -42,7 +42,12 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
         if state is not None and num_classes is None:
             head = timm.models.get_pretrained_cfg_value(name, "classifier") or ()
             heads = (head,) if isinstance(head, str) else head
-            rows = [state[f"{h}.weight"].shape[0] for h in heads if f"{h}.weight" in state]
+            ends = tuple(f"{h}.weight" for h in heads)
+            rows = [
+                value.shape[0]
+                for key, value in state.items()
+                if key in ends or key.endswith(tuple(f".{e}" for e in ends))
+            ]
             num_classes = rows[0] if rows else None
         if num_classes is not None:
             options["num_classes"] = num_classes
@@ -52,7 +57,7 @@ def from_timm(name: str, state: Mapping[str, Tensor] | None = None, *, num_class
             raise BadInput(f"timm has no model {name!r}{nearest(name, timm.list_models())}") from error
         raise BadInput(
             f"timm:{name} could not be built ({type(error).__name__}: {str(error)[:200]}); where its weights cannot be "
-            f"fetched, give a checkpoint as the source and arch='timm:{name}'"
+            f"fetched, give a checkpoint as the source and {option('arch', f'timm:{name}')}"
         ) from error
     facts = module.pretrained_cfg
     return Loaded(module, name, facts.get("mean"), facts.get("std"), input_shape=facts.get("input_size"))

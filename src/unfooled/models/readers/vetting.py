@@ -15,12 +15,14 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import check_zip
 
 ENTRIES = re.compile(
     r"(data/(weights|constants)/(weight_\d+|tensor_\d+|\w+_config\.json)|models/model\.json"
@@ -48,10 +50,11 @@ def vetted(path: Path) -> io.BytesIO:
     Raises:
         BadInput: It is no such archive, or holds something that could run code; the message names it.
     """
+    check_zip(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [(item.filename, archive.read(item)) for item in archive.infolist() if not item.is_dir()]
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise BadInput(f"{path} is cut off, damaged or no exported program: {error}") from error
     if not any(name.endswith("/models/model.json") for name, _ in entries):
         raise BadInput(f"{path} is cut off, damaged or no exported program: it holds no models/model.json")
@@ -65,7 +68,7 @@ def vetted(path: Path) -> io.BytesIO:
             except _RefusedError as refusal:
                 raise BadInput(
                     f"{path} was refused: it holds {refusal}, which could run code; export the model again with this "
-                    "PyTorch and torch.export.save, or give trust_pickle=True if you trust its author"
+                    f"PyTorch and torch.export.save, or give {option('trust_pickle', True)} if you trust its author"
                 ) from None
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise BadInput(f"{path} is damaged or no exported program: {name}: {error}") from error

@@ -137,6 +137,8 @@ def compare(runs: Sequence[Run]) -> list[Line]:
         _line("Clean accuracy", [r.clean_accuracy for r in summaries]),
         _bounded("Attack success rate", runs, [r.attack_success_rate for r in summaries], "at least"),
     ]
+    if any(r.unanswered is not None and r.unanswered.value for r in summaries):
+        lines.append(_line("No answer under attack", [r.unanswered for r in summaries]))
     for norm in dict.fromkeys(record.norm for r in summaries for record in r.nearest):
         medians = [_nearest(r, norm) for r in summaries]
         lines.append(_bounded(f"Nearest example, median, {NORMS.get(norm, (norm, ''))[0]}", runs, medians))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from unfooled.core.threats import eps_text
+from unfooled.core.threats import eps_text, in_255ths
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Tick, Trace, drawings, radius_ticks
 from unfooled.evaluation.audit.records import CurvePoint
 from unfooled.report.runs import Run
-from unfooled.report.words import EPS, finite, parse_threat, share_text
+from unfooled.report.words import EPS, finite, share_text
 from unfooled.statistics.intervals import Estimate
 
 PERCENT: list[Tick] = [(k / 4, f"{25 * k}") for k in range(5)]
@@ -43,14 +43,14 @@ def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
     """Return the radii at which runs were audited in a norm, each with the text of its mark."""
-    threats = [parse_threat(run.summary.threat) for run in runs]
-    radii = [eps for threat_norm, eps in threats if threat_norm == norm and eps is not None and finite(eps)]
+    threats = [run.threat for run in runs if run.threat.norm == norm]
+    radii = [threat.radius for threat in threats if threat.radius is not None and finite(threat.radius)]
     return {eps: f"audited {EPS}: {eps_text(eps)}" for eps in radii}
 
 
-def in_255ths(radii: Sequence[float]) -> bool:
+def mostly_in_255ths(radii: Sequence[float]) -> bool:
     """Return whether most radii are whole multiples of 1/255."""
-    written = ["/255" in eps_text(eps) for eps in radii if eps]
+    written = [in_255ths(eps) for eps in radii if eps]
     return 2 * sum(written) > len(written)
 
 
@@ -69,7 +69,7 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     largest = max([*radii, *marks])
     if largest <= 0:
         return None
-    ticks = radius_ticks(largest, size.ticks, in_255ths=in_255ths(radii))
+    ticks = radius_ticks(largest, size.ticks, in_255ths=mostly_in_255ths(radii))
     axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), ACCURACY, marks)
     many = len(runs) > 1
     traces = [_trace(axes, run, curve, many) for run, curve in zip(runs, curves, strict=True) if curve]
@@ -89,7 +89,7 @@ def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Tra
 
 def norm_of(run: Run) -> str:
     """Return the name of the norm in which a run was audited."""
-    return parse_threat(run.summary.threat)[0]
+    return run.threat.norm
 
 
 def by_norm(runs: Sequence[Run]) -> dict[str, list[Run]]:

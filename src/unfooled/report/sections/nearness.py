@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from unfooled.core.threat_text import Norm
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Point, Size, Trace, drawings, radius_ticks, stairs
 from unfooled.evaluation.audit.records import Nearness
 from unfooled.report.runs import Run
@@ -22,11 +23,11 @@ from unfooled.report.sections.effort import share_of
 from unfooled.report.words import finite, number
 from unfooled.statistics.intervals import Mean
 
-NORMS = {
-    "linf": ("Linf", "largest change of a value"),
-    "l2": ("L2", "Euclidean length of the change"),
-    "l1": ("L1", "sum of all changes"),
-    "l0": ("L0", "number of changed values"),
+NORMS: dict[str, tuple[str, str]] = {
+    Norm.LINF: ("Linf", "largest change of a value"),
+    Norm.L2: ("L2", "Euclidean length of the change"),
+    Norm.L1: ("L1", "sum of all changes"),
+    Norm.L0: ("L0", "number of changed values"),
 }
 SHOWN = 20  # classes that fit a table on a page
 
@@ -90,14 +91,14 @@ def distance_text(distance: float | None, norm: str, in_255ths: bool) -> str:
     """Write a distance as the threat's radius is written; "not reached" where there is none."""
     if distance is None or not finite(distance):
         return "not reached"
-    if norm == "l0":
+    if norm == Norm.L0:
         return f"{distance:,.6g}"
     return f"{number(255 * distance)}/255" if in_255ths and distance else number(distance)
 
 
 def written_in_255ths(run: Run, norm: str) -> bool:
     """Return whether the run writes radii of that norm as 8/255."""
-    return norm == "linf" and norm_of(run) == "linf" and "/255" in run.summary.threat
+    return norm == Norm.LINF == run.threat.norm and run.threat.in_255ths
 
 
 def survival_curve(record: Nearness) -> list[Point]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from unfooled.core.threats import eps_text
+from unfooled.core.threats import eps_text, in_255ths
 from unfooled.drawing.plots import (
     Axes,
     Axis,
@@ -132,7 +132,7 @@ def score_plot(rows: Sequence[Attacked], score: Score, size: Size) -> Plot | Non
     lowest = math.floor(4 * min([0.0, *(v for v in values if v is not None)])) / 4
     runs = [run for run, _ in rows]
     marks = {r: text for r, text in audited_radii(runs, norm_of(runs[0])).items() if r <= largest * 1.001}
-    ticks = radius_ticks(largest, size.ticks, in_255ths=any("/255" in text for text in marks.values()))
+    ticks = radius_ticks(largest, size.ticks, in_255ths=any(map(in_255ths, marks)))
     y_axis = Axis(SCORES[score], lowest, 1.0, linear_ticks(lowest, 1.0, TICKS))
     axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), y_axis, marks)
     traces = [_trace(axes, run, how, points) for run, how, points in lines]
@@ -146,9 +146,15 @@ def _scored(record: Reasons, how: How, score: Score) -> list[tuple[float, Mean]]
     return sorted(((eps, m) for eps, m in points if finite(eps, m.value)), key=lambda point: point[0])
 
 
+def _ends(m: Mean) -> tuple[float, float]:
+    """Return the ends of an interval; the mean itself for a single sample, which has none."""
+    value = m.value or 0.0
+    return (value if m.low is None else m.low), (value if m.high is None else m.high)
+
+
 def _trace(axes: Axes, run: Run, how: How, points: Sequence[tuple[float, Mean]]) -> Trace:
     line = axes.line([(0.0, 1.0), *((eps, m.value or 0.0) for eps, m in points)])
-    spans = [(0.0, 1.0, 1.0), *((eps, m.low or 0.0, m.high or 0.0) for eps, m in points)]
+    spans = [(0.0, 1.0, 1.0), *((eps, *_ends(m)) for eps, m in points)]
     dots = [
         axes.dot(eps, m.value or 0.0, f"{run.letter}, {how}: {mean_text(m)} at {EPS} = {eps_text(eps)}, n = {m.n}")
         for eps, m in points
@@ -160,6 +166,8 @@ def order_sentence(run: Run, record: Reasons) -> str:
     """Say which moved first, the explanation or the label."""
     parts = (record.reason_first, record.label_first, record.neither)
     if record.reason_first is None or not record.reason_first.n or None in parts:
+        if record.unsearched:
+            return "Of no sample can it be said which moved first: no nearest example was searched for."
         return "Of no sample can it be said which moved first: no map has an order."
     phrases = (
         "lost their reason at a radius at which no example was found that changes their label",
@@ -167,7 +175,8 @@ def order_sentence(run: Run, record: Reasons) -> str:
         f"lost neither up to {EPS}",
     )
     clauses = [f"{share_text(e)} {phrase}" for e, phrase in zip(parts, phrases, strict=True) if e is not None]
-    return f"Of {plural(record.reason_first.n, run.noun)}, {'; '.join(clauses)}."
+    rest = f" Of {record.unsearched:,} more no nearest example was searched for." if record.unsearched else ""
+    return f"Of {plural(record.reason_first.n, run.noun)}, {'; '.join(clauses)}.{rest}"
 
 
 def weakness_sentence(record: Reasons) -> str:

@@ -94,7 +94,7 @@ def judge(
     return (
         Judged(
             data=data, arm=arm, seed=seed, eps=float(threat.eps), n=len(x),
-            kept={name: bits(values) for name, values in standing.items()},
+            correct={name: bits(values) for name, values in standing.items()},
             columns={k: listed(v) for k, v in columns.items()},
             seconds=round(time.perf_counter() - started, 3),
         ),
@@ -167,7 +167,7 @@ def worst_case(row: Judged, crossed: str | None = None) -> np.ndarray:
 
     Args:
         row: The network under attack.
-        crossed: Samples that keep their label at the points of the other networks, as in `Crossed.kept`. None: unknown.
+        crossed: Samples that keep their label at the points of the others, see `Crossed.correct`; None: unknown.
     """
-    texts = [text for name, text in row.kept.items() if name != "Step-LL"] + ([crossed] if crossed else [])
+    texts = [text for name, text in row.correct.items() if name != "Step-LL"] + ([crossed] if crossed else [])
     return np.array([all(t[i] == "1" for t in texts) for i in range(row.n)], dtype=float)

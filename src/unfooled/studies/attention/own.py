@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unfooled.core.checks import check_labels
-from unfooled.core.errors import BadInput
+from unfooled.core.errors import BadInput, option
 from unfooled.core.goals import read_logits
 from unfooled.core.model.calls import ModelFails
 from unfooled.core.types import Model
@@ -22,8 +22,8 @@ from unfooled.studies.attention.records import Analysed, Results
 from unfooled.studies.attention.samples import Samples, known_samples
 from unfooled.studies.common.run import StudyRun, map_jobs
 
-FLAGS = {"image_size": "image_size (--size)"}
-"""Options that have another name on the command line."""
+FLAGS = {"image_size": "size"}
+"""Fields whose option has another name."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class OwnNetwork:
         split: Part of the data; None: "test".
         n: Images that are looked at; None: the scale's number.
         image_size: Side, or (H, W), that images are resized to, boxes and masks with them; None: not resized.
+        channels: Channels that images are converted to; None: unchanged.
+        trust_pickle: Let the network's file run its code when it is read; None: no.
     """
 
     model: str | Model | None = None
@@ -52,6 +54,8 @@ class OwnNetwork:
     split: str | None = None
     n: int | None = None
     image_size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    trust_pickle: bool | None = None
 
     @property
     def name(self) -> str:
@@ -68,18 +72,23 @@ class OwnNetwork:
         """
         if self.model is None:
             given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
-            names = ", ".join(FLAGS.get(name, name) for name in given)
+            names = ", ".join(option(FLAGS.get(name, name)) for name in given)
             raise BadInput(f"{names}: only for a network of your own; give a model and a folder of images with them")
         if isinstance(self.model, str) or self.mean is not None or self.std is not None:
-            return load_model(self.model, self.arch, mean=self.mean, std=self.std)
+            trust = bool(self.trust_pickle)
+            return load_model(self.model, self.arch, mean=self.mean, std=self.std, trust_pickle=trust)
         return self.model
 
     def samples(self, source: str, n: int) -> Samples:
         """Load images, with what is known of the object."""
         split = self.split or "test"
         if self.boxes is None:
-            return known_samples(source, n, split=split, size=self.image_size, labels=self.labels)
-        boxed = load_boxed(source, self.boxes, split, n, size=self.image_size, labels=self.labels)
+            return known_samples(
+                source, n, split=split, size=self.image_size, labels=self.labels, channels=self.channels
+            )
+        boxed = load_boxed(
+            source, self.boxes, split, n, size=self.image_size, labels=self.labels, channels=self.channels
+        )
         return Samples(boxed.data.x, boxed.data.y, boxed.data.classes, boxed.masks)
 
 
@@ -96,7 +105,9 @@ def analyse_own(run: StudyRun, own: OwnNetwork, data: Sequence[str] | None, effo
         BadInput: no network, no source or several, or images that the network does not take.
     """
     if own.model is not None and (data is None or len(data) != 1):
-        raise BadInput(f"a model needs just one data source beside it, and has {len(data or ())}; give --data once")
+        raise BadInput(
+            f"a model needs just one data source beside it, and has {len(data or ())}; give {option('data')} once"
+        )
     net = own.load()
     source = (data or ("",))[0]
     effort = effort if own.n is None else replace(effort, n=own.n)
@@ -131,6 +142,8 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
         with torch.no_grad():
             count = read_logits(net, samples.x[:1]).shape[1]
     except ModelFails as error:
-        raise BadInput(f"{error}; resize the images to what it takes (--size), or choose another model") from error
+        raise BadInput(
+            f"{error}; resize the images to what it takes, {option('size')}, or choose another model"
+        ) from error
     check_labels(samples.y, len(samples.x), count)
     return replace(samples, classes=[*samples.classes, *(str(k) for k in range(len(samples.classes), count))])

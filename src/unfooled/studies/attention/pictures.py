@@ -199,7 +199,7 @@ def compare_networks(lines: Mapping[str, Mapping[str, Interval]], data: str, eps
                     mark_interval(axis, y + 0.18 * (1 - k), line[name], colour, marker, label=label)
         axis.set_xlim(0, None)
         name_lines(axis, list(lines), hidden=axis is not axes[0, 0])
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=9, parse_math=False)
         axis.tick_params(labelsize=8)
         add_legend(axis)
     caption = (

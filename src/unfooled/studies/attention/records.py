@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from pydantic import AliasChoices, Field
+
 from unfooled.drawing.figures import Picture
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Estimate
 
 Listed = list[float | None]
 """One value per sample; None where undefined."""
+
+CORRECT = AliasChoices("correct", "kept")
+"""Names under which a record may store the samples that keep their label."""
 
 
 class Trained(Record):
@@ -80,7 +85,8 @@ class Judged(Record):
         seed: Random seed.
         eps: Radius of all attacks.
         n: Samples.
-        kept: Attack -> a string with one digit per sample: "1" if it keeps its label, "0" if not or wrong when clean.
+        correct: Attack -> a string with one digit per sample, "1" if it keeps its label, "0" if not or wrong when
+            clean; stored as "kept".
         columns: Measure -> one value per sample; None where the clean prediction is wrong.
         seconds: Seconds of the unit.
     """
@@ -90,7 +96,7 @@ class Judged(Record):
     seed: int
     eps: float
     n: int
-    kept: dict[str, str]
+    correct: dict[str, str] = Field(validation_alias=CORRECT, serialization_alias="kept")
     columns: dict[str, Listed]
     seconds: float
 
@@ -102,13 +108,13 @@ class Crossed(Record):
         data: Data set and radius.
         arm: Way of training.
         seed: Random seed.
-        kept: Samples that keep their label at the points of all other networks, written as in `Judged`.
+        correct: Samples that keep their label at the points of all other networks, written and stored as in `Judged`.
     """
 
     data: str
     arm: str
     seed: int
-    kept: str
+    correct: str = Field(validation_alias=CORRECT, serialization_alias="kept")
 
 
 class Faithful(Record):

@@ -46,6 +46,7 @@ def known_samples(
     split: str = "test",
     size: int | tuple[int, int] | None = None,
     labels: str | Path | Sequence[str] | None = None,
+    channels: int | None = None,
 ) -> Samples:
     """Load the samples of a source, with masks of the object where these are known.
 
@@ -57,11 +58,12 @@ def known_samples(
         split: Part of the source.
         size: Side, or (H, W), that images are resized to; masks and parts are averaged to it. None: not resized.
         labels: Class order; None: the source's own.
+        channels: Channels that images are converted to; None: unchanged.
     """
     if source == "cub":
         boxed = load_cub(split, n, size=size, labels=labels)
         return Samples(boxed.data.x, boxed.data.y, boxed.data.classes, boxed.masks)
-    data = load_dataset(source, split, n, size=size, labels=labels)
+    data = load_dataset(source, split, n, size=size, labels=labels, channels=channels)
     classes = data.classes or [str(k) for k in range(int(data.y.max()) + 1)]
     kind, _, rho = source.partition(":")  # as `open_source` reads it: a folder may have any name
     mask = parts = None

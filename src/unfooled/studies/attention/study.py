@@ -80,16 +80,16 @@ def run_attention(
     run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
     if own is not None:
         run = replace(run, seeds=seeds[:1])
-        return run.finish(summarise(analyse_own(run, own, data, size.analysis), size, run.seeds))
+        return run.finish(attention_findings(analyse_own(run, own, data, size.analysis), size, run.seeds))
     sources = pick_data([task.source for task in size.tasks], data)
     arms = [arm.settings(size.tasks[0].threat) for arm in size.arms]
     units = run.units({**size.settings(), "arms": arms}, n=size.judging.n)
     tasks = [task for task in size.tasks if task.source in sources]
     results = joined([measure(task, seed, size, run, units) for task in tasks for seed in seeds])
-    return run.finish(summarise(results, size, seeds))
+    return run.finish(attention_findings(results, size, seeds))
 
 
-def summarise(results: Results, size: AttentionScale, seeds: Sequence[int]) -> Findings:
+def attention_findings(results: Results, size: AttentionScale, seeds: Sequence[int]) -> Findings:
     """Make tables, claims, notes and pictures from the units alone."""
     tables: dict[str, Table] = {}
     claims: list[Claim] = []

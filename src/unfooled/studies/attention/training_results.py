@@ -63,7 +63,7 @@ def _columns(results: Results, row: Judged) -> dict[str, np.ndarray]:
         used["insertion, more"] = used["insertion"] - used["insertion, elsewhere"]
     return {
         "id": np.arange(row.n, dtype=float), "seed": np.full(row.n, float(row.seed)),
-        **{name: np.array([float(c) for c in marks]) for name, marks in row.kept.items()},
+        **{name: np.array([float(c) for c in marks]) for name, marks in row.correct.items()},
         **{name: array(values) for name, values in row.columns.items()}, **used,
         "worst": worst_case(row, _crossed(results, row)),
     }  # fmt: skip
@@ -75,7 +75,7 @@ def _key(row: Any) -> tuple[str, str, int]:
 
 def _crossed(results: Results, row: Judged) -> str | None:
     """Return the samples that keep their label at the points of the other networks; None: unknown."""
-    return next((c.kept for c in results.crossed if _key(c) == _key(row)), None)
+    return next((c.correct for c in results.crossed if _key(c) == _key(row)), None)
 
 
 def gap(a: Cases, b: Cases, name: str) -> tuple[Interval, list[float]]:
@@ -130,11 +130,11 @@ def _comparison(results: Results, row: Judged) -> dict[str, Any]:
         return None if marks is None else round(marks.count("1") / max(len(marks), 1), 4)
 
     line: dict[str, Any] = {
-        "network": row.arm, "seed": row.seed, "n": row.n, "clean": share(row.kept["clean"]),
-        "Step-LL alone": share(row.kept["Step-LL"]), "cascade": share(row.kept["cascade"]),
+        "network": row.arm, "seed": row.seed, "n": row.n, "clean": share(row.correct["clean"]),
+        "Step-LL alone": share(row.correct["Step-LL"]), "cascade": share(row.correct["cascade"]),
     }  # fmt: skip
     for name in ("attention-guided", "ARP objective"):
-        line[f"closed by {name}"] = row.kept["cascade"].count("1") - row.kept[name].count("1")
+        line[f"closed by {name}"] = row.correct["cascade"].count("1") - row.correct[name].count("1")
     line["under transfer alone"] = share(_crossed(results, row))
     line["worst case"] = cases.interval(mean_of("worst"), ("worst",)).text()
     names = {"held: js": "JS under attack, label kept", "held: moved": "moved so", "noise: js": "JS under noise"}

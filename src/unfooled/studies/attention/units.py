@@ -132,7 +132,7 @@ class NetworkUnits:
         stands = ~verify(net, x, y, x, threat).success
         for z in self._points_of_others(name):
             stands &= ~verify(net, x, y, z, threat).success
-        return Crossed(data=self.where, arm=name, seed=self.bench.seed, kept=bits(stands))
+        return Crossed(data=self.where, arm=name, seed=self.bench.seed, correct=bits(stands))
 
     def _points_of_others(self, name: str) -> Sequence[Tensor]:
         others = [self.points.get(f"{self.place}-{other}") for other in self.bench.arms if other != name]

@@ -73,10 +73,10 @@ def run_attribution_robustness(
             trained, scores = measure(task, seed, size, run, units)
             networks += trained
             rows += scores
-    return run.finish(summarise(networks, rows, tasks, seeds))
+    return run.finish(attribution_findings(networks, rows, tasks, seeds))
 
 
-def summarise(
+def attribution_findings(
     networks: Sequence[Network], rows: Sequence[Scores], tasks: Sequence[MapTask], seeds: Sequence[int]
 ) -> Findings:
     """Make tables, claims and pictures from the units alone."""

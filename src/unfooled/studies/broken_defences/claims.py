@@ -92,5 +92,5 @@ def _line(r: Judgement, hides: str, several_seeds: bool) -> dict[str, Any]:
         "diagnostics' passes a sample": None if r.diagnostic_passes is None else round(r.diagnostic_passes / r.n, 1),
         "eps": r.eps,
         "n": r.n,
-        "said": " ".join(r.said),
+        "said": " ".join(r.sentences),
     }

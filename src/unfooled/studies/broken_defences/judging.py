@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
@@ -40,7 +40,7 @@ class Judgement(Record):
             the judge itself failed; empty for a judge that gives none.
         trusted: True if the verdict trusts the figure.
         findings: Ids of the checks that fired.
-        said: Reasons of the verdict and the findings, in sentences, or the refusal.
+        sentences: Reasons of the verdict and the findings, or the refusal; stored as "said".
         passes: Forwards and backwards of all n samples together.
         diagnostic_passes: Those of these passes that the checks take; None: unknown.
         seconds: Seconds of the unit.
@@ -59,7 +59,9 @@ class Judgement(Record):
     verdict: str = ""
     trusted: bool | None = None
     findings: list[str] = Field(default_factory=list)
-    said: list[str] = Field(default_factory=list)
+    sentences: list[str] = Field(
+        default_factory=list, validation_alias=AliasChoices("sentences", "said"), serialization_alias="said"
+    )
     passes: float = 0.0
     diagnostic_passes: float | None = None
     seconds: float = 0.0
@@ -101,10 +103,10 @@ def audited(
     try:
         summary = audit(model, x, y, threat, plan=plan or cheap_plan(), seed=seed)
     except BadInput as e:
-        return start.model_copy(update={"verdict": "REFUSED", "trusted": False, "said": [str(e)]})
+        return start.model_copy(update={"verdict": "REFUSED", "trusted": False, "sentences": [str(e)]})
     except Exception as e:
         crash = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
-        return start.model_copy(update={"verdict": "CRASHED", "said": [crash]})
+        return start.model_copy(update={"verdict": "CRASHED", "sentences": [crash]})
     return _with_summary(start, summary)
 
 
@@ -119,7 +121,7 @@ def _with_summary(start: Judgement, summary: Summary) -> Judgement:
             "verdict": summary.verdict,
             "trusted": summary.trusted,
             "findings": [finding.id for finding in fired],
-            "said": [
+            "sentences": [
                 text for text in (summary.because, *(f"{finding.id}: {finding.detail}." for finding in fired)) if text
             ],
             "passes": n * (summary.passes.forward + summary.passes.backward),

@@ -68,7 +68,7 @@ def run_broken_defences(
         compute = partial(judge_case, bench, known, judge or partial(audited, seed=seed))
         stage = "defences" if len(seeds) == 1 else f"defences-seed-{seed}"
         rows += units.map(stage, Judgement, [f"seed-{seed}/{key}" for key in known], compute)
-    return run.finish(summarise(rows, cases, several_seeds=len(seeds) > 1))
+    return run.finish(defence_findings(rows, cases, several_seeds=len(seeds) > 1))
 
 
 def judge_case(bench: DefenceBench, cases: Mapping[str, Case], judge: Judge, unit: str) -> Judgement:
@@ -80,7 +80,7 @@ def judge_case(bench: DefenceBench, cases: Mapping[str, Case], judge: Judge, uni
     return row.model_copy(update=done | {"seconds": round(time.perf_counter() - started, 3)})
 
 
-def summarise(rows: Sequence[Judgement], cases: Sequence[Case], *, several_seeds: bool) -> Findings:
+def defence_findings(rows: Sequence[Judgement], cases: Sequence[Case], *, several_seeds: bool) -> Findings:
     """Make tables and claims from the units alone."""
     notes = (
         f"{sum(r.passed for r in rows)} of {len(rows)} cases are judged as they should be.",

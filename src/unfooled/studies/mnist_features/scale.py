@@ -158,6 +158,13 @@ class MnistScale(Scale):
         return main + published + controls + curve
 
 
+PUBLISHED = (
+    Recipe("standard", "faithful", 32, 3e-5, 15, decay=1.0),
+    Recipe("standard", AS_TABLED, 32, 3e-5, 6, decay=1.0),
+    Recipe("group", "faithful", 256, 5e-3, 3, decay=0.95, ordered=True, drop=(0.0, 0.0)),
+)
+"""Recipes of the source, at the size of MNIST."""
+
 SCALES = {
     "small": MnistScale(
         "digits",
@@ -173,9 +180,7 @@ SCALES = {
     "medium": MnistScale(
         "mnist",
         (
-            Recipe("standard", "faithful", 32, 3e-5, 15, decay=1.0),
-            Recipe("standard", AS_TABLED, 32, 3e-5, 6, decay=1.0),
-            Recipe("group", "faithful", 256, 5e-3, 3, decay=0.95, ordered=True, drop=(0.0, 0.0)),
+            *PUBLISHED,
             Recipe("standard", "converged", 128, 1e-3, 6),
             Recipe("group", "converged", 128, 1e-3, 4),
         ),
@@ -185,9 +190,7 @@ SCALES = {
     "full": MnistScale(
         "mnist",
         (
-            Recipe("standard", "faithful", 32, 3e-5, 15, decay=1.0),
-            Recipe("standard", AS_TABLED, 32, 3e-5, 6, decay=1.0),
-            Recipe("group", "faithful", 256, 5e-3, 3, decay=0.95, ordered=True, drop=(0.0, 0.0)),
+            *PUBLISHED,
             Recipe("standard", "converged", 128, 1e-3, 10),
             Recipe("group", "converged", 128, 1e-3, 10),
         ),

@@ -68,10 +68,10 @@ def run_mnist_features(
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
     bench = MnistBench(size, out, progress=progress, device=device)  # first: missing data leave no folder
     settings = {**size.settings(), "retrainings": [spelled(one) for one in size.retrainings]}
-    return run.finish(summarise(measure(bench, run.units(settings, n=size.rebuilt), seeds), size))
+    return run.finish(mnist_findings(measure(bench, run.units(settings, n=size.rebuilt), seeds), size))
 
 
-def summarise(results: Results, size: MnistScale) -> Findings:
+def mnist_findings(results: Results, size: MnistScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
     accuracies, left, alignments = Accuracies(results.tests), Survival(results.attacks), Alignments(results.alignments)
     published = size.source == "mnist"

@@ -83,10 +83,10 @@ def run_robust_features(
         task = tasks[source]
         benches = (FeatureBench(task, size, seed, folder=out, device=device, progress=progress) for seed in seeds)
         results.append(measure(task, benches, units))
-    return run.finish(summarise(results, size))
+    return run.finish(feature_findings(results, size))
 
 
-def summarise(results: Sequence[Results], size: FeatureScale) -> Findings:
+def feature_findings(results: Sequence[Results], size: FeatureScale) -> Findings:
     """Make tables, claims and pictures from the units alone."""
     pictures, notes, seconds = [], list(NOTES), 0.0
     for result in results:

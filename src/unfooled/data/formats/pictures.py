@@ -1,0 +1,71 @@
+"""Image files, opened by an explicit list of formats, their size checked before they are decoded.
+
+Pillow would otherwise go by the content alone, whatever the name: PostScript in `1.png` starts Ghostscript.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unfooled.core.errors import BadInput, option
+from unfooled.core.limits import limits_now, regular
+
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""Formats by their names in Pillow."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
+
+
+@contextmanager
+def opened(source: Path | bytes, name: str = "") -> Iterator[Any]:
+    """Open an image; only its header is read before the caller asks for more.
+
+    Args:
+        source: Path, or content, of a file.
+        name: Name of the image in errors; empty: the path.
+
+    Raises:
+        BadInput: It is in none of `FORMATS`, is damaged, or has more pixels than is allowed.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    name = name or str(source if isinstance(source, Path) else "the image")
+    most = limits_now().max_pixels
+    file: Any = regular(source) if isinstance(source, Path) else io.BytesIO(source)
+    before = Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata; what matters is an error
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > most:
+                    raise BadInput(
+                        f"{name} is an image of {width} x {height} pixels, more than {most:,}; make it smaller, or "
+                        f"raise {option('max_pixels')}"
+                    )
+                yield image
+    except BadInput:
+        raise
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise BadInput(
+            f"{name} cannot be read as an image: it is cut off, or none of {kinds}; remove or replace it"
+        ) from error
+    except MemoryError:
+        raise BadInput(f"{name} does not fit into memory; make it smaller") from None
+    except Exception as error:  # a damaged file makes the decoders raise nearly anything
+        raise BadInput(f"{name} cannot be read as an image: {error}; remove or replace it") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return the height and width that the header of an image states. Errors as for `opened`."""
+    with opened(path) as image:
+        return image.size[1], image.size[0]

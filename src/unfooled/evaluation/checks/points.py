@@ -1,0 +1,64 @@
+"""Checks on the points of an attack once they have been judged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.frontier import Frontier
+from unfooled.evaluation.checks.table import Finding, above
+
+
+def judged(
+    frontier: Frontier,
+    y: Tensor,
+    right: Tensor,
+    success: Tensor,
+    prediction: Tensor,
+    undefined: Tensor,
+    *,
+    random: bool,
+) -> list[Finding]:
+    """Make the checks on verified points: D10, D22 and D24.
+
+    Args:
+        frontier: Best points that the attack found.
+        y: Labels, (n,), on the CPU like all that follows.
+        right: Samples that are right when clean, (n,) bool.
+        success: Points that fool the model when judged, (n,) bool.
+        prediction: Classes predicted at the points, (n,).
+        undefined: Points without a finite answer, (n,) bool.
+        random: True if the model is random.
+    """
+    n = max(len(right), 1)
+    claimed = frontier.fooled.cpu() & right
+    lost = int((claimed & ~success).sum())
+    d10 = above(
+        "D10", lost / n, f"{lost} of {int(claimed.sum())} points that fooled the model when found do not fool it when "
+        "judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
+    )  # fmt: skip
+    reached = undefined if frontier.unanswered is None else undefined | frontier.unanswered.cpu()
+    share = float((reached & right).double().mean())
+    refused = above(
+        "D22", share, f"for {int((reached & right).sum())} of {int(right.sum())} samples the attack reaches a point of "
+        "the threat at which the model gives no finite answer",
+        "no verdict: a refusal is neither right nor wrong; give the model without it",
+    )  # fmt: skip
+    broken = int((frontier.certified.cpu() & success & right).sum())
+    d24 = above(
+        "D24", float(broken), f"{broken} certified samples were fooled",
+        "no verdict: the certificate or the judge has a mistake",
+    )  # fmt: skip
+    return [d10, refused if refused.fired else _rejected(y, prediction, right & success, n), d24]
+
+
+def _rejected(y: Tensor, prediction: Tensor, lost: Tensor, n: int) -> Finding:
+    """D22: lost labels go to classes that no sample has."""
+    flips, labels = prediction[lost], y.unique()
+    seen = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
+    seen[labels[labels < len(seen)]] = True
+    odd = float((~seen[flips]).double().mean()) if len(flips) >= 10 and len(seen) * 5 <= n else 0.0
+    return above(
+        "D22", odd, f"{odd:.0%} of the lost labels go to classes that no sample has: an option to reject?",
+        "no verdict: what counts as robust depends on what a rejection means", limit=0.5,
+    )  # fmt: skip
