@@ -160,7 +160,7 @@ def test_answers_at_masks_are_those_of_composed_inputs() -> None:
     for s in (0, 5, 33):
         m = found.masks[1][s][IDS].to(x.dtype)
         z = x[1:] * m + hidden[1:] * (1 - m)
-        assert float(found.answers[1][s, 0]) == pytest.approx(float(net(z)[0, 2]), abs=1e-10)
+        assert float(found.answers[1][s, 0]) == pytest.approx(float(net(z)[0, 2].detach()), abs=1e-10)
     again = fit(found.masks[1], found.answers[1][None], groups=2)
     assert (again.weights[0] - found.weights[1]).abs().max() < 1e-10
     assert (again.se[0] - found.se[1]).abs().max() < 1e-10
@@ -395,8 +395,8 @@ def test_masks_are_codes(result: Surrogates) -> None:
         ({"ridge": -1.0}, "at least 0"),
         ({"ridge": Prior(torch.zeros(5), 1.0)}, "prior's mean"),
         ({"y": torch.tensor([0, 4])}, "class"),
-        ({"y": torch.tensor([0, -1])}, "y holds"),
-        ({"y": torch.tensor([0])}, "y has"),
+        ({"y": torch.tensor([0, -1])}, "labels lie in"),
+        ({"y": torch.tensor([0])}, "one label per sample"),
         ({"y": torch.zeros(2, 0).long()}, "classes to explain"),
         ({"x": images(2) * torch.nan}, "NaN"),
         ({"x": torch.zeros(2)}, "at least two dimensions"),
