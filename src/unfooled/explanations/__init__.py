@@ -12,6 +12,7 @@ from unfooled.explanations.gradients import input_x_gradient, saliency
 from unfooled.explanations.layers import find_spatial_layer
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.paths import integrated_gradients, integrated_gradients_with_gap
+from unfooled.explanations.shapley import Shapley, exact_shapley, kernel_shap
 from unfooled.explanations.smoothing import smooth_grad
 from unfooled.explanations.surgery import Smoothed, smooth_relu
 
@@ -19,18 +20,21 @@ __all__ = [
     "AttentionMap",
     "CamMap",
     "PathAttribution",
+    "Shapley",
     "Smoothed",
     "attention",
     "attention_image",
     "attention_map",
     "attention_scores",
     "completeness_gap",
+    "exact_shapley",
     "find_spatial_layer",
     "grad_cam",
     "grad_cam_map",
     "input_x_gradient",
     "integrated_gradients",
     "integrated_gradients_with_gap",
+    "kernel_shap",
     "lime_image",
     "lime_map",
     "saliency",
