@@ -3,6 +3,7 @@
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
+from unfooled.explanations.lime.predicting import identity, log_odds
 from unfooled.explanations.lime.result import Flag, Kind, Surrogates
 from unfooled.explanations.lime.samplers import (
     Design,
@@ -25,6 +26,17 @@ from unfooled.explanations.lime.surrogate import (
     select_largest,
     until_stable,
 )
+from unfooled.explanations.lime.text import (
+    characters,
+    delete,
+    lime_text,
+    mask_token,
+    offsets,
+    positions,
+    sentences,
+    types,
+    words,
+)
 
 __all__ = [
     "Design",
@@ -37,10 +49,12 @@ __all__ = [
     "bernoulli",
     "blur",
     "by_size",
+    "characters",
     "constant",
     "contiguous",
     "cosine_kernel",
     "dataset_mean",
+    "delete",
     "every_mask",
     "expected",
     "felzenszwalb",
@@ -48,20 +62,29 @@ __all__ = [
     "grid",
     "hadamard",
     "hamming_kernel",
+    "identity",
     "independent",
     "kernel_sizes",
     "l2_kernel",
     "leverage",
     "lime_image",
     "lime_map",
+    "lime_text",
+    "log_odds",
+    "mask_token",
     "noise",
+    "offsets",
     "paired",
+    "positions",
     "quickshift",
     "segment_mean",
     "select_forward",
     "select_largest",
+    "sentences",
     "slic",
+    "types",
     "uniform",
     "until_stable",
     "width_for",
+    "words",
 ]

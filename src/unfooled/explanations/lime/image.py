@@ -14,7 +14,6 @@ References:
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import replace
 
 import torch
@@ -30,10 +29,10 @@ from unfooled.explanations.gradients import _ANYWHERE, differentiating, entry, p
 from unfooled.explanations.lime.answers import Masked, seed_of
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
 from unfooled.explanations.lime.kernels import Kernel, uniform
-from unfooled.explanations.lime.result import Flag, Kind, Surrogates, few_effective
+from unfooled.explanations.lime.result import Kind, Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
-from unfooled.explanations.lime.solving import Settings, Solved, padded, solve, weights_of
+from unfooled.explanations.lime.solving import Settings, Solved, assembled, solve, weights_of
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.runs.spelling import spelled
 
@@ -91,32 +90,20 @@ def lime_image(
             masked = Masked(model, x.detach(), labels, ids, baseline, score)
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
-    fit, count = padded([part.fit for part in parts])
-    local = torch.stack([part.fit.intercept[0] + part.fit.weights[0].sum(1) for part in parts])
-    result = Surrogates(
+    result = assembled(
+        parts,
+        prediction,
+        labels,
+        settings,
         kind=Kind.IMAGE,
-        weights=fit.weights,
-        se=fit.se,
-        intercept=fit.intercept,
-        r2=fit.r2,
-        r2_held_out=fit.r2_held_out,
-        ess=fit.ess,
-        prediction=prediction,
-        local_prediction=local,
-        y=labels,
-        names=tuple(tuple(str(k + 1) for k in range(n)) for n in count),
+        names=tuple(tuple(str(k + 1) for k in range(n)) for n in counts(ids).tolist()),
         content=x.detach().cpu(),
         segments=ids.clone(),
-        sampler=spelled(sampler),
-        kernel=spelled(kernel),
         baseline=spelled(baseline),
         score=spelled(score),
-        seed=settings.seed,
+        outputs=outputs,
         calls=torch.tensor([part.calls * masked.draws + 1 for part in parts]),
         seconds=time.perf_counter() - began,
-        flags=tuple(part.flags for part in parts),
-        outputs=outputs,
-        sd=fit.sd,
         masks=tuple(part.masks for part in parts) if keep_samples else None,
         answers=tuple(part.answers for part in parts) if keep_samples else None,
     )
@@ -217,15 +204,3 @@ def _labels(model: Model, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         largest = int(y.amax())
         read_logits(model, x[:1], torch.full_like(y[:1, 0], largest))
     return x, y.clone() if y.is_inference() else y
-
-
-def warn_if_few(result: Surrogates) -> None:
-    """Warn once where the effective samples are too few for the standard errors."""
-    few = sum(Flag.FEW in flags for flags in result.flags)
-    if few:
-        i = next(k for k, flags in enumerate(result.flags) if Flag.FEW in flags)
-        warnings.warn(
-            f"{few} of {len(result.flags)} explanations rest on few effective samples ({float(result.ess[i]):.0f} for "
-            f"{len(result.names[i])} features; {few_effective(len(result.names[i]))} are asked for): draw more samples",
-            stacklevel=3,
-        )

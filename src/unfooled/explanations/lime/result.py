@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -310,3 +311,15 @@ def _restored(value: Any) -> Any:
         numbers = [float(v) if isinstance(v, str) else v for v in value["values"]]
         return torch.tensor(numbers, dtype=dtype).reshape(value["shape"])
     return tuple(_restored(item) for item in value) if isinstance(value, list) else value
+
+
+def warn_if_few(result: Surrogates) -> None:
+    """Warn once where the effective samples are too few for the standard errors."""
+    few = sum(Flag.FEW in flags for flags in result.flags)
+    if few:
+        i = next(k for k, flags in enumerate(result.flags) if Flag.FEW in flags)
+        warnings.warn(
+            f"{few} of {len(result.flags)} explanations rest on few effective samples ({float(result.ess[i]):.0f} for "
+            f"{len(result.names[i])} features; {few_effective(len(result.names[i]))} are asked for): draw more samples",
+            stacklevel=3,
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,12 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.equations import Gram, with_intercept
 from unfooled.explanations.lime.kernels import Kernel
-from unfooled.explanations.lime.result import Flag, few_effective
-from unfooled.explanations.lime.samplers import Design, Independent, Sampler
+from unfooled.explanations.lime.result import Flag, Surrogates, few_effective
+from unfooled.explanations.lime.samplers import Design, Sampler
 from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fit, least
+from unfooled.runs.spelling import spelled
+
+RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +27,20 @@ class Settings:
     sampler: Sampler
     samples: int | UntilStable
     kernel: Kernel
-    ridge: float | Prior
+    ridge: float | Prior | None
     seed: int
 
     @property
     def penalty(self) -> float:
         """The ridge, or the precision of the prior."""
-        return self.ridge.precision if isinstance(self.ridge, Prior) else float(self.ridge)
+        return self.ridge.precision if isinstance(self.ridge, Prior) else float(self.ridge or 0.0)
+
+    def resolved(self, features: int) -> Settings:
+        """Return the settings with a ridge in place of None: none where the samples are ample, else one like LIME's."""
+        if self.ridge is not None:
+            return self
+        count = self.samples.first if isinstance(self.samples, UntilStable) else self.samples
+        return replace(self, ridge=0.0 if count >= few_effective(features) else RIDGE)
 
     def mean(self, i: int, features: int) -> Tensor | None:
         """Return the prior's mean for sample i and this number of features, (1, M) or (1, T, M)."""
@@ -91,6 +102,7 @@ def solve(
         settings: Sampler, samples, kernel and penalty.
         prediction: Answers at the full input, (B, T), taken off before the fit.
     """
+    settings = settings.resolved(features)
     rule = settings.samples if isinstance(settings.samples, UntilStable) else None
     count = rule.first if rule else settings.samples
     design = drawn(features, max(count, least(features, 2)) if rule else count, settings)  # type: ignore[type-var]
@@ -182,4 +194,35 @@ def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
     return Fit(**{name: cat(name, wide) for name, wide in names.items()}, sd=sd), numbers
 
 
-__all__ = ["Independent", "Settings", "Solution", "Solved", "drawn", "padded", "solve", "weights_of"]
+def solve_each(
+    answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
+) -> list[Solved]:
+    """Fit inputs that are answered one by one; those of the same number of features share their masks."""
+    found: dict[int, Solved] = {}
+    for number in sorted(set(features)):
+        found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
+    return [found[i] for i in range(len(features))]
+
+
+def assembled(
+    parts: list[Solved], prediction: Tensor, labels: Tensor, settings: Settings, **fields_of_result: Any
+) -> Surrogates:
+    """Return the result of fits; the other fields of `Surrogates` are given by name."""
+    both, _ = padded([part.fit for part in parts])
+    return Surrogates(
+        weights=both.weights,
+        se=both.se,
+        intercept=both.intercept,
+        r2=both.r2,
+        r2_held_out=both.r2_held_out,
+        ess=both.ess,
+        prediction=prediction,
+        local_prediction=both.intercept + both.weights.sum(2),
+        y=labels,
+        sampler=spelled(settings.sampler),
+        kernel=spelled(settings.kernel),
+        seed=settings.seed,
+        flags=tuple(part.flags for part in parts),
+        sd=both.sd,
+        **fields_of_result,
+    )
