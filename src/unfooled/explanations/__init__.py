@@ -11,6 +11,7 @@ from unfooled.explanations.completeness import PathAttribution, completeness_gap
 from unfooled.explanations.gradients import input_x_gradient, saliency
 from unfooled.explanations.layers import find_spatial_layer
 from unfooled.explanations.lime.image import lime_image, lime_map
+from unfooled.explanations.lime.tabular import TabularSpace, lime_tabular
 from unfooled.explanations.lime.text import lime_text
 from unfooled.explanations.paths import integrated_gradients, integrated_gradients_with_gap
 from unfooled.explanations.shapley import Shapley, exact_shapley, kernel_shap
@@ -23,6 +24,7 @@ __all__ = [
     "PathAttribution",
     "Shapley",
     "Smoothed",
+    "TabularSpace",
     "attention",
     "attention_image",
     "attention_map",
@@ -38,6 +40,7 @@ __all__ = [
     "kernel_shap",
     "lime_image",
     "lime_map",
+    "lime_tabular",
     "lime_text",
     "saliency",
     "smooth_grad",

@@ -1,6 +1,7 @@
 """Local surrogate explanations (LIME) for images, texts and tables."""
 
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
+from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
 from unfooled.explanations.lime.predicting import identity, log_odds
@@ -26,6 +27,8 @@ from unfooled.explanations.lime.surrogate import (
     select_largest,
     until_stable,
 )
+from unfooled.explanations.lime.tables import around, by_bins, conditional, hidden, neighbours, stratified_normal
+from unfooled.explanations.lime.tabular import TabularSpace, lime_tabular
 from unfooled.explanations.lime.text import (
     characters,
     delete,
@@ -46,15 +49,21 @@ __all__ = [
     "Kind",
     "Prior",
     "Surrogates",
+    "TabularSpace",
+    "around",
     "bernoulli",
     "blur",
+    "by_bins",
     "by_size",
     "characters",
+    "conditional",
     "constant",
     "contiguous",
     "cosine_kernel",
     "dataset_mean",
+    "deciles",
     "delete",
+    "entropy_bins",
     "every_mask",
     "expected",
     "felzenszwalb",
@@ -62,6 +71,7 @@ __all__ = [
     "grid",
     "hadamard",
     "hamming_kernel",
+    "hidden",
     "identity",
     "independent",
     "kernel_sizes",
@@ -69,19 +79,23 @@ __all__ = [
     "leverage",
     "lime_image",
     "lime_map",
+    "lime_tabular",
     "lime_text",
     "log_odds",
     "mask_token",
+    "neighbours",
     "noise",
     "offsets",
     "paired",
     "positions",
+    "quartiles",
     "quickshift",
     "segment_mean",
     "select_forward",
     "select_largest",
     "sentences",
     "slic",
+    "stratified_normal",
     "types",
     "uniform",
     "until_stable",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,8 @@ def _table(answer: Any, n: int) -> Tensor:
     to_numpy = getattr(answer, "to_numpy", None)
     try:
         answer = to_numpy() if callable(to_numpy) else answer
+        if isinstance(answer, np.ndarray) and not answer.flags.writeable:
+            answer = answer.copy()
         table = torch.as_tensor(answer).detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadInput(f"predict returned a {type(answer).__name__}; return numbers, (n, K)") from error

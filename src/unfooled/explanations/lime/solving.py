@@ -205,9 +205,23 @@ def solve_each(
 
 
 def assembled(
-    parts: list[Solved], prediction: Tensor, labels: Tensor, settings: Settings, **fields_of_result: Any
+    parts: list[Solved],
+    prediction: Tensor,
+    labels: Tensor,
+    settings: Settings,
+    local: Tensor | None = None,
+    **fields_of_result: Any,
 ) -> Surrogates:
-    """Return the result of fits; the other fields of `Surrogates` are given by name."""
+    """Return the result of fits; the other fields of `Surrogates` are given by name.
+
+    Args:
+        parts: Fits.
+        prediction: Answers at the inputs, (B, T).
+        labels: Outputs explained, (B, T).
+        settings: Settings of the fits.
+        local: What the surrogate gives for the inputs, (B, T). None: intercept and weights.
+        fields_of_result: Other fields.
+    """
     both, _ = padded([part.fit for part in parts])
     return Surrogates(
         weights=both.weights,
@@ -217,7 +231,7 @@ def assembled(
         r2_held_out=both.r2_held_out,
         ess=both.ess,
         prediction=prediction,
-        local_prediction=both.intercept + both.weights.sum(2),
+        local_prediction=both.intercept + both.weights.sum(2) if local is None else local,
         y=labels,
         sampler=spelled(settings.sampler),
         kernel=spelled(settings.kernel),

@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import torch
@@ -66,6 +66,10 @@ class Fit:
     ess: Tensor
     singular: Tensor
     sd: Tensor | None = None
+
+    def shifted(self, base: Tensor) -> Fit:
+        """Return the fit of answers that are larger by `base`, (B, T)."""
+        return replace(self, intercept=self.intercept + base)
 
 
 def least(features: int, unit: int = 1) -> int:
