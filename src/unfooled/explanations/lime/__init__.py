@@ -4,6 +4,7 @@ from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, e
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
+from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
 from unfooled.explanations.lime.result import Flag, Kind, Surrogates
 from unfooled.explanations.lime.samplers import (
@@ -47,9 +48,11 @@ __all__ = [
     "Flag",
     "Gram",
     "Kind",
+    "Pick",
     "Prior",
     "Surrogates",
     "TabularSpace",
+    "any_cover",
     "around",
     "bernoulli",
     "blur",
@@ -95,7 +98,9 @@ __all__ = [
     "select_largest",
     "sentences",
     "slic",
+    "soft_cover",
     "stratified_normal",
+    "submodular_pick",
     "types",
     "uniform",
     "until_stable",

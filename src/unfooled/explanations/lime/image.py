@@ -91,10 +91,7 @@ def lime_image(
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
     result = assembled(
-        parts,
-        prediction,
-        labels,
-        settings,
+        (parts, prediction, labels, settings),
         kind=Kind.IMAGE,
         names=tuple(tuple(str(k + 1) for k in range(n)) for n in counts(ids).tolist()),
         content=x.detach().cpu(),

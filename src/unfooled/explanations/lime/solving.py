@@ -205,23 +205,16 @@ def solve_each(
 
 
 def assembled(
-    parts: list[Solved],
-    prediction: Tensor,
-    labels: Tensor,
-    settings: Settings,
-    local: Tensor | None = None,
-    **fields_of_result: Any,
+    found: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
 ) -> Surrogates:
     """Return the result of fits; the other fields of `Surrogates` are given by name.
 
     Args:
-        parts: Fits.
-        prediction: Answers at the inputs, (B, T).
-        labels: Outputs explained, (B, T).
-        settings: Settings of the fits.
+        found: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
         local: What the surrogate gives for the inputs, (B, T). None: intercept and weights.
         fields_of_result: Other fields.
     """
+    parts, prediction, labels, settings = found
     both, _ = padded([part.fit for part in parts])
     return Surrogates(
         weights=both.weights,

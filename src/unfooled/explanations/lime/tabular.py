@@ -188,59 +188,75 @@ def lime_tabular(
     """
     began = time.perf_counter()
     values = space.read(rows)
-    seed = rng.base_seed(generator)
     own = space.table([_column([row[k] for row in values]) for k in range(len(space.columns))])
     outputs = outputs_of(predict, own, BATCH)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, seed)  # type: ignore[arg-type]
-    parts, local, seen = [], [], []
-    for i, row in enumerate(values):
-        drawn = sampler(space.columns, space.features, row, samples, seed)
-        answers = link(outputs_of(predict, space.table(drawn.columns), BATCH))[:, labels[i]]
-        parts.append(_fitted(drawn.z, answers, prediction[i], drawn.unit, drawn.binary, settings, kernel))
-        surrogate = parts[-1].fit
-        local.append(surrogate.intercept[0] + (surrogate.weights[0].sum(1) if drawn.binary else 0))
-        both = torch.cat([answers, prediction[i : i + 1]])
-        seen.append(torch.stack([both.amin(0), both.amax(0)], 1))
-    ends = torch.stack(seen)
+    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
+
+    def asked(table: Any, i: int) -> Tensor:
+        return link(outputs_of(predict, table, BATCH))[:, labels[i]]
+
+    parts = [_explained(row, i, space, settings, kernel, asked, prediction[i]) for i, row in enumerate(values)]
+    solved = [part for part, _ in parts]
     result = assembled(
-        parts,
-        prediction,
-        labels,
-        settings,
+        (solved, prediction, labels, settings),
         kind=Kind.TABLE,
         names=tuple(space.names(row) for row in values),
         keys=tuple(space.keys(row) for row in values),
-        content=tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values),
+        content=_texts(space, values),
         baseline="training rows",
         score="output",
         link=spelled(link),
         classes=None if classes is None else tuple(classes),
         outputs=outputs,
-        seen=torch.stack([ends[..., 0].amin(0), ends[..., 1].amax(0)], 1) if outputs.shape[1] == 1 else None,
-        local=torch.stack(local),
-        calls=torch.tensor([part.calls + 1 for part in parts]),
+        seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
+        local=torch.stack([local for _, local in parts]),
+        calls=torch.tensor([part.calls + 1 for part in solved]),
         seconds=time.perf_counter() - began,
-        masks=tuple(part.masks for part in parts) if keep_samples else None,
-        answers=tuple(part.answers for part in parts) if keep_samples else None,
+        masks=tuple(part.masks for part in solved) if keep_samples else None,
+        answers=tuple(part.answers for part in solved) if keep_samples else None,
     )
     warn_if_few(result)
     return result
 
 
-def _fitted(
-    z: Tensor, answers: Tensor, base: Tensor, unit: int, binary: bool, settings: Settings, kernel: Kernel | None
-) -> Solved:
-    """Fit the answers of one row."""
-    if kernel is not None and not binary:
+def _explained(
+    row: list[Any],
+    i: int,
+    space: TabularSpace,
+    settings: Settings,
+    kernel: Kernel | None,
+    asked: Callable[[Any, int], Tensor],
+    base: Tensor,
+) -> tuple[Solved, Tensor]:
+    """Return the fit of row i, and what the surrogate gives for the row itself, (T,)."""
+    sampler: TableSampler = settings.sampler  # type: ignore[assignment]
+    samples = settings.samples
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise BadInput(f"samples is {samples!r}; it is a whole number of at least 1")
+    drawn = sampler(space.columns, space.features, row, samples, settings.seed)
+    if kernel is not None and not drawn.binary:
         raise BadInput("this sampler has no masks that a kernel could weigh; leave kernel out, its scale is the width")
-    pi = settings.kernel(z) if binary else uniform(z)
-    found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit)
-    found = found.shifted(base[None])
+    z, unit = drawn.z, drawn.unit
+    answers = asked(space.table(drawn.columns), i)
+    pi = settings.kernel(z) if drawn.binary else uniform(z)
+    found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
     flags = [Flag.SINGULAR] if bool(found.singular[0]) else []
     flags += [Flag.FEW] if unit and float(found.ess[0]) < few_effective(z.shape[1]) else []
-    return Solved(found, z, answers, len(z), tuple(flags))
+    local = found.intercept[0] + (found.weights[0].sum(1) if drawn.binary else 0)
+    return Solved(found, z, answers, len(z), tuple(flags)), local
+
+
+def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
+    """Return the least and the largest answer of each output, (T, 2)."""
+    answers = torch.cat([*(part.answers for part in parts), prediction])
+    return torch.stack([answers.amin(0), answers.amax(0)], 1)
+
+
+def _texts(space: TabularSpace, values: list[list[Any]]) -> tuple[tuple[str, ...], ...]:
+    """Return rows as text."""
+    return tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values)
 
 
 def _column(values: list[Any]) -> npt.NDArray[Any]:

@@ -216,30 +216,22 @@ def lime_text(
         'bad'
     """
     began = time.perf_counter()
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    if not listed:
-        raise BadInput("there is no text to explain")
+    listed = _listed(texts)
     pieces = [pieces_of(text, split, unit, hide) for text in listed]
     outputs = outputs_of(predict, listed, BATCH)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
     settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
-    asked = [0] * len(listed)
+    asked = [1] * len(listed)
 
     def answers(i: int, masks: Tensor) -> Tensor:
-        rows = [pieces[i].written(row) for row in masks.tolist()]
-        distinct = list(dict.fromkeys(rows))
+        distinct, place = _distinct([pieces[i].written(row) for row in masks.tolist()])
         asked[i] += len(distinct)
-        place = {text: k for k, text in enumerate(distinct)}
-        values = link(outputs_of(predict, distinct, BATCH))[:, labels[i]]
-        return values[torch.tensor([place[text] for text in rows])]
+        return link(outputs_of(predict, distinct, BATCH))[:, labels[i]][place]
 
     parts = solve_each(answers, [piece.features for piece in pieces], settings, prediction)
     result = assembled(
-        parts,
-        prediction,
-        labels,
-        settings,
+        (parts, prediction, labels, settings),
         kind=Kind.TEXT,
         names=tuple(piece.names for piece in pieces),
         content=tuple(listed),
@@ -248,8 +240,23 @@ def lime_text(
         link=spelled(link),
         spans=tuple(piece.marks for piece in pieces),
         outputs=outputs,
-        calls=torch.tensor(asked) + 1,
+        calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,
     )
     warn_if_few(result)
     return result
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    """Return texts as a list; refuse none."""
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    if not listed:
+        raise BadInput("there is no text to explain")
+    return listed
+
+
+def _distinct(texts: list[str]) -> tuple[list[str], Tensor]:
+    """Return the different texts, and the place of each text among them."""
+    place: dict[str, int] = {}
+    at = [place.setdefault(text, len(place)) for text in texts]
+    return list(place), torch.tensor(at, dtype=torch.int64)
