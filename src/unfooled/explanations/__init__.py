@@ -12,6 +12,7 @@ from unfooled.explanations.expected_gradients import expected_gradients, expecte
 from unfooled.explanations.gradients import input_x_gradient, saliency
 from unfooled.explanations.layers import find_spatial_layer
 from unfooled.explanations.lime.image import lime_image, lime_map
+from unfooled.explanations.lime.mixed import lime_parts
 from unfooled.explanations.lime.pick import Pick, submodular_pick
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.tabular import TabularSpace, lime_tabular
@@ -49,6 +50,7 @@ __all__ = [
     "kernel_shap",
     "lime_image",
     "lime_map",
+    "lime_parts",
     "lime_tabular",
     "lime_text",
     "saliency",

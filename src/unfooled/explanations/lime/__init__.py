@@ -4,6 +4,7 @@ from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, e
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
+from unfooled.explanations.lime.mixed import image_part, lime_parts, row_part, text_part
 from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
 from unfooled.explanations.lime.result import Flag, Kind, Surrogates
@@ -76,12 +77,14 @@ __all__ = [
     "hamming_kernel",
     "hidden",
     "identity",
+    "image_part",
     "independent",
     "kernel_sizes",
     "l2_kernel",
     "leverage",
     "lime_image",
     "lime_map",
+    "lime_parts",
     "lime_tabular",
     "lime_text",
     "log_odds",
@@ -93,6 +96,7 @@ __all__ = [
     "positions",
     "quartiles",
     "quickshift",
+    "row_part",
     "segment_mean",
     "select_forward",
     "select_largest",
@@ -101,6 +105,7 @@ __all__ = [
     "soft_cover",
     "stratified_normal",
     "submodular_pick",
+    "text_part",
     "types",
     "uniform",
     "until_stable",

@@ -104,8 +104,7 @@ def lime_image(
         masks=tuple(part.masks for part in parts) if keep_samples else None,
         answers=tuple(part.answers for part in parts) if keep_samples else None,
     )
-    warn_if_few(result)
-    return result
+    return warn_if_few(result)
 
 
 def lime_map(

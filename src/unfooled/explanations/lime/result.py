@@ -313,8 +313,8 @@ def _restored(value: Any) -> Any:
     return tuple(_restored(item) for item in value) if isinstance(value, list) else value
 
 
-def warn_if_few(result: Surrogates) -> None:
-    """Warn once where the effective samples are too few for the standard errors."""
+def warn_if_few(result: Surrogates) -> Surrogates:
+    """Warn once where the effective samples are too few for the standard errors; return the result."""
     few = sum(Flag.FEW in flags for flags in result.flags)
     if few:
         i = next(k for k, flags in enumerate(result.flags) if Flag.FEW in flags)
@@ -323,3 +323,4 @@ def warn_if_few(result: Surrogates) -> None:
             f"{len(result.names[i])} features; {few_effective(len(result.names[i]))} are asked for): draw more samples",
             stacklevel=3,
         )
+    return result

@@ -78,6 +78,14 @@ def independent(sampler: Sampler) -> Independent:
     return Independent(sampler)
 
 
+def repeating(features: int, samples: int, seed: int, *, start: int = 0, sampler: Sampler) -> Design:
+    """Draw masks; where these are all masks, again and again: for inputs whose hidden values are drawn too."""
+    design = sampler(features, samples, seed, start=start)
+    if design.unit:
+        return design
+    return Design(design.masks.repeat(-(-samples // len(design.masks)), 1)[: max(samples, len(design.masks))])
+
+
 def bernoulli(features: int, samples: int, seed: int, *, start: int = 0, p: float = 0.5) -> Design:
     """Draw independent bits, 1 with probability p."""
     if not 0 < p < 1:

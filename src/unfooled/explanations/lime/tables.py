@@ -25,7 +25,7 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.columns import Column, is_missing
-from unfooled.explanations.lime.samplers import Design, Sampler, paired
+from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 
 Columns = tuple[Column, ...]
 Features = tuple[tuple[int, ...], ...]
@@ -71,7 +71,7 @@ def hide_by(
     columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, sampler: Sampler
 ) -> Perturbed:
     """Draw masks, and a training row for each hidden feature."""
-    design = _masks(sampler, len(features), samples, seed)
+    design = repeating(len(features), samples, seed, sampler=sampler)
     donors = _donors(columns, features, len(design.masks), seed)
     donors[design.masks.numpy()] = -1
     return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
@@ -93,7 +93,7 @@ def by_nearest(
     columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, k: int, sampler: Sampler
 ) -> Perturbed:
     """Draw masks, and for each one of the k nearest rows on the shown features."""
-    design = _masks(sampler, len(features), samples, seed)
+    design = repeating(len(features), samples, seed, sampler=sampler)
     apart = np.stack([sum(_squares(columns[c], row[c]) for c in group) for group in features], 1)
     count = min(k, len(apart))
     which = (_uniform(len(features), len(design.masks), 1, seed)[:, 0] * count).astype(np.int64)
@@ -180,14 +180,6 @@ def normal_around(
             values[c] = float(row[c]) + columns[c].sd * steps[:, j]
             z[:, j] = steps[:, j]
     return Perturbed(values, torch.as_tensor(z), 1, binary=False)
-
-
-def _masks(sampler: Sampler, features: int, samples: int, seed: int) -> Design:
-    """Return masks; where they are all masks, again and again, since the values that replace hidden ones are drawn."""
-    design = sampler(features, samples, seed)
-    if design.unit:
-        return design
-    return Design(design.masks.repeat(-(-samples // len(design.masks)), 1)[: max(samples, len(design.masks))])
 
 
 def _values(

@@ -217,8 +217,7 @@ def lime_tabular(
         masks=tuple(part.masks for part in solved) if keep_samples else None,
         answers=tuple(part.answers for part in solved) if keep_samples else None,
     )
-    warn_if_few(result)
-    return result
+    return warn_if_few(result)
 
 
 def _explained(

@@ -243,8 +243,7 @@ def lime_text(
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,
     )
-    warn_if_few(result)
-    return result
+    return warn_if_few(result)
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
