@@ -2,12 +2,13 @@
 
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
+from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
 from unfooled.explanations.lime.mixed import image_part, lime_parts, row_part, text_part
 from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
-from unfooled.explanations.lime.result import Flag, Kind, Surrogates
+from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import (
     Design,
     bernoulli,

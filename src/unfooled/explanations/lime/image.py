@@ -28,8 +28,9 @@ from unfooled.core.types import Loss, Model
 from unfooled.explanations.gradients import _ANYWHERE, differentiating, entry, prepared
 from unfooled.explanations.lime.answers import Masked, seed_of
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
+from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
-from unfooled.explanations.lime.result import Kind, Surrogates, warn_if_few
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
 from unfooled.explanations.lime.solving import Settings, Solved, assembled, solve, weights_of

@@ -20,9 +20,10 @@ from torch import Tensor
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
+from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, uniform
 from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
-from unfooled.explanations.lime.result import Kind, Surrogates, warn_if_few
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, paired, repeating
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, pixel_masks, segment
 from unfooled.explanations.lime.solving import Settings, assembled, solve

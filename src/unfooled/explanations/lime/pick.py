@@ -25,7 +25,8 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.result import Kind, Surrogates
+from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.result import Surrogates
 
 Coverage = Callable[[Tensor, Tensor], Tensor]
 """Best W of each feature so far (F,), W of candidates (n, F) -> what each feature counts (n, F), in units of I_f."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.drawing import TOKENS, Encoding, css_variables, displayed, encode, form_of, heat_map, photograph
+from unfooled.explanations.lime.findings import Flag
 
 if TYPE_CHECKING:
     from unfooled.explanations.lime.result import Surrogates
@@ -73,8 +74,6 @@ def _settings(result: Surrogates) -> str:
 
 def _section(one: Surrogates, number: int, top: int) -> str:
     """Draw one explanation."""
-    from unfooled.explanations.lime.result import Flag
-
     content = _content(one)
     labels = [t for t in range(one.y.shape[1])][:LABELS]
     charts = "".join(f"<div><h3>{escape(_title(one, t))}</h3>{bars(one, t, top)}{_fit(one, t)}</div>" for t in labels)

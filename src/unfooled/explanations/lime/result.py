@@ -6,43 +6,19 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.segments import pixel_masks
 
 VERSION = 1
 NORMAL_95 = 1.959963984540054
 PADDED = ("weights", "se", "sd")
 """Fields with zeros behind the features of samples that have fewer."""
-
-
-class Kind(StrEnum):
-    """What was explained."""
-
-    IMAGE = "image"
-    TEXT = "text"
-    TABLE = "table"
-    PARTS = "parts"
-
-
-class Flag(StrEnum):
-    """Findings about one explanation."""
-
-    SINGULAR = "the masks do not identify every weight"
-    FEW = "few effective samples"
-    EVERY_MASK = "every mask was used: no sampling error"
-    STABLE = "stable"
-    NOT_REACHED = "not stable at the largest number of samples"
-
-
-def few_effective(features: int) -> int:
-    """Return the fewest effective samples for dependable errors, 5 (M + 1)."""
-    return 5 * (features + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.equations import Gram, with_intercept
+from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
-from unfooled.explanations.lime.result import Flag, Surrogates, few_effective
+from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import Design, Sampler
 from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fit, least
 from unfooled.runs.spelling import spelled

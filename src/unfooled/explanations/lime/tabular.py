@@ -22,9 +22,10 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.columns import Column, columns_of
 from unfooled.explanations.lime.discretize import Bins, quartiles
+from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel, uniform
 from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
-from unfooled.explanations.lime.result import Flag, Kind, Surrogates, few_effective, warn_if_few
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.solving import Settings, Solved, assembled
 from unfooled.explanations.lime.surrogate import fit
 from unfooled.explanations.lime.tables import TableSampler, by_bins

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
 from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
-from unfooled.explanations.lime.result import Kind, Surrogates, warn_if_few
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, by_size
 from unfooled.explanations.lime.solving import Settings, assembled, solve_each
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
