@@ -128,7 +128,7 @@ def test_the_batch_and_its_order_do_not_matter() -> None:
     y = torch.tensor([0, 3, 1, 2, 0])
     order = torch.tensor([3, 0, 4, 2, 1])
     for options in ({}, {"sampler": independent(bernoulli)}, {"samples": until_stable(2, first=64, at_most=256)}):
-        explain = partial(lime_image, net, segments=grid(3), baseline=constant(0.1), **options)  # type: ignore[arg-type]
+        explain: Any = partial(lime_image, net, segments=grid(3), baseline=constant(0.1), **options)
         whole = explain(x, y)
         moved = explain(x[order], y[order])
         assert (moved.weights - whole.weights[order]).abs().max() < 1e-9

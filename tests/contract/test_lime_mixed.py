@@ -40,7 +40,7 @@ def test_the_parts_share_one_surrogate() -> None:
     space = TabularSpace.learn(TABLE, names=["size", "noise"])
     x = points(1, (1, 4, 4), dtype=torch.float64)[0]
     ids = torch.tensor([[0, 0, 1, 1]] * 4)
-    parts = [
+    parts: list[Any] = [
         text_part("a good film"),
         row_part(space, TABLE[3]),
         image_part(x, segments=ids, baseline=constant(0.0)),

@@ -99,7 +99,8 @@ def test_keys_are_column_and_bin() -> None:
     space = TabularSpace.learn(table)
     found = lime_tabular(lambda x: x[:, 0] ** 2, table[:20], space=space, samples=200)
     pick = submodular_pick(found, budget=4)
-    assert {key[0] for key in pick.importance} == {"column 0", "column 1"}
+    keys: Any = list(pick.importance)
+    assert {key[0] for key in keys} == {"column 0", "column 1"}
     assert len(pick.importance) == 8
     assert len(set(pick.index)) == 4
     few = submodular_pick(found, budget=30, most=6)

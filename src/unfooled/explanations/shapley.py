@@ -88,7 +88,7 @@ def kernel_shap(
     ends[1] = True
     given = [None if v is None else torch.as_tensor(v, dtype=torch.float64).reshape(-1) for v in (empty, full)]
     asked = _answers(predict_masks, ends, batch) if None in given or n_features == 0 else None
-    none, whole = (asked[k] if v is None and asked is not None else v for k, v in enumerate(given))  # type: ignore[misc]
+    none, whole = (asked[k] if v is None and asked is not None else v for k, v in enumerate(given))
     assert none is not None
     assert whole is not None
     change = whole - none

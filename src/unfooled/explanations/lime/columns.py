@@ -106,7 +106,7 @@ def columns_of(
     unknown = [c for c in categorical or () if c not in titles and not (isinstance(c, int) and 0 <= c < len(titles))]
     if unknown:
         raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
-    picked = {titles[c] if isinstance(c, int) and c not in titles else c for c in categorical or ()}
+    picked = {titles[c] if isinstance(c, int) else c for c in categorical or ()}
     found = []
     for title, array in zip(titles, arrays, strict=True):
         as_category = title in picked or (categorical is None and array.dtype.kind not in "fiub")

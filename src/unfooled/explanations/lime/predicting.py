@@ -61,7 +61,7 @@ def _table(answer: Any, n: int) -> Tensor:
     return table
 
 
-def labels_of(y: Tensor | Sequence[int] | int | None, outputs: Tensor) -> Tensor:
+def labels_of(y: Tensor | Sequence[Any] | int | None, outputs: Tensor) -> Tensor:
     """Return the outputs to explain, (B, T) int64; None: the largest of each row."""
     count, width = outputs.shape
     if y is None:

@@ -104,7 +104,7 @@ class Surrogates:
             i = slice(i % len(self), i % len(self) + 1)
         whole = ("seen", "classes")
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
-        cut = {k: v[i] for k, v in own.items() if isinstance(v, (Tensor, tuple))}
+        cut: dict[str, Any] = {k: v[i] for k, v in own.items() if isinstance(v, (Tensor, tuple))}
         most = max((len(names) for names in cut["names"]), default=0)
         cut |= {k: cut[k][..., :most] for k in PADDED if k in cut}
         return replace(self, **cut)

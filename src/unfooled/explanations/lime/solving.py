@@ -105,8 +105,8 @@ def solve(
     """
     settings = settings.resolved(features)
     rule = settings.samples if isinstance(settings.samples, UntilStable) else None
-    count = rule.first if rule else settings.samples
-    design = drawn(features, max(count, least(features, 2)) if rule else count, settings)  # type: ignore[type-var]
+    count: Any = settings.samples if rule is None else max(rule.first, least(features, 2))
+    design = drawn(features, count, settings)
     _enough(features, design, settings)
     got = {i: answers(i, design.masks) for i in rows}
     if rule is None:

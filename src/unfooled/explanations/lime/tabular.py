@@ -151,7 +151,7 @@ class TabularSpace:
 def lime_tabular(
     predict: Callable[[Any], Any],
     rows: Any,
-    y: Tensor | Sequence[int] | int | None = None,
+    y: Tensor | Sequence[Any] | int | None = None,
     *,
     space: TabularSpace,
     sampler: TableSampler = by_bins,

@@ -175,7 +175,7 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
 def lime_text(
     predict: Callable[[list[str]], Any],
     texts: str | Sequence[str],
-    y: Tensor | Sequence[int] | int | None = None,
+    y: Tensor | Sequence[Any] | int | None = None,
     *,
     split: Split = words,
     hide: Hide = delete,
