@@ -24,7 +24,7 @@ from unfooled.explanations import (
     soft_stability,
     submodular_pick,
 )
-from unfooled.explanations.lime import any_cover, soft_cover
+from unfooled.explanations.lime import any_cover, constant, soft_cover, with_stability
 from unfooled.explanations.lime.pick import by_key, greedy
 from unfooled.testing import check_explanation
 
@@ -182,6 +182,12 @@ def test_stability_of_an_image() -> None:
     assert 0 <= stable.low <= stable.value <= stable.high <= 1
     assert not stable.exact
     assert stable == soft_stability(f, selected, 4, batch=7)
+    shown = with_stability(found, net, r=4, baseline=constant(0.0))
+    leading = torch.zeros(16, dtype=torch.bool).scatter(0, found.weights[0, 0].topk(5).indices, True)
+    again = soft_stability(f, leading, 4)
+    assert shown.stability == ((again.value, again.low, again.high),)
+    assert "Soft stability" in shown.to_html()
+    assert "Soft stability" not in found.to_html()
 
 
 @pytest.mark.parametrize(

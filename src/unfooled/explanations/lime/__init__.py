@@ -5,6 +5,7 @@ from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartil
 from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
+from unfooled.explanations.lime.leading import with_stability
 from unfooled.explanations.lime.mixed import image_part, lime_parts, row_part, text_part
 from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
@@ -111,5 +112,6 @@ __all__ = [
     "uniform",
     "until_stable",
     "width_for",
+    "with_stability",
     "words",
 ]
