@@ -263,7 +263,7 @@ def test_the_derivative_is_the_same_in_several_batches(monkeypatch: pytest.Monke
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     slopes = []
     for batch in (512, 20):
-        monkeypatch.setattr("unfooled.explanations.lime.answers.fitting_batch", lambda *_, b=batch: b)
+        monkeypatch.setattr("unfooled.explanations.lime.answers.fitting_batch", lambda *_, b=batch, **__: b)
         leaf = x.clone().requires_grad_()
         value = (lime_map(net, leaf, y, samples=64, create_graph=True) * v).sum()
         slopes.append(torch.autograd.grad(value, [leaf, *net.parameters()]))

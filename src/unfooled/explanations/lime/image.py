@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.checks import check_inputs, trusted
+from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.losses import true_logit
@@ -87,7 +87,7 @@ def lime_image(
         x, labels = _labels(model, x, y)
         ids = segment(x, segments)
         settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
-        with torch.no_grad(), trusted():
+        with torch.no_grad():
             masked = Masked(model, x.detach(), labels, ids, baseline, score)
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
@@ -196,8 +196,4 @@ def _labels(model: Model, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         raise BadInput("y holds the classes to explain, (B,) or (B, T) int64; None for the predicted ones")
     for column in y.T:
         x, _ = prepared(model, x, column)
-    with torch.no_grad():
-        read_logits(model, x[:1], y[:1].amax(1))
-        largest = int(y.amax())
-        read_logits(model, x[:1], torch.full_like(y[:1, 0], largest))
     return x, y.clone() if y.is_inference() else y
