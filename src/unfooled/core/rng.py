@@ -86,6 +86,20 @@ class Stream(IntEnum):
     """Noisy copies of an input whose explanations are averaged."""
     HASHED_NOISE = 73
     """Noise that a defence computes from a hash of the input."""
+    LIME_MASKS = 79
+    """Masks of a local surrogate. Draw: the row, or the pair."""
+    LIME_SIZES = 83
+    """Order of the sizes of masks. Draw: the block."""
+    LIME_VALUES = 89
+    """Values of perturbed table rows. Draw: the row."""
+    LIME_NOISE = 90
+    """Noise in place of hidden segments. Draw: the draw of the baseline."""
+    SUPERSETS = 91
+    """Features added to a selected set, for its soft stability. Draw: the superset."""
+    EXPECTED_GRADIENTS = 92
+    """Backgrounds and places on the path of expected gradients. Draw: the point."""
+    PICK = 93
+    """Subsample of a submodular pick."""
     WAVE = 100
     """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200
@@ -164,6 +178,12 @@ USES = MappingProxyType(
         Stream.MAP_SQUARE: _one(Stream.MAP_SQUARE, range(-(1 << 31), 1 << 20)),
         Stream.BISECTION: _one(Stream.BISECTION, LONG),
         Stream.SMOOTHING: _one(Stream.SMOOTHING, LONG),
+        Stream.LIME_MASKS: _one(Stream.LIME_MASKS, LONG),
+        Stream.LIME_SIZES: _one(Stream.LIME_SIZES, LONG),
+        Stream.LIME_VALUES: _one(Stream.LIME_VALUES, LONG),
+        Stream.LIME_NOISE: _one(Stream.LIME_NOISE, LONG),
+        Stream.SUPERSETS: _one(Stream.SUPERSETS, LONG),
+        Stream.EXPECTED_GRADIENTS: _one(Stream.EXPECTED_GRADIENTS, LONG),
         Stream.WAVE: Use(
             tuple(range(wave_stage(part[0]), wave_stage(part[-1]) + 1) for part in (Numbers.ATTACK, *Numbers.AGAIN)),
             range(2),

@@ -151,6 +151,7 @@ EXPLANATIONS = {
     "integrated-gradients": Explanation("explanations:integrated_gradients"),
     "smoothgrad": Explanation("explanations:smooth_grad"),
     "grad-cam": Explanation("explanations:grad_cam"),
+    "lime": Explanation("explanations.lime.image:lime_map"),
     "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),
 }
 REASONS: dict[str, Explanation | None] = {**EXPLANATIONS, "none": None}

@@ -1,0 +1,95 @@
+"""Baselines: what stands in place of hidden segments.
+
+A baseline is a function `(x (B, *D), ids (B, *S), *, draw=0) -> (B, *D)`; only random ones use the draw. Attributions
+are relative to it, so every result and caption names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.segments import counts
+from unfooled.explanations.masks import fill_blur
+
+Baseline = Callable[..., Tensor]
+"""(x (B, *D), ids (B, *S), *, draw=0) -> (B, *D)."""
+
+
+def segment_mean(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
+    """Return the mean colour of each segment, per channel."""
+    number = int(counts(ids).amax())
+    if number == ids[0].numel():
+        raise BadInput("every segment is a single value, whose mean hides nothing; give baseline=constant(0.0)")
+    label = ids.to(x.device)
+    label = label[:, None] if label.ndim < x.ndim else label
+    channels = x.shape[1] if label.ndim == x.ndim and label.shape[1] == 1 and x.ndim > 2 else 1
+    flat = x.reshape(len(x), channels, -1)
+    index = label.reshape(len(x), 1, -1).expand(-1, channels, -1)
+    if index.shape != flat.shape:  # ids of the whole sample
+        flat = x.reshape(len(x), 1, -1)
+    zeros = torch.zeros(len(x), flat.shape[1], number, dtype=x.dtype, device=x.device)
+    total = zeros.scatter_add(2, index, flat)
+    size = zeros.scatter_add(2, index, torch.ones_like(flat)).clamp(min=1)
+    return (total / size).gather(2, index).reshape(x.shape)
+
+
+def constant(value: float | Tensor = 0.0) -> Baseline:
+    """Return the baseline of a number, or of a tensor that broadcasts with a sample."""
+    return partial(constant_of, value=value)
+
+
+def constant_of(x: Tensor, ids: Tensor, *, draw: int = 0, value: float | Tensor = 0.0) -> Tensor:
+    """Return samples of one value."""
+    try:
+        return torch.as_tensor(value, dtype=x.dtype, device=x.device).expand(x.shape)
+    except RuntimeError as error:
+        raise BadInput(f"the baseline has shape {tuple(torch.as_tensor(value).shape)}, x {tuple(x.shape)}") from error
+
+
+def blur(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
+    """Return images averaged over windows of half their side."""
+    if x.ndim != 4:
+        raise BadInput(f"x has shape {tuple(x.shape)}; blur is for images, (B, C, H, W)")
+    return fill_blur(x)
+
+
+def noise(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
+    """Return uniform noise that depends on the shape and the draw alone, so that the masked input is linear in x."""
+    seed = rng.seeds(torch.tensor([list(x.shape[1:])]), 0, stage=rng.Stream.LIME_NOISE)
+    return rng.uniform(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype).to(x.device).expand(x.shape)
+
+
+def dataset_mean(reference: Tensor) -> Baseline:
+    """Return the baseline of the mean of other samples, (N, *D)."""
+    return constant(reference.mean(0))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A random baseline over whose draws the answers are averaged; made by `expected`.
+
+    Attributes:
+        baseline: Baseline that uses the draw.
+        draws: Number of draws; multiplies the cost.
+    """
+
+    baseline: Baseline
+    draws: int
+
+    def __call__(self, x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
+        """Return one draw."""
+        return self.baseline(x, ids, draw=draw)
+
+
+def expected(baseline: Baseline, n: int) -> Expected:
+    """Return a baseline over whose n draws the answers are averaged."""
+    if n < 1:
+        raise BadInput(f"n is {n}; a baseline is drawn at least once")
+    return Expected(baseline, n)

@@ -1,0 +1,199 @@
+"""LIME for images and other tensors: a linear surrogate of a score over hidden and shown segments.
+
+    x(z) = z[segments] x + (1 - z[segments]) b        v = argmin sum_s pi(z_s) (s(f(x(z_s)), y) - b0 - v.z_s)^2
+
+All samples with the same number of segments share the masks, one Gram matrix and one factorisation; all classes share
+the forward passes. `lime_map` spreads the weights over the pixels, in the form of every other explanation; it is linear
+in the model's answers, so that its derivative is exact.
+
+References:
+    Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938. Differs: masks in complementary
+    pairs, each of weight 1, no penalty, the logit as score; LIME's own settings are on the methods page.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.checks import check_inputs
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
+from unfooled.core.losses import true_logit
+from unfooled.core.types import Loss, Model
+from unfooled.explanations.gradients import _ANYWHERE, differentiating, entry, prepared
+from unfooled.explanations.lime.answers import Masked, seed_of
+from unfooled.explanations.lime.baselines import Baseline, segment_mean
+from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.kernels import Kernel, uniform
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
+from unfooled.explanations.lime.samplers import Independent, Sampler, paired
+from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
+from unfooled.explanations.lime.solving import Settings, Solved, assembled, solve, weights_of
+from unfooled.explanations.lime.surrogate import Prior, UntilStable
+from unfooled.runs.spelling import spelled
+
+
+def lime_image(
+    model: Model,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    segments: Segmenter | Tensor = grid(7),  # noqa: B008  (a partial)
+    sampler: Sampler = paired,
+    samples: int | UntilStable = 512,
+    kernel: Kernel = uniform,
+    baseline: Baseline = segment_mean,
+    score: Loss = true_logit,
+    ridge: float | Prior = 0.0,
+    keep_samples: bool = False,
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Explain each sample by a linear surrogate over its segments, with standard errors and held-out fit.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D): images of any number of channels, rows, sequences, volumes.
+        y: Classes to explain, (B,) or (B, T) int64. None: the predicted ones.
+        segments: Segmenter such as `grid(7)` or `slic()`, or ids, (*S) or (B, *S).
+        sampler: Function that draws masks.
+        samples: Masks a sample, or `until_stable(...)`.
+        kernel: Weight of a mask.
+        baseline: Values of hidden segments.
+        score: Function `(logits, y) -> (B,)` to explain.
+        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`, whose mean they are drawn to.
+        keep_samples: True: the result holds the masks and answers.
+        generator: Base seed; not advanced.
+
+    Returns:
+        `Surrogates` with weights (B, T, M). Cost: `samples` + 1 forwards a sample, for all classes.
+
+    Raises:
+        BadInput: An argument or the model's output is invalid, or the samples do not identify the weights.
+
+    Example:
+        >>> from unfooled.explanations.lime import constant
+        >>> linear, x = lambda x: torch.stack([3 * x[:, 0] + x[:, 1], x[:, 0]], 1), torch.tensor([[1.0, 2.0]])
+        >>> lime_image(linear, x, segments=torch.arange(2), baseline=constant(0)).as_list()
+        [('1', 3.0), ('2', 2.0)]
+    """
+    began = time.perf_counter()
+    with differentiating():
+        check_inputs(x, box=_ANYWHERE)
+        x, labels = _labels(model, x, y)
+        ids = segment(x, segments)
+        settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
+        with torch.no_grad():
+            masked = Masked(model, x.detach(), labels, ids, baseline, score)
+            prediction, outputs = masked.prediction()
+            parts = _solved(masked, settings, prediction)
+    result = assembled(
+        (parts, prediction, labels, settings),
+        kind=Kind.IMAGE,
+        names=tuple(tuple(str(k + 1) for k in range(n)) for n in counts(ids).tolist()),
+        content=x.detach().cpu(),
+        segments=ids.clone(),
+        baseline=spelled(baseline),
+        score=spelled(score),
+        outputs=outputs,
+        calls=torch.tensor([part.calls * masked.draws + 1 for part in parts]),
+        seconds=time.perf_counter() - began,
+        masks=tuple(part.masks for part in parts) if keep_samples else None,
+        answers=tuple(part.answers for part in parts) if keep_samples else None,
+    )
+    return warn_if_few(result)
+
+
+def lime_map(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    segments: Segmenter | Tensor = grid(7),  # noqa: B008  (a partial)
+    sampler: Sampler = paired,
+    samples: int = 512,
+    kernel: Kernel = uniform,
+    baseline: Baseline = segment_mean,
+    score: Loss = true_logit,
+    ridge: float = 0.0,
+    generator: torch.Generator | None = None,
+    create_graph: bool = False,
+) -> Tensor:
+    """Attribute to each input value the weight of its segment in the linear surrogate.
+
+    The masks depend on the seed and the number of segments alone, so that the maps of a clean and a changed input use
+    the same ones, and the derivative is exact for fixed segments.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        x: Inputs, (B, *D).
+        y: Classes to explain, (B,) int64.
+        segments: Segmenter, or ids, (*S) or (B, *S); its dependence on x is not differentiated.
+        sampler: Function that draws masks, the same for all samples.
+        samples: Masks a sample.
+        kernel: Weight of a mask.
+        baseline: Values of hidden segments; differentiated where it depends on x.
+        score: Function `(logits, y) -> (B,)` to explain.
+        ridge: Penalty on the squared weights, per unit of sample weight.
+        generator: Base seed; not advanced.
+        create_graph: True: keep the graph; forward passes of several batches are computed again in the backward pass.
+
+    Returns:
+        Attribution in units of the score, equal inside a segment, (B, *D). Cost: `samples` forwards a sample.
+
+    Raises:
+        BadInput: An argument or the model's output is invalid, or the samples do not identify the weights.
+    """
+    if isinstance(sampler, Independent) or not isinstance(samples, int) or not isinstance(ridge, (int, float)):
+        raise BadInput("lime_map has one design: a sampler, a number of samples and a ridge; use lime_image for others")
+    with differentiating():
+        x, y = prepared(model, x, y, create_graph=create_graph)
+        z = entry(x, create_graph=True) if create_graph else x.detach()
+        ids = segment(z, segments)
+        settings = Settings(sampler, samples, kernel, float(ridge), rng.base_seed(generator))
+        with torch.set_grad_enabled(create_graph):
+            masked = Masked(model, z, y[:, None], ids, baseline, score)
+            number = counts(ids)
+            maps: list[Tensor] = [z] * len(z)
+            for features in number.unique().tolist():
+                solution = weights_of(features, settings)
+                for i in (number == features).nonzero()[:, 0].tolist():
+                    answers = masked.answers(i, solution.masks)[:, 0]
+                    maps[i] = masked.spread(i, (solution.effect @ (answers - answers.mean().detach()))[None])
+            attribution = torch.stack(maps).to(x.dtype)
+            if create_graph and not attribution.requires_grad:
+                attribution = attribution + 0 * z  # an answer that does not depend on x can still be differentiated
+        return attribution if create_graph else attribution.detach()
+
+
+def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solved]:
+    """Solve each sample; those with the same masks together."""
+    number, parts = counts(masked.ids), {}
+    for features in number.unique().tolist():
+        rows = (number == features).nonzero()[:, 0].tolist()
+        if isinstance(settings.sampler, Independent):
+            seeds = seed_of(masked.x, settings.seed)
+            for i in rows:
+                own = replace(settings, seed=int(seeds[i]) & 0x7FFFFFFFFFFFFFFF)
+                parts.update(solve(masked.answers, [i], features, own, prediction))
+        else:
+            parts.update(solve(masked.answers, rows, features, settings, prediction))
+    return [parts[i] for i in range(len(number))]
+
+
+def _labels(model: Model, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Check the classes and return x and them, (B, T); the predicted ones for None."""
+    if y is None:
+        x, _ = prepared(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
+        with torch.no_grad():
+            return x, read_logits(model, x, batch=256).argmax(1, keepdim=True)
+    y = y[:, None] if isinstance(y, Tensor) and y.ndim == 1 else y
+    if not isinstance(y, Tensor) or y.ndim != 2 or not y.shape[1]:
+        raise BadInput("y holds the classes to explain, (B,) or (B, T) int64; None for the predicted ones")
+    for column in y.T:
+        x, _ = prepared(model, x, column)
+    return x, y.clone() if y.is_inference() else y

@@ -1,0 +1,76 @@
+"""Functions of texts and rows: their answers, checked, in fixed batches, and what is explained of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+
+Link = Callable[[Tensor], Tensor]
+"""Outputs (n, K) -> what is explained, (n, K)."""
+
+
+def identity(outputs: Tensor) -> Tensor:
+    """Return the outputs."""
+    return outputs
+
+
+def log_odds(outputs: Tensor) -> Tensor:
+    """Return log p / (1 - p) of probabilities, with p at least 1e-12 from 0 and 1."""
+    if bool(((outputs < -1e-6) | (outputs > 1 + 1e-6)).any()):
+        raise BadInput(f"log_odds is of probabilities; the outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}]")
+    p = outputs.clamp(1e-12, 1 - 1e-12)
+    return torch.log(p) - torch.log1p(-p)
+
+
+def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int) -> Tensor:
+    """Return a function's outputs, (n, K) float64, asked for in batches.
+
+    Raises:
+        BadInput: It returns another number of rows, something that is no table of numbers, or NaN.
+    """
+    with torch.no_grad():
+        pieces = [inputs[low : low + batch] for low in range(0, len(inputs), batch)]
+        parts = [_table(predict(piece), len(piece)) for piece in pieces]
+    if len({part.shape[1] for part in parts}) != 1:
+        raise BadInput("predict returns another number of outputs for some batches; it must be the same for all")
+    return torch.cat(parts)
+
+
+def _table(answer: Any, n: int) -> Tensor:
+    """Return one answer as (n, K) float64."""
+    answer = getattr(answer, "logits", answer)
+    to_numpy = getattr(answer, "to_numpy", None)
+    try:
+        answer = to_numpy() if callable(to_numpy) else answer
+        if isinstance(answer, np.ndarray) and not answer.flags.writeable:
+            answer = answer.copy()
+        table = torch.as_tensor(answer).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"predict returned a {type(answer).__name__}; return numbers, (n, K)") from error
+    table = table[:, None] if table.ndim == 1 else table
+    if table.ndim != 2 or len(table) != n or not table.shape[1]:
+        raise BadInput(f"predict returned shape {tuple(table.shape)} for {n} inputs; return one row each, (n, K)")
+    if not torch.isfinite(table).all():
+        raise BadInput("predict returned NaN or infinite values")
+    return table
+
+
+def labels_of(y: Tensor | Sequence[Any] | int | None, outputs: Tensor) -> Tensor:
+    """Return the outputs to explain, (B, T) int64; None: the largest of each row."""
+    count, width = outputs.shape
+    if y is None:
+        return outputs.argmax(1, keepdim=True)
+    labels = torch.as_tensor(y)
+    labels = labels.expand(count)[:, None] if labels.ndim == 0 else labels
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    if labels.ndim != 2 or len(labels) != count or labels.is_floating_point() or not labels.shape[1]:
+        raise BadInput(f"y has shape {tuple(labels.shape)}; give whole numbers, (B,) or (B, T), for {count} inputs")
+    if int(labels.min()) < 0 or int(labels.max()) >= width:
+        raise BadInput(f"y has label {int(labels.max())}, predict returns {width} outputs: 0 to {width - 1}")
+    return labels.to(torch.int64)

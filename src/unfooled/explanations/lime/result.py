@@ -1,0 +1,302 @@
+"""Results of local surrogates: weights with their errors, as lists, tables, maps, pictures, pages and JSON."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.findings import Flag, Kind, few_effective
+from unfooled.explanations.lime.segments import pixel_masks
+
+VERSION = 1
+NORMAL_95 = 1.959963984540054
+PADDED = ("weights", "se", "sd")
+"""Fields with zeros behind the features of samples that have fewer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogates:
+    """Local linear surrogates of B samples and T outputs each.
+
+    Attributes:
+        kind: What was explained.
+        weights: Weights, (B, T, M); 0 behind the features of a sample that has fewer.
+        se: Standard errors over the draws of the masks, (B, T, M). They say nothing about lack of fit: see
+            `r2_held_out`.
+        intercept: Intercepts, (B, T).
+        r2: R2 of the samples used, (B, T).
+        r2_held_out: R2 of samples left out, (B, T); a low one says that no linear surrogate fits.
+        ess: Effective sample size, (B,).
+        prediction: Scores of the inputs, (B, T).
+        local_prediction: What the surrogate gives for the inputs, (B, T).
+        y: Classes or outputs explained, (B, T).
+        names: Names of the features of each sample.
+        content: What was explained: samples (B, *D), texts, or rows as text.
+        sampler: Sampler.
+        kernel: Kernel.
+        baseline: Stand-in for hidden features.
+        score: What was explained of an output.
+        seed: Base seed.
+        calls: Model evaluations a sample, (B,).
+        seconds: Seconds of the call.
+        flags: Findings of each sample.
+        link: Function of the outputs before the fit.
+        segments: Ids of images, (B, *S). None: no image.
+        spans: Place of each feature in a text, (start, end, feature). None: no text.
+        keys: Keys of the features of table rows, (column, bin). None: no table.
+        classes: Names of the outputs. None: numbers.
+        outputs: All outputs of the inputs, (B, K); probabilities for images. None: not known.
+        seen: Least and largest answer for each output of a regression, (T, 2). None: a classifier.
+        stability: Soft stability of a sample's leading features, as (value, low, high). None: not asked for.
+        sd: Posterior standard deviations, (B, T, M). None: no prior.
+        masks: Masks of each sample, (S, M). None: not kept.
+        answers: Answers of each sample, (S, T). None: not kept.
+    """
+
+    kind: Kind
+    weights: Tensor
+    se: Tensor
+    intercept: Tensor
+    r2: Tensor
+    r2_held_out: Tensor
+    ess: Tensor
+    prediction: Tensor
+    local_prediction: Tensor
+    y: Tensor
+    names: tuple[tuple[str, ...], ...]
+    content: Any
+    sampler: str
+    kernel: str
+    baseline: str
+    score: str
+    seed: int
+    calls: Tensor
+    seconds: float
+    flags: tuple[tuple[Flag, ...], ...]
+    link: str = "identity"
+    segments: Tensor | None = None
+    spans: tuple[tuple[tuple[int, int, int], ...], ...] | None = None
+    keys: tuple[tuple[tuple[Any, ...], ...], ...] | None = None
+    classes: tuple[str, ...] | None = None
+    outputs: Tensor | None = None
+    seen: Tensor | None = None
+    stability: tuple[tuple[float, float, float], ...] | None = None
+    sd: Tensor | None = None
+    masks: tuple[Tensor, ...] | None = None
+    answers: tuple[Tensor, ...] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.weights)
+
+    def __getitem__(self, i: int | slice) -> Surrogates:
+        """Return the explanations of one sample, or of several."""
+        if isinstance(i, int):
+            if not -len(self) <= i < len(self):
+                raise IndexError(f"there are {len(self)} explanations; {i} is not one of them")
+            i = slice(i % len(self), i % len(self) + 1)
+        whole = ("seen", "classes")
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
+        cut: dict[str, Any] = {k: v[i] for k, v in own.items() if isinstance(v, (Tensor, tuple))}
+        most = max((len(names) for names in cut["names"]), default=0)
+        cut |= {k: cut[k][..., :most] for k in PADDED if k in cut}
+        return replace(self, **cut)
+
+    def __iter__(self) -> Iterator[Surrogates]:
+        """Iterate over the samples."""
+        return (self[i] for i in range(len(self)))
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class or output."""
+        return self.classes[label] if self.classes is not None and label < len(self.classes) else str(label)
+
+    def column(self, label: int | None = None) -> list[int]:
+        """Return the column of a class in each sample; None: the first."""
+        if label is None:
+            return [0] * len(self)
+        at = self.y == label
+        if not bool(at.any(1).all()):
+            raise BadInput(f"label {label} was not explained; there are {sorted(set(self.y.flatten().tolist()))}")
+        return at.to(torch.int64).argmax(1).tolist()
+
+    def available_labels(self) -> list[int]:
+        """Return the classes explained of the single sample."""
+        return [int(label) for label in self._single().y[0]]
+
+    def as_list(self, label: int | None = None, top: int | None = None) -> list[tuple[str, float]]:
+        """Return names and weights of the single sample by falling |weight|.
+
+        Args:
+            label: Class. None: the first explained.
+            top: Number of features. None: all.
+        """
+        own = self._single()
+        return [(own.names[0][j], weight) for j, weight in own._ordered(own.column(label)[0], top)]
+
+    def as_map(self) -> dict[int, list[tuple[int, float]]]:
+        """Return features and weights of the single sample by falling |weight|, for each class."""
+        own = self._single()
+        return {int(label): own._ordered(t, None) for t, label in enumerate(own.y[0])}
+
+    def to_dataframe(self, level: float = 0.95) -> Any:
+        """Return a pandas frame: weight, se, low, high, and whether the sign is stable, a row a sample, class, feature.
+
+        Args:
+            level: Level of the intervals.
+        """
+        try:
+            import pandas
+        except (ImportError, RuntimeError, OSError) as error:
+            raise BadInput("to_dataframe needs pandas: pip install pandas") from error
+        from statistics import NormalDist
+
+        factor, rows = NormalDist().inv_cdf((1 + level) / 2), []
+        for i, names in enumerate(self.names):
+            for t, label in enumerate(self.y[i].tolist()):
+                for j, name in enumerate(names):
+                    weight, se = float(self.weights[i, t, j]), float(self.se[i, t, j])
+                    low, high = weight - factor * se, weight + factor * se
+                    rows.append((i, label, name, weight, se, low, high, low > 0 or high < 0))
+        columns = ["sample", "label", "feature", "weight", "se", "low", "high", "sign_is_stable"]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def heatmap(self, label: int | None = None) -> Tensor:
+        """Return the weight of each input value's segment, (B, *D); images only."""
+        ids, x = self._image()
+        at = self.column(label)
+        maps = [
+            pixel_masks(self.weights[i, at[i]][None], ids[i], x).expand(1, *x.shape[1:])[0] for i in range(len(self))
+        ]
+        return torch.stack(maps)
+
+    def mask(self, label: int | None = None, top: int = 5, sign: int = 0, least: float = 0.0) -> Tensor:
+        """Return codes of the leading segments, (B, *S) int64: 1 speaks for the class, -1 against it, 0 neither.
+
+        Args:
+            label: Class. None: the first explained.
+            top: Number of segments.
+            sign: 1: only those for the class; -1: only those against it; 0: both.
+            least: Smallest |weight|.
+        """
+        ids, _ = self._image()
+        if sign not in (-1, 0, 1):
+            raise BadInput(f"sign is {sign}; write 1 for the segments that speak for the class, -1 against, 0 both")
+        at, codes = self.column(label), []
+        for i in range(len(self)):
+            w = self.weights[i, at[i]].clone()
+            w[len(self.names[i]) :] = 0
+            w[(w.abs() < least) | (w.sign() != sign if sign else torch.zeros_like(w) > 0)] = 0
+            leading = w.abs().argsort(descending=True, stable=True)[:top]
+            code = torch.zeros_like(w).scatter(0, leading, w.sign()[leading])
+            codes.append(code.to(torch.int64)[ids[i]])
+        return torch.stack(codes)
+
+    def plot(self, label: int | None = None, top: int = 10) -> Any:
+        """Return a matplotlib figure of the single sample: bars with error bars around 0, and an image's signed map."""
+        from unfooled.explanations.lime.render import figure
+
+        return figure(self._single(), label, top)
+
+    def to_html(self, top: int = 12) -> str:
+        """Return one page, light and dark, without scripts and requests.
+
+        Args:
+            top: Features of each class that are drawn.
+        """
+        from unfooled.explanations.lime.render import page
+
+        return page(self, top)
+
+    def _repr_html_(self) -> str:
+        """Return the first explanations as HTML, for notebooks."""
+        from unfooled.explanations.lime.render import fragment
+
+        return fragment(self[:4], 8)
+
+    def to_json(self) -> str:
+        """Return the result as JSON; `from_json` reads it."""
+        return json.dumps({"version": VERSION, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}})
+
+    @classmethod
+    def from_json(cls, text: str) -> Surrogates:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadInput: The text is something else, or of another version.
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
+        if not isinstance(record, dict) or record.get("version") != VERSION:
+            found = record.get("version") if isinstance(record, dict) else None
+            raise BadInput(f"the explanation has version {found}; this release reads version {VERSION}")
+        known = {f.name for f in fields(cls)}
+        values = {name: _restored(value) for name, value in record.items() if name in known}
+        values["kind"] = Kind(values["kind"])
+        values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
+        return cls(**values)
+
+    def _single(self) -> Surrogates:
+        """Return self; refuse several samples."""
+        if len(self) != 1:
+            raise BadInput(f"there are {len(self)} explanations; select one: result[0]")
+        return self
+
+    def _ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
+        """Return the features of the first sample by falling |weight|; ties to the lowest index."""
+        w = self.weights[0, t, : len(self.names[0])]
+        return [(j, float(w[j])) for j in w.abs().argsort(descending=True, stable=True)[:top].tolist()]
+
+    def _image(self) -> tuple[Tensor, Tensor]:
+        """Return the segments and the samples; refuse other kinds."""
+        if self.segments is None or not isinstance(self.content, Tensor):
+            raise BadInput(f"this explains a {self.kind}; maps are for images")
+        return self.segments, self.content
+
+
+def _plain(value: Any) -> Any:
+    """Return a value for JSON; tensors by type, shape and entries."""
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        numbers = value.flatten().tolist()
+        return {"tensor": kind, "shape": list(value.shape), "values": [_number(v) for v in numbers]}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    return _number(value) if isinstance(value, float) else value if isinstance(value, int) else str(value)
+
+
+def _number(value: Any) -> Any:
+    """Return a number for JSON; NaN and infinity as text."""
+    return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def _restored(value: Any) -> Any:
+    """Return what `_plain` had."""
+    if isinstance(value, dict):
+        dtype = getattr(torch, value["tensor"])
+        numbers = [float(v) if isinstance(v, str) else v for v in value["values"]]
+        return torch.tensor(numbers, dtype=dtype).reshape(value["shape"])
+    return tuple(_restored(item) for item in value) if isinstance(value, list) else value
+
+
+def warn_if_few(result: Surrogates) -> Surrogates:
+    """Warn once where the effective samples are too few for the standard errors; return the result."""
+    few = sum(Flag.FEW in flags for flags in result.flags)
+    if few:
+        i = next(k for k, flags in enumerate(result.flags) if Flag.FEW in flags)
+        warnings.warn(
+            f"{few} of {len(result.flags)} explanations rest on few effective samples ({float(result.ess[i]):.0f} for "
+            f"{len(result.names[i])} features; {few_effective(len(result.names[i]))} are asked for): draw more samples",
+            stacklevel=3,
+        )
+    return result

@@ -1,0 +1,145 @@
+"""Segments: which pixels are hidden together.
+
+A segmenter is a function `x (B, *D) -> ids (B, *S)`, where *S is *D, or *D without the channels. Ids are relabelled to
+0..M-1. `grid` needs nothing; `slic`, `quickshift` and `felzenszwalb` use scikit-image, the extra `segments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+
+Segmenter = Callable[[Tensor], Tensor]
+"""x (B, *D) -> ids (B, *S), int64."""
+
+
+def grid(cells: int = 7, least: int = 2) -> Segmenter:
+    """Return the segmenter into about `cells`^2 blocks: 7 x 7 of an image, 49 of a row, 4 x 4 x 4 of a volume.
+
+    Args:
+        cells: Cells along each side of an image.
+        least: Fewest values along a side of a cell, so that small images have fewer cells: the mean of a single pixel
+            is that pixel, and would hide nothing.
+    """
+    if cells < 1 or least < 1:
+        raise BadInput(f"cells is {cells}, least {least}; a grid has at least 1 cell along each side, of 1 value")
+    return partial(grid_of, cells=cells, least=least)
+
+
+def grid_of(x: Tensor, *, cells: int, least: int = 2) -> Tensor:
+    """Return the grid's ids for samples, (B, *S)."""
+    shape = tuple(x.shape[2:] if x.ndim > 3 else x.shape[1:])
+    along = max(1, round(cells ** (2 / len(shape))))
+    ids = torch.zeros(shape, dtype=torch.int64)
+    for axis, size in enumerate(shape):
+        count = max(1, min(along, size // least))
+        part = torch.arange(size) * count // size
+        ids = ids * count + part.reshape(-1, *[1] * (len(shape) - axis - 1))
+    return ids.expand(len(x), *shape)
+
+
+def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> Segmenter:
+    """Return the segmenter by k-means of colour and place.
+
+    Args:
+        segments: Approximate number of segments.
+        compactness: Weight of place against colour.
+        sigma: Width of the smoothing before.
+    """
+    options = {"n_segments": segments, "compactness": compactness, "sigma": sigma, "start_label": 0}
+    return partial(by_skimage, method="slic", options=options)
+
+
+def quickshift(kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float = 0.2, seed: int = 0) -> Segmenter:
+    """Return the segmenter by mode seeking, with the parameters of LIME.
+
+    Args:
+        kernel_size: Width of the density estimate.
+        max_dist: Largest distance that joins two points.
+        ratio: Weight of colour against place.
+        seed: Random seed.
+    """
+    options = {"kernel_size": kernel_size, "max_dist": max_dist, "ratio": ratio, "rng": seed}
+    return partial(by_skimage, method="quickshift", options=options)
+
+
+def felzenszwalb(scale: float = 100.0, sigma: float = 0.5, min_size: int = 20) -> Segmenter:
+    """Return the segmenter by minimum spanning trees.
+
+    Args:
+        scale: Preference for large segments.
+        sigma: Width of the smoothing before.
+        min_size: Fewest pixels of a segment.
+    """
+    options = {"scale": scale, "sigma": sigma, "min_size": min_size}
+    return partial(by_skimage, method="felzenszwalb", options=options)
+
+
+def by_skimage(x: Tensor, *, method: str, options: dict[str, Any]) -> Tensor:
+    """Return the ids of images, (B, H, W), by a function of scikit-image; grey images are given three channels."""
+    try:
+        from skimage import segmentation
+    except (ImportError, RuntimeError, OSError) as error:
+        raise BadInput(f"{method} needs scikit-image: pip install 'unfooled[segments]', or use grid") from error
+    if x.ndim not in (3, 4):
+        raise BadInput(f"x has shape {tuple(x.shape)}; {method} segments images, (B, C, H, W) or (B, H, W); use grid")
+    images = x.detach().cpu().to(torch.float64)
+    images = images[:, None] if x.ndim == 3 else images
+    images = images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    function = getattr(segmentation, method)
+    ids = [torch.as_tensor(function(image.permute(1, 2, 0).numpy(), **options)) for image in images]
+    return torch.stack(ids).to(torch.int64)
+
+
+def contiguous(ids: Tensor) -> Tensor:
+    """Relabel each map's ids to 0..M-1 in their order, (B, *S) int64."""
+    shared = len(ids) > 1 and ids.stride(0) == 0
+    rows = ids[:1] if shared else ids
+    maps = [row.unique(return_inverse=True)[1] for row in rows]
+    return maps[0].expand(len(ids), *ids.shape[1:]) if shared else torch.stack(maps)
+
+
+def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
+    """Return the ids of samples, relabelled, (B, *S); a map may be given for all samples, or for each.
+
+    Raises:
+        BadInput: The ids are not whole numbers, or have another shape than the samples; a map of one segment is given.
+    """
+    given = isinstance(segments, Tensor)
+    ids = segments if isinstance(segments, Tensor) else segments(x.detach())
+    whole, plain = tuple(x.shape[1:]), tuple(x.shape[2:])
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex():
+        raise BadInput("segments are whole numbers, a tensor of ids 0, 1, ...")
+    one = (whole, plain) if x.ndim > 2 else (whole,)
+    each = tuple((len(x), *shape) for shape in one)
+    if given and tuple(ids.shape) in one and tuple(ids.shape) not in each:
+        ids = ids[None].expand(len(x), *ids.shape)
+    if tuple(ids.shape) not in each:
+        raise BadInput(f"segments have shape {tuple(ids.shape)}; give {plain or whole}, or that for each of {len(x)}")
+    ids = contiguous(ids.cpu().to(torch.int64))
+    if given and int(ids.amax()) == 0:
+        raise BadInput("the segments are one segment; there is nothing to compare, so mark at least two")
+    return ids
+
+
+def counts(ids: Tensor) -> Tensor:
+    """Return the number of segments of each map, (B,)."""
+    return ids.flatten(1).amax(1) + 1
+
+
+def pixel_masks(z: Tensor, ids: Tensor, like: Tensor) -> Tensor:
+    """Spread masks over pixels: masks (n, M) and one map (*S) -> (n, 1, *S) or (n, *D), to be broadcast with `like`.
+
+    Args:
+        z: Masks, or any values a segment.
+        ids: Ids of one sample, (*S).
+        like: Samples, (B, *D).
+    """
+    spread = z[:, ids.flatten()].reshape(len(z), *ids.shape)
+    return spread[:, None] if spread.ndim < like.ndim else spread

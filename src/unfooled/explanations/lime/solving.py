@@ -1,0 +1,236 @@
+"""Masks, answers and fits of samples that share their masks, up to a number of samples or a stable answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.equations import Gram, with_intercept
+from unfooled.explanations.lime.findings import Flag, few_effective
+from unfooled.explanations.lime.kernels import Kernel
+from unfooled.explanations.lime.result import Surrogates
+from unfooled.explanations.lime.samplers import Design, Sampler
+from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fit, least
+from unfooled.runs.spelling import spelled
+
+RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What a surrogate is fitted with; see `lime_image`."""
+
+    sampler: Sampler
+    samples: int | UntilStable
+    kernel: Kernel
+    ridge: float | Prior | None
+    seed: int
+
+    @property
+    def penalty(self) -> float:
+        """The ridge, or the precision of the prior."""
+        return self.ridge.precision if isinstance(self.ridge, Prior) else float(self.ridge or 0.0)
+
+    def resolved(self, features: int) -> Settings:
+        """Return the settings with a ridge in place of None: none where the samples are ample, else one like LIME's."""
+        if self.ridge is not None:
+            return self
+        count = self.samples.first if isinstance(self.samples, UntilStable) else self.samples
+        return replace(self, ridge=0.0 if count >= few_effective(features) else RIDGE)
+
+    def mean(self, i: int, features: int) -> Tensor | None:
+        """Return the prior's mean for sample i and this number of features, (1, M) or (1, T, M)."""
+        if not isinstance(self.ridge, Prior):
+            return None
+        mean = self.ridge.mean[None] if self.ridge.mean.ndim == 1 else self.ridge.mean[i : i + 1]
+        if mean.shape[-1] < features:
+            raise BadInput(f"the prior's mean has {mean.shape[-1]} features, the sample {features}")
+        return mean[..., :features]
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Fit of one sample, with its masks, answers and flags."""
+
+    fit: Fit
+    masks: Tensor
+    answers: Tensor
+    calls: int
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Masks, and the linear map from answers to weights, (M, S) float64."""
+
+    masks: Tensor
+    effect: Tensor
+
+
+def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Design:
+    """Return a part of the draw; refuse a number of samples that is no positive whole number."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise BadInput(f"samples is {count!r}; it is a whole number of at least 1, or until_stable(...)")
+    return settings.sampler(features, count, settings.seed, start=start)
+
+
+def weights_of(features: int, settings: Settings) -> Solution:
+    """Return the weights as a linear map of the answers, for designs of a fixed number of samples."""
+    assert isinstance(settings.samples, int)
+    design = drawn(features, settings.samples, settings)
+    _enough(features, design, settings)
+    pi = settings.kernel(design.masks).to(torch.float64)
+    gram = Gram(features, 0).add(design.masks, torch.zeros(len(design.masks), 0), pi)
+    lower, _ = gram.factor(settings.penalty)
+    scaled = with_intercept(design.masks).T * pi / gram.total
+    return Solution(design.masks, torch.cholesky_solve(scaled, lower)[1:])
+
+
+def solve(
+    answers: Callable[[int, Tensor], Tensor], rows: list[int], features: int, settings: Settings, prediction: Tensor
+) -> dict[int, Solved]:
+    """Fit the samples `rows`, which share their masks.
+
+    Args:
+        answers: Function from a sample and masks to answers, (S, T).
+        rows: Samples.
+        features: Their number of features.
+        settings: Sampler, samples, kernel and penalty.
+        prediction: Answers at the full input, (B, T), taken off before the fit.
+    """
+    settings = settings.resolved(features)
+    rule = settings.samples if isinstance(settings.samples, UntilStable) else None
+    count: Any = settings.samples if rule is None else max(rule.first, least(features, 2))
+    design = drawn(features, count, settings)
+    _enough(features, design, settings)
+    got = {i: answers(i, design.masks) for i in rows}
+    if rule is None:
+        return _fitted(got, design, settings, prediction, {})
+    done: dict[int, Solved] = {}
+    while True:
+        found = _fitted(got, design, settings, prediction, {})
+        pi = settings.kernel(design.masks)
+        stable = {
+            i
+            for i in got
+            if design.unit == 0
+            or (
+                Flag.FEW not in found[i].flags
+                and rule.reached(design.masks, got[i], pi, found[i].fit, ridge=settings.penalty, groups=design.unit)
+            )
+        }
+        full = design.complete or 2 * len(design.masks) > rule.at_most
+        for i in [i for i in got if i in stable or full]:
+            flag = Flag.STABLE if i in stable else Flag.NOT_REACHED
+            done[i] = _flagged(found[i], flag)
+            del got[i]
+        if not got:
+            return done
+        more = drawn(features, len(design.masks), settings, start=len(design.masks))
+        got = {i: torch.cat([y, answers(i, more.masks)]) for i, y in got.items()}
+        design = Design(torch.cat([design.masks, more.masks]), design.unit)
+
+
+def _flagged(part: Solved, flag: Flag) -> Solved:
+    """Return a fit with one flag more."""
+    return Solved(part.fit, part.masks, part.answers, part.calls, (*part.flags, flag))
+
+
+def _enough(features: int, design: Design, settings: Settings) -> None:
+    """Refuse draws that do not identify the weights."""
+    needed = least(features, design.unit) if design.unit else 0
+    if not settings.penalty and len(design.masks) < needed:
+        raise BadInput(
+            f"{len(design.masks)} samples do not identify the weights of {features} features; "
+            f"draw at least {needed}, or give a ridge"
+        )
+
+
+def _fitted(
+    got: dict[int, Tensor], design: Design, settings: Settings, prediction: Tensor, into: dict[int, Solved]
+) -> dict[int, Solved]:
+    """Fit samples at one design: all of them at once."""
+    rows, features = list(got), design.masks.shape[1]
+    means = [settings.mean(i, features) for i in rows]
+    prior = torch.cat([mean for mean in means if mean is not None]) if isinstance(settings.ridge, Prior) else None
+    base = prediction[rows].to(torch.float64)[:, None]
+    both = fit(
+        design.masks,
+        torch.stack([got[i] for i in rows]) - base,
+        settings.kernel(design.masks),
+        ridge=settings.penalty,
+        prior=prior,
+        groups=design.unit,
+    )
+    for k, i in enumerate(rows):
+        own = {f.name: getattr(both, f.name) for f in fields(both)}
+        own = {name: None if value is None else value[k : k + 1] for name, value in own.items()}
+        own["intercept"] = own["intercept"] + base[k]
+        flags = [Flag.SINGULAR] if bool(both.singular[k]) else []
+        flags += [Flag.FEW] if design.unit and float(both.ess[k]) < few_effective(features) else []
+        flags += [Flag.EVERY_MASK] if not design.unit else []
+        into[i] = Solved(Fit(**own), design.masks, got[i], len(design.masks), tuple(flags))
+    return into
+
+
+def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
+    """Join fits of different numbers of features, with zeros behind; return these numbers too."""
+    numbers = [part.weights.shape[2] for part in fits]
+    most = max(numbers, default=0)
+
+    def cat(name: str, wide: bool) -> Tensor:
+        values = [getattr(part, name) for part in fits]
+        if wide:
+            values = [torch.nn.functional.pad(v, (0, most - v.shape[2])) for v in values]
+        return torch.cat(values)
+
+    names = {"weights": True, "se": True, "intercept": False, "r2": False, "r2_held_out": False}
+    names |= {"ess": False, "singular": False}
+    sd = None if not fits or fits[0].sd is None else cat("sd", True)
+    return Fit(**{name: cat(name, wide) for name, wide in names.items()}, sd=sd), numbers
+
+
+def solve_each(
+    answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
+) -> list[Solved]:
+    """Fit inputs that are answered one by one; those of the same number of features share their masks."""
+    found: dict[int, Solved] = {}
+    for number in sorted(set(features)):
+        found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
+    return [found[i] for i in range(len(features))]
+
+
+def assembled(
+    found: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
+) -> Surrogates:
+    """Return the result of fits; the other fields of `Surrogates` are given by name.
+
+    Args:
+        found: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
+        local: What the surrogate gives for the inputs, (B, T). None: intercept and weights.
+        fields_of_result: Other fields.
+    """
+    parts, prediction, labels, settings = found
+    both, _ = padded([part.fit for part in parts])
+    return Surrogates(
+        weights=both.weights,
+        se=both.se,
+        intercept=both.intercept,
+        r2=both.r2,
+        r2_held_out=both.r2_held_out,
+        ess=both.ess,
+        prediction=prediction,
+        local_prediction=both.intercept + both.weights.sum(2) if local is None else local,
+        y=labels,
+        sampler=spelled(settings.sampler),
+        kernel=spelled(settings.kernel),
+        seed=settings.seed,
+        flags=tuple(part.flags for part in parts),
+        sd=both.sd,
+        **fields_of_result,
+    )

@@ -1,0 +1,239 @@
+"""Samplers of table rows: perturbed columns, and which features stayed in their bin.
+
+    by_bins              each feature from a training row of its own (the law of LIME, with values of real rows)
+    hidden               masks in pairs; hidden features from a training row each, shown ones keep their value
+    conditional          the same; all hidden features from one of the k rows nearest on the shown ones
+    neighbours           real rows of the cluster of the sample, no draw (DLIME)
+    around               numeric columns normal around the sample, in standard deviations; no bins
+    stratified_normal    the same from a Latin hypercube
+
+A sampler is a function `(columns, features, row, samples, seed) -> Perturbed`. Draws depend on the seed and the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.columns import Column, is_missing
+from unfooled.explanations.lime.samplers import Sampler, paired, repeating
+
+Columns = tuple[Column, ...]
+Features = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """Perturbed rows.
+
+    Attributes:
+        columns: Values of each column, (S,) each.
+        z: Features of the surrogate, (S, M): 1 where a feature stayed, or distances in standard deviations.
+        unit: Consecutive rows that are one independent draw; 0 for real rows that were not drawn.
+        binary: True for masks.
+    """
+
+    columns: list[npt.NDArray[Any]]
+    z: Tensor
+    unit: int = 1
+    binary: bool = True
+
+
+TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
+"""(columns, features, row, samples, seed) -> `Perturbed`."""
+
+
+def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, seed: int) -> Perturbed:
+    """Draw each feature from a training row of its own; z is 1 where its bin is that of the row."""
+    donors = _donors(columns, features, samples, seed)
+    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors))
+
+
+def hidden(sampler: Sampler = paired) -> TableSampler:
+    """Return the sampler that keeps shown values and takes hidden features from a training row each.
+
+    Args:
+        sampler: Sampler of masks.
+    """
+    return partial(hide_by, sampler=sampler)
+
+
+def hide_by(
+    columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, sampler: Sampler
+) -> Perturbed:
+    """Draw masks, and a training row for each hidden feature."""
+    design = repeating(len(features), samples, seed, sampler=sampler)
+    donors = _donors(columns, features, len(design.masks), seed)
+    donors[design.masks.numpy()] = -1
+    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
+
+
+def conditional(k: int = 20, sampler: Sampler = paired) -> TableSampler:
+    """Return the sampler that takes all hidden features from one of the k training rows nearest on the shown ones.
+
+    Args:
+        k: Number of nearest rows.
+        sampler: Sampler of masks.
+    """
+    if k < 1:
+        raise BadInput(f"k is {k}; it is a number of rows of at least 1")
+    return partial(by_nearest, k=k, sampler=sampler)
+
+
+def by_nearest(
+    columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, k: int, sampler: Sampler
+) -> Perturbed:
+    """Draw masks, and for each one of the k nearest rows on the shown features."""
+    design = repeating(len(features), samples, seed, sampler=sampler)
+    apart = np.stack([sum(_squares(columns[c], row[c]) for c in group) for group in features], 1)
+    count = min(k, len(apart))
+    which = (_uniform(len(features), len(design.masks), 1, seed)[:, 0] * count).astype(np.int64)
+    masks, donors = design.masks.numpy(), np.full((len(design.masks), len(features)), -1)
+    for low in range(0, len(masks), 256):
+        part = masks[low : low + 256]
+        nearest = np.argsort(part @ apart.T, axis=1, kind="stable")[:, :count]
+        picked = np.take_along_axis(nearest, which[low : low + 256, None], 1)
+        donors[low : low + 256] = np.where(part, -1, picked)
+    return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
+
+
+def neighbours(clusters: int = 5, k: int = 5) -> TableSampler:
+    """Return the sampler of the real rows in the cluster that most of the k nearest rows belong to.
+
+    Args:
+        clusters: Number of clusters of the training rows (agglomerative).
+        k: Nearest rows that vote.
+    """
+    if clusters < 1 or k < 1:
+        raise BadInput(f"clusters is {clusters}, k is {k}; both are at least 1")
+    return partial(in_cluster, clusters=clusters, k=k)
+
+
+def in_cluster(
+    columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, clusters: int, k: int
+) -> Perturbed:
+    """Return the rows of the sample's cluster; `samples` and `seed` are not used."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    table = np.column_stack([_scaled(column) for column in columns])
+    label = (
+        AgglomerativeClustering(min(clusters, len(table))).fit_predict(table)
+        if clusters > 1
+        else np.zeros(len(table), int)
+    )
+    apart = sum(_squares(column, value) for column, value in zip(columns, row, strict=True))
+    vote = np.bincount(label[np.argsort(apart, kind="stable")[:k]])
+    at = np.flatnonzero(label == vote.argmax())
+    donors = np.repeat(at[:, None], len(features), 1)
+    return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors), 0)
+
+
+def around(scale: float = 1.0) -> TableSampler:
+    """Return the sampler of normal numbers around the row; categories are drawn by frequency.
+
+    Args:
+        scale: Standard deviation, in those of the columns.
+    """
+    return partial(normal_around, scale=_positive(scale), stratified=False)
+
+
+def stratified_normal(scale: float = 1.0) -> TableSampler:
+    """Return the sampler of normal numbers around the row from a Latin hypercube: each column has every quantile once.
+
+    Args:
+        scale: Standard deviation, in those of the columns.
+    """
+    return partial(normal_around, scale=_positive(scale), stratified=True)
+
+
+def normal_around(
+    columns: Columns, features: Features, row: list[Any], samples: int, seed: int, *, scale: float, stratified: bool
+) -> Perturbed:
+    """Draw numbers around the row; z is the distance in standard deviations, of categories -1 where they change."""
+    if any(len(group) > 1 for group in features):
+        raise BadInput("numbers around a row have no groups of columns; use by_bins, hidden or conditional")
+    u = _uniform(len(features), samples, len(features), seed)
+    if stratified:
+        u = (u.argsort(0).argsort(0) + _uniform(len(features), samples, len(features), seed ^ (1 << 40))) / samples
+    steps = torch.special.ndtri(torch.as_tensor(u).clamp(1e-12, 1 - 1e-12)).numpy() * scale
+    donors = np.full((samples, len(features)), -1)
+    drawn = (u * len(columns[0].values)).astype(np.int64)
+    z = np.zeros((samples, len(features)))
+    for j, (c,) in enumerate(features):
+        if columns[c].edges is None:
+            donors[:, j] = drawn[:, j]
+            z[:, j] = (columns[c].code_of_rows[drawn[:, j]] == columns[c].code(row[c])) - 1.0
+    values = _values(columns, features, row, donors)
+    for j, (c,) in enumerate(features):
+        if columns[c].edges is not None:
+            if is_missing(row[c]):
+                raise BadInput(f"column {columns[c].name!r} is missing in the row; use a sampler with bins")
+            values[c] = float(row[c]) + columns[c].sd * steps[:, j]
+            z[:, j] = steps[:, j]
+    return Perturbed(values, torch.as_tensor(z), 1, binary=False)
+
+
+def _values(
+    columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]
+) -> list[npt.NDArray[Any]]:
+    """Return each column with the values of its feature's donors, the row's own where there is none."""
+    own = np.full(len(donors), -1)
+    feature = {c: j for j, group in enumerate(features) for c in group}
+    return [column.taken(donors[:, feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
+
+
+def _same(columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]) -> Tensor:
+    """Return which features have the bins of the row, (S, M) bool."""
+    same = np.ones(donors.shape, dtype=bool)
+    for j, group in enumerate(features):
+        for c in group:
+            same[:, j] &= columns[c].code_of_rows[donors[:, j]] == columns[c].code(row[c])
+    return torch.as_tensor(same)
+
+
+def _donors(columns: Columns, features: Features, samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw a training row for each feature of each sample, (S, M)."""
+    u = _uniform(len(features), samples, len(features), seed)
+    return (u * len(columns[0].values)).astype(np.int64)
+
+
+def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:
+    """Draw uniform numbers, (S, width)."""
+    seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
+    found: npt.NDArray[np.float64] = rng.uniform(
+        seeds, (width,), draw=torch.arange(samples), dtype=torch.float64
+    ).numpy()
+    return found
+
+
+def _scaled(column: Column) -> npt.NDArray[np.float64]:
+    """Return a numeric column in standard deviations from its mean, missing values at 0; else the codes."""
+    if column.edges is None:
+        return column.code_of_rows.astype(np.float64)
+    numbers = np.array([column.mean if is_missing(v) else float(v) for v in column.values.tolist()])
+    return (numbers - column.mean) / (column.sd or 1.0)
+
+
+def _squares(column: Column, value: Any) -> npt.NDArray[np.float64]:
+    """Return the squared distance of each training row from a value; 1 for other categories and missing values."""
+    other = (column.code_of_rows != column.code(value)).astype(np.float64)
+    if column.edges is None or is_missing(value):
+        return other
+    gone = column.code_of_rows == len(column.edges) + 1
+    return np.where(gone, 1.0, (_scaled(column) - (float(value) - column.mean) / (column.sd or 1.0)) ** 2)
+
+
+def _positive(scale: float) -> float:
+    """Refuse scales that are not positive."""
+    if not scale > 0:
+        raise BadInput(f"scale is {scale}; it must be above 0")
+    return scale

@@ -1,0 +1,265 @@
+"""LIME for tables: a linear surrogate over columns whose value stays in its bin, or not.
+
+Rows go to the model as they came: a frame with its dtypes and order, an array or a tensor, so that pipelines work.
+
+References:
+    Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.columns import Column, columns_of
+from unfooled.explanations.lime.discretize import Bins, quartiles
+from unfooled.explanations.lime.findings import Flag, Kind, few_effective
+from unfooled.explanations.lime.kernels import Kernel, l2_kernel, uniform
+from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
+from unfooled.explanations.lime.solving import Settings, Solved, assembled
+from unfooled.explanations.lime.surrogate import fit
+from unfooled.explanations.lime.tables import TableSampler, by_bins
+from unfooled.runs.spelling import spelled
+
+BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class TabularSpace:
+    """Columns of a training table, and the features that they form; made by `learn`.
+
+    Attributes:
+        columns: Columns, in order.
+        features: Columns of each feature, by number.
+        constant: Names of the columns that never change and are no features.
+        size: Training rows.
+        template: Empty table of the kind that the model gets.
+    """
+
+    columns: tuple[Column, ...]
+    features: tuple[tuple[int, ...], ...]
+    constant: tuple[str, ...]
+    size: int
+    template: Any
+
+    @classmethod
+    def learn(
+        cls,
+        frame: Any,
+        *,
+        categorical: Sequence[Any] | None = None,
+        groups: Sequence[Sequence[Any]] | None = None,
+        bins: Bins = quartiles,
+        labels: Any = None,
+        names: Sequence[str] | None = None,
+    ) -> TabularSpace:
+        """Learn bins, categories and frequencies from a training table.
+
+        Args:
+            frame: A pandas frame, an array or a tensor, (N, C).
+            categorical: Names or numbers of categorical columns. None: those of a frame that are no numbers.
+            groups: Columns that act as one feature, such as the columns of a one-hot code or a time step.
+            bins: Function from values (and labels) to edges: `quartiles`, `deciles`, `entropy_bins`.
+            labels: Labels of the rows, for `entropy_bins`.
+            names: Names of an array's columns.
+        """
+        if not len(frame):
+            raise BadInput("the training table has no rows")
+        columns = columns_of(frame, categorical, bins, labels, names)
+        place = {column.name: k for k, column in enumerate(columns)} | {k: k for k in range(len(columns))}
+        grouped: list[tuple[int, ...]] = []
+        for group in groups or ():
+            unknown = [name for name in group if name not in place]
+            if unknown:
+                raise BadInput(f"group {tuple(group)} has no column {unknown[0]!r} of the training table")
+            grouped.append(tuple(place[name] for name in group))
+        inside = [k for group in grouped for k in group]
+        if len(set(inside)) != len(inside):
+            raise BadInput("a column is in two groups; each belongs to one at most")
+        first = {group[0]: group for group in grouped}
+        features = [first.get(k, (k,)) for k in range(len(columns)) if k in first or k not in inside]
+        varying = tuple(group for group in features if not all(columns[k].constant for k in group))
+        constant = tuple(columns[k].name for group in features if group not in varying for k in group)
+        return cls(tuple(columns), varying, constant, len(frame), frame[:0])
+
+    def read(self, rows: Any) -> list[list[Any]]:
+        """Return rows as lists of values, checked: a table, one row of a frame, or one row of an array.
+
+        Raises:
+            BadInput: Another number of columns, a column that the training table has not, or a missing value where it
+                has none.
+        """
+        if hasattr(self.template, "columns"):
+            table = rows if hasattr(rows, "columns") else rows.to_frame().T if hasattr(rows, "to_frame") else None
+            if table is None:
+                raise BadInput("the training table is a frame; give rows of a frame, such as frame.iloc[:3]")
+            names = [column.name for column in self.columns]
+            unknown = [str(name) for name in table.columns if str(name) not in names]
+            lacking = [name for name in names if name not in {str(label) for label in table.columns}]
+            if unknown or lacking:
+                what = f"a column {unknown[0]!r} that was not in training" if unknown else f"no column {lacking[0]!r}"
+                raise BadInput(f"the rows have {what}; the columns are {', '.join(names[:8])}")
+            values = [list(row) for row in table[list(self.template.columns)].itertuples(index=False, name=None)]
+        else:
+            array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+            array = array[None] if array.ndim == 1 else array
+            if array.ndim != 2 or array.shape[1] != len(self.columns):
+                raise BadInput(f"the rows have shape {array.shape}; the training table has {len(self.columns)} columns")
+            values = [list(row) for row in array]
+        if not values:
+            raise BadInput("there is no row to explain")
+        for row in values:
+            for column, value in zip(self.columns, row, strict=True):
+                column.check(value)
+        return values
+
+    def table(self, columns: list[npt.NDArray[Any]]) -> Any:
+        """Return columns as a table of the kind that the model gets."""
+        if hasattr(self.template, "columns"):
+            import pandas
+
+            pairs = zip(self.template.columns, columns, strict=True)
+            return pandas.DataFrame({name: pandas.Series(v, dtype=self.template[name].dtype) for name, v in pairs})
+        array = np.column_stack(columns)
+        if isinstance(self.template, Tensor):
+            return torch.as_tensor(array.astype(np.float64)).to(self.template.dtype)
+        return array.astype(np.asarray(self.template).dtype)
+
+    def names(self, row: list[Any]) -> tuple[str, ...]:
+        """Return the features of a row in words."""
+        return tuple(" and ".join(self.columns[k].words(row[k]) for k in group) for group in self.features)
+
+    def keys(self, row: list[Any]) -> tuple[tuple[Any, ...], ...]:
+        """Return the key of each feature of a row, (column, bin); of a group, (columns, bins)."""
+        keys: list[tuple[Any, ...]] = []
+        for group in self.features:
+            pairs = [(self.columns[k].name, int(self.columns[k].code(row[k]))) for k in group]
+            keys.append(pairs[0] if len(pairs) == 1 else tuple(zip(*pairs, strict=True)))
+        return tuple(keys)
+
+
+def lime_tabular(
+    predict: Callable[[Any], Any],
+    rows: Any,
+    y: Tensor | Sequence[Any] | int | None = None,
+    *,
+    space: TabularSpace,
+    sampler: TableSampler = by_bins,
+    samples: int = 2000,
+    kernel: Kernel | None = None,
+    ridge: float = 0.0,
+    link: Link = identity,
+    classes: Sequence[str] | None = None,
+    keep_samples: bool = False,
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Explain what a function answers about rows of a table by linear surrogates over their columns.
+
+    Args:
+        predict: Function from a table to outputs, (n, K), such as `predict_proba`; one output is a regression.
+        rows: Rows to explain, of the kind of the training table.
+        y: Outputs to explain, (B,) or (B, T), or one for all. None: the largest.
+        space: What was learnt from the training table.
+        sampler: `by_bins`, `hidden()`, `conditional(k)`, `neighbours(clusters, k)`, `around(scale)`,
+            `stratified_normal(scale)`.
+        samples: Perturbed rows for each row.
+        kernel: Weight of a mask. None: LIME's, `l2_kernel()`; uniform for samplers without masks.
+        ridge: Penalty on the squared weights per unit of sample weight.
+        link: Function of the outputs before the fit: `identity` or `log_odds`.
+        classes: Names of the outputs.
+        keep_samples: True: the result holds the masks and answers.
+        generator: Base seed; not advanced.
+
+    Returns:
+        `Surrogates`; a weight is the effect of a column that stays in its bin, or per standard deviation for samplers
+        without bins. Cost: `samples` + 1 rows each.
+
+    Raises:
+        BadInput: An argument, a row or the function's answer is invalid.
+    """
+    began = time.perf_counter()
+    values = space.read(rows)
+    own = space.table([_column([row[k] for row in values]) for k in range(len(space.columns))])
+    outputs = outputs_of(predict, own, BATCH)
+    labels = labels_of(y, outputs)
+    prediction = link(outputs).gather(1, labels)
+    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
+
+    def asked(table: Any, i: int) -> Tensor:
+        return link(outputs_of(predict, table, BATCH))[:, labels[i]]
+
+    parts = [_explained(row, i, space, settings, kernel, asked, prediction[i]) for i, row in enumerate(values)]
+    solved = [part for part, _ in parts]
+    result = assembled(
+        (solved, prediction, labels, settings),
+        kind=Kind.TABLE,
+        names=tuple(space.names(row) for row in values),
+        keys=tuple(space.keys(row) for row in values),
+        content=_texts(space, values),
+        baseline="training rows",
+        score="output",
+        link=spelled(link),
+        classes=None if classes is None else tuple(classes),
+        outputs=outputs,
+        seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
+        local=torch.stack([local for _, local in parts]),
+        calls=torch.tensor([part.calls + 1 for part in solved]),
+        seconds=time.perf_counter() - began,
+        masks=tuple(part.masks for part in solved) if keep_samples else None,
+        answers=tuple(part.answers for part in solved) if keep_samples else None,
+    )
+    return warn_if_few(result)
+
+
+def _explained(
+    row: list[Any],
+    i: int,
+    space: TabularSpace,
+    settings: Settings,
+    kernel: Kernel | None,
+    asked: Callable[[Any, int], Tensor],
+    base: Tensor,
+) -> tuple[Solved, Tensor]:
+    """Return the fit of row i, and what the surrogate gives for the row itself, (T,)."""
+    sampler: TableSampler = settings.sampler  # type: ignore[assignment]
+    samples = settings.samples
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise BadInput(f"samples is {samples!r}; it is a whole number of at least 1")
+    drawn = sampler(space.columns, space.features, row, samples, settings.seed)
+    if kernel is not None and not drawn.binary:
+        raise BadInput("this sampler has no masks that a kernel could weigh; leave kernel out, its scale is the width")
+    z, unit = drawn.z, drawn.unit
+    answers = asked(space.table(drawn.columns), i)
+    pi = settings.kernel(z) if drawn.binary else uniform(z)
+    found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
+    flags = [Flag.SINGULAR] if bool(found.singular[0]) else []
+    flags += [Flag.FEW] if unit and float(found.ess[0]) < few_effective(z.shape[1]) else []
+    local = found.intercept[0] + (found.weights[0].sum(1) if drawn.binary else 0)
+    return Solved(found, z, answers, len(z), tuple(flags)), local
+
+
+def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
+    """Return the least and the largest answer of each output, (T, 2)."""
+    answers = torch.cat([*(part.answers for part in parts), prediction])
+    return torch.stack([answers.amin(0), answers.amax(0)], 1)
+
+
+def _texts(space: TabularSpace, values: list[list[Any]]) -> tuple[tuple[str, ...], ...]:
+    """Return rows as text."""
+    return tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values)
+
+
+def _column(values: list[Any]) -> npt.NDArray[Any]:
+    """Return values as an array: numbers where all are, else objects."""
+    array = np.asarray(values)
+    return array if array.dtype.kind in "fiub" else np.array(values, dtype=object)

@@ -1,0 +1,262 @@
+"""LIME for texts: a linear surrogate over words, characters, sentences or tokens that are shown or hidden.
+
+Types hide all occurrences of a word together, positions each one apart. Repeated strings are asked for once, and the
+model gets fixed batches. The defaults are LIME's own law and kernel, with masks in pairs.
+
+References:
+    Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unfooled.core import rng
+from unfooled.core.errors import BadInput
+from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
+from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
+from unfooled.explanations.lime.result import Surrogates, warn_if_few
+from unfooled.explanations.lime.samplers import Sampler, by_size
+from unfooled.explanations.lime.solving import Settings, assembled, solve_each
+from unfooled.explanations.lime.surrogate import Prior, UntilStable
+from unfooled.runs.spelling import spelled
+
+Span = tuple[int, int]
+Split = Callable[[str], Sequence[Span]]
+"""Text -> places (start, end) of its pieces, in order."""
+BATCH = 256
+KERNEL = cosine_kernel(0.25)
+
+
+def words(text: str) -> list[Span]:
+    r"""Return the places of the words, the runs of \w."""
+    return [match.span() for match in re.finditer(r"\w+", text)]
+
+
+def characters(text: str) -> list[Span]:
+    """Return the places of the characters that are not white space."""
+    return [(i, i + 1) for i, letter in enumerate(text) if not letter.isspace()]
+
+
+def sentences(text: str) -> list[Span]:
+    """Return the places of the sentences, which end with . ! ? or a line."""
+    return [match.span() for match in re.finditer(r"\S[^.!?\n]*[.!?]*", text)]
+
+
+def offsets(tokenizer: Any) -> Split:
+    """Return the split by a fast tokeniser of Hugging Face, into its tokens.
+
+    Args:
+        tokenizer: Tokeniser that returns offsets.
+    """
+
+    def split(text: str) -> list[Span]:
+        found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+        return [(int(start), int(end)) for start, end in found if end > start]
+
+    return split
+
+
+def types(text: str, spans: Sequence[Span]) -> list[int]:
+    """Return the feature of each piece: the same for equal strings, in order of their first place."""
+    known: dict[str, int] = {}
+    return [known.setdefault(text[start:end], len(known)) for start, end in spans]
+
+
+def positions(text: str, spans: Sequence[Span]) -> list[int]:
+    """Return the feature of each piece: its own."""
+    return list(range(len(spans)))
+
+
+class Hide(Protocol):
+    """Function that writes a text without some of its pieces."""
+
+    def __call__(self, text: str, hidden: Sequence[Span]) -> str:
+        """Return the text with the pieces hidden."""
+        ...
+
+
+def delete(text: str, hidden: Sequence[Span]) -> str:
+    """Return the text without the hidden pieces."""
+    return replaced(text, hidden, "")
+
+
+def replaced(text: str, hidden: Sequence[Span], token: str) -> str:
+    """Return the text with a token in place of each hidden piece."""
+    at, parts = 0, []
+    for start, end in hidden:
+        parts += [text[at:start], token]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+@dataclass(frozen=True)
+class MaskToken:
+    """Hiding by a token, such as the mask token of a language model; made by `mask_token`."""
+
+    token: str
+
+    def __call__(self, text: str, hidden: Sequence[Span]) -> str:
+        """Return the text with the token in place of each hidden piece."""
+        return replaced(text, hidden, self.token)
+
+
+def mask_token(token: str = "[MASK]") -> MaskToken:
+    """Return the way to hide pieces by a token."""
+    return MaskToken(token)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A text as features that can be hidden.
+
+    Attributes:
+        text: The text.
+        spans: Places of its pieces.
+        feature: Feature of each piece.
+        hide: Way to hide pieces.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    feature: tuple[int, ...]
+    hide: Hide
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return max(self.feature, default=-1) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features: the string of the first piece of each."""
+        first: dict[int, str] = {}
+        for (start, end), j in zip(self.spans, self.feature, strict=True):
+            first.setdefault(j, self.text[start:end])
+        return tuple(first[j] for j in range(self.features))
+
+    @property
+    def marks(self) -> tuple[tuple[int, int, int], ...]:
+        """Places with their features."""
+        return tuple((start, end, j) for (start, end), j in zip(self.spans, self.feature, strict=True))
+
+    def written(self, shown: Sequence[bool]) -> str:
+        """Return the text with the features that are not shown hidden."""
+        return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
+
+
+def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = delete) -> Pieces:
+    """Split a text.
+
+    Raises:
+        BadInput: The text is no string, holds something but nothing to hide, or the pieces overlap or are out of order.
+    """
+    if not isinstance(text, str):
+        raise BadInput(f"a text is a {type(text).__name__}; give strings")
+    spans = tuple((int(start), int(end)) for start, end in split(text))
+    at = 0
+    for start, end in spans:
+        if not at <= start < end <= len(text):
+            raise BadInput(f"piece ({start}, {end}) overlaps another, is empty or lies outside of the text")
+        at = end
+    if text.strip() and not spans:
+        raise BadInput(f"nothing is left of the text {text[:30]!r} after splitting; give another split")
+    return Pieces(text, spans, tuple(unit(text, spans)), hide)
+
+
+def lime_text(
+    predict: Callable[[list[str]], Any],
+    texts: str | Sequence[str],
+    y: Tensor | Sequence[Any] | int | None = None,
+    *,
+    split: Split = words,
+    hide: Hide = delete,
+    unit: Callable[[str, Sequence[Span]], list[int]] = types,
+    sampler: Sampler = by_size,
+    samples: int | UntilStable = 1000,
+    kernel: Kernel = KERNEL,
+    ridge: float | Prior | None = None,
+    link: Link = identity,
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Explain what a function answers about texts by linear surrogates over their pieces.
+
+    Args:
+        predict: Function from a list of strings to outputs, (n, K), such as `predict_proba` of a pipeline.
+        texts: One text, or several; an empty one has no features.
+        y: Outputs to explain, (B,) or (B, T), or one for all. None: the largest.
+        split: Function from a text to the places of its pieces: `words`, `characters`, `sentences`,
+            `offsets(tokenizer)`.
+        hide: `delete`, or `mask_token("[MASK]")`.
+        unit: `types` hides equal pieces together, `positions` each one apart.
+        sampler: Function that draws masks.
+        samples: Masks a text, or `until_stable(...)`.
+        kernel: Weight of a mask.
+        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`. None: 0 where the
+            samples are at least 5 (M + 1), else 0.001, like LIME's.
+        link: Function of the outputs before the fit: `identity` or `log_odds`.
+        generator: Base seed; not advanced.
+
+    Returns:
+        `Surrogates`. Cost: at most `samples` + 1 texts each; equal ones are asked for once.
+
+    Raises:
+        BadInput: An argument or the function's answer is invalid.
+
+    Example:
+        >>> found = lime_text(lambda texts: [[len(t), "bad" in t] for t in texts], "not bad at all", 1)
+        >>> found.as_list(top=1)[0][0]
+        'bad'
+    """
+    began = time.perf_counter()
+    listed = _listed(texts)
+    pieces = [pieces_of(text, split, unit, hide) for text in listed]
+    outputs = outputs_of(predict, listed, BATCH)
+    labels = labels_of(y, outputs)
+    prediction = link(outputs).gather(1, labels)
+    settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
+    asked = [1] * len(listed)
+
+    def answers(i: int, masks: Tensor) -> Tensor:
+        distinct, place = _distinct([pieces[i].written(row) for row in masks.tolist()])
+        asked[i] += len(distinct)
+        return link(outputs_of(predict, distinct, BATCH))[:, labels[i]][place]
+
+    parts = solve_each(answers, [piece.features for piece in pieces], settings, prediction)
+    result = assembled(
+        (parts, prediction, labels, settings),
+        kind=Kind.TEXT,
+        names=tuple(piece.names for piece in pieces),
+        content=tuple(listed),
+        baseline=spelled(hide),
+        score="output",
+        link=spelled(link),
+        spans=tuple(piece.marks for piece in pieces),
+        outputs=outputs,
+        calls=torch.tensor(asked),
+        seconds=time.perf_counter() - began,
+    )
+    return warn_if_few(result)
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    """Return texts as a list; refuse none."""
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    if not listed:
+        raise BadInput("there is no text to explain")
+    return listed
+
+
+def _distinct(texts: list[str]) -> tuple[list[str], Tensor]:
+    """Return the different texts, and the place of each text among them."""
+    place: dict[str, int] = {}
+    at = [place.setdefault(text, len(place)) for text in texts]
+    return list(place), torch.tensor(at, dtype=torch.int64)

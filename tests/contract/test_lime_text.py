@@ -1,0 +1,179 @@
+"""LIME of texts: pieces and their places, truth on additive functions, corners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from unfooled.core.errors import BadInput
+from unfooled.explanations import lime_text
+from unfooled.explanations.lime import (
+    Flag,
+    Surrogates,
+    bernoulli,
+    characters,
+    delete,
+    every_mask,
+    log_odds,
+    mask_token,
+    offsets,
+    positions,
+    sentences,
+    types,
+    until_stable,
+    words,
+)
+from unfooled.explanations.lime.kernels import uniform
+from unfooled.explanations.lime.text import pieces_of
+
+TEXT = "The film was bad, bad and long; the end was good."
+SCORES = {"bad": -2.0, "good": 3.0, "long": -0.5}
+
+
+def additive(texts: Sequence[str]) -> list[list[float]]:
+    "Two outputs that add up over words, whatever their order."
+    rows = [sum(SCORES.get(text[a:b], 0.0) for a, b in words(text)) for text in texts]
+    return [[1 - row, row] for row in rows]
+
+
+def listed(pairs: Any) -> Any:
+    return pairs
+
+
+@pytest.mark.parametrize("hide", [delete, mask_token("[MASK]")])
+def test_an_additive_function_is_found(hide: Any) -> None:
+    found = lime_text(additive, TEXT, [[1, 0]], hide=hide, ridge=0.0)
+    want = [SCORES.get(name, 0.0) * (2 if name == "bad" else 1) for name in found.names[0]]
+    assert found.names[0] == ("The", "film", "was", "bad", "and", "long", "the", "end", "good")
+    assert (found.weights[0, 0] - torch.tensor(want, dtype=torch.float64)).abs().max() < 1e-9
+    assert (found.weights[0, 1] + found.weights[0, 0]).abs().max() < 1e-9
+    assert found.as_list(1, top=2) == listed([("bad", pytest.approx(-4)), ("good", pytest.approx(3))])
+    apart = lime_text(additive, TEXT, 1, hide=hide, ridge=0.0, unit=positions)
+    bad = [j for j, name in enumerate(apart.names[0]) if name == "bad"]
+    assert [float(apart.weights[0, 0, j]) for j in bad] == pytest.approx([-2, -2])
+    assert apart.as_list(top=1) == listed([("good", pytest.approx(3))])
+
+
+def test_the_text_of_a_mask() -> None:
+    piece = pieces_of("a b a, c", words, types, delete)
+    assert piece.names == ("a", "b", "c")
+    assert piece.written([True, True, True]) == "a b a, c"
+    assert piece.written([False, True, True]) == " b , c"
+    assert piece.written([False, False, False]) == "  , "
+    assert pieces_of("a b a", words, positions, mask_token("?")).written([False, True, True]) == "? b a"
+    assert pieces_of("ab c", characters, positions, delete).written([True, False, True]) == "a c"
+    two = pieces_of("One is here. Two is not! Three", sentences, positions, delete)
+    assert two.names == ("One is here.", "Two is not!", "Three")
+    assert pieces_of("naïve 日本 x_1").names == ("naïve", "日本", "x_1")
+
+
+def test_offsets_of_a_tokenizer() -> None:
+    def tokenizer(text: str, **options: Any) -> dict[str, Any]:
+        assert options == {"return_offsets_mapping": True, "add_special_tokens": False}
+        return {"offset_mapping": [(0, 0), (0, 2), (2, 4), (5, 6)]}
+
+    assert pieces_of("unit s", offsets(tokenizer)).names == ("un", "it", "s")
+
+
+def test_every_mask_of_a_short_text() -> None:
+    found = lime_text(additive, "bad good", 1, sampler=every_mask, kernel=uniform, ridge=0.0)
+    assert found.flags == ((Flag.EVERY_MASK,),)
+    assert found.weights[0, 0].tolist() == pytest.approx([-2, 3])
+    assert found.se.abs().max() == 0
+
+
+def test_equal_strings_are_asked_for_once_in_fixed_batches() -> None:
+    seen: list[str] = []
+    sizes = []
+
+    def count(texts: list[str]) -> list[list[float]]:
+        seen.extend(texts)
+        sizes.append(len(texts))
+        return additive(texts)
+
+    found = lime_text(count, "bad good long", 1, samples=600)
+    assert len(seen) == 9, "the text, and eight masks"
+    assert found.calls.tolist() == [9]
+    lime_text(count, " ".join(f"w{k}" for k in range(40)), 1, samples=600)
+    assert max(sizes) <= 256
+
+
+def test_the_batch_does_not_matter() -> None:
+    texts = [TEXT, "good film", "", "a long film was bad"]
+    whole = lime_text(additive, texts, 1)
+    for i, text in enumerate(texts):
+        alone = lime_text(additive, text, 1)
+        if text:
+            assert (alone.weights[0] - whole[i].weights[0]).abs().max() < 1e-10
+            assert (alone.se[0] - whole[i].se[0]).abs().max() < 1e-10
+    other = lime_text(additive, TEXT, 1, sampler=bernoulli, generator=torch.Generator().manual_seed(3))
+    assert other.seed == 3
+
+
+def test_an_empty_text_and_one_word() -> None:
+    found = lime_text(additive, ["", "good"], 1)
+    assert found[0].as_list() == []
+    assert found[0].weights.shape == (1, 1, 0)
+    assert found[1].as_list() == listed([("good", pytest.approx(3))])
+    assert "There are no features" in found[0].to_html()
+    assert Surrogates.from_json(found.to_json()).names == ((), ("good",))
+    lonely = lime_text(additive, "good", 1, ridge=0.0)
+    assert lonely.as_list() == listed([("good", pytest.approx(3))])
+
+
+def test_a_penalty_where_words_are_many() -> None:
+    many = " ".join(f"w{k}" for k in range(60)) + " good"
+    with pytest.warns(UserWarning, match="few effective samples"):
+        found = lime_text(additive, many, 1, samples=120)
+    assert 0 < dict(found.as_list())["good"] < 3
+    assert dict(lime_text(additive, many, 1, samples=600).as_list())["good"] == pytest.approx(3)
+    with pytest.raises(BadInput, match="draw at least 124"):
+        lime_text(additive, many, 1, samples=120, ridge=0.0)
+
+
+def test_links_and_labels() -> None:
+    def sigmoid(texts: list[str]) -> torch.Tensor:
+        return torch.tensor(additive(texts), dtype=torch.float64).mul(0.7).sigmoid()
+
+    found = lime_text(sigmoid, TEXT, link=log_odds, ridge=0.0)
+    assert int(found.y) == 0
+    weights = dict(found.as_list())
+    assert weights["good"] == pytest.approx(-2.1)
+    assert weights["bad"] == pytest.approx(2.8)
+    assert lime_text(sigmoid, TEXT, ridge=0.0).as_list()[0][1] < 1
+    with pytest.raises(BadInput, match="log_odds is of probabilities"):
+        lime_text(additive, TEXT, link=log_odds)
+
+
+def test_until_stable_and_pages() -> None:
+    found = lime_text(additive, TEXT, 1, samples=until_stable(2, first=64))
+    assert found.flags[0][-1] == Flag.STABLE
+    html = found.to_html()
+    assert "<mark" in html
+    assert ">bad</mark>, <mark" in html
+    assert "film was" in html
+    assert len(html) < 30_000
+    with pytest.raises(BadInput, match="maps are for images"):
+        found.heatmap()
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: lime_text(additive, []), "no text"),
+        (lambda: lime_text(additive, "..."), "nothing is left"),
+        (lambda: lime_text(additive, [3]), "a text is a int"),  # type: ignore[list-item]
+        (lambda: lime_text(additive, TEXT, 2), "label 2"),
+        (lambda: lime_text(additive, TEXT, [0, 1]), "y has shape"),
+        (lambda: lime_text(lambda texts: [[0.0, 1.0]], TEXT), "for 256 inputs|for .* inputs"),
+        (lambda: lime_text(lambda texts: "no", TEXT), "return numbers"),
+        (lambda: lime_text(lambda texts: [[float("nan")]] * len(texts), TEXT), "NaN"),
+        (lambda: lime_text(additive, TEXT, split=lambda text: [(0, 3), (2, 5)]), "overlaps"),
+    ],
+)
+def test_refusals(call: Any, sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        call()
