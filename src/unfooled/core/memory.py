@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 from unfooled.core.errors import BadInput
@@ -69,6 +70,15 @@ def free_memory() -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 2 << 30
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can (glibc).
+
+    Large tensors that come and go between small ones that stay would otherwise leave ever more holes in the heap.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def limit() -> int:

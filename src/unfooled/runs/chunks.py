@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.memory import give_back
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
 from unfooled.runs.clock import Clock
@@ -106,6 +107,8 @@ class Run:
             while chunks.missing(self.chunk):
                 if self._advance(chunks, fn, model):
                     self._report(chunks)
+                if large:
+                    give_back()
         spans = chunks.spans()
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
@@ -265,7 +268,7 @@ class _Chunks:
             kept[name] = value
             if store is not None and name in self.large:
                 self.shelves[name, span] = shelf(store, self.file(*span), name, value)
-                kept[name] = value[:1].clone()
+                kept[name] = value.new_empty((0, *value.shape[1:]))
         self.rows[span], self.facts[span] = kept, facts
 
     def whole(self, name: str, spans: Sequence[Span]) -> Tensor:

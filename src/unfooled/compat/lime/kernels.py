@@ -57,7 +57,7 @@ def distances_to_first(data: Any, metric: Any) -> Array:
         return np.sqrt(np.maximum(-2 * product_with_first(x) + squares + squares[0], 0))
     norms = np.sqrt(squares)
     norms[norms == 0] = 1.0
-    if sparse.issparse(x):
+    if not isinstance(x, np.ndarray):
         x = sparse.csr_matrix((x.data / np.repeat(norms, np.diff(x.indptr)), x.indices, x.indptr), shape=x.shape)
     else:
         x = x / norms[:, None]
