@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
+from unfooled.attacks.gradients import twins
 from unfooled.attacks.gradients.twins import distil
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Linf
 from unfooled.evaluation.audit import Plan, audit
+from unfooled.evaluation.checks import after
 from unfooled.runs.chunks import Rows, Run
 from unfooled.runs.records import Config
 from unfooled.runs.settings import difference, settings_hash
@@ -108,6 +110,77 @@ def test_a_second_start_trains_nothing_and_counts_the_same(audited: Any, monkeyp
     times = {"seconds", "created"}
     assert again.model_dump(exclude=times) == first.model_dump(exclude=times)
     assert again.warnings == first.warnings
+
+
+def test_a_second_start_asks_nothing_but_what_the_inspection_asks(
+    audited: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y, folder, first = audited
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("made again")
+
+    calls: list[int] = []
+    forward = type(model).forward
+
+    def counted(net: Any, z: Tensor) -> Any:
+        if net is model:
+            calls.append(len(z))
+        return forward(net, z)
+
+    monkeypatch.setattr(twins, "pgd_from", refused)
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", refused)
+    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    monkeypatch.setattr(type(model), "forward", counted)
+    again = audit(model, x, y, Linf(0.01), plan=PLAN, out=folder)
+    assert calls == [8, 8, 1]  # two looks of the inspection, and one sample for the batch size
+    assert again.model_dump(exclude={"seconds", "created"}) == first.model_dump(exclude={"seconds", "created"})
+
+
+class Silent(nn.Module):
+    """A network without an answer where an input comes near the end of its range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = tiny_net(3, SHAPE)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x).masked_fill((x.flatten(1) > 0.97).any(1)[:, None], torch.nan)
+
+
+def test_points_without_an_answer_are_searched_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = Silent().eval(), points(8, SHAPE, seed=5) * 0.4 + 0.5
+    y, threat = model(x).argmax(1), Linf(0.09)
+    first = audit(model, x, y, threat, plan=PLAN, out=tmp_path)
+    assert "D22" in {f.id for f in first.diagnostics if f.fired}
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    again = audit(model, x, y, threat, plan=PLAN, out=tmp_path)
+    assert again.model_dump(exclude={"seconds", "created"}) == first.model_dump(exclude={"seconds", "created"})
+
+
+@pytest.mark.parametrize("most", [3, 9])
+def test_a_start_restores_only_the_state_that_it_continues(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored: list[int] = []
+    restore = twins.restore_training
+
+    def noted(*args: Any) -> None:
+        restored.append(1)
+        restore(*args)
+
+    net, x = tiny_net(3, SHAPE), points(6, SHAPE)
+    options: dict[str, Any] = {"rounds": 1, "points": 2, "epochs": 1, "width": 4}
+    with pytest.raises(KeyboardInterrupt):
+        distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), most), **options)
+    monkeypatch.setattr(twins, "restore_training", noted)
+    with pytest.raises(KeyboardInterrupt):
+        distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), 1), **options)
+    assert len(restored) == 1
 
 
 def test_without_its_settings_a_folder_shows_no_figure_of_another_threat(audited: Any) -> None:

@@ -103,9 +103,10 @@ def distil(
             return logits_at(reader, z.detach(), batch=16 * batch).detach()
 
     keep = keep or unkept
-    pool, answers = [x.detach()], [_stored(keep, "clean", ask, [x])]
+    pool, answers = [x.detach()], [_stored(keep, "clean", partial(ask, x), x)]
     label = answers[0].argmax(1)
-    twin = _untrained(module, x, answers[0].shape[1], width, seed).to(x.device, x.dtype)
+    twin = copied(module) if module is not None else untrained(x, answers[0].shape[1], width, seed=seed)
+    twin = twin.to(x.device, x.dtype)
     enlarged = threat.bounded(x).scaled(REACH)
     for r in range(rounds):
         tell(TWIN, r, rounds)
@@ -113,9 +114,11 @@ def distil(
             z = _random(enlarged, x, seed, r * points + k)
             if r and k % 2:  # where the twin predicts that the model is fooled
                 with trusted():
-                    z = pgd_from(z, twin, x, label, enlarged, steps=8, stop=False)
+                    climb = partial(pgd_from, z, twin, x, label, enlarged, steps=8, stop=False)
+                    z = _stored(keep, f"points-{r}-{k}", climb, x)
             pool.append(z)
-        answers.append(_stored(keep, f"answers-{r}", ask, pool[-points:]))
+        asked = pool[-points:]
+        answers.append(_stored(keep, f"answers-{r}", lambda asked=asked: torch.cat([ask(z) for z in asked]), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
@@ -132,9 +135,9 @@ def unkept(name: str, compute: Callable[[], Rows]) -> Rows:
     return compute()
 
 
-def _stored(keep: Keep, name: str, ask: Callable[[Tensor], Tensor], points: Sequence[Tensor]) -> Tensor:
-    """Return the model's answers at some points, those of an earlier start if there are any."""
-    return keep(name, lambda: {"answers": torch.cat([ask(z) for z in points])})["answers"].to(points[0].device)
+def _stored(keep: Keep, name: str, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """Return a tensor on the device of another one: that of an earlier start, or computed and stored."""
+    return keep(name, lambda: {"values": compute()})["values"].to(like.device)
 
 
 def prefixed(keep: Keep, prefix: str) -> Keep:
@@ -149,10 +152,8 @@ def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
     return threat.sample(x, seed, draw=draw, stage=rng.Stream.TWIN)
 
 
-def _untrained(module: nn.Module | None, x: Tensor, classes: int, width: int | None, seed: int) -> nn.Module:
+def untrained(x: Tensor, classes: int, width: int | None = None, *, seed: int = 0) -> nn.Module:
     """Build an untrained network for inputs like x; the global generator is not changed."""
-    if module is not None:
-        return copied(module)
     shape = tuple(x.shape[1:])
     image = len(shape) == 3 and min(shape[1:]) >= 4
     with torch.random.fork_rng(devices=[]):
@@ -186,17 +187,19 @@ def fit(
 ) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine.
 
-    The state of the training is stored every `PART` steps.
+    The state of the training is stored every `PART` steps; the optimizer is made only where a step is left to do.
     """
     keep = keep or unkept
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)
     twin.train()
-    optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order = _order(len(pool), steps, batch, seed)
 
-    def advance(some: Sequence[Tensor]) -> Rows:
+    def advance(some: Sequence[Tensor], before: Rows) -> Rows:
+        optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        if before:
+            restore_training(before, twin, optimizer, schedule)
         with torch.enable_grad():
             for rows in some:
                 rows = rows.to(pool.device)
@@ -209,9 +212,10 @@ def fit(
         optimizer.zero_grad()
         return training_state(twin, optimizer, schedule)
 
+    state: Rows = {}
     for start in range(0, steps, PART):
-        state = keep(str(start), partial(advance, order[start : start + PART]))
-        restore_training(state, twin, optimizer, schedule)
+        state = keep(str(start), partial(advance, order[start : start + PART], state))
+    _restore_weights(state, twin)
     twin.eval()
 
 
@@ -235,7 +239,7 @@ def training_state(net: nn.Module, optimizer: torch.optim.Optimizer, schedule: L
 
 def restore_training(state: Rows, net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
     """Continue a training from a state."""
-    net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
+    _restore_weights(state, net)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in state.items():
         number, _, moment = name.partition(".")
@@ -244,6 +248,10 @@ def restore_training(state: Rows, net: nn.Module, optimizer: torch.optim.Optimiz
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     epoch, rate = state["schedule"].tolist()
     optimizer.param_groups[0]["lr"], schedule.last_epoch = rate, int(epoch)
+
+
+def _restore_weights(state: Rows, net: nn.Module) -> None:
+    net.load_state_dict({name[4:]: value for name, value in state.items() if name.startswith("net.")})
 
 
 def transfer(surrogate: Model, attack: Attack | None = None, *, proposals: int = 1) -> BudgetAttack:

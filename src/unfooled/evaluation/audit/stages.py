@@ -100,7 +100,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
         progress=standing.log,
-        aside=(attacked.aside[0] + gradients.forwards, attacked.aside[1]),
+        aside=(gradients.forwards, 0),
     )
 
 
@@ -165,7 +165,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
             standing, gradients, again = more.standing, more.gradients, more.again
     distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
     silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, silent, findings, again, may, checked.aside)
+    return Attacked(standing, gradients, distances, silent, findings, again, may)
 
 
 def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:

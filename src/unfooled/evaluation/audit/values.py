@@ -113,7 +113,6 @@ class Attacked:
         findings: Findings on the way.
         again: Findings of the checks that were repeated after the attack went on.
         extended: True if it was allowed to go on, and a check asked for it.
-        aside: Forwards and backwards of checks, spent outside of the stages.
     """
 
     standing: Standing
@@ -123,7 +122,6 @@ class Attacked:
     findings: list[Finding]
     again: list[Finding]
     extended: bool
-    aside: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,8 +35,9 @@ from unfooled.evaluation.checks.borders import MOST as PAIRS
 from unfooled.evaluation.checks.borders import borders
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
-from unfooled.evaluation.checks.refusals import refusals
+from unfooled.evaluation.checks.refusals import on_the_way, refused_on_the_way
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
+from unfooled.runs.chunks import Rows
 
 FLOOR = 20_000
 """Passes that the checks may take in any case."""
@@ -88,13 +89,11 @@ class Checked:
         findings: Findings D6 (at the final points), D11 to D16, D18, D19, D27 and D28.
         frontier: Frontier with the points that they found.
         gradients: Gradients, with the twin where the checks asked for one.
-        aside: Forwards and backwards spent outside of the stages.
     """
 
     findings: list[Finding]
     frontier: Frontier
     gradients: Gradients
-    aside: tuple[int, int] = (0, 0)
 
 
 def trials(scale: float) -> list[tuple[str, Stage]]:
@@ -150,12 +149,11 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
         model=problem.model,
     )  # fmt: skip
-    frontier, counted = standing.frontier, problem.model
-    passed = counted.forwards, counted.backwards
-    if problem.decisive:  # what it adds to the frontier is not stored: it is made at every start
-        refused, frontier = _refused(problem, frontier, ends)
+    frontier = standing.frontier
+    if problem.decisive:
+        refused, frontier = _refused(attack, frontier, ends)
         findings.append(refused)
-    return Checked(findings, frontier, gradients, (counted.forwards - passed[0], counted.backwards - passed[1]))
+    return Checked(findings, frontier, gradients)
 
 
 def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
@@ -171,14 +169,20 @@ def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tens
     return findings
 
 
-def _refused(problem: Problem, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
+def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding, Frontier]:
     """D22: search for points without a finite answer near some samples, and add them to the frontier."""
-    near = problem.take(rows)
-    seen = Unanswered(near.x, near.threat)
-    with problem.model.watched(seen):
-        result = refusals(problem.model, near.x, near.y, near.threat)
-    lone = seen.seen
-    return result, frontier.with_unanswered(rows[lone], seen.points[lone]) if bool(lone.any()) else frontier
+    problem = attack.problem
+
+    def search() -> Rows:
+        near = problem.take(rows)
+        seen = Unanswered(near.x, near.threat)
+        with problem.model.watched(seen):
+            refused = refused_on_the_way(problem.model, near.x, near.y, near.threat)
+        return {"refused": refused, "lone": seen.seen, "points": seen.points[seen.seen]}
+
+    found = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
+    lone, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
+    return on_the_way(found["refused"]), frontier.with_unanswered(lone, points) if len(lone) else frontier
 
 
 def _more(check: str, closed: int, tried: int, n: int) -> Finding:

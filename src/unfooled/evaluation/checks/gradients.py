@@ -14,7 +14,7 @@ from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.jittered import Jittered
 from unfooled.attacks.gradients.relabelled import Recorded, relabelled
 from unfooled.attacks.gradients.straight_through import StraightThrough
-from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.attacks.gradients.twins import distil, transfer, untrained
 from unfooled.attacks.gradients.unrounded import Unrounded
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
@@ -89,12 +89,26 @@ class Gradients:
         def keep(name: str, compute: Callable[[], Rows]) -> Rows:
             return ledger.part(StageKey(Family.TWIN, name), compute, model=self.model)
 
-        asked = Recorded(self.averaged)
-        twin = distil(
-            self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=asked.note
-        ).requires_grad_(False)  # fmt: skip
-        labels = relabelled(twin, asked, seed=self.seed, keep=keep)
-        return replace(self, twin=twin, labels=labels, forwards=ledger.passes(Family.TWIN)[0])
+        def learn() -> Rows:
+            asked = Recorded(self.averaged)
+            twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=asked.note)
+            labels = relabelled(twin.requires_grad_(False), asked, seed=self.seed, keep=keep)
+            numbers = {"classes": len(twin(x[:1])[0]), "forwards": ledger.passes(Family.TWIN)[0]}
+            rows = {name: torch.tensor(number) for name, number in numbers.items()}
+            nets = {"scores": twin} | ({} if labels is twin else {"labels": labels})
+            return rows | {f"{name}.{k}": v for name, net in nets.items() for k, v in net.state_dict().items()}
+
+        # Its parts count the passes, and are read only until it is finished.
+        rows = ledger.part(StageKey(Family.TWIN, "learned"), learn)
+
+        def learned(name: str) -> nn.Module:
+            net = untrained(x[:1], int(rows["classes"]), seed=self.seed).to(x.device, x.dtype)
+            net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in rows.items() if k.startswith(f"{name}.")})
+            return net.eval().requires_grad_(False)
+
+        twin = learned("scores")
+        labels = learned("labels") if any(k.startswith("labels.") for k in rows) else twin
+        return replace(self, twin=twin, labels=labels, forwards=int(rows["forwards"]))
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""

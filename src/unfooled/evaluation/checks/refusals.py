@@ -18,7 +18,12 @@ MOST, STEPS = 16, 8
 
 
 def refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Finding:
-    """D22: an ascent of the margin comes through points without a finite answer.
+    """D22: an ascent of the margin comes through points without a finite answer, see `refused_on_the_way`."""
+    return on_the_way(refused_on_the_way(model, x, y, threat))
+
+
+def refused_on_the_way(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """Return for which samples an ascent of the margin comes through points without a finite answer, (b,) bool.
 
     Args:
         model: Any callable to logits.
@@ -39,8 +44,14 @@ def refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Finding:
         if g is None:
             break
         z = threat.project(z + step * threat.steepest(g.nan_to_num(0.0, 0.0, 0.0)), x).detach()
+    return refused
+
+
+def on_the_way(refused: Tensor) -> Finding:
+    """Return the finding D22 for samples that were refused, (b,) bool."""
     share = float(refused.double().mean())
     return above(
-        "D22", share, f"on the way of an ascent the model gives no finite answer for {share:.0%} of {len(x)} samples "
-        "that the attack could not fool", "no verdict: a refusal is neither right nor wrong; give the model without it",
+        "D22", share, "on the way of an ascent the model gives no finite answer for "
+        f"{share:.0%} of {len(refused)} samples that the attack could not fool",
+        "no verdict: a refusal is neither right nor wrong; give the model without it",
     )  # fmt: skip
