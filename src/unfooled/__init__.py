@@ -12,8 +12,7 @@ Threats   Linf, L2, L1, L0: a norm and a radius, a fraction of the input range; 
 Audit     audit -> Summary; Plan (what it does); Effort, QUICK, NORMAL, THOROUGH; diagnose (its checks alone)
 Attack    cascade, autoattack, envelope (the nearest points), attack_explanation (keeps the label), ascend (the kernel)
 Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
-Memory    memory_limit: what samples and points may take; larger data are read in parts
-Train     train: from names and files, resumable
+Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
 Families are packages that list their names, such as help(uf.attacks):
 

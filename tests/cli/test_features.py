@@ -149,7 +149,7 @@ def test_a_folder_in_the_place_of_an_archive_is_refused_at_once(home: Path) -> N
     assert not (home / "folder.npz.parts").exists()
     np.savez(home / "colour.npz", x=np.zeros((4, 3, 8, 8), np.uint8), y=np.arange(4))
     said = run(home, *MAKE, "--data", "colour.npz", "--out", "set.npz", code=2).stderr
-    assert "convert them to 1 channel" in said
+    assert "convert them, --channels 1" in said
 
 
 def test_training_on_corrupted_images(home: Path) -> None:

@@ -73,6 +73,9 @@ OWN_PARTS = {
     "attacks/ensembles/cascade.py": "parts of the survivors: the next one is attacked only if this one succeeds",
     "training/batches.py": "steps of training",
     "testing/manners.py": "the contract that a part alone equals the whole",
+    "explanations/lime/mixed.py": "columns of the masks, one set for each input",
+    "explanations/shapley.py": "masks in arrays of any library",
+    "explanations/stability.py": "masks in arrays of any library",
     "compat/lime/indexed.py": "text, split by a pattern",
     "compat/lime/lime_image.py": "pixels of each segment",
 }

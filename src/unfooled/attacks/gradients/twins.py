@@ -118,7 +118,7 @@ def distil(
                     z = _stored(keep, f"points-{r}-{k}", climb, x)
             pool.append(z)
         asked = pool[-points:]
-        answers.append(_stored(keep, f"answers-{r}", lambda asked=asked: torch.cat([ask(z) for z in asked]), x))
+        answers.append(_stored(keep, f"answers-{r}", partial(_joined, ask, asked), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
         samples = torch.cat(pool)
@@ -143,6 +143,11 @@ def _stored(keep: Keep, name: str, compute: Callable[[], Tensor], like: Tensor) 
 def prefixed(keep: Keep, prefix: str) -> Keep:
     """Return a store whose names begin with a prefix."""
     return lambda name, compute: keep(f"{prefix}-{name}", compute)
+
+
+def _joined(ask: Callable[[Tensor], Tensor], sets: Sequence[Tensor]) -> Tensor:
+    """Return the answers to several sets of points, one after the other."""
+    return torch.cat([ask(z) for z in sets])
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
