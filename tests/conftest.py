@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 import torch
@@ -21,3 +22,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make audits small where a call says nothing else, for tests of calls and not of figures."""
+    from unfooled.attacks.ensembles.cascade import QUICK
+    from unfooled.evaluation.audit import plan
+
+    for value, given in (
+        (plan.LabelAttack, {"effort": QUICK}),
+        (plan.NearestPoints, {"n": 8, "budget": 60}),
+        (plan.ExplanationAttack, {"n": 4, "steps": 5}),
+    ):
+        start = value.__init__
+        names = [f.name for f in fields(value)]
+        defaults = tuple(given.get(name, before) for name, before in zip(names, start.__defaults__ or (), strict=True))
+        monkeypatch.setattr(start, "__defaults__", defaults)

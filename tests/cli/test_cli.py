@@ -194,7 +194,7 @@ def test_train_then_audit_then_resume(home: Path) -> None:
 
 
 def test_fewer_samples_than_asked_for_is_said_to_those_who_asked(home: Path) -> None:
-    base = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--steps", "1", "--json")
+    base = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--steps", "1", "--reasons", "none", "--json")
     assert json.loads(run(home, *base).stdout)["warnings"] == []
     said = json.loads(run(home, *base, "--n", "5000").stdout)["warnings"]
     assert said == ["5000 samples were asked for; digits (test) has 540"]
@@ -361,7 +361,7 @@ def test_a_model_without_a_gradient_is_judged_and_not_believed(home: Path) -> No
 def test_efforts_and_envelope(home: Path, effort: str) -> None:
     done = run(
         home, "audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "4", "--effort", effort, "--envelope",
-        "--out", f"effort-{effort}",
+        "--reasons", "none", "--out", f"effort-{effort}",
     )  # fmt: skip
     kept = json.loads((home / f"effort-{effort}/summary.json").read_text())
     assert [k["norm"] for k in kept["nearest"]] == ["l0", "l1", "l2", "linf"]
@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
         "--chunk",
         "10",
     ]
-    arguments += ["--out", "runs/stopped", "--threads", "1"]
+    arguments += ["--out", "runs/stopped", "--threads", "1", "--reasons", "none"]
     process = subprocess.Popen(
         [sys.executable, "-c", LISTENING, *arguments],
         cwd=home,

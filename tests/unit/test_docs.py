@@ -57,6 +57,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("small_audits")
 @pytest.mark.parametrize("path", WITH_PYTHON, ids=name_of)
 def test_python_snippets_run(path: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)

@@ -63,6 +63,7 @@ def test_scripts_are_short_and_say_how_to_run_them(path: Path) -> None:
     assert path.name in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("small_audits")
 def test_audit_in_python(printed: Printed, tmp_path: Path) -> None:
     lines = printed("audit_in_python", "--out", str(tmp_path / "run"), n=20, epochs=1)
     found = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
