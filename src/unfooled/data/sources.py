@@ -91,7 +91,7 @@ def _folder(path: Path, split: str, size: tuple[int, int] | None, channels: int 
 
 
 def _made(name: str, split: str) -> Source:
-    """Open a generated data set; "shapes:0.9" are shapes with rho 0.9."""
+    """Open a generated data set; "shapes:0.9" means `shapes` with rho=0.9."""
     kind, colon, rho = name.partition(":")
     if kind != "shapes":
         if colon:
