@@ -57,7 +57,7 @@ def _accuracies(tests: Accuracies, left: Survival) -> Table:
 
 
 def _differences(tests: Accuracies, left: Survival) -> Table:
-    """Make rows of sets against controls."""
+    """Make rows of accuracy differences between the pairs of networks in `PAIRS`."""
     ((norm, radii),) = left.radii.items()
     return [
         {
