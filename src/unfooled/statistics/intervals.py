@@ -148,8 +148,8 @@ def mean_of_shares(shares: Tensor) -> Estimate:
         shares: One value a sample, such as the share of a random model's draws that are right, (n,).
 
     Returns:
-        An `Estimate`; value None, low 0 and high 1 where n = 0. The interval covers the randomness of
-        samples and of draws, since each value contains the randomness of its draws.
+        An `Estimate`; value None, low 0 and high 1 where n = 0. The interval covers the randomness of samples and
+        of draws, since each value contains the randomness of its draws.
     """
     values = shares.detach().cpu().double().numpy()
     if not len(values) or bool(np.isin(values, (0.0, 1.0)).all()):

@@ -1,4 +1,4 @@
-"""Data analysis of the attention study: are samples with incomplete attention easier to fool, and how do attacks move it?
+"""Data analysis of the attention study: is incomplete attention easier to fool, and how do attacks move it?
 
 Fixed in advance:
 

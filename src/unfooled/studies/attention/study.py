@@ -8,7 +8,8 @@ For each data set and seed the networks are trained at equal compute, then
 A user's own network, with the user's own data, is only analysed: no network is trained.
 
 References:
-    Wu et al., Attention rectification and preservation (ARP), 2018, arXiv:1811.09831. Results are not compared with the paper.
+    Wu et al., Attention rectification and preservation (ARP), 2018, arXiv:1811.09831. Results are not compared with
+    the paper's.
 """
 
 from __future__ import annotations
