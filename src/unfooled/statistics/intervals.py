@@ -134,9 +134,9 @@ def share(hits: Tensor) -> Estimate:
 
 
 GAFFKE = 10_000
-"""Weightings of the values for the ends of Gaffke's interval."""
+"""Number of random weightings of the values for the ends of Gaffke's interval."""
 MANY = 2000
-"""Samples above which Student's interval is taken alone: no skew matters then."""
+"""Number of samples above which Student's interval is used alone, since skew then hardly matters."""
 UNBOUNDED = (-math.inf, math.inf)
 """Range of values that are not bounded."""
 

@@ -22,7 +22,7 @@ from unfooled.data.formats.pictures import SUFFIXES, opened, size_of
 __all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "loose"]
 
 SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
-"""Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
+"""Folder names, in lower case, that operating systems and archivers create; skipped like hidden folders."""
 
 
 def is_ours(name: str) -> bool:

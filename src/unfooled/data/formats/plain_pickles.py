@@ -17,7 +17,7 @@ import numpy as np
 from unfooled.core.errors import BadInput
 
 LARGEST = 400_000_000
-"""Bytes of a pickle, at most."""
+"""Largest pickle that is read, in bytes."""
 _MARK = object()
 
 
@@ -214,4 +214,4 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
 }
-"""Opcode -> what it does; all others are refused."""
+"""Opcode -> function that interprets it; all others are refused."""

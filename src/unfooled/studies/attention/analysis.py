@@ -42,7 +42,7 @@ from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import listed
 
 WAY = 17
-"""Points of the straight line, both ends counted."""
+"""Number of points on the straight line, including both ends."""
 
 
 @dataclass(frozen=True)
