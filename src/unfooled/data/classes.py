@@ -15,7 +15,7 @@ from unfooled.core.errors import BadInput, nearest, option
 from unfooled.core.limits import check_classes, read_regular
 from unfooled.data.dataset import Dataset, Source
 
-LONGEST = 1 << 25  # bytes of a file of names
+LONGEST = 1 << 25  # largest file of names, in bytes
 
 Names = list[tuple[str, ...]]
 """Accepted names of each class; the last one is displayed."""
@@ -58,10 +58,10 @@ def read_names(path: Path) -> Names:
 
 
 def check_names(names: Sequence[str], place: object) -> None:
-    """Refuse class names that do not tell classes apart; long lists, such as ImageNet's, hold a few twice.
+    """Raise if classes share names; 1 % of duplicates is allowed, since long lists, such as ImageNet's, have a few.
 
     Raises:
-        BadInput: Several classes have one name.
+        BadInput: More than 1 % of the names are duplicates.
     """
     first: dict[str, int] = {}
     twice = [name for k, name in enumerate(names) if first.setdefault(_plain(name), k) != k]
@@ -111,9 +111,10 @@ def in_order(source: Source, labels: str | Path | Sequence[str]) -> Source:
 def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, labels: bool = False) -> Dataset:
     """Return the same samples with their labels in the order of a model's outputs.
 
-    Classes are matched by name with those that the model states. Names that only count (0, 1, 2, ..., LABEL_0, ...) do
-    not count as names, and never overrule real ones. For a model without names the order of the data is kept, unless
-    it is only the alphabetical order of names of which some may be missing.
+    Classes are matched by name with those that the model states. Class numbers (0, 1, 2, ..., LABEL_0, ...)
+    are treated as no names, and never replace real ones. For a model without names the order of the data is kept,
+    unless the data's names were sorted and are fewer than the outputs: then it is unknown which outputs they belong to,
+    and only digits are matched, by value, for at most 10 outputs.
 
     Args:
         data: Samples, with the classes of their source.
@@ -123,7 +124,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
         labels: True if the user gave the order of the data's classes, which is then compared with the model's.
 
     Raises:
-        BadInput: The names contradict each other, or match in part; the message gives both lists.
+        BadInput: The names contradict each other, match only in part, or are needed and missing.
     """
     known = None if known is None or _counting(known) else list(known)
     if _counting(data.classes):
@@ -154,9 +155,9 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
 
 
 def _check_order(given: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse an order given by the user that has the model's names in other places.
+    """Raise if the user's order of class names disagrees with the model's.
 
-    Where no name is the model's, the names may be in another language, and nothing can be compared.
+    If no name is among the model's, for example in another language, nothing is compared.
     """
     places = _places(known)
     at = [places.get(_plain(name), []) for name in given]
@@ -178,7 +179,7 @@ def _places(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _counting(names: Sequence[str]) -> bool:
-    """Return whether names only count: 0, 1, 2, ... or LABEL_0, LABEL_1, ..."""
+    """Return whether names are only class numbers: 0, 1, 2, ... or LABEL_0, LABEL_1, ..."""
     return all(_plain(name) in (str(k), f"label {k}") for k, name in enumerate(names))
 
 

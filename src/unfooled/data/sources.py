@@ -25,7 +25,7 @@ FOLDER = "UNFOOLED_DATA"
 """Environment variable that names the folder of the data sets below; `../shared/data` by default."""
 
 MADE = ("digits", "digits-canvas", "shapes")
-"""Data sets that need no file."""
+"""Data sets that are generated."""
 
 KNOWN: dict[str, tuple[str, str]] = {
     "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
@@ -37,7 +37,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "cifar10": ("cifar10_jpeg.npz", "airplane automobile bird cat deer dog frog horse ship truck"),
     "cub": ("cub200/cub10_images128_jpeg.npz", ""),
 }
-"""Short name -> file in that folder, and class names where the file has none."""
+"""Short name -> file in that folder, and class names, separated by spaces; empty: the file has them."""
 
 
 def open_source(source: Any, split: str, size: tuple[int, int] | None, channels: int | None) -> Source:
@@ -91,7 +91,7 @@ def _folder(path: Path, split: str, size: tuple[int, int] | None, channels: int 
 
 
 def _made(name: str, split: str) -> Source:
-    """Open a generated data set; "shapes:0.9" are shapes with rho 0.9."""
+    """Open a generated data set; "shapes:0.9" means `shapes` with rho=0.9."""
     kind, colon, rho = name.partition(":")
     if kind != "shapes":
         if colon:

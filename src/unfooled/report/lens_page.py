@@ -1,6 +1,6 @@
-"""One self-contained page about a set of maps before and after: scores with their chance levels, and a few pairs drawn.
+"""One self-contained page about explanations before and after a perturbation: scores, chance levels, a few pairs drawn.
 
-The page is a pure function of its record, and everything in there is untrusted text, as on the page of an audit.
+An explanation is a map of pixel attributions. The page is a pure function of its record, whose text is untrusted.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ TEXT = 150_000  # room for the text, the style and the tables
 LEAST = 200_000  # least characters for the pictures, however long the records are
 OF_REASONS = 0.25  # share of the pictures' characters for attacked explanations
 SIZES = (Size("wide", 720, 340, 8), Size("narrow", 340, 280, 4))
-HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # two beside each other
+HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # for two drawings side by side
 SINGLE = (Size("single", 360, 270, 5),)  # one drawing for all screens; a second one would double its many points
 
 
@@ -81,9 +81,9 @@ def render(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path
     3 MB (up to about 100 classes, since the records are embedded whole). No model is run.
 
     Args:
-        runs: Run folders of finished audits, the one to compare with first.
+        runs: Run folders of finished audits; the first is the reference of the comparison.
         out: Page to write; its folder is made if need be.
-        title: Heading of the page. None: the audit's own.
+        title: Heading of the page. None: the audit's own, or "Two audits compared" and the like.
 
     Returns:
         `out`.

@@ -14,7 +14,7 @@ from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
 
-LARGEST = 1 << 28  # bytes of a gallery
+LARGEST = 1 << 28  # largest gallery file, in bytes
 PICTURES = ("x", "x_adv", "before", "after")
 SCHEMA = 1
 
@@ -28,7 +28,7 @@ class Run:
         name: Name on a page of several runs: the title, or the model where titles are shared.
         folder: Name of the run folder.
         summary: Record of the audit.
-        pictures: x, x_adv, before, after, each (G, *D); empty where the gallery is empty.
+        pictures: x, x_adv, and explanations before and after, each (G, *D) for G examples; empty without a gallery.
         reasons: The same arrays for the worst attacks on explanations.
         attention: The same arrays for attention; before and after are (G, h, w).
     """

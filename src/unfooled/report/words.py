@@ -116,7 +116,7 @@ def date_text(created: str) -> str:
 
 
 def threat_clause(threat: str, noun: str) -> str:
-    """Say what the adversary may do, as a clause after "an adversary who may"."""
+    """Return what the adversary may do, as a clause that follows "an adversary who may"."""
     parts = parse_threat(threat)
     of = "pixel" if noun == "image" else "value"
     article = "an" if noun[0] in "aeiou" else "a"
@@ -151,7 +151,7 @@ def outcomes(s: Summary) -> Outcomes | None:
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
-    """Return one sentence with the result and one with its limits, worded by the verdict."""
+    """Return a sentence with the result and one with its limits; the wording depends on what the checks found."""
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""

@@ -88,7 +88,7 @@ def _one_class(answered: np.ndarray, true: np.ndarray) -> float:
 
 
 def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int]:
-    """Return the shift of all classes that explains most predictions, and their number; 0 and 0 if it could be chance.
+    """Return the k != 0 with prediction = y + k (mod classes) most often, and how often; (0, 0): it could be chance.
 
     Args:
         prediction: Predicted classes, (n,).

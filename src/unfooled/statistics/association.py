@@ -23,7 +23,7 @@ from unfooled.statistics.bootstrap import DRAWS, FEW, Cases, Columns, Statistic,
 
 
 def mean_of(name: str) -> Statistic:
-    """Build the mean of a column."""
+    """Build the statistic that is the mean of a column."""
     return lambda columns, w: w @ columns[name] / _positive(w.sum(1))
 
 

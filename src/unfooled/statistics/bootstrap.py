@@ -110,7 +110,7 @@ def _ends(statistic: Statistic, seeds: Sequence[Columns], value: float, resample
         if len(rows) and np.isfinite(statistic(c, np.ones((1, len(rows))))[0]):
             left_out.append(statistic(c, without[:, rows]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no seed knows some image
+        warnings.simplefilter("ignore", RuntimeWarning)  # mean of no values, for an image that no seed has
         return corrected_limits(value, good, np.nanmean(left_out, axis=0))
 
 
@@ -156,10 +156,10 @@ def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
     """Compute the mean of values in [-1, 1] with few distinct levels, such as shares and their differences.
 
     The counts of the levels in a resample are multinomial: 2,000 resamples of 10,000 images cost no more than 2,000
-    draws of a few counts. Up to `CORRECTED` values the interval is that of `intervals.mean`, since these resamples are
-    too narrow there. Where all values are equal, a bootstrap has no spread. The interval is then the change of the mean
-    if a share 1 - .025^(1/n) of the values, the Clopper-Pearson bound for a level with no hit in n samples, differed by
-    1.
+    draws of a few counts. Up to `CORRECTED` values the interval is that of `intervals.mean`, since the percentile
+    bootstrap is too narrow there. Where all values are equal, a bootstrap has no spread. The interval then reaches as
+    far as the mean would move if a share 1 - .025^(1/n) of the values, the Clopper-Pearson bound for an event that
+    occurred in none of n samples, differed by 1.
 
     Args:
         values: Values, (n,); those that are not finite are left out.

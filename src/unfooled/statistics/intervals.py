@@ -53,7 +53,7 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-SLACK = 1e-6  # round-off of records
+SLACK = 1e-6  # round-off allowed in records
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
@@ -75,7 +75,7 @@ class Estimate(_Figures):
 
     @model_validator(mode="after")
     def _possible(self) -> Estimate:
-        """Refuse figures that no samples have."""
+        """Raise if the numbers contradict each other."""
         _check_figure(self.value, self.low, self.high, self.n)
         return self
 
@@ -97,13 +97,13 @@ class Mean(_Figures):
 
     @model_validator(mode="after")
     def _possible(self) -> Mean:
-        """Refuse figures that no samples have."""
+        """Raise if the numbers contradict each other."""
         _check_figure(self.value, self.low, self.high, self.n if self.value is not None else 0)
         return self
 
 
 def _check_figure(value: float | None, low: float | None, high: float | None, n: int) -> None:
-    """Refuse a figure of no samples, none of some, and an interval that it lies outside of."""
+    """Raise if a value comes without samples, is missing despite samples, or lies outside of its interval."""
     if (value is None) != (n == 0):
         raise ValueError(f"the figure is {value} of {n} samples")
     if low is not None and high is not None and not low <= high:
@@ -116,7 +116,7 @@ def share(hits: Tensor) -> Estimate:
     """Compute a share with its Clopper-Pearson interval, whose coverage is at least 95 %.
 
     Args:
-        hits: Hits, (n,) bool, or frequencies in [0, 1], whose sum is rounded.
+        hits: Hits, (n,) bool, or frequencies in [0, 1], whose sum is rounded to a number of hits.
 
     Returns:
         An `Estimate`; value None, low 0 and high 1 where n = 0.
@@ -134,9 +134,9 @@ def share(hits: Tensor) -> Estimate:
 
 
 GAFFKE = 10_000
-"""Weightings of the values for the ends of Gaffke's interval."""
+"""Number of random weightings of the values for the ends of Gaffke's interval."""
 MANY = 2000
-"""Samples above which Student's interval is taken alone: no skew matters then."""
+"""Number of samples above which Student's interval is used alone, since skew then hardly matters."""
 UNBOUNDED = (-math.inf, math.inf)
 """Range of values that are not bounded."""
 
@@ -148,8 +148,8 @@ def mean_of_shares(shares: Tensor) -> Estimate:
         shares: One value a sample, such as the share of a random model's draws that are right, (n,).
 
     Returns:
-        An `Estimate`; value None, low 0 and high 1 where n = 0. The interval is over samples and draws: what a sample's
-        draws add to the spread is in its value.
+        An `Estimate`; value None, low 0 and high 1 where n = 0. The interval covers the randomness of samples and
+        of draws, since each value contains the randomness of its draws.
     """
     values = shares.detach().cpu().double().numpy()
     if not len(values) or bool(np.isin(values, (0.0, 1.0)).all()):
@@ -199,8 +199,8 @@ def mean(values: Tensor, *, within: tuple[float, float] = UNBOUNDED, seed: int =
 
     Args:
         values: Values, (n,).
-        within: Smallest and largest value possible; the interval ends there. Where all values are equal and both are
-            finite, it is Gaffke's.
+        within: Smallest and largest value possible; the interval is clipped to them. Where all values are equal and
+            both are finite, it is Gaffke's.
         seed: Random seed of the resamples.
         draws: Number of resamples.
     """
@@ -255,9 +255,10 @@ def _student(freedom: int) -> float:
 
 
 def _studentised(values: np.ndarray, draw: np.random.Generator, draws: int) -> tuple[float, float]:
-    """Return the quantiles of (mean of a resample - mean) / its standard error; those that are not finite are left out.
+    """Return the quantiles of (mean of a resample - mean) / its standard error; undefined ratios (0 / 0) are left out.
 
-    A resample of equal values has no standard error: they stand at the ends, unless so many do that no end is left.
+    A resample of equal values has standard error 0, and its ratio is infinite; an infinite quantile is replaced by the
+    farthest finite ratio.
     """
     n = len(values)
     resampled = values[draw.integers(n, size=(draws, n))]
@@ -277,7 +278,7 @@ def limits(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def corrected_limits(value: float, resampled: np.ndarray, left_out: np.ndarray) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of a resampled figure: bias-corrected, accelerated, and as wide as t asks.
+    """Return the ends of the 95 % interval of a resampled figure: bias-corrected, accelerated, with quantiles of t.
 
     Args:
         value: The figure.

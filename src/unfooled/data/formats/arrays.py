@@ -1,4 +1,4 @@
-"""Conversion of arrays, as people save them, into samples in the unit box, and labels.
+"""Conversion of saved arrays into samples in [0, 1], and of saved labels into class indices.
 
 Arrays are read by their dimensions: (N, D) are vectors and (N, C, D, H, W) volumes, which stay as they are. Four
 dimensions are images, channels first or last. Three dimensions are grey images, which become (N, 1, H, W), if they are
@@ -21,8 +21,8 @@ from unfooled.core.model.batching import check_fits
 from unfooled.data.formats.stored import AnyArray, parts
 
 CHANNELS = (1, 3, 4)  # grey, colour, colour and alpha
-SLACK = 1e-6  # round-off outside of [0, 1] that is clipped, as of tensors
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
+SLACK = 1e-6  # largest round-off outside of [0, 1] that is clipped; the same as for tensors
+GREY = (0.299, 0.587, 0.114)  # luma weights of ITU-R BT.601, which Pillow uses too
 
 
 def samples(x: np.ndarray, rows: np.ndarray, name: str, *, images: bool = False) -> np.ndarray:
@@ -42,7 +42,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
         images: True if the array is known to hold images, so that three dimensions are (N, H, W).
 
     Raises:
-        BadInput: The numbers have another range or kind, or another shape; the message gives what was found.
+        BadInput: The values lie outside of [0, 1], are not finite or of another type, or the shape is none of these.
     """
     if x.ndim < 2 or x.ndim > 5 or 0 in x.shape[1:]:
         raise BadInput(
@@ -82,7 +82,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
 
 
 def late(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that reads rows as the one that `make` returns, which is called at the first row."""
+    """Return a lazy reader: `make` is called at the first read, and the reader that it returns is used from then on."""
     made = cache(make)
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def numbered(y: np.ndarray) -> list[str]:
 
 
 def shaped(x: np.ndarray, size: tuple[int, int] | None, channels: int | None, name: str) -> np.ndarray:
-    """Return images with the size (antialiased bilinear) and number of channels (1 or 3) requested.
+    """Resize images (bilinear, antialiased), and convert them to the requested number of channels (1 or 3).
 
     Raises:
         BadInput: The samples are not images, or have channels that are neither grey nor colour.
@@ -172,7 +172,7 @@ def single(x: Any) -> torch.Tensor:
     """Return one sample as a floating point tensor: bytes and pictures are divided by 255, channels come first.
 
     Raises:
-        BadInput: It holds other numbers than bytes or fractions.
+        BadInput: The values are neither floating point nor uint8.
     """
     if isinstance(x, torch.Tensor) and x.is_floating_point():
         return x.detach()

@@ -16,7 +16,7 @@ def from_factory(source: str, split: str) -> Source:
     """Open the data that `place:factory` returns, called with `split=` if it has that parameter.
 
     Raises:
-        BadInput: The place or the name does not exist, its code fails, or it does not return (x, y).
+        BadInput: The module, file or name does not exist, its code fails, or it does not return (x, y).
     """
     with imported(source) as factory:
         if not callable(factory):

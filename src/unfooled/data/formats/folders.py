@@ -22,16 +22,16 @@ from unfooled.data.formats.pictures import SUFFIXES, opened, size_of
 __all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "loose"]
 
 SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
-"""Folders, in lower case, that systems and archivers leave behind; like hidden ones they hold no data."""
+"""Folder names, in lower case, that operating systems and archivers create; skipped like hidden folders."""
 
 
 def is_ours(name: str) -> bool:
-    """Return whether a folder or file is the user's own, neither hidden nor a system's."""
+    """Return whether a folder or file is the user's: not hidden, and not created by the operating system."""
     return not name.startswith(".") and name.lower() not in SYSTEM and name != "lost+found"
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden ones and a system's."""
+    """Return the folders in a folder, sorted, without those that `is_ours` excludes."""
     return sorted(item for item in path.iterdir() if item.is_dir() and is_ours(item.name))
 
 
@@ -97,7 +97,7 @@ class Decoder:
         return decode([self.files[row] for row in rows.tolist()], self.size, self.channels)
 
     def survey(self, rows: np.ndarray) -> Decoder:
-        """Look at the headers of all images that will be read, and return a decoder that treats them alike.
+        """Read the headers of all images that will be decoded, and return a decoder with the same channels for all.
 
         Raises:
             BadInput: An image is damaged, or they have different sizes and `size` is None.
@@ -122,7 +122,7 @@ def glance(path: Path) -> tuple[tuple[int, int], bool]:
 
 
 def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:
-    """Refuse images of several sizes."""
+    """Raise if the images have different sizes."""
     sizes = {side: path for side, path in zip(reversed(sides), reversed(files), strict=True)}
     if len(sizes) > 1:
         some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
@@ -183,7 +183,7 @@ def decode(files: list[Path], size: tuple[int, int] | None, channels: int | None
         BadInput: An image is damaged, or they have different sizes and `size` is None.
     """
     if size is None:
-        _one_size([size_of(path) for path in files], files)  # of the headers, before anything is decoded
+        _one_size([size_of(path) for path in files], files)  # from the headers, before anything is decoded
     height, width = size or (size_of(files[0]) if files else (0, 0))
     check_fits(12 * height * width * len(files), f"{len(files)} images of {width} x {height}")
     images = [_decoded(path, size, channels) for path in files]

@@ -51,7 +51,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def stored_idx(path: Path) -> StoredArray | np.ndarray:
-    """Return the array in an IDX file: in the file where it is large and not gzipped, else in memory.
+    """Return the array in an IDX file; if the file is large and not gzipped, the array is read from it on demand.
 
     Raises:
         BadInput: As for `read_idx`.
@@ -67,7 +67,7 @@ def stored_idx(path: Path) -> StoredArray | np.ndarray:
 
 
 def _unpacked(path: Path) -> bytes:
-    """Unpack a gzipped file, up to what its header states: it could go on without end."""
+    """Unpack a gzipped file, at most one byte more than its header states, since its content could be endless."""
     with gzip.open(path) as file:
         start = file.read(4)
         start += file.read(4 * start[3]) if len(start) == 4 else b""

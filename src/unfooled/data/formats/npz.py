@@ -1,4 +1,4 @@
-"""NumPy archives: `x_train, y_train, x_test, y_test`, `train_images, train_labels, ...`, `x, y` and their like.
+"""NumPy archives: `x_train, y_train, x_test, y_test`, `train_images, train_labels, ...`, `x, y` and similar names.
 
 Pickled objects are not read. Only the arrays of the requested split are unpacked.
 """

@@ -1,6 +1,7 @@
-"""Pickles of dictionaries, lists, numbers, text and arrays of bytes, read without the module that would run their code.
+"""Reader for pickles of plain values and NumPy arrays that never runs code from the pickle.
 
-The opcodes are interpreted here, and every name that a pickle asks for is refused but those of NumPy's arrays.
+The opcodes are interpreted here instead of by the `pickle` module. Of the functions that a pickle can import, only
+those that rebuild NumPy arrays and byte strings are allowed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from unfooled.core.errors import BadInput
 
 LARGEST = 400_000_000
-"""Bytes of a pickle, at most."""
+"""Largest pickle that is read, in bytes."""
 _MARK = object()
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that a pickle asks for."""
+    """A function or class that a pickle imports."""
 
     module: str
     name: str
@@ -30,14 +31,14 @@ class _Name:
 
 @dataclass
 class _Array:
-    """An array that is being built."""
+    """Placeholder for an array, whose values may be set later."""
 
     values: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class _Type:
-    """A type of arrays."""
+    """A NumPy data type, by its code, such as "<f4"."""
 
     code: str
 
@@ -57,7 +58,7 @@ def read_plain(path: Path) -> Any:
 
 
 class _Machine:
-    """The stack on which a pickle builds its values."""
+    """Interpreter of pickle opcodes, with a stack and a memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -88,11 +89,11 @@ class _Machine:
         self.stack.append(value)
 
     def text(self, value: Any) -> None:
-        """Put bytes that Python 2 wrote as text on the stack."""
+        """Push bytes; those that Python 2 wrote as a string are encoded as Latin-1."""
         self.stack.append(value.encode("latin1") if isinstance(value, str) else bytes(value))
 
     def put(self, key: Any) -> None:
-        """Remember the top of the stack."""
+        """Store the top of the stack in the memo."""
         self.memo[len(self.memo) if key is None else key] = self.stack[-1]
 
     def append(self, _: Any) -> None:
@@ -110,7 +111,7 @@ class _Machine:
         self.stack[-1].update(zip(map(_finished, values[::2]), values[1::2], strict=True))
 
     def reduce(self, _: Any) -> None:
-        """Call one of the few functions that are known."""
+        """Call one of the allowed functions, see `_called`."""
         args = self.stack.pop()
         self.stack.append(_called(self.stack.pop(), args))
 
@@ -125,7 +126,7 @@ class _Machine:
 
 
 def _finished(value: Any) -> Any:
-    """Return a value with its arrays in place."""
+    """Return a value with array placeholders, also those in dictionaries, replaced by their arrays."""
     if isinstance(value, _Array):
         return value.values
     if isinstance(value, dict):
@@ -213,4 +214,4 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "REDUCE": _Machine.reduce,
     "BUILD": _Machine.build,
 }
-"""Opcode -> what it does; all others are refused."""
+"""Opcode -> function that interprets it; all others are refused."""

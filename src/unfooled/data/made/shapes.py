@@ -67,7 +67,7 @@ Rule = Callable[[Factors], np.ndarray]
 
 
 def shape_colour(factors: Factors) -> np.ndarray:
-    """Return 2 [disc or ring] + [red, orange or yellow], (N,), which is linear in the attributes."""
+    """Return 2 * (disc or ring) + (red, orange or yellow), (N,): a linear function of the attributes."""
     return 2 * (factors[:, 0] < 2) + (factors[:, 1] < 3)
 
 
@@ -138,7 +138,7 @@ class Shapes:
         Args:
             index: Indices of the samples, one or (B,).
             factor: Name of the factor.
-            value: New value: a number, a name, or (B,).
+            value: New value: its index or name, or one index per sample, (B,).
 
         Raises:
             BadInput: There is no such factor or value.
@@ -341,7 +341,7 @@ def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 
 def _interpolation() -> np.ndarray:
-    """Return the matrix that interpolates COARSE values, at both ends and evenly between, to SIDE."""
+    """Return the (SIDE, COARSE) matrix of linear interpolation from COARSE evenly spaced values, both ends included."""
     at = np.linspace(0, COARSE - 1, SIDE)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(COARSE))).astype(np.float32)
 

@@ -26,7 +26,7 @@ class CurveGroup:
         norm: Name of the norm.
         runs: Runs with that norm, in the order of the page.
         figures: Drawings by size; none where no run has two points.
-        table: (eps, accuracy by run, None where it was not measured there).
+        table: (eps, accuracy of each run; None: not measured at this eps).
     """
 
     norm: str
@@ -42,7 +42,7 @@ def drawable_points(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 
 def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
-    """Return the radii at which runs were audited in a norm, each with the text of its mark."""
+    """Return radius -> text of its mark on the axis, for the radii at which runs were audited in a norm."""
     threats = [run.threat for run in runs if run.threat.norm == norm]
     radii = [threat.radius for threat in threats if threat.radius is not None and finite(threat.radius)]
     return {eps: f"audited {EPS}: {eps_text(eps)}" for eps in radii}

@@ -1,9 +1,9 @@
 """Robust accuracy against passes: does the attack still find more, or has the curve become flat?
 
-    passes = forwards + backwards a sample so far,   accuracy = share that no stage has fooled yet
+    passes = forward + backward passes per sample so far,   accuracy = share that no stage has fooled yet
 
-The accuracy axis holds what the attack's stages left, and the final interval; the clean accuracy is left out, so that
-the flat end can be seen.
+The accuracy axis spans the accuracies after each stage and the interval of the final accuracy. Clean accuracy is left
+out: it would compress the end of the curve, where one sees whether it is flat.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Step:
     Attributes:
         place: Position of the stage.
         name: Name on the page.
-        passes: Forwards and backwards a sample so far.
-        forward: Forwards a sample so far.
-        backward: Backwards a sample so far.
+        passes: Forward and backward passes per sample so far.
+        forward: Forward passes per sample so far.
+        backward: Backward passes per sample so far.
         accuracy: Share of the samples that are not fooled yet.
         taken: Number of samples that the stage attacked; None: not recorded.
         closed: Number of samples that it fooled; None: not recorded.
@@ -146,7 +146,7 @@ def drawn_steps(stages: Sequence[Step]) -> list[Step]:
 
 
 def flatness_sentence(s: Summary, noun: str) -> str:
-    """Say how much the last half of the passes found; empty where no stages were recorded."""
+    """Return the sentence on how many samples the last half of the passes fooled; empty: no stages were recorded."""
     later = [step for step in steps(s) if step.name != CLEAN]
     if not later:
         return ""

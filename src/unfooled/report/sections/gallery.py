@@ -175,7 +175,10 @@ def galleries(runs: Sequence[Run], budget: int) -> list[Gallery]:
 
 
 def reason_galleries(runs: Sequence[Run], budget: int) -> list[ReasonGallery]:
-    """Return the worst attacks on explanations of all runs, in the best quality that fits into `budget` characters."""
+    """Return the worst attacks on explanations of all runs, in the best quality that fits into `budget` characters.
+
+    Where none fits, only the first of each run is shown.
+    """
     drawn = [draw_plates(run.reasons) for run in runs]
     worst = [run.summary.reasons.gallery if run.summary.reasons is not None else [] for run in runs]
     for how in ENCODINGS:

@@ -39,9 +39,9 @@ class NearRow:
     Attributes:
         run: Run that is shown.
         record: Distances of the run in that norm.
-        median: Median and interval; an end is None where too few samples were reached.
-        texts: The three quartiles, in words.
-        interval: The interval of the median, in words.
+        median: Median and interval; an end is None where too few samples have an adversarial example.
+        texts: The three quartiles, as text.
+        interval: The interval of the median, as text.
     """
 
     run: Run
@@ -102,13 +102,13 @@ def written_in_255ths(run: Run, norm: str) -> bool:
 
 
 def survival_curve(record: Nearness) -> list[Point]:
-    """Return the curve from distance 0 on, by distance; empty where nothing was found."""
+    """Return (distance, accuracy) by distance, from (0, 1) on; empty where no adversarial example was found."""
     points = sorted((d, a) for d, a in record.curve if finite(d, a))
     return points if not points or points[0][0] <= 0 else [(0.0, 1.0), *points]
 
 
 def median_estimate(record: Nearness) -> Mean:
-    """Return the median with its 95 % interval; an end is None where too few samples were reached."""
+    """Return the median with its 95 % interval; an end is None where too few samples have an adversarial example."""
     from scipy.stats import binom
 
     n, value = record.n, record.quartiles[1]
@@ -122,7 +122,7 @@ def median_estimate(record: Nearness) -> Mean:
 
 
 def near_row(run: Run, record: Nearness) -> NearRow:
-    """Put the distances of a run in one norm into words."""
+    """Return the distances of a run in one norm, as numbers and text."""
     middle, in_255ths = median_estimate(record), written_in_255ths(run, record.norm)
     low, high = (distance_text(v, record.norm, in_255ths) for v in (middle.low, middle.high))
     interval = f"{low} to {high}" if middle.high is not None else f"{low} or more"
@@ -131,7 +131,7 @@ def near_row(run: Run, record: Nearness) -> NearRow:
 
 
 def _end(curves: Sequence[Sequence[Point]], rows: Sequence[NearRow], radii: Iterable[float]) -> float:
-    """Return the end of the axis: the farthest point, or twice the largest third quartile; but beyond all radii."""
+    """Return the end of the axis: the farthest point, at most twice the third quartile, but beyond all radii."""
     farthest = max(d for curve in curves for d, _ in curve)
     third = [q for row in rows if (q := row.record.quartiles[2]) is not None]
     end = farthest if not third else min(farthest, 2 * max(third))  # so that outliers do not squeeze the other curves

@@ -1,4 +1,4 @@
-"""Attacked explanations: scores against eps, whether the explanation or the label moved first, the worst cases."""
+"""Attacked explanations: scores against eps, whether the explanation or the label changed first, the worst cases."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ class ReasonsSection:
 
 
 def attacked_reasons(run: Run) -> Reasons | None:
-    """Return the run's record, where something was attacked."""
+    """Return the run's record of attacks on explanations. None: no explanation was attacked."""
     record = run.summary.reasons
     return record if record is not None and record.curve else None
 
 
 def points_sentence(record: Reasons) -> str:
-    """Say at which points the scores of the table are taken."""
+    """Return the sentence on the attacked points at which the scores of the table are computed."""
     if record.pixels < LARGE:
         return "Each score is taken at its own worst point"
     return "LENS and top k are taken at their own worst points, Kendall, on maps this large, at that of LENS"
 
 
 def chance_level(record: Reasons, score: Score) -> float | None:
-    """Return the score of an unrelated map: 0 where the score is corrected for it, k of all pixels for top k."""
+    """Return the score of an unrelated map: 0 for LENS, which is corrected for chance, k / pixels for top k."""
     if score is Score.LENS:
         return 0.0
     return record.k / record.pixels if record.pixels else None
@@ -95,7 +95,7 @@ def _score_of(point: ReasonPoint, score: Score) -> Mean:
 
 
 def score_groups(runs: Sequence[Run], sizes: Sequence[Size]) -> list[ScoreGroup]:
-    """Return the attacked explanations by norm.
+    """Return the attacked explanations and the drawings of their scores, by norm.
 
     Args:
         runs: Runs of the page.
@@ -163,7 +163,7 @@ def _trace(axes: Axes, run: Run, how: How, points: Sequence[tuple[float, Mean]])
 
 
 def order_sentence(run: Run, record: Reasons) -> str:
-    """Say which moved first, the explanation or the label."""
+    """Return the sentence on which changed first, the explanation or the label."""
     parts = (record.reason_first, record.label_first, record.neither)
     if record.reason_first is None or not record.reason_first.n or None in parts:
         if record.unsearched:
@@ -180,7 +180,7 @@ def order_sentence(run: Run, record: Reasons) -> str:
 
 
 def weakness_sentence(record: Reasons) -> str:
-    """Say at which radii chance equals the attack; empty where it is stronger."""
+    """Return the sentence on radii at which the best random point does as well as the attack; empty: at none."""
     pairs = [(p, q) for p in record.curve for q in record.curve if p.how == How.ATTACK and q.how == How.BEST_OF_N]
     weak = [
         p
@@ -197,7 +197,7 @@ def weakness_sentence(record: Reasons) -> str:
 
 
 def unscored_sentence(record: Reasons) -> str:
-    """Count the samples that have no score; empty where all have one."""
+    """Return the sentence that counts samples without a score; empty: all have one."""
     point = record.at_eps()
     if point is None:
         return ""

@@ -1,4 +1,4 @@
-"""Data analysis of the attention study: is incomplete attention vulnerable, and do attacks deviate and scatter it?
+"""Data analysis of the attention study: is incomplete attention easier to fool, and how do attacks move it?
 
 Fixed in advance:
 
@@ -42,7 +42,7 @@ from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import listed
 
 WAY = 17
-"""Points of the straight line, both ends counted."""
+"""Number of points on the straight line, including both ends."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def course_of_attention(
         clean: Attention of the clean images, (n, h, w).
 
     Returns:
-        Samples whose map moves before the label is lost, (n,) bool, and the course, (n, WAY) each.
+        1 for samples whose map moves before the label is lost, else 0, (n,) float, and the course, (n, WAY) each.
     """
     apart, lost, moved = [], [], []
     for t in torch.linspace(0, 1, WAY):

@@ -41,10 +41,10 @@ class Question:
     Attributes:
         text: The claim.
         source: Citation of the claim, or "unfooled".
-        statistic: Figure that decides it.
-        needed: Columns that the figure needs.
+        statistic: Statistic that decides it.
+        needed: Columns that the statistic needs.
         test: `cases -> p` of a permutation test; None: the bootstrap's p.
-        bound: Smallest figure for which the claim holds.
+        bound: Smallest value of the statistic for which the claim holds.
     """
 
     text: str

@@ -39,8 +39,8 @@ class AttentionScale(Scale):
     """Sizes of the study.
 
     Attributes:
-        tasks: Data sets; their steps are those of PGD-AT + ARP.
-        radii: Radii of the regression, beside the median distance.
+        tasks: Data sets, with the training steps of PGD-AT + ARP; other arms get steps of equal compute.
+        radii: Radii of the regression, in addition to the median distance.
         recipes: Arms by name.
         inner: Steps of PGD in training.
         analysis: Effort of the analysis of attention.
@@ -68,8 +68,8 @@ def _task(source: str, eps: float, steps: int) -> Task:
 
 RADII = (2 / 255, 4 / 255, 8 / 255)
 # Shapes at 4/255: in a pilot (standard network, 600 steps, PGD-20) 99.8 % of the test images were right when clean,
-# 39 % at 1/255, 3 % at 2/255 and none at 4/255: there the standard arm loses every image, and what stands is owed to
-# training.
+# 39 % at 1/255, 3 % at 2/255 and none at 4/255: so the standard arm has no robust accuracy there, and that of others
+# is due to their training.
 # GTSRB at 8/255, the customary radius for such images.
 SCALES = {
     "small": AttentionScale(

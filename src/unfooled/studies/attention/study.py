@@ -1,4 +1,4 @@
-"""Attention study: is incomplete attention vulnerable, and does ARP training resist attacks?
+"""Attention study: are samples with incomplete attention easier to fool, and does ARP training resist attacks?
 
 For each data set and seed the networks are trained at equal compute, then
 
@@ -8,7 +8,8 @@ For each data set and seed the networks are trained at equal compute, then
 A user's own network, with the user's own data, is only analysed: no network is trained.
 
 References:
-    Wu et al., ARP, 2018, arXiv:1811.09831. The figures are not compared with those of the paper.
+    Wu et al., Attention rectification and preservation (ARP), 2018, arXiv:1811.09831. Results are not compared with
+    the paper's.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ def run_attention(
 ) -> StudySummary:
     """Train, analyse and compare networks, or analyse a user's own network.
 
-    Seeds are independent of each other: a folder may be given more of them later.
+    Seeds are independent of each other; more can be added to a folder later.
 
     Args:
         scale: "small" (shapes), "medium" (shapes and GTSRB; two cores) or "full" (more data, radii and arms; a GPU); or
             your own sizes.
-        out: Folder; a second start continues it. None: nothing is stored.
+        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds of weights, training and attacks.
         data: Data sets to look at; None: all of the scale's. With `own` the one source, as `load_dataset` reads it.
         own: A user's own network, which is analysed; no network is trained. None: the scale's networks.
@@ -73,8 +74,8 @@ def run_attention(
         The `StudySummary`, also written to `out/summary.json`.
 
     Raises:
-        BadInput: no such scale or data set, data that are not there or that the model does not take, options of a
-            model without a model, or a folder that holds other work.
+        BadInput: no such scale or data set, missing data, data that do not fit the model, options of `own` without
+            its model, or a folder of another run.
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, progress=progress, command=command)
@@ -90,7 +91,7 @@ def run_attention(
 
 
 def attention_findings(results: Results, size: AttentionScale, seeds: Sequence[int]) -> Findings:
-    """Make tables, claims, notes and pictures from the units alone."""
+    """Make tables, claims, notes and pictures from the stored results."""
     tables: dict[str, Table] = {}
     claims: list[Claim] = []
     pictures: list[Picture] = []
@@ -109,7 +110,7 @@ def attention_findings(results: Results, size: AttentionScale, seeds: Sequence[i
 
 
 def _by_arm(rows: Sequence[Analysed]) -> list[Analysed]:
-    """Return the rows network by network."""
+    """Return the rows grouped by network."""
     return [row for arm in dict.fromkeys(row.arm for row in rows) for row in rows if row.arm == arm]
 
 

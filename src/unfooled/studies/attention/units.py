@@ -1,4 +1,4 @@
-"""Units of the attention study: networks are trained, analysed, judged, and tested on the points of the others."""
+"""Units of the attention study: training, analysis, attack, transfer attack and faithfulness of each network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unfooled.studies.common.run import StudyRun, map_jobs
 
 
 def measure(task: Task, seed: int, size: AttentionScale, run: StudyRun, units: Units) -> Results:
-    """Compute all units of one data set and seed: train all networks, analyse two, attack all."""
+    """Compute all units of one data set and seed: two networks are analysed, all other steps are for every network."""
     place = f"{task.source}-{255 * task.eps:g}-{seed}"
     bench = ArmBench(
         task, size.arms, seed, train_n=size.train_n, folder=run.out, place=place, progress=run.progress
@@ -48,7 +48,7 @@ def measure(task: Task, seed: int, size: AttentionScale, run: StudyRun, units: U
 
 @dataclass(frozen=True)
 class PointStore:
-    """Adversarial points of every network, for the others; stored in files where there is a folder.
+    """Adversarial points of every network, on which the other networks are tested; in files, if there is a folder.
 
     Args:
         out: The study's folder; None: points stay in memory.
@@ -66,7 +66,7 @@ class PointStore:
             write_whole(file, buffer.getvalue())
 
     def get(self, unit: str) -> Tensor | None:
-        """Return the points of a unit; None: an earlier start's file is gone."""
+        """Return the points of a unit. None: the file of an earlier run is missing."""
         file = self._file(unit)
         if unit not in self._points and file is not None and file.exists():
             self._points[unit] = torch.from_numpy(np.load(file))
@@ -116,7 +116,7 @@ class NetworkUnits:
         return analyse(net, self.samples, self.size.analysis, data=self.where, arm=name, seed=seed)
 
     def judged(self, name: str) -> Judged:
-        """Attack a network, and store the points for the others."""
+        """Attack a network, and store the adversarial points, on which the others are tested."""
         net, threat = self.bench.network(name), self.bench.task.threat
         row, z = judge(
             net, self.samples, threat, self.size.judging, data=self.where, arm=name, seed=self.bench.seed
@@ -125,7 +125,7 @@ class NetworkUnits:
         return row
 
     def crossed(self, name: str) -> Crossed:
-        """Judge a network on the points of all other networks."""
+        """Test a network on the adversarial points of all other networks (transfer attack)."""
         net, threat = self.bench.network(name), self.bench.task.threat
         n = min(self.size.judging.n, len(self.samples.x))
         x, y = self.samples.x[:n], self.samples.y[:n]

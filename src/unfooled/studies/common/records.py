@@ -2,10 +2,10 @@
 
 A study's folder holds
 
-    config.json     what was asked (`runs.records.Config`); a second start with other settings is refused
+    config.json     settings (`runs.records.Config`); a second run with other settings is refused
     networks/       trained networks, one checkpoint each
     units/          finished units of work, one JSON file each
-    summary.json    what the study says (`StudySummary`)
+    summary.json    results (`StudySummary`)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Claim(Record):
         claim: A sentence that can be true or false.
         source: Citation of the claim, or "unfooled".
         verdict: "holds" or "fails"; "undecided" where the study cannot tell.
-        value: The figure that decides; None: nothing was measured.
+        value: Value of the statistic that decides it. None: nothing was measured.
         low: Lower end of its 95 % interval.
         high: Upper end of its 95 % interval.
         n: Number of samples, or of other units that were counted.
@@ -55,7 +55,7 @@ class StudySummary(Record):
         title: Heading of the page.
         scale: "small", "medium" or "full"; "own" for a user's own sizes.
         seeds: Random seeds; every table and claim is over all of them.
-        seconds: Seconds of all the units, those of earlier starts included.
+        seconds: Seconds of all the units, those of earlier runs into the folder included.
         tables: Title -> rows.
         claims: Claims with their verdicts.
         notes: Limits of the figures, in sentences.

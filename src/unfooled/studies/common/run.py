@@ -55,7 +55,7 @@ class StudyRun:
         title: Heading of the page.
         scale: Name of the scale.
         seeds: Random seeds.
-        out: Folder; a second start continues it. None: nothing is stored.
+        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         device: Device of the networks, for the record.
         progress: Called with `(stage, units done, units in all)`; None: silent.
         command: Command that reproduces the run.
@@ -75,10 +75,10 @@ class StudyRun:
 
         Args:
             settings: Plain values that change a result; see `Scale.settings`.
-            n: Number of samples behind a figure.
+            n: Number of samples, for the record.
 
         Raises:
-            BadInput: the folder holds work with other settings; the first that differs is named.
+            BadInput: the folder holds a run with other settings; the message gives the first that differs.
         """
         config = Config(
             model=f"study {self.study}", data="the scale's", n=n, threat="the scale's", seed=0,
@@ -101,7 +101,7 @@ class StudyRun:
 
 
 def map_jobs(units: Units, stage: str, kind: type[R], jobs: Mapping[str, J], compute: Callable[[J], R]) -> list[R]:
-    """Compute a stage, one unit per job, or read the units of an earlier start.
+    """Compute a stage, one unit per job, or read the units of an earlier run.
 
     Args:
         units: The study's folder.

@@ -1,4 +1,4 @@
-"""Units of the MNIST features study: tested networks, rebuilt sets, networks under attack, alignment, images."""
+"""Units of the MNIST features study: tested networks, sets of rebuilt images, attacks, alignment, pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Results:
 
     Attributes:
         tests: Tested encoders and retrained networks.
-        sets: Rebuilt sets.
+        sets: Sets of images rebuilt from features.
         attacks: Networks under attack.
         alignments: Alignment of gradients with images.
         pictures: Rebuilt images.
@@ -46,7 +46,7 @@ class Results:
 
 
 def measure(bench: MnistBench, units: Units, seeds: Sequence[int]) -> Results:
-    """Compute all units, or read those of an earlier start: encoders and sets once, all else for each seed."""
+    """Compute all units, or read those of an earlier run: encoders and sets once, all else for each seed."""
     size = bench.size
     recipes = {recipe.name: recipe for recipe in size.recipes}
     tests = map_jobs(units, "encoders", Measured, recipes, partial(measure_encoder, bench))
@@ -69,7 +69,7 @@ def measure(bench: MnistBench, units: Units, seeds: Sequence[int]) -> Results:
 
 
 def attacked(units: Units, bench: MnistBench, stage: str, seed: int, nets: Networks) -> list[Attacked]:
-    """Attack every network by the cascade in both norms."""
+    """Attack every network with the cascade (`attacks.ensembles.cascade`) in both norms."""
     size = bench.size
     norms: dict[str, list[Threat]] = {"linf": [Linf(eps) for eps in size.linf], "l2": [L2(eps) for eps in size.l2]}
     jobs = {f"{name}, {norm}": (name, norm) for name in nets for norm in norms}
@@ -83,7 +83,7 @@ def attacked(units: Units, bench: MnistBench, stage: str, seed: int, nets: Netwo
 
 
 def aligned(units: Units, bench: MnistBench, stage: str, seed: int, nets: Networks) -> list[Aligned]:
-    """Measure the alignment of every network."""
+    """Measure the alignment of every network's gradients with the images."""
 
     def compute(name: str) -> Aligned:
         return align(nets[name](), bench.test, device=bench.device, name=name, seed=seed)
@@ -119,7 +119,7 @@ def measure_set(bench: MnistBench, origin: str) -> Rebuilt:
 
 
 def first_images(bench: MnistBench) -> Picture:
-    """Draw the first image of each class, and its rebuilt image."""
+    """Draw the first image of each class, and the images rebuilt from it."""
     y = bench.train[1][: bench.size.rebuilt]
     rows = torch.tensor([int((y == k).nonzero()[0]) for k in y.unique().tolist()])
     group, standard, random = (bench.rebuilt(origin) for origin in SETS)

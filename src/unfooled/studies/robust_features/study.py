@@ -1,16 +1,17 @@
 """Robust features study: are there features that predict but are not robust? Four sets, and networks trained on each.
 
-    robust set       (x_r, y), x_r has a hardened network's features of x, and was rebuilt from an unrelated image
+    robust set       (x_r, y), x_r was optimised from an unrelated image to have a hardened network's features of x
     non-robust set   the same with a natural network
-    D_rand           (x_adv, t), x moved until a natural network says t, a class drawn at random
-    D_det            the same with t the class after the image's own: its robust features mislead
+    D_rand           (x_adv, t), x perturbed until a natural network predicts t, a class drawn at random
+    D_det            the same with t = y + 1: robust features point to the wrong class
 
-A fresh network is trained plainly on each, equally long. For comparison, others are trained on as many originals,
-hardened on these, and trained on images rebuilt from an untrained network and on shuffled labels. Each is tested on the
-original test images, clean and (all but the one with shuffled labels) under the cascade at four radii.
+A hardened network is adversarially trained, a natural one is not. A new network is trained without attacks on each set,
+for the same number of updates. For comparison, others are trained on as many originals, hardened on these, and trained
+on images rebuilt from an untrained network and on shuffled labels. Each is tested on the original test images, clean
+and (all but the one with shuffled labels) under the cascade at four radii.
 
-Networks are hardened in L2, the norm in which features are inverted and images are moved, as at the source: at 1.5 for
-MNIST, .75 for Fashion-MNIST, .75 for digits. Claims on robustness are decided at half of that, the published share (.25
+Networks are hardened in L2, the norm in which features are inverted and images are moved, as in the paper: at 1.5 for
+MNIST, .75 for Fashion-MNIST, .75 for digits. Claims on robustness are decided at half of that, the paper's ratio (.25
 of .5 for CIFAR-10); every radius is in the tables.
 
 References:
@@ -53,12 +54,12 @@ def run_robust_features(
 ) -> StudySummary:
     """Train a natural and a hardened network, make the sets, train on each, test and attack all.
 
-    Seeds are independent of each other, encoders and sets included: a folder may be given more of them later.
+    Every seed has its own encoders and sets; more seeds can be added to a folder later.
 
     Args:
         scale: "small" (digits), "medium" (MNIST and Fashion-MNIST, 10,000 images of each set, from the folder that
             UNFOOLED_DATA names) or "full" (59,000 images, and all test images under attack); or your own sizes.
-        out: Folder; a second start continues it. None: nothing is stored.
+        out: Folder of the results; a second run with the same folder resumes. None: nothing is stored.
         seeds: Random seeds; each repeats everything.
         data: Data sets to look at; None: all of the scale's.
         device: Device of the networks.
@@ -69,7 +70,7 @@ def run_robust_features(
         The `StudySummary`, also written to `out/summary.json`.
 
     Raises:
-        BadInput: no such scale or data set, data that are not there, or a folder that holds other work.
+        BadInput: no such scale or data set, data that are not there, or a folder of another run.
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
@@ -87,7 +88,7 @@ def run_robust_features(
 
 
 def feature_findings(results: Sequence[Results], size: FeatureScale) -> Findings:
-    """Make tables, claims and pictures from the units alone."""
+    """Make tables, claims and pictures from the stored results."""
     pictures, notes, seconds = [], list(NOTES), 0.0
     for result in results:
         curves = Survival(result.attacks).curves()

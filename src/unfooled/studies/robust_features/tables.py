@@ -24,7 +24,7 @@ from unfooled.studies.robust_features.units import Results
 PAIRS = (
     (ROBUST, NON_ROBUST), *((a, b) for a in SETS for b in (ORIGINALS, RANDOM) if a != b), (HARDENED_TOO, ROBUST),
 )  # fmt: skip
-"""Networks, by their sets, whose differences are in a table."""
+"""Pairs of training sets; the table of differences compares the networks trained on them."""
 
 
 def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
@@ -57,7 +57,7 @@ def _accuracies(tests: Accuracies, left: Survival) -> Table:
 
 
 def _differences(tests: Accuracies, left: Survival) -> Table:
-    """Make rows of sets against controls."""
+    """Make rows of accuracy differences between the pairs of networks in `PAIRS`."""
     ((norm, radii),) = left.radii.items()
     return [
         {
