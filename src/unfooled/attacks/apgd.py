@@ -2,10 +2,10 @@
 
     u = P(z_t + s steepest(g_t)),   z_{t+1} = P(z_t + a (u - z_t) + (1 - a)(z_t - z_{t-1}))
 
-g_t is the gradient, P the projection, a = .75. s starts at 2 eps and is halved, from the best point, at checkpoints
-that show no progress (`core.ascent.Auto`). In L1 the steps are sparse, and the radius shrinks:
+g_t is the gradient, P the projection, a = .75. s starts at 2 eps. At checkpoints that show no progress, s is halved and
+the ascent returns to the best point (`core.ascent.Auto`). In L1 the steps are sparse, and the radius shrinks:
 
-    3 eps for 30 % of the steps, 2 eps for 30 %, eps for the rest, each from the last one's best point, projected
+    3 eps for 30 % of the steps, 2 eps for 30 %, eps for the rest; each starts from the best point before, projected
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def apgd(
         steps: Gradient evaluations per restart (cost: steps + 1 forwards, steps backwards per sample, less once fooled;
             in L1 2 forwards more).
         loss: `margin` (default), `cross_entropy`, `dlr`, or any `(logits, y) -> (B,)`.
-        restarts: Number of random starts; fooled samples are not attacked again (cost: 1 more forward each, for more
-            than one).
+        restarts: Number of random starts; fooled samples are not attacked again (cost: above 1, each start needs
+            1 more forward).
         start: Starting points, (B, *D). None: random points.
         draws: Evaluations of a random model averaged per gradient; multiplies the cost.
         batch: Samples computed at once. None: all.

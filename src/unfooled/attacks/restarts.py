@@ -22,7 +22,7 @@ Propose = Callable[[Tensor, Tensor, Threat, torch.Generator | None], Tensor]
 
 
 def restarted(attack: Attack, restarts: int) -> BudgetAttack:
-    """Repeat an attack with other seeds on the samples that are not fooled yet.
+    """Repeat an attack with different seeds on the samples that are not fooled yet.
 
     Args:
         attack: `(model, x, y, threat, *, targeted, generator) -> x_adv`, options bound with `functools.partial`.
@@ -64,7 +64,7 @@ def repeat(
     targeted: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Run an attack from several seeds, with checked arguments; see `restarted`."""
+    """Run an attack with several seeds; x, y and threat are checked already. See `restarted`."""
     check_restarts(restarts)
     best, left = x.clone(), torch.arange(len(x), device=x.device)
     top = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)

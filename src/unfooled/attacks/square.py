@@ -117,7 +117,7 @@ def square_search(
 
     Args:
         objective: `(z, at) -> value, done`, as for `ascend`; no gradient is computed.
-        x: Centres, (B, *D).
+        x: Centres of the threat, (B, *D).
         threat: `Linf`, `L2` or `L1`.
         seed: Seeds, one per sample, (B,).
         steps: Evaluations of the objective per sample.
@@ -196,13 +196,13 @@ class _Stripes:
 class _Bumps:
     """Proposals in L2 and L1: a grid of bumps, then the length of one window moves into a bump elsewhere.
 
-    What is left of eps moves along with it.
+    The unused part of eps is added to the new bump.
     """
 
     threat: Threat
 
     def length(self, delta: Tensor, dims: int) -> Tensor:
-        """Sum over all but the first dimensions: squares in L2, absolute values in L1."""
+        """Sum over all but the first `dims` dimensions: squares in L2, absolute values in L1."""
         return delta.flatten(dims).abs().pow(self.threat.norm).sum(dims)
 
     def first(self, x: Tensor, seed: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class _Bumps:
         delta = torch.zeros_like(image)
         for i, top in enumerate(range(0, h - tile + 1, tile)):
             for j, left in enumerate(range(0, w - tile + 1, tile)):
-                u = rng.uniform(seed, (c,), draw=-1 - i * w - j)  # below 0: from 2 on draws are those of queries
+                u = rng.uniform(seed, (c,), draw=-1 - i * w - j)  # negative: draws from 2 on belong to queries
                 sign = torch.where(u < 0.5, -1.0, 1.0).to(x.dtype)[:, :, None, None]
                 delta[:, :, top : top + tile, left : left + tile] = _bump(tile, tile, x, self.threat.norm) * sign
         unit = delta / per_sample(self.threat.size(delta).clamp_min(TINY), delta)

@@ -1,14 +1,16 @@
-"""Step-LL: one step towards the class that is least likely at x, also after a random step.
+"""Step-LL: one step towards the class that is least likely at x, optionally after a random step.
 
     step_ll      z = P( x  - eps steepest(grad l(f(x), y_LL)) ),              y_LL = argmin_c f(x)_c
     r_step_ll    x~ = P( x + eps/2 steepest(N(0, I)) ),   z = P( x~ - eps/2 steepest(grad l(f(x~), y_LL)) )
+
+P projects onto the threat, f are the logits, l is the loss.
 
 Single steps are weak attacks, and training on them can overfit to them: evaluate with the cascade.
 
 References:
     Kurakin, Goodfellow, Bengio, Adversarial machine learning at scale, ICLR 2017, arXiv:1611.01236 (Step-LL).
     Tramer et al., Ensemble adversarial training, ICLR 2018, arXiv:1705.07204 (R+Step-LL).
-    Differs: any norm's steepest step, and every point is inside the threat (published, x~ leaves the box).
+    Differs: any norm's steepest step, and every point is inside the threat (as published, x~ can leave the box).
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ def r_step_ll(
     skip_wrong: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Step half of eps at random, then half of eps towards the class that is least likely at x; see `step_ll`."""
+    """Take a random step of length eps/2, then one of eps/2 towards the class least likely at x; see `step_ll`."""
     return _step(model, x, y, threat, targeted, loss, generator, skip_wrong=skip_wrong, noise=0.5)
 
 

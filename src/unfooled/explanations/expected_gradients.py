@@ -1,10 +1,10 @@
-"""Expected gradients: integrated gradients averaged over baselines from data, one place on each path (GradientShap).
+"""Expected gradients: integrated gradients averaged over baselines from data, one point on each path (GradientShap).
 
     e = E_{b ~ D, a ~ U(0, 1)} [ (x - b) * grad s(f(b + a (x - b)), y) ]
     sum_i e_i = s(f(x)) - E s(f(b))                     completeness, in expectation
 
 b are background samples, s the score. The places a are stratified: draw k lies in [k / n, (k + 1) / n). Backgrounds are
-taken in turn from a random order, so that each occurs alike.
+taken in turn from a random order, so that each occurs equally often, up to one.
 
 References:
     Erion et al., Improving performance of deep learning models with axiomatic attribution priors and expected
@@ -47,14 +47,14 @@ def expected_gradients(
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64.
         background: Samples of the data, (N, *D). None: a black, a grey and a white one.
-        draws: Gradients averaged.
+        draws: Number of gradients averaged.
         score: Function `(logits, y) -> (B,)` to explain.
         generator: Base seed; not advanced.
         batch_bytes: Memory budget of one call's graph in bytes, see `BatchBudget`; one sample is always allowed.
         create_graph: True: keep the graph of all draws; memory grows with `draws`.
 
     Returns:
-        Attribution in units of the score, (B, *D). Cost: `draws` forwards and backwards a sample.
+        Attribution in units of the score, (B, *D). Cost: `draws` forwards and backwards per sample.
 
     Raises:
         BadInput: An argument or the model's output is invalid.
@@ -110,7 +110,7 @@ def expected_gradients_with_gap(
         x: Inputs, (B, *D).
         y: Classes to explain, (B,) int64.
         background: Samples of the data, as for `expected_gradients`.
-        draws: Gradients averaged.
+        draws: Number of gradients averaged.
         score: Function `(logits, y) -> (B,)` to explain.
         generator: Base seed; not advanced.
         batch_bytes: Memory budget of one call's graph in bytes.

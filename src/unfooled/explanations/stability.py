@@ -1,9 +1,10 @@
 """Soft stability: does the class stay when features are added to those that an explanation selects?
 
-    tau_r = P[ f(S') names the class of f(S) ],    S' uniform over the supersets of S with at most r further features
+    tau_r = P[ argmax f(S') = argmax f(S) ],    S' uniform over the supersets of S with at most r further features
 
-f sees composed inputs, whose other features are hidden. N draws give the estimate with Hoeffding's interval, of
-half-width sqrt(log(2 / delta) / (2 N)), whatever f and the number of features; few features are enumerated.
+f(S) is the model's output with all features outside S hidden. N draws give the estimate and Hoeffding's interval of
+half-width sqrt(log(2 / delta) / (2 N)), for any f and any number of features; for few features, all supersets are
+enumerated.
 
 References:
     Jin, Xue, You, Goel, Wong, Probabilistic stability guarantees for feature attributions, NeurIPS 2025,
@@ -30,13 +31,13 @@ Answers = Callable[[Tensor], Any]
 
 @dataclass(frozen=True)
 class SoftStability:
-    """A probability that the class stays.
+    """Probability that the class stays the same, with an interval.
 
     Attributes:
         value: Estimate.
         low: Lower end of its interval.
         high: Upper end; both are the value where all supersets were enumerated.
-        draws: Supersets answered.
+        draws: Number of supersets evaluated.
         exact: True if all supersets were enumerated.
     """
 
@@ -63,11 +64,11 @@ def soft_stability(
     Args:
         f: Function from masks, (n, M) bool, to outputs, (n, K).
         selected: Features selected, (M,) bool.
-        r: Most features that are added.
-        draws: Supersets drawn.
+        r: Largest number of features added.
+        draws: Number of supersets drawn.
         delta: Error probability of the interval.
-        exact: True: enumerate all supersets. None: where M is at most 12 and they are no more than `draws`.
-        batch: Masks a call.
+        exact: True: enumerate all supersets. None: only if M is at most 12 and there are at most `draws`.
+        batch: Masks per call.
         generator: Base seed; not advanced.
 
     Returns:
@@ -112,7 +113,7 @@ def _every(free: int, most: int) -> Tensor:
 
 
 def _drawn(free: int, most: int, draws: int, seed: int) -> Tensor:
-    """Draw uniformly among the subsets of at most `most` features: the size by their number, then which."""
+    """Draw uniformly among the subsets of at most `most` features: first the size, then its members."""
     k = torch.arange(most + 1, dtype=torch.float64)
     log_count = math.lgamma(free + 1) - torch.lgamma(k + 1) - torch.lgamma(free - k + 1)
     share = log_count.softmax(0).cumsum(0)

@@ -126,7 +126,7 @@ class TwoPass(torch.autograd.Function):
         to_r, to_x, mean_again = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
         theta = [torch.zeros_like(p) for p in parameters]
         budget = BatchBudget(path.model, x, path.batch_bytes)
-        with differentiating(), trusted():  # the first pass has checked
+        with differentiating(), trusted():  # the first pass has checked the outputs
             # A double backward keeps about three graphs of a forward pass alive.
             for rows, at in path.calls(budget, len(x), 3):
                 z, w, t = path.points(x[rows], r[rows], at)

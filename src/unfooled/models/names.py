@@ -49,7 +49,7 @@ def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
 
 
 def _counted(names: Iterable[str]) -> set[str]:
-    """Return names without the counters of batches, which old files lack and no evaluation reads."""
+    """Return names without batch counters (`num_batches_tracked`), which old files lack and evaluation ignores."""
     return {name for name in names if not name.endswith("num_batches_tracked")}
 
 

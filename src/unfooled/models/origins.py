@@ -1,4 +1,4 @@
-"""Sources of loaded models: the arguments that load a model again, stored beside it and forgotten with it."""
+"""Sources of loaded models: the arguments that load a model again, stored for as long as the model exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORIGINS: dict[int, tuple[weakref.ref[Any], Mapping[str, Any]]] = {}
 
 
 def remembering(load: Callable[P, T]) -> Callable[P, T]:
-    """Let the models that a loader returns be known with its arguments, where their source is a name."""
+    """Decorate a loader: store its arguments for each model whose `source` is a name or path, for `origin_of`."""
     signature = inspect.signature(load)
 
     @functools.wraps(load)
@@ -31,6 +31,6 @@ def remembering(load: Callable[P, T]) -> Callable[P, T]:
 
 
 def origin_of(model: Any) -> Mapping[str, Any] | None:
-    """Return the arguments by which `load_model` loads the model again; None where it came from no name."""
+    """Return the arguments by which `load_model` loads the model again; None where its source was no name or path."""
     entry = _ORIGINS.get(id(model))
     return entry[1] if entry is not None and entry[0]() is model else None

@@ -131,7 +131,7 @@ class Run:
         self._tell(name, int(stored is not None))
         if stored is None:
             with self.folder.claims.claimed(file, wait=True):
-                stored = self._records(file, kind)  # another start may have been faster
+                stored = self._records(file, kind)  # another process may have stored it meanwhile
                 if stored is None:
                     before = model.forwards, model.backwards
                     records = fn()
@@ -145,7 +145,7 @@ class Run:
         return stored[0]
 
     def part(self, name: str, fn: Callable[[], Rows], *, model: Counted | None = None) -> tuple[Rows, tuple[int, int]]:
-        """Compute some tensors, or read those of an earlier start; for work that is no function of rows.
+        """Compute some tensors, or read those of an earlier start; for work that is not a function of rows.
 
         Args:
             name: Name of the work and of its file.
@@ -159,7 +159,7 @@ class Run:
         stored = self.folder.read_rows(file, None)
         if stored is None:
             with self.folder.claims.claimed(file, wait=True):
-                stored = self.folder.read_rows(file, None)  # another start may have been faster
+                stored = self.folder.read_rows(file, None)  # another process may have stored it meanwhile
                 if stored is None:
                     stored = self._timed(fn, model)
                     self.folder.keep_rows(file, *stored)
@@ -196,7 +196,7 @@ class Run:
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
             if not mine:
                 return False
-            if chunks.find(again=True):  # another start may have been faster
+            if chunks.find(again=True):  # another process may have stored it meanwhile
                 return True
             rows, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
             for name, value in rows.items():
@@ -246,7 +246,7 @@ class _Chunks:
         for file in files:
             span = _span(file)
             if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
-                self.folder.unusable(file)  # no name of ours
+                self.folder.unusable(file)  # not a name that this library writes
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
             if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
@@ -263,7 +263,7 @@ class _Chunks:
         self._take(span, rows, facts)
 
     def _take(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
-        """Take over the rows of a chunk; of large ones, where they are stored."""
+        """Add the rows of a chunk; for large results in a store, only where they are stored."""
         store, kept = self.folder.store, {}
         for name, value in rows.items():
             kept[name] = value
@@ -273,7 +273,7 @@ class _Chunks:
         self.rows[span], self.facts[span] = kept, facts
 
     def whole(self, name: str, spans: Sequence[Span]) -> Tensor:
-        """Return the rows of all spans, which follow one another; streamed where they are stored."""
+        """Return the rows of consecutive spans, joined; streamed for large results in a store."""
         store, first = self.folder.store, self.rows[spans[0]][name]
         if store is None or (name, spans[0]) not in self.shelves:
             return torch.cat([self.rows[span][name] for span in spans])

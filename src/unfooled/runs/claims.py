@@ -187,7 +187,7 @@ class Claims:
     def _refresh(self, store: Store, idle: threading.Event) -> None:
         """Refresh the time stamps of this process's claims until it holds none."""
         while not idle.wait(BEAT):
-            with self._lock, suppress(BadInput):  # not released meanwhile
+            with self._lock, suppress(BadInput):  # the lock prevents a release meanwhile
                 for file, mine in self._mine.items():
                     holder = self._holder(store, file)
                     if holder is not None and holder.token == mine.token:
@@ -204,7 +204,7 @@ class Claims:
             return None
 
     def _abandoned(self, file: str) -> bool:
-        """Return whether a claim has been unreadable for `STALE` seconds; one being written is so for a moment."""
+        """Return whether a claim has been unreadable for `STALE` seconds; while it is written, it is so briefly."""
         since = self._unread.setdefault(file, time.monotonic())
         return time.monotonic() - since > STALE
 

@@ -44,7 +44,7 @@ def create_exclusive(path: Path, data: bytes, *, durable: bool = True) -> bool:
     Args:
         path: The file.
         data: Content of the file.
-        durable: True: flush to the disk; not needed for files without use after a power failure.
+        durable: True: flush to the disk; not needed for files that are useless after a power failure.
 
     Returns:
         True if this call created the file.
@@ -82,7 +82,7 @@ def read_file(path: Path) -> bytes | None:
 
 
 def read_part(path: Path, start: int, length: int) -> bytearray | None:
-    """Return some bytes of a file, fewer at its end; None where it does not exist.
+    """Return `length` bytes of a file from `start` on, fewer at its end; None where it does not exist.
 
     Raises:
         BadInput: The file cannot be read.

@@ -1,4 +1,4 @@
-"""Safetensors files of samples that are streamed: written part by part, byte for byte as the library writes them."""
+"""Safetensors files of streamed samples: written part by part, with the same bytes as the safetensors library."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from unfooled.runs.files import write_whole
 
 R = TypeVar("R", bound=BaseModel)
 
-LONGEST = 1 << 26  # bytes of a record
+LONGEST = 1 << 26  # largest size of a record in bytes
 
 
 class Record(BaseModel):
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file that others may have written.
 
     Raises:
-        BadInput: It is no regular file, is no JSON, is nested too deep, or holds NaN or infinite numbers.
+        BadInput: The file is not a regular file, is not JSON, is nested too deep, or holds NaN or infinite numbers.
     """
 
     def refuse(word: str) -> float:
@@ -121,7 +121,7 @@ def read_record(path: Path, kind: type[R]) -> R:
     """
     try:
         data = read_regular(path, most=LONGEST)
-        if b"NaN" in data or b"Infinity" in data:  # usually in a sentence; pydantic takes them for numbers
+        if b"NaN" in data or b"Infinity" in data:  # usually inside a text; pydantic would accept them as numbers
             read_json(path)
         return kind.model_validate_json(data)
     except OSError as e:

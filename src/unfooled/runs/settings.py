@@ -124,10 +124,10 @@ def _sum(value: Any) -> str:
 
 
 def _identified(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without the spelling of what a fingerprint identifies.
+    """Return settings without the names of a model and data that the fingerprint identifies.
 
-    The same weights and data under another path are the same; of user code, whose fingerprint may miss what it calls,
-    the file's name and the function count.
+    The same weights and data under another path are the same; for user code, whose fingerprint may miss what it calls,
+    the names of the file and the function are compared.
     """
     prints = settings.get("fingerprint")
     if not isinstance(prints, Mapping):
@@ -144,7 +144,7 @@ def _identified(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _code(name: str, other: str | None = None) -> str | None:
-    """Return "net.py:make" of "some/place/net.py:make"; `other` for a name that is no function's."""
+    """Return "net.py:make" for "some/place/net.py:make", and `other` for a name without a colon."""
     file, colon, function = name.rpartition(":")
     return f"{Path(file).name}:{function}" if colon and file.endswith(".py") else other if not colon else name
 

@@ -36,11 +36,11 @@ def spelled(value: Any) -> str:
 
 
 def as_json(value: Any, *, depth: int = 0) -> Any:
-    """Return a value as JSON holds it: what JSON has no type for, and numbers that are not finite, as text.
+    """Return a value that JSON can hold: other types and numbers that are not finite become text.
 
     Args:
         value: Any value.
-        depth: Levels of dataclasses that become mappings of their fields; deeper ones become text, as `spelled` has it.
+        depth: Levels of dataclasses that become mappings of their fields; deeper ones become text, see `spelled`.
 
     Example:
         >>> as_json({"norms": (2, float("inf")), "attack": partial(sorted, reverse=True)})

@@ -32,7 +32,7 @@ class Store:
         return read_file(self.root / name)
 
     def read_part(self, name: str, start: int, length: int) -> bytearray | None:
-        """Return some bytes of a file, fewer at its end; None where it does not exist.
+        """Return `length` bytes of a file from `start` on, fewer at its end; None where it does not exist.
 
         Raises:
             BadInput: The file cannot be read.
@@ -64,7 +64,7 @@ class Store:
         """Return the names of the files in a folder, sorted.
 
         Args:
-            folder: Folder inside this one. Empty: this one.
+            folder: Subfolder. Empty: the root.
             deep: True: include files in subfolders.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Work divided into named units, such as trainings, one sealed JSON file each."""
+"""Work divided into named units, such as trainings, one sealed JSON file each (see `unfooled.runs.sealed`)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Units:
                     if not mine:
                         elsewhere.append(name)
                         continue
-                    record = self._stored(stage, name, kind)  # another start may have been faster
+                    record = self._stored(stage, name, kind)  # another process may have stored it meanwhile
                     records[name] = self._computed(stage, name, compute) if record is None else record
                 self._report(stage, records, names)
             if len(elsewhere) == len(left):
@@ -145,7 +145,7 @@ def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """Return the requested data sets, all of them for None.
 
     Raises:
-        BadInput: The scale has no such data set.
+        BadInput: A requested data set is not among the known ones.
     """
     for name in wanted or ():
         if name not in known:

@@ -149,7 +149,7 @@ def _nearest(
     best, distance = x, torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     for share, attack, onward in plan:
         start = best if onward else None
-        steps = max(1, (int(share * budget) - END - 4) // 2)  # the smallest budget leaves a small share none
+        steps = max(1, (int(share * budget) - END - 4) // 2)  # with a small budget, a small share has no steps
         z = attack(model, x, y, norm, targeted=targeted, steps=steps, start=start, generator=generator)
         size = threat.size(z - x)
         nearer = (size > 0) & (size < distance)

@@ -71,7 +71,7 @@ class Problem:
 
     @property
     def large(self) -> tuple[str, ...]:
-        """Results of a stage that are left in the run folder: the large ones, where the samples are streamed."""
+        """Names of the large results of a stage, left in the run folder if samples are streamed; else empty."""
         return ("points", "directions") if isinstance(self.x, Streamed) else ()
 
     def logits(self, z: Tensor, model: Model | None = None) -> Tensor:
@@ -85,7 +85,7 @@ class Problem:
         return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
     def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
-        """Return the margins at `z`, NaN without a finite answer, and which samples are fooled there, (n,) each.
+        """Return the margins at `z`, NaN for logits that are not finite, and which samples are fooled, (n,) each.
 
         Args:
             z: Points, (n, *D).
@@ -100,7 +100,7 @@ class Problem:
             margins.append(losses.margin(logits, self.y).where(torch.isfinite(logits).all(1), torch.nan))
             lost.append(fooled(logits, self.y))
         sure = torch.stack(lost).double().mean(0) >= SURE
-        if not self.decisive and bool(sure.any()):  # by luck, some would be among many tries: fresh draws decide
+        if not self.decisive and bool(sure.any()):  # over many tries some pass by luck: fresh draws decide
             again = [fooled(self.logits(z[sure]), self.y[sure]) for _ in range(2 * self.draws)]
             sure = sure.masked_scatter(sure, torch.stack(again).double().mean(0) >= SURE)
         return torch.stack(margins).mean(0), sure
@@ -115,7 +115,7 @@ class StageResult:
         points: Proposed points, (m, *D).
         margins: Margins there, (m,); NaN where the model gives no finite answer.
         fooled: Samples that are fooled there, (m,) bool.
-        learned: Successful directions in logit space, by rank, (k, K). None: the stage uses no directions.
+        learned: Successful directions: weights of the logits, ordered by rank, (k, K). None: the stage uses none.
     """
 
     rows: Tensor
@@ -153,8 +153,8 @@ class Frontier:
         fooled: Fooled samples, (n,) bool.
         certified: Samples that are proven robust, which are not attacked, (n,) bool.
         keys: Hashes of the samples, (n,), which define their order.
-        learned: Directions of successful waves, by rank of the logit, (m, K). None: none yet.
-        silent: Points at which the model gives no finite answer, x where there is none, (n, *D). None: none yet.
+        learned: Directions of successful waves: weights of the logits, ordered by rank, (m, K). None: none yet.
+        silent: Points at which the model gives no finite answer, (n, *D); valid where `unanswered`. None: none yet.
         unanswered: Samples with such a point, (n,) bool. None: none yet.
     """
 
@@ -186,7 +186,7 @@ class Frontier:
 
     @property
     def final(self) -> Tensor:
-        """Points to be judged, (n, *D): where a sample is not fooled, one without an answer if there is any."""
+        """Points to verify, (n, *D): the best one; for a sample not fooled, its point without an answer, if any."""
         if self.silent is None or self.unanswered is None:
             return self.points
         rows = (self.unanswered & ~self.fooled).nonzero()[:, 0]
@@ -243,7 +243,7 @@ class Frontier:
         )
 
     def with_unanswered(self, rows: Tensor, points: Tensor) -> Self:
-        """Return the frontier with points at which the model gives no finite answer; the first of a sample stays."""
+        """Return the frontier with points at which the model gives no finite answer; a sample keeps its first."""
         before = torch.zeros_like(self.fooled) if self.unanswered is None else self.unanswered
         silent = self.points if self.silent is None else self.silent
         new = ~before[rows]

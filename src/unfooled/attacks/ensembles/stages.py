@@ -43,7 +43,8 @@ class Proposal(NamedTuple):
 
     Attributes:
         points: Points inside the threat, (b, *D).
-        directions: Directions in logit space that led there, by rank, (b, K). None: the stage uses no directions.
+        directions: Weights of the logits, ordered by rank, that led to the points, (b, K); see `Waves.directions`.
+            None: the stage uses no directions.
     """
 
     points: Tensor
@@ -55,7 +56,7 @@ class Stage(ABC):
 
     Attributes:
         name: Name in records.
-        share: Share of the survivors that it attacks, those nearest to the boundary.
+        share: Share of the samples not fooled yet that it attacks, nearest to the boundary first.
         most: Largest number of samples that it attacks. None: no limit.
         sparse: True if the stage supports L0.
         patience: Number of consecutive stages of this kind without success after which the rest are skipped. None: no
@@ -80,12 +81,12 @@ class Stage(ABC):
         Args:
             problem: Samples that the stage attacks.
             frontier: Their best points so far.
-            number: Number of the stage, which is also the draw of its random numbers.
+            number: Index of the stage in the cascade; its random numbers depend on it.
         """
 
 
 def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -> Tensor:
-    """Ascend from `start` with the best step rule of the norm."""
+    """Ascend from `start` with the step rule that works best for the norm."""
     x, threat = problem.x, problem.threat
     if threat.norm == 1:
         return shrinking(objective, x, threat, steps, start, problem.batch)
@@ -125,7 +126,7 @@ class Ascents(Stage):
 class Bursts(Stage):
     """APGD towards single classes from the best point, starting with the class whose linearised boundary is nearest.
 
-    Nearest to x, not to the best point, where the class that earlier ascents moved towards would be the first.
+    Distances are measured at x: at the best point, the class that earlier ascents moved towards would come first.
 
     Attributes:
         targets: Number of classes.
@@ -139,7 +140,10 @@ class Bursts(Stage):
     name: str = "targets"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Ascend towards each class. Cost: 1 forward, 1 backward per class to order them; per target as `Ascents`."""
+        """Ascend towards each class.
+
+        Cost: 1 forward and 1 backward per class to order them, then the cost of `Ascents` for each target.
+        """
         p, best, top = problem, frontier.points.clone(), frontier.margins.clone()
         order = targets(p.attacked, p.x, p.y, p.threat.norm, self.targets, p.batch)
         live = torch.ones_like(p.y, dtype=torch.bool)
@@ -250,7 +254,7 @@ class Sparse(Stage):
     name: str = "sparse"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Attack with sigma_zero, then FMN from there. Cost: 2 steps + 20 forwards, 2 steps backwards."""
+        """Attack with sigma_zero, then FMN from there. Cost: 2 * steps + 20 forwards, 2 * steps backwards."""
         p, source = problem, rng.derived(problem.seed, number)
 
         def first(x: Tensor, y: Tensor) -> Tensor:
@@ -265,7 +269,7 @@ class Sparse(Stage):
 
 @dataclass(frozen=True)
 class Given(Stage):
-    """A user's attack with its options bound; the library's functions that it calls check their arguments."""
+    """A user's attack with its options bound; library functions called inside it still check their arguments."""
 
     attack: Attack
     share: float = 1.0
@@ -288,13 +292,13 @@ class SingleStep(Stage):
     name: str = "fgsm"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Take the step. Cost: 2 F, 1 B."""
+        """Take the step. Cost: 2 forwards, 1 backward."""
         return Proposal(fgsm(problem.attacked, problem.x, problem.y, problem.threat, loss=losses.margin))
 
 
 @dataclass(frozen=True)
 class Proposals(Stage):
-    """Points of a function, such as adversarial examples of a twin.
+    """Points from a function, such as adversarial examples computed on another model (a twin).
 
     Attributes:
         points: Function `(x, y, threat, generator) -> points`.
@@ -350,7 +354,7 @@ class Decisions(Stage):
     name: str = "decision"
 
     def propose(self, problem: Problem, frontier: Frontier, number: int) -> Proposal:
-        """Run the attack of the norm. Cost: `queries` forwards."""
+        """Run the attack for the norm. Cost: `queries` forwards."""
         p = problem
         if p.threat.norm == 0:
             return Proposal(frontier.points)
@@ -377,7 +381,7 @@ def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[T
 def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
     """Return the classes with the nearest linearised boundary at z, nearest first, (B, count).
 
-        score_c = (z_y - z_c) / |grad (z_y - z_c)|_dual         over at most the 12 likeliest classes
+        score_c = (f_y - f_c) / |grad (f_y - f_c)|_dual     f: logits at z; c: at most the 12 likeliest wrong classes
 
     Cost: 1 forward, and 1 backward per class scored.
     """

@@ -6,7 +6,7 @@
     mass_center()        |C(A) - C(A0)|^2,  C the centre of mass, in units of the map's size
     into(mask)           sum_i mask_i A_i                               mass moves into the mask
     cosine()             1 - cos(A, A0)
-    kendall_surrogate()  - mean over fixed pairs of sign(A0_i - A0_j) tanh((A_i - A_j) / T),  T the median clean gap
+    kendall_surrogate()  - mean over fixed pairs of sign(A0_i - A0_j) tanh((A_i - A_j) / T),  T = median |A0_i - A0_j|
 
 A0 is the clean map and A the current one, scaled so that absolute values sum to 1; S_k, N_w and D_k are the top k, the
 pixels within w, and the diverse top k, as in `distances.maps.locality`. An objective is a function of the clean maps

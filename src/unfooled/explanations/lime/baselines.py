@@ -32,7 +32,7 @@ def segment_mean(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
     channels = x.shape[1] if label.ndim == x.ndim and label.shape[1] == 1 and x.ndim > 2 else 1
     flat = x.reshape(len(x), channels, -1)
     index = label.reshape(len(x), 1, -1).expand(-1, channels, -1)
-    if index.shape != flat.shape:  # ids of the whole sample
+    if index.shape != flat.shape:  # ids of every value, channels included
         flat = x.reshape(len(x), 1, -1)
     zeros = torch.zeros(len(x), flat.shape[1], number, dtype=x.dtype, device=x.device)
     total = zeros.scatter_add(2, index, flat)
@@ -41,12 +41,12 @@ def segment_mean(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
 
 
 def constant(value: float | Tensor = 0.0) -> Baseline:
-    """Return the baseline of a number, or of a tensor that broadcasts with a sample."""
+    """Return a constant baseline: a number, or a tensor that broadcasts with a sample."""
     return partial(constant_of, value=value)
 
 
 def constant_of(x: Tensor, ids: Tensor, *, draw: int = 0, value: float | Tensor = 0.0) -> Tensor:
-    """Return samples of one value."""
+    """Return the constant value in the shape of x."""
     try:
         return torch.as_tensor(value, dtype=x.dtype, device=x.device).expand(x.shape)
     except RuntimeError as error:
@@ -67,13 +67,13 @@ def noise(x: Tensor, ids: Tensor, *, draw: int = 0) -> Tensor:
 
 
 def dataset_mean(reference: Tensor) -> Baseline:
-    """Return the baseline of the mean of other samples, (N, *D)."""
+    """Return a constant baseline, the mean of reference samples, (N, *D)."""
     return constant(reference.mean(0))
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A random baseline over whose draws the answers are averaged; made by `expected`.
+    """A random baseline; model outputs are averaged over its draws. See `expected`.
 
     Attributes:
         baseline: Baseline that uses the draw.
@@ -89,7 +89,7 @@ class Expected:
 
 
 def expected(baseline: Baseline, n: int) -> Expected:
-    """Return a baseline over whose n draws the answers are averaged."""
+    """Return a random baseline; model outputs are averaged over its n draws."""
     if n < 1:
         raise BadInput(f"n is {n}; a baseline is drawn at least once")
     return Expected(baseline, n)

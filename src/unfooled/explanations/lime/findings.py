@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What was explained."""
+    """Kinds of explained inputs."""
 
     IMAGE = "image"
     TEXT = "text"
@@ -25,5 +25,5 @@ class Flag(StrEnum):
 
 
 def few_effective(features: int) -> int:
-    """Return the fewest effective samples for dependable errors, 5 (M + 1)."""
+    """Return the smallest effective sample size for reliable standard errors, 5 (M + 1) for M features."""
     return 5 * (features + 1)

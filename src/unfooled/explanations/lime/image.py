@@ -2,9 +2,10 @@
 
     x(z) = z[segments] x + (1 - z[segments]) b        v = argmin sum_s pi(z_s) (s(f(x(z_s)), y) - b0 - v.z_s)^2
 
+z_s is a mask, pi(z_s) its weight, s the score, b the baseline, b0 the intercept, v the weights of the segments.
 All samples with the same number of segments share the masks, one Gram matrix and one factorisation; all classes share
-the forward passes. `lime_map` spreads the weights over the pixels, in the form of every other explanation; it is linear
-in the model's answers, so that its derivative is exact.
+the forward passes. `lime_map` spreads the weights over the pixels, in the shape of every other attribution; it is
+linear in the model's outputs, so that its derivative is exact.
 
 References:
     Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938. Differs: masks in complementary
@@ -61,16 +62,16 @@ def lime_image(
         y: Classes to explain, (B,) or (B, T) int64. None: the predicted ones.
         segments: Segmenter such as `grid(7)` or `slic()`, or ids, (*S) or (B, *S).
         sampler: Function that draws masks.
-        samples: Masks a sample, or `until_stable(...)`.
+        samples: Masks per sample, or `until_stable(...)`.
         kernel: Weight of a mask.
         baseline: Values of hidden segments.
         score: Function `(logits, y) -> (B,)` to explain.
-        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`, whose mean they are drawn to.
+        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`, towards whose mean they shrink.
         keep_samples: True: the result holds the masks and answers.
         generator: Base seed; not advanced.
 
     Returns:
-        `Surrogates` with weights (B, T, M). Cost: `samples` + 1 forwards a sample, for all classes.
+        `Surrogates` with weights (B, T, M). Cost: `samples` + 1 forwards per sample, for all classes.
 
     Raises:
         BadInput: An argument or the model's output is invalid, or the samples do not identify the weights.
@@ -134,7 +135,7 @@ def lime_map(
         y: Classes to explain, (B,) int64.
         segments: Segmenter, or ids, (*S) or (B, *S); its dependence on x is not differentiated.
         sampler: Function that draws masks, the same for all samples.
-        samples: Masks a sample.
+        samples: Masks per sample.
         kernel: Weight of a mask.
         baseline: Values of hidden segments; differentiated where it depends on x.
         score: Function `(logits, y) -> (B,)` to explain.
@@ -143,7 +144,7 @@ def lime_map(
         create_graph: True: keep the graph; forward passes of several batches are computed again in the backward pass.
 
     Returns:
-        Attribution in units of the score, equal inside a segment, (B, *D). Cost: `samples` forwards a sample.
+        Attribution in units of the score, equal inside a segment, (B, *D). Cost: `samples` forwards per sample.
 
     Raises:
         BadInput: An argument or the model's output is invalid, or the samples do not identify the weights.
@@ -186,7 +187,7 @@ def _solved(masked: Masked, settings: Settings, prediction: Tensor) -> list[Solv
 
 
 def _labels(model: Model, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Check the classes and return x and them, (B, T); the predicted ones for None."""
+    """Check the classes; return x and the classes, (B, T), the predicted ones for None."""
     if y is None:
         x, _ = prepared(model, x, torch.zeros(len(x), dtype=torch.int64, device=x.device))
         with torch.no_grad():

@@ -6,7 +6,7 @@
     uniform    1
 
 At the widths of LIME the weights hardly differ, and the samplers set the neighbourhood themselves, so `uniform` is the
-default; `width_for` finds a width on purpose, from the share of effective samples.
+default; `width_for` finds the width for a given share of effective samples.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def of_size(kernel: Kernel, features: int) -> Tensor:
 
 
 def width_for(ess: float, features: int, kernel: Callable[[float], Kernel] = cosine_kernel) -> float:
-    """Return the width at which independent fair bits have a share `ess` of effective samples.
+    """Return the width at which masks of independent fair bits have a share `ess` of effective samples.
 
     Args:
-        ess: Effective samples over samples, in (0, 1).
+        ess: Effective sample size divided by the number of samples, in (0, 1).
         features: Number of features.
-        kernel: Function that makes a kernel of a width.
+        kernel: Function from a width to a kernel.
     """
     if not 0 < ess < 1 or features < 1:
         raise BadInput(f"ess is {ess}, features {features}; ess is a share in (0, 1), of at least 1 feature")

@@ -1,7 +1,7 @@
 """Segments: which pixels are hidden together.
 
 A segmenter is a function `x (B, *D) -> ids (B, *S)`, where *S is *D, or *D without the channels. Ids are relabelled to
-0..M-1. `grid` needs nothing; `slic`, `quickshift` and `felzenszwalb` use scikit-image, the extra `segments`.
+0..M-1. `grid` needs no extra package; `slic`, `quickshift` and `felzenszwalb` use scikit-image, the extra `segments`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0) -> S
     Args:
         segments: Approximate number of segments.
         compactness: Weight of place against colour.
-        sigma: Width of the smoothing before.
+        sigma: Width of the smoothing before segmentation.
     """
     options = {"n_segments": segments, "compactness": compactness, "sigma": sigma, "start_label": 0}
     return partial(by_skimage, method="slic", options=options)
@@ -61,7 +61,7 @@ def quickshift(kernel_size: float = 4.0, max_dist: float = 200.0, ratio: float =
 
     Args:
         kernel_size: Width of the density estimate.
-        max_dist: Largest distance that joins two points.
+        max_dist: Largest distance at which two points are joined in one segment.
         ratio: Weight of colour against place.
         seed: Random seed.
     """
@@ -74,7 +74,7 @@ def felzenszwalb(scale: float = 100.0, sigma: float = 0.5, min_size: int = 20) -
 
     Args:
         scale: Preference for large segments.
-        sigma: Width of the smoothing before.
+        sigma: Width of the smoothing before segmentation.
         min_size: Fewest pixels of a segment.
     """
     options = {"scale": scale, "sigma": sigma, "min_size": min_size}
@@ -106,7 +106,7 @@ def contiguous(ids: Tensor) -> Tensor:
 
 
 def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
-    """Return the ids of samples, relabelled, (B, *S); a map may be given for all samples, or for each.
+    """Return the ids of samples, relabelled, (B, *S); `segments` may be a function, one map, or one per sample.
 
     Raises:
         BadInput: The ids are not whole numbers, or have another shape than the samples; a map of one segment is given.
@@ -137,7 +137,7 @@ def pixel_masks(z: Tensor, ids: Tensor, like: Tensor) -> Tensor:
     """Spread masks over pixels: masks (n, M) and one map (*S) -> (n, 1, *S) or (n, *D), to be broadcast with `like`.
 
     Args:
-        z: Masks, or any values a segment.
+        z: Masks, or any value per segment.
         ids: Ids of one sample, (*S).
         like: Samples, (B, *D).
     """

@@ -1,4 +1,4 @@
-"""Masks, answers and fits of samples that share their masks, up to a number of samples or a stable answer."""
+"""Surrogate fits of samples that share their masks, with a fixed number of masks or until the result is stable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for a
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What a surrogate is fitted with; see `lime_image`."""
+    """Settings of a surrogate's fit; see `lime_image`."""
 
     sampler: Sampler
     samples: int | UntilStable
@@ -37,7 +37,7 @@ class Settings:
         return self.ridge.precision if isinstance(self.ridge, Prior) else float(self.ridge or 0.0)
 
     def resolved(self, features: int) -> Settings:
-        """Return the settings with a ridge in place of None: none where the samples are ample, else one like LIME's."""
+        """Return the settings with a ridge in place of None: 0 if there are enough samples, else `RIDGE`."""
         if self.ridge is not None:
             return self
         count = self.samples.first if isinstance(self.samples, UntilStable) else self.samples
@@ -73,7 +73,7 @@ class Solution:
 
 
 def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Design:
-    """Return a part of the draw; refuse a number of samples that is no positive whole number."""
+    """Draw `count` masks, the first with index `start`; refuse a count that is not a positive integer."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise BadInput(f"samples is {count!r}; it is a whole number of at least 1, or until_stable(...)")
     return settings.sampler(features, count, settings.seed, start=start)
@@ -97,11 +97,11 @@ def solve(
     """Fit the samples `rows`, which share their masks.
 
     Args:
-        answers: Function from a sample and masks to answers, (S, T).
-        rows: Samples.
+        answers: Function from a sample's index and masks to model outputs, (S, T).
+        rows: Indices of the samples.
         features: Their number of features.
         settings: Sampler, samples, kernel and penalty.
-        prediction: Answers at the full input, (B, T), taken off before the fit.
+        prediction: Answers at the full input, (B, T), subtracted before the fit.
     """
     settings = settings.resolved(features)
     rule = settings.samples if isinstance(settings.samples, UntilStable) else None
@@ -137,7 +137,7 @@ def solve(
 
 
 def _flagged(part: Solved, flag: Flag) -> Solved:
-    """Return a fit with one flag more."""
+    """Return a fit with one more flag."""
     return Solved(part.fit, part.masks, part.answers, part.calls, (*part.flags, flag))
 
 
@@ -154,7 +154,7 @@ def _enough(features: int, design: Design, settings: Settings) -> None:
 def _fitted(
     got: dict[int, Tensor], design: Design, settings: Settings, prediction: Tensor, into: dict[int, Solved]
 ) -> dict[int, Solved]:
-    """Fit samples at one design: all of them at once."""
+    """Fit all samples in `got` at once, with one design; add the results to `into`."""
     rows, features = list(got), design.masks.shape[1]
     means = [settings.mean(i, features) for i in rows]
     prior = torch.cat([mean for mean in means if mean is not None]) if isinstance(settings.ridge, Prior) else None
@@ -179,7 +179,7 @@ def _fitted(
 
 
 def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
-    """Join fits of different numbers of features, with zeros behind; return these numbers too."""
+    """Join fits of different numbers of features, padded with zeros; also return these numbers."""
     numbers = [part.weights.shape[2] for part in fits]
     most = max(numbers, default=0)
 
@@ -198,7 +198,7 @@ def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
 def solve_each(
     answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
 ) -> list[Solved]:
-    """Fit inputs that are answered one by one; those of the same number of features share their masks."""
+    """Fit inputs that are evaluated one by one; those with the same number of features share their masks."""
     found: dict[int, Solved] = {}
     for number in sorted(set(features)):
         found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
@@ -212,7 +212,7 @@ def assembled(
 
     Args:
         found: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
-        local: What the surrogate gives for the inputs, (B, T). None: intercept and weights.
+        local: Outputs of the surrogate at the inputs, (B, T). None: intercept plus the sum of the weights.
         fields_of_result: Other fields.
     """
     parts, prediction, labels, settings = found

@@ -1,7 +1,8 @@
 """LIME for texts: a linear surrogate over words, characters, sentences or tokens that are shown or hidden.
 
-Types hide all occurrences of a word together, positions each one apart. Repeated strings are asked for once, and the
-model gets fixed batches. The defaults are LIME's own law and kernel, with masks in pairs.
+With `unit=types`, all occurrences of a word are hidden together; with `unit=positions`, each one separately. Equal
+strings are evaluated once, in batches of fixed size. The defaults are LIME's own distribution of masks and kernel, with
+masks drawn in complementary pairs.
 
 References:
     Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938.
@@ -47,12 +48,12 @@ def characters(text: str) -> list[Span]:
 
 
 def sentences(text: str) -> list[Span]:
-    """Return the places of the sentences, which end with . ! ? or a line."""
+    """Return the places of the sentences, which end with . ! ? or at the end of a line."""
     return [match.span() for match in re.finditer(r"\S[^.!?\n]*[.!?]*", text)]
 
 
 def offsets(tokenizer: Any) -> Split:
-    """Return the split by a fast tokeniser of Hugging Face, into its tokens.
+    """Return a split into the tokens of a fast Hugging Face tokeniser.
 
     Args:
         tokenizer: Tokeniser that returns offsets.
@@ -66,18 +67,18 @@ def offsets(tokenizer: Any) -> Split:
 
 
 def types(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the feature of each piece: the same for equal strings, in order of their first place."""
+    """Return the feature index of each piece: equal strings share one, numbered by first occurrence."""
     known: dict[str, int] = {}
     return [known.setdefault(text[start:end], len(known)) for start, end in spans]
 
 
 def positions(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the feature of each piece: its own."""
+    """Return the feature index of each piece: every piece has its own."""
     return list(range(len(spans)))
 
 
 class Hide(Protocol):
-    """Function that writes a text without some of its pieces."""
+    """Function that hides some pieces of a text."""
 
     def __call__(self, text: str, hidden: Sequence[Span]) -> str:
         """Return the text with the pieces hidden."""
@@ -100,7 +101,7 @@ def replaced(text: str, hidden: Sequence[Span], token: str) -> str:
 
 @dataclass(frozen=True)
 class MaskToken:
-    """Hiding by a token, such as the mask token of a language model; made by `mask_token`."""
+    """Function that replaces hidden pieces by a token, such as the mask token of a language model; see `mask_token`."""
 
     token: str
 
@@ -110,7 +111,7 @@ class MaskToken:
 
 
 def mask_token(token: str = "[MASK]") -> MaskToken:
-    """Return the way to hide pieces by a token."""
+    """Return a function that replaces hidden pieces by a token."""
     return MaskToken(token)
 
 
@@ -121,8 +122,8 @@ class Pieces:
     Attributes:
         text: The text.
         spans: Places of its pieces.
-        feature: Feature of each piece.
-        hide: Way to hide pieces.
+        feature: Feature index of each piece.
+        hide: Function that hides pieces.
     """
 
     text: str
@@ -145,7 +146,7 @@ class Pieces:
 
     @property
     def marks(self) -> tuple[tuple[int, int, int], ...]:
-        """Places with their features."""
+        """Triples (start, end, feature index), one per piece."""
         return tuple((start, end, j) for (start, end), j in zip(self.spans, self.feature, strict=True))
 
     def written(self, shown: Sequence[bool]) -> str:
@@ -157,7 +158,7 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
     """Split a text.
 
     Raises:
-        BadInput: The text is no string, holds something but nothing to hide, or the pieces overlap or are out of order.
+        BadInput: The text is not a string, is not blank but has no pieces, or its pieces overlap or are out of order.
     """
     if not isinstance(text, str):
         raise BadInput(f"a text is a {type(text).__name__}; give strings")
@@ -196,17 +197,17 @@ def lime_text(
         split: Function from a text to the places of its pieces: `words`, `characters`, `sentences`,
             `offsets(tokenizer)`.
         hide: `delete`, or `mask_token("[MASK]")`.
-        unit: `types` hides equal pieces together, `positions` each one apart.
+        unit: `types` hides equal pieces together, `positions` each one separately.
         sampler: Function that draws masks.
-        samples: Masks a text, or `until_stable(...)`.
+        samples: Masks per text, or `until_stable(...)`.
         kernel: Weight of a mask.
         ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`. None: 0 where the
-            samples are at least 5 (M + 1), else 0.001, like LIME's.
+            samples are at least 5 (M + 1) for M features, else 0.001, like LIME's.
         link: Function of the outputs before the fit: `identity` or `log_odds`.
         generator: Base seed; not advanced.
 
     Returns:
-        `Surrogates`. Cost: at most `samples` + 1 texts each; equal ones are asked for once.
+        `Surrogates`. Cost: at most `samples` + 1 evaluations per text; equal strings are evaluated once.
 
     Raises:
         BadInput: An argument or the function's answer is invalid.
@@ -248,7 +249,7 @@ def lime_text(
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
-    """Return texts as a list; refuse none."""
+    """Return texts as a list; refuse an empty one."""
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         raise BadInput("there is no text to explain")
@@ -256,7 +257,7 @@ def _listed(texts: str | Sequence[str]) -> list[str]:
 
 
 def _distinct(texts: list[str]) -> tuple[list[str], Tensor]:
-    """Return the different texts, and the place of each text among them."""
+    """Return the distinct texts, and the index of each text among them."""
     place: dict[str, int] = {}
     at = [place.setdefault(text, len(place)) for text in texts]
     return list(place), torch.tensor(at, dtype=torch.int64)

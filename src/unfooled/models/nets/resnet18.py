@@ -5,8 +5,8 @@
 
 References:
     He, Zhang, Ren, Sun, Deep residual learning for image recognition, CVPR 2016, arXiv:1512.03385, table 1, option B.
-    Differs, as checkpoints for 32x32 images do: a first 3x3 convolution of stride 1, and no pooling after it. Names of
-    weights are those of the checkpoints in circulation.
+    Differs, as checkpoints for 32x32 images do: a first 3x3 convolution of stride 1, and no pooling after it. The names
+    of the weights are those of common published checkpoints.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from unfooled.models.nets.images import image_shape
 class StridedCnn(nn.Module):
     """Two padded 4x4 convolutions that halve each side, and two linear layers; no dropout, no normalisation layers.
 
-    The output of `fc1`, 100 numbers before their ReLU, are the features that `unfooled.features` inverts.
+    The output of `fc1`, 100 numbers before their ReLU, is the feature vector that `unfooled.features` inverts.
 
     Args:
         input_shape: Shape of one sample, (C, H, W), H and W at least 4.

@@ -6,8 +6,8 @@
 References:
     Zhang et al., Theoretically principled trade-off between robustness and accuracy, ICML 2019, arXiv:1901.08573;
     the architecture is that of Carlini, Wagner, S&P 2017, arXiv:1608.04644. The names of the weights are those of the
-    published checkpoint, which loads. Differs from the published code: the last layer starts at PyTorch's default
-    instead of zero.
+    published checkpoint, which can be loaded. Differs from the published code: the last layer starts at PyTorch's
+    default instead of zero.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 OTHERS = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers", "scheduler", "callbacks", "loops")
-DEEPEST = 4  # mappings in mappings
-CHANNELS = 4096  # channels of a normalisation at most
+DEEPEST = 4  # largest number of nested mappings
+CHANNELS = 4096  # largest number of channels of a normalisation
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
 
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _names(value: Any) -> list[str]:
-    """Return a list of class names; nested values are refused, since they can be longer than any file in words."""
+    """Return a list of class names; nested values are refused, since their text can be far larger than the file."""
     names = list(value)
     if not all(isinstance(name, (str, int)) for name in names):
         raise TypeError("the names are no text")
@@ -123,7 +123,7 @@ def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
 
 
 def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
-    """Return the tensors of mappings in mappings, with the names of all of them joined by dots."""
+    """Return the tensors of mappings in mappings, with their nested names joined by dots."""
     found: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str) or key in OTHERS:
@@ -138,10 +138,10 @@ def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dic
 
 
 def _check_sizes(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are larger than their file, of which all entries are a few numbers read again and again.
+    """Refuse tensors larger than their file, which repeat a few stored numbers by their strides.
 
     Raises:
-        BadInput: There is one; a network of its size would take memory that the file does not fill.
+        BadInput: A tensor is larger; a network of its size would need far more memory than the file takes.
     """
     own = path.stat().st_size
     for key, value in weights.items():

@@ -13,7 +13,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.limits import read_regular, regular
 from unfooled.models.readers.loaded import Loaded
 
-LONGEST = 1 << 25  # bytes of a JSON file
+LONGEST = 1 << 25  # largest size of a JSON file in bytes
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 

@@ -40,7 +40,7 @@ def read_pickle(path: Path, trust_pickle: bool) -> Any:
     """
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # it reads them, or fails below
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch.load reads these, or fails
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise _unreadable(path, error, trust_pickle) from error
@@ -69,7 +69,7 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
     with path.open("rb") as file:
         if file.read(24).startswith(b"version https://git-lfs"):
             return BadInput(f"{path} is a Git LFS pointer, not the weights; run git lfs pull")
-    own = "weights_only" in text or "weights only" in text.lower()  # advice of the reader that is not ours
+    own = "weights_only" in text or "weights only" in text.lower()  # advice of PyTorch that does not apply here
     reason = "not a file of torch.save" if own else f"{type(error).__name__}: {text[:200]}"
     return BadInput(f"{path} ({path.stat().st_size} bytes) is cut off, damaged or no checkpoint: {reason}")
 
