@@ -218,7 +218,7 @@ def explanation_robustness(
         x: Inputs, (B, *D).
         y: Labels, (B,).
         threat: Constraint set.
-        explain: Explanation `(model, x, y, *, create_graph=False) -> (B, *D)`. Where it has no derivative, the attack uses
+        explain: Explanation `(model, x, y, *, create_graph=False) -> (B, *D)`. If it has no derivative, the attack uses
             finite differences.
         scores: Name -> similarity `(clean maps, perturbed maps) -> (B,)`; lower is a stronger attack.
         objectives: Objectives of the attack, one after the other.
