@@ -48,8 +48,8 @@ from unfooled.training.losses.standard import Standard
 class IgNorm:
     """The base loss plus lambda times the largest norm of the loss's path integral inside the threat.
 
-    Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', and
-    `path` of each for the regulariser. Memory does not grow with the batch: paths are computed for a few samples at once.
+    Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', and `path`
+    of each for the regulariser. Memory does not grow with the batch: paths are computed for a few samples at once.
     Gradients are taken in eval mode, sample by sample; a network with batch normalisation uses its running statistics
     there, and those of the batch in the base loss.
 

@@ -4,7 +4,7 @@
               keep the samples with iou(1[P > 1/hw], 1[P' > 1/hw]) > key,  P, P' the attention maps of x, z
 
 References:
-    Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the caller gives the attack, which projects, and the
+    Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is an argument and projects, and the
     number of rounds is limited (in the published code, a sample whose attention never moves may loop for ever).
 """
 
