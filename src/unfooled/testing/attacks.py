@@ -70,7 +70,7 @@ def check_attack(
         seeded: Claim that another seed gives other points (the attack is random).
         random_start: Claim that the attack starts from `threat.sample(x, generator)` and never ends worse, so that it
             fools every sample that this point fools.
-        optimum: Claim to reach a linear model's nearest boundary, as a factor such as 1.05: all samples are fooled at an
+        optimum: Claim to reach a linear model's nearest boundary, as a factor like 1.05: all samples are fooled at an
             eps of factor times the distance (minimal-norm: no point is farther than that). None: not claimed.
         fewest_classes: Least number of classes that the attack needs (3 for losses such as DLR).
         passes: Claimed largest numbers of (forwards, backwards) per sample that is not fooled. None: not claimed.
