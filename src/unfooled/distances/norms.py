@@ -40,7 +40,7 @@ def check_pair(a: Tensor, b: Tensor) -> None:
     """Refuse pairs that are not two floating point batches of one shape, (B, *D), with D not empty.
 
     Raises:
-        BadInput: With the shapes or dtypes found.
+        BadInput: The pair is refused; the message names its shapes or dtypes.
     """
     for name, t in (("a", a), ("b", b)):
         if not isinstance(t, Tensor) or not t.is_floating_point():

@@ -3,7 +3,7 @@
     psnr = 10 log10( 1 / mean_i (a_i - b_i)^2 )                                      in dB; inf for equal images
     ssim = mean over pixels of (2 m_a m_b + c1)(2 s_ab + c2) / ((m_a^2 + m_b^2 + c1)(s_a^2 + s_b^2 + c2))
 
-Means m, variances s^2 and covariance s_ab are those in a Gaussian window around the pixel, 11 x 11, sigma 1.5, edges
+Means m, variances s^2 and covariance s_ab are taken in a Gaussian window around the pixel, 11 x 11, sigma 1.5, edges
 reflected. On smaller images the window is the largest odd one that fits, with sigma in proportion (7 x 7 and .95 for
 8 x 8); values of different windows are not comparable.
 

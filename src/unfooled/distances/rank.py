@@ -6,8 +6,8 @@
 P and Q count concordant and discordant pairs, n_0 = n (n - 1) / 2 all pairs, n_a and n_b those tied in a and in b. Q is
 counted as the inversions of b in the order of a, in O(n log n) and for all maps at once. Neither is differentiable.
 
-With a `support`, (B, *D) bool, only its coordinates are compared: the order of a background of near zeros would
-otherwise dominate. `either_nonzero` is the usual one. A map that is constant (on the support) or holds NaN or infinity
+With a `support`, (B, *D) bool, only its coordinates are compared: otherwise the order of a background of near zeros
+would dominate. `either_nonzero` is the usual support. A map that is constant (on the support) or holds NaN or infinity
 gives NaN: undefined, neither 0 nor 1.
 
 References:
@@ -48,8 +48,8 @@ def kendall(a: Tensor, b: Tensor, *, support: Tensor | None = None) -> Tensor:
     """
     rows_a, rows_b, keep, valid = _rows(a, b, support)
     by_a = rows_a.argsort(dim=1, stable=True)
-    by_b = by_a.gather(1, rows_b.gather(1, by_a).argsort(dim=1, stable=True))  # by b, then a, then place
-    by_a = by_b.gather(1, rows_a.gather(1, by_b).argsort(dim=1, stable=True))  # by a, then b, then place
+    by_b = by_a.gather(1, rows_b.gather(1, by_a).argsort(dim=1, stable=True))  # by b, then a, then index
+    by_a = by_b.gather(1, rows_a.gather(1, by_b).argsort(dim=1, stable=True))  # by a, then b, then index
     place = torch.arange(rows_a.shape[1], device=a.device).expand_as(by_b)
     rank_b = torch.empty_like(by_b).scatter_(1, by_b, place)
     # In order of a, ties in order of b: then a pair is discordant exactly where b's rank is inverted.
@@ -78,9 +78,9 @@ def _rows(a: Tensor, b: Tensor, support: Tensor | None) -> tuple[Tensor, Tensor,
         raise BadInput(f"support is {support.dtype}, {tuple(support.shape)}; it must be bool, {tuple(a.shape)}")
     a, b = flat(a.detach()), flat(b.detach())
     keep = torch.ones_like(a, dtype=torch.bool) if support is None else flat(support)
-    # Off the support both maps are +inf: last in either order, so those coordinates invert nothing.
+    # Off the support both maps are +inf: last in either order, so those coordinates add no inversions.
     a, b = (t.masked_fill(~keep, torch.inf) for t in (a, b))
-    # Constant maps need no care: both formulas become 0 / 0.
+    # Constant maps need no special case: both formulas become 0 / 0, NaN.
     valid = ((torch.isfinite(a) & torch.isfinite(b)) | ~keep).all(1)
     return a, b, keep, valid
 
@@ -117,7 +117,7 @@ def _inversions(rank: Tensor) -> Tensor:
     """
     b, n = rank.shape
     levels = max(n - 1, 1).bit_length()
-    beyond = torch.arange(n, 1 << levels, device=rank.device).expand(b, -1)  # in order already
+    beyond = torch.arange(n, 1 << levels, device=rank.device).expand(b, -1)  # already in order
     rank = torch.cat([rank, beyond], 1)
     count = torch.zeros(b, dtype=torch.int64, device=rank.device)
     for bit in reversed(range(levels)):

@@ -1,4 +1,4 @@
-"""Matplotlib figures stored as PNG records, and marks shared by the figures of the studies."""
+"""Matplotlib figures stored as PNG records, and drawing helpers that several figures share."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def mark_interval(
     axis: Any, y: float, interval: Sequence[float], colour: str, marker: str = "o", *, label: str | None = None,
     line: float = 1.2, size: float = 5,
 ) -> None:  # fmt: skip
-    """Draw a figure and its interval at a height.
+    """Draw a value and its interval at a height.
 
     Args:
         axis: Axis to draw on.
@@ -105,7 +105,7 @@ def mark_band(
     axis: Any, x: Sequence[float], intervals: Sequence[Sequence[float]], colour: str, marker: str, *, label: str,
     size: float,
 ) -> None:  # fmt: skip
-    """Draw a curve of figures with their intervals as a band; see `mark_interval`."""
+    """Draw a curve of values with their intervals as a band; see `mark_interval`."""
     value, low, high = np.array([interval[:3] for interval in intervals], dtype=float).T
     axis.plot(x, value, marker=marker, ms=size, lw=1.2, color=colour, label=label)
     axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)

@@ -1,7 +1,7 @@
 """Conversion of arrays to pictures: inputs, amplified differences and attributions to pixels, pixels to data URIs.
 
 Attributions of a row share one colour scale, so that "before" and "after" can be compared: the limit is the 99.5th
-percentile of |attribution| over both, larger values are drawn at the limit. Attributions with negative values use a
+percentile of |attribution| over both, and larger values are clipped to it. Attributions with negative values use a
 diverging scale around 0, others a sequential one; both are safe for colour-blind readers.
 """
 
@@ -55,7 +55,7 @@ def colours(name: str) -> Bytes:
 
 
 def css_gradient(name: str, stops: int = 9) -> str:
-    """Return a scale as a CSS gradient, left to right."""
+    """Return a colour scale as a CSS gradient, left to right."""
     selected = colours(name)[np.linspace(0, 255, stops).round().astype(int)]
     return "linear-gradient(90deg, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in selected.tolist()) + ")"
 
@@ -83,7 +83,7 @@ def photograph(value: Array) -> Plate:
 
 
 def amplification(x: Array, x_adv: Array) -> int:
-    """Return the largest round factor that keeps 99.9 % of the entries that changed within +-0.5."""
+    """Return the largest factor of `AMPLIFY` that keeps 99.9 % of the changed entries within +-0.5; 1 if none does."""
     size = np.abs(x_adv - x)
     changed = size[size > 0]
     largest = float(np.quantile(changed, 0.999)) if changed.size else 1.0

@@ -27,7 +27,7 @@ class Plates:
 
     Attributes:
         form: "image" or "bars". None: samples of this shape cannot be drawn.
-        rows: Five pictures for each example.
+        rows: Five pictures for each example: x, x_adv, their difference, and the attributions before and after.
         factor: Amplification of the differences.
         signed: True if any attribution has negative values.
     """
@@ -39,10 +39,10 @@ class Plates:
 
 
 def draw_plates(pictures: Mapping[str, Array]) -> Plates:
-    """Draw x, x_adv, their difference, before and after for each example of a gallery.
+    """Draw x, x_adv, their difference, and the attributions before and after, for each example of a gallery.
 
-    The sign of the colour scale and the amplification of differences are common to the gallery, the limit of the colour
-    scale to a row.
+    All rows share the kind of colour scale (diverging or sequential) and the amplification of differences; the limit of
+    the colour scale is that of a row.
 
     Args:
         pictures: Arrays "x", "x_adv", "before" and "after", (G, *D) each; empty for no gallery.

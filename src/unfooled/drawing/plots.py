@@ -85,7 +85,7 @@ class Trace:
     Attributes:
         place: Index of the run, which determines colour and marker.
         line: Points of the line, as SVG text.
-        band: Points of the polygon around it, likewise; empty for none.
+        band: Points of the polygon of the interval around the line, as SVG text; empty for none.
         dots: Marked points.
         dash: "", "dashed" or "dotted".
     """
@@ -126,7 +126,7 @@ class Axes:
         y: Vertical axis.
         width: Width of the drawing, pixels.
         height: Height of the drawing, pixels.
-        left: Left edge of the frame, pixels; likewise right, top and bottom.
+        left: Left edge of the frame, pixels; likewise `right`, `top` and `bottom`.
         marks: Labels of vertical lines, above the frame at the x of the line.
     """
 
@@ -195,7 +195,7 @@ class Axes:
         return Label(self.left + 6, self.py(value), text)
 
     def level(self, place: int, span: tuple[float, float, float], text: str, others: Sequence[Level] = ()) -> Level:
-        """Return a level of (value, low, high); its text is placed beside those of close `others`."""
+        """Return the level of a (value, low, high); its text is placed left of those of close `others`."""
         y, low, high = (self.py(value) for value in span)
         taken = sum(BOLD * len(other.label.text) + 12 for other in others if abs(other.y - y) < ROW)
         return Level(place, y, high, low, Label(self.right - 4 - round(taken, 1), y + 15, text, "end"))

@@ -1,4 +1,4 @@
-"""Contract of attacks on the label, inside a threat or of minimal norm."""
+"""Contract checks of attacks on the label: attacks inside a threat, and minimal-norm attacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROMISES: dict[str, Callable[[Case], None]] = {
     "optimum": strength.optimum,
     "passes": strength.passes,
 }
-"""Checks by the name of the promise."""
+"""Name of the promise -> check."""
 
 
 def check_attack(
@@ -47,15 +47,16 @@ def check_attack(
     passes: tuple[int, int] | None = None,
     device: str = "cpu",
 ) -> None:
-    """Check that an attack on the label keeps the promises of its family.
+    """Check that an attack on the label meets the contract of its family.
 
     Always checked, in each norm: the points lie inside the ball and the box, with x's shape, dtype and device
     ("inside"); x, y, eps, the model's mode, parameters and gradients, and every global random generator are left
     unchanged ("untouched"); the same seed gives the same bits ("seed"); the fooled samples depend neither on the order
     nor on the size of the batch ("batch"), and a sample gets the same point alone as in a batch ("alone"); a call with
     one eps per sample gives the same points as separate calls ("radii"); for a sample that cannot be fooled, or is
-    wrong already, the point is inside, or x itself for a minimal-norm attack ("already"); it fools more samples than a
-    random point of the threat does or, of minimal norm, finds points no farther than a random search ("random"); bad
+    misclassified when clean, the point is inside, or x itself for a minimal-norm attack ("already"); it fools more
+    samples than a random point of the threat, or, if minimal-norm, its points are no farther than those of a random
+    search ("random"); bad
     input raises ValueError ("refusals"). Checked where claimed: "targeted", "optimum", "passes".
 
     Args:
@@ -64,15 +65,15 @@ def check_attack(
         kind: `BudgetAttack` or `MinimalAttack`. None: read from the fourth parameter (`threat` or `norm`).
         norms: Norms to check: `math.inf`, 2, 1, 0.
         only: Names of the promises to check, those in quotes above. None: all.
-        targeted: Claim that it can aim at a class. None: claimed if it has a parameter `targeted`.
-        hit_rate: Least share of near targets that an attack hits when it aims; one step often overshoots.
-        seeded: Claim that another seed gives other points.
-        random_start: Claim that it starts from `threat.sample(x, generator)` and never ends worse, so that it fools
-            every sample that this point fools.
-        optimum: Claim to reach a linear model's nearest boundary, as a factor such as 1.05: every sample is fooled at
-            the factor times the distance (of minimal norm: no point is farther than that). None: not claimed.
-        fewest_classes: Least number of classes that it needs (losses such as DLR need 3).
-        passes: Claimed largest numbers of forwards and backwards per sample that is not fooled. None: not claimed.
+        targeted: Claim that the attack can be targeted. None: claimed if it has a parameter `targeted`.
+        hit_rate: Least success rate of the targeted attack; targets are near, and single steps often overshoot.
+        seeded: Claim that another seed gives other points (the attack is random).
+        random_start: Claim that the attack starts from `threat.sample(x, generator)` and never ends worse, so that it
+            fools every sample that this point fools.
+        optimum: Claim to reach a linear model's nearest boundary, as a factor like 1.05: all samples are fooled at an
+            eps of factor times the distance (minimal-norm: no point is farther than that). None: not claimed.
+        fewest_classes: Least number of classes that the attack needs (3 for losses such as DLR).
+        passes: Claimed largest numbers of (forwards, backwards) per sample that is not fooled. None: not claimed.
         device: Device to run on.
 
     Raises:

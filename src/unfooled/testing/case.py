@@ -28,7 +28,7 @@ EPS = {math.inf: 0.05, 2.0: 0.25, 1.0: 0.6, 0.0: 1.0}
 
 
 def setting(norm: float, dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Tensor, Tensor, Threat]:
-    """Return a network, samples, labels and a threat: some samples can be fooled, the last is wrong from the start."""
+    """Return a network, samples, labels and a threat: some samples can be fooled, the last is misclassified."""
     net, x = tiny_net(3, SHAPE, dtype=dtype), points(N, SHAPE, dtype=dtype, seed=6)
     with torch.no_grad():
         y = net(x).argmax(1)
@@ -90,7 +90,7 @@ class Case:
     def judge(
         self, model: Model, x: Tensor, y: Tensor, z: Tensor, threat: Threat, *, targeted: bool = False
     ) -> Verdict:
-        """Judge points; for a minimal-norm attack the whole box is allowed."""
+        """Return the verdict on points; for a minimal-norm attack the whole box is allowed."""
         allowed = threat.with_eps(math.inf) if self.claims.minimal else threat
         return verify(model, x, y, z, allowed, targeted=targeted)
 
@@ -100,7 +100,7 @@ class Case:
         return verdict.distance if self.claims.minimal else verdict.success
 
     def same(self, a: Tensor, b: Tensor) -> bool:
-        """Compare outcomes: verdicts exactly, distances within a per cent."""
+        """Return whether outcomes agree: success exactly, distances within 1 %."""
         return close(a, b, rtol=1e-2, atol=1e-4) if self.claims.minimal else torch.equal(a, b)
 
     def demand(self, holds: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Contract of distances and similarities: `(a, b) -> (B,)`."""
+"""Contract checks of distances and similarities: `(a, b) -> (B,)`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_distance(
     draw: Callable[[int, int], Tensor] | None = None,
     device: str = "cpu",
 ) -> None:
-    """Check that a distance, or a similarity, keeps the promises of its family.
+    """Check that a distance, or a similarity, meets the contract of its family.
 
     Always checked: one number per sample, of the arguments' dtype and device ("per_sample"), that does not depend on
     the batch ("batch"); arguments and global random generators are left unchanged ("untouched"); equal tensors have the
@@ -48,9 +48,9 @@ def check_distance(
         high: Largest possible value.
         symmetric: Declaration that d(a, b) = d(b, a).
         metric: Declaration of a metric: d(a, c) <= d(a, b) + d(b, c), and only equal tensors have the value `equal`.
-        invariances: Functions of a pair that change the pair and not its distance, such as
+        invariances: Functions `(a, b) -> (a, b)` that change the pair but not its distance, such as
             `lambda a, b: (a + 1, b + 1)`.
-        draw: Function of a number of samples and a seed that draws arguments, such as probability maps, in float64.
+        draw: Function `(n, seed) -> (n, *D)` that draws arguments in float64, such as probability maps.
             None: uniform images of (2, 9, 8).
         device: Device to run on.
 

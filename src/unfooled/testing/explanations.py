@@ -1,4 +1,4 @@
-"""Contract of explanations: `(model, x, y, *, create_graph=False) -> (B, *D)`."""
+"""Contract checks of explanations: `(model, x, y, *, create_graph=False) -> (B, *D)`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_explanation(
     differentiable: bool = True,
     device: str = "cpu",
 ) -> None:
-    """Check that an explanation keeps the promises of its family, on networks for images of (2, 6, 5).
+    """Check that an explanation meets the contract of its family, on networks for images of (2, 6, 5).
 
     Always checked: attributions have x's shape, dtype and device, and are detached unless `create_graph` is given
     ("shape"); x, the model and every global random generator are left unchanged ("untouched"); a sample's attribution
@@ -43,11 +43,11 @@ def check_explanation(
     Args:
         explain: Explanation with its options bound (`functools.partial`); see `core.types.Explain`.
         only: Names of the promises to check, those in quotes above. None: all.
-        ignores: Claim that a coordinate that the model does not read gets exactly 0.
-        linear: Attribution of a linear model, from the weights of the class explained and x, (B, *D) each:
+        ignores: Claim that a coordinate that does not affect the model's output gets exactly 0.
+        linear: Exact attribution of a linear model, a function of the class's weights and x, (B, *D) each:
             `lambda w, x: w` for a gradient, `lambda w, x: w * x` for input x gradient. None: not claimed.
-        baseline: Value of the baseline for which attributions sum to the change of the logit. None: not claimed.
-        completeness: Largest gap of that sum, relative to the change.
+        baseline: Pixel value of the baseline; attributions sum to f_y(x) - f_y(baseline). None: not claimed.
+        completeness: Largest error of that sum, relative to the change of the logit.
         differentiable: Claim that derivatives with `create_graph=True` agree with finite differences, with respect
             to x and to the parameters.
         device: Device to run on.

@@ -1,4 +1,4 @@
-"""Contract of training losses: `(model, x, y) -> scalar`."""
+"""Contract checks of training losses: `(model, x, y) -> scalar`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_loss(
     at_zero: TrainingLoss | None = None,
     standard_at_zero: bool = True,
 ) -> None:
-    """Check that a training loss keeps the promises of its family, on a toy problem of three classes.
+    """Check that a training loss meets the contract of its family, on a toy problem of three classes.
 
     Always checked: the loss is a finite scalar ("scalar"); x, y and the model's modes are left unchanged, and gradients
     reach the trainable parameters and nothing else ("untouched"); training makes the clean cross-entropy and the loss
@@ -55,11 +55,11 @@ def check_loss(
     Args:
         loss: Training loss with its options bound. It is copied for each promise, so that no memory is shared.
         only: Names of the promises to check, those in quotes above. None: all.
-        falls: Share of its first value below which the mean loss of an epoch must fall. None: not claimed, as for a
-            loss whose attack grows harder.
+        falls: Claim that the mean loss of the last epoch is below this share of the first epoch's. None: not claimed,
+            as for a loss whose attack grows stronger.
         lr: Learning rate on the toy problem.
-        at_zero: The same loss with an eps of 0. None: built from the fields `threat` and `base` of a dataclass.
-        standard_at_zero: Claim that it equals standard training where eps is 0.
+        at_zero: The same loss with eps = 0. None: made from `loss`, a dataclass, by its fields `threat` and `base`.
+        standard_at_zero: Claim that the loss equals standard training for eps = 0.
 
     Raises:
         AssertionError: One sentence that names the broken promise and the setting.
@@ -76,7 +76,7 @@ def check_loss(
 
 
 def _without_threat(loss: Any) -> TrainingLoss:
-    """Return the loss with every radius set to 0; a wrapper that follows the progress is replaced by what it wraps."""
+    """Return the loss with every radius set to 0; a wrapper such as `Ramp` is replaced by its inner loss."""
     inner = getattr(loss, "loss", None)
     bare: TrainingLoss = with_part(loss if inner is None else inner, 0.0)
     return bare
@@ -84,7 +84,7 @@ def _without_threat(loss: Any) -> TrainingLoss:
 
 @dataclass(frozen=True)
 class _Standard:
-    """Standard training with several steps on each batch, for comparison."""
+    """Standard training with `replays` steps on each batch, for comparison."""
 
     replays: int
 

@@ -1,4 +1,4 @@
-"""Promises of every attack: points inside the threat, independent of the batch, and no side effects."""
+"""Contract checks of every attack: points inside the threat, independence of the batch, no side effects."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def radii(case: Case) -> None:
 
 
 def already(case: Case) -> None:
-    """Check the points of samples that cannot be fooled, or that are wrong already."""
+    """Check the points of samples that cannot be fooled, or that are misclassified when clean."""
     net, x, y, threat = case.setting()
     for model, label, what in (
         (unshaken, torch.zeros_like(y), "that nothing fools"),

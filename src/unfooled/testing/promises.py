@@ -20,7 +20,7 @@ def name_of(method: Any) -> str:
 
 
 def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None, method: Any) -> None:
-    """Check each promise in turn.
+    """Run the checks of the promises in turn.
 
     Args:
         promises: Checks by name; each raises AssertionError where the promise is broken.
@@ -98,7 +98,7 @@ class Snapshot:
         self.before = self._state()
 
     def _state(self) -> dict[str, Any]:
-        """Return the state to compare, by the message for a change."""
+        """Return the state to compare: error text for a change -> value."""
         state: dict[str, Any] = {}
         for name, t in self.tensors.items():
             state[f"changes {name} in place"] = t.detach().clone()
@@ -116,7 +116,7 @@ class Snapshot:
                 for module in modules
             ]
         state["uses torch's global random generator"] = torch.get_rng_state()
-        _, keys, position, *_ = np.random.get_state()  # noqa: NPY002  (the global generator is the point)
+        _, keys, position, *_ = np.random.get_state()  # noqa: NPY002  (the global generator is what is checked)
         state["uses numpy's global random generator"] = [torch.from_numpy(np.array(keys, dtype=np.int64)), position]
         state["uses Python's global random generator"] = random.getstate()
         return state

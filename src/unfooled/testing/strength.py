@@ -1,4 +1,4 @@
-"""Promises about strength and cost: better than chance, targets, a linear model's boundary, passes."""
+"""Contract checks of strength and cost: better than chance, targets, a linear model's boundary, passes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (10, (2, 2, 2, 3)),
     (100, (2, 3, 4)),
 )
-"""Classes and sample shapes of the linear models."""
+"""(number of classes, sample shape) of the linear models."""
 
 
 def random(case: Case) -> None:
@@ -49,7 +49,7 @@ def random(case: Case) -> None:
 
 
 def targeted(case: Case) -> None:
-    """Check that targets are hit."""
+    """Check that targeted attacks reach at least the claimed share of their targets."""
     if not case.claims.targeted:
         return
     if case.claims.minimal:
@@ -84,7 +84,8 @@ def optimum(case: Case) -> None:
 def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: torch.dtype) -> None:
     """Check one linear model.
 
-    Two classes come close: the loss then rises all the way to the boundary, and every gradient leads there.
+    Only two classes have their boundary near the samples, so the loss rises all the way to it and every gradient points
+    there.
     """
     factor = case.claims.optimum or 1.0
     n = 8 if case.claims.minimal else 12
@@ -101,7 +102,7 @@ def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: t
             f"misses the nearest point of {what}, by up to {float(ratio.max()):.4g} times the distance",
         )
         return
-    count = case.norm == 0  # entries: exactly as many, and one fewer
+    count = case.norm == 0  # L0: eps is exactly the distance, and one entry fewer
     for threat, broken in (
         (NORMS[case.norm](best if count else factor * best), True),
         (NORMS[case.norm](best - 1 if count else 0.95 * best), False),
@@ -116,11 +117,11 @@ def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: t
 
 
 def passes(case: Case) -> None:
-    """Check that the claimed passes are not exceeded."""
+    """Check that the attack takes no more than the claimed passes."""
     if case.claims.passes is None:
         return
     net, x, y, threat = case.setting()
-    x, y = x[:-1], y[:-1]  # without the last sample, which is wrong when clean
+    x, y = x[:-1], y[:-1]  # without the last sample, which is misclassified when clean
     with counted(net) as model:
         case.run(model, x, y, threat.scaled(0 if case.norm == 0 else 1e-5))
     most, n = case.claims.passes, len(x)

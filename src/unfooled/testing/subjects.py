@@ -47,10 +47,10 @@ class Linear:
         return Linear(self.weight.to(device), self.bias.to(device))
 
     def _reach(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
-        """Return the distance to the boundary with each other class, (B, K); inf at y.
+        """Return the distance to the boundary with every other class, (B, K); inf at y.
 
-        (z_y - z_c) / |w_y - w_c|_dual, which ignores the box; in L0 the smallest number of entries that,
-        moved to an edge of the unit box, give c the larger logit.
+        It is (z_y - z_c) / |w_y - w_c|_dual, which ignores the box; in L0, the smallest number of entries that give c
+        the larger logit when set to 0 or 1.
         """
         logits, rows = self(x), torch.arange(len(x), device=x.device)
         lead = logits[rows, y][:, None] - logits
@@ -68,7 +68,7 @@ class Linear:
         return self._reach(x, y, norm).amin(1)
 
     def nearest(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
-        """Return the class behind the nearest boundary, (B,)."""
+        """Return the class with the nearest boundary, (B,)."""
         return self._reach(x, y, norm).argmin(1)
 
 
@@ -82,7 +82,7 @@ def linear(
         shape: Shape of one sample.
         dtype: Type of the weights.
         seed: Random seed of the weights.
-        rivals: Number of classes, the first ones, that come close to the middle. None: all.
+        rivals: Number of classes, the first ones, whose boundaries pass near the middle of the box. None: all.
     """
     w = torch.randn(k, math.prod(shape), generator=seeded_generator(seed), dtype=torch.float64)
     w = w / w.norm(dim=1, keepdim=True)
@@ -93,7 +93,7 @@ def linear(
 
 
 def _draw_weights(net: nn.Module, seed: int) -> None:
-    """Draw every parameter anew, normal with deviation 0.4."""
+    """Draw every parameter from a normal distribution with standard deviation 0.4."""
     generator = seeded_generator(seed)
     with torch.no_grad():
         for p in net.parameters():

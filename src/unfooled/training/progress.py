@@ -1,15 +1,15 @@
-"""Optional attributes of a training loss: to follow the progress, to repeat a batch, to remember, to take notes.
+"""Optional attributes of a training loss: schedule over epochs, repeated batches, state between steps, logged numbers.
 
 A loss is `(model, x, y) -> scalar`. Five attributes are optional, and the loop looks for no others:
 
-    at(epoch) -> TrainingLoss   the loss to use at this progress, the number of epochs done, a fraction
+    at(epoch) -> TrainingLoss   the loss to use after so many epochs, a float
     replays: int                steps that the loop takes on each batch; 1 if missing
-    memory: Memory | None       state from step to step; the loop empties, saves and restores it
-    base: TrainingLoss          loss inside a dataclass, from which `at`, `replays` and `memory` are then taken
-    notes: Notes                numbers of each step; the loop writes their means into every `Epoch`
+    memory: Memory | None       state between steps; the loop empties, saves and restores it
+    base: TrainingLoss          loss wrapped by a dataclass; `at`, `replays` and `memory` are then taken from it
+    notes: Notes                numbers to log; the loop writes their means into every `Epoch`
 
-Progress comes from the loop and not from a counter inside the loss, so a resumed run equals an uninterrupted one bit
-for bit.
+The number of epochs comes from the loop, not from a counter inside the loss, so that a resumed run equals an
+uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unfooled.core.types import TrainingLoss
 
 
 class Memory(Protocol):
-    """The state of a loss from step to step, in a form that a checkpoint can hold."""
+    """State of a loss between steps, which a checkpoint can store."""
 
     by_sample: bool
     """True where samples are recognised by their bytes, which augmentation changes."""
@@ -41,14 +41,14 @@ class Memory(Protocol):
 
 
 class Notes:
-    """Numbers of each sample, averaged until they are read."""
+    """Running means of per-sample numbers to log, reset at each `read`."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, **values: Tensor) -> None:
-        """Add one number per sample, (B,), for each name; names whose numbers are not all finite are left out."""
+        """Add one number per sample, (B,), for each name; a batch of numbers that are not all finite is left out."""
         for name, value in values.items():
             total = value.detach().sum()
             if torch.isfinite(total):
@@ -69,7 +69,7 @@ def notes_of(loss: TrainingLoss) -> dict[str, float]:
 
 
 def loss_at(loss: TrainingLoss, epoch: float) -> TrainingLoss:
-    """Return the loss to use after `epoch` epochs: the loss itself, unless it depends on the progress."""
+    """Return the loss to use after `epoch` epochs: the loss itself, unless it has a schedule over epochs."""
     follow, base = getattr(loss, "at", None), base_of(loss)
     if follow is not None or base is None:
         return loss if follow is None else follow(epoch)
@@ -84,7 +84,7 @@ def replays_of(loss: TrainingLoss) -> int:
 
 
 def memory_of(loss: TrainingLoss) -> Memory | None:
-    """Return the state that the loss keeps from step to step."""
+    """Return the state that the loss stores between steps; None where it has none."""
     base = base_of(loss)
     return getattr(loss, "memory", None) if base is None else memory_of(base)
 
@@ -102,7 +102,7 @@ def threat_of(loss: TrainingLoss) -> Threat | None:
 
 
 def with_part(loss: Any, share: float) -> Any:
-    """Return the loss with its threat, and that of the loss inside it, `share` times as large."""
+    """Return the loss with its threat, and the threat of its `base`, `share` times as large."""
     changed: dict[str, Any] = {}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)
@@ -114,14 +114,14 @@ def with_part(loss: Any, share: float) -> Any:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A loss whose threat grows: eps_t = eps min(1, t / epochs), t the epochs done when the step is over.
+    """A loss whose threat grows: eps_t = eps min(1, t / epochs), t the epochs done at the end of the step.
 
-    A network with random weights that meets a large threat at once can stay at the loss of guessing, log K. Outside of
-    `train`, and after `epochs`, it is the loss itself.
+    A network trained with a large threat from the start can stay at the loss of guessing, log K. Outside `train`, and
+    after `epochs`, `Ramp` equals the loss itself.
 
     Args:
-        loss: Dataclass with a `threat`, such as `Madry`, or with a `base` that has one: all of them grow.
-        epochs: Epochs in which eps grows, above 0; may be a fraction.
+        loss: Dataclass with a `threat`, such as `Madry`, or with a `base` that has one; both threats grow.
+        epochs: Number of epochs in which eps grows, above 0; may be a fraction.
     """
 
     loss: Any

@@ -1,13 +1,13 @@
 """Attention metrics: overlap of a map with the object, its displacement, its spread.
 
 P, P' are probability maps, (B, h, w), at least 0, that sum to 1; T, T' sets of cells, (B, h, w) bool; G a mask or box
-of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid; u a cell's position in units of the sides; s
-the logit of the class explained.
+of the object, (B, H, W), bool or shares in [0, 1], averaged to the grid of P; u a cell's position, each coordinate in
+[0, 1]; s the logit of the class explained.
 
     coverage        sum P G                                     chance: share of the area that G takes
     recall          #(T and G) / #G                             chance: share of the cells in T
     iou             #(T and T') / #(T or T')                    chance for shares s, t: about st / (s + t - st)
-    iou_matched     iou with #T = #G by exact count             chance about a / (2 - a), a the area of G
+    iou_matched     iou of G with the #G top cells of P         chance: about a / (2 - a), a the area of G
     pointing        the largest cell of P is in G               chance: a
     part_recall     least recall over the object's parts        chance: below the share of the cells in T
     completeness    (s - s_removed) / (s - s_baseline)          chance: the value of a random region of equal area
@@ -18,7 +18,7 @@ the logit of the class explained.
     spread          tr Cov_P(u) / diagonal^2                    1/12 (1 - (1/h^2 + 1/w^2)/2) for the uniform map
     components      4-connected parts of T                      1 for one piece
 
-Undefined values are NaN, neither 0 nor 1. Average with nanmean and report their number.
+Undefined values are NaN. Average with nanmean, and report the number of NaN.
 
 References:
     Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, arXiv:1608.00507 (the pointing game).
@@ -83,7 +83,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou_matched(p: Tensor, g: Tensor) -> Tensor:
-    """Return the IoU of the object with as many of the top cells, (B,); NaN where there is no object.
+    """Return the IoU of the object's cells with an equal number of top cells, (B,); NaN where there is no object.
 
     G's cells are the round(sum G), at least one, in which it has the largest shares; ties go to the lower index.
     Chance about a / (2 - a) for an object of area a.
@@ -108,12 +108,12 @@ def part_recall(t: Tensor, parts: Tensor) -> Tensor:
 
 
 def completeness(score: Tensor, removed: Tensor, baseline: Tensor) -> Tensor:
-    """Return the share of the evidence that lies in a region, from scores without it.
+    """Return the share of the evidence for a class that lies in a region, from logits with and without the region.
 
     Args:
         score: Logit of the class explained, s(x), (B,).
         removed: Logit of x without the region, (B,).
-        baseline: Logit of an image that consists only of the filling, (B,).
+        baseline: Logit of an image that consists only of the fill value, (B,).
 
     Returns:
         (B,); NaN, undefined, where s(x) is not above the baseline's. May leave [0, 1].
@@ -160,13 +160,13 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Return the entropy of a map over the uniform one's, (B,) in [0, 1]. Compare maps of one grid and tau only."""
+    """Return the entropy of a map over that of a uniform map, (B,) in [0, 1]. Compare only maps of one grid and tau."""
     rows = flat(p)
     return -(rows * rows.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(1) / math.log(max(rows.shape[1], 2))
 
 
 def spread(p: Tensor) -> Tensor:
-    """Return the variance of the place of attention over the squared diagonal, (B,) in [0, 1/4]."""
+    """Return the variance of the position under the map, divided by the squared diagonal, (B,) in [0, 1/4]."""
     centre = centroid(p)
     mass = p.clamp_min(0)
     total = mass.sum((1, 2))
@@ -185,7 +185,7 @@ def components(t: Tensor) -> Tensor:
     number = torch.arange(1, t[0].numel() + 1, device=t.device).reshape(t.shape[1:]) * t
     label = number
     while True:
-        # The largest cell number in a part spreads over the part; only the cell that it belongs to is counted.
+        # The largest cell number of a part spreads over the part; only the cell with that number is counted.
         padded = F.pad(label, (1, 1, 1, 1))
         around = [padded[:, 2:, 1:-1], padded[:, :-2, 1:-1], padded[:, 1:-1, 2:], padded[:, 1:-1, :-2]]
         largest = torch.stack([label, *around]).amax(0) * t
@@ -209,7 +209,7 @@ def _has_object(g: Tensor) -> Tensor:
 
 
 def _cells(p: Tensor, g: Tensor) -> Tensor:
-    """Return the cells that stand for G, (B, h, w) bool: as many as its area in cells."""
+    """Return the cells of the object, (B, h, w) bool; their number is G's area in cells, rounded, at least 1."""
     g = _mask_for(p, g)
     return top_cells(g, flat(g).sum(1).round().clamp_min(1).long())
 

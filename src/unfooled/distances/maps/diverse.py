@@ -1,10 +1,11 @@
 """Diverse top k: the best pixels of a map, no two of them close to each other.
 
-    repeat: keep the best remaining pixel, delete all within w rows and columns of it; until k are kept or none remain
+    repeat: select the best remaining pixel, delete all within w rows and columns of it; until k are selected or none
+            remain
 
-That loop is sequential, but its result is not: it is the lexicographically first independent set by rank, and every
-pixel that is the best of its window belongs to it. So all such pixels are selected at once, their windows are deleted,
-and this is repeated. It processes bands of ranks, best first: the selection in a band depends only on better bands, so
+The result can be computed in parallel: it is the lexicographically first independent set by rank, and every pixel that
+is the best of its window belongs to it. So all such pixels are selected at once, their windows are deleted, and this is
+repeated. It processes bands of ranks, best first: the selection in a band depends only on better bands, so
 a map is done as soon as it has k pixels, and the ties among its zeros (long chains of windows) are processed only if
 needed.
 
@@ -40,7 +41,7 @@ def diverse_top_k(a: Tensor, k: int, w: int) -> Tensor:
     Raises:
         BadInput: k or w does not fit the maps.
 
-    Cost: a sort, and some 5 to 15 rounds of O(H W w); up to some hundred where zeros must be taken.
+    Cost: a sort, and about 5 to 15 rounds of O(H W w); up to about 100 where zeros must be selected.
     """
     check_maps(a, a)
     height, width = a.shape[1:]
@@ -78,7 +79,7 @@ def _extend(rank: Tensor, selected: Tensor, left: Tensor, low: int, w: int) -> N
 def spread(a: Tensor, w: int) -> Tensor:
     """Return the largest value within w rows and columns of each pixel, windows cut at the border, (B, H, W).
 
-    Any dtype. Shifted copies, since pooling has no bool and costs some fifty times as much on a CPU.
+    Any dtype. It takes maxima of shifted copies: pooling does not support bool and is about 50 times slower on a CPU.
     """
     w = check_window(w)
     if a.ndim != 3:
@@ -113,7 +114,7 @@ def check_window(w: int) -> int:
 
 
 def _whole(value: object) -> int | None:
-    """Return a whole number of any kind, NumPy's too, as int; None for anything else."""
+    """Return an integer of any type, NumPy's included, as int; None for anything else."""
     if isinstance(value, bool):
         return None
     try:

@@ -6,7 +6,7 @@
     diverse_intersection  #(D_k(a) & D_k(b)) / max k'    D_k(a) = the k' <= k best, no two within w; max of both k'
     lens_spearman, lens_kendall                          rank correlations of means over windows of 2w + 1 pixels
 
-a is the clean map and b the perturbed one. By the usual meaning of recall and precision the names are swapped:
+a is the clean map and b the perturbed one. Recall and precision are swapped with respect to their usual meaning:
 `lens_recall` dilates the clean set and measures how much of the perturbed set lies in it, so reports print
 `clean_dilated` and `pert_dilated` beside the paper's names. A dilated set covers much of a small map, so that unrelated
 maps score high: compare scores with `distances.chance`.
@@ -21,8 +21,8 @@ A map that is constant (zeros too) or holds NaN has no order: its scores are NaN
 References:
     Ghorbani, Abid, Zou, Interpretation of neural networks is fragile, AAAI 2019, arXiv:1710.10547 (top-k intersection).
     Kamath et al., LENS, 2023, arXiv:2312.10534 (locality and diversity; its published code reduces by `abs_sum`).
-    Differs from the published code: windows end at the border, pixel 0 and the second diverse pixel are kept. It has
-    no code for LENS-Spearman and LENS-Kendall: those are our interpretation.
+    Differs from the published code: windows end at the border, pixel 0 and the second diverse pixel are not dropped.
+    It has no code for LENS-Spearman and LENS-Kendall: those are our interpretation.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def _overlap(scored: Tensor, within: Tensor, valid: Tensor) -> Tensor:
 
 
 def _local_mean(a: Tensor, w: int) -> Tensor:
-    """Average over the window around each pixel; in float64 sums of float32 are exact, so that ties stay ties."""
+    """Average over the window around each pixel, in float64, so that equal sums of float32 values stay equal."""
     w = check_window(w)
     return F.avg_pool2d(a.detach().double()[:, None], 2 * w + 1, 1, w, count_include_pad=False)[:, 0]
 

@@ -1,16 +1,16 @@
-"""Chance levels of locality scores: scores of unrelated maps, corrected scores, a null distribution from shifts.
+"""Chance levels of locality scores: expected score of unrelated maps, corrected scores, null distribution by shifts.
 
     chance     c = #N_w(S_k(a)) / (H W): `lens_recall` of an unrelated, scattered b (exact for a random set of k)
     corrected  (LENS - c) / (1 - c): 0 for unrelated maps, 1 for equal ones
-    shifts     the scores of b's set moved by every (dy, dx) around the torus. Their mean is c exactly; their spread
+    shifts     the scores after a circular shift of b's set by every (dy, dx). Their mean is exactly c; their spread
                shows how unlikely a score is for a set as clustered as that of b
 
-On 28 x 28 maps with k = 100 and w = 2, c is .95: a score of .95 has no meaning. `chance(a)` belongs to `lens_recall`,
-`chance(b)` to `lens_precision`. A clustered unrelated map scores less than c, so raw LENS rewards scattered maps.
+On 28 x 28 maps with k = 100 and w = 2, c is .95: a score of .95 has no meaning. `chance(a)` is for `lens_recall`,
+`chance(b)` for `lens_precision`. A clustered unrelated map scores less than c, so raw LENS rewards scattered maps.
 
 References:
     The published scores (Kamath et al., arXiv:2312.10534) have no correction; this one is ours, in the form of Cohen's
-    kappa (A coefficient of agreement for nominal scales, 1960). Shifts around the torus are Lotwick and Silverman's
+    kappa (A coefficient of agreement for nominal scales, 1960). Circular shifts (on a torus): Lotwick and Silverman
     (Methods for analysing spatial processes of several types of points, JRSS B 1982).
 """
 
@@ -28,7 +28,7 @@ from unfooled.distances.maps.locality import defined, dilate, top_k_mask
 
 
 def chance(a: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Return the share of the map within w pixels of its top k: the `lens_recall(a, b)` of an unrelated b.
+    """Return the share of the map within w pixels of its top k: the expected `lens_recall(a, b)` of an unrelated b.
 
     Args:
         a: Maps whose sets are dilated, (B, H, W): the clean ones for recall, the perturbed ones for precision.
@@ -46,7 +46,7 @@ def chance(a: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
 
 
 def corrected(score: Tensor, chance: Tensor) -> Tensor:
-    """Return a score on the scale from chance to 1, (score - chance) / (1 - chance), (B,).
+    """Return a score rescaled so that chance is 0 and 1 stays 1, (score - chance) / (1 - chance), (B,).
 
     Negative below chance; NaN where chance is 1, since every map then scores 1.
     """
@@ -54,18 +54,18 @@ def corrected(score: Tensor, chance: Tensor) -> Tensor:
 
 
 def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = False) -> Tensor:
-    """Return `lens_recall` of a and of b's set moved around the torus by every (dy, dx); for precision, swap a and b.
+    """Return `lens_recall` for every circular shift (dy, dx) of b's set; for precision, swap a and b.
 
     Args:
         a: Maps, (B, H, W).
         b: Maps to compare with, like a.
         k: Number of pixels.
-        w: Reach of the window. Only the moved set wraps around; a's windows end at the border.
+        w: Reach of the window. Only b's set wraps around; a's windows end at the border.
         diverse: True: take the diverse top k of both.
 
     Returns:
-        (B, H * W), the move (dy, dx) at index dy * W + dx, the unmoved score first. Its mean is `chance(a)`. NaN rows
-        where a map is constant or holds NaN.
+        (B, H * W), the shift (dy, dx) at index dy * W + dx: the unshifted score is first. Its mean is `chance(a)`.
+        NaN rows where a map is constant or holds NaN.
 
     Cost: three FFTs per map.
     """
@@ -73,20 +73,20 @@ def shift_null(a: Tensor, b: Tensor, *, k: int, w: int = 1, diverse: bool = Fals
     set_a, set_b = (diverse_top_k(t, k, w) if diverse else top_k_mask(t, k) for t in (a, b))
     size = a.shape[1:]
     spectrum = torch.fft.rfft2(dilate(set_a, w).double()) * torch.fft.rfft2(set_b.double()).conj()
-    hits = flat(torch.fft.irfft2(spectrum, s=size)).round()  # counts: rounding removes the error of the transform
+    hits = flat(torch.fft.irfft2(spectrum, s=size)).round()  # counts: rounding removes the error of the FFT
     null = hits / flat(set_b).sum(1, keepdim=True)
     valid = (defined(a) & defined(b))[:, None]
     return null.where(valid, torch.nan).to(a.dtype)
 
 
 def shift_p(null: Tensor) -> Tensor:
-    """Return the share of moves with at least the unmoved score, (B, H * W) -> (B,); at least 1 / (H W)."""
+    """Return the share of shifts that score at least as high as no shift, (B, H * W) -> (B,); at least 1 / (H W)."""
     share = (null >= null[:, :1]).double().mean(1)
     return share.where(~null[:, 0].isnan(), torch.nan).to(null.dtype)
 
 
 def shift_quantile(null: Tensor, q: float = 0.95) -> Tensor:
-    """Return the q-quantile of the scores of all moves, (B, H * W) -> (B,).
+    """Return the q-quantile of the scores of all shifts, (B, H * W) -> (B,).
 
     Raises:
         BadInput: q is not in (0, 1].

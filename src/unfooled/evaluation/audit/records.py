@@ -2,9 +2,10 @@
 
 A run folder holds
 
-    config.json            the configuration (`Config`); a second start with another one is refused
+    config.json            the configuration (`Config`); restarting the run with another one is refused
     summary.json           the results (`Summary`)
-    samples.safetensors    results by sample: y, clean, adversarial, success, distance, x_adv
+    samples.safetensors    results by sample: y, clean (predicted class), adversarial (class predicted under attack),
+                           success, distance, x_adv
     gallery.safetensors    the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
     reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
@@ -25,7 +26,7 @@ from unfooled.runs.records import Environment, Passes, Record
 from unfooled.statistics.intervals import Estimate, Mean
 
 MOST = 10_000
-"""Entries of a list that the page shows."""
+"""Largest number of entries of a list that the page shows."""
 
 
 class CurvePoint(Record):
@@ -33,8 +34,8 @@ class CurvePoint(Record):
 
     Attributes:
         eps: Radius.
-        accuracy: Share of the samples that are right at every point tried.
-        no_answer: Share that has a point without a finite answer, and no wrong one.
+        accuracy: Share of the samples that are classified correctly at every point tried.
+        no_answer: Share of the samples with a point at which the logits are not finite, and no misclassified point.
     """
 
     eps: float = Field(ge=0, allow_inf_nan=False)
@@ -62,11 +63,11 @@ class Nearness(Record):
 
     Attributes:
         norm: "l0", "l1", "l2" or "linf".
-        n: Number of samples; those that are wrong when clean count with distance 0.
+        n: Number of samples; samples that are misclassified when clean count with distance 0.
         reached: Share of the samples for which an adversarial example was found.
-        quartiles: Quartiles of the distances. None: that share was not reached.
-        classes: Median by true class, in the order of the classes. None: there is no sample, or no median.
-        curve: (distance, share of samples that are right up to it), at most 64 points.
+        quartiles: Quartiles of the distances. None: fewer samples have an adversarial example.
+        classes: Median by true class, in the order of the classes. None: the class has no sample, or no finite median.
+        curve: (distance, share of samples classified correctly up to it), at most 64 points.
     """
 
     norm: str
@@ -80,12 +81,13 @@ class Nearness(Record):
 class Summary(Record):
     """Results of an audit.
 
-    `passes` counts the attack over n; checks, nearest points (both over n) and explanations are counted apart.
+    Passes are per sample: `passes` those of the attack; `diagnostic_passes` (checks), `nearest_passes` (nearest points)
+    and `explanation_passes` are counted separately, the last per sample explained.
 
     `verdict` is one of `Trust`: SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE; `trusted` is true for the first two, and
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
-    an allowed point without a finite answer, neither right nor wrong. `robust_accuracy_8bit` is judged on images
-    rounded to 8 bits, where the clean ones are.
+    a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
+    images rounded to 8 bits, if the clean images are 8-bit too.
 
     `confusion` counts samples by true class and class under attack, without those of `no_answer`. Above 100 classes it
     is empty, and `confusion_entries` holds (true, under attack, count) where the count is not 0.
@@ -139,7 +141,7 @@ class Summary(Record):
 
     @model_validator(mode="after")
     def _possible(self) -> Summary:
-        """Refuse figures and verdicts that no audit has; version 0.1 stored no verdict."""
+        """Refuse inconsistent figures and verdicts. An empty verdict is allowed: version 0.1 stored none."""
         if self.verdict and self.verdict not in list(Trust):
             raise ValueError(f"the verdict is {self.verdict!r}; there are {', '.join(Trust)}")
         if self.verdict and self.trusted != Trust(self.verdict).trusted:

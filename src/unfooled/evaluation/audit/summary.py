@@ -1,4 +1,4 @@
-"""From the stages of an audit to its records: averages, intervals and the gallery are made here and nowhere else."""
+"""Summary of an audit from the results of its stages: averages, intervals and the gallery are computed only here."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ MANY = 100
 
 @dataclass(frozen=True)
 class About:
-    """Names for the report of an audit, and what else its caller knows; only `options` can change a figure.
+    """Names and notes of the caller for the report of an audit. None of them changes a figure, except `options`.
 
     Attributes:
-        model: Name of the model; empty: its own, or its type's.
+        model: Name of the model. Empty: the model's own name, or that of its type.
         data: Name of the data.
-        title: Name of the run in the report; empty: the model's.
+        title: Name of the run in the report. Empty: the name of the model.
         command: Command line that started the run.
-        options: Further settings to be recorded, and compared on a second start.
-        warnings: Sentences to be carried into the summary.
+        options: Further settings to record; a restarted run must have the same.
+        warnings: Sentences to add to the summary's warnings.
     """
 
     model: str = ""
@@ -66,7 +66,7 @@ class About:
 
     @classmethod
     def of(cls, about: Self | Mapping[str, Any] | None) -> About:
-        """Return what a mapping says; names that are not known are left out."""
+        """Return an `About` from a mapping; unknown keys are ignored."""
         if isinstance(about, About):
             return about
         known = {f.name for f in fields(cls)}
@@ -102,9 +102,9 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
     """Make the summary of an audit.
 
     Args:
-        outcome: Results of its stages.
+        outcome: Results of the stages.
         source: Plan, settings and names of the audit.
-        ledger: Passes and seconds that it took.
+        ledger: Record of the passes and seconds that the audit took.
         warnings: Sentences about the model.
     """
     config, about, n = source.config, source.about, len(source.y)
@@ -148,7 +148,7 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
 
 
 def _warnings(outcome: Outcome) -> list[str]:
-    """Return sentences about points that do not count."""
+    """Return warnings about points outside the threat or without a finite answer."""
     warnings = []
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
@@ -165,8 +165,8 @@ def _warnings(outcome: Outcome) -> list[str]:
 def _accuracies(outcome: Outcome) -> dict[str, Any]:
     """Return clean and robust accuracy, and the share that was fooled.
 
-    A random model is right in a share of a sample's draws. Its accuracies are means of these shares, and its success
-    rate is the part of the clean accuracy that is lost.
+    A random model classifies a sample correctly in a share of its draws. Its accuracies are means of these shares, and
+    the attack success rate is the part of the clean accuracy that is lost.
     """
     right, points = outcome.right, outcome.attack
     if outcome.random:
@@ -188,7 +188,7 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
 
 
 def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
-    """Return how far the points are from the samples, and the maps from each other."""
+    """Return the distances of adversarial points from samples, and of maps before and after the attack."""
     fooled, right, seed = outcome.fooled, outcome.right, source.config.seed
     few = len(outcome.explain["top_k"])
     changes = _changes(outcome, source.x)
@@ -214,7 +214,7 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
 
 
 def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
-    """Return the passes a sample, by what they were spent on."""
+    """Return the passes per sample, by purpose."""
 
     def each(spent: tuple[int, int], samples: int) -> Passes:
         return Passes(forward=spent[0] / samples, backward=spent[1] / samples)
@@ -229,7 +229,7 @@ def _passes(outcome: Outcome, ledger: Ledger, n: int) -> dict[str, Any]:
 
 
 def _survival(outcome: Outcome, source: Source) -> Reasons:
-    """Summarise the attack on the explanations, whose samples are compared where a nearest example was searched for."""
+    """Summarise the attack on explanations, with the nearest adversarial distances if they were searched for."""
     attacked = source.plan.explanation_attack
     assert outcome.survival is not None
     assert attacked is not None
@@ -240,7 +240,7 @@ def _survival(outcome: Outcome, source: Source) -> Reasons:
 
 
 def _changes(outcome: Outcome, x: Tensor) -> Tensor:
-    """Return the mean square of the change of each sample that was fooled."""
+    """Return the mean squared perturbation of each fooled sample."""
 
     def squares(rows: Tensor) -> Tensor:
         return (outcome.attack.x_adv[rows] - x[rows]).flatten(1).square().mean(1)
@@ -249,7 +249,7 @@ def _changes(outcome: Outcome, x: Tensor) -> Tensor:
 
 
 def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
-    """Return accuracy at every radius: the share whose nearest adversarial example, of all found, is farther."""
+    """Return accuracy at every radius: the share of samples whose nearest adversarial example found is farther."""
     k = len(outcome.distance)
     whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
@@ -271,8 +271,8 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
 def _draws_right(outcome: Outcome, k: int, kept: Tensor, lost: Tensor, radius: float) -> Estimate:
     """Return the accuracy of a random model at a radius, in multiples of eps, over the first k samples.
 
-    Below eps it is the clean share, but at most a half where the nearest point, which most draws get wrong, is within
-    reach, as long as the share at eps is lower.
+    Below eps it is the share of correct draws on the clean sample; where the nearest adversarial point, which most
+    draws misclassify, is within the radius, it is at most the larger of one half and the share at eps.
     """
     clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
     if radius == 1:
@@ -282,7 +282,7 @@ def _draws_right(outcome: Outcome, k: int, kept: Tensor, lost: Tensor, radius: f
 
 
 def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
-    """Return how near the nearest adversarial examples are, over all and by class."""
+    """Return statistics of the distances of the nearest adversarial examples, overall and by class."""
     distance = distance.double()
     right_up_to = torch.minimum(distance, unanswered.double())
     label = y[: len(distance)]
@@ -348,7 +348,7 @@ def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:
 
 
 def store(folder: Path, outcome: Outcome, source: Source, summary: Summary) -> None:
-    """Write the files that a page, or another program, reads: samples, gallery, and last the summary.
+    """Write the result files of a run: samples, pictures of the galleries, and the summary last.
 
     Args:
         folder: Run folder.

@@ -1,4 +1,4 @@
-"""Check of the labels: does the model know them at all, and if not, what is the likely cause?"""
+"""Check of the labels: do predictions match them better than guessing, and if not, what is the likely cause?"""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unfooled.evaluation.checks.table import CHECKS, Finding, finding
 from unfooled.statistics.agreement import Guess, guessing, matching, shift
 
 SURE = 0.8
-"""Share of the predictions that a relabelling must explain to be named as certain."""
+"""Share of the predictions that a renaming of the classes must explain for the check to fire."""
 GAIN = 0.2
-"""Share that it must explain beyond the labels as they are."""
+"""Least gain of that share over the clean accuracy."""
 SHOWN = 6
-"""Pairs of classes that are written out."""
+"""Largest number of class pairs that the text lists."""
 
 
 def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
@@ -43,14 +43,14 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
 
 
 def _chance(guess: Guess, classes: int) -> str:
-    """Return what guessing would get, in words."""
+    """Return the accuracy of guessing, as text."""
     if guess.common is None:
         return f"{guess.chance:.2g} of {classes} classes".replace("0.", ".", 1)
     return f"{guess.chance:.0%}, always answering class {guess.common}"
 
 
 def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[str, float]:
-    """Return why predictions differ from the labels, in words, and the share that it explains; "" and 0: unknown.
+    """Return the likely cause of wrong predictions, as text, and the share it explains; "" and 0 if unknown.
 
     Args:
         prediction: Predicted classes, (n,).
@@ -84,7 +84,7 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
 
 
 def _unknown(y: np.ndarray, classes: int) -> str:
-    """Return what may be wrong where no relabelling explains the predictions."""
+    """Return the text for predictions that no renaming of the classes explains."""
     present = len(np.unique(y))
     some = f"; the data hold {present} of the model's {classes} classes" if present < classes else ""
     return f"no other order of the classes explains it; the model may be of other classes or normalise otherwise{some}"

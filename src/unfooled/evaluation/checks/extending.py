@@ -1,7 +1,8 @@
 """Continuation of an attack where findings ask for it, until nothing finds more.
 
-What found something runs on, against all survivors, until a whole round of it finds nothing; so do attacks that need
-no gradient, where gradients or scores are not trusted; then the checks look again. What they find starts it all anew.
+Attacks that fooled further samples are repeated against all survivors until a round fools none. Where gradients or
+scores are not trusted, attacks that need no gradient are added. Then the checks are repeated; if they fire, all of this
+starts again, up to a limit.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Ki
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
 ROUNDS = 4
-"""Times that attacks without gradients are repeated, at most."""
+"""Largest number of rounds of `_while_it_pays`."""
 ON = 6
-"""Times that what found something is repeated, at most."""
+"""Largest number of rounds of `_run_on`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Extended:
-    """An attack that went on.
+    """Result of a continued attack.
 
     Attributes:
         standing: State of the attack.
-        gradients: Gradients, with the twin that it asked for.
+        gradients: Gradients of the model, with a twin (a distilled copy of the model) if the attack needed one.
         again: Findings of the checks that were repeated afterwards.
     """
 
@@ -50,17 +51,17 @@ def extend(
 ) -> Extended:
     """Continue the attack where findings ask for it, then check again.
 
-    A finding of the kind `extend` repeats the attack's later stages from other starts, twice at most, until the checks
-    find nothing more. One of the kind `masking` has what found something run on, and the survivors attacked through the
-    twin's gradients, by search and by labels alone; three times at most, until the checks find nothing more, and once
-    where the model's own gradient is of no use, since no such figure is trusted.
+    A finding of kind `extend` repeats `stages` from other starts, at most twice, until the checks find nothing more. A
+    finding of kind `masking` repeats the attacks that fooled further samples, and attacks the survivors through the
+    twin's gradients, by score-based search and by decision-based attacks: at most three times, until the checks find
+    nothing more. Where the model's own gradient is of no use this is done once, since the figure is not trusted anyway.
 
     Args:
         attack: The attack.
         standing: State of the attack.
         gradients: Gradients of the model.
         findings: Findings so far.
-        stages: Stages to be repeated.
+        stages: Stages of the attack to repeat.
     """
     again: list[Finding] = []
     pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
@@ -87,7 +88,7 @@ def extend(
 
 
 def _pursuits(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
-    """Return what found something, at a size for all survivors."""
+    """Return the attacks behind the checks that fired, with a budget for all survivors."""
 
     def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
@@ -109,7 +110,7 @@ def _pursuits(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
 def _run_on(
     attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], numbers: range
 ) -> Standing:
-    """Repeat what found something against all survivors, until a whole round of it finds nothing."""
+    """Repeat the attacks of `_pursuits` against all survivors, until a round of them fools no further sample."""
     stages = [stage for stage in _pursuits(gradients, findings) if allowed(stage, attack.problem.threat)]
     for k in range(ON if stages else 0):
         before = standing.frontier
@@ -124,8 +125,8 @@ def _run_on(
 
 
 def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients, first: int) -> Standing:
-    """Attack the survivors by the model's own gradients, through a twin, by search and by labels alone."""
-    if not gradients.absent:  # the model's own gradients are asked too, whatever the checks say of them
+    """Attack the survivors by the model's own gradients, through a twin, by search, and by decisions alone."""
+    if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
@@ -157,7 +158,7 @@ def _look_again(
 ) -> tuple[Standing, list[Finding]]:
     """Repeat the checks that try other attacks, with other random numbers and on more samples.
 
-    A twin is asked only where there is one.
+    Attacks through a twin are tried only if there is one.
     """
     looks: list[tuple[str, Stage]] = [
         (CheckId.STEPS, Ascents(80, most=32, fresh=False, name="longer")),

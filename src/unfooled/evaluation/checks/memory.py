@@ -1,8 +1,8 @@
-"""Replay of the final points on the model as it was before it was asked anything: does it remember queries?
+"""Replay of the final points on the model as it was before its first query: does it remember queries?
 
 The model is copied before the audit, functions with their closures and globals included. Where it cannot be copied, and
-has changed meanwhile or cannot be looked into, it is loaded anew in another process from its source; without a source,
-what it remembers cannot be judged.
+its state has changed or cannot be inspected, it is loaded again from its source in another process; without a source,
+its memory cannot be judged.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from unfooled.models.anew import answers_anew
 from unfooled.models.origins import origin_of
 
 MOST, FEW = 500, 50
-"""Points of a set that are replayed, and samples of which a short ascent gives other points."""
+"""Largest number of points replayed per set, and of samples from which `last_iterates` makes other points."""
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """A model as it was before it was asked anything.
+    """A model as it was before its first query.
 
     Attributes:
         duplicate: Copy of the model.
-        origin: Arguments that load the model again. None: it came from no name.
+        origin: Arguments that load the model again. None: it was not loaded by name.
     """
 
     duplicate: Duplicate
@@ -47,11 +47,11 @@ class Beginning:
 
     @classmethod
     def of(cls, model: Any) -> Beginning:
-        """Return the beginning of a model that is about to be asked."""
+        """Record a model before its first query."""
         return cls(duplicate(model), origin_of(model))
 
     def unseen(self) -> str:
-        """Return why there is no copy that could be asked; empty where there is one, or no need of one."""
+        """Return why the original model cannot be queried; empty where it can, or where nothing has changed."""
         twin = self.duplicate
         if twin.changed():
             return "it cannot be copied, and what it stores changed meanwhile"
@@ -59,9 +59,10 @@ class Beginning:
 
 
 def last_iterates(model: Model, x: Tensor, y: Tensor, threat: Threat, start: Tensor) -> Tensor:
-    """Return where a short ascent ends, whatever the model says on its way, (b, *D). Cost: 8 F + 7 B a sample.
+    """Return the last iterate of a short ascent, not the best one, (b, *D). Cost: 8 F + 7 B per sample.
 
-    A model that remembers says the same near what it was asked, so that no best point is any better than the sample.
+    A model that remembers queries may give the same answer near each of them; then no iterate looks better than the
+    sample, and the best one would be the sample itself.
 
     Args:
         model: Model whose gradients are followed.
@@ -76,19 +77,19 @@ def last_iterates(model: Model, x: Tensor, y: Tensor, threat: Threat, start: Ten
 
 
 def remembered(beginning: Beginning, given: Model, model: Model, y: Tensor, *sets: Tensor) -> list[Finding]:
-    """Make check D20 after the attack: the model as it was is fooled where the model itself is not.
+    """Make check D20 after the attack: points fool the original model, but not the model after its queries.
 
     Args:
-        beginning: The model before it was asked anything.
+        beginning: The model before its first query.
         given: The same model now.
-        model: The model that was attacked, which counts its passes.
+        model: Wrapper of the model that was attacked, which counts its passes.
         y: Labels, (b,).
-        sets: Points of samples that the attack could not fool, (b, *D) or of the first of them; each set is asked of a
-            model that has not met another one.
+        sets: Points of the samples that the attack could not fool, or of the first of them, (b, *D); each set is
+            passed to a fresh copy of the model.
 
     Returns:
-        The finding; empty where the model cannot be copied, and nothing in it has changed. Cost: 1 F a point, of at
-        most 500 a set.
+        One finding per set, or one if the memory cannot be judged; empty where the model cannot be copied, and its
+        state has not changed. Cost: 1 F per point, for at most 500 points per set.
     """
     unseen, twin = beginning.unseen(), beginning.duplicate
     if not unseen and twin.model is None:
@@ -110,7 +111,7 @@ def remembered(beginning: Beginning, given: Model, model: Model, y: Tensor, *set
 
 
 def _answers(twin: Duplicate, given: Model) -> Model:
-    """Return the model as it was, about which the same is known as about the given one."""
+    """Return a fresh copy of the original model, with what is known about the behaviour of the given one."""
     fresh = twin.fresh()
     share_habits(given, fresh.model)
     return lambda x: logits_of(fresh.answer(x.clone()), fresh.model)

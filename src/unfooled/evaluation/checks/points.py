@@ -1,4 +1,4 @@
-"""Checks on the points of an attack once they have been judged."""
+"""Checks on the points of an attack, after they were verified on the model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def judged(
 
     Args:
         frontier: Best points that the attack found.
-        y: Labels, (n,), on the CPU like all that follows.
-        right: Samples that are right when clean, (n,) bool.
-        success: Points that fool the model when judged, (n,) bool.
+        y: Labels, (n,); this and the tensors below are on the CPU.
+        right: True for samples that are classified correctly when clean, (n,) bool.
+        success: True for points that fool the model when verified, (n,) bool.
         prediction: Classes predicted at the points, (n,).
-        undefined: Points without a finite answer, (n,) bool.
-        random: True if the model is random.
+        undefined: True for points at which the logits are not finite, (n,) bool.
+        random: True if the model's answers are random.
     """
     n = max(len(right), 1)
     claimed = frontier.fooled.cpu() & right
@@ -53,7 +53,7 @@ def judged(
 
 
 def _rejected(y: Tensor, prediction: Tensor, lost: Tensor, n: int) -> Finding:
-    """D22: lost labels go to classes that no sample has."""
+    """D22: fooled samples are predicted as classes that no sample has."""
     flips, labels = prediction[lost], y.unique()
     seen = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
     seen[labels[labels < len(seen)]] = True

@@ -3,10 +3,11 @@
     x^m = (1 - m) x + m b      m: the top quarter of the cells, enlarged; b: the image's mean colour
 
     complete     (z_y(x) - z_y(x^m)) / (z_y(x) - z_y(b))    share of the evidence for y in the attended quarter
-    elsewhere    the same with the mask rolled by half the map: what another region of that area holds
+    elsewhere    the same with the mask rolled by half the map: the share for another region of equal area
 
-Measures and their levels of chance: `unfooled.distances.maps.attention`. The class explained is the caller's and is
-always stated; deviation of the *predicted* class is built in where the label is lost.
+Measures and their levels of chance: `unfooled.distances.maps.attention`. The caller chooses the
+class explained. It should be the same before and after an attack: attention to the predicted class moves whenever the
+prediction changes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Attend = Callable[..., Tensor]
 
 
 def attend(model: Model, x: Tensor, y: Tensor, *, batch: int = 256, **options: object) -> Tensor:
-    """Compute `attention` in parts; maps of few cells are taken as they are, without a warning.
+    """Compute `attention` in batches, without the warning about maps of few cells.
 
     Args:
         model: Any callable with a spatial layer to logits.
@@ -74,14 +75,15 @@ def attention_records(
         x: Images, (B, C, H, W).
         y: Class explained, (B,).
         attend: Attention, `(model, x, y) -> (B, h, w)`.
-        mask: Mask of the object, (B, H, W); empty for a sample whose object is not known. None: no object is known.
-        parts: Masks of parts of the object, (B, parts, H, W); empty where not known. None: no parts are known.
+        mask: Mask of the object, (B, H, W); all zero for a sample whose object is not known. None: no object is known.
+        parts: Masks of parts of the object, (B, parts, H, W); all zero where not known. None: no parts are known.
         share: Share of the cells that count as attended.
 
     Returns:
         p (B, h, w), and (B,) each: lead (of y over the best other class), flat, entropy, spread, components, complete,
-        elsewhere; with a mask also area, coverage, recall, iou_matched and pointing, all NaN where it is empty; with
-        parts part_recall, NaN where all of them are. NaN is undefined. Cost: 5 forwards, 1 backward down to the layer.
+        elsewhere; with a mask also area, coverage, recall, iou_matched and pointing, all NaN where the mask is empty;
+        with parts also part_recall, NaN where all parts are empty. NaN: undefined. Cost: 5 forwards, 1 backward down to
+        the layer.
     """
     size = (x.shape[2], x.shape[3])
     p = attend(model, x, y)
@@ -129,8 +131,8 @@ def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> R
         share: Share of the cells that count as attended.
 
     Returns:
-        (B,) each: centroid_shift, js, parted (1 - IoU of the top cells), and the changes of entropy, spread and
-        components, after minus before.
+        (B,) each: centroid_shift, js, parted (1 - IoU of the top cells), and the differences, after minus before, of
+        entropy, spread and components.
     """
     a, b = top_share(before, share), top_share(after, share)
     return {
@@ -146,15 +148,15 @@ def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> R
 def summarise_attention(
     rows: Rows, distance: Tensor, fooled: Tensor, right: Tensor, y: Tensor, worst: Tensor, *, seed: int = 0
 ) -> Attention | None:
-    """Summarise attention for an audit; None where the model has none.
+    """Summarise attention for an audit; None if no attention was computed.
 
     Args:
-        rows: Rows of `movement.map_scores`, of the first samples.
+        rows: Rows of `movement.map_scores` for the first samples.
         distance: Distances of their nearest adversarial examples, inf where none was found, (N,).
         fooled: Samples fooled by the attack, (N,) bool.
-        right: Samples that are right when clean, (N,) bool.
+        right: True for samples that are classified correctly when clean, (N,) bool.
         y: Labels, (N,).
-        worst: Samples of the gallery, in its order; the first `SHOWN` are stored.
+        worst: Indices of the gallery's samples, in its order; the first `SHOWN` are stored.
         seed: Random seed of the interval.
     """
     if "attention_before" not in rows:
@@ -202,7 +204,7 @@ def _correlation(a: Tensor, b: Tensor, seed: int, draws: int = 1000) -> Mean:
     drawn = drawn[drawn.isfinite()]
     if not bool(value.isfinite()) or len(drawn) < draws // 2:
         return Mean(value=None, low=None, high=None, n=0)
-    rest = (~torch.eye(n, dtype=torch.bool)).nonzero()[:, 1].reshape(n, n - 1)  # all but one
+    rest = (~torch.eye(n, dtype=torch.bool)).nonzero()[:, 1].reshape(n, n - 1)  # leave-one-out indices
     left_out = spearman(a[rest].double(), b[rest].double())
     low, high = corrected_limits(float(value), drawn.numpy(), left_out.numpy())
     return Mean(value=float(value), low=low, high=high, n=n)

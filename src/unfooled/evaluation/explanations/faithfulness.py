@@ -1,13 +1,13 @@
 """Faithfulness of maps: do they depend on the pixels and parameters that the model uses? No ground truth is needed.
 
-    deletion      p_y as pixels leave in the order of the map, the first first; its mean: lower is better
-    insertion     p_y as they enter a blurred image in that order; its mean: higher is better
+    deletion      p_y as pixels are removed, most important first; its mean: lower is better
+    insertion     p_y as pixels are restored in a blurred image, most important first; its mean: higher is better
     randomised    Spearman's rho of the map and that of the same network with shuffled parameters, from the last layer
                   down: near 0 where the map depends on the learned parameters
-    alignment     |<x, g>| / (||x|| ||g||), g the gradient of z_y - max_{j != y} z_j: does it look like the image?
+    alignment     |<x, g>| / (||x|| ||g||), g the gradient of z_y - max_{j != y} z_j: is it aligned with the image?
 
-Deletion and insertion are read beside those of a map that knows nothing, such as the same one rolled by half: networks
-differ in how they fall to any hole.
+Compare deletion and insertion with those of an uninformative map, such as the same map rolled by half: networks differ
+in how much any removed region lowers p_y.
 
 References:
     Petsiuk, Das, Saenko, RISE, BMVC 2018, arXiv:1806.07421 (deletion, insertion).
@@ -46,12 +46,12 @@ Fill = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class PerturbationCurves:
-    """Probability of y while pixels are exchanged, the share exchanged going from 0 to 1 in equal steps.
+    """Probability of y while pixels are replaced; the share replaced goes from 0 to 1 in equal steps.
 
     Attributes:
-        deletion: Probability while pixels leave, (B, steps + 1). NaN for maps that are constant or not finite: they
-            have no order.
-        insertion: Probability while they enter, likewise.
+        deletion: Probability while pixels are removed, (B, steps + 1). NaN for maps that are constant or not finite:
+            they do not rank the pixels.
+        insertion: Probability while pixels are restored, (B, steps + 1); NaN likewise.
     """
 
     deletion: Tensor
@@ -84,24 +84,24 @@ def perturbation_curves(
     base: Fill = fill_blur,
     batch: int | None = None,
 ) -> PerturbationCurves:
-    """Take pixels away, and bring them in, in the order of a map.
+    """Compute deletion and insertion curves of images, pixels in the order of a map.
 
     Args:
         model: Any callable to logits, in eval mode. Not modified.
         x: Images, (B, C, H, W).
         y: Class explained, (B,).
-        maps: Maps, (B, h, w), larger is more important; enlarged to (H, W) where smaller. Equal entries in reading
-            order.
-        steps: Steps in which all pixels are exchanged, an equal number in each.
-        removed: `x -> b`, stands where pixels were deleted.
-        base: `x -> b`, is what insertion begins with.
+        maps: Maps, (B, h, w), larger is more important; enlarged to (H, W) where smaller. Ties are taken in
+            reading order.
+        steps: Number of steps; each replaces an equal number of pixels.
+        removed: Function `x -> b`; its pixels replace the deleted ones.
+        base: Function `x -> b`; its image is the start of insertion.
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
-        `PerturbationCurves`. Cost: 2 steps forwards a sample, and 2 more.
+        `PerturbationCurves`. Cost: 2 steps + 2 forwards per sample.
 
     Raises:
-        BadInput: No images, or maps that do not fit them.
+        BadInput: The samples are not images, the maps do not fit them, or steps is below 1.
     """
     check_inputs(x, y)
     check_mode(model)
@@ -141,10 +141,10 @@ def _curves(
 
 @dataclass(frozen=True, eq=False)
 class Randomised:
-    """Similarity of a map to that of a network whose layers are shuffled one after the other.
+    """Similarity of a map to that of the same network with layers shuffled one after the other.
 
     Attributes:
-        layers: Names of the layers, in the order in which they were shuffled; each with all before it.
+        layers: Names of the layers, in the order in which they were shuffled; earlier layers stay shuffled.
         similarity: Spearman's rho of the maps before and after, (layers, B); NaN where a map is constant.
     """
 
@@ -158,15 +158,15 @@ def parameter_randomisation(
     """Shuffle a copy's parameters layer by layer, the last one first, and compare its maps with the network's own.
 
     Args:
-        model: Network in eval mode. Not modified: a copy is.
-        explain: `(model, x, y) -> (B, *M)`, a map or attributions.
+        model: Network in eval mode. Not modified; a copy is shuffled.
+        explain: Explanation `(model, x, y) -> (B, *M)`, maps or attributions.
         x: Samples, (B, *D).
         y: Class explained, (B,).
         seed: Random seed of the shuffling.
 
     Returns:
         `Randomised`. Layers are modules with parameters of their own, in reverse order of registration; a parameter
-        whose entries are all equal stays as it is. Cost: 1 explanation a sample, and 1 more a layer.
+        whose entries are all equal stays as it is. Cost: 1 explanation per sample, and 1 more per layer.
 
     Raises:
         BadInput: No module, or one without parameters.
@@ -190,7 +190,7 @@ def parameter_randomisation(
 
 
 def gradient_alignment(model: Model, x: Tensor, y: Tensor, *, batch: int | None = None) -> Tensor:
-    """Return the cosine between an image and the gradient of its margin, without its sign.
+    """Return the absolute cosine between each image and the gradient of its margin.
 
     Args:
         model: Any callable to logits, in eval mode. Not modified.

@@ -1,9 +1,9 @@
 """The judge of attacks on explanations: did the explanation move, while the label stayed?
 
-    attacked    an allowed point that keeps the label has another map than x
-    failed      there is none: outside the threat, label lost, x itself, or the very same map
-    undefined   a map, clean or perturbed, is constant or not finite: nothing to compare
-    skipped     wrong when clean
+    attacked    the point is inside the threat, keeps the label, and its map differs from that of x
+    failed      the point is outside the threat, loses the label, equals x, or has the same map as x
+    undefined   the clean or the perturbed map is constant or not finite, so they cannot be compared
+    skipped     the model is wrong on the clean sample
 
 Scores are NaN unless the status is `attacked`: a failed attack does not count as a score of 1.
 """
@@ -40,10 +40,10 @@ from unfooled.distances.maps.locality import as_maps
 from unfooled.evaluation.verify import Verdict, verify
 
 Score = Callable[[Tensor, Tensor], Tensor]
-"""(clean maps, maps), both (B, H, W) -> similarity (B,): lower is a stronger attack, NaN undefined."""
+"""`(clean maps, perturbed maps)`, (B, H, W) each -> similarity, (B,); lower: a stronger attack; NaN: undefined."""
 
 STATUSES = ("attacked", "failed", "undefined", "skipped")
-"""Names of the statuses, whose codes follow."""
+"""Names of the statuses; the code of a status is its position."""
 ATTACKED, FAILED, UNDEFINED, SKIPPED = range(4)
 
 
@@ -52,10 +52,10 @@ class ExplanationVerdict:
     """Verdict on proposed points, one entry a sample.
 
     Attributes:
-        status: Positions in `STATUSES`, (B,) int64.
-        inside: Points within the ball and the box, (B,) bool.
+        status: Codes of the statuses, positions in `STATUSES`, (B,) int64.
+        inside: True for points within the ball and the box, (B,) bool.
         scores: Score name -> (B,); NaN where the status is not `attacked`.
-        output_change: |f_y(x') - f_y(x)|, in logits, (B,); NaN where the point is not allowed.
+        output_change: |f_y(x') - f_y(x)|, in logits, (B,); NaN where the point is outside the threat.
     """
 
     status: Tensor
@@ -65,7 +65,7 @@ class ExplanationVerdict:
 
     @property
     def attacked(self) -> Tensor:
-        """Samples whose scores count, (B,) bool."""
+        """Samples with status `attacked`, (B,) bool."""
         return self.status == ATTACKED
 
     @property
@@ -100,9 +100,9 @@ def judge_explanation(
         x_adv: Proposed points, (B, *D).
         threat: Constraint set.
         explain: The true explanation, `(model, x, y) -> (B, *D)`.
-        scores: Name -> `(clean maps, maps) -> (B,)`, similarities.
+        scores: Name -> similarity `(clean maps, perturbed maps) -> (B,)`.
         reduce: Attributions (B, *D) -> maps (B, H, W).
-        clean: Clean maps, (B, H, W). None: they are computed, which costs an explanation a sample.
+        clean: Clean maps, (B, H, W). None: they are computed (cost: 1 explanation per sample).
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
@@ -122,7 +122,7 @@ def _judged(
     model: Model, x: Tensor, y: Tensor, x_adv: Tensor, verdict: Verdict, explain: Explanation,
     scores: Mapping[str, Score], reduce: Reduce, clean: Tensor, batch: int,
 ) -> ExplanationVerdict:  # fmt: skip
-    """Judge points that `verify` has judged already."""
+    """Judge explanations at points for which `verify` has returned the verdict."""
     z = where_rows(torch.isfinite(flat(x_adv)).all(1), x_adv, x)
     maps = maps_of(model, z, y, explain, reduce, batch)
     logits, right = _true_logits(model, x, y, batch)
@@ -145,18 +145,18 @@ def _judged(
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Result of one way of proposing points (attack or chance), each score at its own worst point.
+    """Result of one way of proposing points (an attack or random points), with a worst point for each score.
 
     Attributes:
-        scores: Score name -> lowest value met, (B,); NaN where not attacked.
+        scores: Score name -> lowest value reached, (B,); NaN where the status is not `attacked`.
         status: Score name -> positions in `STATUSES`, (B,) int64.
         output_change: Score name -> |f_y(x') - f_y(x)|, (B,).
-        x_adv: Score name -> the points, (B, *D).
-        explanations: Maps computed in all, one with its gradient counted `GRADIENT_COST` times.
-        forwards: Samples passed through the model.
-        backwards: Gradients taken at the logits in all; those of gradients are not seen there.
-        seconds: Wall time of all, without that of the scores. These four sum over chunks of samples; the judge is not
-            in them.
+        x_adv: Score name -> points with the lowest score, (B, *D).
+        explanations: Number of maps computed; a map with its gradient counts as `GRADIENT_COST` maps.
+        forwards: Number of samples passed through the model.
+        backwards: Number of gradients that reach the logits; gradients of gradients are not counted.
+        seconds: Wall time without that of the scores. This and the three counts are totals over all samples, and leave
+            out the judging of the points; totals of chunks may be added.
     """
 
     scores: dict[str, Tensor]
@@ -176,14 +176,14 @@ class Arm:
 
 @dataclass(frozen=True, eq=False)
 class ExplanationRobustness:
-    """Movement of an explanation under attack, under the best of n random points, and under one.
+    """Change of an explanation under attack, at the worst of n random points, and at a single random point.
 
     Attributes:
-        attack: Worst of all objectives, restarts and iterates.
+        attack: Worst point of all objectives, restarts and iterates.
         best_of_n: Worst of n random points.
         random: One random point.
         clean: Clean maps, (B, H, W).
-        n: Random points of each sample.
+        n: Number of random points per sample.
     """
 
     attack: Arm
@@ -218,20 +218,21 @@ def explanation_robustness(
         x: Inputs, (B, *D).
         y: Labels, (B,).
         threat: Constraint set.
-        explain: `(model, x, y, *, create_graph=False) -> (B, *D)`, or any callable (then by differences).
-        scores: Name -> `(clean maps, maps) -> (B,)`, similarities: lower is a stronger attack.
+        explain: Explanation `(model, x, y, *, create_graph=False) -> (B, *D)`. If it has no derivative, the attack uses
+            finite differences.
+        scores: Name -> similarity `(clean maps, perturbed maps) -> (B,)`; lower is a stronger attack.
         objectives: Objectives of the attack, one after the other.
         search: Steps and restarts for each objective, and the rest of `Search`.
-        n: Random points of each sample. None: as many as the attack computes explanations of a sample,
-            `Search.explanations` (a map with its gradient counts as `GRADIENT_COST`). Points that lose the label count
-            too, though no explanation of them is computed.
+        n: Number of random points per sample. None: the number of explanations that the attack computes per sample,
+            `len(objectives) * search.explanations` (a map with its gradient counts as `GRADIENT_COST`). Points that
+            lose the label count too, although their explanations are not computed.
         reduce: Attributions (B, *D) -> maps (B, H, W).
         batch: Samples computed at once. None: as many as fit well in memory.
-        generator: Base seed.
+        generator: Random generator; only its seed is used.
 
     Returns:
         An `ExplanationRobustness`. A sample's results do not depend on the others, so that samples may be passed in
-        chunks. Cost: objectives x `attack_explanation`, n explanations, and 2 + 3 len(scores) of the judge.
+        chunks. Cost per sample: `attack_explanation` for each objective, and n + 2 + 3 len(scores) explanations.
 
     Raises:
         BadInput: An argument cannot be used.
@@ -278,7 +279,7 @@ class _Arena:
 
 
 def _arm(propose: _Propose, a: _Arena) -> Arm:
-    """Run an attack or chance, and judge the point that is worst for each score."""
+    """Run one way of proposing points, and judge the worst point of each score."""
     counted, taken, worst = Counted(a.model), _Counting(a.explain), _Worst(a.x, a.clean, a.scores)
     begun = time.perf_counter()
     propose(counted, taken, worst)
@@ -303,7 +304,7 @@ def _arm(propose: _Propose, a: _Arena) -> Arm:
 
 
 class _Counting:
-    """An explanation that counts the maps that are computed by it."""
+    """Wrapper of an explanation that counts the maps computed."""
 
     def __init__(self, explain: Explanation) -> None:
         self.explain, self.maps = explain, 0
@@ -314,7 +315,7 @@ class _Counting:
 
 
 class _Worst:
-    """An observer that stores the lowest value of each score, and where it was met."""
+    """An observer that stores the lowest value of each score and the point at which it was reached."""
 
     def __init__(self, x: Tensor, clean: Tensor, scores: Mapping[str, Score]) -> None:
         self.clean, self.scores = clean, scores
@@ -334,11 +335,11 @@ class _Worst:
 
 
 _Propose = Callable[[Counted, Explanation, _Worst], None]
-"""`(counted model, counting explanation, observer)`: shows candidates to the observer."""
+"""`(counted model, counting explanation, observer)`: computes candidates and passes them to the observer."""
 
 
 def maps_of(model: Model, x: Tensor, y: Tensor, explain: Explanation, reduce: Reduce, batch: int) -> Tensor:
-    """Return the true maps, (B, H, W), detached."""
+    """Return the maps of the explanation, (B, H, W), detached."""
     with torch.enable_grad():
         return batched(lambda z, label: mapped(explain(model, z, label), reduce, len(z)).detach(), batch)(x, y)
 
@@ -373,7 +374,7 @@ def _true_logits(model: Model, x: Tensor, y: Tensor, batch: int) -> tuple[Tensor
 
 
 def _same(a: Tensor, b: Tensor) -> Tensor:
-    """Return whether two maps are equal but for rounding, (B,) bool."""
+    """Return whether two maps are equal up to rounding, (B,) bool."""
     apart = flat(a - b).abs().amax(1)
     return apart <= 1e-6 * flat(a).abs().amax(1)
 

@@ -1,8 +1,8 @@
 """Locality scores of pairs of maps with their chance levels, as records.
 
-For every pair of maps (clean, perturbed) and every k and w: top-k intersection, LENS-recall and LENS-precision, on
-request those of diverse sets; each raw, its chance level, corrected, and the share of shifts around the torus that
-score as high. Definitions are in `distances.locality` and `distances.null`.
+For every pair of maps (clean, perturbed) and every k and w: top-k intersection, LENS-recall and LENS-precision, and on
+request their variants for diverse sets. Each has a raw value, a chance level, a value corrected for chance, and the
+share of circular shifts of one map that score at least as high. Definitions: `distances.locality` and `distances.null`.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Score(Record):
     Attributes:
         score: Name of the score.
         neutral: Neutral name, which says which set is dilated; empty where none is.
-        raw: Mean over the maps that have an order.
-        chance: Mean level of unrelated maps.
-        corrected: Mean corrected for chance.
-        p: Median share of shifts around the torus that score at least as high. None: it is not computed.
-        surprising: Share of maps with p below .05. None: it is not computed.
+        raw: Mean over the pairs that are defined (no map is constant or holds NaN).
+        chance: Mean score of unrelated maps.
+        corrected: Mean score corrected for chance.
+        p: Median over the pairs of the share of circular shifts that score at least as high. None: it is not computed.
+        surprising: Share of pairs with p below .05. None: it is not computed.
         values: Score of every pair. None: undefined.
-        chances: Level of every pair. None: undefined.
+        chances: Chance level of every pair. None: undefined.
     """
 
     score: str
@@ -81,7 +81,7 @@ class Score(Record):
 
 
 class Block(Record):
-    """Scores at one k and w; zeros are shares of the top k that are 0, found are counts of diverse pixels."""
+    """Scores at one k and w; `zeros_*`: share of zeros in the top k; `found_*`: size of the diverse set."""
 
     k: int
     w: int
@@ -93,7 +93,7 @@ class Block(Record):
 
 
 class Rank(Record):
-    """Rank correlation over all pairs; `undefined` counts maps (or supports) without an order."""
+    """Rank correlation over all pairs; `undefined` counts pairs without a value (constant or NaN)."""
 
     name: str
     value: Mean
@@ -101,7 +101,7 @@ class Rank(Record):
 
 
 class Survival(Record):
-    """Scores of n pairs of maps of `shape`, of which `undefined` have no order and no score."""
+    """Scores of n pairs of maps of `shape`, of which `undefined` have no score (a map is constant or holds NaN)."""
 
     n: int
     shape: tuple[int, int]
@@ -125,11 +125,11 @@ def score_maps(
 
     Args:
         a: Clean maps, (N, H, W).
-        b: Perturbed maps, likewise.
+        b: Perturbed maps, (N, H, W).
         k: Numbers of pixels that count as the top of a map.
-        w: Reaches of the window.
+        w: Window radii in pixels; a window has side 2w + 1.
         diverse: Score the diverse sets too.
-        seed: Random seed of the bootstrap of the intervals.
+        seed: Random seed of the bootstrap intervals.
         batch: Pairs computed at once; results do not depend on it.
         progress: Called with ("maps", pairs done, N).
 

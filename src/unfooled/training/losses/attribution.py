@@ -1,22 +1,22 @@
-"""Attributional training by path integrals of the loss: how far its explanation can be pushed inside the threat.
+"""Attributional training by path integrals of the loss: it limits how far attributions can change inside the threat.
 
     IG^l(x, x') = (x' - x) * sum_j w_j grad_z l(f(x + t_j (x' - x)), y)
 
     IG-NORM       min_theta  mean l(x) + lambda max_{x' in T(x)} |IG^l(x, x')|_1
     IG-SUM-NORM   min_theta  mean max_{x' in T(x)} [ l(x') + beta |IG^l(x, x')|_1 ]
 
-l is the cross-entropy and the path leads from the sample to the adversarial point: another object than the logit's
-integrated gradients from a baseline, by which networks are judged. Since sum_i IG^l_i = l(x') - l(x), the sum in place
-of the norm, with lambda = 1, is the loss of `Madry`. To first order |IG^l|_1 in a Linf ball is eps |grad_x l|_1:
+l is the cross-entropy, and the path leads from the sample to the adversarial point. This differs from the integrated
+gradients of a logit from a baseline, which evaluations use. Since sum_i IG^l_i = l(x') - l(x), IG-NORM with this sum in
+place of the norm and lambda = 1 is the loss of `Madry`. To first order |IG^l|_1 in a Linf ball is eps |grad_x l|_1:
 `InputGradient(norm=1)`. The loss has curvature through the softmax, so ReLU need not be smoothed.
 
-At x' = x the norm has no gradient: the inner ascent starts at a random point. It differentiates gradients, which costs
-`steps * inner_path` double backwards; `inner=partial(pgd, steps=7)` replaces it by an attack on the loss.
+At x' = x the norm is not differentiable, so the inner ascent starts at a random point. It needs `steps * inner_path`
+double backwards; `inner=partial(pgd, steps=7)` replaces it by an attack on the loss.
 
 References:
     Chen et al., Robust attribution regularization, NeurIPS 2019, arXiv:1905.09957.
     Differs from the published code: means over the batch where it sums, so lambda does not depend on the batch size;
-    Gauss-Legendre nodes where it takes the far ends of even cells (`nodes=right` is that); the best iterate is kept.
+    Gauss-Legendre nodes where it takes right end points of equal intervals (`nodes=right`); the best iterate is used.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ from unfooled.training.losses.standard import Standard
 class IgNorm:
     """The base loss plus lambda times the largest norm of the loss's path integral inside the threat.
 
-    Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', `path` for the
-    regulariser. Memory does not grow with the batch: only the paths of a few samples are in memory at once.
+    Cost: the base loss's; `steps * inner_path` forwards, backwards and double backwards for x', and `path`
+    of each for the regulariser. Memory does not grow with the batch: paths are computed for a few samples at once.
     Gradients are taken in eval mode, sample by sample; a network with batch normalisation uses its running statistics
     there, and those of the batch in the base loss.
 
     Args:
         threat: Constraint set of the adversary.
-        weight: Weight lambda; the paper's is 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
+        weight: Weight lambda; in the paper 1 on MNIST, Fashion-MNIST and GTSRB, .1 on Flower.
         path: Number of nodes of the regulariser's path.
         inner_path: Number of nodes of the path in the inner ascent.
         steps: Steps of the inner ascent.
         inner: Attack that finds x', `(model, x, y, threat, *, generator) -> x'`. None: the inner ascent.
-        base: Loss that is regularised; in the paper, the one at the clean samples.
+        base: Loss that is regularised; in the paper, the cross-entropy of the clean samples.
         rule: Step sizes of the inner ascent, relative to eps.
-        nodes: Rule of the nodes at which gradients are taken; see `integrated_gradients`.
-        batch_bytes: Memory of one batch's graph, see `BatchBudget`.
+        nodes: Quadrature rule of the paths; see `integrated_gradients`.
+        batch_bytes: Memory limit for one batch's graph, in bytes; see `BatchBudget`.
     """
 
     threat: Threat
@@ -97,19 +97,19 @@ class IgNorm:
 class IgSumNorm:
     """The largest sum, inside the threat, of the loss and beta times the norm of its path integral.
 
-    Cost: as `IgNorm`, with 1 forward and 1 backward at x' in place of the base loss, and 1 of each more per step of the
+    Cost: as `IgNorm`, with 1 forward and 1 backward at x' in place of the base loss, and 1 more of each per step of the
     ascent.
 
     Args:
         threat: Constraint set of the adversary.
-        weight: Weight beta; the paper's is .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
-        path: Number of nodes of the regulariser's path; this and the options below are those of `IgNorm`.
+        weight: Weight beta; in the paper .1 on MNIST, Fashion-MNIST and Flower, 1 on GTSRB. At 0 this is `Madry`.
+        path: Number of nodes of the regulariser's path; this and the options below are as in `IgNorm`.
         inner_path: Number of nodes of the path in the inner ascent.
         steps: Steps of the inner ascent.
         inner: Attack that finds x'. None: the inner ascent.
         rule: Step sizes of the inner ascent.
-        nodes: Rule of the nodes at which gradients are taken.
-        batch_bytes: Memory of one batch's graph.
+        nodes: Quadrature rule of the paths.
+        batch_bytes: Memory limit for one batch's graph, in bytes.
     """
 
     threat: Threat

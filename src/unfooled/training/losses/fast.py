@@ -6,7 +6,7 @@ P projects onto the threat T(x); N-FGSM takes more noise and projects only onto 
 
     align mean (1 - cos(grad_x l(x), grad_x l(x + eta))),   eta ~ T(x)
 
-which keeps the loss nearly linear inside the threat, so that one step stays enough.
+which keeps the loss nearly linear inside the threat, so that a single step remains a strong attack.
 
 References:
     Wong, Rice, Kolter, Fast is better than free: revisiting adversarial training, ICLR 2020, arXiv:2001.03994.
@@ -37,14 +37,14 @@ from unfooled.explanations.gradients import twice_differentiable
 class Fast:
     """FGSM from a random start. Cost: 2 forwards, 2 backwards; `align` adds 2 forwards, 4 backwards.
 
-    One step can suddenly stop being enough (catastrophic overfitting): train with a `Monitor`.
+    A single-step attack can suddenly lose its strength in training (catastrophic overfitting): use a `Monitor`.
 
     Args:
         threat: Constraint set of the adversary.
         step: Length of the step, relative to eps.
-        noise: Radius of the random start, relative to eps; 0 starts at x, which overfits soonest.
+        noise: Radius of the random start, relative to eps; 0 starts at x, where catastrophic overfitting comes soonest.
         clip: True: project the points onto the threat; False: only onto its box.
-        align: Weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0 leaves it out.
+        align: Weight of GradAlign (the paper uses 0.2 to 2 for Linf up to 16/255); 0: no GradAlign.
     """
 
     threat: Threat
@@ -66,7 +66,7 @@ class Fast:
         return loss + self.align * self._misaligned(model, x, y, threat, seed) if self.align else loss
 
     def _misaligned(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seed: int) -> Tensor:
-        """Return one minus the cosine between the gradients at x and at a random point, on average."""
+        """Return the mean of one minus the cosine between the gradients at x and at a random point, a scalar."""
         with evaluating(model):
             a, b = _gradients(model, y, x, threat.sample(x, seed, draw=1), create_graph=True)
         return (1 - F.cosine_similarity(flat(a), flat(b))).mean()
@@ -94,6 +94,6 @@ def _gradients(model: nn.Module, y: Tensor, *at: Tensor, create_graph: bool) -> 
     """Return the gradients of the cross-entropy at each of the points, per sample."""
     leaves = [z.detach().requires_grad_() for z in at]
     with torch.enable_grad(), twice_differentiable(create_graph):
-        # Each sample's loss counts once, so that a gradient does not shrink with the batch.
+        # A sum, not a mean, so that a sample's gradient does not depend on the batch size.
         total = sum((cross_entropy(model(z).to(z.dtype), y).sum() for z in leaves), torch.zeros((), device=y.device))
         return torch.autograd.grad(total, leaves, create_graph=create_graph)

@@ -1,7 +1,7 @@
 """Training on the worst of a few versions of each sample, or on versions drawn at random.
 
 GroupWorst   min_theta  mean max_g CE(f(x_g), y)
-Augmented    min_theta  mean loss(f, a(x), y),   a drawn anew in every step
+Augmented    min_theta  mean loss(f, a(x), y),   a a random change, drawn in every step
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from unfooled.training.progress import Notes, memory_of
 
 @dataclass(frozen=True, repr=False)
 class GroupWorst:
-    """Mean loss at each sample's worst version. Cost: G + 1 forwards, 1 backward.
+    """Mean loss at each sample's worst version, of G. Cost: G + 1 forwards, 1 backward.
 
-    Robust optimisation over a finite set: such a network is invariant to these versions, not robust to attacks.
+    Robust optimisation over a finite set: the network becomes invariant to these versions, not robust to attacks.
 
     Args:
         groups: Function from x (B, *D) to versions (B, G, *D), such as `unfooled.features.groups`.
@@ -59,11 +59,11 @@ class GroupWorst:
 
 @dataclass(frozen=True, repr=False)
 class Augmented:
-    """A base loss on changed samples. Cost: that of the base loss.
+    """A base loss on randomly changed samples. Cost: that of the base loss.
 
     Args:
         change: Function `(x, *, seed) -> x`, such as `unfooled.features.random_group` or one corruption. The seed
-            follows torch's global generator, which the training loop seeds step by step.
+            is drawn from torch's global generator, which the training loop seeds in every step.
         base: Loss on the changed samples; may be a `Ramp`.
 
     Raises:

@@ -21,15 +21,14 @@ from unfooled.training.losses.standard import Standard
 
 @dataclass(frozen=True, repr=False)
 class InputGradient:
-    """The base loss plus lambda times the size of the loss's gradient at the clean samples.
+    """The base loss plus lambda times the p-th power of the p-norm of the cross-entropy's input gradient.
 
-    Cost: the base loss's, and 1 forward, 1 backward with a graph. The gradient is taken in eval mode, sample by sample.
+    Cost: the base loss's, and 1 forward, 1 backward with a graph. The input gradient is taken in eval mode, per sample.
 
     Args:
-        weight: Weight lambda. Gradients are per unit of input range, so a good one falls with the number of
-            coordinates.
-        norm: Exponent p, at least 1. 2 sums squares; 1 sums absolute values, which is the gain of a small Linf step
-            over eps.
+        weight: Weight lambda. The term is a sum over coordinates, so a good weight is smaller for larger inputs.
+        norm: Exponent p, at least 1. 2 sums squares; 1 sums absolute values: the increase of the loss by a small
+            Linf step, divided by eps.
         base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:

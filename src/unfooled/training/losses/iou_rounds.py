@@ -1,11 +1,11 @@
 """Selection by attention: samples whose attention did not move under attack are attacked and trained on again.
 
     round t:  z <- attack(x, start z);  one step on the loss of (x, z);
-              next: { i : iou(1[P > 1/hw], 1[P' > 1/hw]) > key },   P, P' the attention maps of x and z
+              keep the samples with iou(1[P > 1/hw], 1[P' > 1/hw]) > key,  P, P' the attention maps of x, z
 
 References:
-    Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is the caller's and projects, and
-    the number of rounds is limited (in the published code, a sample whose attention never moves may loop for ever).
+    Wu et al., ARP, 2018, arXiv:1811.09831; code: iou_train.py. Differs: the attack is an argument and projects, and the
+    number of rounds is limited (in the published code, a sample whose attention never moves may loop for ever).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def iou_rounds(
     key: float = 0.2,
     rounds: int = 4,
 ) -> Rounds:
-    """Train on one batch in rounds.
+    """Train on one batch in rounds, each on the samples whose attention the last attack did not move.
 
     Args:
         model: Network, trained in place in its current mode; in eval mode while it is attacked and explained.

@@ -25,19 +25,19 @@ class Madry:
         threat: Constraint set of the adversary.
         steps: Steps of the inner attack.
         rule: Step sizes of the inner attack, relative to eps.
-        clean: Share of the loss that is taken on the clean samples (0 in the paper); adds 1 forward, 1 backward.
+        clean: Weight of the clean loss, in [0, 1] (0 in the paper); above 0 it adds 1 forward, 1 backward.
         start: Start of the inner attack: "random", or "warm" from where the last attack on the same sample ended, so
             that fewer steps suffice. Samples are recognised by their bytes, which excludes augmentation.
-        remove: Margin, best other logit minus the label's, at which a sample leaves the attack, which costs less. None:
-            every sample is attacked to the end.
+        remove: Margin, best other logit minus the label's, at which the attack on a sample ends, which saves passes.
+            None: every sample is attacked for all steps.
         memory: Store of warm starts; a new one by default.
 
     References:
         Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018, arXiv:1706.06083.
         Zheng et al., Efficient adversarial training with transferable adversarial examples, CVPR 2020,
-        arXiv:1912.11969 (warm starts; theirs follow augmentation and are reset now and then).
+        arXiv:1912.11969 (warm starts; theirs transform with the augmentation and are reset from time to time).
         Zhang et al., Attacks which do not kill training make adversarial learning stronger, ICML 2020,
-        arXiv:2002.11242 (samples leave early; theirs a number of steps after the label is lost).
+        arXiv:2002.11242 (early end; theirs a number of steps after the label is lost).
         Differs from the paper: the best iterate is trained on, not the last, and the model is in eval mode while it is
         attacked.
     """

@@ -1,4 +1,4 @@
-"""Stores of perturbations from one step to a later one: by sample (`Starts`), or by place in the batch (`Carried`)."""
+"""Stores of perturbations between training steps: by sample (`Starts`), or by position in the batch (`Carried`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unfooled.core.threats import Threat
 
 
 class Starts:
-    """A store of each sample's last perturbation, by the hash of its bytes; float16, in main memory."""
+    """A store of each sample's last perturbation, by the hash of its bytes; float16, on the CPU."""
 
     by_sample = True
 
@@ -55,7 +55,7 @@ class Starts:
 
 
 class Carried:
-    """A store of the perturbation that the next step starts from, by place in the batch, not by sample."""
+    """A store of the perturbation that the next step starts from, by position in the batch, not by sample."""
 
     by_sample = False
 
@@ -63,7 +63,7 @@ class Carried:
         self.delta: Tensor | None = None
 
     def start(self, x: Tensor, threat: Threat) -> Tensor:
-        """Return the first points; x itself where no perturbation is stored yet."""
+        """Return the starting points; x itself where no perturbation is stored yet."""
         z = x.detach().clone()
         if self.delta is not None:
             n = min(len(x), len(self.delta))
@@ -71,7 +71,7 @@ class Carried:
         return threat.project(z, x)
 
     def store(self, delta: Tensor) -> None:
-        """Store the perturbations of a batch; a shorter batch leaves the remaining places unchanged."""
+        """Store the perturbations of a batch; a shorter batch leaves the remaining positions unchanged."""
         old = self.delta
         self.delta = delta if old is None or len(old) <= len(delta) else torch.cat([delta, old[len(delta) :]])
 

@@ -1,13 +1,13 @@
-"""R2ET: the top coordinates keep their lead, so that the ranking of the attribution is hard to change.
+"""R2ET: larger gaps between attributions around rank k, so that the top k is hard to change.
 
-    A = sum_c |grad_x f_y(x)|,   r_1 >= r_2 >= ... the order of A at x, taken as given
+    A = sum_c |grad_x f_y(x)|,   r_1 >= r_2 >= ... the order of A at x, a constant
 
     min_theta  base + lambda mean sum_{d = 1..n} [ (A_{r_k} - A_{r_{k-d}}) + (A_{r_{k+d}} - A_{r_k}) ]
                     + mu mean |grad f_y(x + h s) - grad f_y(x)|_2 / h,        s = sign(grad f_y(x))
 
-Each bracket is the lead of a coordinate above rank k over the k-th, or of the k-th over one below, with its sign
-changed. With `form="exp"` each difference d stands as exp(d), which presses on the narrowest leads most and cannot be
-won by scaling the gradients up without end.
+Each parenthesis is a negative lead: of a coordinate above rank k over the k-th, or of the k-th over one below. With
+`form="exp"` each difference u is replaced by exp(u), which weights the smallest leads most; the term is then bounded
+below, so that scaling up the gradients gains little.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class R2et:
     mode, for a few samples at once.
 
     Args:
-        k: Rank to defend, such as that of the top-k score: places above it stay above, those below stay below.
-        pairs: Number n of leads on either side, fewer where the map ends.
+        k: Rank to defend, such as the k of a top-k score: coordinates ranked above it should stay above, others below.
+        pairs: Number n of leads on either side of rank k; fewer where the map ends.
         weight: Weight lambda of the leads.
         curvature: Weight mu of the curvature; 0 leaves the term out.
-        form: "difference", or "exp".
+        form: Form of each term: the "difference" itself, or its "exp".
         scaled: True: divide the map by its mean first, so that lambda does not depend on the logits' scale.
         step: Length h of the step that measures curvature.
-        beta: Sharpness of softplus(beta t) / beta in place of ReLU for the maps. A ReLU network's logit has gradients
-            that do not change as units switch, so its biases get no gradient from this loss. None: ReLU.
+        beta: Sharpness of softplus(beta t) / beta, which replaces ReLU for the maps. The input gradient of a ReLU net
+            is piecewise constant, so its biases get no gradient from this loss. None: ReLU.
         base: Loss that is regularised: `Standard()`, `Madry(...)` or any other.
 
     References:
@@ -87,7 +87,7 @@ class R2et:
         return loss + grouped_mean(model, term, x, y, graphs=6 if self.curvature else 3)
 
     def _leads(self, g: Tensor) -> Tensor:
-        """Return the sum over the pairs of lower minus higher, (B,)."""
+        """Return the sum over the pairs of the lower minus the higher attribution, or of its exp, (B,)."""
         a = flat(g.abs().sum(1) if g.ndim > 2 else g.abs())
         if self.k >= a.shape[1]:
             raise BadInput(f"k is {self.k}, the maps have {a.shape[1]} places; choose fewer")
