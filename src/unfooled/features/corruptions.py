@@ -1,4 +1,4 @@
-"""The five corruption groups of the MNIST features study, for images of any size; the original ones at 28x28.
+"""The five corruption groups of the MNIST features study, for images of any size; identical to the study's at 28x28.
 
     vertical     +.6 on five vertical lines, 2 pixels wide
     horizontal   +.6 on seven horizontal lines, 1 pixel wide

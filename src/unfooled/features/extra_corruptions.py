@@ -72,7 +72,7 @@ def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, shar
 
 
 def glass_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, reach: float = 1.5) -> Tensor:
-    """Replace each pixel by one at a random place within `reach` pixels along each axis. Arguments as for `shot_noise`."""
+    """Replace each pixel by a random one within `reach` pixels along each axis. Arguments as for `shot_noise`."""
     check_images(x, index)
     images = x if x.ndim == 4 else x[:, None]
     h, w = x.shape[-2:]

@@ -34,7 +34,7 @@ class OwnNetwork:
         size: (height, width) that images are resized to, or "32" or "32x48".
         labels: Class names in the model's order.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour).
-        trust_pickle: Load the model by unpickling, which can run code from the file.
+        trust_pickle: Allow unpickling of the model, which can run code from the file.
     """
 
     model: str | Callable[..., Any] | None = None

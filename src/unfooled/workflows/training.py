@@ -55,7 +55,7 @@ class Network:
         model: Weights to start from, as `load_model` reads them; None: from scratch.
         mean: Mean that the inputs are normalised by; one number, one per channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
-        trust_pickle: Load weights by unpickling, which can run code from the file.
+        trust_pickle: Allow unpickling of the weights, which can run code from the file.
     """
 
     arch: str = "small-cnn"
@@ -124,7 +124,8 @@ class TrainingRecord(Partial):
         trained: Epochs that this call trained; 0: the checkpoint was already complete.
         held_out_accuracy: Clean accuracy on held-out samples after the last epoch that this call trained.
         stopped: Reason why training ended early. None: it did not.
-        corruptions: Held-out accuracy under each corruption and under all at once, as (value, low, high, n);
+        corruptions: Held-out accuracy under each corruption and under all of them (share right under every
+            one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
     """
 
