@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         try:
             refuse_empty(arguments)
             code = app(arguments, prog_name="unfooled", standalone_mode=False) or 0
-            if code == INTERRUPTED:  # some versions turn Ctrl-C into a code
+            if code == INTERRUPTED:  # some versions of typer return a code on Ctrl-C
                 raise KeyboardInterrupt
         except typer.Abort:
             raise KeyboardInterrupt from None

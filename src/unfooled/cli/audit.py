@@ -70,7 +70,7 @@ def audit(
 ) -> None:
     """Measure clean and robust accuracy, whether the figure can be believed, and whether the explanations survive.
 
-    Writes a run folder that can be continued after a kill, and its page. For example:
+    Writes a run folder with a report page; after a kill, the same command continues it. For example:
 
         unfooled audit --model ckpt.pt --arch small-cnn --data digits --threat linf:0.1 --out runs/mine
     """

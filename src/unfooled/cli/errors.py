@@ -1,6 +1,6 @@
-"""Errors of the command: one sentence on stderr and a code, never a traceback.
+"""Errors of the command line: one sentence on stderr and an exit code, never a traceback.
 
-Codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted.
+Exit codes: 0 done, 1 a defect of unfooled, 2 bad input, 3 below `--fail-under` or not trusted, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class Refused(ValueError):
 
 
 def as_flag(name: str, value: str = "") -> str:
-    """Write an option of a workflow as the command line does: `--attack-steps`, `--loss madry`, `--fresh`."""
+    """Write an option of a workflow as a command-line flag: `--attack-steps`, `--loss madry`, `--fresh`."""
     flag = "--" + name.replace("_", "-")
     return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def refuse_empty(arguments: list[str]) -> None:
-    """Refuse words that are empty, as `--out ""` is where a variable of a script is not set.
+    """Refuse empty arguments, such as `--out ""` from an unset variable in a script.
 
     Raises:
-        Refused: there is one.
+        Refused: an argument is empty.
     """
     for before, word in zip(["", *arguments], arguments, strict=False):
         option, equals, value = word.partition("=")
@@ -43,7 +43,7 @@ def refuse_empty(arguments: list[str]) -> None:
 
 
 def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
-    """Run the command and turn what it raises into a sentence and a code. UNFOOLED_DEBUG=1 shows tracebacks.
+    """Run the command, print any exception as one sentence, return the exit code. UNFOOLED_DEBUG=1 shows tracebacks.
 
     Args:
         call: The command.
@@ -62,7 +62,7 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except SystemExit:
         return say("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
     except BrokenPipeError:
-        # The reader went away (head, less): not an error of ours.
+        # The reader of the pipe (head, less) has closed it: no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as e:
@@ -89,7 +89,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
 
 
 def say(sentence: str, code: int) -> int:
-    """Print a sentence on stderr, and return the code."""
+    """Print a sentence on stderr, and return the exit code."""
     text = printable(" ".join(sentence.split()))
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[1;31munfooled:\x1b[0m" if colour else "unfooled:"

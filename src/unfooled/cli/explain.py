@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCORES = {"lens": "LENS", "top_k": "top k kept", "kendall": "Kendall's tau-b"}
 ARMS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
 AIMS = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
-"""Quantities that objectives other than similarities aim at; larger is a stronger attack."""
+"""Objective that is no similarity of maps -> the quantity it maximises; larger is a stronger attack."""
 
 
 def explain(
@@ -129,7 +129,7 @@ def read_attack(
 
 
 def print_attack(record: MapAttackRecord) -> None:
-    """Print one row per score with its chance level, the aim of the objective, and the counts of failures."""
+    """Print one row per score with its chance level, the objective's own quantity, and the counts of failures."""
     from rich.table import Table
 
     from unfooled.cli import show

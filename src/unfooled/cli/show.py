@@ -28,7 +28,7 @@ class Terminal(Console):
     """A console whose output pipe may be closed early (`| head`) without an error."""
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, for the command to end quietly."""
+        """Raise BrokenPipeError, which `guarded` turns into a quiet exit."""
         raise BrokenPipeError
 
 
@@ -47,17 +47,17 @@ def stages(quiet: bool) -> AbstractContextManager[Stages]:
 
 
 def percent(estimate: Estimate) -> str:
-    """Write a share: 91.2 % [89.3, 92.9]."""
+    """Format a share: 91.2 % [89.3, 92.9]."""
     if estimate.value is None:
         return "not available"
     return f"{100 * estimate.value:.1f} % [dim]\\[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}][/dim]"
 
 
 def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
-    """Write a mean: 0.42 [0.38, 0.47] unit."""
+    """Format a mean: 0.42 [0.38, 0.47] unit."""
     if average.value is None:
         return "not available"
-    if average.low is None or average.high is None:  # of a single sample
+    if average.low is None or average.high is None:  # a single sample has no interval
         return f"{average.value:.{digits}f} {unit}".rstrip()
     return (
         f"{average.value:.{digits}f} [dim]\\[{average.low:.{digits}f}, {average.high:.{digits}f}][/dim] {unit}".rstrip()
@@ -65,7 +65,7 @@ def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
 
 
 def first(run: Summary) -> str:
-    """Write the share of the samples whose explanation moved before the label."""
+    """Format the share of the samples whose explanation changed at a smaller eps than the label."""
     share = run.reasons.reason_first if run.reasons is not None else None
     return percent(share) if share is not None else "not available"
 
@@ -136,10 +136,10 @@ def _echo(text: str) -> None:
 
 
 def page(path: Path) -> None:
-    """Print the path of a page."""
+    """Print the path of a report page."""
     out.print(f"page: {plain(path)}", soft_wrap=True)
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Write a number, or that there is none."""
+    """Format a number; "none" for None."""
     return "none" if value is None else f"{value:.{digits}f}"

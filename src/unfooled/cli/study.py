@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SCALES = ("small", "medium", "full")
 OWN_NETWORK = "studies.attention:OwnNetwork"
-"""Dataclass that the options under Inputs fill, for studies that take one."""
+"""Dataclass that holds the options in the Inputs section of --help, for studies that take a user's network."""
 
 
 def reproduce(
@@ -126,7 +126,7 @@ def print_claims(summary: StudySummary) -> None:
 
 
 def value_of(claim: Any) -> str:
-    """Write a claim's figure: 0.96 [0.82, 1.00]."""
+    """Format a claim's value: 0.96 [0.82, 1.00]."""
     if claim.value is None:
         return "not available"
     between = "" if claim.low is None or claim.high is None else f" [dim]\\[{claim.low:.2f}, {claim.high:.2f}][/dim]"

@@ -1,4 +1,4 @@
-"""Words of the command: text of others made harmless, and names of stages."""
+"""Text for the terminal: escaping of untrusted text, and names of stages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from unfooled.core.errors import printable
 
 
 def plain(text: object) -> str:
-    """Return text of others for the terminal: its brackets are no markup, its control characters visible."""
+    """Escape untrusted text for the terminal: brackets are not markup, control characters are visible."""
     return escape(printable(str(text)))
 
 
 def called(stage: str) -> str:
-    """Return the words for a stage on the terminal."""
+    """Return the description of a stage for the terminal."""
     from unfooled.runs.stage_names import stage_name
 
     return stage_name(stage).description

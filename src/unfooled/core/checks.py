@@ -2,7 +2,7 @@
 
 Every public function checks its arguments once, at entry. Inside `trusted()` these checks do nothing, so that
 a function that has checked its arguments can call other public functions on them. A user's function is called inside
-`untrusted()`, since nobody has checked what it hands on.
+`untrusted()`, because the arguments that it passes on are unchecked.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
 def trusted() -> Iterator[None]:
     """Skip the checks of inputs, labels, threats, modes and outputs until the context ends.
 
-    For code that has checked its own arguments and has seen the model's output once. Not for the body of a generator,
-    whose consumer would run inside the context too.
+    For code that has checked its own arguments and one output of the model. Not for the body of a generator: its
+    consumer would run inside the context too.
     """
     token = _TRUSTED.set(True)
     try:
@@ -39,7 +39,7 @@ def trusted() -> Iterator[None]:
 
 @contextmanager
 def untrusted() -> Iterator[None]:
-    """Check arguments again until the context ends, inside `trusted()` too: for calls of a user's own function."""
+    """Check arguments again until the context ends, even inside `trusted()`; for calls of a user's own function."""
     token = _TRUSTED.set(False)
     try:
         yield

@@ -39,7 +39,7 @@ def read_logits(model: Model, x: Tensor, y: Tensor | None = None, *, batch: int 
 def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
     """Return the logits, (B, K), of a model whose output has been checked before.
 
-    Only the shape is checked, at no cost: some models drop the batch dimension when one sample is left.
+    Only the shape is checked, since some models drop the batch dimension for a single sample.
 
     Args:
         model: Any callable to logits.
@@ -60,12 +60,12 @@ def unwrapped(output: Any, n: int, model: Any = None) -> Tensor:
 
 
 def checked_once(model: Model, y: Tensor | None = None) -> _CheckedOnce:
-    """Wrap a model for a loop: the first output is checked, against all labels, and the later ones are trusted.
+    """Wrap a model for a loop: the first output is checked against all labels, later ones only for their shape.
 
     Args:
-        model: Any callable to logits; returned as it is where it is wrapped already.
-        y: Labels of every sample that the loop may pass, (B,); they also tell the logits from other outputs of the
-            model. None: not checked.
+        model: Any callable to logits; one that is already wrapped is returned unchanged.
+        y: Labels of every sample that the loop may pass, (B,); they also help to identify the logits among several
+            outputs. None: not checked.
 
     Returns:
         A model whose outputs are unwrapped to logits, (B, K).

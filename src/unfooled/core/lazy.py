@@ -9,12 +9,12 @@ from typing import Any
 
 
 def importer(package: str, names: Mapping[str, str], modules: Collection[str] = ()) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package.
+    """Return a `__getattr__` for a package that imports its names at first use.
 
     Args:
         package: Name of the package.
         names: Name of an object -> the module inside the package that defines it.
-        modules: Names of modules of the package.
+        modules: Names of the package's modules that are imported at first use.
     """
 
     def get(name: str) -> Any:

@@ -26,9 +26,9 @@ class ThreatText:
     """The parts of a threat's text.
 
     Attributes:
-        norm: Name of the norm, one of `Norm` for the threats of this package but "l0-pixel".
+        norm: Name of the norm: one of `Norm`, or "l0-pixel", for the threats of this package.
         eps: Radius as it is written, such as "8/255"; empty where there is none.
-        radius: Radius as a number. None: it is none, such as that of "linf:per-sample".
+        radius: Radius as a number. None: `eps` is not a number, as in "linf:per-sample".
         in_255ths: True if the radius is written as a multiple of 1/255.
     """
 
@@ -39,7 +39,7 @@ class ThreatText:
 
 
 def parse_threat(text: str) -> ThreatText:
-    """Take the text of a threat apart; any text is accepted.
+    """Split a threat's text into norm and radius; any text is accepted.
 
     Args:
         text: Text such as "linf:8/255", "l2:0.5" or "linf:per-sample".

@@ -2,7 +2,7 @@
 
     T(x) = { z : size(z - x) <= eps,  low <= z <= high }
 
-A threat has six methods; the ascent kernel needs no others and contains no code for any one norm:
+The ascent kernel uses only these six methods, and contains no code for a particular norm:
 
     size(delta)     (B, *D) -> (B,)     the norm of each change
     project(z, x)   onto the ball, then the box: idempotent, keeps interior points, non-expansive (not L0)
@@ -324,7 +324,7 @@ class L0(Threat):
         return flat(value.sum(1)) if self.per == "pixel" and value.ndim > 2 else flat(value)
 
     def _largest(self, gain: Tensor, like: Tensor) -> Tensor:
-        """Mask the eps groups with the largest gain, in the shape of `like`; ties go to the lower index."""
+        """Select the eps groups with the largest gain, as a mask in the shape of `like`; ties go to the lower index."""
         rank = gain.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         mask = rank < per_sample(self.eps, gain)
         if self.per == "pixel" and like.ndim > 2:
@@ -336,7 +336,7 @@ class L0(Threat):
         return (self._groups((delta != 0).to(delta.dtype)) > 0).sum(1).to(delta.dtype)
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
-        """Keep the eps changes that matter most for the distance to z, undo the rest; exact for ball and box."""
+        """Keep the eps changes that reduce the distance to z most, undo the rest; exact for ball and box."""
         z = self.hold(z, x)
         inside = self.box.clamp(z)
         gain = self._groups((z - x).square() - (z - inside).square())

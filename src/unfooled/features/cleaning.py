@@ -19,7 +19,7 @@ from unfooled.features.corruptions import check_images
 
 
 def open_mask(x: Tensor, *, threshold: float = 0.3, size: int = 2) -> Tensor:
-    """Set to 0 what is outside the opening of the bright pixels.
+    """Set pixels outside the morphological opening of the bright pixels to 0.
 
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W). Colours are judged by their brightest channel.

@@ -1,4 +1,4 @@
-"""The five corruption groups of the MNIST features study, for images of any size, bit for bit at 28x28.
+"""The five corruption groups of the MNIST features study, for images of any size; identical to the study's at 28x28.
 
     vertical     +.6 on five vertical lines, 2 pixels wide
     horizontal   +.6 on seven horizontal lines, 1 pixel wide
@@ -6,7 +6,7 @@
     removal      a run of 30 % of the bright pixels, in raster order, set to 0
     none         unchanged
 
-`groups` makes five versions of every image, (B, *D) -> (B, 5, *D). A corruption is `(x, *, seed, index) -> x`: it can
+`groups` returns five versions of every image, (B, *D) -> (B, 5, *D). A corruption is `(x, *, seed, index) -> x`: it can
 be used as a `Purify`, a tuple of corruptions is applied by `groups(corruptions=...)`, and `random_group` augments
 training.
 
@@ -49,7 +49,7 @@ class Corruption(Protocol):
 
 
 def check_images(x: Tensor, index: Tensor | None = None) -> None:
-    """Refuse anything but a batch of images (B, H, W) or (B, C, H, W), and an index that does not number them."""
+    """Refuse anything but a batch of images, (B, H, W) or (B, C, H, W), and an index that is not (B,) int64."""
     check_inputs(x)
     if x.ndim not in (3, 4):
         raise BadInput(f"x has shape {tuple(x.shape)}; corruptions are for images, (B, C, H, W) or (B, H, W)")
@@ -134,8 +134,9 @@ def _noisy(x: Tensor, noise: Tensor) -> Tensor:
 def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.3) -> Tensor:
     """Set a run of the bright pixels (above .3), in raster order, to 0.
 
-    Of n bright pixels m = round(share n), halves to even, are removed, from a position uniform in [0, n - m - 2] on; if
-    there is no such position, no pixel is removed. Arguments as for `half_normal_noise`, and `share`.
+    Of n bright pixels, m = round(share n) (halves to even) are removed, starting at a random bright pixel with number
+    uniform in [0, n - m - 2]; if that range is empty, no pixel is removed. Arguments as for `half_normal_noise`,
+    and `share`.
     """
     check_images(x, index)
     n, m = _counts(x, share)
@@ -181,7 +182,7 @@ def groups(
     legacy: int | np.random.RandomState | None = None,
     corruptions: Sequence[Corruption] = FIVE,
 ) -> Tensor:
-    """Put every image under every corruption.
+    """Apply every corruption to every image.
 
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W).
@@ -189,9 +190,9 @@ def groups(
         index: Positions of the samples in their data set, (B,) int64; random numbers depend on them. None: on their
             bytes.
         legacy: Legacy generator of NumPy, or its seed, from which the study's random numbers are drawn: for each image
-            the noise, then the position of the removal. They depend on the order of the images. Only for the five.
-            None: not used.
-        corruptions: Corruptions in place of the five.
+            the noise, then the position of the removal. They depend on the order of the images. Only for the default
+            corruptions. None: not used.
+        corruptions: Corruptions to apply, by default the five of the study.
 
     Returns:
         (B, G, *D), for the five in the order vertical, horizontal, noise, removal, none. Cost: no pass of any model.
@@ -228,7 +229,7 @@ def groups(
 def random_group(
     x: Tensor, *, seed: int = 0, index: Tensor | None = None, corruptions: Sequence[Corruption] = FIVE
 ) -> Tensor:
-    """Put each image under one of the corruptions, drawn uniformly: plain augmentation. Arguments as for `groups`.
+    """Apply one uniformly drawn corruption to each image, as plain augmentation does. Arguments as for `groups`.
 
     Returns:
         (B, *D). Pass a new seed in every training step; see `training.Augmented`.

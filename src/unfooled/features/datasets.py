@@ -5,18 +5,18 @@
     D_rand           { (x_adv, t) }      x_adv = argmin CE(f(x'), t) in the threat, t uniform over all classes
     D_det            the same with       t = (y + 1) mod K
 
-g are the features of a network, f its logits. In D_rand robust features tell nothing about t (t may be y: leaving it
-out would anti-correlate them), in D_det they mislead. Samples for which the attack fails stay in.
+g are the features of a network, f its logits. In D_rand, robust features carry no information on t (t may equal y:
+excluding y would anti-correlate them with it); in D_det they mislead. Samples for which the attack fails stay in.
 
-The random numbers of a sample depend on its row in the source data, so a set does not depend on which rows are made
-together. With a `Storage` that names a folder, work is stored in chunks: a kill loses at most one chunk, and several
+The random numbers of a sample depend on its row in the source data, so a set does not depend on how rows are
+batched. With a `Storage` that names a folder, work is stored in chunks: a kill loses at most one chunk, and several
 processes share the work (start the same call in each). The chunks stay; `runs.folder.discard` removes them once the set
 is stored.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
-    xziyue/robust_mnist_feature_py, 2019 (inversion of a group-robust network). Differs: every other row is a start,
-    the last one as well, and each start is recorded.
+    xziyue/robust_mnist_feature_py, 2019 (inversion of a group-robust network). Differs: any other row may be a start,
+    including the last, and each start is recorded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def robust_set(
     progress: Progress | None = None,
     kind: str = "robust",
 ) -> FeatureSet:
-    """Rebuild images from their features; whatever these do not determine comes from the start image.
+    """Rebuild images from their features; what the features do not determine comes from the start image.
 
     Args:
         encode: Features of a robust network, as an `Encoder` or any differentiable callable. Not modified.
@@ -106,8 +106,8 @@ def robust_set(
         kind: Name of the set in the manifest.
 
     Returns:
-        A `FeatureSet`, its images rounded to bytes, its residuals those after rounding. Cost: those of
-        `invert_features`, and 3 forwards.
+        A `FeatureSet`, its images rounded to bytes, its residuals those after rounding. Cost: that of
+        `invert_features`, and 3 forward passes.
 
     Raises:
         BadInput: Inputs, labels, index, start, steps or tol that cannot be used, or a folder or finished set that was
@@ -154,7 +154,7 @@ class _Rebuilding:
         self.features = torch.no_grad()(batched(encode, size))
 
     def __call__(self, part: Tensor) -> Rows:
-        """Rebuild the rows at the places `part`, (b,)."""
+        """Rebuild the images of `self.rows[part]`, part (b,)."""
         began, source, search = time.perf_counter(), self.rows[part], self.search
         target = self.features(self.x[source].to(self.device)).detach()
         first, from_row = _starts(self.x, source, self.start, self.seed)
@@ -216,12 +216,12 @@ def d_rand(
 
     Returns:
         A `FeatureSet`: `y` are the targets, `source` and `start` the rows of x, `residual` the margin of the best other
-        class over the target, negative where the attack succeeded. Rounding to bytes may leave the threat by half a
-        byte an entry. Cost: the attack's, and 3 forwards.
+        class over the target, negative where the attack succeeded. Rounding to bytes may exceed the threat by half
+        a byte per entry. Cost: the attack's, and 3 forward passes.
 
     Raises:
-        BadInput: a model without finite answers, inputs, labels, threat, index or kind that cannot be used, a folder or
-            set that is other work.
+        BadInput: a model without finite answers, inputs, labels, threat, index or kind that cannot be used, or a folder
+            or finished set that was made with other settings.
     """
     check_attack(x, y, threat)
     check_mode(model)
@@ -266,7 +266,7 @@ class _Moving:
     device: torch.device
 
     def __call__(self, part: Tensor) -> Rows:
-        """Move the rows at the places `part`, (b,)."""
+        """Attack the images of `self.rows[part]`, part (b,)."""
         began, source = time.perf_counter(), self.rows[part]
         z, goal = self.x[source].to(self.device), self.t[source].to(self.device)
         answer = torch.no_grad()(batched(partial(read_logits, self.model), self.batch))

@@ -30,14 +30,14 @@ def _uniform(x: Tensor, seed: int, index: Tensor | None, stage: int, *shape: int
 
 
 def _moved(x: Tensor, theta: Tensor) -> Tensor:
-    """Read the images at affine coordinates, (B, 2, 3) in [-1, 1]; bilinear, zeros outside."""
+    """Resample the images by affine maps, (B, 2, 3), of coordinates in [-1, 1]; bilinear, zeros outside."""
     images = x if x.ndim == 4 else x[:, None]
     grid = F.affine_grid(theta.to(x), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False).clamp(0, 1).reshape(x.shape)
 
 
 def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons: float = 5.0) -> Tensor:
-    """Count photons: Poisson(photons x) / photons.
+    """Replace each value by a photon count: Poisson(photons x) / photons.
 
     Args:
         x: Images in the unit box, (B, C, H, W) or (B, H, W).
@@ -64,7 +64,7 @@ def shot_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, photons
 
 
 def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.15) -> Tensor:
-    """Set this share of the pixels to 0 or 1, with equal probability. Arguments as for `shot_noise`."""
+    """Set a share of the pixels to 0 or 1, with equal probability. Arguments as for `shot_noise`."""
     check_images(x, index)
     place = (*([1] * (x.ndim - 3)), *x.shape[-2:])
     u = _uniform(x, seed, index, rng.Stream.IMPULSE_NOISE, *place)
@@ -72,7 +72,7 @@ def impulse_noise(x: Tensor, *, seed: int = 0, index: Tensor | None = None, shar
 
 
 def glass_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, reach: float = 1.5) -> Tensor:
-    """Read each pixel at a place up to `reach` pixels away along both axes. Arguments as for `shot_noise`."""
+    """Replace each pixel by a random one within `reach` pixels along each axis. Arguments as for `shot_noise`."""
     check_images(x, index)
     images = x if x.ndim == 4 else x[:, None]
     h, w = x.shape[-2:]
@@ -94,7 +94,7 @@ def motion_blur(x: Tensor, *, seed: int = 0, index: Tensor | None = None, length
 
 
 def _affine(x: Tensor, matrix: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Return the coordinates to read at, (B, 2, 3), from a matrix and a shift of every sample."""
+    """Return the affine map of output to input coordinates, (B, 2, 3), from each sample's matrix and shift."""
     n, like = len(x), {"dtype": torch.float64, "device": x.device}
     matrix = torch.eye(2, **like).expand(n, 2, 2) if matrix is None else matrix  # type: ignore[call-overload]
     shift = torch.zeros(n, 2, **like) if shift is None else shift  # type: ignore[call-overload]
@@ -102,7 +102,7 @@ def _affine(x: Tensor, matrix: Tensor | None = None, shift: Tensor | None = None
 
 
 def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: float = 30.0) -> Tensor:
-    """Turn about the middle by 15 to 30 degrees (half of `degrees` to all of it), either way.
+    """Rotate about the centre by `degrees` / 2 to `degrees`, in either direction.
 
     Arguments as for `shot_noise`, and `degrees`. Images that are not square are not distorted.
     """
@@ -115,7 +115,7 @@ def rotate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, degrees: fl
 
 
 def scale(x: Tensor, *, seed: int = 0, index: Tensor | None = None, least: float = 0.6) -> Tensor:
-    """Shrink about the middle, to `least` of the size up to halfway to 1. Arguments as for `shot_noise`."""
+    """Shrink about the centre, by a factor between `least` and (1 + `least`) / 2. Arguments as for `shot_noise`."""
     check_images(x, index)
     factor = least + (1 - least) / 2 * _uniform(x, seed, index, rng.Stream.SCALE, 1)
     matrix = torch.eye(2, dtype=torch.float64, device=x.device) / per_sample(factor[:, 0], factor[:, :, None])
@@ -123,7 +123,7 @@ def scale(x: Tensor, *, seed: int = 0, index: Tensor | None = None, least: float
 
 
 def translate(x: Tensor, *, seed: int = 0, index: Tensor | None = None, share: float = 0.2) -> Tensor:
-    """Shift by half of `share` of the side up to all of it, in a random direction. Arguments as for `shot_noise`."""
+    """Shift by `share` / 2 to `share` of the side, in a random direction. Arguments as for `shot_noise`."""
     check_images(x, index)
     u = _uniform(x, seed, index, rng.Stream.TRANSLATION, 2)
     angle, size = 2 * math.pi * u[:, 0], share * (1 + u[:, 1])  # coordinates are 2 wide: half of share is share

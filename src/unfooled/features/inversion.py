@@ -2,9 +2,9 @@
 
     min over z in threat   L(z) = ||g(z) - t||_2 + penalty(z),      residual r(z) = ||g(z) - t||_2 / ||t||_2
 
-g(z) are the features of z, t the features to reach. One batched ascent of -L with Polyak's step, since the least
-possible L is known to be 0, along averaged directions: a sample needs a fraction of the gradients that steps of a fixed
-length need, and ends once r <= tol.
+g(z) are the features of z, t the features to reach. -L is maximised for all samples in one batch, with Polyak's step
+size, which needs the least possible L, here 0, and along averaged directions. This takes a fraction of the gradients
+that steps of fixed length take; a sample ends once r <= tol.
 
 References:
     Ilyas et al., Adversarial examples are not bugs, they are features, NeurIPS 2019, arXiv:1905.02175, section 3.
@@ -115,7 +115,7 @@ def invert_features(
 
     Raises:
         BadInput: start outside the box, a target of another shape than the features or not finite, steps or tol below
-            0, no gradient, dropout in training mode; the message names the offender.
+            0, no gradient, or dropout in training mode; the message names which.
 
     Example:
         >>> found = invert_features(lambda z: 2 * z, torch.tensor([[0.2, 1.0]]), torch.tensor([[0.5, 0.5]]), tol=1e-4)
@@ -174,7 +174,7 @@ class _Distance:
 
 
 def _check_target(encode: Encode, target: Tensor, start: Tensor, batch: int | None) -> None:
-    """Refuse a target that no start can reach, tensors on several devices, and a batch below 1."""
+    """Refuse a target that does not fit the starts or is not finite, tensors on several devices, a batch below 1."""
     if batch is not None and batch < 1:
         raise BadInput(f"batch is {batch}; it must be at least 1")
     if not isinstance(target, Tensor) or len(target) != len(start) or not target.is_floating_point():
@@ -201,7 +201,7 @@ def weights_of(encode: Encode) -> Iterator[Tensor]:
 
 
 def _batch(encode: Encode, x: Tensor) -> int:
-    """Return the number of samples that fit with their graph (see `BatchBudget`). Cost: 1 forward of the first."""
+    """Return the number of samples that fit in memory with their autograd graph. Cost: 1 forward pass of one sample."""
     budget = BatchBudget(encode, x)
     with torch.enable_grad(), budget.measuring(1):
         features = encode(x[:1].detach().clone().requires_grad_())
@@ -211,11 +211,11 @@ def _batch(encode: Encode, x: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Encoder:
-    """A layer of a network as `encode`.
+    """A callable that returns the output (or input) of one layer of a network.
 
     Args:
         model: Module, or a `Classifier`, which normalises first.
-        layer: Name of the module whose output is the features; `NAME:input` for its input. Of a module that is called
+        layer: Name of the module whose output is the features; `NAME:input` for its input. If the module is called
             several times, the last call counts.
         relu: True: apply a ReLU to the features, as the published code does.
 
@@ -293,7 +293,7 @@ def last_features(model: nn.Module) -> str:
     pass is made.
 
     Raises:
-        BadInput: The model has neither.
+        BadInput: The model has neither linear layers nor convolutions.
 
     Example:
         >>> last_features(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2)))

@@ -50,13 +50,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Storage:
-    """Storage of unfinished work on a set, from which a second start continues.
+    """Storage of unfinished work on a set, which a second run continues.
 
     Args:
         folder: Folder of the chunks, which stay there until `runs.folder.discard`. None: in memory.
         chunk: Images per file in the folder.
-        finished: Set that is already stored; returned if it was made with the same settings, else refused. None: there
-            is none.
+        finished: Set that is already stored; returned if it was made with the same settings, else refused. None: no
+            such set.
     """
 
     folder: str | Path | None = None
@@ -68,7 +68,7 @@ class Storage:
 
         Args:
             work: `(rows (b,) int64) -> {name: (b, ...)}`; must not depend on which rows come together.
-            about: Settings that must agree for the folder to be continued, "kind" among them.
+            about: Settings, "kind" included, that must equal those in the folder for its work to be continued.
             n: Number of rows.
             progress: Callback `(kind, done, in all)`.
 
@@ -80,7 +80,7 @@ class Storage:
 
 
 SEARCH, STORAGE = Search(), Storage()
-"""Defaults."""
+"""Default options of the search and the storage."""
 
 
 def same_set(
@@ -119,7 +119,7 @@ def identity(kind: str, model: Any, x: Tensor, y: Tensor, rows: Tensor, seed: in
 
 
 def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about: dict[str, Any]) -> FeatureSet:
-    """Return computed rows as a set with its manifest."""
+    """Build the set and its manifest from computed rows."""
     undefined = int((~made["residual"].isfinite()).sum())
     if undefined == len(rows):
         raise BadInput("the network gives no finite answer at any of the images made; the set would hold nothing")

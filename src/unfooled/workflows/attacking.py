@@ -1,4 +1,4 @@
-"""Attack workflow: attack a model and store the points in a file, each judged by `verify`."""
+"""Attack a model and store the points in a file, each judged by `verify`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from unfooled.workflows.words import choose, threat_of
 
 DEFAULT = "apgd-margin"
 CHUNK = 100
-DRAWS = 20  # evaluations of a random model; the majority decides
+DRAWS = 20  # evaluations of a random model per judged point; the majority decides
 AVERAGED = 10  # evaluations of a random model averaged at every gradient of an ensemble
 
 
@@ -51,11 +51,12 @@ class AttackRecord(Partial):
         seed: Random seed.
         attack: Attack with its options, in words.
         clean_accuracy: Accuracy on the clean samples.
-        robust_accuracy: Accuracy under the attack, an upper bound; points without a finite answer do not count as held.
+        robust_accuracy: Accuracy under the attack, an upper bound; points with NaN or infinite
+            logits do not count as robust.
         undefined: Samples that are not fooled, but for which the attack reached a point with NaN or infinite logits.
-        median_distance: Median distance of the nearest adversarial examples, 0 for samples that are wrong when clean;
-            only for minimal-norm attacks. None: fewer than half have one.
-        passes: Model passes a sample of the attack.
+        median_distance: Median distance of the nearest adversarial examples, 0 for samples that are misclassified
+            unattacked; only for minimal-norm attacks. None: fewer than half have one.
+        passes: Model passes of the attack per sample.
         warnings: Warnings, one sentence each.
         out: The file.
     """
@@ -95,24 +96,24 @@ def attack(
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
         attack: Name in `catalog.ATTACKS`, or a budget or minimal-norm attack with its options bound; None:
             "apgd-margin".
-        steps: Gradients a restart, or queries; None: the attack's default.
+        steps: Gradients per restart, or queries; None: the attack's default.
         restarts: Random starts.
         effort: Name in `catalog.EFFORTS` of an ensemble to run instead of one attack.
         out: The .npz file: x (the points), y, clean_x, success, distance, and for a minimal-norm attack nearest_x and
-            nearest_distance. Finished chunks are stored in a folder beside it until it is whole.
+            nearest_distance. Finished chunks are stored in a folder beside it until all are done.
         seed: Random seed.
         machine: The device, and samples computed at once.
         progress: Called as `(stage, samples done, samples in all)`.
 
     Returns:
-        An `AttackRecord`. Cost: the attack's, and 4 forwards a sample to judge it.
+        An `AttackRecord`. Cost: the attack's, and 4 forward passes per sample to judge the points.
 
     Raises:
         BadInput: options, model or data that cannot be used, or a file that holds something else.
     """
     allowed = threat_of(threat)
     how = _How(attack, steps, restarts, effort)
-    how.bound(allowed)  # refuses what cannot be used, before anything is loaded
+    how.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
     out = check_file(out if Path(out).suffix else f"{out}.npz", (".npz",))
     device = machine.prepare(seed)
@@ -123,7 +124,7 @@ def attack(
     }  # fmt: skip
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
     asked["fingerprint"] = dict(subject.fingerprint)
-    read_archive(out, asked, kind="attack")  # refuses a file that is something else
+    read_archive(out, asked, kind="attack")  # refuses a file of another content
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
     run = Run(parts_of(out), work.config(asked), chunk=CHUNK, progress=progress)
     bound = how.bound(allowed, work.batch)
@@ -185,7 +186,7 @@ class _Work:
     batch: int
 
     def config(self, asked: dict[str, Any]) -> Config:
-        """Return the settings that the chunks belong to."""
+        """Return the settings stored with the chunks, which must agree to resume."""
         known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed", "fingerprint")}
         return Config(**known, options={k: v for k, v in asked.items() if k not in known})
 
@@ -261,7 +262,7 @@ class _Single:
 
 @dataclass(frozen=True)
 class _Whole:
-    """An ensemble on all samples at once, with stages of its own."""
+    """An ensemble on all samples, which divides its work into stages and chunks itself."""
 
     attack: Callable[..., Tensor]
     label: str
@@ -276,7 +277,7 @@ class _Whole:
 
 
 def _refused(count: int) -> list[str]:
-    """Return the sentence about points without an answer, if there are any."""
+    """Return the warning about points with NaN or infinite logits, if there are any."""
     if not count:
         return []
     return [f"The attack reached points without a finite answer on {count} samples, which are neither right nor wrong."]

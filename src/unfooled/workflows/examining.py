@@ -1,4 +1,4 @@
-"""Examine the installation: versions, devices, memory, extras and data."""
+"""Report on the installation: versions, devices, memory, optional libraries and data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Doctor(Record):
         libraries: Version of each library that is needed, or why it is unusable.
         extras: Version of each optional library, or why it is unusable.
         devices: Devices and their free memory.
-        data: Folder of the data sets, and whether it is there.
+        data: Folder of the data sets, and whether it exists.
     """
 
     unfooled: str
@@ -49,7 +49,7 @@ class Doctor(Record):
 
 
 def doctor() -> Doctor:
-    """Return versions, devices, free memory, and the installed extras."""
+    """Return versions, devices, free memory, and which optional libraries are installed."""
     devices = {"cpu": f"{torch.get_num_threads()} threads, {free_bytes() / 2**30:.1f} GiB free"}
     for i in range(torch.cuda.device_count()):
         devices[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {free_bytes(f'cuda:{i}') / 2**30:.1f} GiB free"

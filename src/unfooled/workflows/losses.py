@@ -1,11 +1,11 @@
 """Training losses by name and options.
 
-Which options a loss takes follows from its signature:
+The signature of a loss decides where its options go:
 
-    attack_steps   to `steps`; where it has none, to the loss that it is added to
-    path           to `path` (and half of it to `inner_path`); where it has none, to the explanation that it compares
-    inner          replaces an ascent of its own (it has both `inner` and `steps`) by an attack
-    all others     to the parameter of that name, or to the one that the catalog names
+    attack_steps   to the parameter `steps`; without one, to the base loss that the loss is added to
+    path           to `path` (and half of it to `inner_path`); without these, to the explanation that the loss compares
+    inner          "pgd" replaces the loss's own ascent by PGD, if it has both parameters, `inner` and `steps`
+    all others     to the parameter of the same name, or the one named in the catalog
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class LossOptions:
     Args:
         attack_steps: Steps of the inner attack.
         beta: TRADES trade-off weight; None: 6.
-        ramp: Epochs in which eps grows from 0; None: a fifth of all epochs; 0: none.
+        ramp: Epochs over which eps grows from 0 to its value; None: a fifth of all epochs; 0: none.
         start: Start of the inner attack, "random" or "warm".
-        remove: Margin in logits at which a sample leaves the inner attack.
+        remove: Margin in logits beyond which a fooled sample leaves the inner attack.
         replays: Steps on each batch.
         align: Weight of GradAlign.
         weight: Weight of the regulariser.
         base: Name of the loss that the regulariser is added to.
         path: Nodes of the path integral.
-        inner: Search for the points of a regulariser, "ascent" or "pgd".
-        explain: Name of the explanation that is kept stable.
+        inner: Inner search of a regulariser, "ascent" or "pgd".
+        explain: Name of the explanation that the loss keeps stable.
         smooth: Sharpness of softplus in place of ReLU in explanations.
-        k: Number of top pixels whose rank r2et defends.
-        rectify: Weight of the rectification.
-        preserve: Weight of the preservation.
+        k: Number of top pixels whose rank the loss r2et preserves.
+        rectify: Weight of the loss's rectification term.
+        preserve: Weight of the loss's preservation term.
     """
 
     attack_steps: int | None = None
@@ -67,14 +67,14 @@ class LossOptions:
     preserve: float | None = None
 
     def given(self) -> dict[str, Any]:
-        """The options that not every loss takes and that are not None."""
+        """Return the options in `OPTIONS` that are not None."""
         return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
 
 
 OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
 BETA = 6.0
 ELSEWHERE = ("beta", "attack_steps", "path", "inner", "base", "explain")
-"""Options that do not simply go to a parameter."""
+"""Options that do not go straight to the parameter of their name."""
 
 
 def taken(name: str) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _check_taken(name: str, options: LossOptions) -> None:
 
 
 def _own_beta(row: catalog.Loss, parameters: Iterable[str]) -> bool:
-    """Return whether a loss takes the trade-off weight of TRADES itself."""
+    """Return whether a loss itself takes TRADES' weight beta, not only through its base loss."""
     return "beta" in parameters and "beta" not in row.spelled.values()
 
 
@@ -164,7 +164,7 @@ def _check_numbers(name: str, base: str, options: LossOptions) -> None:
 
 
 def _has_threat(name: str) -> bool:
-    """Return whether a loss trains against an adversary of its own."""
+    """Return whether a loss has a parameter `threat`, that is, trains against an adversary."""
     return "threat" in catalog.takes(catalog.resolve(catalog.LOSSES[name].path))
 
 
@@ -183,7 +183,7 @@ def _check_adversary(name: str, base: str, threat: str | Threat | None, options:
 
 
 def _built(name: str, threat: Threat | None, base: str, options: LossOptions) -> Any:
-    """The loss, without a ramp."""
+    """Return the loss, without a ramp."""
     row = catalog.LOSSES[name]
     function = catalog.resolve(row.path)
     parameters = catalog.takes(function)
@@ -205,20 +205,20 @@ def _built(name: str, threat: Threat | None, base: str, options: LossOptions) ->
 
 
 def _inner(parameters: tuple[str, ...], base: str, options: LossOptions) -> dict[str, Any]:
-    """The inner attack of a loss that has one, and its steps."""
+    """Return the arguments for the inner search of a loss, and its steps."""
     steps = options.attack_steps
     if "steps" in parameters:
         check_choice(INNER, options.inner or INNER[0], "inner")
         if options.inner == "pgd":  # in place of the ascent
             return {"inner": partial(pgd, steps=steps or STEPS, stop=False)}
         return {} if steps is None else {"steps": steps}
-    if steps is not None and "inner" in parameters and not _has_threat(base):  # the base attacks nothing
+    if steps is not None and "inner" in parameters and not _has_threat(base):  # the base has no attack
         return {"inner": partial(pgd, steps=steps, stop=False)}
     return {}
 
 
 def _path(parameters: tuple[str, ...], options: LossOptions) -> dict[str, Any]:
-    """The path integral of a loss, or the explanation that it compares."""
+    """Return the arguments for the path integral of a loss, or for the explanation that it compares."""
     if "explain" in parameters:
         return {"explain": _explanation(options.explain or "integrated-gradients", options.path)}
     if options.path is None:
@@ -228,7 +228,7 @@ def _path(parameters: tuple[str, ...], options: LossOptions) -> dict[str, Any]:
 
 
 def _explanation(name: str, path: int | None) -> Any:
-    """The explanation; a path of few nodes, in one graph, since samples go through in small groups."""
+    """Return the explanation; one with a path gets few nodes, all in one autograd graph."""
     function = catalog.resolve(choose(catalog.EXPLANATIONS, name, "explanation").path)
     if "one_graph" in catalog.takes(function):
         return partial(function, steps=NODES if path is None else path, one_graph=True)

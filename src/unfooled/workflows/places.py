@@ -1,4 +1,4 @@
-"""Places that workflows write to, checked before any work: a place that cannot be written would lose the work."""
+"""Output paths of workflows, checked before any work, so that no result is lost to a path that cannot be written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unfooled.workflows.errors import BadOption
 FILES = frozenset(
     ".npy .npz .txt .csv .json .html .htm .pt .pth .ckpt .safetensors .zip .h5 .png .jpg .jpeg .pdf .yaml .py".split()  # noqa: SIM905
 )
-"""Suffixes that are those of a file, not of a folder."""
+"""Suffixes of files; a new folder may not end in one."""
 
 
 def check_folder(out: str | Path) -> Path:
-    """Return the folder that a workflow writes to, which need not exist yet.
+    """Check that a workflow can write to a folder, which need not exist yet, and return its path.
 
     Raises:
         BadOption: it is empty, a file or named like one, or cannot be written.
@@ -31,7 +31,7 @@ def check_folder(out: str | Path) -> Path:
 
 
 def check_file(out: str | Path, suffixes: Sequence[str] = ()) -> Path:
-    """Return the file that a workflow writes, which need not exist yet.
+    """Check that a workflow can write a file, which need not exist yet, and return its path.
 
     Args:
         out: The file.
@@ -52,14 +52,14 @@ def check_file(out: str | Path, suffixes: Sequence[str] = ()) -> Path:
 
 
 def _given(out: str | Path) -> Path:
-    """Return a path that is not empty."""
+    """Return `out` as a path; refuse an empty name."""
     if not str(out).strip() or "\0" in str(out):
         raise BadOption("{out} is {0!r}; give a name", str(out))
     return Path(out)
 
 
 def _mode(path: Path, question: str) -> bool:
-    """Ask a question about a path; refuse one that cannot be asked, such as one whose name is too long."""
+    """Call a method of the path such as "is_dir"; refuse a path for which it fails, such as one that is too long."""
     try:
         return bool(getattr(path, question)())
     except OSError as error:
@@ -67,7 +67,7 @@ def _mode(path: Path, question: str) -> bool:
 
 
 def _writable(path: Path, folder: Path) -> Path:
-    """Return a path, after a trial in the nearest folder that exists."""
+    """Return the path if a temporary file can be written in the nearest existing folder above it; else refuse it."""
     if not _mode(path, "is_dir") and _mode(path, "exists") and not _mode(path, "is_file"):
         raise BadOption("cannot write {0}: it is a pipe or a device; choose another {out}", path)
     try:

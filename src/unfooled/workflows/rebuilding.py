@@ -38,13 +38,13 @@ class FeatureOptions:
     """Options of rebuilding a data set; None: the method's own default.
 
     Args:
-        layer: Layer whose output is inverted, or its input with "NAME:input"; None: the linear one before the last.
-        relu: Rectify the features.
+        layer: Layer whose output is inverted, or "NAME:input" for its input; None: the linear layer before the last.
+        relu: Apply a ReLU to the features.
         start: Start of an inversion, "images", "noise" or "grey".
-        steps: Gradients an image at most.
+        steps: Largest number of gradients per image.
         tol: Residual at which an inversion ends.
         clean: Keep only bright strokes, at least 2 pixels thick.
-        shard: Images a file of unfinished work.
+        shard: Images per file of unfinished work.
     """
 
     layer: str | None = None
@@ -57,7 +57,7 @@ class FeatureOptions:
 
 
 def moves(kind: str) -> bool:
-    """Return whether a kind of set moves images inside a threat, instead of inverting features."""
+    """Return whether a kind of data set is made by attacking images inside a threat, not by inverting features."""
     return "encode" not in catalog.takes(catalog.resolve(choose(catalog.FEATURES, kind, "kind")))
 
 
@@ -78,9 +78,10 @@ def features(
     Args:
         inputs: Model and source data.
         out: Data set: an .npz that `load_data` reads, or a folder of images. Unfinished work is stored beside it in a
-            folder that ends in .parts; a second start, or the same call in another process, shares it.
+            folder that ends in .parts; a second run continues it, and the same call in
+            another process shares it.
         kind: Name in `catalog.FEATURES`.
-        threat: Threat model in which images may be moved; the kinds that move images need one.
+        threat: Threat model that bounds the changes to images; required by the kinds that attack images.
         options: Options of the kind.
         fresh: Start again.
         seed: Random seed.
@@ -88,10 +89,11 @@ def features(
         progress: Called as `(stage, images done, images in all)`.
 
     Returns:
-        The manifest of the set, with `out` and `manifest`, where both are; `load_features(out)` is the set.
+        The manifest of the set, and the paths `out` and `manifest`; `load_features(out)` reads the set.
 
     Raises:
-        BadInput: options, model or data that cannot be used, or a place where something else lies.
+        BadInput: options, model or data that cannot be used, or an `out` that
+            holds something else.
     """
     allowed = _check(kind, threat, options)
     inputs.check()
@@ -102,9 +104,9 @@ def features(
     if fresh and not discard(parts):
         raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts)
     loaded = inputs.load(device, seed=seed)
-    # What was finished has no parts; they are continued where there are some, whatever `out` holds.
+    # A finished set has no parts folder; where there is one, its work is continued, whatever `out` holds.
     done = None if fresh or working(parts) or not stored(out) else load_features(out)
-    if done is None:  # features may be finite where the answers are not
+    if done is None:  # features may be finite where the logits are not
         with torch.no_grad():
             check_answered(read_logits(loaded.model, loaded.x, batch=256))
     made = _made(loaded, kind, allowed, options, machine.batch)(
@@ -123,7 +125,7 @@ def features(
 
 
 def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:
-    """Bind the method to its inputs and options; it makes a `FeatureSet`."""
+    """Bind the method to its inputs and options; calling the result makes a `FeatureSet`."""
     function = catalog.resolve(catalog.FEATURES[kind])
     more: dict[str, Any] = {}
     if options.clean:
@@ -158,15 +160,15 @@ def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> T
 
 
 def working(parts: Path) -> bool:
-    """Return whether there is work that can be continued."""
+    """Return whether the folder holds unfinished work that can be continued."""
     return started(parts)
 
 
 def refuse_other(out: Path, parts: Path) -> None:
-    """Refuse to write over what this workflow did not write: at `out`, or where its manifest goes.
+    """Refuse to overwrite files that this workflow did not write, at `out` or at the place of its manifest.
 
     Raises:
-        BadInput: there is such a thing.
+        BadInput: there is such a file.
     """
     if not out.name:
         raise BadOption("{out} is {0!r}; name an .npz or a folder", str(out))
@@ -175,5 +177,5 @@ def refuse_other(out: Path, parts: Path) -> None:
     check_place(out)
     if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not working(parts):  # else a kill left it without its manifest
+    if not working(parts):  # with parts, the run was killed before its manifest was written
         raise BadOption("{0} exists and is no result of this command; choose another {out}", out)

@@ -10,7 +10,7 @@ from unfooled.runs.records import Record
 
 
 class Partial(Record):
-    """A record whose optional fields are left out of its JSON where they do not apply."""
+    """A record whose JSON leaves out optional fields that were not set."""
 
     @model_serializer(mode="wrap")
     def _given(self, whole: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reproduce a published experiment, and write its page."""
+"""Reproduce a published experiment, and write its report page."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class OwnNetwork:
         boxes: CSV with the boxes of the objects in the data.
         arch: Architecture of a checkpoint.
         n: Number of images.
-        split: Part of the data.
-        mean: Mean that the model expects; a number, one a channel, or "0.49,0.48,0.45".
+        split: Split of the data, such as "test".
+        mean: Mean that the inputs are normalised by; one number, one per channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
         labels: Class names in the model's order.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour).
-        trust_pickle: Let the model's file run its code when it is read.
+        trust_pickle: Allow unpickling of the model, which can run code from the file.
     """
 
     model: str | Callable[..., Any] | None = None
@@ -73,11 +73,11 @@ def study(
     Args:
         name: Name in `catalog.STUDIES`.
         scale: "small" (minutes), "medium" or "full".
-        out: Folder; a second start continues it. Its page is `report.html` in it. None: "runs/NAME-SCALE".
+        out: Run folder, with the page report.html; a second run continues it. None: "runs/NAME-SCALE".
         seeds: Random seeds.
-        data: Data sets of the scale to use; None: all.
+        data: Names of the data sets to use, of those of the scale; None: all.
         own: Your own network.
-        machine: The device, where the study takes one. Its `batch` is not used.
+        machine: The device, if the study takes one. Its `batch` is not used.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         command: Command line that reproduces the study, for the record.
         progress: Called as `(stage, units done, units in all)`.

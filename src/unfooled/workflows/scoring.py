@@ -1,4 +1,4 @@
-"""Score maps that were stored elsewhere, before and after a perturbation, by locality and beside chance."""
+"""Compare stored attribution maps before and after a perturbation, with the level of chance beside each score."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class LensRecord(Record):
 
     Attributes:
         clean, perturbed: Files, or "tensors".
-        reduce: Reduction of channels to one map. None: there were none.
-        scores: The scores; stored as "found".
+        reduce: Reduction of channels to one map. None: the maps had no channels.
+        scores: The scores; named "found" in the stored JSON.
         warnings: Cautions to read before quoting a score.
         seconds: Wall time.
         command: Command line that reproduces the record.
@@ -71,22 +71,23 @@ def lens(
     command: str = "",
     progress: Progress | None = None,
 ) -> LensRecord:
-    """Score how much of a set of maps survived, with the level of chance beside every score.
+    """Score how similar attribution maps are before and after a perturbation, with the level of chance beside each.
 
     Args:
         clean: Maps before, (N, H, W), (N, C, H, W) or (H, W): a .npy, .npz or .safetensors file, "file.npz:name", or a
             tensor.
         perturbed: Maps after, in the same order.
-        k: Numbers of top pixels.
-        w: Reaches of the window; None: 1.
-        diverse: Score the diverse top k too.
-        reduce: Name in `catalog.REDUCTIONS` of the reduction of channels. None: "abs-sum", where there are channels.
+        k: Numbers of top pixels to compare, one score each.
+        w: Distances in pixels at which a top pixel still counts as found; None: 1.
+        diverse: Also score the top k that lie apart from each other.
+        reduce: Name in `catalog.REDUCTIONS` of the reduction of channels. None: "abs-sum" if there are
+            channels.
         out: Folder for lens.json and the page, report.html; None: nothing is written.
-        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        limits: Sizes above which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
         machine: The device, and maps computed at once.
         command: Command line that reproduces the record.
-        progress: Called as `(stage, maps done, maps in all)`.
+        progress: Called as `progress(stage, maps done, maps in all)`.
 
     Raises:
         BadInput: maps that cannot be read or do not fit each other, options that cannot be used.

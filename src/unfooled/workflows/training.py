@@ -1,4 +1,4 @@
-"""Train a network from names and files: data, architecture, loss, checkpoint."""
+"""Train a network, with data, architecture, loss and checkpoint given as names or files."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Network:
     Args:
         arch: Architecture, a key of `models.ARCHITECTURES`.
         model: Weights to start from, as `load_model` reads them; None: from scratch.
-        mean: Mean that the inputs are normalised by; a number, one a channel, or "0.49,0.48,0.45".
+        mean: Mean that the inputs are normalised by; one number, one per channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
-        trust_pickle: Let the file of the weights run its code when it is read.
+        trust_pickle: Allow unpickling of the weights, which can run code from the file.
     """
 
     arch: str = "small-cnn"
@@ -71,15 +71,16 @@ class Recipe:
 
     Args:
         epochs: Passes over the data.
-        batch: Samples a step.
+        batch: Samples per step.
         lr: Peak learning rate.
         weight_decay: Decoupled weight decay (AdamW).
-        augment: "shifts" (up to an eighth, and mirrored) or "corruptions" (one of five a sample); None: none.
+        augment: "shifts" (by up to an eighth of the side, and random mirroring) or "corruptions" (one of five per
+            sample); None: none.
         watch: Held-out samples watched for catastrophic overfitting; 0: none.
         n: Number of training samples; None: all.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        devices: Processes, one device each.
-        precision: Precision of the numbers, as Lightning Fabric spells it.
+        devices: Number of devices, each with a process of its own.
+        precision: Floating-point precision, as in Lightning Fabric.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
     """
 
@@ -117,14 +118,15 @@ class TrainingRecord(Partial):
 
     Attributes:
         out: The checkpoint, which `load_model` reads.
-        epochs: Passes over the data, resumed ones included.
+        epochs: Passes over the data in all, those before a resume included.
         loss: The loss.
         threat: Threat model that the network was hardened against. None: none.
-        trained: Epochs that this call trained; 0: all had been trained before.
+        trained: Epochs that this call trained; 0: the checkpoint was already complete.
         held_out_accuracy: Clean accuracy on held-out samples after the last epoch that this call trained.
         stopped: Reason why training ended early. None: it did not.
-        corruptions: Held-out accuracy under each corruption and under all at once, as (value, low, high, n); of losses
-            and augmentation by corruptions alone.
+        corruptions: Held-out accuracy under each corruption and under all of them (share right under every
+            one), as (value, low, high, n);
+            empty unless the loss or the augmentation uses the corruptions.
     """
 
     out: str
@@ -152,7 +154,7 @@ def train(
     machine: Machine = Machine(),  # noqa: B008  (frozen)
     progress: Callable[[Epoch], None] | None = None,
 ) -> TrainingRecord:
-    """Train a network, or harden it, and save it after every epoch.
+    """Train a network, by standard or adversarial training, and save it after every epoch.
 
     Args:
         data: Source of the data, as `load_dataset` reads it: a name, a path, "package.module:factory" or (x, y).
@@ -162,8 +164,8 @@ def train(
         options: Options of the loss, where it is a name.
         network: Architecture, or weights to start from.
         recipe: Epochs, batch, learning rate and the like.
-        out: Checkpoint; a second start with the same options continues it.
-        fresh: Start again.
+        out: Checkpoint; a second run with the same options continues it.
+        fresh: Start again; do not continue `out`.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
         machine: The device. Its `batch` is not used: see `recipe`.
@@ -173,7 +175,8 @@ def train(
         A `TrainingRecord`; `load_model(record.out)` is the network.
 
     Raises:
-        BadInput: options, data or weights that cannot be used, or a checkpoint that was made with others.
+        BadInput: options, data or weights that cannot be used, or a checkpoint that was made with
+            other options.
 
     Example:
         `train(loss="madry", threat="linf:0.15", out="runs/hardened.pt").held_out_accuracy`
@@ -209,7 +212,7 @@ def train(
 
 
 def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: LossOptions, recipe: Recipe) -> Any:
-    """Return the loss with its ramp and augmentation."""
+    """Return the loss with its eps ramp and its augmentation by corruptions."""
     if isinstance(loss, str):
         ramp = recipe.epochs / 5 if options.ramp is None else options.ramp
         if ramp > recipe.epochs:
@@ -257,7 +260,7 @@ class _Work:
         except ValueError:
             held_out = None
         if held_out is not None and held_out.split == "all":
-            held_out = None  # a source without splits is read whole both times: what was trained on is not held out
+            held_out = None  # a source without splits is read whole both times, so these are the training samples
         name = str(data) if isinstance(data, (str, Path)) else f"tensors {tensors_hash(whole.x, whole.y)[:16]}"
         return cls(whole, held_out, name, network, recipe, seed, device)
 
@@ -289,7 +292,7 @@ class _Work:
         )
 
     def _network(self) -> tuple[Classifier, dict[str, Any]]:
-        """Build the network, and what a loader must know of it."""
+        """Return the network, and the entries of its checkpoint that `load_model` needs."""
         arch, shape = self.network.arch, tuple(self.data.x.shape[1:])
         mean, std = statistics(self.network.mean, self.network.std)
         k = max(len(self.data.classes or []), int(self.data.y.max()) + 1)
@@ -320,13 +323,13 @@ class _Work:
         }  # fmt: skip
 
     def _monitor(self, objective: Any) -> Monitor | None:
-        """Return what looks for catastrophic overfitting, where there is an adversary."""
+        """Return the monitor of catastrophic overfitting; None without an adversary or with `watch` 0."""
         against = threat_of(objective)
         if not self.recipe.watch or against is None:
             return None
-        # Without held-out samples, the samples trained on: a collapse shows there too.
+        # Without held-out samples, watch training samples: a collapse shows there too.
         watched = self.held_out or self.data
-        # Spread over the file, which may be in the order of the classes.
+        # Spread over the data, which may be sorted by class.
         rows = torch.linspace(0, len(watched.x) - 1, min(self.recipe.watch, len(watched.x))).long()
         return Monitor(against, watched.x[rows], watched.y[rows])
 

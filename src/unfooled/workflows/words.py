@@ -1,4 +1,4 @@
-"""Values written as text: numbers, radii, sizes and threats; names looked up in a table."""
+"""Reading of values given as text (numbers, sizes, threats), and of names in a table."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from unfooled.core.threats import Threat
 
 Statistic = str | float | Sequence[float] | None
-LARGEST = 20  # of a mean or a standard deviation in fractions of the range
+LARGEST = 20  # largest mean or standard deviation, in fractions of the input range
 
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
 """Name of a norm in text -> its class in `core.threats`."""
 
 
 def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
-    """Return a table's entry.
+    """Return a table's entry; refuse an unknown name.
 
     Args:
         table: Entries by name.
@@ -30,7 +30,7 @@ def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
         kind: Kind of the entries, for the error.
 
     Raises:
-        BadOption: there is no such name; the nearest one and all others are given.
+        BadOption: there is no such name; the message gives the nearest one and all others.
     """
     if name in table:
         return table[name]
@@ -40,7 +40,7 @@ def choose(table: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def check_choice(names: Iterable[str], name: str, option: str) -> None:
-    """Refuse a value that an option does not have; the nearest one is given."""
+    """Refuse a value that is none of the option's choices; the message gives the nearest one."""
     choose(dict.fromkeys(names), name, f"choice for {{{option}}}")
 
 
@@ -49,7 +49,7 @@ def number(text: str, what: str) -> float:
 
     Args:
         text: The number.
-        what: Meaning of the number, for the error; options as in `BadOption`.
+        what: Meaning of the number, for the error; option names in braces, as in `BadOption`.
 
     Raises:
         BadOption: it is not a number.

@@ -24,7 +24,7 @@ from unfooled.core.types import Loss, Model
 
 NORMS: dict[float, type[Threat]] = {0.0: L0, 1.0: L1, 2.0: L2, math.inf: Linf}
 DUAL = {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}
-"""The dual of each norm: the distance to a linear boundary is the margin over the dual norm of its gradient."""
+"""Norm -> its dual: the distance to a linear boundary is the margin divided by the dual norm of its gradient."""
 
 
 def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> Threat:
@@ -44,7 +44,7 @@ _FREE: ContextVar[Tensor | None] = ContextVar("free", default=None)
 
 @contextmanager
 def moving_only(free: Tensor | None) -> Iterator[None]:
-    """Let minimal-norm attacks inside change only some entries, (*D) bool; None: all."""
+    """Let minimal-norm attacks called inside the context change only the entries `free`, (*D) bool; None: all."""
     token = _FREE.set(free)
     try:
         yield
@@ -62,7 +62,7 @@ def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
 
 
 def decided(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
-    """Return where the label has changed by more than rounding, (B,) bool, so that it also changes in another batch."""
+    """Return where the label changes by a margin above rounding errors, (B,) bool, so that it does in any batch."""
     gap = best_other(logits, y) - true_logit(logits, y)
     slack = 1e-5 * logits.abs().amax(1)
     return fooled(logits, y, targeted=targeted) & ((-gap if targeted else gap) > slack)
@@ -97,7 +97,7 @@ class Nearest:
 
     @torch.no_grad()
     def pull_back(self, model: Model, y: Tensor, *, targeted: bool = False, halvings: int = 10) -> Tensor:
-        """Bisect the segment from each point to x; in L0, undo changes instead. Cost: `halvings` forwards.
+        """Bisect the segment from each point to x; in L0, undo changes instead. Cost: `halvings` forward passes.
 
         Returns:
             The nearest points, (B, *D).
@@ -141,7 +141,7 @@ def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: Los
         logits = logits_at(model, leaf)
         value = sign * loss(logits, y)
         g = input_gradient(value, leaf)
-    # A radius that is estimated from an undefined value would be undefined ever after.
+    # A NaN here would make the attack's radius NaN for all later steps.
     return logits.detach(), value.detach().nan_to_num(0.0, torch.inf, -torch.inf), g.nan_to_num(0.0, 0.0, 0.0)
 
 

@@ -13,7 +13,11 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Box, Threat, project_l1_box
 
 State = dict[str, Tensor]
-"""State of the live samples, (b, ...) each: at, t, z, value, better, best, best_value, and entries of the rule."""
+"""State of the samples that are still attacked, (b, ...) each.
+
+at: index in x; t: step number; z: current point; value: objective at z; better: whether z is the best point so far;
+best, best_value: the best point and its value. A rule adds entries of its own.
+"""
 
 
 def inward(g: Tensor, z: Tensor, box: Box) -> Tensor:
@@ -89,12 +93,13 @@ class Polyak:
         d_t = g_t + |g_t| / |d_{t-1}| d_{t-1},        size_t = min( (optimum - v(z_t)) / <d_t, steepest(d_t)>, cap )
 
     d_t halves the angle between the gradient and the last direction, which ends the zigzag of plain gradients in narrow
-    valleys; the denominator is its dual norm. Coordinates that push out of the box are set to 0 in both. Sizes are in
-    input units, not in multiples of eps, so that they also work with an infinite eps.
+    valleys; <d_t, steepest(d_t)> is the dual norm of d_t. Except in Linf, coordinates that push out of the box are set
+    to 0 in d_t and d_{t-1}. Sizes are in input units, not in multiples of eps, so that they also work with an
+    infinite eps.
 
     Args:
         cap: Longest step, in the threat's norm.
-        optimum: Best possible value of the objective; 0 for minus a distance that can vanish.
+        optimum: Best possible value of the objective, such as 0 where it is minus a distance.
         average: True: average directions as above. False: d_t = g_t; in L2, no step on a concave objective then moves
             away from its optimum.
     """
@@ -134,8 +139,8 @@ class Auto:
     best point if the loss rose in at most `rho` of the steps since the last checkpoint, or if s was not halved at the
     last checkpoint and the best loss has not improved since.
 
-    In L1 a step spreads over g_q, the q D largest entries of the gradient, has no momentum, and P is exact for ball and
-    box:
+    In L1 a step changes only the q D largest of the D entries of the gradient, g_q, has no momentum, and P is exact for
+    ball and box:
 
         z_{t+1} = P(z_t + s sign(g_q) / n(g_q)),   n = number of entries that are not 0,   at first s = eps, q = .2
 
@@ -147,7 +152,8 @@ class Auto:
         momentum: Weight a of the new step.
         first: First step, in multiples of eps; half of it in L1.
         share: First q in L1. None: computed from the number of entries in which the start differs from x.
-        compat: "reference" keeps the published code's comparison with 0 (tests of parity only).
+        compat: "reference" compares the loss after the first step with 0, as the published code does (for tests of
+            parity only).
     """
 
     rho: float = 0.75

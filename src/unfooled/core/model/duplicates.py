@@ -1,7 +1,8 @@
-"""Duplicates of models, functions and what they remember included.
+"""Copies of models, including the functions that they call and the state that these keep.
 
-`copy.deepcopy` takes functions for constants: their closures, and the globals that they change, stay shared with the
-copy. Here they are copied too. The globals of a class's methods cannot be: their values are put back for a call.
+`copy.deepcopy` does not copy functions: their closures, and the globals that they change, stay shared with the copy.
+Here they are copied too. The globals that a class's methods use cannot be: during a call of the copy, the copied values
+are written there, and the current ones are restored afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OWN = "unfooled"
 
 
 class Place(NamedTuple):
-    """A place outside of a model that its methods use: a global, a closure variable, an attribute of a class."""
+    """A variable outside a model that its methods use: a global, a closure variable, a class attribute."""
 
     read: Callable[[], Any]
     write: Callable[[Any], Any]
@@ -42,11 +43,11 @@ class Duplicate:
 
     Attributes:
         model: The copy. None: the model cannot be copied.
-        places: Name -> place that both use.
-        values: Name -> copy of the object that was there.
+        places: Name -> variable that the model and the copy share.
+        values: Name -> copy of that variable's value.
         original: The model.
-        before: Hash of the model when it was to be copied; empty where it could be.
-        opaque: Names of types whose content cannot be seen, where there is no copy.
+        before: Hash of a model that cannot be copied, at the time of the attempt; empty if there is a copy.
+        opaque: Names of types that the hash cannot look into; empty if there is a copy.
     """
 
     model: Any
@@ -57,7 +58,7 @@ class Duplicate:
     opaque: tuple[str, ...] = ()
 
     def changed(self) -> bool:
-        """Return whether a model that cannot be copied has changed since."""
+        """Return whether a model that cannot be copied has changed since `duplicate`; False if there is a copy."""
         return bool(self.before) and state_hash(self.original)[0] != self.before
 
     def fresh(self) -> Duplicate:
@@ -67,7 +68,7 @@ class Duplicate:
         return replace(self, model=copier.copied(self.model), values=values)
 
     def answer(self, x: Tensor) -> Any:
-        """Return what the copy returns for x, while the places hold the copies of what was there."""
+        """Return the copy's output for x, computed while the shared variables hold the copied values."""
         now = {name: place.read() for name, place in self.places.items()}
         try:
             for name, place in self.places.items():
@@ -79,7 +80,7 @@ class Duplicate:
 
 
 def duplicate(model: Any) -> Duplicate:
-    """Copy a model with everything that it may remember, before it is asked anything.
+    """Copy a model with all its state; call this before the model's first forward pass.
 
     Args:
         model: Any callable.
@@ -89,7 +90,7 @@ def duplicate(model: Any) -> Duplicate:
         twin = copier.copied(model)
         while missing := [name for name in copier.places if name not in values]:
             values.update({name: copier.copied(copier.places[name].read()) for name in missing})
-    except Exception:  # whatever refuses to be copied
+    except Exception:  # any object may refuse to be copied
         digest, opaque = state_hash(model)
         return Duplicate(None, {}, {}, model, digest, tuple(sorted(opaque)))
     return Duplicate(twin, copier.places, values, model)
@@ -99,8 +100,8 @@ class _Copier:
     """A deep copy in progress.
 
     Attributes:
-        memo: Id -> copy, as that of `copy.deepcopy`.
-        places: Name -> place outside of the model that its methods use.
+        memo: Id -> copy, like the memo of `copy.deepcopy`.
+        places: Name -> variable outside the model that its methods use.
     """
 
     def __init__(self) -> None:
@@ -140,7 +141,7 @@ class _Copier:
 
     def _note(self, item: Any, twin: Any) -> None:
         self.memo[id(item)] = twin
-        self.memo.setdefault(id(self.memo), []).append(item)  # it lives as long as its id is used
+        self.memo.setdefault(id(self.memo), []).append(item)  # keeps the item alive, so that its id is not reused
 
     def _container(self, item: Any) -> Any:
         """Copy a list, tuple, set or dict."""
@@ -171,7 +172,7 @@ class _Copier:
         self._kind(kind)
         twin: Any = kind.__new__(kind)
         self._note(item, twin)
-        own = {name: value for name, value in vars(item).items() if name != "_compiled_call_impl"}  # as torch does
+        own = {name: value for name, value in vars(item).items() if name != "_compiled_call_impl"}  # torch drops it too
         twin.__dict__.update({name: self.copied(value) for name, value in own.items()})
         return twin
 
@@ -203,7 +204,7 @@ class _Copier:
         return twin
 
     def _kind(self, kind: type) -> None:
-        """Note what the methods of a class share: globals, closures and attributes of the class."""
+        """Record the globals, closure variables and class attributes that the methods of a class use."""
         for base in kind.__mro__:
             if base in self.seen or _of_a_library(base.__module__):
                 continue
@@ -218,7 +219,7 @@ class _Copier:
                     )
 
     def _uses(self, function: FunctionType) -> None:
-        """Note what a function uses, and the functions of the user that it calls."""
+        """Record the variables that a function uses, and those of the user's functions that it calls."""
         if function in self.seen or _of_a_library(function.__module__):
             return
         self.seen.add(function)
@@ -231,7 +232,7 @@ class _Copier:
 
 
 def _may_change(value: Any) -> bool:
-    """Return whether an object that a copy shares with the model may be a memory, and can be looked into."""
+    """Return whether an object that model and copy share may hold changing state, and can be inspected."""
     if isinstance(value, (ModuleType, type, BuiltinFunctionType, CACHED)):
         return False
     known = isinstance(value, (*PLAIN, list, tuple, dict, set, deque, bytearray, Tensor, nn.Module))
@@ -252,7 +253,7 @@ def _used(function: FunctionType) -> Iterator[tuple[str, Place]]:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Return the names that code uses, that of inner functions included."""
+    """Return the names that code uses, those of inner functions included."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inner)
 
@@ -274,7 +275,7 @@ def _by_attributes(kind: type) -> bool:
 
 @functools.cache
 def _of_a_library(name: str | None) -> bool:
-    """Return whether a module is the standard library's, an installed package's, or of this package."""
+    """Return whether a module belongs to the standard library, an installed package or this package."""
     root = (name or "").partition(".")[0]
     if root in sys.stdlib_module_names and root != "__main__":
         return True
@@ -296,7 +297,7 @@ def state_hash(value: Any) -> tuple[str, frozenset[str]]:
         if isinstance(item, PLAIN):
             total.update(repr(item).encode())
             continue
-        visited[id(item)] = item  # it lives as long as its id is used
+        visited[id(item)] = item  # keeps the item alive, so that its id is not reused
         parts = _parts(item)
         if parts is None:
             opaque.add(type(item).__name__)
