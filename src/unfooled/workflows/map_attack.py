@@ -185,17 +185,14 @@ def read_region(path: str | Path) -> Tensor:
     return mask[0]
 
 
-def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *, seed: int) -> Moved:
+def attack_maps(search: MapSearch, *, seed: int) -> Moved:
     """Attack the explanations, judge them, and score them beside chance.
 
     Args:
-        loaded: The model and its data.
-        target: Classes that are explained, (B,).
-        explain: The explanation.
-        how: Attack, as `MapAttack.checked` returns it.
+        search: The attack, fitted to the maps.
         seed: Random seed.
     """
-    search = _Search.of(loaded, target, explain, how)
+    loaded, target, explain, how = search.loaded, search.target, search.explain, search.how
     result = search.run(seed)
     scores = search.scores(result)
     decides = search.decides
@@ -232,7 +229,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class MapSearch:
     """An attack on explanations, fitted to the size of the maps."""
 
     loaded: Loaded
@@ -243,8 +240,18 @@ class _Search:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, loaded: Loaded, target: Tensor, explain: Any, how: MapAttack) -> _Search:
-        """Fit k and the region to the maps."""
+    def of(cls, loaded: Loaded, target: Tensor, explain: Any, how: MapAttack) -> MapSearch:
+        """Fit k and the region to the maps; costs one explanation of one sample.
+
+        Args:
+            loaded: The model and its data.
+            target: Classes that are explained, (B,).
+            explain: The explanation.
+            how: Attack, as `MapAttack.checked` returns it.
+
+        Raises:
+            BadOption: k or a region that does not fit the maps.
+        """
         one = as_maps(explain(loaded.model, loaded.x[:1], target[:1]))[0]
         pixels = one.numel()
         k = max(1, round(TOP * pixels)) if how.k is None else how.k
