@@ -20,7 +20,7 @@ EXTRAS = {
     "skimage": "superpixels of images",
     "captum": "peer in the tests",
 }
-NEEDED = ("torch", "numpy", "scipy", "sklearn", "torchmetrics", "lightning_fabric", "safetensors", "pydantic", "PIL")
+NEEDED = ("torch", "numpy", "scipy", "sklearn", "lightning_fabric", "safetensors", "pydantic", "PIL")
 UNUSABLE = "unusable: "
 
 
