@@ -167,7 +167,7 @@ def test_a_start_restores_only_the_state_that_it_continues(
     most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restored: list[int] = []
-    restore = twins.restore_training
+    restore = twins.Descent.restore
 
     def noted(*args: Any) -> None:
         restored.append(1)
@@ -177,7 +177,7 @@ def test_a_start_restores_only_the_state_that_it_continues(
     options: dict[str, Any] = {"rounds": 1, "points": 2, "epochs": 1, "width": 4}
     with pytest.raises(KeyboardInterrupt):
         distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), most), **options)
-    monkeypatch.setattr(twins, "restore_training", noted)
+    monkeypatch.setattr(twins.Descent, "restore", noted)
     with pytest.raises(KeyboardInterrupt):
         distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), 1), **options)
     assert len(restored) == 1

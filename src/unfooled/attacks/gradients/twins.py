@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.adamw import adamw
 
 from unfooled.attacks.gradients.custom import check_count
 from unfooled.attacks.pgd import pgd, pgd_from
@@ -42,6 +42,7 @@ TWIN = StageName("twin", "training a stand-in")
 REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
 FEW = 32  # largest number of distinct output values that are taken as labels
 PART = 20  # training steps after which the state is stored
+RATE = 3e-3  # first step size of AdamW
 LEAST = 300  # least number of training steps in the last round
 SURE = 4.0  # median margin of the logits that the twin is trained on
 
@@ -192,7 +193,7 @@ def fit(
 ) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine.
 
-    The state of the training is stored every `PART` steps; the optimizer is made only where a step is left to do.
+    The state of the training is stored every `PART` steps.
     """
     keep = keep or unkept
     known = torch.isfinite(targets).all(1)
@@ -201,21 +202,16 @@ def fit(
     order = _order(len(pool), steps, batch, seed)
 
     def advance(some: Sequence[Tensor], before: Rows) -> Rows:
-        optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        descent = Descent(twin, steps)
         if before:
-            restore_training(before, twin, optimizer, schedule)
+            descent.restore(before)
         with torch.enable_grad():
             for rows in some:
                 rows = rows.to(pool.device)
                 loss = F.kl_div(twin(pool[rows]).log_softmax(1), targets[rows], reduction="batchmean")
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+                descent.step(torch.autograd.grad(loss, descent.parameters))
                 beat(len(rows))
-        optimizer.zero_grad()
-        return training_state(twin, optimizer, schedule)
+        return descent.state()
 
     state: Rows = {}
     for start in range(0, steps, PART):
@@ -233,26 +229,48 @@ def _order(n: int, steps: int, batch: int, seed: int) -> list[Tensor]:
     return order[:steps]
 
 
-def training_state(net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> Rows:
-    """Return the state of a training as tensors: weights, the optimizer's moments, and the place on the schedule."""
-    state = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for k, moments in optimizer.state_dict()["state"].items():
-        state |= {f"{k}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    rate = optimizer.param_groups[0]["lr"]
-    return state | {"schedule": torch.tensor([schedule.last_epoch, rate], dtype=torch.float64)}
+class Descent:
+    """AdamW with steps that decay along half a cosine, equal to torch's optimizer and scheduler bit for bit.
 
+    It calls torch's own function. `torch.optim.AdamW` would import torch's compiler when it is constructed, which takes
+    longer than the training of a small twin.
+    """
 
-def restore_training(state: Rows, net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
-    """Continue a training from a state."""
-    _restore_weights(state, net)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        number, _, moment = name.partition(".")
-        if number.isdigit():
-            moments.setdefault(int(number), {})[moment] = value.clone()
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    epoch, rate = state["schedule"].tolist()
-    optimizer.param_groups[0]["lr"], schedule.last_epoch = rate, int(epoch)
+    def __init__(self, net: nn.Module, steps: int) -> None:
+        """Start a training of `steps` steps."""
+        self.net, self.steps, self.taken, self.rate = net, steps, 0, RATE
+        self.parameters = list(net.parameters())
+        self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+        self.counts = [torch.tensor(0.0) for _ in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step, and shorten the next."""
+        adamw(
+            self.parameters, list(gradients), self.first, self.second, [], self.counts, amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=1e-2, eps=1e-8, maximize=False,
+        )  # fmt: skip
+        self.taken += 1
+        last, now = (1 + math.cos(math.pi * t / self.steps) for t in (self.taken - 1, self.taken))
+        self.rate *= now / last
+
+    def state(self) -> Rows:
+        """Return the state as tensors: weights, moments, and the place on the schedule."""
+        state = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for k, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
+            state |= {f"{k}.first": first, f"{k}.second": second}
+        return state | {"schedule": torch.tensor([self.taken, self.rate], dtype=torch.float64)}
+
+    def restore(self, state: Rows) -> None:
+        """Continue from a state."""
+        _restore_weights(state, self.net)
+        for k in range(len(self.parameters)):
+            self.first[k].copy_(state[f"{k}.first"])
+            self.second[k].copy_(state[f"{k}.second"])
+        taken, self.rate = state["schedule"].tolist()
+        self.taken = int(taken)
+        for count in self.counts:
+            count.fill_(taken)
 
 
 def _restore_weights(state: Rows, net: nn.Module) -> None:
