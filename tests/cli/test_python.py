@@ -151,7 +151,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "run_broken_defences", partial(suite.run_broken_defences, cases=few))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "small_audits")
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_returns_what_its_command_prints(home: Path, name: str) -> None:
     words, call = CASES[name]
@@ -202,6 +202,7 @@ def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:
             assert len(inspect.signature(value).parameters) <= 12, name
 
 
+@pytest.mark.usefixtures("small_audits")
 def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
     x, y = uf.load_data("digits", n=8)
     with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:

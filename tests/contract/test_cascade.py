@@ -68,10 +68,10 @@ def test_verdicts_do_not_depend_on_batch_order_or_chunks(threat: Threat) -> None
 
 @both
 def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None:
-    model, x, y = subject(40)
+    model, x, y = subject(24)
     log: list[Progress] = []
     with counted(model) as seen:
-        z = cascade(seen, x, y, threat, log=log, batch=40)
+        z = cascade(seen, x, y, threat, log=log, batch=24)
     left = 1 - verify(model, x, y, z, threat).success.double().mean().item()
     single = pgd if threat.norm == 0 else apgd
     alone = 1 - verify(model, x, y, single(model, x, y, threat, steps=40), threat).success.double().mean().item()
@@ -79,8 +79,8 @@ def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None
     assert log[-1].accuracy == pytest.approx(left)
     accuracies = [point.accuracy for point in log]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert log[-1].forward * 40 == pytest.approx(seen.forwards)
-    assert log[-1].backward * 40 == pytest.approx(seen.backwards)
+    assert log[-1].forward * 24 == pytest.approx(seen.forwards)
+    assert log[-1].backward * 24 == pytest.approx(seen.backwards)
 
 
 @pytest.mark.parametrize("k", [2, 3, 10])

@@ -275,7 +275,7 @@ def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(rng, "seeds", seeds)
     monkeypatch.setattr(rng, "bits", bits)
-    net, x = tiny_net(4, (1, 6, 5)), points(6, (1, 6, 5), seed=8)
+    net, x = tiny_net(4, (1, 6, 5)), points(4, (1, 6, 5), seed=8)
     with torch.no_grad():
         y = net(x).argmax(1)
     short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), Bursts(1, 2)))
