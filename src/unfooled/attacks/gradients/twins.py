@@ -239,7 +239,7 @@ class Descent:
     def __init__(self, net: nn.Module, steps: int) -> None:
         """Start a training of `steps` steps."""
         self.net, self.steps, self.taken, self.rate = net, steps, 0, RATE
-        self.parameters = list(net.parameters())
+        self.parameters: list[Tensor] = list(net.parameters())
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self.counts = [torch.tensor(0.0) for _ in self.parameters]
 
