@@ -234,7 +234,7 @@ def test_passes_never_fall_and_accuracy_never_rises() -> None:
     ]
     found = steps(summary(progress=odd))
     assert [(s.passes, s.accuracy.value) for s in found] == [(1, 0.9), (199, 0.5), (199, 0.5)]
-    assert [s.taken for s in found] == [None, None, 500]
+    assert [s.n_attacked for s in found] == [None, None, 500]
     late = Progress(stage="460-D14-square", forward=300, backward=0, accuracy=0.4, taken=9, closed=0)
     assert steps(summary(progress=[late]))[0].name == "Square, D14"
 

@@ -127,11 +127,11 @@ class Numbers:
     """Continued attack after a failed check, one range per round; the last number is the check that follows."""
     HIDDEN = (range(400, 461), range(500, 561), range(700, 761))
     """Gradient-free attacks, one range per round; the last number is the check that follows."""
-    ON = (range(800, 860), range(860, 920), range(920, 980))
+    REPEATED = (range(800, 860), range(860, 920), range(920, 980))
     """Attacks that found something and run on, one range per round."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
-    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *ON, AUTOATTACK_L1)
+    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *REPEATED, AUTOATTACK_L1)
     MOST = 1009
     """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 
@@ -192,7 +192,7 @@ USES = MappingProxyType(
         Stream.NOISE: Use(
             tuple(
                 range(Stream.NOISE + part[0], Stream.NOISE + part[-1] + 1)
-                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.ON)
+                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.REPEATED)
             ),
             LONG,
         ),

@@ -253,7 +253,7 @@ class _Single:
                     points = {"x": cut(nearest, x[at], threat), "nearest": nearest}
             if bool(seen.seen.any()):
                 lost = verify(work.subject.model, x[at], y[at], points["x"], threat, batch=work.batch).success
-                points["x"], _ = seen.instead(points["x"], lost)
+                points["x"], _ = seen.substitute(points["x"], lost)
             return points
 
         stored = run.map("attack", propose, len(x), model=model)

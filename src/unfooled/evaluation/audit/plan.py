@@ -15,7 +15,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
-from unfooled.attacks.ensembles.stages import Given, Stage
+from unfooled.attacks.ensembles.stages import Stage, UserAttack
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
@@ -72,7 +72,7 @@ class LabelAttack:
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Return the stages that are run against the survivors."""
-        return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
+        return fitted(self.effort.stages, threat) if self.attack is None else (UserAttack(self.attack),)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.keys import Family, StageKey
@@ -66,12 +66,12 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     first = clean(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
-    standing, gradients = attacked.standing, attacked.gradients
-    replay = _replay(s, standing.frontier, gradients)
-    points = judge(s, standing.frontier.final)
+    state, gradients = attacked.state, attacked.gradients
+    replay = _replay(s, state.frontier, gradients)
+    points = judge(s, state.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
-        standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
+        state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
     if gradients.missing:
@@ -99,7 +99,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
-        progress=standing.log,
+        progress=state.log,
         aside=(gradients.forwards, 0),
     )
 
@@ -145,38 +145,38 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     with frozen(s.counted):
-        standing = _strike(s, attack, label, gradients)
+        state = _strike(s, attack, label, gradients)
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
-        alone = standing.frontier
+        alone = state.frontier
         near = nearest(s, plan.nearest, gradients)
         missed, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
-        standing = replace(standing, frontier=frontier)
+        state = replace(state, frontier=frontier)
         count = len(next(iter(near.values()))["distance"]) if near else 0
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         findings = [*findings, missed, *checked.findings]
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
+        state = replace(state, frontier=checked.frontier if label.whole is None else alone)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
         may = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
         if may:
-            more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
-            standing, gradients, again = more.standing, more.gradients, more.again
+            more = extend(attack, state, gradients, findings, label.effort.stages[1:])
+            state, gradients, again = more.state, more.gradients, more.again
     distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
     silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, silent, findings, again, may)
+    return Attacked(state, gradients, distances, silent, findings, again, may)
 
 
-def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
+def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:
     """Run the attack that the plan asks for."""
-    standing = attack.begin()
+    state = attack.begin()
     if label.whole is None:
-        return attack.perform(standing, label.stages(s.threat))
+        return attack.perform(state, label.stages(s.threat))
     log: list[Progress] = []
     with untrusted():
         points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
-    return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
+    return attack.adopt(replace(state, log=(*state.log, *log)), points)
 
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
@@ -189,16 +189,16 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            seen = Unanswered(x, everything)
+            observer = Unanswered(x, everything)
             best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
-                with s.counted.watched(seen):
+                with s.counted.watched(observer):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
                 best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": seen.distance}
+            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": observer.distance}
 
         key = StageKey(Family.NEAREST, norm_name(norm))
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -328,7 +328,7 @@ def attack_maps(
 
 def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> list[Finding]:
     """Repeat D20 at the final points of the survivors and where an ascent ends."""
-    rows = frontier.survivors()[:MOST]
+    rows = frontier.remaining_rows()[:MOST]
     if s.subject.random or not len(rows):
         return []
 

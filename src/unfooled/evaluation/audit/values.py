@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Standing
+from unfooled.attacks.ensembles.cascade import AttackState
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
@@ -106,7 +106,7 @@ class Attacked:
     """Result of the attack on the label.
 
     Attributes:
-        standing: Final state of the attack: best points and progress.
+        state: Final state of the attack: best points and progress.
         gradients: Gradients that it followed.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
         unanswered: Norm -> distances of their nearest points without a finite answer.
@@ -115,7 +115,7 @@ class Attacked:
         extended: True if it was allowed to go on, and a check asked for it.
     """
 
-    standing: Standing
+    state: AttackState
     gradients: Gradients
     nearest: dict[float, Tensor]
     unanswered: dict[float, Tensor]

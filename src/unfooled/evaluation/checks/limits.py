@@ -40,7 +40,7 @@ def whole_box(problem: Problem, frontier: Frontier) -> Finding:
         anything.objective, anything.x, anything.threat, steps=STEPS, rule=Constant(STEP), revive=False,
         batch=problem.batch,
     ).z  # fmt: skip
-    left, limit = int((~anything.look(points)[1]).sum()), CHECKS["D18"].limit
+    left, limit = int((~anything.evaluate(points)[1]).sum()), CHECKS["D18"].limit
     return finding(
         "D18", left > max(1, limit * len(rows)), f"{left} of {len(rows)} samples withstand an adversary who may change "
         "anything", "gradients are not trusted: attacks follow that need none", left / len(rows), limit,
@@ -58,7 +58,7 @@ def saturated(problem: Problem, frontier: Frontier, gradients: Gradients) -> Fin
         return losses.cross_entropy(logits / 100, y)
 
     share = [
-        float(p.look(apgd(p.attacked, p.x, p.y, p.threat, steps=7, loss=loss))[1].double().mean())
+        float(p.evaluate(apgd(p.attacked, p.x, p.y, p.threat, steps=7, loss=loss))[1].double().mean())
         for loss in (losses.cross_entropy, losses.margin, cooled)
     ]
     return above(
