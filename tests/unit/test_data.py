@@ -627,7 +627,7 @@ def test_published_sets() -> None:
 def test_known_names_say_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
     with pytest.raises(
-        BadInput, match=rf"mnist is looked for as mnist\.npz in {tmp_path}, and is not there; set UNFOOLED"
+        BadInput, match=rf"mnist needs the file mnist\.npz in {tmp_path}, which is missing; set UNFOOLED"
     ):
         load_data("mnist")
     np.savez(tmp_path / "mnist.npz", x_test=bytes_of(2, 28, 28), y_test=np.array([3, 4]))

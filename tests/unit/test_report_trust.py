@@ -12,7 +12,7 @@ import torch
 from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, judged, nearness, stages, summary
 
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, placed, share_ticks
+from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, place_labels, share_ticks
 from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
@@ -270,7 +270,7 @@ def test_ticks() -> None:
 def test_labels_keep_clear_of_each_other_and_of_the_frame() -> None:
     dots = [(Dot(60.0 + 30 * k, 100.0, ""), f"{k} stage") for k in range(6)]
     taken = [Label(200, 110, "final", "end")]
-    found = placed(dots, taken, (50, 20, 240, 200))
+    found = place_labels(dots, taken, (50, 20, 240, 200))
     boxes = [extent(label) for label in (*taken, *found)]
     assert 2 <= len(found) < 6
     for i, a in enumerate(boxes):

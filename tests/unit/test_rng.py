@@ -188,7 +188,7 @@ def test_no_two_uses_share_a_stream() -> None:
 
 def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
     assert not any(shared(a, b) for a, b in combinations(rng.Numbers.EVERY, 2))
-    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.MOST
+    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.LIMIT
     numbers = [n for part in (rng.Numbers.ATTACK, *rng.Numbers.AGAIN) for n in part]
     assert len({rng.wave_stage(n) for n in numbers}) == len(numbers)
     bases = {rng.derived(seed, n).initial_seed() for seed in (0, 1, 7) for part in rng.Numbers.EVERY for n in part}

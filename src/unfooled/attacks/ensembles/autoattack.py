@@ -113,7 +113,7 @@ def autoattack(
     check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; {CASCADE}")
+        raise BadInput(f"autoattack supports Linf, L2 and L1, the threat is {threat}; {CASCADE}")
     if threat.box != UNIT:
         raise BadInput(f"autoattack works in the unit box, the threat's is {threat.box}; {CASCADE}")
     counted, batch = Counted(model), batch or fitting_batch(model, x)

@@ -33,7 +33,7 @@ from unfooled.core.types import Model
 
 Minimal = Callable[..., Tensor]
 """A minimal-norm attack with its options bound; see `MinimalAttack`."""
-END = 10
+FINAL_FORWARDS = 10
 """Forwards of each attack for the final search back towards x."""
 
 
@@ -149,7 +149,9 @@ def _nearest(
     best, distance = x, torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     for share, attack, from_best in plan:
         start = best if from_best else None
-        steps = max(1, (int(share * budget) - END - 4) // 2)  # with a small budget, a small share has no steps
+        steps = max(
+            1, (int(share * budget) - FINAL_FORWARDS - 4) // 2
+        )  # with a small budget, a small share has no steps
         z = attack(model, x, y, norm, targeted=targeted, steps=steps, start=start, generator=generator)
         size = threat.size(z - x)
         nearer = (size > 0) & (size < distance)

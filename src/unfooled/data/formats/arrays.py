@@ -81,7 +81,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
     return read
 
 
-def late(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
+def lazy_reader(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
     """Return a lazy reader: `make` is called at the first read, and the reader that it returns is used from then on."""
     made = cache(make)
 

@@ -20,7 +20,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
 from unfooled.core.types import Explain
-from unfooled.evaluation.checks.after import FLOOR
+from unfooled.evaluation.checks.after import MIN_BUDGET
 from unfooled.explanations.gradients import saliency
 from unfooled.explanations.paths import integrated_gradients
 from unfooled.runs.spelling import as_json
@@ -52,7 +52,7 @@ class LabelAttack:
     name: str = field(default="", metadata={"keyword": "attack_name"})
     whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
     certify: Certify | None = field(default=None, metadata={"keyword": "certify"})
-    floor: int = field(default=FLOOR, metadata={"keyword": "floor"})
+    floor: int = field(default=MIN_BUDGET, metadata={"keyword": "floor"})
 
     def __post_init__(self) -> None:
         if not isinstance(self.effort, Effort):

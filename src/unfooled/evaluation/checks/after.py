@@ -31,19 +31,18 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
-from unfooled.evaluation.checks.borders import MOST as PAIRS
-from unfooled.evaluation.checks.borders import borders
+from unfooled.evaluation.checks.borders import MAX_PAIRS, borders
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
-from unfooled.evaluation.checks.refusals import on_the_way, refused_on_the_way
+from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.runs.chunks import Rows
 
-FLOOR = 20_000
+MIN_BUDGET = 20_000
 """Passes that the checks may take in any case."""
-RESERVE = 7_000
+RESERVED_PASSES = 7_000
 """Passes of that which the checks before, the twin and the last looks take."""
-TRIALS = 14_000
+TRIAL_PASSES = 14_000
 """Passes that the trials take at full size."""
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
@@ -63,12 +62,12 @@ WORDS = {
     "D14": Wording("a search without gradients", "the attack goes on, then searches again"),
     "D15": Wording("points made on a twin", "gradients are not trusted: the twin's are used"),
     "D16": Wording("200 random points", "gradients are not trusted: attacks follow that need none"),
-    "D28": Wording("an attack that sees labels alone", "scores are not trusted: attacks follow that need none"),
+    "D28": Wording("a label-only attack", "scores are not trusted: attacks follow that need none"),
 }
 
 
 def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tuple[str, Stage]]:
-    """Return the trials that see labels alone: a search, and points made on a twin of the labels.
+    """Return the label-only trials: a search, and points made on a twin of the labels.
 
     Args:
         gradients: Gradients of the model, with its twins.
@@ -131,15 +130,15 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
         return Checked([finding(key, False, "nobody is left to fool") for key in (*WORDS, "D18")], frontier, gradients)
-    n, spare, problem = len(frontier.fooled), budget - RESERVE, attack.problem
+    n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
-    stages = [(key, s) for key, s in trials(max(0.02, spare / TRIALS)) if allowed(s, problem.threat)]
+    stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
     if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
         n_twin = max(8, spare // 200)
         stages += [
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),
-            *labels_only_trials(gradients, n_twin, spare / TRIALS),
+            *labels_only_trials(gradients, n_twin, spare / TRIAL_PASSES),
         ]
     state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, stages, strict=False):
@@ -167,7 +166,7 @@ def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
     if problem.decisive:
-        rows, model = frontier.fooled_by_attack(problem.x)[:PAIRS], problem.model
+        rows, model = frontier.fooled_by_attack(problem.x)[:MAX_PAIRS], problem.model
         findings.append(borders(model, problem.x[rows], frontier.points[rows], "on the way to the points found"))
     return findings
 
@@ -180,12 +179,14 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
         near = problem.take(rows)
         observer = Unanswered(near.x, near.threat)
         with problem.model.watched(observer):
-            refused = refused_on_the_way(problem.model, near.x, near.y, near.threat)
+            refused = find_refusals(problem.model, near.x, near.y, near.threat)
         return {"refused": refused, "lone": observer.seen, "points": observer.points[observer.seen]}
 
     found = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
     with_point, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
-    return on_the_way(found["refused"]), frontier.with_unanswered(with_point, points) if len(with_point) else frontier
+    return refusal_finding(found["refused"]), frontier.with_unanswered(with_point, points) if len(
+        with_point
+    ) else frontier
 
 
 def _trial_finding(check: str, n_fooled: int, n_tried: int, n: int) -> Finding:
@@ -239,5 +240,5 @@ def diagnose(
     attack, all_rows = Cascade(problem, Ledger.of(None, len(x))), torch.arange(len(x), device=x.device)
     with frozen(model):
         frontier = attack.begin().frontier.with_points(all_rows, result, *problem.evaluate(result))
-        checked = after(attack, frontier, gradients, budget=max(int(budget * spent), FLOOR))
+        checked = after(attack, frontier, gradients, budget=max(int(budget * spent), MIN_BUDGET))
     return [*findings, *checked.findings]

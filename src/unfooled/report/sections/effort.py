@@ -29,7 +29,7 @@ from unfooled.drawing.plots import (
     drawings,
     linear_ticks,
     log_ticks,
-    placed,
+    place_labels,
     share_ticks,
     stairs,
 )
@@ -55,7 +55,7 @@ STAGES = {
 }
 """Name of a stage in the record -> name on the page."""
 CLEAN = "clean"
-LOGARITHMIC = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
+LOG_AXIS_RATIO = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
 Y_TICKS = 7
 
 
@@ -200,7 +200,7 @@ def _span(e: Estimate) -> tuple[float, float, float]:
 def _passes_axis(passes: Sequence[float], size: Size) -> Axis:
     """Return the axis of passes, logarithmic where a linear one would squeeze the first stage."""
     name = "passes a sample, forward + backward"
-    if max(passes) >= LOGARITHMIC * min(passes):
+    if max(passes) >= LOG_AXIS_RATIO * min(passes):
         low, high = min(passes) / 1.2, max(passes) * 1.1
         return Axis(f"{name}, log scale", low, high, log_ticks(low, high), log=True)
     high = max(passes) * 1.03
@@ -228,7 +228,7 @@ def _stage_labels(axes: Axes, stages: Sequence[Step], dots: Sequence[Dot], occup
     drops = [1.0, *(a.y - b.y for a, b in pairwise(dots))]
     order = sorted(range(len(dots)), key=lambda k: (k not in (0, len(dots) - 1), drops[k]))
     names = [(dots[k], f"{stages[k].place} {stages[k].name}") for k in order]
-    return placed(names, occupied, (axes.left, TOP - 8, axes.width, axes.bottom))
+    return place_labels(names, occupied, (axes.left, TOP - 8, axes.width, axes.bottom))
 
 
 def step_tip(step: Step, run: Run, *, many: bool) -> str:
