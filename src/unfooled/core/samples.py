@@ -131,11 +131,9 @@ def streamed(x: Tensor) -> Tensor:
     size = x.numel() * x.element_size()
     if isinstance(x, Streamed):
         return x[:] if size <= max_bytes_in_memory() else x
-    return (
-        x
-        if size <= max_bytes_in_memory()
-        else Streamed(lambda rows: x[rows.to(x.device)], tuple(x.shape), x.dtype, x.device)
-    )
+    if size <= max_bytes_in_memory():
+        return x
+    return Streamed(lambda rows: x[rows.to(x.device)], tuple(x.shape), x.dtype, x.device)
 
 
 def _rows_at_once(x: Tensor) -> int:

@@ -41,7 +41,7 @@ def reading_warnings(scores: Survival) -> list[str]:
         zeros = max(block.zeros_clean.value or 0, block.zeros_perturbed.value or 0)
         if zeros > 0.1:
             warnings.append(
-                f"k = {k}: {100 * zeros:.0f} % of the top k are zeros, which are chosen by their place alone; "
+                f"k = {k}: {100 * zeros:.0f} % of the top k are zeros, which are selected only by their position; "
                 "take a smaller k."
             )
     if scores.undefined:

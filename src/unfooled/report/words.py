@@ -145,9 +145,9 @@ def outcomes(s: Summary) -> Outcomes | None:
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, still = round(clean * s.n), round(robust * s.n)
-    silent = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
-    return Outcomes(still, max(0, right - still - silent), silent, s.n - right)
+    right, unfooled = round(clean * s.n), round(robust * s.n)
+    unanswered = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
+    return Outcomes(unfooled, max(0, right - unfooled - unanswered), unanswered, s.n - right)
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -155,16 +155,16 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    unfooled, fooled, silent, wrong = counted
+    unfooled, fooled, unanswered, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == Tone.VOID:
         answers = (
             f"Of {plural(right, noun)} classified correctly, {unfooled:,} stayed right under attack, {fooled:,} became "
-            f"wrong, and on {silent:,} the model gave no answer. "
+            f"wrong, and on {unanswered:,} the model gave no answer. "
         )
-        return "There is no robust accuracy to report.", (answers if silent else "") + (
-            f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
+        return "There is no robust accuracy to report.", (answers if unanswered else "") + (
+            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck: a check found that "
             "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:

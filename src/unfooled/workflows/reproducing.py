@@ -51,7 +51,7 @@ class OwnNetwork:
 
 
 MAX_SEEDS = 10_000
-FIELD_OF_OPTION = {"size": "image_size"}
+FIELDS = {"size": "image_size"}
 """Option -> field of a study's `OwnNetwork`, where the names differ."""
 
 
@@ -110,9 +110,7 @@ def study(
         if option not in takes:
             raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
     if network:
-        options["own"] = StudyNetwork(
-            **{FIELD_OF_OPTION.get(option, option): value for option, value in network.items()}
-        )
+        options["own"] = StudyNetwork(**{FIELDS.get(option, option): value for option, value in network.items()})
     with allowing(limits):
         summary: StudySummary = function(
             scale, out=folder, seeds=seeds, progress=progress, command=command,

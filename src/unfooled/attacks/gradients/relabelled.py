@@ -1,4 +1,4 @@
-"""Twins of labels: a distilled twin goes on learning the labels alone, whatever the scores say.
+"""Twins of labels: a distilled twin goes on to learn only the labels, whatever the scores say.
 
     twin_L = argmin mean KL( 0.9 onehot(argmax f(z)) + 0.1 / K || softmax(twin(z)) ),   from the twin of the scores
 

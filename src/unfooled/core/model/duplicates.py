@@ -24,20 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-NEVER_COPIED = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    range,
-    type(...),
-    type,
-    ModuleType,
-    BuiltinFunctionType,
-)
+ATOMIC = (type(None), bool, int, float, complex, str, bytes, range, type(...), type, ModuleType, BuiltinFunctionType)
 LOCKS: dict[type, Any] = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
 CACHED_FUNCTION = type(functools.lru_cache(lambda: None))
 PACKAGE = "unfooled"
@@ -125,9 +112,9 @@ class _Copier:
     def copy_of(self, item: Any) -> Any:
         """Return the copy of an object."""
         owner = getattr(item, "__self__", None) if isinstance(item, BuiltinFunctionType) else None
-        if owner is not None and not isinstance(owner, NEVER_COPIED):
+        if owner is not None and not isinstance(owner, ATOMIC):
             return getattr(self.copy_of(owner), item.__name__)
-        if isinstance(item, NEVER_COPIED):
+        if isinstance(item, ATOMIC):
             return item
         if id(item) in self.memo:
             return self.memo[id(item)]
@@ -248,7 +235,7 @@ def _may_change(value: Any) -> bool:
     """Return whether an object that model and copy share may hold changing state, and can be inspected."""
     if isinstance(value, (ModuleType, type, BuiltinFunctionType, CACHED_FUNCTION)):
         return False
-    known = isinstance(value, (*NEVER_COPIED, list, tuple, dict, set, deque, bytearray, Tensor, nn.Module))
+    known = isinstance(value, (*ATOMIC, list, tuple, dict, set, deque, bytearray, Tensor, nn.Module))
     return (
         known or hasattr(value, "tobytes") or (hasattr(value, "__dict__") and not _of_a_library(type(value).__module__))
     )
@@ -294,8 +281,8 @@ def _of_a_library(name: str | None) -> bool:
         return True
     file = getattr(sys.modules.get(root), "__file__", None)
     paths = sysconfig.get_paths()
-    variables = [Path(paths[key]) for key in ("purelib", "platlib")]
-    installed = file is not None and any(Path(file).is_relative_to(place) for place in variables)
+    folders = [Path(paths[key]) for key in ("purelib", "platlib")]
+    installed = file is not None and any(Path(file).is_relative_to(folder) for folder in folders)
     return root in (PACKAGE, "torch", "numpy", "builtins") or installed
 
 
@@ -307,7 +294,7 @@ def state_hash(value: Any) -> tuple[str, frozenset[str]]:
         total.update(type(item).__qualname__.encode())
         if isinstance(item, (type, ModuleType, BuiltinFunctionType)) or id(item) in visited:
             continue
-        if isinstance(item, NEVER_COPIED):
+        if isinstance(item, ATOMIC):
             total.update(repr(item).encode())
             continue
         visited[id(item)] = item  # keeps the item alive, so that its id is not reused

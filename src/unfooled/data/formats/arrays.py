@@ -52,7 +52,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
     low, high, finite = _range(x)
     if x.dtype == np.uint8:
         if x.size and high == 1:
-            raise BadInput(f"{name} holds bytes of 0 and 1 alone, while bytes run to 255; save it as bool or float")
+            raise BadInput(f"{name} holds only the bytes 0 and 1, while bytes run to 255; save it as bool or float")
         scale = np.float32(255)
     elif x.dtype == np.bool_:
         scale = np.float32(1)

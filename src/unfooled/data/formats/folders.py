@@ -118,9 +118,9 @@ def size_and_grey(path: Path) -> tuple[tuple[int, int], bool]:
         BadInput: It is no image.
     """
     with opened(path) as image:
-        see_through = "transparency" in image.info
-        deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
-        return (image.size[1], image.size[0]), deep or (image.mode in ("1", "L", "LA", "La") and not see_through)
+        transparent = "transparency" in image.info
+        high_depth = image.mode.startswith("I;16") or image.mode in ("I", "F")
+        return (image.size[1], image.size[0]), high_depth or (image.mode in ("1", "L", "LA", "La") and not transparent)
 
 
 def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:

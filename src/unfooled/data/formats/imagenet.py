@@ -113,7 +113,7 @@ def _meta(path: Path) -> dict[str, tuple[str, str]]:
 
     if not path.is_file():
         raise BadInput(
-            f"there is no {path}, without which the numbers in {LABELS_FILE} say nothing; put it beside them"
+            f"there is no {path}, which names the classes of the numbers in {LABELS_FILE}; put it beside them"
         )
     try:
         rows = loadmat(path, squeeze_me=True)["synsets"]

@@ -159,12 +159,8 @@ def member(path: Path, opened: Opened, key: str) -> AnyArray:
     with path.open("rb") as file:
         file.seek(info.header_offset)
         local = file.read(LOCAL_HEADER_BYTES)
-    start = (
-        info.header_offset
-        + LOCAL_HEADER_BYTES
-        + int.from_bytes(local[26:28], "little")
-        + int.from_bytes(local[28:30], "little")
-    )
+    name_length, extra_length = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+    start = info.header_offset + LOCAL_HEADER_BYTES + name_length + extra_length
     _check_sum(path, start, info)
     return StoredArray(path, start + begin, shape, dtype)
 

@@ -56,10 +56,7 @@ COLOURS = np.array(
 )
 BACKGROUNDS = np.array([[0.62, 0.56, 0.46], [0.42, 0.47, 0.54], [0.45, 0.54, 0.42], [0.52, 0.43, 0.5]], np.float32)
 RADII = np.array([4.5, 6.0, 7.5], np.float32)  # pixels
-RIM_BRIGHTNESS, DARK_BRIGHTNESS = (
-    0.75,
-    0.55,
-)  # brightness of the rim and of the dark texture cells, relative to the colour
+RIM_BRIGHTNESS, DARK_BRIGHTNESS = 0.75, 0.55  # of the rim and of the dark texture cells, relative to the colour
 WINDOW_SIDE, DISTRACTOR_SIDE = 20, 8  # pixels: sides of the windows of object and distractor
 SHADING_SIDE = 4  # side of the grid from which shading is interpolated
 NUISANCE = 11 + SHADING_SIDE * SHADING_SIDE

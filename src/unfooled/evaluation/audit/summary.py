@@ -255,7 +255,9 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
     count = (
-        partial(_draws_right, outcome, k) if outcome.random else lambda kept, is_fooled, radius: intervals.share(kept)
+        partial(_draws_right, outcome, k)
+        if outcome.random
+        else lambda is_right, is_fooled, radius: intervals.share(is_right)
     )
     points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), no_answer=0.0)]
     for radius in sorted(source.plan.nearest.radii):

@@ -184,9 +184,8 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
 
     found = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
     with_point, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
-    return refusal_finding(found["refused"]), frontier.with_unanswered(with_point, points) if len(
-        with_point
-    ) else frontier
+    d22 = refusal_finding(found["refused"])
+    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
 
 
 def _trial_finding(check: str, n_fooled: int, n_tried: int, n: int) -> Finding:

@@ -125,7 +125,7 @@ def _repeat_attacks(
 
 
 def _without_gradients(attack: Cascade, state: AttackState, gradients: Gradients, first: int) -> AttackState:
-    """Attack the survivors by the model's own gradients, through a twin, by search, and by decisions alone."""
+    """Attack the survivors by the model's own gradients, through a twin, by search, and by label-only attacks."""
     if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
         state = _repeat_while_successful(own, state, [Ascents(40)], first + 50)

@@ -41,7 +41,7 @@ class Gradients:
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
-        labels: Network that learned its labels alone; the twin where that has them. None: likewise.
+        labels: Network that learned only its labels; the twin where that has them. None: likewise.
         forwards: Forward passes that the twin's training took.
         ledger: Ledger that stores the twin. None: it is not stored.
     """

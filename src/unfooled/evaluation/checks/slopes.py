@@ -66,12 +66,12 @@ def small_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int, *, h: 
     if twin is None:
         return 1.0
     z, g = z.double(), g.double()
-    length, wrong = flat(g).norm(dim=1), []
+    length, contradicted = flat(g).norm(dim=1), []
     for k in range(DIRECTIONS_NEAR):
         u = direction(z, g, seed, k)
         up, down = margins(twin, z + h * u, y), margins(twin, z - h * u, y)
-        wrong.append(~(((up - down) / (2 * h) - (flat(g) * flat(u)).sum(1)).abs() <= 0.1 * length))
-    return float(torch.stack(wrong).double().mean())
+        contradicted.append(~(((up - down) / (2 * h) - (flat(g) * flat(u)).sum(1)).abs() <= 0.1 * length))
+    return float(torch.stack(contradicted).double().mean())
 
 
 def large_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int) -> float:
@@ -107,7 +107,7 @@ def _contradicted(model: Model, z: Tensor, y: Tensor, g: Tensor, step: float, se
     """Return the share of samples that are contradicted at one step."""
     h = step * z[0].numel() ** 0.5
     seeds = rng.seeds(z, seed, stage=rng.Stream.CHECK_DIRECTIONS)
-    seen, expected = [], []
+    observed, expected = [], []
     for k in range(DIRECTIONS_NEAR + DIRECTIONS_FREE):
         u = direction(z, g, seed, k, near=k < DIRECTIONS_NEAR)
         change, slope = torch.zeros(len(z), device=z.device), torch.zeros(len(z), device=z.device)
@@ -122,16 +122,16 @@ def _contradicted(model: Model, z: Tensor, y: Tensor, g: Tensor, step: float, se
             change += (margins(model, base + h * u, y) - margins(model, base - h * u, y)) / (
                 2 * h * NOISES_PER_DIRECTION
             )
-        seen.append(change)
+        observed.append(change)
         expected.append(slope)
     length = flat(g).norm(dim=1).double()
-    a, b = torch.stack(seen).double() / length, torch.stack(expected).double() / length
-    if not _apart(a[DIRECTIONS_NEAR:].flatten(), b[DIRECTIONS_NEAR:].flatten()) <= MAX_DISTANCE_FREE:
+    a, b = torch.stack(observed).double() / length, torch.stack(expected).double() / length
+    if not _relative_distance(a[DIRECTIONS_NEAR:].flatten(), b[DIRECTIONS_NEAR:].flatten()) <= MAX_DISTANCE_FREE:
         return 1.0
-    return float((~(_apart(a[:DIRECTIONS_NEAR], b[:DIRECTIONS_NEAR]) <= MAX_DISTANCE_NEAR)).double().mean())
+    return float((~(_relative_distance(a[:DIRECTIONS_NEAR], b[:DIRECTIONS_NEAR]) <= MAX_DISTANCE_NEAR)).double().mean())
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
+def _relative_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return the relative distance of the columns of two matrices; NaN where both are 0 or one is not finite."""
     scale = torch.maximum(a.square().sum(0), b.square().sum(0)).sqrt()
     return (a - b).square().sum(0).sqrt() / scale

@@ -268,9 +268,9 @@ def moved_first(moved: Tensor, label: Tensor, eps: Tensor) -> tuple[Tensor, Tens
     Returns:
         Explanation first, label first, neither up to eps: (n,) bool, exactly one of them for each sample.
     """
-    explanation = (moved <= eps * (1 + 1e-6)) & (moved < label)
-    lost = ~explanation & (label <= eps * (1 + 1e-6))
-    return explanation, lost, ~explanation & ~lost
+    explanation_first = (moved <= eps * (1 + 1e-6)) & (moved < label)
+    label_first = ~explanation_first & (label <= eps * (1 + 1e-6))
+    return explanation_first, label_first, ~explanation_first & ~label_first
 
 
 def summarise_survival(
