@@ -228,7 +228,7 @@ def test_contrast(theme: int) -> None:
     text += [("card", f"s{k}") for k in range(4)]
     for a, b in text:
         assert contrast(TOKENS[a][theme], TOKENS[b][theme]) >= 4.5, (a, b)
-    for name in ("s0", "s1", "s2", "s3", "robust", "fooled", "strong"):
+    for name in ("s0", "s1", "s2", "s3", "held", "fooled", "strong"):
         assert contrast(TOKENS[name][theme], TOKENS["paper"][theme]) >= 3, name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # name -> (light, dark). The runs' colours s0 to s3 follow Okabe and Ito, safe for colour-blind readers; each run also
-# has a letter and a marker, and "robust" (blue) and "fooled" (orange) also differ by hatching and words.
+# has a letter and a marker, and "held" (not fooled, blue) and "fooled" (orange) also differ by hatching and words.
 TOKENS: dict[str, tuple[str, str]] = {
     "paper": ("#fbfaf7", "#121518"),
     "card": ("#ffffff", "#1a1e22"),
@@ -22,7 +22,7 @@ TOKENS: dict[str, tuple[str, str]] = {
     "warn-soft": ("#fff3cf", "#332c10"),
     "heat-on": ("#a9cfe6", "#1f4d69"),
     "heat-off": ("#f6b184", "#84431a"),
-    "robust": ("#0072b2", "#5db4ea"),
+    "held": ("#0072b2", "#5db4ea"),
     "fooled": ("#c45500", "#f08a45"),
     "idle": ("#a3a8ae", "#5d656d"),
     "s0": ("#0072b2", "#5db4ea"),
