@@ -24,7 +24,7 @@ from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, attack_maps
+from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, MapSearch, attack_maps
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
@@ -106,12 +106,13 @@ def explain(
     check_answered(logits)
     prediction = logits.argmax(1)
     target = prediction if of == "prediction" else loaded.y
+    search = None if attack is None else MapSearch.of(loaded, target, function, attack)
     maps = _maps(function, loaded, target, name, progress)
     undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
     if undefined == len(maps):
         raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
-    moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
+    moved = attack_maps(search, seed=seed) if search is not None else None
     return ExplanationRecord(
         model=inputs.model_name,
         data=inputs.data_name,

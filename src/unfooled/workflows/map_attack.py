@@ -187,17 +187,14 @@ def read_region(path: str | Path) -> Tensor:
     return mask[0]
 
 
-def attack_maps(loaded: Loaded, target: Tensor, explain: Any, spec: MapAttack, *, seed: int) -> AttackedMaps:
+def attack_maps(search: MapSearch, *, seed: int) -> AttackedMaps:
     """Attack the explanations, judge them, and score them beside chance.
 
     Args:
-        loaded: The model and its data.
-        target: Classes that are explained, (B,).
-        explain: The explanation.
-        spec: Attack, as `MapAttack.checked` returns it.
+        search: The attack, fitted to the maps.
         seed: Random seed.
     """
-    search = _Search.of(loaded, target, explain, spec)
+    loaded, target, explain, spec = search.loaded, search.target, search.explain, search.spec
     result = search.run(seed)
     scores = search.scores(result)
     decides = search.decides
@@ -234,7 +231,7 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, spec: MapAttack, *
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class MapSearch:
     """An attack on explanations, fitted to the size of the maps."""
 
     loaded: Loaded
@@ -245,8 +242,18 @@ class _Search:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, loaded: Loaded, target: Tensor, explain: Any, spec: MapAttack) -> _Search:
-        """Fit k and the region to the maps."""
+    def of(cls, loaded: Loaded, target: Tensor, explain: Any, spec: MapAttack) -> MapSearch:
+        """Fit k and the region to the maps; costs one explanation of one sample.
+
+        Args:
+            loaded: The model and its data.
+            target: Classes that are explained, (B,).
+            explain: The explanation.
+            spec: Attack, as `MapAttack.checked` returns it.
+
+        Raises:
+            BadOption: k or a region that does not fit the maps.
+        """
         one = as_maps(explain(loaded.model, loaded.x[:1], target[:1]))[0]
         pixels = one.numel()
         k = max(1, round(TOP_SHARE * pixels)) if spec.k is None else spec.k
