@@ -242,7 +242,10 @@ def test_an_option_is_spelled_as_the_reader_writes_it() -> None:
     ("call", "said"),
     [
         (lambda: workflows.attack(Inputs("none.pt"), "0.3"), "threat is '0.3'; write a norm and a radius"),
-        (lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"), "ddn knows L2, the threat is linf:0.1"),
+        (
+            lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"),
+            "ddn supports L2, the threat is linf:0.1",
+        ),
         (lambda: workflows.attack(Inputs("none.pt"), "l2:1", attack="ddn", restarts=2), "ddn has no restarts; give it"),
         (lambda: uf.train(loss="madry"), "loss='madry' needs an adversary to train against, such as threat='linf:0.1'"),
         (lambda: uf.train(loss="free", threat="l2:1", options=LossOptions(k=3)), "loss='free' takes no k; leave"),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unfooled.attacks import apgd, fgsm, pgd
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches
+from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -35,7 +35,7 @@ from unfooled.report import render
 from unfooled.runs.hashes import fingerprint
 from unfooled.runs.records import read_record
 
-SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
+SHORT = Effort("short", (Ascents(10), TargetedAscents(1, 5), Searches(10, 0.5)))
 PLAN = Plan(
     effort=SHORT, nearest_budget=100, nearest_n=12, explain_n=8, gallery=4, floor=3000, reasons_n=4, reasons_steps=3
 )

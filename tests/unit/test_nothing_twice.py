@@ -130,7 +130,7 @@ def test_a_second_start_asks_nothing_but_what_the_inspection_asks(
 
     monkeypatch.setattr(twins, "pgd_from", refused)
     monkeypatch.setattr(torch.optim.AdamW, "__init__", refused)
-    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    monkeypatch.setattr(after, "find_refusals", refused)
     monkeypatch.setattr(type(model), "forward", counted)
     again = audit(model, x, y, Linf(0.01), plan=PLAN, out=folder)
     assert calls == [8, 8, 1]  # two looks of the inspection, and one sample for the batch size
@@ -157,7 +157,7 @@ def test_points_without_an_answer_are_searched_for_once(tmp_path: Path, monkeypa
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("searched again")
 
-    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    monkeypatch.setattr(after, "find_refusals", refused)
     again = audit(model, x, y, threat, plan=PLAN, out=tmp_path)
     assert again.model_dump(exclude={"seconds", "created"}) == first.model_dump(exclude={"seconds", "created"})
 
