@@ -101,10 +101,7 @@ def explain(
     of = "prediction" if unlabelled is not None else of
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
-    with torch.no_grad():
-        logits = read_logits(loaded.model, loaded.x, batch=256)
-    check_answered(logits)
-    prediction = logits.argmax(1)
+    prediction = _prediction(loaded)
     target = prediction if of == "prediction" else loaded.y
     search = None if attack is None else MapSearch.of(loaded, target, function, attack)
     maps = _maps(function, loaded, target, name, progress)
@@ -123,6 +120,14 @@ def explain(
         files=[str(file) for file in _written(out, drawing, moved)],
         **({} if moved is None else {"attack": moved.record}),
     )
+
+
+def _prediction(loaded: Loaded) -> Tensor:
+    """Return the predicted classes, (B,), of a model that answers."""
+    with torch.no_grad():
+        logits = read_logits(loaded.model, loaded.x, batch=256)
+    check_answered(logits)
+    return logits.argmax(1)
 
 
 def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:

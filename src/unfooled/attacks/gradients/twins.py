@@ -113,22 +113,27 @@ def distil(
         report_stage(TWIN, r, rounds)
         for k in range(points):
             z = _random(enlarged, x, seed, r * points + k)
-            if r and k % 2:  # where the twin predicts that the model is fooled
-                with trusted():
-                    climb = partial(pgd_from, z, twin, x, label, enlarged, steps=8, stop=False)
-                    z = _stored(keep, f"points-{r}-{k}", climb, x)
+            if r and k % 2:
+                z = _stored(keep, f"points-{r}-{k}", partial(_fooling, twin, z, x, label, enlarged), x)
             pool.append(z)
         new_points = pool[-points:]
         answers.append(_stored(keep, f"answers-{r}", partial(_joined, query, new_points), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        samples = torch.cat(pool)
-        steps = math.ceil(share * max(epochs * -(-len(samples) // batch), MIN_STEPS))
-        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, with_prefix(keep, f"round-{r}"))
+        steps = math.ceil(share * max(epochs * -(-len(x) * len(pool) // batch), MIN_STEPS))
+        fit(
+            twin, torch.cat(pool), _targets(torch.cat(answers)), steps, batch, seed + r, with_prefix(keep, f"round-{r}")
+        )
     if observe is not None:
         observe(torch.cat(pool), torch.cat(answers))
     report_stage(TWIN, rounds, rounds)
     return twin.eval()
+
+
+def _fooling(twin: nn.Module, z: Tensor, x: Tensor, label: Tensor, threat: Threat) -> Tensor:
+    """Return points where the twin predicts that the model is fooled, by ascent from z."""
+    with trusted():
+        return pgd_from(z, twin, x, label, threat, steps=8, stop=False)
 
 
 def compute_directly(name: str, compute: Callable[[], Rows]) -> Rows:
