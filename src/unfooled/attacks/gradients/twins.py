@@ -97,12 +97,7 @@ def distil(
     check_mode(model)
     for name, number in (("points", points), ("epochs", epochs), ("batch", batch)):
         check_count(number, name)
-    reader = checked_once(model)
-
-    def query(z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return logits_at(reader, z.detach(), batch=16 * batch).detach()
-
+    query = partial(_query, checked_once(model), batch=16 * batch)
     keep = keep or compute_directly
     pool, answers = [x.detach()], [_stored(keep, "clean", partial(query, x), x)]
     label = answers[0].argmax(1)
@@ -128,6 +123,12 @@ def distil(
         observe(torch.cat(pool), torch.cat(answers))
     report_stage(TWIN, rounds, rounds)
     return twin.eval()
+
+
+def _query(model: Model, z: Tensor, *, batch: int) -> Tensor:
+    """Return the model's outputs, without a graph."""
+    with torch.no_grad():
+        return logits_at(model, z.detach(), batch=batch).detach()
 
 
 def _fooling(twin: nn.Module, z: Tensor, x: Tensor, label: Tensor, threat: Threat) -> Tensor:
