@@ -72,6 +72,19 @@ class Column:
             return bin_name(self.name, self.edges, self.code(value))
         return f"{self.name} missing" if is_missing(value) else f"{self.name} = {value}"
 
+    def shown(self, value: Any) -> str:
+        """Return a value as text."""
+        if is_missing(value):
+            return "missing"
+        return f"{float(value):.6g}" if isinstance(value, (float, np.floating)) else str(value)
+
+    def bin_of(self, value: Any) -> str:
+        """Return the bin of a number in words; of a category nothing, or that training did not have it."""
+        if self.edges is not None:
+            return "" if is_missing(value) or not len(self.edges) else self.words(value)
+        assert self.categories is not None
+        return "not in training" if self.code(value) == len(self.categories) else ""
+
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
         found = self.values[donors.clip(0)]

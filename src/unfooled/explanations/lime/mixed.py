@@ -30,6 +30,7 @@ from unfooled.explanations.lime.solving import Settings, assembled, solve
 from unfooled.explanations.lime.surrogate import UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
+from unfooled.explanations.lime.view import Mark
 from unfooled.runs.spelling import spelled
 
 BATCH = 256
@@ -54,6 +55,13 @@ class TextPart:
 
     written: Callable[[Sequence[bool]], str]
     names: tuple[str, ...]
+    text: str = ""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "text", self.text, self.marks
 
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> str:
         """Return the text without the hidden pieces."""
@@ -73,6 +81,11 @@ class RowPart:
     def names(self) -> tuple[str, ...]:
         """Return the features in words."""
         return self.space.names(self.row)
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "row", self.space.cells(self.row)
 
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> list[Any]:
         """Return the row; each hidden feature has the values of a training row that depends on the mask's number."""
@@ -98,6 +111,11 @@ class ImagePart:
         """Return the numbers of the segments."""
         return tuple(f"segment {k + 1}" for k in range(int(counts(self.ids)[0])))
 
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "image", self.x[0].detach().cpu(), self.ids[0]
+
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> Tensor:
         """Return the image, (*D)."""
         shown = pixel_masks(torch.as_tensor(z)[None], self.ids[0], self.x)
@@ -113,7 +131,7 @@ def text_part(
 ) -> TextPart:
     """Return a text as a part; see `lime_text` for the options."""
     pieces = pieces_of(text, split, unit, hide)
-    return TextPart(pieces.written, pieces.names)
+    return TextPart(pieces.written, pieces.names, text, pieces.marks)
 
 
 def row_part(space: TabularSpace, row: Any, *, seed: int = 0) -> RowPart:
@@ -194,7 +212,7 @@ def lime_parts(
         kind=Kind.PARTS,
         names=(tuple(f"{k + 1}: {name}" for k, name in keys),),
         keys=(keys,),
-        content=tuple(type(part).__name__ for part in parts),
+        content=(tuple((len(part.names), *getattr(part, "shown", (type(part).__name__,))) for part in parts),),
         baseline="each part's own",
         score="output",
         link=spelled(link),

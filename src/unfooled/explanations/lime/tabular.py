@@ -29,6 +29,7 @@ from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.solving import Settings, Solved, assembled
 from unfooled.explanations.lime.surrogate import fit
 from unfooled.explanations.lime.tables import TableSampler, by_bins
+from unfooled.explanations.lime.view import Cell
 from unfooled.runs.spelling import spelled
 
 BATCH = 4096
@@ -139,6 +140,14 @@ class TabularSpace:
         """Return the features of a row in words."""
         return tuple(" and ".join(self.columns[k].words(row[k]) for k in group) for group in self.features)
 
+    def cells(self, row: list[Any]) -> tuple[Cell, ...]:
+        """Return each column of a row with its value, its bin in words, and the number of its feature; -1: none."""
+        feature = {k: j for j, group in enumerate(self.features) for k in group}
+        return tuple(
+            (column.name, column.shown(value), column.bin_of(value), feature.get(k, -1))
+            for k, (column, value) in enumerate(zip(self.columns, row, strict=True))
+        )
+
     def keys(self, row: list[Any]) -> tuple[tuple[Any, ...], ...]:
         """Return the key of each feature of a row, (column, bin); of a group, (columns, bins)."""
         keys: list[tuple[Any, ...]] = []
@@ -205,6 +214,7 @@ def lime_tabular(
         kind=Kind.TABLE,
         names=tuple(space.names(row) for row in values),
         keys=tuple(space.keys(row) for row in values),
+        cells=tuple(space.cells(row) for row in values),
         content=_texts(space, values),
         baseline="training rows",
         score="output",
