@@ -82,9 +82,10 @@ def _row(value: Row) -> str:
     for name, text, bin_, feature in (value.cells[k] for k in leading):
         known = 0 <= feature < len(value.weights)
         weight = f"{value.weights[feature]:+.3g}" if known else "constant"
-        lines.append(f"<tr><td>{escape(name)}<td>{escape(_short(text))}<td>{escape(bin_)}<td>{weight}</tr>")
+        cells = (escape(name), escape(_short(text)), escape(bin_), weight)
+        lines.append(f"<tr><td>{'</td><td>'.join(cells)}</td></tr>")
     left = f"<p class=note>{CELLS} of {len(shown)} columns, by weight</p>" if len(shown) > CELLS else ""
-    head = "<tr><th>column<th>value<th>bin<th>weight</tr>"
+    head = "<tr><th>column</th><th>value</th><th>bin</th><th>weight</th></tr>"
     return f"<div><table>{head}{''.join(lines)}</table>{left}</div>"
 
 

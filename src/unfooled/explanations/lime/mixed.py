@@ -197,12 +197,12 @@ def lime_parts(
     settings = Settings(masks_of, samples, kernel, ridge, rng.base_seed(generator))
     asked = [1]
 
-    whole = _outputs(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0)
+    whole = outputs_of_parts(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0)
     labels = labels_of(y if y is None or isinstance(y, int) else torch.as_tensor(y)[None], whole)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         asked[0] += len(masks)
-        return link(_outputs(predict, parts, masks, asked[0] - len(masks)))[:, labels[0]]
+        return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks)))[:, labels[0]]
 
     prediction = link(whole).gather(1, labels)
     solved = solve(answers, [0], sum(sizes), settings, prediction)[0]
@@ -223,7 +223,7 @@ def lime_parts(
     return warn_if_few(result)
 
 
-def _outputs(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:
+def outputs_of_parts(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:
     """Return the outputs at masks of all features, (S, K); `start` numbers the first."""
     rows = [own.numpy() for own in masks.split([len(part.names) for part in parts], 1)]
     values = [[part.hide(z, start + k) for k, z in enumerate(own)] for part, own in zip(parts, rows, strict=True)]

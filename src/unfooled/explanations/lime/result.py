@@ -299,7 +299,7 @@ class Surrogates:
         if outputs is not None and len(outputs) > 1:
             said = f"Predicted: {max(outputs, key=lambda pair: pair[1])[0]}"
         return Sample(
-            heading=f"{name}. {said}" if name else said,
+            heading=f"{name}: {said[0].lower()}{said[1:]}" if name else said,
             charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
             contents=self._contents(),
             features=len(self.names[0]),

@@ -182,6 +182,24 @@ def normal_around(
     return Perturbed(values, torch.as_tensor(z), 1, binary=False)
 
 
+def filled(
+    columns: Columns, features: Features, row: list[Any], z: Tensor, count: int, seed: int
+) -> list[npt.NDArray[Any]]:
+    """Return `count` rows for each mask, in order: shown features keep their value, hidden ones are of training rows.
+
+    Args:
+        columns: Columns of the training table.
+        features: Columns of each feature.
+        row: The row.
+        z: Masks, (S, M).
+        count: Rows for each mask; they have the same training rows for every mask.
+        seed: Random seed.
+    """
+    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1))
+    donors[np.repeat(z.numpy(), count, 0)] = -1
+    return _values(columns, features, row, donors)
+
+
 def _values(
     columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[Any]]:
