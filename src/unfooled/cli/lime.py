@@ -310,7 +310,7 @@ def print_one(one: Explained, calls: list[int]) -> None:
 
     show.out.print(f"[bold]{show.plain(one.item)}[/bold]: {show.plain(one.predicted)}", soft_wrap=True)
     for found in one.classes[:SHOWN]:
-        print_class(found)
+        print_class(found, "class" if one.several else "output")
     if len(one.classes) > SHOWN:
         show.out.print(f"[dim]{SHOWN} of {len(one.classes)} classes; all are on the page", soft_wrap=True)
     line = f"{one.ess:.0f} effective samples"
@@ -322,14 +322,14 @@ def print_one(one: Explained, calls: list[int]) -> None:
         show.out.print(f"[yellow]{show.plain(note)}", soft_wrap=True)
 
 
-def print_class(found: ClassWeights) -> None:
-    """Print the leading features of a class."""
+def print_class(found: ClassWeights, word: str) -> None:
+    """Print the leading features of a class, or of the only output."""
     from rich.table import Table
 
     from unfooled.cli import show
 
     held = show.number(found.r2_held_out)
-    title = f"class {show.plain(found.name)}   R2 held out {held}"
+    title = f"{word} {show.plain(found.name)}   R2 held out {held}"
     lines = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)

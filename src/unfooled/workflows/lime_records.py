@@ -55,6 +55,7 @@ class Explained(Record):
     Attributes:
         item: The input, such as "row 7".
         predicted: Name of the predicted class, or the answer of a regression.
+        several: True if the model has several outputs; False: a regression.
         classes: Classes explained.
         features: Number of features.
         ess: Effective sample size.
@@ -64,6 +65,7 @@ class Explained(Record):
 
     item: str
     predicted: str
+    several: bool
     classes: list[ClassWeights]
     features: int
     ess: float
@@ -148,6 +150,7 @@ def _explained(one: Surrogates, top: int, item: str) -> Explained:
     return Explained(
         item=item,
         predicted=predicted(one),
+        several=one.outputs is not None and one.outputs.shape[1] > 1,
         classes=classes,
         features=count,
         ess=float(one.ess[0]),

@@ -312,7 +312,7 @@ class Surrogates:
 
     def _chart(self, t: int, top: int | None) -> Chart:
         """Return the leading weights of a class of the first sample."""
-        word = "output" if self.seen is not None else "class"
+        word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
         found = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
         ordered = self._ordered(t, top)
         return Chart(
