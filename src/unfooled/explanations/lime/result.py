@@ -295,11 +295,11 @@ class Surrogates:
             between = (float(self.seen[0, 0]), float(self.prediction[0, 0]), float(self.seen[0, 1]))
         elif self.outputs is not None:
             outputs = tuple((self.class_name(k), float(v)) for k, v in enumerate(self.outputs[0]))
-        said = f"Answer: {float(self.prediction[0, 0]):.4g}"
+        said = f"answer {float(self.prediction[0, 0]):.4g}"
         if outputs is not None and len(outputs) > 1:
-            said = f"Predicted: {max(outputs, key=lambda pair: pair[1])[0]}"
+            said = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
         return Sample(
-            heading=f"{name}: {said[0].lower()}{said[1:]}" if name else said,
+            heading=": ".join(filter(None, (name, said))),
             charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
             contents=self._contents(),
             features=len(self.names[0]),
