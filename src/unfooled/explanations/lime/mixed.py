@@ -152,6 +152,8 @@ def image_part(
     baseline: Baseline = segment_mean,
 ) -> ImagePart:
     """Return an image, (*D), as a part; see `lime_image` for the options."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise BadInput(f"the image is a {type(x).__name__}; give a tensor of floating point numbers, (C, H, W)")
     ids = segment(x[None], segments)
     return ImagePart(x[None], ids, baseline(x[None], ids))
 
@@ -189,8 +191,7 @@ def lime_parts(
         BadInput: There is no part, or the function's answer is invalid.
     """
     began = time.perf_counter()
-    if not parts:
-        raise BadInput("there is no part to explain")
+    check_parts(parts)
     sizes = [len(part.names) for part in parts]
     random = any(getattr(part, "random", False) for part in parts)
     masks_of = partial(repeating, sampler=sampler) if random else sampler
@@ -221,6 +222,20 @@ def lime_parts(
         seconds=time.perf_counter() - began,
     )
     return warn_if_few(result)
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Refuse no parts, and what is no part."""
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        raise BadInput(f"parts is a {type(parts).__name__}; give a list of parts, such as [text_part(text)]")
+    if not parts:
+        raise BadInput("there is no part to explain")
+    for k, part in enumerate(parts):
+        if not hasattr(part, "names") or not callable(getattr(part, "hide", None)):
+            raise BadInput(
+                f"part {k + 1} is a {type(part).__name__}; give text_part(text), row_part(space, row), image_part(x), "
+                "or an object with names and hide"
+            )
 
 
 def outputs_of_parts(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:

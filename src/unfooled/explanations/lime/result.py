@@ -246,9 +246,12 @@ class Surrogates:
             raise BadInput(f"the explanation has version {found}; this release reads version {VERSION}")
         known = {f.name for f in fields(cls)}
         values = {name: restored(value) for name, value in record.items() if name in known}
-        values["kind"] = Kind(values["kind"])
-        values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
-        return cls(**values)
+        try:
+            values["kind"] = Kind(values["kind"])
+            values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"the explanation is incomplete or damaged ({error}); write it again by to_json") from error
 
     def _single(self) -> Surrogates:
         """Return self; refuse several samples."""

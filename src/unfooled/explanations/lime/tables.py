@@ -94,7 +94,8 @@ def by_nearest(
 ) -> Perturbed:
     """Draw masks, and for each one of the k nearest rows on the shown features."""
     design = repeating(len(features), samples, seed, sampler=sampler)
-    apart = np.stack([sum(_squares(columns[c], row[c]) for c in group) for group in features], 1)
+    squares = [sum(_squares(columns[c], row[c]) for c in group) for group in features]
+    apart = np.stack(squares, 1) if squares else np.zeros((len(columns[0].values), 0))
     count = min(k, len(apart))
     which = (_uniform(len(features), len(design.masks), 1, seed)[:, 0] * count).astype(np.int64)
     masks, donors = design.masks.numpy(), np.full((len(design.masks), len(features)), -1)
