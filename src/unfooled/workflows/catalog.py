@@ -150,6 +150,7 @@ EXPLANATIONS = {
     "input-x-gradient": Explanation("explanations:input_x_gradient"),
     "integrated-gradients": Explanation("explanations:integrated_gradients"),
     "smoothgrad": Explanation("explanations:smooth_grad"),
+    "expected-gradients": Explanation("explanations:expected_gradients"),
     "grad-cam": Explanation("explanations:grad_cam"),
     "lime": Explanation("explanations.lime.image:lime_map"),
     "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),

@@ -22,6 +22,7 @@ from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
+from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
@@ -106,6 +107,7 @@ def explain(
     check_answered(logits)
     prediction = logits.argmax(1)
     target = prediction if of == "prediction" else loaded.y
+    function = with_background(function, loaded.x)
     maps = _maps(function, loaded, target, name, progress)
     undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
     if undefined == len(maps):
