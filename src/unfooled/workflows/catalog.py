@@ -227,6 +227,15 @@ STUDIES = {
             "full": "the same, 59,000 images, all test images attacked; several hours for each on 2 cores",
         },
     ),
+    "lime-shift": Study(
+        "studies.lime_shift:run_lime_shift",
+        "Do LIME's explanations move with the label, and by more than LIME moves by itself? Can a bias hide from it?",
+        {
+            "small": "digits, 80 images; about 2 minutes on 2 cores",
+            "medium": "MNIST, 200 images; half an hour on 2 cores",
+            "full": "MNIST, 1,000 images, 1,000 masks; half a day on 2 cores",
+        },
+    ),
     "attention": Study(
         "studies.attention:run_attention",
         "Is incomplete attention vulnerable, and does training that preserves it resist? --model: your own network",
