@@ -58,7 +58,7 @@ def explained(w: list[float], seed: int = 0) -> Any:
 
 
 def test_only_sure_changes_of_sign_count() -> None:
-    clean, turned = explained([3, 2, 1, 0.5, 1]), explained([-3, 2, -1, 0.5, 1])
+    clean, turned = explained([3, 2, 1, 0.5, 1.5]), explained([-3, 2, -1, 0.5, 1.5])
     assert torch.allclose(flips(clean, turned), torch.full((2, 2), 0.4, dtype=torch.float64))
     assert flips(clean, clean).abs().max() == 0
     small = explained([0.01] * 5)
@@ -71,7 +71,7 @@ def test_only_sure_changes_of_sign_count() -> None:
     found = compared(clean, turned, 2)
     assert found["top"].tolist() == [[1.0, 1.0]] * 2
     assert found["rank"][0, 0] == pytest.approx(
-        torch.corrcoef(torch.tensor([[5, 4, 2.5, 1, 2.5], [1, 5, 2, 3, 4]]))[0, 1]
+        torch.corrcoef(torch.tensor([[5.0, 4, 2, 1, 3], [1, 5, 2, 3, 4]]))[0, 1]
     )
     with pytest.raises(BadInput, match="different masks"):
         flips(clean, explained([1] * 5, 0.0, seed=3))
