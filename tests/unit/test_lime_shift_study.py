@@ -74,7 +74,7 @@ def test_only_sure_changes_of_sign_count() -> None:
         torch.corrcoef(torch.tensor([[5.0, 4, 2, 1, 3], [1, 5, 2, 3, 4]]))[0, 1]
     )
     with pytest.raises(BadInput, match="different masks"):
-        flips(clean, explained([1] * 5, 0.0, seed=3))
+        flips(clean, explained([1.0] * 5, seed=3))
 
 
 def test_noise_is_as_large_as_the_attack() -> None:

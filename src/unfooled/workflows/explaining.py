@@ -109,9 +109,7 @@ def explain(
     target = prediction if of == "prediction" else loaded.y
     function = with_background(function, loaded.x)
     maps = _maps(function, loaded, target, name, progress)
-    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
-    if undefined == len(maps):
-        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
     return ExplanationRecord(
@@ -130,6 +128,14 @@ def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Pr
     """Compute the maps, (B, *D)."""
     report = None if progress is None else lambda done: progress(name, done, len(target))
     return attributions_of(loaded.model, loaded.x, target, function, BATCH, progress=report)
+
+
+def _undefined(maps: Tensor, name: str) -> int:
+    """Return the number of maps that are not finite; refuse an explanation of which all are."""
+    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
+    if undefined == len(maps):
+        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    return undefined
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,6 +72,11 @@ class TableColumns:
         """Return the mean of a column over rows, with its interval."""
         return _mean([rows[name] for rows in self.seeds])
 
+    def share(self, name: str) -> Interval:
+        """Return the mean of a column of values in [0, 1]."""
+        value, low, high, n = self.mean(name)
+        return Interval(value, max(low, 0.0), min(high, 1.0), n)
+
     def gap(self, a: str, b: str) -> Interval:
         """Return the mean of a - b, paired by row."""
         return _mean([rows[a] - rows[b] for rows in self.seeds])

@@ -87,10 +87,10 @@ def scaffold_table(rows: Sequence[Scaffolded]) -> Table:
     return [
         {
             "sampler": name,
-            "AUC, perturbed or real": auc.mean(name).text(),
-            "biased model: sensitive leads": biased.mean(name).text(),
-            "scaffold: sensitive leads": shown.mean(name).text(),
-            "scaffold: innocent leads": innocent.mean(name).text(),
+            "AUC, perturbed or real": auc.share(name).text(),
+            "biased model: sensitive leads": biased.share(name).text(),
+            "scaffold: sensitive leads": shown.share(name).text(),
+            "scaffold: innocent leads": innocent.share(name).text(),
         }
         for name in SAMPLERS
     ]
