@@ -3,6 +3,7 @@
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.findings import Flag, Kind
+from unfooled.explanations.lime.gaussian import conditional_normal
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
 from unfooled.explanations.lime.leading import with_stability
@@ -62,6 +63,7 @@ __all__ = [
     "by_size",
     "characters",
     "conditional",
+    "conditional_normal",
     "constant",
     "contiguous",
     "cosine_kernel",
