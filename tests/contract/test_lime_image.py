@@ -39,6 +39,7 @@ from unfooled.explanations.lime import (
     until_stable,
 )
 from unfooled.explanations.lime.answers import Masked
+from unfooled.explanations.lime.segments import composed
 from unfooled.testing import check_explanation
 
 SHAPE = (3, 9, 8)
@@ -165,6 +166,23 @@ def test_answers_at_masks_are_those_of_composed_inputs() -> None:
     assert (again.weights[0] - found.weights[1]).abs().max() < 1e-10
     assert (again.se[0] - found.se[1]).abs().max() < 1e-10
     assert lime_image(net, x, segments=IDS).masks is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_copies_are_the_sample_where_it_is_shown_bit_for_bit(dtype: torch.dtype) -> None:
+    for shape, whole in (((3, 9, 8), False), ((3, 9, 8), True), ((40,), True), ((6, 5), False), ((2, 3, 4, 5), False)):
+        x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 100).to(dtype)
+        hidden = torch.full((), -0.0, dtype=dtype).expand(shape) if whole else x.flip(0).contiguous()
+        ids = torch.arange(x.numel() if whole else x[0].numel()).reshape(shape if whole else shape[1:]) % 7
+        masks = bernoulli(7, 20, 0).masks
+        shown = masks[:, ids.flatten()].reshape(20, *ids.shape)
+        want = torch.where(shown if whole else shown[:, None], x, hidden)
+        with torch.no_grad():
+            found = composed(masks, ids, x, hidden)
+        assert found.dtype == dtype
+        assert torch.equal(found, want)
+        assert torch.equal(found.signbit(), want.signbit())
+        assert torch.equal(composed(masks, ids, x, hidden), want)
 
 
 def test_samples_of_different_numbers_of_segments() -> None:

@@ -13,9 +13,10 @@ from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.lime.baselines import Baseline, Expected
-from unfooled.explanations.lime.segments import pixel_masks
+from unfooled.explanations.lime.segments import composed, pixel_masks
 
 CEILING = 128  # rows a call; more are no faster, since activations leave the cache
+CALL_BYTES = 1 << 23  # bytes of inputs a call on a CPU; larger ones leave the cache, and come as fresh pages each time
 
 
 def seed_of(x: Tensor, seed: int) -> Tensor:
@@ -77,8 +78,8 @@ class Masked:
 
     def _at(self, x: Tensor, hidden: Tensor, masks: Tensor, i: int) -> Tensor:
         """Return the scores at masks, (n, T)."""
-        shown = pixel_masks(masks.to(x.device), self.ids[i].to(x.device), self.x)
-        return self._scores(torch.where(shown, x, hidden), self.y[i].expand(len(masks), -1))
+        z = composed(masks.to(x.device), self.ids[i].to(x.device), x, hidden)
+        return self._scores(z, self.y[i].expand(len(masks), -1))
 
     def _scores(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the score of each class, (n, T) float64 on the CPU."""
@@ -88,7 +89,9 @@ class Masked:
     def _parts(self, rows: int) -> Iterator[slice]:
         """Yield alike parts of the rows that fit in memory."""
         if self.batch is None:
-            self.batch = fitting_batch(self.model, self.x, ceiling=CEILING)
+            row = self.x[:1].numel() * self.x.element_size()
+            cached = max(1, CALL_BYTES // max(1, row)) if self.x.device.type == "cpu" else CEILING
+            self.batch = fitting_batch(self.model, self.x, ceiling=min(CEILING, cached))
         number = -(-rows // self.batch)
         size = -(-rows // max(1, number))
         for low in range(0, rows, max(1, size)):
