@@ -28,11 +28,16 @@ class Blocks:
     samples: int
     ragged: bool = True
 
-    def left_out(self, design: Tensor, inverse: Tensor, weights: Tensor, residual: Tensor) -> Tensor:
-        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone decides its own fit."""
-        z = self._rows(design)
-        pi = self._rows(weights)
-        block = -(z @ inverse @ z.mT) * pi[:, None]
+    def left_out(self, design: Tensor, effect: Tensor, weights: Tensor, residual: Tensor) -> Tensor:
+        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone decides its own fit.
+
+        Args:
+            design: Masks with intercept, (S, M).
+            effect: Masks times the inverse of the normal equations, (S, M).
+            weights: Weights of the rows, (S,).
+            residual: Residuals, (S, R).
+        """
+        block = -(self._rows(effect) @ self._rows(design).mT) * self._rows(weights)[:, None]
         block.diagonal(dim1=1, dim2=2).add_(1)
         found = _solved(block, self._rows(residual))
         if not self.ragged:
