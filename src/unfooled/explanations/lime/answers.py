@@ -15,13 +15,23 @@ from unfooled.core.types import Loss, Model
 from unfooled.explanations.lime.baselines import Baseline, Expected
 from unfooled.explanations.lime.segments import composed, pixel_masks
 
-CEILING = 128  # rows a call; more are no faster, since activations leave the cache
+CEILING = 128  # rows a call
+LEAST = 32  # rows a call on a CPU that half of the memory is not too much for; more leave the cache, and are slower
 CALL_BYTES = 1 << 23  # bytes of inputs a call on a CPU; larger ones leave the cache, and come as fresh pages each time
 
 
 def seed_of(x: Tensor, seed: int) -> Tensor:
     """Return one seed a sample, (B,), for masks that are drawn for each apart."""
     return rng.seeds(x, seed, stage=rng.Stream.LIME_MASKS)
+
+
+def rows_a_call(model: Model, x: Tensor) -> int:
+    """Return the rows of a call: those that fit in memory, and on a CPU no more than is fast."""
+    if x.device.type != "cpu":
+        return fitting_batch(model, x, ceiling=CEILING)
+    fitting = fitting_batch(model, x, ceiling=2 * CEILING)
+    fast = max(1, CALL_BYTES // max(1, x[:1].numel() * x.element_size()))
+    return min(fitting, max(LEAST, fitting // 2), fast)
 
 
 class Masked:
@@ -89,9 +99,7 @@ class Masked:
     def _parts(self, rows: int) -> Iterator[slice]:
         """Yield alike parts of the rows that fit in memory."""
         if self.batch is None:
-            row = self.x[:1].numel() * self.x.element_size()
-            cached = max(1, CALL_BYTES // max(1, row)) if self.x.device.type == "cpu" else CEILING
-            self.batch = fitting_batch(self.model, self.x, ceiling=min(CEILING, cached))
+            self.batch = rows_a_call(self.model, self.x)
         number = -(-rows // self.batch)
         size = -(-rows // max(1, number))
         for low in range(0, rows, max(1, size)):
