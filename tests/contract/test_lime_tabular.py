@@ -306,7 +306,7 @@ def test_a_row_and_its_perturbed_rows_are_one_call(space: TabularSpace) -> None:
         sizes.append(len(rows))
         return np.asarray(rows)[:, 0]
 
-    rows = np.array([list(row) for row in space.template[:0]] or [[0.0] * len(space.columns)] * 3)
+    rows = np.zeros((3, len(space.columns)))
     found = lime_tabular(counted, rows[:1], space=space, samples=300)
     assert sizes == [301]
     assert found.calls.tolist() == [301]
