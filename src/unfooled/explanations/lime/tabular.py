@@ -32,7 +32,7 @@ from unfooled.explanations.lime.tables import Perturbed, TableSampler, by_bins
 from unfooled.explanations.lime.view import Cell
 from unfooled.runs.spelling import spelled
 
-BATCH = 4096
+BATCH = 16384  # rows a call
 
 
 @dataclass(frozen=True, eq=False)
