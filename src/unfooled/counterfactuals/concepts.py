@@ -106,8 +106,7 @@ def tcav(
         smooth.append(float(np.tanh(alpha * s / max(float(np.abs(slope).mean()), 1e-300)).mean()))
         random.append(float((slope @ _direction(pool[second], pool[first], ridge) > 0).mean()))
         directions.append(v)
-    p = min(1.0, tests * _welch(np.array(shares), np.array(random)))
-    mean = np.mean(directions, 0)
+    p, mean = min(1.0, tests * _welch(np.array(shares), np.array(random))), np.mean(directions, 0)
     return Tcav(
         float(np.mean(shares)),
         float(np.mean(smooth)),
