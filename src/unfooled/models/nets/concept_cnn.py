@@ -21,8 +21,8 @@ from unfooled.models.nets.images import image_shape
 from unfooled.models.nets.small_cnn import GRID, GridPool
 
 LAYERS: dict[str, tuple[tuple[int, int], ...]] = {
-    "small": ((1, 1), (1, 1), (2, 2), (4, 2), (4, 1)),
-    "large": ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (4, 1)),
+    "small": ((1, 1), (2, 1), (2, 2), (4, 2), (4, 1)),
+    "large": ((1, 1), (2, 1), (2, 2), (2, 1), (4, 2), (4, 1), (4, 1)),
 }
 """Encoder -> (width relative to the first convolution, stride) of each 3x3 convolution."""
 ENCODERS = (*LAYERS, "residual")
@@ -41,7 +41,7 @@ def _convolutions(channels: int, width: int, layers: Sequence[tuple[int, int]]) 
 
 def _residual(channels: int, width: int) -> nn.Sequential:
     """Return two convolutions at full resolution and four residual blocks, two of stride 2."""
-    blocks = [Block(width, 2 * width, 2), Block(2 * width, 2 * width, 1)]
+    blocks = [Block(2 * width, 2 * width, 2), Block(2 * width, 2 * width, 1)]
     blocks += [Block(2 * width, 4 * width, 2), Block(4 * width, 4 * width, 1)]
     return nn.Sequential(*_convolutions(channels, width, LAYERS["small"][:2]), *blocks)
 
@@ -49,7 +49,7 @@ def _residual(channels: int, width: int) -> nn.Sequential:
 class ConceptCnn(nn.Module):
     """Convolutions, a pooled grid, two linear layers to attribute logits, and a linear head.
 
-    small: conv(w), conv(w), conv(2w) of stride 2, conv(4w) of stride 2, conv(4w), average pool to 4x4, fc(8w)-relu,
+    small: conv(w), conv(2w), conv(2w) of stride 2, conv(4w) of stride 2, conv(4w), average pool to 4x4, fc(8w)-relu,
     fc(n), head fc(K); each convolution with batch normalisation and ReLU. Nothing lies between the attribute logits and
     the head, so that the geometry of the head is that of an affine map.
 
