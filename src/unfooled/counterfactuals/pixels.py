@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Encode = Callable[[Tensor], Tensor]
 Invert = Callable[..., Any]
-"""(encode, target, start, *, threat, steps, tol, rule, penalty, batch) -> .x, .steps_used: `features.invert_features`."""
+"""`features.invert_features`, whose result has `.x` and `.steps_used`."""
 
 KAPPA = (1.0, 5.0, 30.0)
 RULE = Decaying(first=0.2, last=0.002, absolute=True)

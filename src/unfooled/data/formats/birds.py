@@ -8,8 +8,8 @@
 
 Certainties are 1 not visible, 2 guessing, 3 probably, 4 definitely. Soft labels: present 0, .5, .75, 1; absent 0, .5,
 .25, 0. Denoised labels: votes of the training images of a class, without those that say absent and not visible; the
-majority, a tie for present, holds for every image of the class, and attributes that are present in at least ten classes
-are kept (112 of the 312 for the official folder).
+majority, a tie or no vote for present, holds for every image of the class, and attributes that are present in at least
+ten classes are kept (112 of the 312 for the official folder).
 
 References:
     Wah et al., The Caltech-UCSD Birds-200-2011 dataset, 2011.
@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.limits import read_regular
+from unfooled.core.limits import read_regular, regular
 from unfooled.data.formats.folders import decode
 from unfooled.data.formats.npz import archive
 from unfooled.data.sources import FOLDER
@@ -141,7 +142,8 @@ def load_birds(
     classes = _names(root / "classes.txt")
     if y.min() < 0 or y.max() >= len(classes):
         raise BadInput(
-            f"{root / 'image_class_labels.txt'} has class {y.max() + 1}, and there are {len(classes)} classes"
+            f"{root / 'image_class_labels.txt'} has classes {y.min() + 1} to {y.max() + 1}, and there are "
+            f"{len(classes)} classes"
         )
     names = _attribute_names(root)
     if class_level:
@@ -234,15 +236,16 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
     path = root / VOTES
     if not path.is_file():
         raise BadInput(
-            f"there is no file {path}, which holds the attributes of each image; unpack it, or read those of the classes "
-            f"from {TABLE} instead with class_level=True"
+            f"there is no file {path}, which holds the attributes of each image; unpack it, or read those of the "
+            f"classes from {TABLE} instead with class_level=True"
         )
     present, certainty = np.zeros((images, attributes), np.int64), np.zeros((images, attributes), np.int64)
-    with path.open(encoding="utf-8") as file:
-        try:
-            rows = np.array([line.split()[:4] for line in file if line.strip()], np.int64)
-        except (ValueError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is damaged; its lines begin with four whole numbers: {error}") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file, which is an error below
+            rows = np.loadtxt(regular(path), np.int64, comments=None, usecols=(0, 1, 2, 3), ndmin=2)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is damaged; its lines begin with four whole numbers: {error}") from None
     if not len(rows):
         raise BadInput(f"{path} is empty; it holds one line for each image and attribute")
     low, high = rows.min(0), rows.max(0)
@@ -268,7 +271,6 @@ def _denoised(
             votes &= certainty != NOT_VISIBLE
         np.add.at(counts[value], y, votes)
     majority = counts[1] >= counts[0]
-    majority &= counts.sum(0) > 0  # nobody saw it
     kept = np.flatnonzero(majority.sum(0) >= SPREAD)
     if not len(kept):
         raise BadInput(f"no attribute is present in {SPREAD} classes; read them without denoised")
