@@ -17,6 +17,7 @@ Train     train: from names and files, resumable; memory_limit: what the samples
 Families are packages that list their names, such as help(uf.attacks):
 
 attacks, explanations, distances, training, features   methods, as functions over tensors
+counterfactuals                                        the smallest change of meaning that flips a decision
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
@@ -74,6 +75,7 @@ _PACKAGES = (
     "attacks",
     "compat",
     "core",
+    "counterfactuals",
     "data",
     "distances",
     "drawing",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from unfooled import attacks as attacks
     from unfooled import compat as compat
     from unfooled import core as core
+    from unfooled import counterfactuals as counterfactuals
     from unfooled import data as data
     from unfooled import distances as distances
     from unfooled import drawing as drawing

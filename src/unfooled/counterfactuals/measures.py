@@ -14,7 +14,6 @@ of targeted PGD at the same budget would mean that the flip is an ordinary adver
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,12 +23,10 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import batched
 from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
+from unfooled.counterfactuals.edits import Edit
+from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.pixels import Encode, logits_of
 from unfooled.distances.quality import psnr, ssim
-
-if TYPE_CHECKING:
-    from unfooled.counterfactuals.edits import Edit
-    from unfooled.counterfactuals.head import AffineHead
 
 
 @dataclass(frozen=True, eq=False)

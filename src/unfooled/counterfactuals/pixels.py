@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,10 +34,8 @@ from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import frozen
 from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import Threat
-
-if TYPE_CHECKING:
-    from unfooled.counterfactuals.edits import Edit
-    from unfooled.counterfactuals.head import AffineHead
+from unfooled.counterfactuals.edits import Edit
+from unfooled.counterfactuals.head import AffineHead
 
 Encode = Callable[[Tensor], Tensor]
 Invert = Callable[..., Any]
