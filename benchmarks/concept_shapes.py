@@ -2,7 +2,7 @@
 
     python benchmarks/concept_shapes.py --model runs/concept-shapes.pt --out benchmarks/results/concept-shapes.json
 
-The network is trained on 8,000 scenes, 12 epochs, one thread, unless the checkpoint is there already. Each edit changes one
+The network is trained on 8,000 scenes, 12 epochs, one thread, unless the checkpoint is there. Each edit changes one
 learnt attribute by as many switches as flips the label with fewest; it is carried within l_2 3. Targets: label accuracy
 .98; an AUC of .95 for every attribute, or it is listed as not learnt; validity .95, also after rounding to 8 bits;
 selectivity at least 5 times that of targeted PGD at the same budget.
