@@ -53,9 +53,9 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-SLACK = 1e-6  # round-off allowed in records
+ROUND_OFF = 1e-6  # round-off allowed in records
 
-NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+NO_SAMPLES = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
 
 
@@ -80,8 +80,8 @@ class Estimate(_Figures):
         return self
 
     def interval(self) -> Interval:
-        """Return the share as an `Interval`; `NOTHING` where n = 0."""
-        return NOTHING if self.value is None else Interval(self.value, self.low, self.high, self.n)
+        """Return the share as an `Interval`; `NO_SAMPLES` where n = 0."""
+        return NO_SAMPLES if self.value is None else Interval(self.value, self.low, self.high, self.n)
 
 
 class Mean(_Figures):
@@ -108,7 +108,7 @@ def _check_figure(value: float | None, low: float | None, high: float | None, n:
         raise ValueError(f"the figure is {value} of {n} samples")
     if low is not None and high is not None and not low <= high:
         raise ValueError(f"the interval goes from {low:g} to {high:g}")
-    if value is not None and low is not None and high is not None and not low - SLACK <= value <= high + SLACK:
+    if value is not None and low is not None and high is not None and not low - ROUND_OFF <= value <= high + ROUND_OFF:
         raise ValueError(f"the figure {value:g} lies outside of its interval, {low:g} to {high:g}")
 
 
@@ -133,9 +133,9 @@ def share(hits: Tensor) -> Estimate:
     return Estimate(value=total / n, low=low, high=high, n=n)
 
 
-GAFFKE = 10_000
+GAFFKE_DRAWS = 10_000
 """Number of random weightings of the values for the ends of Gaffke's interval."""
-MANY = 2000
+MAX_SKEW_CORRECTED = 2000
 """Number of samples above which Student's interval is used alone, since skew then hardly matters."""
 UNBOUNDED = (-math.inf, math.inf)
 """Range of values that are not bounded."""
@@ -187,8 +187,8 @@ def _gaffke(values: np.ndarray) -> tuple[float, float]:
     """Return the ends of Gaffke's interval for values in [0, 1]."""
     levels, counts = np.unique(values, return_counts=True)
     draw = np.random.default_rng(0)
-    weights = draw.gamma(counts, size=(GAFFKE, len(levels)))
-    extra = draw.exponential(size=GAFFKE)
+    weights = draw.gamma(counts, size=(GAFFKE_DRAWS, len(levels)))
+    extra = draw.exponential(size=GAFFKE_DRAWS)
     weighted, total = weights @ levels, weights.sum(1) + extra
     low, high = np.quantile(weighted / total, 0.025), np.quantile((weighted + extra) / total, 0.975)
     return min(float(low), float(values.mean())), max(float(high), float(values.mean()))
@@ -241,7 +241,7 @@ def spread_limits(
     value, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
     reach = _student(n - 1)
     below, above = -reach, reach
-    if n <= MANY:
+    if n <= MAX_SKEW_CORRECTED:
         first, last = _studentised(values, draw, draws)
         below, above = min(below, first), max(above, last)
     low, high = value - above * error, value - below * error

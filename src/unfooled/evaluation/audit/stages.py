@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.keys import Family, StageKey
@@ -44,7 +44,7 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import FEW, MOST, last_iterates, remembered
+from unfooled.evaluation.checks.memory import MAX_ITERATED, MAX_REPLAYED, last_iterates, memory_findings
 from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
@@ -66,12 +66,12 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     first = clean(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.prediction))
-    standing, gradients = attacked.standing, attacked.gradients
-    replay = _replay(s, standing.frontier, gradients)
-    points = judge(s, standing.frontier.final)
+    state, gradients = attacked.state, attacked.gradients
+    replay = _replay(s, state.frontier, gradients)
+    points = judge(s, state.frontier.final)
     findings = [*attacked.findings, *replay]
     findings += judged(
-        standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
+        state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
     if gradients.missing:
@@ -99,7 +99,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
-        progress=standing.log,
+        progress=state.log,
         aside=(gradients.forwards, 0),
     )
 
@@ -145,38 +145,38 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     with frozen(s.counted):
-        standing = _strike(s, attack, label, gradients)
+        state = _run_attack(s, attack, label, gradients)
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
-        alone = standing.frontier
-        near = nearest(s, plan.nearest, gradients)
-        missed, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
-        standing = replace(standing, frontier=frontier)
-        count = len(next(iter(near.values()))["distance"]) if near else 0
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        attack_frontier = state.frontier
+        nearest_rows = nearest(s, plan.nearest, gradients)
+        missed, frontier = _nearest_point_finding(s, plan.nearest, attack_frontier, nearest_rows.get(s.threat.norm))
+        state = replace(state, frontier=frontier)
+        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         findings = [*findings, missed, *checked.findings]
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
+        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
-        may = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
-        if may:
-            more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
-            standing, gradients, again = more.standing, more.gradients, more.again
-    distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, silent, findings, again, may)
+        extends = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+        if extends:
+            more = extend(attack, state, gradients, findings, label.effort.stages[1:])
+            state, gradients, again = more.state, more.gradients, more.again
+    distances = {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows}
+    no_answer = {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows}
+    return Attacked(state, gradients, distances, no_answer, findings, again, extends)
 
 
-def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
+def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:
     """Run the attack that the plan asks for."""
-    standing = attack.begin()
+    state = attack.begin()
     if label.whole is None:
-        return attack.perform(standing, label.stages(s.threat))
+        return attack.perform(state, label.stages(s.threat))
     log: list[Progress] = []
     with untrusted():
         points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
-    return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
+    return attack.adopt(replace(state, log=(*state.log, *log)), points)
 
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
@@ -189,40 +189,40 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            seen = Unanswered(x, everything)
+            observer = Unanswered(x, everything)
             best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
-                with s.counted.watched(seen):
+                with s.counted.watched(observer):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
                 best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": seen.distance}
+            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": observer.distance}
 
         key = StageKey(Family.NEAREST, norm_name(norm))
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
     return points
 
 
-def _missed(
-    s: Setting, plan: NearestPoints, frontier: Frontier, near: Mapping[str, Tensor] | None
+def _nearest_point_finding(
+    s: Setting, plan: NearestPoints, frontier: Frontier, nearest_rows: Mapping[str, Tensor] | None
 ) -> tuple[Finding, Frontier]:
     """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are stored."""
     k = min(s.n, plan.n)
-    if not near:
+    if not nearest_rows:
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
     eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
-    wrong, silent = near["distance"].to(eps), near["unanswered"].to(eps)
-    rows = ((wrong <= eps) & (wrong <= silent) & ~frontier.fooled[:k]).nonzero()[:, 0]
-    lone = ((silent <= eps) & (silent < wrong)).nonzero()[:, 0]
-    if len(lone):
-        frontier = frontier.with_unanswered(lone, near["z"].to(s.x.device)[lone])
+    wrong, no_answer = nearest_rows["distance"].to(eps), nearest_rows["unanswered"].to(eps)
+    rows = ((wrong <= eps) & (wrong <= no_answer) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    with_point = ((no_answer <= eps) & (no_answer < wrong)).nonzero()[:, 0]
+    if len(with_point):
+        frontier = frontier.with_unanswered(with_point, nearest_rows["z"].to(s.x.device)[with_point])
     d17 = above(
         "D17", len(rows) / k, f"the nearest-point attacks fooled {len(rows)} of {k} samples that the attack had not",
         "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),
     )  # fmt: skip
-    return d17, frontier.with_fooled(rows, near["z"].to(s.x.device)[rows])
+    return d17, frontier.with_fooled(rows, nearest_rows["z"].to(s.x.device)[rows])
 
 
 def each_eps(threat: Threat, x: Tensor) -> Tensor:
@@ -313,8 +313,8 @@ def attack_maps(
 
         return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
 
-    everybody = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", everybody, shrunk(threat, r), r == radii[-1]) for r in radii]
+    all_rows = torch.arange(len(samples), device=x.device)
+    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
     eps = each_eps(threat, x).double()
     close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
     if len(close):
@@ -328,19 +328,19 @@ def attack_maps(
 
 def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> list[Finding]:
     """Repeat D20 at the final points of the survivors and where an ascent ends."""
-    rows = frontier.survivors()[:MOST]
+    rows = frontier.remaining_rows()[:MAX_REPLAYED]
     if s.subject.random or not len(rows):
         return []
 
     def replay() -> list[Finding]:
-        few, points = rows[:FEW], frontier.points[rows]
+        few, points = rows[:MAX_ITERATED], frontier.points[rows]
         ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
-        return remembered(s.untouched, s.subject.given, s.counted, s.y[rows], points, ends)
+        return memory_findings(s.original, s.subject.given, s.counted, s.y[rows], points, ends)
 
     return s.ledger.once(StageKey(Family.CHECKS, "replay"), Finding, replay, model=s.counted)
 
 
-def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
+def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:
     """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
     rows = (points.undefined & points.inside & ~points.success).nonzero()[:, 0]
     distance = torch.full((s.n,), torch.inf, dtype=points.distance.dtype)
@@ -350,8 +350,8 @@ def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Ten
 
     if len(rows):
         distance[rows] = per_block(sizes, rows, s.x).to(distance.dtype)
-    if s.threat.norm in near:
-        own = near[s.threat.norm]
+    if s.threat.norm in nearest_rows:
+        own = nearest_rows[s.threat.norm]
         distance[: len(own)] = torch.minimum(distance[: len(own)], own)
     return distance
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import losses, rng
-from unfooled.core.ascent.nearest import decided
+from unfooled.core.ascent.nearest import clearly_fooled
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, logits_at, read_logits
 from unfooled.core.shapes import flat
@@ -32,7 +32,7 @@ NORMALISATIONS = {
     "MNIST's mean and std": (0.1307, 0.3081),
     "pixels from 0 to 255": (0.0, 1 / 255),
 }
-STAND_INS = "gradients of a distilled twin, random search, labels alone"
+STAND_INS = "gradients of a distilled twin, random search, label-only attacks"
 
 
 def before(
@@ -76,7 +76,7 @@ def before(
     hidden = own[0].fired or own[1].fired
     result += passed_through(model, points, labels, own, vanishing, seed=seed) if hidden else own
     one, other = pairs(x[:100], label)
-    ends = threat.hold(x[other], x[one])
+    ends = threat.restore_fixed(x[other], x[one])
     if threat.free is not None and len(one):  # with entries held, the label may stay
         changed = _logits(model, ends).argmax(1) != label[one]
         one, ends = one[changed], ends[changed]
@@ -255,7 +255,7 @@ def jumps(model: Model, z: Tensor, y: Tensor, seed: int) -> Finding:
         share = min(share, _jumped(model, z + (inner(z) - z) * (0.01 + 0.01 * noise), y, seed))
     return above(
         "D5", share, f"a change of 1e-6 moves the loss far more than its gradient says on {share:.0%} of "
-        f"{len(z)} points", "gradients are averaged over jittered inputs; random search, labels alone",
+        f"{len(z)} points", "gradients are averaged over jittered inputs; random search and label-only attacks follow",
     )  # fmt: skip
 
 
@@ -356,7 +356,7 @@ def replayed(copy: Model, model: Model, z: Tensor, y: Tensor) -> Finding:
     """
     z, y = z[:500], y[:500]
     fresh, own = _logits(copy, z), _logits(model, z)
-    lost, limit = int((decided(fresh, y) & ~fooled(own, y)).sum()), CHECKS["D20"].limit
+    lost, limit = int((clearly_fooled(fresh, y) & ~fooled(own, y)).sum()), CHECKS["D20"].limit
     return finding(
         "D20", lost > max(1, limit * len(z)), f"a copy that was asked nothing before is fooled at {lost} of "
         f"{len(z)} points at which the model is not", "no verdict: the model remembers what it was asked; judge it "
