@@ -21,6 +21,8 @@ from unfooled.counterfactuals.head import AffineHead, embeddings, target_classes
 
 PART = 1 << 22
 """Numbers in a temporary array, at most."""
+FEW = 16
+"""Attributes that are tried first; they are enough for most samples."""
 
 
 def flip_attributes(
@@ -73,35 +75,42 @@ def _check(a: np.ndarray, head: AffineHead, cost: Cost) -> None:
 
 
 def _fewest(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: Sheet) -> None:
-    """Fill in the fewest attributes for "i loses", for all samples and rivals at once."""
-    weight = head.weight.numpy()
-    logits = a @ weight.T + head.bias.numpy()
-    first = logits.argmax(1)
-    margin = logits[np.arange(len(a)), first][:, None] - logits
+    """Fill in the fewest attributes for "i loses", for many samples and all rivals at once."""
     part = max(1, PART // (head.c * head.n))
+    few = min(FEW, head.n)
     for start in range(0, len(a), part):
         rows = np.arange(start, min(start + part, len(a)))
-        gain = (weight[None] - weight[first[rows]][:, None]) * ((1 - 2 * a[rows]) * free)[:, None]
-        order = np.sort(-gain, axis=2)
-        total = np.cumsum(np.maximum(-order, 0.0), axis=2)  # (b, c, n)
-        need = margin[rows]
-        count = (total < need[:, :, None] * (1 - TIE)).sum(2) + 1
-        count = np.where(need <= 0, 0, count)
-        surplus = np.take_along_axis(total, np.clip(count - 1, 0, head.n - 1)[:, :, None], 2)[:, :, 0] - need
-        can = (count <= head.n) & (np.arange(head.c) != first[rows][:, None])
-        key = np.where(can, count, head.n + 1)
-        tied = key == key.min(1, keepdims=True)
-        k = np.where(tied & can, surplus, -np.inf).argmax(1)
-        here = np.arange(len(rows))
-        sheet.cost[rows] = np.where(can.any(1), count[here, k], np.inf)
-        lost = np.where(np.arange(head.c) == first[rows][:, None], np.inf, need - total[:, :, -1])
-        sheet.shortfall[rows] = lost.min(1)
-        for row, best, b in zip(rows, k, here, strict=True):
-            turned = np.argsort(-gain[b, best], kind="stable")[: int(count[b, best])]
-            if can[b].any():
-                sheet.delta[row, turned] = 1 - 2 * a[row, turned]
-                sheet.active[row, best] = True
-            sheet.target[row] = _winner(head, a[row] + sheet.delta[row], int(first[row]), int(best))
+        left = _turned(head, a, free, sheet, rows, few)
+        if len(left) and few < head.n:
+            _turned(head, a, free, sheet, left, head.n)
+
+
+def _turned(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: Sheet, rows: np.ndarray, most: int) -> np.ndarray:
+    """Fill in rows for which at most `most` attributes are enough; return the others."""
+    weight = head.weight.numpy()
+    logits = a[rows] @ weight.T + head.bias.numpy()
+    first, here = logits.argmax(1), np.arange(len(rows))
+    rival = np.arange(head.c) != first[:, None]
+    need = logits[here, first][:, None] - logits
+    gain = (weight[None] - weight[first][:, None]) * ((1 - 2 * a[rows]) * free)[:, None]
+    best = gain if most == head.n else np.partition(gain, head.n - most, axis=2)[:, :, head.n - most :]
+    total = np.cumsum(np.maximum(np.sort(best, axis=2)[:, :, ::-1], 0.0), axis=2)  # (b, c, most)
+    count = np.where(need <= 0, 0, (total < need[:, :, None] * (1 - TIE)).sum(2) + 1)
+    surplus = np.take_along_axis(total, np.clip(count - 1, 0, most - 1)[:, :, None], 2)[:, :, 0] - need
+    can = (count <= most) & rival
+    count = np.where(can, count, head.n + 1)
+    k = np.where((count == count.min(1, keepdims=True)) & can, surplus, -np.inf).argmax(1)
+    found = can.any(1)
+    sheet.cost[rows] = np.where(found, count[here, k], np.inf)
+    sheet.shortfall[rows] = np.where(rival, need - total[:, :, -1], np.inf).min(1)
+    for b in here:
+        row, best_k = rows[b], int(k[b])
+        if found[b]:
+            turned = np.argsort(-gain[b, best_k], kind="stable")[: int(count[b, best_k])]
+            sheet.delta[row, turned] = 1 - 2 * a[row, turned]
+            sheet.active[row, best_k] = True
+        sheet.target[row] = _winner(head, a[row] + sheet.delta[row], int(first[b]), best_k)
+    return rows[~found]
 
 
 def _winner(head: AffineHead, a: np.ndarray, first: int, tied: int) -> int:
