@@ -37,6 +37,11 @@ from unfooled.training.progress import loss_at, threat_of
 N, ATTRIBUTES, K = 12, 5, 3
 
 
+def number(value: Any) -> float:
+    """A number of a tensor, which may carry a gradient, or of anything else."""
+    return float(torch.as_tensor(value).detach())
+
+
 def net(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, ATTRIBUTES), nn.Linear(ATTRIBUTES, K))
@@ -70,9 +75,9 @@ def test_another_base_trains_the_label() -> None:
     model, (x, y, a) = net(), samples()
     rows = torch.arange(N)
     smooth = ConceptLoss(y, a, attribute=0.0, label=1.0, base=Standard(0.2))(model, x, rows)
-    assert float(smooth) == pytest.approx(F.cross_entropy(model(x), y, label_smoothing=0.2).item(), rel=1e-5)
+    assert number(smooth) == pytest.approx(F.cross_entropy(model(x), y, label_smoothing=0.2).item(), rel=1e-5)
     hard = ConceptLoss(y, a, attribute=0.0, label=1.0, base=Madry(Linf(0.2), steps=3))
-    assert float(hard(model, x, rows)) > F.cross_entropy(model(x), y).item()
+    assert number(hard(model, x, rows)) > F.cross_entropy(model(x), y).item()
     assert threat_of(hard) == Linf(0.2) or threat_of(hard).eps == 0.2  # type: ignore[union-attr]
 
 
@@ -101,22 +106,24 @@ def test_the_ball_bounds_every_point_of_it_and_is_attained_for_two_classes(p: fl
     worst = e + rho * step * (1 - 2 * y)[:, None]
     by_hand = F.cross_entropy(head(worst), y)
     loss = ConceptBall(y, a, rho=rho, p=p, label=1.0, attribute=0.0)
-    assert float(loss(model, x, rows)) == pytest.approx(float(by_hand), rel=1e-12)
+    assert number(loss(model, x, rows)) == pytest.approx(number(by_hand), rel=1e-12)
     random = torch.randn(200, N, ATTRIBUTES, dtype=e.dtype)
     random = rho * random / torch.linalg.vector_norm(random, ord=p, dim=2, keepdim=True)
-    assert all(F.cross_entropy(head(e + u), y).item() <= float(by_hand) + 1e-12 for u in random)
+    assert all(F.cross_entropy(head(e + u), y).item() <= number(by_hand) + 1e-12 for u in random)
 
 
 def test_the_ball_of_three_classes_bounds_and_at_radius_zero_equals_the_joint_loss() -> None:
     model, (x, y, a) = net(), samples()
     rows = torch.arange(N)
-    assert float(ConceptBall(y, a, rho=0.0)(model, x, rows)) == pytest.approx(float(ConceptLoss(y, a)(model, x, rows)))
+    assert number(ConceptBall(y, a, rho=0.0)(model, x, rows)) == pytest.approx(
+        number(ConceptLoss(y, a)(model, x, rows))
+    )
     e, logits = concept_logits(model, x, ATTRIBUTES)
     worst = worst_logits(logits, model[4].weight, y, 0.5)
     w = model[4].weight
     assert torch.allclose(worst[0, y[0]], logits[0, y[0]])
     k = (int(y[0]) + 1) % K
-    assert float(worst[0, k]) == pytest.approx(float(logits[0, k] + 0.5 * (w[k] - w[y[0]]).norm()), rel=1e-5)
+    assert number(worst[0, k]) == pytest.approx(number(logits[0, k] + 0.5 * (w[k] - w[y[0]]).norm()), rel=1e-5)
     u = torch.randn(100, N, ATTRIBUTES)
     u = 0.5 * u / u.norm(dim=2, keepdim=True)
     each = F.cross_entropy(worst, y, reduction="none")
@@ -131,13 +138,13 @@ def test_the_joint_attack_raises_what_it_attacks(attack: str) -> None:
     rows = torch.arange(N)
     loss = ConceptMadry(y, a, L2(1.0), attack=attack, steps=10)
     z = loss.inner(model, x, rows)
-    assert float(L2(1.0).size(z - x).max()) <= 1 + 1e-5
+    assert number(L2(1.0).size(z - x).max()) <= 1 + 1e-5
     parts = {"both": (0.3, 0.7), "label": (1.0, 0.0), "attribute": (0.0, 1.0)}
     label, attribute = parts[attack]
     judged = ConceptLoss(y, a, label=label, attribute=attribute)
-    assert float(judged(model, z, rows)) > float(judged(model, x, rows)) + 0.01
+    assert number(judged(model, z, rows)) > number(judged(model, x, rows)) + 0.01
     nothing = ConceptMadry(y, a, L2(0.0), attack=attack, steps=2)
-    assert float(nothing(model, x, rows)) == pytest.approx(float(ConceptLoss(y, a)(model, x, rows)), rel=1e-5)
+    assert number(nothing(model, x, rows)) == pytest.approx(number(ConceptLoss(y, a)(model, x, rows)), rel=1e-5)
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -153,7 +160,7 @@ def test_the_radius_is_the_distance_to_the_boundary_and_has_no_scale() -> None:
         apart = weight[others] - weight[y[i]]
         logits = weight @ e[i] + bias
         by_hand = (logits[y[i]] - logits[others]) / torch.stack([(d @ covariance @ d).sqrt() for d in apart])
-        assert float(r[i]) == pytest.approx(float(by_hand.min()), rel=1e-12)
+        assert number(r[i]) == pytest.approx(number(by_hand.min()), rel=1e-12)
     right = (e @ weight.T + bias).argmax(1) == y
     assert torch.equal(r > 0, right)
 
@@ -167,14 +174,14 @@ def test_the_margin_term_is_a_hinge_that_longer_logits_do_not_change() -> None:
     standard = (e - e.mean(0)) / e.std(0, unbiased=False)
     weight, bias = model[4].weight * e.std(0, unbiased=False), model[4].bias + model[4].weight @ e.mean(0)
     r = label_radius(weight, bias, standard, y, within_classes(standard, y))
-    first = float(loss(model, x, rows))
-    assert first == pytest.approx(2 * float((1.5 - r).relu().mean()), rel=1e-5)
+    first = number(loss(model, x, rows))
+    assert first == pytest.approx(2 * number((1.5 - r).relu().mean()), rel=1e-5)
     with torch.no_grad():  # encoder ten times as long, head three times: the same decisions
         model[3].weight *= 10
         model[3].bias *= 10
         model[4].weight *= 0.3
         model[4].bias *= 3
-    assert float(loss(model, x, rows)) == pytest.approx(first, rel=1e-4)
+    assert number(loss(model, x, rows)) == pytest.approx(first, rel=1e-4)
     assert ConceptMargin(base, lambda *_: torch.full((N,), 9.0))(model, x, rows) == 0
     loss(model, x, rows).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -202,10 +209,10 @@ def test_the_stability_term_is_the_published_pseudo_inverse() -> None:
             delta = torch.linalg.pinv(g) @ h
             sizes.append(delta.square().sum().log())
             assert torch.allclose(
-                model[4](model[:4](x)[i] + delta), logits.new_zeros(K) + float(logits[i, j] + w[j] @ delta), atol=1e-4
+                model[4](model[:4](x)[i] + delta), logits.new_zeros(K) + number(logits[i, j] + w[j] @ delta), atol=1e-4
             )
     by_hand = base(model, x, rows) - 0.5 * torch.stack(sizes).mean()
-    assert float(ConceptStability(base, 0.5)(model, x, rows)) == pytest.approx(float(by_hand), rel=1e-4)
+    assert number(ConceptStability(base, 0.5)(model, x, rows)) == pytest.approx(number(by_hand), rel=1e-4)
     assert torch.allclose(equal_logits_change(w, logits)[:, 0], equal_logits_change(w, logits)[:, 1], atol=1e-4)
 
 
@@ -234,15 +241,15 @@ def test_every_loss_learns_labels_and_attributes_from_row_numbers(name: str) -> 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     list(train(model, batches, loss, optimizer, epochs=25, clip=5.0))
     e, logits = concept_logits(model, x, ATTRIBUTES)
-    assert float((logits.argmax(1) == y).float().mean()) > 0.8
-    assert float(((e > 0) == (a > 0.5)).float().mean()) > 0.8
+    assert number((logits.argmax(1) == y).float().mean()) > 0.8
+    assert number(((e > 0) == (a > 0.5)).float().mean()) > 0.8
 
 
 def test_losses_inside_losses_get_the_rows_and_the_threat_grows() -> None:
     _, y, a = samples()
     loss: Any = on_rows(Ramp(ConceptMargin(ConceptMadry(y[:0], a[:0], Linf(0.4))), 2.0), y, a)
     assert loss.loss.base.labels is y
-    assert float(threat_of(loss_at(loss, 1.0)).eps) == pytest.approx(0.2)  # type: ignore[union-attr]
+    assert number(threat_of(loss_at(loss, 1.0)).eps) == pytest.approx(0.2)  # type: ignore[union-attr]
     assert not takes_rows(Standard()) and not takes_rows(Madry(Linf(0.1)))
 
 
@@ -304,7 +311,7 @@ def test_a_head_is_where_the_gradient_of_its_objective_vanishes() -> None:
     bias = fitted.bias + fitted.weight @ e.mean(0)
     value = F.cross_entropy(standard @ weight.T + bias, y) + 0.005 * weight.square().sum()
     (g,) = torch.autograd.grad(value, weight)
-    assert float(g.abs().max()) < 1e-6
+    assert number(g.abs().max()) < 1e-6
 
 
 def test_an_independent_head_reads_switches_and_leakage_is_what_they_lack() -> None:
