@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ def main() -> None:
     about, table = edited(net, head, test, e, high - low, area >= LEARNT, args)
     ratio = table[0]["selectivity"] / max(t["selectivity"] for t in table if t["how"] == "targeted PGD")
     result = {
+        "command": " ".join(["python", *sys.argv]),
         "environment": Environment.here("cpu").model_dump(),
         "load": [round(v, 1) for v in os.getloadavg()],
         "training": {**trained, "epochs": EPOCHS, "batch": BATCH, "lr": LR, "scenes": len(scenes)},
