@@ -7,6 +7,7 @@ whole        the fewest attributes to turn over (`flip_attributes`)
 score        attackability of samples, class pairs and models by `radius`; `agreement` with distances in pixels
 attributes   attackability of an attribute, through the head (`head_effect`) and in total (`total_effect`)
 probes       attribute directions of any layer (`fit_probe`); neighbours: `tcav`, `concept_counterfactual`
+pixels       edits carried to inputs (`realize_edit`); `measure`, and the controls beside every figure
 legacy       the published pseudo-inverse metric, which is not a robustness measure
 """
 
@@ -27,6 +28,15 @@ from unfooled.counterfactuals.fitting import bayes_head, fit_head
 from unfooled.counterfactuals.flips import flip_distance, flip_edit
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.legacy import PinvScore, pinv_attackability, pinv_edit
+from unfooled.counterfactuals.measures import (
+    AttackSuccess,
+    Measures,
+    attack_success,
+    measure,
+    random_attributes,
+    targeted_pgd,
+)
+from unfooled.counterfactuals.pixels import Carried, Realized, match_edit, realize_edit
 from unfooled.counterfactuals.probes import Probe, fit_probe
 from unfooled.counterfactuals.score import (
     Agreement,
@@ -45,16 +55,21 @@ from unfooled.counterfactuals.whole import flip_attributes
 __all__ = [
     "AffineHead",
     "Agreement",
+    "AttackSuccess",
+    "Carried",
     "ConceptEdit",
     "Cost",
     "Edit",
     "Effects",
     "Group",
+    "Measures",
     "PinvScore",
     "Probe",
     "Radii",
+    "Realized",
     "Tcav",
     "agreement",
+    "attack_success",
     "attackability",
     "attribute_interval",
     "bayes_head",
@@ -69,14 +84,19 @@ __all__ = [
     "group_means",
     "head_effect",
     "head_table",
+    "match_edit",
+    "measure",
     "nearest_in",
     "pair_radii",
     "pinv_attackability",
     "pinv_edit",
     "radii",
     "radius",
+    "random_attributes",
+    "realize_edit",
     "switches",
     "targeted_edit",
+    "targeted_pgd",
     "tcav",
     "total_effect",
     "total_table",

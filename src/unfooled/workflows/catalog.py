@@ -178,6 +178,8 @@ OBJECTIVES = {
     "kendall": Objective("attacks:kendall_surrogate", "kendall"),
     "region": Objective("attacks:into", "region"),
 }
+CONCEPTS = ("concept", "concept-madry", "concept-ball")
+"""Joint losses of labels and attributes, which terms can be added to."""
 LOSSES = {
     "standard": Loss("training:Standard"),
     "madry": Loss("training:Madry"),
@@ -192,6 +194,11 @@ LOSSES = {
     "input-gradient": Loss("training:InputGradient", base="standard"),
     "arp": Loss("training:arp", base="madry", bases=("madry", "trades")),
     "group-worst": Loss("training:GroupWorst", bound={"groups": "features:groups"}),
+    "concept": Loss("training:ConceptLoss", base="standard"),
+    "concept-madry": Loss("training:ConceptMadry"),
+    "concept-ball": Loss("training:ConceptBall"),
+    "concept-margin": Loss("training:ConceptMargin", base="concept", bases=CONCEPTS),
+    "concept-stability": Loss("training:ConceptStability", base="concept", bases=CONCEPTS),
 }
 FEATURES = {
     "robust": "features:robust_set",
