@@ -140,8 +140,10 @@ def jpeg(x: Tensor, *, quality: int = 75, soft: bool = False) -> Tensor:
     z = F.pad(z, (0, right, 0, down), mode="replicate")
     colour = x.shape[1] == 3
     z = _mixed(z, YCBCR) if colour else z
+    z = z if soft else z.round()
     shift = z.new_tensor([128.0, 0.0, 0.0] if colour else [128.0])[:, None, None]
     z = _coded(z - shift, quality, soft) + shift
+    z = z if soft else z.round()
     z = (_mixed(z, RGB) if colour else z)[..., :height, :width] / 255
     return z.clamp(0, 1) if soft else ((z * 255).round() / 255).clamp(0, 1)
 
