@@ -187,3 +187,11 @@ def test_adaptive_attack(printed: Printed) -> None:
     plain, through, estimated, twin, labels = (value[-1] for value in rows.values())
     assert min(through, estimated, twin) < plain - 0.1
     assert max(through, estimated, twin, labels) <= plain
+
+
+def test_purify_digits(printed: Printed) -> None:
+    rows = {line.split("  ")[0]: numbers(line)[-1] for line in printed("purify_digits", epochs=6)}
+    assert rows["clean"] > 0.85
+    assert rows["static"] > rows["bare network"]
+    assert rows["worst"] <= min(rows["BPDA"], rows["end to end"], rows["static"])
+    assert rows["worst"] < rows["static"]
