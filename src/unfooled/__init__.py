@@ -18,6 +18,7 @@ Families are packages that list their names, such as help(uf.attacks); dir(uf) l
 
 attacks, explanations, distances, training, features   methods, as functions over tensors
 counterfactuals                                        the smallest change of meaning that flips a decision, exactly
+purification                                           purifiers in front of a model, and their guards
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
@@ -81,6 +82,7 @@ _PACKAGES = (
     "explanations",
     "features",
     "models",
+    "purification",
     "report",
     "runs",
     "statistics",
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
     from unfooled import explanations as explanations
     from unfooled import features as features
     from unfooled import models as models
+    from unfooled import purification as purification
     from unfooled import report as report
     from unfooled import runs as runs
     from unfooled import statistics as statistics

@@ -242,7 +242,9 @@ def test_pages_are_completed() -> None:
     assert complete("methods/attacks.md") == (ROOT / "docs/methods/attacks.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("family", ["attacks", "explanations", "distances", "training", "features", "counterfactuals"])
+@pytest.mark.parametrize(
+    "family", ["attacks", "explanations", "distances", "training", "features", "counterfactuals", "purification"]
+)
 def test_every_public_name_has_its_pages(family: str) -> None:
     package = importlib.import_module(f"unfooled.{family}")
     reference = complete(f"reference/{family}.md")

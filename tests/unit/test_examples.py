@@ -303,3 +303,11 @@ def test_lime_pick(printed: Printed) -> None:
     assert gains == sorted(gains, reverse=True)
     assert any(word in lines[0] for word in ("'bad' leads", "'good' leads"))
     assert all("petal" in line or "sepal" in line for line in lines[3:6])
+
+
+def test_purify_digits(printed: Printed) -> None:
+    rows = {line.split("  ")[0]: numbers(line)[-1] for line in printed("purify_digits", epochs=6)}
+    assert rows["clean"] > 0.85
+    assert rows["static"] > rows["bare network"]
+    assert rows["worst"] <= min(rows["BPDA"], rows["end to end"], rows["static"])
+    assert rows["worst"] < rows["static"]

@@ -26,6 +26,7 @@ from unfooled.training.losses.group_worst import Augmented, GroupWorst
 from unfooled.training.losses.igr import Igr
 from unfooled.training.losses.input_gradient import InputGradient
 from unfooled.training.losses.iou_rounds import Rounds, iou_rounds
+from unfooled.training.losses.latent import LatentClusters
 from unfooled.training.losses.madry import Madry
 from unfooled.training.losses.r2et import R2et
 from unfooled.training.losses.standard import Standard
@@ -55,6 +56,7 @@ __all__ = [
     "IgSumNorm",
     "Igr",
     "InputGradient",
+    "LatentClusters",
     "Leakage",
     "Madry",
     "Monitor",

@@ -140,6 +140,7 @@ ATTACKS = {
     "step-ll": Attack("attacks:step_ll"),
     "r-step-ll": Attack("attacks:r_step_ll"),
     "square": Attack("attacks:square", unit="queries", norms=(1.0, 2.0, math.inf)),
+    "low-frequency": Attack("attacks:low_frequency", norms=(1.0, 2.0, math.inf)),
     "labels-only": Attack("attacks:labels_only", unit="queries", norms=(1.0, 2.0, math.inf)),
     "alma": Attack("attacks:alma", norms=(1.0, 2.0)),
     "bisect": Attack("attacks:bisect", norms=(1.0, 2.0, math.inf)),
