@@ -33,6 +33,7 @@ from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.borders import MOST as PAIRS
 from unfooled.evaluation.checks.borders import borders
+from unfooled.evaluation.checks.draws import closed, count_text
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import on_the_way, refused_on_the_way
@@ -138,13 +139,13 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
         few = max(8, spare // 200)
         steps += [("D15", Proposals(gradients.transferred, most=few)), *labels_alone(gradients, few, spare / TRIALS)]
-    standing, closed, tried = Standing(frontier), dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
+    standing, fooled, tried = Standing(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, steps, strict=False):
-        standing, result = attack.stage(standing, stage, number, check=key)
+        last, (standing, result) = standing, attack.stage(standing, stage, number, check=key)
         if result is not None:
-            closed[key] += result.closed
+            fooled[key] += closed(attack, last, standing, result, StageKey(Family.CHECKS, stage.name, number, key))
             tried[key] = max(tried[key], result.taken)
-    findings = [_more(key, closed[key], tried[key], n) for key in WORDS]
+    findings = [_more(key, fooled[key], tried[key], n) for key in WORDS]
     findings += attack.ledger.once(
         StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
         model=problem.model,
@@ -185,11 +186,11 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
     return on_the_way(found["refused"]), frontier.with_unanswered(lone, points) if len(lone) else frontier
 
 
-def _more(check: str, closed: int, tried: int, n: int) -> Finding:
+def _more(check: str, fooled: float, tried: int, n: int) -> Finding:
     """Return the finding of a check that tried another attack."""
     what, action = WORDS[check]
-    detail = f"{what} fooled {closed} of {tried} survivors" if tried else f"{what}: not tried"
-    return above(check, closed / n, detail, action)
+    detail = f"{what} fooled {count_text(fooled)} of {tried} survivors" if tried else f"{what}: not tried"
+    return above(check, fooled / n, detail, action)
 
 
 def diagnose(

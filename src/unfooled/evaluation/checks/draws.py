@@ -1,0 +1,94 @@
+"""Comparison of points on a random model: do fresh draws confirm that a point is worse than another?
+
+Among many points tried on a random model, some fool most of a few draws by luck alone. What an attack gained is
+therefore measured by fresh draws, at the points before and after, as the sum over samples of the share of draws that
+are right; it counts where it is half a sample at least, and above three standard errors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.frontier import Problem, StageResult
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.core.goals import fooled
+from unfooled.runs.chunks import Rows
+
+DRAWS = 60
+"""Fresh draws at a point."""
+LEAST, ERRORS = 0.5, 3.0
+"""Gain in samples, and in standard errors, below which nothing was gained."""
+
+
+def shares_right(problem: Problem, z: Tensor, draws: int = DRAWS) -> Tensor:
+    """Return the share of fresh draws that are right, and finite, at each point, (b,)."""
+    right = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+    for _ in range(draws):
+        logits = problem.logits(z)
+        right += ~fooled(logits, problem.y) & torch.isfinite(logits).all(1)
+    return right / draws
+
+
+def gained(before: Tensor, after: Tensor, draws: int = DRAWS) -> float:
+    """Return how many samples were lost, in sum over samples; 0 where chance explains it.
+
+    Args:
+        before: Share of draws that are right at the points before, (b,).
+        after: Share at the points after, (b,).
+        draws: Number of draws of each share.
+    """
+    gain = float((before - after).sum())
+    spread = sum(float((p * (1 - p)).sum()) for p in ((s * draws + 1) / (draws + 2) for s in (before, after)))
+    return gain if gain >= LEAST and gain > ERRORS * (spread / draws) ** 0.5 else 0.0
+
+
+def count_text(count: float) -> str:
+    """Return a number of samples as text, with a decimal place if it is a fraction."""
+    return f"{count:.0f}" if count == int(count) else f"{count:.1f}"
+
+
+def closed(attack: Cascade, before: Standing, after: Standing, result: StageResult, key: StageKey) -> float:
+    """Return how many samples a stage fooled; of a random model by fresh draws, which gives a fraction.
+
+    Args:
+        attack: The attack.
+        before: State of the attack before the stage.
+        after: State after it.
+        result: Result of the stage.
+        key: Number, check and method of the stage.
+
+    Cost: nothing, or 120 F for each sample that seems fooled, if the model is random.
+    """
+    old, new = before.frontier, after.frontier
+    if attack.problem.decisive:
+        return result.closed
+    rows = (new.fooled & ~old.fooled).nonzero()[:, 0]
+    return gained(*compared(attack.problem, attack.ledger, rows, old.points, new.points, key))
+
+
+def compared(
+    problem: Problem, ledger: Ledger, rows: Tensor, old: Tensor, new: Tensor, key: StageKey
+) -> tuple[Tensor, Tensor]:
+    """Return the shares of fresh draws that are right at the points before and after, (b,) each.
+
+    Args:
+        problem: Problem of the attack.
+        ledger: Ledger that stores the shares.
+        rows: Samples with new points, (b,).
+        old: Points before, (n, *D).
+        new: Points after, (n, *D).
+        key: Number, check and method of the attack that found them.
+    """
+    if not len(rows):
+        none = torch.zeros(0, dtype=torch.float64)
+        return none, none
+    part = problem.take(rows)
+
+    def draw() -> Rows:
+        return {"before": shares_right(part, old[rows]), "after": shares_right(part, new[rows])}
+
+    again = StageKey(Family.CHECKS, f"{key.method}-draws", key.number, key.check, key.part)
+    shares = ledger.part(again, draw, model=problem.model)
+    return shares["before"], shares["after"]
