@@ -124,5 +124,5 @@ def test_an_attack_is_not_continued_where_no_figure_can_be_believed(monkeypatch:
     x = points(24, SHAPE, seed=4)
     s = audit(NET, x, (NET(x).argmax(1) + 1) % 5, Linf(0.01), plan=PLAN)
     assert (s.verdict, "D26" in s.because) == ("NOT EVALUABLE", True)
-    assert any("which were left out, since no figure can be believed (D26)" in w for w in s.warnings)
+    assert any("were left out, since no figure can be believed" in w and "D26" in w for w in s.warnings)
     assert not any(p.stage.startswith("300") for p in s.progress)
