@@ -111,7 +111,7 @@ EARLY = [
     ("train --loss trades --threat linf:0.1 --beta -1", "--beta is -1"),
     ("train --loss madry --threat linf:0.1 --beta 2", "takes no --beta"),
     ("train --loss madry --threat linf:0.1 --epochs 2 --ramp 3", "--ramp is 3"),
-    ("train --ramp 3", "--ramp is of an adversary"),
+    ("train --ramp 3", "--ramp raises an adversary's eps"),
     ("attack --model net.pt --threat linf:0.1 --out adv.txt", "give --out adv.npz"),
     ("attack --model net.pt --threat l0:3.5", "whole number, such as l0:3"),
     ("audit --model net.pt --threat linf:0.1 --chunk 0", "--chunk is 0"),

@@ -151,7 +151,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "run_broken_defences", partial(suite.run_broken_defences, cases=few))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "small_audits")
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_returns_what_its_command_prints(home: Path, name: str) -> None:
     words, call = CASES[name]
@@ -202,6 +202,7 @@ def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:
             assert len(inspect.signature(value).parameters) <= 12, name
 
 
+@pytest.mark.usefixtures("small_audits")
 def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
     x, y = uf.load_data("digits", n=8)
     with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
@@ -241,7 +242,10 @@ def test_an_option_is_spelled_as_the_reader_writes_it() -> None:
     ("call", "said"),
     [
         (lambda: workflows.attack(Inputs("none.pt"), "0.3"), "threat is '0.3'; write a norm and a radius"),
-        (lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"), "ddn knows L2, the threat is linf:0.1"),
+        (
+            lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"),
+            "ddn supports L2, the threat is linf:0.1",
+        ),
         (lambda: workflows.attack(Inputs("none.pt"), "l2:1", attack="ddn", restarts=2), "ddn has no restarts; give it"),
         (lambda: uf.train(loss="madry"), "loss='madry' needs an adversary to train against, such as threat='linf:0.1'"),
         (lambda: uf.train(loss="free", threat="l2:1", options=LossOptions(k=3)), "loss='free' takes no k; leave"),

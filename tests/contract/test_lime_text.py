@@ -144,7 +144,7 @@ def test_links_and_labels() -> None:
     assert weights["good"] == pytest.approx(-2.1)
     assert weights["bad"] == pytest.approx(2.8)
     assert lime_text(sigmoid, TEXT, ridge=0.0).as_list()[0][1] < 1
-    with pytest.raises(BadInput, match="log_odds is of probabilities"):
+    with pytest.raises(BadInput, match="log_odds needs probabilities"):
         lime_text(additive, TEXT, link=log_odds)
 
 

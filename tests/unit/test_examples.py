@@ -75,7 +75,7 @@ def test_audit_in_python(printed: Printed, tmp_path: Path) -> None:
     curve = [numbers(line)[1] for line in lines if line.startswith("eps ")]
     assert curve == sorted(curve, reverse=True)
     assert curve[0] == said["clean_accuracy"][0]
-    moved = [line for line in lines if "fooled" in line and "held" in line]
+    moved = [line for line in lines if " fooled " in line and "not fooled" in line]
     assert len(moved) == len(found["movements"]) == 3
     assert lines[-1] == f"page: {tmp_path / 'run' / 'report.html'}"
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8").count("A small network") >= 1
@@ -107,7 +107,7 @@ def test_harden(printed: Printed) -> None:
 
 def test_explain_under_attack(printed: Printed) -> None:
     lines = printed("explain_under_attack")
-    fooled, held = (int(k) for k in re.findall(r"(\d+) (?:fooled|held)", lines[0]))
+    fooled, held = (int(k) for k in re.findall(r"(\d+) (?:fooled|not fooled)", lines[0]))
     assert 0 < fooled < 40
     assert 0 < held < 40
     rows = {line.split()[0]: numbers(line) for line in lines[2:6]}

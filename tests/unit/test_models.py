@@ -25,7 +25,7 @@ from unfooled.models import (
     readers,
 )
 from unfooled.models.architectures import architectures_of, build, build_like
-from unfooled.models.names import strip, within
+from unfooled.models.names import strip, under_one_prefix
 from unfooled.models.nets.cifar_resnet import PadShortcut
 from unfooled.models.nets.small_cnn import GridPool
 
@@ -218,8 +218,8 @@ def test_names_are_matched_in_one_way_everywhere() -> None:
     before = torch.random.get_rng_state()
     assert architectures_of(trained) == architectures_of(state) == ["lenet5"]  # as they would be loaded
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert within(trained, set(state)).keys() == state.keys()
-    assert within(trained, {"other"}) == trained
+    assert under_one_prefix(trained, set(state)).keys() == state.keys()
+    assert under_one_prefix(trained, {"other"}) == trained
     assert strip({f"module.model.{key}": value for key, value in state.items()}).keys() == state.keys()
 
 

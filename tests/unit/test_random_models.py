@@ -15,8 +15,10 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks.before import answers
 from unfooled.evaluation.checks.draws import DRAWS, gained
 from unfooled.evaluation.checks.normalised import normalisation
+from unfooled.evaluation.checks.subject import inspect_model
 
 SHAPE = (1, 6, 5)
 NET = tiny_net(5, SHAPE)
@@ -80,16 +82,41 @@ def test_a_random_model_is_attacked_all_the_same() -> None:
     assert s.robust_accuracy.value < 0.5 * s.clean_accuracy.value
 
 
+def draws(share: float, n: int) -> Tensor:
+    """Draws of n samples, each right in the same share of them, at other draws for each sample."""
+    rows = torch.arange(DRAWS).lt(share * DRAWS)[None].repeat(n, 1)
+    return torch.stack([row.roll(7 * i) for i, row in enumerate(rows)])
+
+
 def test_what_fresh_draws_confirm_is_gained() -> None:
-    half, none = torch.full((12,), 0.5, dtype=torch.float64), torch.zeros(12, dtype=torch.float64)
+    half, none = draws(0.5, 12), draws(0, 12)
     assert gained(half, none) == pytest.approx(6)
-    assert gained(half, half - 0.03) == 0
-    assert gained(half[:1], half[:1] - 0.2) == 0
-    assert gained(torch.ones(1), torch.zeros(1)) == 1
+    assert gained(half, draws(0.47, 12)) == 0
+    assert gained(draws(0.5, 1), draws(0.3, 1)) == 0
+    assert gained(draws(1, 1), draws(0, 1)) == 1
     assert gained(none[:0], none[:0]) == 0
     source = torch.Generator().manual_seed(0)
-    tosses = torch.rand(400, 2, 12, DRAWS, generator=source).lt(0.45).double().mean(3)
+    tosses = torch.rand(400, 2, 12, DRAWS, generator=source).lt(0.45)
     assert sum(gained(*pair) > 0 for pair in tosses) <= 4
+
+
+def test_draws_that_samples_share_are_one_draw() -> None:
+    """One draw a batch: sums over samples vary more than independent draws would let them."""
+    source = torch.Generator().manual_seed(0)
+    tosses = torch.rand(400, 2, 1, DRAWS, generator=source).lt(0.45).expand(400, 2, 12, DRAWS)
+    assert sum(gained(*pair) > 0 for pair in tosses) <= 4
+
+
+def test_a_model_whose_first_draws_are_equal_is_random_all_the_same() -> None:
+    """One of three draws for a whole batch: the first two calls often agree."""
+    x = points(20, SHAPE, seed=4)
+    y = NET(x).argmax(1)
+    with torch.random.fork_rng():
+        for seed in range(8):
+            torch.manual_seed(seed)
+            assert inspect_model(resized, x, y).random
+            d4 = answers(resized, x)[1]
+            assert (d4.fired, str(d4.kind)) == (True, "mend")
 
 
 def test_preprocessing_of_a_random_model_is_not_accused_by_chance() -> None:

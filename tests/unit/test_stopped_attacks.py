@@ -16,7 +16,7 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.stages import Ascents
 from unfooled.evaluation.audit import Plan, audit
 from unfooled.evaluation.checks import extending
-from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.table import finding
 
 SHAPE = (1, 6, 5)
@@ -89,10 +89,10 @@ def test_memory_is_seen_before_the_effort_of_an_attack(make: Callable[[], Net], 
 def test_a_model_that_counts_its_calls_is_audited_as_a_whole() -> None:
     x = points(8, SHAPE, seed=4)
     model = counted()
-    beginning = Beginning.of(model)
-    assert not beginning.changed()
+    original = OriginalModel.of(model)
+    assert not original.changed()
     model(x)
-    assert beginning.changed()
+    assert original.changed()
     s, plain = (audit(f, x, NET(x).argmax(1), Linf(0.1), plan=PLAN) for f in (counted(), NET))
     assert not any(f.id == "D20" and f.fired for f in s.diagnostics)
     assert (s.robust_accuracy, s.verdict, s.curve) == (plain.robust_accuracy, plain.verdict, plain.curve)

@@ -9,7 +9,7 @@ import typer
 
 from unfooled._version import __version__
 from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, report, study, train
-from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, say
+from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, report_error
 
 app = typer.Typer(
     name="unfooled",
@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
                 e.show()
             else:
                 place = getattr(getattr(e, "ctx", None), "command_path", "unfooled")
-                say(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
+                report_error(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
             code = e.exit_code
 
     resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.models.names import matches, within
+from unfooled.models.names import matches, under_one_prefix
 from unfooled.models.nets import CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -72,7 +72,7 @@ def build_like(
         classes: Number of classes, K. None: number of rows of the last layer's weight.
     """
     native = build(arch)
-    state = within(state, set(native.state_dict()))
+    state = under_one_prefix(state, set(native.state_dict()))
     first = next(name for name, module in native.named_modules() if isinstance(module, nn.Conv2d))
     last = [name for name, module in native.named_modules() if isinstance(module, nn.Linear)][-1]
     conv, head = state.get(f"{first}.weight"), state.get(f"{last}.weight")

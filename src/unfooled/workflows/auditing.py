@@ -28,7 +28,7 @@ from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, choose, threat_of
 
-ENVELOPE = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
+ENVELOPE_PASSES = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class AuditOptions:
         if self.effort != AuditOptions.effort:
             option, value = next(iter(self.single.items()))
             raise BadOption(
-                "{effort:{0}} is of the cascade, {" + option + ":{1}} asks for one attack instead; give one of them",
+                "{effort:{0}} belongs to the cascade, {" + option + ":{1}} asks for one attack; give one of them",
                 self.effort, value,
             )  # fmt: skip
         bind_attack(self._attack(threat), threat, steps=self.steps, restarts=self.restarts)
@@ -93,7 +93,7 @@ class AuditOptions:
         reasons, reasons_name = self._explanation("reasons", catalog.REASONS, "explanation to attack")
         return Plan(
             **self._attacked(threat, row, batch),
-            nearest_budget=ENVELOPE if self.envelope else row.nearest,
+            nearest_budget=ENVELOPE_PASSES if self.envelope else row.nearest,
             norms=catalog.EVERY_NORM if self.envelope else None,
             explain=explain,
             explain_name=explain_name,

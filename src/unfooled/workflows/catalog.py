@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EVERY_NORM = (0.0, 1.0, 2.0, math.inf)
-MOST = 1000
+DEFAULT_N = 1000
 """Default number of samples."""
 
 

@@ -43,7 +43,7 @@ PRECISIONS = (
     *("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64"),
     *("transformer-engine", "transformer-engine-float16"),
 )
-HELD_OUT = 1000  # samples at most
+MAX_HELD_OUT = 1000  # samples at most
 
 
 @dataclass(frozen=True)
@@ -218,20 +218,22 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
         if ramp > recipe.epochs:
             raise BadOption("{ramp} is {0:g}, more than {epochs}, {1}; eps would never be reached", ramp, recipe.epochs)
         if options.ramp and threat is None:
-            raise BadOption("{ramp} is of an adversary, and there is none; leave it out, or give {threat:linf:0.1}")
+            raise BadOption(
+                "{ramp} raises an adversary's eps, and there is no adversary; leave it out, or give {threat:linf:0.1}"
+            )
         objective = make_loss(loss, threat, replace(options, ramp=ramp))
     elif threat is None and options == LossOptions():
         objective = loss
     else:
         raise BadOption("{loss} is an object, which has its own {threat} and options; leave these out")
     memory, corrupted = memory_of(objective), recipe.augment == "corruptions"
-    place = memory is not None and not memory.by_sample
-    if corrupted and (place or isinstance(objective, GroupWorst)):
-        why = "repeats each batch" if place else "sees all five of them"
-        raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, why)
+    by_place = memory is not None and not memory.by_sample
+    if corrupted and (by_place or isinstance(objective, GroupWorst)):
+        reason = "repeats each batch" if by_place else "sees all five of them"
+        raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
     if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
         raise BadOption(
-            "{start:warm} knows a sample by its bytes, in one process; leave out {augment} and {devices}"
+            "{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}"
         )  # fmt: skip
     return Augmented(random_group, objective) if corrupted else objective
 
@@ -256,7 +258,7 @@ class _Work:
         if len(present := torch.unique(whole.y)) < 2:
             raise BadOption("{0} holds samples of one class, {1}; training needs two", whole.name, int(present[0]))
         try:
-            held_out: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
+            held_out: Dataset | None = load_dataset(data, split="test", n=MAX_HELD_OUT, **options)
         except ValueError:
             held_out = None
         if held_out is not None and held_out.split == "all":

@@ -12,7 +12,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput, option
 from unfooled.core.memory import free_memory, given_limit
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.calls import answered, run
+from unfooled.core.model.calls import run, run_checked
 from unfooled.core.types import Model
 
 Joined = TypeVar("Joined", bound=Tensor | tuple[Tensor, ...] | dict[str, Tensor])
@@ -91,7 +91,7 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
             run(model, x[:1].detach().clone().requires_grad_())
     except Exception:  # some models refuse inputs that require a gradient; any other error is raised again here
         with torch.no_grad():
-            answered(model, x[:1])
+            run_checked(model, x[:1])
     return min(ceiling, budget.batch)
 
 

@@ -31,12 +31,12 @@ def missed_by(
         return finding("D17", False, "no nearest points in the threat's norm"), frontier
     k = len(near["distance"])
     eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
-    wrong, silent = near["distance"].to(eps), near["unanswered"].to(eps)
+    wrong, no_answer = near["distance"].to(eps), near["unanswered"].to(eps)
     points = near["z"].to(s.x.device)
-    rows = ((wrong <= eps) & (wrong <= silent) & ~frontier.fooled[:k]).nonzero()[:, 0]
-    lone = ((silent <= eps) & (silent < wrong)).nonzero()[:, 0]
-    if len(lone):
-        frontier = frontier.with_unanswered(lone, points[lone])
+    rows = ((wrong <= eps) & (wrong <= no_answer) & ~frontier.fooled[:k]).nonzero()[:, 0]
+    with_point = ((no_answer <= eps) & (no_answer < wrong)).nonzero()[:, 0]
+    if len(with_point):
+        frontier = frontier.with_unanswered(with_point, points[with_point])
     count: float = len(rows)
     if s.subject.random and len(rows):  # a sample that is wrong by chance has distance 0, wherever its point is
         rows = rows[s.threat.take(rows).size(points[rows] - s.x[rows]) <= eps[rows]]
@@ -44,7 +44,7 @@ def missed_by(
         key = StageKey(Family.CHECKS, "nearest", check=CheckId.NEAREST)
         before, after = compared(problem, s.ledger, rows, frontier.points, new, key)
         count = gained(before, after)
-        rows = rows[(after < before).to(rows.device)] if count else rows[:0]
+        rows = rows[(after.sum(1) < before.sum(1)).to(rows.device)] if count else rows[:0]
     d17 = above(
         "D17", count / k, f"the nearest-point attacks fooled {count_text(count)} of {k} samples that the attack had "
         "not", "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),

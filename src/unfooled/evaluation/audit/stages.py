@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
@@ -76,11 +76,11 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     first = clean(s)
     right = first.prediction == s.y.cpu()
     attacked = attack_label(s, plan, probe(s, first.drawn if first.drawn is not None else first.prediction), right)
-    standing, gradients = attacked.standing, attacked.gradients
-    points = judge(s, standing.frontier.final)
+    state, gradients = attacked.state, attacked.gradients
+    points = judge(s, state.frontier.final)
     findings = attacked.findings
     findings += judged(
-        standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
+        state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
     if gradients.missing:
@@ -108,7 +108,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         random=s.subject.random,
         findings=merged([_mode(s.x), *findings, _rounded(points, right, random=s.subject.random)]),
         conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended, stopped=attacked.stopped),
-        progress=standing.log,
+        progress=state.log,
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
     )
@@ -162,52 +162,52 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     if seen := replay_first(s, right):
         return _cut_short(attack, label, gradients, [*findings, *seen])
     with frozen(s.counted):
-        standing = _strike(s, attack, label, gradients)
+        state = _run_attack(s, attack, label, gradients)
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
-        alone = standing.frontier
-        near = nearest(s, plan.nearest, gradients)
-        missed, frontier = missed_by(s, attack.problem, alone, near.get(s.threat.norm))
-        standing = replace(standing, frontier=frontier)
-        count = len(next(iter(near.values()))["distance"]) if near else 0
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        attack_frontier = state.frontier
+        nearest_rows = nearest(s, plan.nearest, gradients)
+        missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
+        state = replace(state, frontier=frontier)
+        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         findings = [*findings, missed, *checked.findings]
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
+        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
-        findings += replay(s, standing.frontier, gradients)
+        findings += replay(s, state.frontier, gradients)
         wanted = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
         stops = of_kind(findings, Kind.STOP)
         may, stopped, notes = wanted and not stops, False, []
         if may:
-            more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
-            standing, gradients, again, stopped = more.standing, more.gradients, more.again, more.stopped
-            findings += replay(s, standing.frontier, gradients, again=True)
+            more = extend(attack, state, gradients, findings, label.effort.stages[1:])
+            state, gradients, again, stopped = more.state, more.gradients, more.again, more.stopped
+            findings += replay(s, state.frontier, gradients, again=True)
             notes += [LIMITED] if stopped else []
         elif wanted:
             notes.append(NOT_CONTINUED.format(", ".join(stops)))
-    distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, silent, findings, again, may, stopped, tuple(notes))
+    distances = {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows}
+    no_answer = {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows}
+    return Attacked(state, gradients, distances, no_answer, findings, again, may, stopped, tuple(notes))
 
 
 def _cut_short(attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]) -> Attacked:
     """Run the first stage of the attack alone, without nearest points and further checks."""
     with frozen(attack.problem.model):
-        standing = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
-    return Attacked(standing, gradients, {}, {}, findings, [], False, notes=(CUT_SHORT,))
+        state = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
+    return Attacked(state, gradients, {}, {}, findings, [], False, notes=(CUT_SHORT,))
 
 
-def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
+def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:
     """Run the attack that the plan asks for."""
-    standing = attack.begin()
+    state = attack.begin()
     if label.whole is None:
-        return attack.perform(standing, label.stages(s.threat))
+        return attack.perform(state, label.stages(s.threat))
     log: list[Progress] = []
     with untrusted():
         points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
-    return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
+    return attack.adopt(replace(state, log=(*state.log, *log)), points)
 
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
@@ -220,16 +220,16 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            seen = Unanswered(x, everything)
+            observer = Unanswered(x, everything)
             best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
-                with s.counted.watched(seen):
+                with s.counted.watched(observer):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
                 best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": seen.distance}
+            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": observer.distance}
 
         key = StageKey(Family.NEAREST, norm_name(norm))
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
@@ -319,8 +319,8 @@ def attack_maps(
 
         return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
 
-    everybody = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", everybody, shrunk(threat, r), r == radii[-1]) for r in radii]
+    all_rows = torch.arange(len(samples), device=x.device)
+    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
     eps = each_eps(threat, x).double()
     close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
     if len(close):
@@ -332,7 +332,7 @@ def attack_maps(
     )
 
 
-def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
+def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:
     """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
     rows = (points.undefined & points.inside & ~points.success).nonzero()[:, 0]
     distance = torch.full((s.n,), torch.inf, dtype=points.distance.dtype)
@@ -342,8 +342,8 @@ def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Ten
 
     if len(rows):
         distance[rows] = per_block(sizes, rows, s.x).to(distance.dtype)
-    if s.threat.norm in near:
-        own = near[s.threat.norm]
+    if s.threat.norm in nearest_rows:
+        own = nearest_rows[s.threat.norm]
         distance[: len(own)] = torch.minimum(distance[: len(own)], own)
     return distance
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Standing
+from unfooled.attacks.ensembles.cascade import AttackState
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
 from unfooled.runs.chunks import Rows
 
-FRESH = 20
+JUDGE_DRAWS = 20
 """Fresh draws of a random model, whose majority decides."""
 
 
@@ -31,7 +31,7 @@ class Setting:
     Attributes:
         subject: Model under audit, as the checks see it.
         counted: The same model, counting its passes.
-        untouched: The model before it was asked anything.
+        original: The model before it was asked anything.
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Constraint set.
@@ -42,7 +42,7 @@ class Setting:
 
     subject: Subject
     counted: Counted
-    untouched: Beginning
+    original: OriginalModel
     x: Tensor
     y: Tensor
     threat: Threat
@@ -58,7 +58,7 @@ class Setting:
     @property
     def draws(self) -> int:
         """Evaluations of the model that decide on success."""
-        return FRESH if self.subject.random else 1
+        return JUDGE_DRAWS if self.subject.random else 1
 
     def problem(self, gradients: Gradients) -> Problem:
         """Return the attack's problem, with the gradients that the checks ask for."""
@@ -112,7 +112,7 @@ class Attacked:
     """Result of the attack on the label.
 
     Attributes:
-        standing: Final state of the attack: best points and progress.
+        state: Final state of the attack: best points and progress.
         gradients: Gradients that it followed.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
         unanswered: Norm -> distances of their nearest points without a finite answer.
@@ -123,7 +123,7 @@ class Attacked:
         notes: Sentences about what was left out.
     """
 
-    standing: Standing
+    state: AttackState
     gradients: Gradients
     nearest: dict[float, Tensor]
     unanswered: dict[float, Tensor]
@@ -180,6 +180,6 @@ class Outcome:
         return self.right & self.attack.success
 
     @property
-    def silent(self) -> Tensor:
+    def no_answer(self) -> Tensor:
         """Samples that are right when clean, not fooled, and without an answer at an allowed point, (n,) bool."""
         return self.right & ~self.attack.success & self.attack.undefined

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind
 
-LOW = 0.05
+LOW_ROBUST_ACCURACY = 0.05
 """Robust accuracy below which nothing is left to overstate."""
 
 
@@ -73,7 +73,7 @@ def conclude(
     if stop:
         reasons = "; ".join(f"{key}, {details[key]}" for key in stop)
         return Conclusion(Trust.NOT_EVALUABLE, f"No figure can be believed: {reasons}.")
-    if robust <= LOW:
+    if robust <= LOW_ROBUST_ACCURACY:
         if masking:
             because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
             return Conclusion(Trust.EXTENDED, because)
@@ -83,7 +83,7 @@ def conclude(
         return Conclusion(
             Trust.OVERSTATED,
             f"The model's gradients cannot be used ({seen}); the figure is what stand-in gradients, random search and "
-            "labels alone left, so the true one is probably lower.",
+            "label-only attacks left, so the true one is probably lower.",
         )
     if fired(again):
         still = "; ".join(f.detail for f in again if f.fired)

@@ -23,7 +23,7 @@ def identity(outputs: Tensor) -> Tensor:
 def log_odds(outputs: Tensor) -> Tensor:
     """Return log p / (1 - p) of probabilities, with p at least 1e-12 from 0 and 1."""
     if bool(((outputs < -1e-6) | (outputs > 1 + 1e-6)).any()):
-        raise BadInput(f"log_odds is of probabilities; the outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}]")
+        raise BadInput(f"log_odds needs probabilities; the outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}]")
     p = outputs.clamp(1e-12, 1 - 1e-12)
     return torch.log(p) - torch.log1p(-p)
 
