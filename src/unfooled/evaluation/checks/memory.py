@@ -69,7 +69,7 @@ class OriginalModel:
 
 def _state(twin: Duplicate) -> str:
     """Return a hash of what the original model stores now, with the variables outside of it that its methods use."""
-    return state_hash([twin.original, *(place.read() for place in twin.places.values())])[0]
+    return state_hash([twin.original, *(place.read() for place in twin.variables.values())])[0]
 
 
 def first_look(
