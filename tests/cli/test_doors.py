@@ -228,12 +228,9 @@ def test_every_option_in_a_message_is_one_of_the_command_line() -> None:
     source = Path(__file__).resolve().parents[2] / "src/unfooled"
     text = "".join(path.read_text() for path in source.rglob("*.py"))
     used = set(re.findall(r"\{option\(['\"](\w+)['\"]", text))
-    flags = {
-        flag
-        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
-        for parameter in command.params
-        for flag in parameter.opts
-    }
+    commands = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+    commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
+    flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     assert {as_flag(name) for name in used} <= flags
     assert {"trust_pickle", "max_pixels", "max_bytes", "max_classes", "channels"} <= used
     assert option("n") not in text

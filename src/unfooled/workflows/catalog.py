@@ -113,6 +113,19 @@ class Study:
     costs: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A choice of a local surrogate: a function, or one that makes it.
+
+    Attributes:
+        path: "module:function".
+        makes: True: it is called with the options written behind the name, as in slic:50, and makes the function.
+    """
+
+    path: str
+    makes: bool = False
+
+
 ATTACKS = {
     "apgd-ce": Attack("attacks:apgd", {"loss": "core.losses:cross_entropy"}, norms=(1.0, 2.0, math.inf)),
     "apgd-dlr": Attack("attacks:apgd", {"loss": "core.losses:dlr"}, norms=(1.0, 2.0, math.inf)),
@@ -189,6 +202,40 @@ FEATURES = {
 AUGMENTATIONS = ("shifts", "corruptions")
 REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
 """Reductions of channels to one map: functions of `distances`."""
+_LIME = "explanations.lime:"
+SEGMENTERS = {name: Piece(_LIME + name, makes=True) for name in ("grid", "slic", "quickshift", "felzenszwalb")}
+BASELINES = {
+    "mean": Piece(_LIME + "segment_mean"),
+    "blur": Piece(_LIME + "blur"),
+    "noise": Piece(_LIME + "noise"),
+    "constant": Piece(_LIME + "constant", makes=True),
+}
+SCORES = {
+    "logit": Piece("core.losses:true_logit"),
+    "log-probability": Piece("explanations.gradients:log_probability"),
+    "lead": Piece("explanations.gradients:lead"),
+}
+MASK_SAMPLERS = {
+    name: Piece(_LIME + name.replace("-", "_"))
+    for name in ("paired", "bernoulli", "by-size", "kernel-sizes", "hadamard", "every-mask")
+}
+TABLE_SAMPLERS = {
+    "bins": Piece(_LIME + "by_bins"),
+    "hidden": Piece(_LIME + "hidden", makes=True),
+    "conditional": Piece(_LIME + "conditional", makes=True),
+    "neighbours": Piece(_LIME + "neighbours", makes=True),
+    "around": Piece(_LIME + "around", makes=True),
+    "stratified-normal": Piece(_LIME + "stratified_normal", makes=True),
+}
+SPLITS = {name: Piece(_LIME + name) for name in ("words", "characters", "sentences")}
+UNITS = {name: Piece(_LIME + name) for name in ("types", "positions")}
+BINS = {
+    "quartiles": Piece(_LIME + "quartiles"),
+    "deciles": Piece(_LIME + "deciles"),
+    "entropy": Piece(_LIME + "entropy_bins"),
+}
+LINKS = {"identity": Piece(_LIME + "identity"), "log-odds": Piece(_LIME + "log_odds")}
+COVERS = {"any": Piece(_LIME + "any_cover"), "soft": Piece(_LIME + "soft_cover")}
 STUDIES = {
     "broken-defences": Study(
         "studies.broken_defences:run_broken_defences",

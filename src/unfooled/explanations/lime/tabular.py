@@ -29,6 +29,7 @@ from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.solving import Settings, Solved, assembled
 from unfooled.explanations.lime.surrogate import fit
 from unfooled.explanations.lime.tables import TableSampler, by_bins
+from unfooled.explanations.lime.view import Cell
 from unfooled.runs.spelling import spelled
 
 BATCH = 4096
@@ -139,6 +140,14 @@ class TabularSpace:
         """Return the features of a row in words."""
         return tuple(" and ".join(self.columns[k].words(row[k]) for k in group) for group in self.features)
 
+    def cells(self, row: list[Any]) -> tuple[Cell, ...]:
+        """Return each column of a row with its value, its bin in words, and the number of its feature; -1: none."""
+        feature = {k: j for j, group in enumerate(self.features) for k in group}
+        return tuple(
+            (column.name, column.shown(value), column.bin_of(value), feature.get(k, -1))
+            for k, (column, value) in enumerate(zip(self.columns, row, strict=True))
+        )
+
     def keys(self, row: list[Any]) -> tuple[tuple[Any, ...], ...]:
         """Return the key of each feature of a row, (column, bin); of a group, (columns, bins)."""
         keys: list[tuple[Any, ...]] = []
@@ -199,20 +208,18 @@ def lime_tabular(
         return link(outputs_of(predict, table, BATCH))[:, labels[i]]
 
     parts = [_explained(row, i, space, settings, kernel, asked, prediction[i]) for i, row in enumerate(values)]
-    solved = [part for part, _ in parts]
+    solved, local = [part for part, _ in parts], torch.stack([local for _, local in parts])
     result = assembled(
         (solved, prediction, labels, settings),
         kind=Kind.TABLE,
-        names=tuple(space.names(row) for row in values),
-        keys=tuple(space.keys(row) for row in values),
-        content=_texts(space, values),
+        **_described(space, values),
         baseline="training rows",
         score="output",
         link=spelled(link),
         classes=None if classes is None else tuple(classes),
         outputs=outputs,
         seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
-        local=torch.stack([local for _, local in parts]),
+        local=local,
         calls=torch.tensor([part.calls + 1 for part in solved]),
         seconds=time.perf_counter() - began,
         masks=tuple(part.masks for part in solved) if keep_samples else None,
@@ -254,9 +261,14 @@ def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
     return torch.stack([answers.amin(0), answers.amax(0)], 1)
 
 
-def _texts(space: TabularSpace, values: list[list[Any]]) -> tuple[tuple[str, ...], ...]:
-    """Return rows as text."""
-    return tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values)
+def _described(space: TabularSpace, values: list[list[Any]]) -> dict[str, Any]:
+    """Return the names, keys, cells and texts of rows."""
+    return {
+        "names": tuple(space.names(row) for row in values),
+        "keys": tuple(space.keys(row) for row in values),
+        "cells": tuple(space.cells(row) for row in values),
+        "content": tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values),
+    }
 
 
 def _column(values: list[Any]) -> npt.NDArray[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -250,6 +250,8 @@ def lime_text(
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
     """Return texts as a list; refuse an empty one."""
+    if not isinstance(texts, Iterable):
+        raise BadInput(f"texts is a {type(texts).__name__}; give a string, or a list of them")
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         raise BadInput("there is no text to explain")
