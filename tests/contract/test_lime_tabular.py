@@ -329,3 +329,19 @@ def test_frames_come_and_go_as_frames() -> None:
 def test_refusals(call: Any, sentence: str, space: TabularSpace) -> None:
     with pytest.raises(BadInput, match=sentence):
         call(space)
+
+
+def test_a_row_and_its_perturbed_rows_are_one_call(space: TabularSpace) -> None:
+    sizes: list[int] = []
+
+    def counted(rows: Any) -> Any:
+        sizes.append(len(rows))
+        return np.asarray(rows)[:, 0]
+
+    rows = np.zeros((3, len(space.columns)))
+    found = lime_tabular(counted, rows[:1], space=space, samples=300)
+    assert sizes == [301]
+    assert found.calls.tolist() == [301]
+    sizes.clear()
+    lime_tabular(counted, rows, space=space, samples=300)
+    assert sizes == [303, 300, 300]

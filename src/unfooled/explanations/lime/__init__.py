@@ -6,7 +6,13 @@ from unfooled.explanations.lime.findings import Flag, Kind
 from unfooled.explanations.lime.gaussian import conditional_normal
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
-from unfooled.explanations.lime.leading import with_stability
+from unfooled.explanations.lime.leading import (
+    Stability,
+    with_part_stability,
+    with_row_stability,
+    with_stability,
+    with_text_stability,
+)
 from unfooled.explanations.lime.mixed import image_part, lime_parts, row_part, text_part
 from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
@@ -53,6 +59,7 @@ __all__ = [
     "Kind",
     "Pick",
     "Prior",
+    "Stability",
     "Surrogates",
     "TabularSpace",
     "any_cover",
@@ -112,6 +119,9 @@ __all__ = [
     "uniform",
     "until_stable",
     "width_for",
+    "with_part_stability",
+    "with_row_stability",
     "with_stability",
+    "with_text_stability",
     "words",
 ]

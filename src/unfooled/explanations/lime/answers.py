@@ -15,15 +15,26 @@ from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import fitting_batch, halving
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.lime.baselines import Baseline, Expected
-from unfooled.explanations.lime.segments import pixel_masks
+from unfooled.explanations.lime.segments import composed, pixel_masks
 
 Result = TypeVar("Result")
-CEILING = 128  # rows a call; more are no faster, since activations leave the cache
+CEILING = 128  # rows a call
+LEAST = 32  # rows a call on a CPU that half of the memory is not too much for; more leave the cache, and are slower
+CALL_BYTES = 1 << 23  # bytes of inputs a call on a CPU; larger ones leave the cache, and come as fresh pages each time
 
 
 def seed_of(x: Tensor, seed: int) -> Tensor:
     """Return one seed a sample, (B,), for masks that are drawn for each apart."""
     return rng.seeds(x, seed, stage=rng.Stream.LIME_MASKS)
+
+
+def rows_a_call(model: Model, x: Tensor) -> int:
+    """Return the rows of a call: those that fit in memory, and on a CPU no more than is fast."""
+    if x.device.type != "cpu":
+        return fitting_batch(model, x, ceiling=CEILING)
+    fitting = fitting_batch(model, x, ceiling=2 * CEILING)
+    fast = max(1, CALL_BYTES // max(1, x[:1].numel() * x.element_size()))
+    return min(fitting, max(LEAST, fitting // 2), fast)
 
 
 class Masked:
@@ -85,8 +96,8 @@ class Masked:
 
     def _at(self, x: Tensor, hidden: Tensor, masks: Tensor, i: int) -> Tensor:
         """Return the scores at masks, (n, T)."""
-        shown = pixel_masks(masks.to(x.device), self.ids[i].to(x.device), self.x)
-        return self._scores(torch.where(shown, x, hidden), self.y[i].expand(len(masks), -1))
+        z = composed(masks.to(x.device), self.ids[i].to(x.device), x, hidden)
+        return self._scores(z, self.y[i].expand(len(masks), -1))
 
     def _scores(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the score of each class, (n, T) float64 on the CPU."""
@@ -96,6 +107,6 @@ class Masked:
     def _by_parts(self, at: Callable[[slice], Result], rows: int) -> list[Result]:
         """Return the results of alike parts of the rows that fit in memory."""
         if self.batch is None:
-            self.batch = fitting_batch(self.model, self.x, ceiling=CEILING)
+            self.batch = rows_a_call(self.model, self.x)
         results, self.batch = halving(at, rows, self.batch)
         return results

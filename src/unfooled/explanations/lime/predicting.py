@@ -71,6 +71,10 @@ def labels_of(y: Tensor | Sequence[Any] | int | None, outputs: Tensor) -> Tensor
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or len(labels) != count or labels.is_floating_point() or not labels.shape[1]:
         raise BadInput(f"y has shape {tuple(labels.shape)}; give whole numbers, (B,) or (B, T), for {count} inputs")
-    if int(labels.min()) < 0 or int(labels.max()) >= width:
-        raise BadInput(f"y has label {int(labels.max())}, predict returns {width} outputs: 0 to {width - 1}")
+    wrong = labels[(labels < 0) | (labels >= width)]
+    if len(wrong):
+        known = f"{width} outputs: 0 to {width - 1}"
+        if width == 1:
+            known = "one output, label 0; for the probability p of a class return [1 - p, p] for each input"
+        raise BadInput(f"y has label {int(wrong[0])}, predict returns {known}")
     return labels.to(torch.int64)

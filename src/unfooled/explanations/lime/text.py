@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,7 @@ from unfooled.runs.spelling import spelled
 Span = tuple[int, int]
 Split = Callable[[str], Sequence[Span]]
 """Text -> places (start, end) of its pieces, in order."""
-BATCH = 256
+BATCH = 1024  # texts a call
 KERNEL = cosine_kernel(0.25)
 
 
@@ -153,6 +154,22 @@ class Pieces:
         """Return the text with the features that are not shown hidden."""
         return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
 
+    def copies(self, masks: Tensor) -> list[str]:
+        """Return the text once a mask, (S, M), with the features that it does not show hidden."""
+        token = "" if self.hide is delete else self.hide.token if isinstance(self.hide, MaskToken) else None
+        if token is None or not self.spans:
+            return [self.written(row) for row in masks.tolist()]
+        # What stands between the pieces, each piece, and the token in place of each piece, by turns.
+        parts, at = [], 0
+        for start, end in self.spans:
+            parts += [self.text[at:start], self.text[start:end], *([token] if token else [])]
+            at = end
+        shown = masks[:, list(self.feature)]
+        chosen = [torch.ones_like(shown), shown, *([~shown] if token else [])]
+        rest = self.text[at:]
+        rows = torch.stack(chosen, 2).flatten(1).numpy()
+        return ["".join(compress(parts, row.tobytes())) + rest for row in rows]
+
 
 def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = delete) -> Pieces:
     """Split a text.
@@ -236,7 +253,7 @@ def lime_text(
     asked = [1] * len(listed)
 
     def answers(i: int, masks: Tensor) -> Tensor:
-        distinct, place = _distinct([pieces[i].written(row) for row in masks.tolist()])
+        distinct, place = _distinct(pieces[i].copies(masks))
         asked[i] += len(distinct)
         return link(outputs_of(predict, distinct, batch))[:, labels[i]][place]
 
@@ -269,6 +286,8 @@ def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
     """Return texts as a list; refuse an empty one, and a batch that is no number of texts."""
     if isinstance(batch, bool) or batch < 1:
         raise BadInput(f"batch is {batch}; it is a number of texts of at least 1")
+    if not isinstance(texts, Iterable):
+        raise BadInput(f"texts is a {type(texts).__name__}; give a string, or a list of them")
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         raise BadInput("there is no text to explain")
