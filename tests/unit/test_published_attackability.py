@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ def test_the_class_table_of_cub() -> None:
     y, used = torch.arange(200), e.any(0)
     weight = torch.zeros(200, int(used.sum()), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(200, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
     for _ in range(400):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(e[:, used] @ weight.T + bias, y).backward()
