@@ -97,9 +97,10 @@ def images(shares: Tensor, labels: Tensor, train: Tensor, decay: float, seed: in
     a = torch.from_numpy(draw.random((len(labels), shares.shape[1]))) < shares[labels]
     e, x, y, t = a[train].double(), a[~train].double(), labels[train], labels[~train]
     head, bayes = fit_head(e, y, len(shares), decay=decay), bayes_head(shares)
+    right = head.logits(x).argmax(1) == t
     flips = flip_distance(head, x).amin(1)
     r = radius(head, x, within_covariance(e, y))
-    whole = flip_attributes(head, x)
+    whole = flip_attributes(head, x).cost
     g = torch.Generator().manual_seed(seed)
     some = torch.randperm(len(x), generator=g)[:500]
     target = torch.randint(head.c, (len(some),), generator=g)
@@ -114,13 +115,15 @@ def images(shares: Tensor, labels: Tensor, train: Tensor, decay: float, seed: in
     return {
         "n": len(x),
         "decay": decay,
-        "accuracy": float((head.logits(x).argmax(1) == t).double().mean()),
+        "accuracy": float(right.double().mean()),
         "accuracy_naive_bayes": float((bayes.logits(x).argmax(1) == t).double().mean()),
         "embedding_norm_median": float(x.norm(dim=1).median()),
         "shares": SHARES,
-        "flip": np.quantile(flips.numpy(), SHARES).tolist(),
-        "radius": np.quantile(r.numpy(), SHARES).tolist(),
-        "whole_attributes": np.quantile(whole.cost.numpy(), SHARES, method="higher").tolist(),
+        **{
+            f"{name}{among}": np.quantile(values[rows].numpy(), SHARES, method=method).tolist()
+            for name, values, method in (("flip", flips, "linear"), ("radius", r, "linear"), ("whole", whole, "higher"))
+            for among, rows in (("", right | True), ("_of_correct", right))
+        },
         "intervals_not_empty": float(there.double().mean()),
         "intervals_inside_0_1": float(inside.double().mean()),
         "accuracy_with_flipped_attributes": noisy,
@@ -132,7 +135,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("UNFOOLED_DATA", "../shared/data")))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400, help="of Adam, on the class table")
-    parser.add_argument("--decay", type=float, default=1e-4, help="weight decay of the head on simulated images")
+    parser.add_argument("--decay", type=float, default=3e-4, help="weight decay of the head on simulated images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -14,18 +14,16 @@ Attack    cascade, autoattack, envelope (the nearest points), attack_explanation
 Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
-Families are packages that list their names, such as help(uf.attacks):
+Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
 
 attacks, explanations, distances, training, features   methods, as functions over tensors
-counterfactuals                                        the smallest change of meaning that flips a decision
+counterfactuals                                        the smallest change of meaning that flips a decision, exactly
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
 testing                                                contract checks for attacks, explanations, distances, losses
 compat                                                 lime's modules and numbers: change an import, keep the notebook
 core, runs, statistics, drawing                        what the others are built on
-
-Names are imported when they are first used; dir(uf) lists them.
 """
 
 from __future__ import annotations

@@ -177,6 +177,9 @@ def test_a_class_that_never_wins_is_infeasible_by_how_much() -> None:
     edit = targeted_edit(head, torch.tensor([[1.0, 0.0]]), 2)
     assert edit.bound == ("infeasible",)
     assert edit.shortfall.item() == pytest.approx(0.5)
+    same = AffineHead(weight[[0, 0, 1]] / 3, torch.zeros(3))
+    assert targeted_edit(same, torch.tensor([[1.0, 0.0]]), 1).cost.item() == 0
+    assert targeted_edit(same, torch.tensor([[-1.0, 0.0]]), 1).cost.item() == pytest.approx(1)
     twins = AffineHead(torch.ones(2, 3), torch.tensor([1.0, 0.0]))
     assert flip_distance(twins, torch.zeros(1, 3)).tolist() == [[math.inf, math.inf]]
     assert flip_edit(twins, torch.zeros(1, 3)).shortfall.tolist() == [1.0]

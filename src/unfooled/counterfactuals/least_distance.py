@@ -41,7 +41,7 @@ class Smallest:
 
     def solve(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the smallest x, (n,), and the active rows, (m,) bool. None: there is no x."""
-        if (h[~self.some] > 0).any():
+        if (h[~self.some] > EXACT * max(1.0, float(np.abs(h).max(initial=0.0)))).any():
             return None
         active = np.zeros(len(h), bool)
         need = h[self.some] / self.size[self.some]
@@ -106,11 +106,14 @@ def _refined(unit: np.ndarray, need: np.ndarray, rows: list[int]) -> tuple[np.nd
 
 def _least_distance(unit: np.ndarray, need: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
     """Solve by nonnegative least squares; None where there is no x."""
-    from scipy.optimize import nnls
+    from scipy.optimize import lsq_linear, nnls
 
     n = unit.shape[1]
     e, f = np.vstack([unit.T, need[None]]), np.r_[np.zeros(n), 1.0]
-    u, _ = nnls(e, f, maxiter=max(300, 30 * len(need)))
+    try:
+        u, _ = nnls(e, f, maxiter=max(300, 30 * len(need)))
+    except RuntimeError:  # too many iterations
+        u = lsq_linear(e, f, bounds=(0, np.inf), tol=1e-15).x
     r = e @ u - f
     if math.sqrt(r @ r) < LOOSE:
         return None
