@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"y has label 1, predict returns one output, label 0; for the probability p of a class return \[1 - p, p\]",
     ),
     "words as outputs": (texts("a b", None, lambda t: ["yes"] * len(t)), "predict returned a list; return numbers"),
-    "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds is of prob"),
+    "no probabilities": (texts("a b", None, lambda t: [[2.0, 3]] * len(t), link=log_odds), "log_odds needs prob"),
     "few samples of a text": (texts("a b c d", None, samples=4, ridge=0.0), "samples do not identify .* draw at least"),
     "no samples": (texts("a b", samples=0), "samples is 0; it is a whole number of at least 1"),
     "few samples of a row": (rows([0.1, 0.2], samples=3), "3 samples do not identify 2 weights; draw at least 4"),
@@ -185,8 +185,9 @@ def test_soft_stability_of_texts_rows_and_parts() -> None:
 
     one = Stability(top=1, r=1)
     found = with_text_stability(lime_text(alarm, "bad not film", 1), alarm, settings=one)
-    assert found.stability == ((pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)),)
-    parts = [text_part("bad not"), row_part(SPACE, TABLE[0])]
+    assert found.stability is not None
+    assert found.stability[0] == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    parts: list[Any] = [text_part("bad not"), row_part(SPACE, TABLE[0])]
 
     def both(inputs: list[str], _: list[Any]) -> list[list[float]]:
         return alarm(inputs)
@@ -208,7 +209,7 @@ def test_soft_stability_of_texts_rows_and_parts() -> None:
 def test_a_page_of_parts_and_of_a_row() -> None:
     x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     quarters = torch.arange(4).reshape(2, 2).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    parts = [
+    parts: list[Any] = [
         text_part("a <b> film"),
         row_part(SPACE, TABLE[0]),
         image_part(x, segments=quarters, baseline=constant(0.0)),

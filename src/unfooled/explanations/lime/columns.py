@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,7 @@ class Column:
     def code(self, value: Any) -> int:
         """Return the bin or category of a value; an unseen category has one of its own."""
         if self.edges is not None:
-            number = float("nan") if is_missing(value) else float(value)
-            return int(codes(np.array([number]), self.edges)[0])
+            return len(self.edges) + 1 if is_missing(value) else bisect_left(self.edges, float(value))
         assert self.categories is not None
         if is_missing(value):
             return len(self.categories) + 1
