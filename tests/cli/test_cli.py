@@ -250,7 +250,9 @@ def test_attack_file_is_data_again(home: Path) -> None:
     assert json.loads(again.stdout)["clean_accuracy"]["value"] == pytest.approx(record["robust_accuracy"]["value"])
 
 
-@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad"])
+@pytest.mark.parametrize(
+    "method", ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "expected-gradients", "lime"]
+)
 def test_explain(home: Path, method: str) -> None:
     run(home, "explain", "--model", "nets:build", "--method", method, "--n", "3", "--out", f"maps-{method}")
     with np.load(home / f"maps-{method}/maps.npz") as found:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,17 @@ from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.words import at_least, numbers, size_of, statistics, threat_of
 
 HOSTILE = "[/red]x\x1b[2J\x9b31m\u202e[bold]"
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    """As in `unfooled audit --help | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from unfooled.cli.app import main; sys.argv = ['unfooled', 'audit', '--help']; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.fixture(scope="module")

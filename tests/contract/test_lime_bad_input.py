@@ -185,8 +185,9 @@ def test_soft_stability_of_texts_rows_and_parts() -> None:
 
     one = Stability(top=1, r=1)
     found = with_text_stability(lime_text(alarm, "bad not film", 1), alarm, settings=one)
-    assert found.stability == ((pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)),)
-    parts = [text_part("bad not"), row_part(SPACE, TABLE[0])]
+    assert found.stability is not None
+    assert found.stability[0] == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    parts: list[Any] = [text_part("bad not"), row_part(SPACE, TABLE[0])]
 
     def both(inputs: list[str], _: list[Any]) -> list[list[float]]:
         return alarm(inputs)
@@ -208,7 +209,7 @@ def test_soft_stability_of_texts_rows_and_parts() -> None:
 def test_a_page_of_parts_and_of_a_row() -> None:
     x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     quarters = torch.arange(4).reshape(2, 2).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    parts = [
+    parts: list[Any] = [
         text_part("a <b> film"),
         row_part(SPACE, TABLE[0]),
         image_part(x, segments=quarters, baseline=constant(0.0)),

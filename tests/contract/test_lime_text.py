@@ -157,8 +157,32 @@ def test_links_and_labels() -> None:
         lime_text(additive, TEXT, link=log_odds)
 
 
+def test_options_of_the_fit() -> None:
+    found = lime_text(additive, [TEXT, "bad"], 1, keep_samples=True, samples=100, batch=9)
+    assert found.masks is not None
+    assert found.answers is not None
+    assert len(found.masks[0]) == len(found.answers[0]) == 100
+    assert lime_text(additive, TEXT, 1).masks is None
+    m = found.masks[0].shape[1]
+    towards = lime_text(additive, TEXT, 1, prior=torch.ones(m), ridge=1e9)
+    assert torch.allclose(towards.weights[0, 0], torch.ones(m, dtype=torch.float64), atol=1e-5)
+    seen: list[int] = []
+
+    def small(texts: list[str]) -> Any:
+        seen.append(len(texts))
+        if len(texts) > 5:
+            raise MemoryError
+        return additive(texts)
+
+    cramped = lime_text(small, TEXT, 1, samples=100)
+    assert torch.allclose(cramped.weights, lime_text(additive, TEXT, 1, samples=100).weights)
+    assert sum(n > 5 for n in seen) > 0
+    with pytest.raises(BadInput, match="batch is 0"):
+        lime_text(additive, TEXT, batch=0)
+
+
 def test_until_stable_and_pages() -> None:
-    found = lime_text(additive, TEXT, 1, samples=until_stable(2, first=64))
+    found = lime_text(additive, TEXT, 1, until=until_stable(2, first=64))
     assert found.flags[0][-1] == Flag.STABLE
     html = found.to_html()
     assert "<mark" in html

@@ -242,11 +242,13 @@ def test_pages_are_completed() -> None:
     assert complete("methods/attacks.md") == (ROOT / "docs/methods/attacks.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("family", ["attacks", "explanations", "distances", "training", "features"])
+@pytest.mark.parametrize(
+    "family", ["attacks", "explanations", "distances", "training", "features", "counterfactuals", "purification"]
+)
 def test_every_public_name_has_its_pages(family: str) -> None:
     package = importlib.import_module(f"unfooled.{family}")
     reference = complete(f"reference/{family}.md")
-    page = {"features": "robust-features"}.get(family, family)
+    page = {"features": "robust-features", "counterfactuals": "semantic-counterfactuals"}.get(family, family)
     methods = (ROOT / f"docs/methods/{page}.md").read_text(encoding="utf-8")
     for name in package.__all__:
         value = getattr(package, name)

@@ -46,6 +46,7 @@ def test_each_is_tested() -> None:
         "adaptive_attack",
         "attention_under_attack",
         "audit_in_python",
+        "counterfactual_head",
         "explain_under_attack",
         "explanation_robustness",
         "harden",
@@ -169,6 +170,21 @@ def test_attention_under_attack(printed: Printed) -> None:
     assert rows["attention_hold"][0] == rows["clean"][0], "the prediction is held"
 
 
+def test_counterfactual_head(printed: Printed) -> None:
+    lines = printed("counterfactual_head", n=100, epochs=60)
+    predicted = lines[0].removeprefix("predicted: ")
+    anything, constrained = (numbers(line)[0] for line in lines[1:3])
+    assert 0 < abs(anything) <= abs(constrained)
+    assert "shape=" not in lines[2]
+    assert lines[3].startswith("whole attributes: 1 exchange, ")
+    costs = {line.split(": ")[0].removeprefix("to "): numbers(line)[0] for line in lines[4:8]}
+    assert costs.pop(predicted) == 0
+    assert 0 < min(costs.values()) <= abs(anything) + 1e-3  # l_2 is at most l_1
+    median, low, high = numbers(lines[8])
+    assert low < median < high
+    assert "not a robustness measure" in lines[9]
+
+
 def test_own_attack(printed: Printed) -> None:
     rows = [numbers(line)[-2:] for line in printed("own_attack")]
     assert [inside for inside, _ in rows] == [1, 1, 1]
@@ -287,3 +303,11 @@ def test_lime_pick(printed: Printed) -> None:
     assert gains == sorted(gains, reverse=True)
     assert any(word in lines[0] for word in ("'bad' leads", "'good' leads"))
     assert all("petal" in line or "sepal" in line for line in lines[3:6])
+
+
+def test_purify_digits(printed: Printed) -> None:
+    rows = {line.split("  ")[0]: numbers(line)[-1] for line in printed("purify_digits", epochs=6)}
+    assert rows["clean"] > 0.85
+    assert rows["static"] > rows["bare network"]
+    assert rows["worst"] <= min(rows["BPDA"], rows["end to end"], rows["static"])
+    assert rows["worst"] < rows["static"]

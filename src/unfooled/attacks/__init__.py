@@ -2,8 +2,8 @@
 
 Budget attacks: `fgsm`, `step_ll`, `r_step_ll`, `pgd`, `apgd`, `square`, `labels_only`; any of them with `restarted`.
 Minimal-norm attacks: `alma`, `bisect`, `ddn`, `fab`, `fmn`, `pdpgd`, `sigma_zero`; from labels only `rays`,
-`hop_skip_jump`. Wrappers that give a model another gradient: `Averaged`, `StraightThrough`, `bpda`, `Jittered`,
-`Estimated`; `distil` and `transfer` borrow one from a twin.
+`hop_skip_jump`. Against purifiers: `low_frequency`, `assignment`. Wrappers that give a model another gradient:
+`Averaged`, `StraightThrough`, `bpda`, `Jittered`, `Estimated`; `distil` and `transfer` borrow one from a twin.
 
 Attacks on the attention map: `attention_pgd`, `attention_only`, `attention_hold`. Attacks on any explanation:
 `attack_explanation` with its objectives (`out_of_lens`, `cosine`, ...), the search `square_explain`, and the baselines
@@ -12,6 +12,7 @@ Attacks on the attention map: `attention_pgd`, `attention_only`, `attention_hold
 
 from unfooled.attacks.alma import alma
 from unfooled.attacks.apgd import apgd
+from unfooled.attacks.assignment import assignment
 from unfooled.attacks.bisect import bisect
 from unfooled.attacks.ddn import ddn
 from unfooled.attacks.explanations.attack import Differences, Search, attack_explanation
@@ -41,6 +42,7 @@ from unfooled.attacks.gradients.straight_through import StraightThrough, bpda
 from unfooled.attacks.gradients.twins import distil, transfer
 from unfooled.attacks.hop_skip_jump import hop_skip_jump
 from unfooled.attacks.labels_only import labels_only
+from unfooled.attacks.low_frequency import low_frequency
 from unfooled.attacks.pdpgd import pdpgd
 from unfooled.attacks.pgd import pgd
 from unfooled.attacks.rays import rays
@@ -59,6 +61,7 @@ __all__ = [
     "Unscaled",
     "alma",
     "apgd",
+    "assignment",
     "attack_explanation",
     "attention_hold",
     "attention_only",
@@ -77,6 +80,7 @@ __all__ = [
     "iou_below",
     "kendall_surrogate",
     "labels_only",
+    "low_frequency",
     "mass_center",
     "out_of_lens",
     "out_of_top_k",

@@ -59,7 +59,9 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         return report_error(f"{e} (--fail-under)", BELOW_LIMIT)
     except MemoryError:
         return report_error("out of memory; try a smaller --batch or --n", BAD_INPUT)
-    except SystemExit:
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # how rich ends where the reader of the pipe has closed it
+            return 0
         return report_error("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
     except BrokenPipeError:
         # The reader of the pipe (head, less) has closed it: no error.

@@ -100,6 +100,8 @@ class Stream(IntEnum):
     """Backgrounds and places on the path of expected gradients. Draw: the point."""
     PICK = 93
     """Subsample of a submodular pick."""
+    RESIZED = 94
+    """Size and place of a purifier that resizes and pads."""
     WAVE = 100
     """Output-diversified directions. Stage: see `wave_stage`. Draws: 0 a new direction, 1 choice of a learned one."""
     AUTOATTACK = 200

@@ -1,5 +1,6 @@
 """Robust and non-robust features: corrupt images, invert the features of a network, rebuild data sets from them."""
 
+from unfooled.core.model.encoder import Encoder
 from unfooled.features.cleaning import open_mask
 from unfooled.features.corruptions import (
     FIVE,
@@ -25,7 +26,7 @@ from unfooled.features.extra_corruptions import (
     translate,
     zigzag,
 )
-from unfooled.features.inversion import Encoder, Inversion, invert_features, last_features
+from unfooled.features.inversion import Inversion, invert_features, last_features
 from unfooled.features.making import Search, Storage
 
 __all__ = [

@@ -27,6 +27,21 @@ def mean_of(name: str) -> Statistic:
     return lambda columns, w: w @ columns[name] / _positive(w.sum(1))
 
 
+def quantile_of(name: str, q: float) -> Statistic:
+    """Build the statistic that is the q-quantile of a column."""
+
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        order = np.argsort(columns[name], kind="stable")
+        values, total = columns[name][order], np.cumsum(w[:, order], 1)
+        wanted = q * total[:, -1:]
+        lower = (total < wanted * (1 - 1e-12)).sum(1)
+        upper = np.minimum((total <= wanted * (1 + 1e-12)).sum(1), len(values) - 1)
+        middle: np.ndarray = (values[lower] + values[upper]) / 2  # of two values where the weight is divided exactly
+        return middle
+
+    return statistic
+
+
 def mean_where(name: str, group: str) -> Statistic:
     """Build the mean of a column over the rows where `group` is 1; NaN where these are fewer than `MIN_SAMPLES`."""
 

@@ -3,6 +3,7 @@
 from unfooled.explanations.masks import soft_mask, top_mask
 from unfooled.training.batches import Batches, BatchSource
 from unfooled.training.checkpoint import Checkpoint
+from unfooled.training.concepts import FittedHead, Leakage, fit_head, independent_head, leakage
 from unfooled.training.loop import Epoch, train
 from unfooled.training.losses.arp import (
     Arp,
@@ -17,12 +18,15 @@ from unfooled.training.losses.arp import (
 )
 from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.concept_margin import ConceptMargin, ConceptStability
+from unfooled.training.losses.concepts import ConceptBall, ConceptLoss, ConceptMadry
 from unfooled.training.losses.fast import Fast, n_fgsm
 from unfooled.training.losses.free import Free
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
 from unfooled.training.losses.igr import Igr
 from unfooled.training.losses.input_gradient import InputGradient
 from unfooled.training.losses.iou_rounds import Rounds, iou_rounds
+from unfooled.training.losses.latent import LatentClusters
 from unfooled.training.losses.madry import Madry
 from unfooled.training.losses.r2et import R2et
 from unfooled.training.losses.standard import Standard
@@ -38,14 +42,22 @@ __all__ = [
     "BatchSource",
     "Batches",
     "Checkpoint",
+    "ConceptBall",
+    "ConceptLoss",
+    "ConceptMadry",
+    "ConceptMargin",
+    "ConceptStability",
     "Epoch",
     "Fast",
+    "FittedHead",
     "Free",
     "GroupWorst",
     "IgNorm",
     "IgSumNorm",
     "Igr",
     "InputGradient",
+    "LatentClusters",
+    "Leakage",
     "Madry",
     "Monitor",
     "PublishedTerms",
@@ -56,8 +68,11 @@ __all__ = [
     "Trades",
     "adversarial_base",
     "arp",
+    "fit_head",
+    "independent_head",
     "iou_rounds",
     "label_hinge",
+    "leakage",
     "n_fgsm",
     "soft_mask",
     "squared_gap",

@@ -102,8 +102,8 @@ def threat_of(loss: TrainingLoss) -> Threat | None:
 
 
 def with_part(loss: Any, share: float) -> Any:
-    """Return the loss with its threat, and the threat of its `base`, `share` times as large."""
-    changed: dict[str, Any] = {}
+    """Return the loss with its threat, that of its `base`, and the numbers in its `grows`, `share` times as large."""
+    changed: dict[str, Any] = {name: share * getattr(loss, name) for name in getattr(loss, "grows", ())}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)
     base = base_of(loss)

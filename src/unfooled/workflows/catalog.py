@@ -140,6 +140,7 @@ ATTACKS = {
     "step-ll": Attack("attacks:step_ll"),
     "r-step-ll": Attack("attacks:r_step_ll"),
     "square": Attack("attacks:square", unit="queries", norms=(1.0, 2.0, math.inf)),
+    "low-frequency": Attack("attacks:low_frequency", norms=(1.0, 2.0, math.inf)),
     "labels-only": Attack("attacks:labels_only", unit="queries", norms=(1.0, 2.0, math.inf)),
     "alma": Attack("attacks:alma", norms=(1.0, 2.0)),
     "bisect": Attack("attacks:bisect", norms=(1.0, 2.0, math.inf)),
@@ -163,6 +164,7 @@ EXPLANATIONS = {
     "input-x-gradient": Explanation("explanations:input_x_gradient"),
     "integrated-gradients": Explanation("explanations:integrated_gradients"),
     "smoothgrad": Explanation("explanations:smooth_grad"),
+    "expected-gradients": Explanation("explanations:expected_gradients"),
     "grad-cam": Explanation("explanations:grad_cam"),
     "lime": Explanation("explanations.lime.image:lime_map"),
     "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),
@@ -177,6 +179,8 @@ OBJECTIVES = {
     "kendall": Objective("attacks:kendall_surrogate", "kendall"),
     "region": Objective("attacks:into", "region"),
 }
+CONCEPTS = ("concept", "concept-madry", "concept-ball")
+"""Joint losses of labels and attributes, which terms can be added to."""
 LOSSES = {
     "standard": Loss("training:Standard"),
     "madry": Loss("training:Madry"),
@@ -191,6 +195,11 @@ LOSSES = {
     "input-gradient": Loss("training:InputGradient", base="standard"),
     "arp": Loss("training:arp", base="madry", bases=("madry", "trades")),
     "group-worst": Loss("training:GroupWorst", bound={"groups": "features:groups"}),
+    "concept": Loss("training:ConceptLoss", base="standard"),
+    "concept-madry": Loss("training:ConceptMadry"),
+    "concept-ball": Loss("training:ConceptBall"),
+    "concept-margin": Loss("training:ConceptMargin", base="concept", bases=CONCEPTS),
+    "concept-stability": Loss("training:ConceptStability", base="concept", bases=CONCEPTS),
 }
 FEATURES = {
     "robust": "features:robust_set",
@@ -271,6 +280,15 @@ STUDIES = {
             "small": "digits, 1,000 images of each set; about 2 minutes on 2 cores",
             "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images per set; half an hour for each on 2 cores",
             "full": "the same, 59,000 images, all test images attacked; several hours for each on 2 cores",
+        },
+    ),
+    "lime-shift": Study(
+        "studies.lime_shift:run_lime_shift",
+        "Do LIME's explanations move with the label, and by more than LIME moves by itself? Can a bias hide from it?",
+        {
+            "small": "digits, 80 images; about 2 minutes on 2 cores",
+            "medium": "MNIST, 200 images; half an hour on 2 cores",
+            "full": "MNIST, 1,000 images, 1,000 masks; half a day on 2 cores",
         },
     ),
     "attention": Study(

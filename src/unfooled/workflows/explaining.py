@@ -22,6 +22,7 @@ from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
+from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, MapSearch, attack_maps
@@ -103,11 +104,10 @@ def explain(
     check_mode(loaded.model)
     prediction = _prediction(loaded)
     target = prediction if of == "prediction" else loaded.y
+    function = with_background(function, loaded.x)
     search = None if attack is None else MapSearch.of(loaded, target, function, attack)
     maps = _maps(function, loaded, target, name, progress)
-    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
-    if undefined == len(maps):
-        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
     moved = attack_maps(search, seed=seed) if search is not None else None
     return ExplanationRecord(
@@ -134,6 +134,14 @@ def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Pr
     """Compute the maps, (B, *D)."""
     report = None if progress is None else lambda done: progress(name, done, len(target))
     return attributions_of(loaded.model, loaded.x, target, function, SAMPLES_AT_ONCE, progress=report)
+
+
+def _undefined(maps: Tensor, name: str) -> int:
+    """Return the number of maps that are not finite; refuse an explanation of which all are."""
+    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
+    if undefined == len(maps):
+        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    return undefined
 
 
 @dataclass(frozen=True, eq=False)

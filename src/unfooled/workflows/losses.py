@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from unfooled.attacks.pgd import pgd
 from unfooled.core.threats import Threat
@@ -47,6 +50,11 @@ class LossOptions:
         k: Number of top pixels whose rank the loss r2et preserves.
         rectify: Weight of the loss's rectification term.
         preserve: Weight of the loss's preservation term.
+        label: Weight of the label in a joint loss of concepts.
+        attribute: Weight of the attributes in it.
+        sparse: Weight of the sum of the absolute weights of the head.
+        rho: Radius of the ball of attribute logits.
+        attributes: Table of the images' attributes, a CSV; None: those of the data, which shapes have.
     """
 
     attack_steps: int | None = None
@@ -65,6 +73,11 @@ class LossOptions:
     k: int | None = None
     rectify: float | None = None
     preserve: float | None = None
+    label: float | None = None
+    attribute: float | None = None
+    sparse: float | None = None
+    rho: float | None = None
+    attributes: str | Path | None = None
 
     def set_options(self) -> dict[str, Any]:
         """Return the options in `OPTIONS` that are not None."""
@@ -73,8 +86,10 @@ class LossOptions:
 
 OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
 DEFAULT_BETA = 6.0
-INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain")
+INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes")
 """Options that do not go straight to the parameter of their name."""
+JOINT = ("label", "attribute", "sparse", "rho", "attributes")
+"""Options of a joint loss of concepts, which also reach it as the base of another loss."""
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -94,7 +109,8 @@ def options_of(name: str) -> tuple[str, ...]:
                 return "base" in parameters and bool(row.base)
             case "beta":
                 return _own_beta(row, parameters) or (bool(row.base) and "trades" in row.bases)
-        return row.spelled.get(option, option) in parameters
+        inside = option in JOINT and row.bases == catalog.CONCEPTS
+        return inside or row.spelled.get(option, option) in parameters
 
     return tuple(option for option in OPTIONS if takes(option))
 
@@ -154,7 +170,7 @@ def _check_numbers(name: str, base: str, options: LossOptions) -> None:
     """Refuse numbers that no loss can use."""
     for option in ("attack_steps", "replays", "path", "k"):
         at_least(option, getattr(options, option), 1)
-    for option in ("beta", "ramp", "remove", "align", "weight", "rectify", "preserve"):
+    for option in ("beta", "ramp", "remove", "align", "weight", "rectify", "preserve", *JOINT[:-1]):
         at_least(option, getattr(options, option), 0)
     at_least("smooth", options.smooth, 0, above=True)
     if options.beta is not None and base and base != "trades" and name != "trades":
@@ -174,7 +190,9 @@ def _check_adversary(name: str, base: str, threat: str | Threat | None, options:
     if needed:
         return
     what, other = "{loss:{0}}", "madry or trades"
-    if base:
+    if base and catalog.LOSSES[name].bases == catalog.CONCEPTS:
+        what, other = "{loss:{0}} with {base:{1}}", "{base:concept-madry}"
+    elif base:
         what, other = "{loss:{0}} with {base:{1}}", "{base:madry} or trades"
     for option, value in (("threat", threat), ("attack_steps", options.attack_steps)):
         if value is not None:
@@ -193,15 +211,30 @@ def _build(name: str, threat: Threat | None, base: str, options: LossOptions) ->
     if _own_beta(row, parameters):
         arguments["beta"] = DEFAULT_BETA if options.beta is None else options.beta
     for option, value in options.set_options().items():
-        if option not in INDIRECT_OPTIONS:
+        if option not in INDIRECT_OPTIONS and row.spelled.get(option, option) in parameters:
             arguments[row.spelled.get(option, option)] = value
+    if "attributes" in parameters:  # those of the data are looked up when these are loaded
+        arguments |= {"labels": torch.zeros(0, dtype=torch.int64), "attributes": torch.zeros(0, 1)}
     arguments |= _inner(parameters, base, options)
     if base:
         by_name = isinstance(catalog.default_of(function, "base"), str)
         # The inner attack is the base's, unless the loss has one of its own.
         steps = None if {"steps", "inner"} & set(arguments) else options.attack_steps
-        arguments["base"] = base if by_name else _build(base, threat, "", LossOptions(steps, options.beta))
+        inside = LossOptions(steps, options.beta, **_joint(base, options))
+        arguments["base"] = base if by_name else _build(base, threat, catalog.LOSSES[base].base, inside)
     return function(**arguments | _path(parameters, options))
+
+
+def _joint(base: str, options: LossOptions) -> dict[str, Any]:
+    """Return the options of a joint loss of concepts; refuse those that the base does not take."""
+    row = catalog.LOSSES[base]
+    given = {name: value for name, value in options.set_options().items() if name in JOINT[:-1]}
+    if base not in catalog.CONCEPTS:
+        return {}
+    for name in given:
+        if name not in catalog.takes(catalog.resolve(row.path)):
+            raise BadOption("{base:{0}} takes no {" + name + "}; leave it out, or choose another base", base)
+    return given
 
 
 def _inner(parameters: tuple[str, ...], base: str, options: LossOptions) -> dict[str, Any]:

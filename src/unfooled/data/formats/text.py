@@ -8,7 +8,7 @@ import json
 import sys
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from unfooled.core.errors import BadInput, missing_file, option
 from unfooled.core.limits import RATIO, limits_now, regular
@@ -108,7 +108,7 @@ def read_unpacked(path: Path) -> bytes:
         raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_limited(file: IO[bytes], name: str, most: int) -> bytes:
+def read_limited(file: Any, name: str, most: int) -> bytes:
     """Read a stream to its end; refuse it once it has more than `most` bytes."""
     into = io.BytesIO()
     try:

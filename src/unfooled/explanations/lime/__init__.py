@@ -3,6 +3,7 @@
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.findings import Flag, Kind
+from unfooled.explanations.lime.gaussian import conditional_normal
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
 from unfooled.explanations.lime.leading import (
@@ -22,7 +23,6 @@ from unfooled.explanations.lime.samplers import (
     by_size,
     every_mask,
     hadamard,
-    independent,
     kernel_sizes,
     leverage,
     paired,
@@ -70,6 +70,7 @@ __all__ = [
     "by_size",
     "characters",
     "conditional",
+    "conditional_normal",
     "constant",
     "contiguous",
     "cosine_kernel",
@@ -87,7 +88,6 @@ __all__ = [
     "hidden",
     "identity",
     "image_part",
-    "independent",
     "kernel_sizes",
     "l2_kernel",
     "leverage",

@@ -43,7 +43,8 @@ def _picture(value: Picture) -> str:
 
 def _marked(value: MarkedText) -> str:
     """Return a text with its features marked, stronger for larger weights; a long one without what is not marked."""
-    text, at, parts, room = value.text, 0, [], LONG
+    text, at, room = value.text, 0, LONG
+    parts: list[str] = []
     long = len(text) > LONG
     limit = max(map(abs, value.weights), default=0.0)
     for start, end, feature in value.marks:

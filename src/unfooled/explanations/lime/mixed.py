@@ -224,7 +224,7 @@ def lime_parts(
     return warn_if_few(result)
 
 
-def check_parts(parts: Sequence[Part]) -> None:
+def check_parts(parts: Any) -> None:
     """Refuse no parts, and what is no part."""
     if not isinstance(parts, Sequence) or isinstance(parts, str):
         raise BadInput(f"parts is a {type(parts).__name__}; give a list of parts, such as [text_part(text)]")

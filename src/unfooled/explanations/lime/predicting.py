@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import halving
 
 Link = Callable[[Tensor], Tensor]
 """Outputs (n, K) -> what is explained, (n, K)."""
@@ -29,14 +30,13 @@ def log_odds(outputs: Tensor) -> Tensor:
 
 
 def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int) -> Tensor:
-    """Return a function's outputs, (n, K) float64, asked for in batches.
+    """Return a function's outputs, (n, K) float64, asked for in alike batches, smaller where memory runs out.
 
     Raises:
         BadInput: It returns another number of rows, something that is no table of numbers, or NaN.
     """
     with torch.no_grad():
-        pieces = [inputs[low : low + batch] for low in range(0, len(inputs), batch)]
-        parts = [_table(predict(piece), len(piece)) for piece in pieces]
+        parts, _ = halving(lambda part: _table(predict(inputs[part]), part.stop - part.start), len(inputs), batch)
     if len({part.shape[1] for part in parts}) != 1:
         raise BadInput("predict returns another number of outputs for some batches; it must be the same for all")
     return torch.cat(parts)

@@ -360,9 +360,9 @@ def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content,
 
 def _cut(values: Tensor | tuple[Any, ...], i: slice | Sequence[int]) -> Any:
     """Return some entries."""
-    if isinstance(i, slice) or isinstance(values, Tensor):
+    if isinstance(i, slice):
         return values[i]
-    return tuple(values[k] for k in i)
+    return values[list(i)] if isinstance(values, Tensor) else tuple(values[k] for k in i)
 
 
 def warn_if_few(result: Surrogates) -> Surrogates:

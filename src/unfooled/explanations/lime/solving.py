@@ -53,6 +53,30 @@ class Settings:
         return mean[..., :features]
 
 
+def stopping(samples: int, until: UntilStable | None) -> int | UntilStable:
+    """Return the number of samples, or the rule that decides it."""
+    return samples if until is None else until
+
+
+def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prior | None:
+    """Return the ridge, or the prior; a mean alone has the ridge as its precision.
+
+    Raises:
+        BadInput: A prior without a precision, or with two.
+    """
+    if prior is None:
+        return ridge
+    if isinstance(prior, Prior):
+        if ridge:
+            raise BadInput(f"the prior has the precision {prior.precision:g}, and ridge is {ridge:g}; give one of them")
+        return prior
+    if not isinstance(prior, Tensor) or not ridge or not ridge > 0:
+        raise BadInput(
+            "a prior is the expected weights, a tensor, with ridge above 0 as precision; or a Prior with both"
+        )
+    return Prior(prior, ridge)
+
+
 @dataclass(frozen=True, eq=False)
 class Solved:
     """Fit of one sample, with its masks, answers and flags."""
@@ -205,6 +229,13 @@ def solve_each(
     for number in sorted(set(features)):
         found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
     return [found[i] for i in range(len(features))]
+
+
+def samples_of(parts: list[Solved], keep: bool) -> dict[str, tuple[Tensor, ...]]:
+    """Return the masks and answers of each input for the result; nothing if they are not asked for."""
+    if not keep:
+        return {}
+    return {"masks": tuple(part.masks for part in parts), "answers": tuple(part.answers for part in parts)}
 
 
 def assembled(

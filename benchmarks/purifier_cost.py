@@ -1,0 +1,154 @@
+"""Cost of the semantic purifier: the fit of 20 clusters, and 1,000 images.
+
+    python benchmarks/purifier_cost.py --out benchmarks/results/purifier-cost.json
+    python benchmarks/purifier_cost.py --conv      (sporco 0.2.2 must be installed)
+
+fit     `fit_purifier` on 6,000 MNIST training images with the latents of a strided-cnn of two epochs, two clusters at
+most
+        for each of ten classes; of it the clusters and the dictionaries. Target: 15 s of CPU
+twin    scikit-learn's `MiniBatchDictionaryLearning(64, alpha=.3)` on the patches of one cluster; 20 of them would cost
+20
+        times as much
+apply   1,000 test images at stride 2 and 4, 64 atoms, 15 steps. Target at stride 2: 2 s of CPU
+conv    convolutional codes of 16 high bands at equal objective: FISTA here, ADMM in sporco's `ConvBPDN`
+
+Seconds are those of the processor, of one thread; the median over the rounds. The load of the machine is recorded,
+since other work slows memory and caches down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled import __version__, load_data
+from unfooled.core.model.batching import batched
+from unfooled.features import Encoder
+from unfooled.models import StridedCnn
+from unfooled.purification import fit_clusters, fit_purifier, learn_patches, split
+from unfooled.purification.convolutional import code, synthesis
+from unfooled.purification.dictionaries import image_patches
+from unfooled.training import Batches, Standard, train
+
+
+def seconds(call: Callable[[], object], rounds: int) -> float:
+    """Median seconds of the processor."""
+    found = []
+    for _ in range(rounds):
+        before = time.process_time()
+        call()
+        found.append(time.process_time() - before)
+    return round(statistics.median(found), 3)
+
+
+def trained(x: Tensor, y: Tensor) -> StridedCnn:
+    """The encoder's network."""
+    torch.manual_seed(0)
+    net = StridedCnn()
+    for _ in train(net, Batches(x, y, 64), Standard(), torch.optim.AdamW(net.parameters(), 2e-3), epochs=2):
+        pass
+    return net.eval()
+
+
+def costs(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the fit and of the use."""
+    x, y = load_data(options.data, "train", n=options.train)
+    test, _ = load_data(options.data, "test", n=options.n)
+    encode = Encoder(trained(x, y), "fc1")
+    made: list[Any] = []
+    fit = seconds(lambda: made.append(fit_purifier(encode, x, y, seed=0, max_clusters=2)), 1)
+    purify = made[0]
+    with torch.no_grad():
+        latents = batched(encode, 256)(x)
+        high = split(x, smooth=5.0)[1]
+        k = purify.clusters.nearest(latents.double(), y)
+        clusters = seconds(lambda: fit_clusters(latents, y, max_clusters=2), 1)
+        dictionaries = seconds(lambda: learn_patches(high, k), 1)
+        apply = {
+            f"stride {stride}": seconds(lambda stride=stride: replace(purify, stride=stride)(test), options.rounds)  # type: ignore[misc]
+            for stride in (2, 4)
+        }
+    return {
+        "clusters": len(purify.clusters), "fit": fit, "of it: clusters": clusters, "of it: dictionaries": dictionaries,
+        "twin, one dictionary": twin(high[k == 0], options.rounds), "apply": apply,
+        "targets": {"fit": 15, "apply, stride 2": 2},
+        "met": {"fit": fit < 15, "apply, stride 2": apply["stride 2"] < 2},
+    }  # fmt: skip
+
+
+def twin(high: Tensor, rounds: int) -> float:
+    """Seconds of scikit-learn's learner on one cluster."""
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+
+    patches = image_patches(high, size=8, stride=4).flatten(0, 1)
+    patches = patches[patches.std(1) >= 0.02][:1500].numpy()
+    return seconds(lambda: MiniBatchDictionaryLearning(n_components=64, alpha=0.3, random_state=0).fit(patches), rounds)
+
+
+def convolutional(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and objectives of convolutional codes, here and in sporco."""
+    import numpy as np
+    from sporco.admm import cbpdn
+
+    high = split(load_data(options.data, "train", n=16)[0], smooth=5.0)[1]
+    padded = torch.nn.functional.pad(high, (8, 8, 8, 8))  # its convolutions are circular
+    source = torch.Generator().manual_seed(0)
+    filters = torch.randn(32, 1, 8, 8, generator=source)
+    filters = filters / filters.flatten(1).norm(dim=1)[:, None, None, None]
+    found: list[Tensor] = []
+    ours = seconds(lambda: found.append(code(padded, filters, sparsity=0.3, steps=200)), 1)
+    rest = synthesis(found[0], filters) - padded
+    objective = float(rest.square().sum() / 2 + 0.3 * found[0].abs().sum())
+    maps, signals = filters[:, 0].permute(1, 2, 0).numpy(), padded[:, 0].permute(1, 2, 0).numpy()
+    settings = cbpdn.ConvBPDN.Options({"Verbose": False, "MaxMainIter": 200, "RelStopTol": 1e-3})
+    solver = cbpdn.ConvBPDN(np.ascontiguousarray(maps), np.ascontiguousarray(signals), 0.3, settings, dimK=1)
+    theirs = seconds(solver.solve, 1)
+    other = float(solver.getitstat().ObjFun[-1])
+    return {
+        "seconds": {"here": ours, "sporco": theirs}, "objective": {"here": objective, "sporco": other},
+        "ratio": objective / other,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--train", type=int, default=6000)
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--conv", action="store_true", help="compare with sporco, which must be installed")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    before = os.getloadavg()[0]
+    measured = {"convolutional": convolutional(options)} if options.conv else costs(options)
+    record = {
+        "benchmark": "purifier-cost",
+        "version": __version__,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": {"before": round(before, 1), "after": round(os.getloadavg()[0], 1)},
+        "n": options.n,
+        "train": options.train,
+        **measured,
+    }
+    text = json.dumps(record, indent=2)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Guard: a purifier in front of a model, as one module that attacks and audits can see through.
+
+    x -> model(purify(x))
+
+The forward pass is that of `attacks.gradients.Defended`. Other gradients are wrappers around its two parts:
+`bpda(guarded.purify, guarded.model, approx)`, `Averaged(guarded, draws)` where the purifier is random, and
+`distil(guarded, ...)`.
+
+References:
+    Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420.
+    Tramer, Carlini, Brendel, Madry, On adaptive attacks to adversarial example defenses, NeurIPS 2020,
+    arXiv:2002.08347.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks.gradients.straight_through import Defended
+from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.samples import extent
+from unfooled.core.threats import UNIT
+from unfooled.core.types import Model, Purify
+
+SLACK = 1e-6
+"""Distance outside the box that counts as rounding."""
+FIRST = 8
+"""Images of the first call that are purified twice, to see whether the purifier is random."""
+
+
+class Guarded(nn.Module):
+    """A model behind a purifier: x -> model(purify(x)).
+
+    The purifier stays in eval mode when the module is trained. It is checked at the first call, and in every call
+    without gradients: same shape, finite values in [0, 1], and an input, modes and answers that do not change.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K).
+        purify: Purifier, x (B, *D) -> x (B, *D), any callable.
+        stochastic: Whether the purifier draws new random numbers at every call.
+
+    Attributes:
+        model: The model.
+        purify: The purifier.
+        stochastic: Whether the purifier is random.
+
+    Cost: 1 forward of each.
+    """
+
+    def __init__(self, model: Model, purify: Purify, *, stochastic: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.purify = purify
+        self.stochastic = stochastic
+        # Modules that the two parts only refer to, where `frozen` and `evaluating` find them.
+        own = set(self.modules())
+        self.behind = nn.ModuleList(m for part in (model, purify) for m in modules_of(part) if m not in own)
+        self._checked = False
+        self._quiet()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, (B, K).
+
+        Raises:
+            BadInput: The purifier changes the shape or its input, leaves [0, 1], returns NaN, changes a mode, or is
+                random without `stochastic`.
+        """
+        if not self._checked:
+            self._check(x)
+            self._checked = True
+        return Defended(self._purified, self.model)(x)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the model; the purifier stays in eval mode."""
+        super().train(mode)
+        self._quiet()
+        return self
+
+    def _quiet(self) -> None:
+        """Put the purifier's own modules into eval mode."""
+        shared = {module for root in modules_of(self.model) for module in root.modules()}
+        for root in modules_of(self.purify):
+            for module in root.modules():
+                if module not in shared:
+                    module.training = False
+
+    def _purified(self, x: Tensor) -> Tensor:
+        """Return the purified input, checked as far as that is cheap."""
+        purified = self.purify(x)
+        check_purified(purified, x, values=not torch.is_grad_enabled())
+        return purified
+
+    def _check(self, x: Tensor) -> None:
+        """Purify a few images twice, without a trace in the global generator, and refuse what no guard can do."""
+        some, modes = x[:FIRST].detach(), [module.training for module in self.modules()]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            given = some.clone()
+            first = self.purify(given)
+            if not torch.equal(given, some):
+                raise BadInput("the purifier writes into its input; begin it with x = x.clone()")
+            check_purified(first, some)
+            again = self.purify(some.clone())
+        changed = [m for m, mode in zip(self.modules(), modes, strict=True) if m.training != mode]
+        if changed:
+            for module, mode in zip(self.modules(), modes, strict=True):
+                module.training = mode
+            raise BadInput(
+                f"the purifier changes the mode of {type(changed[0]).__name__}; leave the modes as they are, or "
+                "restore them"
+            )
+        if not self.stochastic and not torch.equal(first, again):
+            raise BadInput(
+                "the purifier returns different images for the same input; declare it, guard(model, purify, "
+                "stochastic=True), so that attacks average its draws"
+            )
+
+
+def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
+    """Refuse the output of a purifier that is no batch of inputs.
+
+    Args:
+        purified: What it returned.
+        x: Its input, (B, *D).
+        values: True: values are checked, too; False: only the shape.
+
+    Raises:
+        BadInput: Another shape, NaN or infinite values, or values outside [0, 1].
+    """
+    if not isinstance(purified, Tensor) or purified.shape != x.shape:
+        found = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
+        raise BadInput(f"the purifier returns {found} for inputs of shape {tuple(x.shape)}; it must keep the shape")
+    if not values or not len(x):
+        return
+    low, high = extent(purified)
+    if not bool(torch.isfinite(torch.tensor([low, high])).all()):
+        raise BadInput("the purifier returns NaN or infinite values; mend it where it divides or takes roots")
+    if low < UNIT.low - SLACK or high > UNIT.high + SLACK:
+        raise BadInput(
+            f"the purifier returns values in [{low:.4g}, {high:.4g}]; images lie in [0, 1]: end it with clamp(0, 1)"
+        )
+
+
+def is_differentiable(purify: Purify, x: Tensor) -> bool:
+    """Return whether a purifier passes a gradient on to its input that is finite and not zero everywhere.
+
+    Where it does not, attacks need `bpda`, estimated gradients or a twin.
+
+    Args:
+        purify: The purifier.
+        x: Inputs, (B, *D).
+    """
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        leaf = x.detach().clone().requires_grad_()
+        try:
+            purified = purify(leaf)
+            if not purified.requires_grad:
+                return False
+            (g,) = torch.autograd.grad(purified.square().sum(), leaf, allow_unused=True)
+        except RuntimeError:  # a part of it cannot be differentiated, or asks for numpy
+            return False
+    return g is not None and bool(torch.isfinite(g).all()) and bool((g != 0).any())
+
+
+def guard(model: Model, purify: Purify, *, stochastic: bool = False) -> Guarded:
+    """Put a purifier in front of a model.
+
+    Args:
+        model: Any callable to logits, (B, *D) -> (B, K). Not modified.
+        purify: Purifier, x (B, *D) -> x (B, *D), any callable; its modules are put into eval mode.
+        stochastic: Whether the purifier draws new random numbers at every call.
+
+    Returns:
+        A model.
+
+    Raises:
+        BadInput: One of the two cannot be called.
+
+    Example:
+        >>> model = guard(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), lambda x: (x * 7).round() / 7)
+        >>> model(torch.tensor([[0.3, 0.2]]))
+        tensor([[0.4286, 0.5714]])
+    """
+    for name, part in (("model", model), ("purify", purify)):
+        if not callable(part):
+            raise BadInput(f"{name} is a {type(part).__name__}; give a callable")
+    return Guarded(model, purify, stochastic=stochastic)

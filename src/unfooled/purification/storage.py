@@ -1,0 +1,225 @@
+"""A purifier on disk: a folder with `purifier.npz` and `purifier.json`; nothing is pickled.
+
+    purifier.npz     clusters, dictionaries, and the encoder's weights as `encoder/I/NAME` for its I-th module
+    purifier.json    options, seed, sizes, how clusters were chosen; hash, layer and architecture of the encoder
+
+The folder is enough to use the purifier in front of any model where the encoder is a layer of a network that
+`models.ARCHITECTURES` names. An encoder of the user's own code is given again, and its weights must be those of the
+fit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.limits import read_regular
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.encoder import Encoder, root_of
+from unfooled.data.formats.npz import archive
+from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like
+from unfooled.purification.clusters import ClassFit, Clusters
+from unfooled.runs.files import write_whole
+from unfooled.runs.hashes import content_hash, weights_hash
+
+Encode = Callable[[Tensor], Tensor]
+"""x (B, C, H, W) -> latents (B, *F), differentiable; a sample's latents do not depend on the others."""
+
+ARRAYS, FACTS = "purifier.npz", "purifier.json"
+FORMAT = 1
+LONGEST = 1 << 26
+"""Most bytes of the JSON file."""
+PARTS = ("mean", "precision", "logdet", "label", "basis", "offset")
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Parts of a purifier as they are stored.
+
+    Attributes:
+        encode: The encoder.
+        clusters: The clusters.
+        dictionaries: The dictionaries, (M, A, C, size, size).
+        options: The other arguments of the purifier, JSON values.
+        about: Facts about the fit, JSON values.
+    """
+
+    encode: Encode
+    clusters: Clusters
+    dictionaries: Tensor
+    options: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+
+def encoder_hash(encode: Encode) -> str:
+    """Return the SHA-256 of an encoder: the weights behind it and its layer."""
+    return content_hash([weights_hash(encode), getattr(encode, "layer", ""), bool(getattr(encode, "relu", False))])
+
+
+def write_purifier(purify: Stored, folder: str | Path) -> None:
+    """Write a purifier, its encoder's weights included, to a folder, which is made.
+
+    Args:
+        purify: Its parts.
+        folder: Folder; files of an earlier purifier in it are replaced.
+
+    Raises:
+        BadInput: The folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be made: {error}; give another folder") from None
+    arrays = {f"clusters/{name}": getattr(purify.clusters, name) for name in PARTS}
+    arrays["dictionaries"] = purify.dictionaries
+    for i, module in enumerate(modules_of(purify.encode)):
+        arrays |= {f"encoder/{i}/{name}": value for name, value in module.state_dict().items()}
+    content = io.BytesIO()
+    np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    facts = {
+        "format": FORMAT,
+        "options": dict(purify.options),
+        "about": dict(purify.about),
+        "encoder": {"hash": encoder_hash(purify.encode), **_network(purify)},
+        "fits": [_plain(asdict(fit)) for fit in purify.clusters.fits],
+    }
+    # The facts come last: with them the purifier is complete.
+    (folder / FACTS).unlink(missing_ok=True)
+    write_whole(folder / ARRAYS, content.getvalue())
+    write_whole(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode())
+
+
+def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
+    """Read what `write_purifier` wrote; see `semantic.load_purifier`."""
+    folder = Path(folder)
+    facts = _facts(folder)
+    with archive(folder / ARRAYS) as opened:
+        try:
+            arrays = {name: torch.from_numpy(np.array(opened[name])) for name in opened}
+        except TypeError as error:
+            raise damaged(folder, error) from None
+    try:
+        clusters = Clusters(**{name: arrays[f"clusters/{name}"] for name in PARTS}, fits=_fits(facts["fits"]))
+        _check_shapes(clusters)
+        if encode is None:
+            encode = _rebuilt(folder, facts, arrays)
+        elif encoder_hash(encode) != facts["encoder"]["hash"]:
+            raise BadInput(
+                f"encode has other weights, or another layer, than the encoder that {folder} was fitted with; leave it "
+                "out: the folder has its own encoder, and any model may be guarded by the purifier"
+            )
+        return Stored(encode, clusters, arrays["dictionaries"], facts["options"], facts["about"])
+    except (KeyError, TypeError, IndexError, RuntimeError) as error:
+        raise damaged(folder, error) from None
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return the content of the JSON file; refuse a folder that is no purifier."""
+    missing = [name for name in (ARRAYS, FACTS) if not (folder / name).is_file()]
+    if missing:
+        raise BadInput(
+            f"{folder} has no {' and no '.join(missing)}; a purifier is a folder that `purify.save(folder)` wrote"
+        )
+    try:
+        facts = json.loads(read_regular(folder / FACTS, most=LONGEST))
+    except (ValueError, RecursionError) as error:
+        raise damaged(folder, error) from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise BadInput(f"{folder / FACTS} is no description of a purifier of format {FORMAT}; save the purifier again")
+    return facts
+
+
+def damaged(folder: str | Path, error: Exception) -> BadInput:
+    """Return the error for files that do not fit together."""
+    return BadInput(f"the files of the purifier in {folder} do not fit together or are damaged: {error}; save it again")
+
+
+def _network(purify: Stored) -> dict[str, Any]:
+    """Return what is needed to build the encoder again; an empty architecture where that is not possible."""
+    encode = purify.encode
+    if not isinstance(encode, Encoder):
+        return {"architecture": ""}
+    root = root_of(encode.model)
+    names = architectures_of(root.state_dict())
+    shape = purify.about.get("shape")
+    fits = [name for name in names if type(root) is type(_built(name, root.state_dict(), shape))] if shape else []
+    return {
+        "architecture": fits[0] if fits else "",
+        "layer": encode.layer,
+        "relu": encode.relu,
+        "classifier": isinstance(encode.model, Classifier),
+        "normalises": bool(getattr(encode.model, "normalises", False)),
+    }
+
+
+def _built(architecture: str, state: dict[str, Tensor], shape: list[int]) -> nn.Module:
+    """Build a network with fresh weights; the global generator is not changed."""
+    with torch.random.fork_rng(devices=[]):
+        return build_like(architecture, state, input_shape=tuple(shape))
+
+
+def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> Encoder:
+    """Return the encoder that the folder describes."""
+    known = facts["encoder"]
+    if known["architecture"] not in ARCHITECTURES:
+        raise BadInput(
+            f"the encoder of {folder} is of code that unfooled does not have; give encode, the encoder that it was "
+            "fitted with"
+        )
+    prefix = "encoder/0/"
+    state = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+    bare = {name.removeprefix("module."): value for name, value in state.items()} if known["classifier"] else state
+    weights = {name: value for name, value in bare.items() if not known["classifier"] or name not in ("mean", "std")}
+    model = _built(known["architecture"], weights, facts["about"]["shape"])
+    if known["classifier"]:
+        given = {"mean": state["mean"].tolist(), "std": state["std"].tolist()} if known["normalises"] else {}
+        model = Classifier(model, **given)
+    dtype = next(value.dtype for value in weights.values() if value.is_floating_point())
+    model.to(dtype).load_state_dict(state)
+    encode = Encoder(model.eval().requires_grad_(False), known["layer"], known["relu"])
+    if encoder_hash(encode) != known["hash"]:
+        raise BadInput(
+            f"the encoder in {folder} does not have the hash that is stored with it; save the purifier again"
+        )
+    return encode
+
+
+def _check_shapes(clusters: Clusters) -> None:
+    """Refuse arrays of clusters that do not fit together."""
+    m, d = clusters.mean.shape
+    p = len(clusters.offset)
+    wanted = {"precision": (m, d, d), "logdet": (m,), "label": (m,), "basis": (p, d), "offset": (p,)}
+    for name, shape in wanted.items():
+        if tuple(getattr(clusters, name).shape) != shape:
+            raise TypeError(f"{name} has shape {tuple(getattr(clusters, name).shape)}, not {shape}")
+
+
+def _plain(fit: dict[str, Any]) -> dict[str, Any]:
+    """Return numbers for JSON, which knows no NaN."""
+    fit["stability"] = [None if math.isnan(value) else value for value in fit["stability"]]
+    fit["silhouette"] = None if math.isnan(fit["silhouette"]) else fit["silhouette"]
+    return fit
+
+
+def _fits(stored: list[dict[str, Any]]) -> tuple[ClassFit, ...]:
+    """Return the fits that `_plain` wrote."""
+    return tuple(
+        ClassFit(
+            label=fit["label"], n=fit["n"], k=fit["k"], sizes=tuple(fit["sizes"]), bic=tuple(fit["bic"]),
+            stability=tuple(math.nan if value is None else value for value in fit["stability"]),
+            silhouette=math.nan if fit["silhouette"] is None else fit["silhouette"],
+        )
+        for fit in stored
+    )  # fmt: skip

@@ -1,0 +1,175 @@
+"""A purifier in front of a model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unfooled.attacks import Averaged, bpda, pgd
+from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.modes import evaluating, frozen
+from unfooled.core.threats import Linf
+from unfooled.core.types import Purify
+from unfooled.purification import DenoisingAutoencoder, bit_depth, guard, is_differentiable, median, resized
+from unfooled.testing.subjects import points, tiny_net
+from unfooled.training import Madry
+
+SHAPE = (1, 6, 6)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A purifier that is no module but uses one."""
+
+    module: nn.Module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x + 0 * self.module(x).sum()).clamp(0, 1)
+
+
+def net() -> nn.Sequential:
+    return tiny_net(3, SHAPE, dtype=torch.float32).eval()
+
+
+def test_the_logits_are_those_of_the_purified_input() -> None:
+    model, x = net(), points(5, SHAPE, dtype=torch.float32)
+    guarded = guard(model, median)
+    assert torch.equal(guarded(x), model(median(x)))
+    assert guarded.model is model
+    assert guarded.purify is median
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(guarded(leaf).square().sum(), leaf)
+    other = x.clone().requires_grad_()
+    assert torch.equal(g, torch.autograd.grad(model(median(other)).square().sum(), other)[0])
+
+
+def test_bpda_goes_backwards_through_the_approximation() -> None:
+    model, x = net(), points(5, SHAPE, dtype=torch.float32)
+    guarded = guard(model, bit_depth)
+    attacked = bpda(guarded.purify, guarded.model, lambda x: 2 * x)
+    leaf, z = x.clone().requires_grad_(), bit_depth(x).requires_grad_()
+    assert torch.equal(attacked(leaf), guarded(x))
+    (g,) = torch.autograd.grad(attacked(leaf).square().sum(), leaf)
+    (expected,) = torch.autograd.grad(model(z).square().sum(), z)
+    torch.testing.assert_close(g, 2 * expected)
+
+
+def test_modules_behind_both_parts_are_found_once() -> None:
+    model, inner = net(), tiny_net(2, SHAPE, dtype=torch.float32)
+    guarded = guard(lambda x: model(x) + 0, Shifted(inner))
+    found = {module for root in modules_of(guarded) for module in root.modules()}
+    assert {model, inner} <= found
+    autoencoder = DenoisingAutoencoder(1, 4)
+    module = guard(model, autoencoder)
+    assert len(list(module.parameters())) == len([*model.parameters(), *autoencoder.parameters()])
+    with frozen(guarded), evaluating(guarded):
+        assert not any(p.requires_grad for p in inner.parameters())
+    assert all(p.requires_grad for p in inner.parameters())
+    assert copy.deepcopy(module)(points(2, SHAPE, dtype=torch.float32)).shape == (2, 3)
+
+
+def test_the_purifier_stays_in_eval_mode_while_the_model_trains() -> None:
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Dropout())
+    model = net()
+    guarded = guard(model, Shifted(inner))
+    assert not inner[2].training
+    guarded.train()
+    assert model.training
+    assert not any(module.training for module in inner)
+    guarded.eval()
+    assert not model.training
+
+
+def test_it_is_trained_through_the_purifier() -> None:
+    x = points(8, SHAPE, dtype=torch.float32)
+    y = torch.arange(8) % 3
+    model = net()
+    guarded = guard(model, partial(median, size=3))
+    torch.manual_seed(0)
+    Madry(Linf(0.1), steps=2)(guarded, x, y).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    z = pgd(guarded, x, y, Linf(0.1), steps=3)
+    assert (z - x).abs().max() <= 0.1 + 1e-6
+
+
+def test_a_random_purifier_is_declared_and_averaged() -> None:
+    x, model = points(4, SHAPE, dtype=torch.float32), net()
+    with pytest.raises(BadInput, match=r"different images for the same input; declare it.*stochastic=True"):
+        guard(model, resized)(x)
+    guarded = guard(model, resized, stochastic=True)
+    assert guarded.stochastic
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean = Averaged(guarded, draws=3)(x)
+        torch.manual_seed(0)
+        expected = sum(model(resized(x)) for _ in range(3)) / 3
+    torch.testing.assert_close(mean, expected)
+    guard(model, partial(resized, generator=torch.Generator()))(x)
+
+
+def test_the_check_leaves_the_global_generator_alone() -> None:
+    x, guarded = points(4, SHAPE, dtype=torch.float32), guard(net(), resized, stochastic=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        first = guarded(x)
+        torch.manual_seed(5)
+        assert torch.equal(guarded(x), first)
+
+
+class Switching(nn.Module):
+    """A purifier that leaves itself in training mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.train()
+        return x.clone()
+
+
+def written(x: Tensor) -> Tensor:
+    return x.mul_(0.5)
+
+
+BAD: dict[str, tuple[Purify, str]] = {
+    "shape": (lambda x: x[..., 1:], r"returns shape \(4, 1, 6, 5\) for inputs of shape \(4, 1, 6, 6\)"),
+    "box": (lambda x: x + 1, r"returns values in \[.*\]; images lie in \[0, 1\]: end it with clamp"),
+    "nan": (lambda x: x / 0 * 0, "returns NaN or infinite values"),
+    "input": (written, r"writes into its input; begin it with x = x.clone\(\)"),
+    "mode": (Switching(), "changes the mode of Switching"),
+    "type": (lambda x: x.numpy(), "returns a ndarray"),  # type: ignore[dict-item, return-value]
+}
+
+
+@pytest.mark.parametrize(("purify", "sentence"), BAD.values(), ids=BAD)
+def test_purifiers_that_no_guard_can_use(purify: Purify, sentence: str) -> None:
+    x = points(4, SHAPE, dtype=torch.float32)
+    before = x.clone()
+    guarded = guard(net(), purify)
+    for _ in range(2):  # the second call is checked as the first one
+        with pytest.raises(BadInput, match=sentence):
+            guarded(x)
+    assert torch.equal(x, before)
+
+
+def test_a_purifier_that_fails_on_attacked_inputs_only() -> None:
+    x = points(4, SHAPE, dtype=torch.float32).clamp(0, 0.9)
+    guarded = guard(net(), lambda x: torch.where(x > 0.95, x + 1, x))
+    guarded(x)
+    with torch.no_grad(), pytest.raises(BadInput, match="returns values in"):
+        guarded(torch.ones_like(x))
+
+
+def test_parts_that_cannot_be_called() -> None:
+    with pytest.raises(BadInput, match="purify is a str; give a callable"):
+        guard(net(), "jpeg")  # type: ignore[arg-type]
+
+
+def test_gradients_that_purifiers_pass_on() -> None:
+    x = points(4, SHAPE, dtype=torch.float32)
+    assert is_differentiable(median, x)
+    for none in (bit_depth, lambda x: x.detach(), lambda x: torch.from_numpy(x.numpy())):
+        assert not is_differentiable(none, x)

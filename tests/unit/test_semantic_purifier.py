@@ -1,0 +1,264 @@
+"""The semantic purifier: fit, use, store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.data import load_data
+from unfooled.features import Encoder
+from unfooled.models import SmallCnn
+from unfooled.purification import Clusters, SemanticPurifier, fit_purifier, guard, load_purifier
+from unfooled.training import Batches, Standard, train
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    return load_data("digits", "train", n=500)
+
+
+@pytest.fixture(scope="module")
+def net(data: tuple[Tensor, Tensor]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Classifier(SmallCnn(width=8), mean=0.3, std=0.4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in train(model, Batches(*data, 50), Standard(), optimizer, epochs=6):
+        pass
+    return model.eval()
+
+
+def fit(net: nn.Module, data: tuple[Tensor, Tensor], **options: Any) -> SemanticPurifier:
+    given = {"seed": 0, "size": 4, "atoms": 16, "sparsity": 0.05, "max_clusters": 2, "min_size": 15, **options}
+    return fit_purifier(Encoder(net, "fc1"), *data, **given)
+
+
+@pytest.fixture(scope="module")
+def purify(net: nn.Module, data: tuple[Tensor, Tensor]) -> SemanticPurifier:
+    return fit(net, data)
+
+
+def identity_purifier(**options: Any) -> SemanticPurifier:
+    """Two clusters of the mean brightness, and the unit vectors as atoms."""
+    one = torch.ones(2, 1, 1, dtype=torch.float64)
+    clusters = Clusters(
+        torch.tensor([[0.3], [0.7]]).double(), one, torch.zeros(2).double(), torch.arange(2), one[0], torch.zeros(1)
+    )
+    atoms = torch.eye(16).reshape(1, 16, 1, 4, 4).expand(2, -1, -1, -1, -1).contiguous()
+    return SemanticPurifier(lambda x: x.flatten(1).mean(1, keepdim=True), clusters, atoms, **options)
+
+
+def test_clean_accuracy_is_lost_by_a_point_at_most(
+    net: nn.Module, data: tuple[Tensor, Tensor], purify: SemanticPurifier
+) -> None:
+    x, y = data
+    with torch.no_grad():
+        before, after = ((net(z).argmax(1) == y).double().mean() for z in (x, purify(x)))
+    assert before > 0.97
+    assert after >= before - 0.01
+    assert (purify(x) - x).abs().mean() > 0.01
+
+
+def test_output_is_in_the_box_and_independent_of_the_batch(
+    data: tuple[Tensor, Tensor], purify: SemanticPurifier, net: nn.Module
+) -> None:
+    x = (data[0][:40] + 0.3 * torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    before, modes = x.clone(), [module.training for module in net.modules()]
+    z = purify(x)
+    assert z.min() >= 0
+    assert z.max() <= 1
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(purify(x[order]), z[order], rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat([purify(part) for part in x.split(7)]), z, rtol=0, atol=1e-5)
+    assert torch.equal(x, before)
+    assert [module.training for module in net.modules()] == modes
+
+
+def test_the_soft_choice_becomes_the_hard_one(data: tuple[Tensor, Tensor], purify: SemanticPurifier) -> None:
+    x = data[0][:50]
+    hard, soft = purify(x), replace(purify, temperature=1e-4)(x)
+    torch.testing.assert_close(soft, hard, rtol=0, atol=1e-5)
+    assert (replace(purify, temperature=30.0)(x) - hard).abs().max() > 1e-3
+    k, weight = replace(purify, temperature=30.0).weights(x)
+    assert k.shape == weight.shape == (50, 3)
+    torch.testing.assert_close(weight.sum(1), torch.ones(50))
+    assert torch.equal(k[:, 0], purify.distance(x).argmin(1))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_unit_atoms_without_sparsity_return_the_input(stride: int) -> None:
+    x = torch.rand(3, 1, 9, 10, generator=torch.Generator().manual_seed(0))
+    purify = identity_purifier(sparsity=0.0, steps=1, stride=stride)
+    torch.testing.assert_close(purify(x), x, rtol=0, atol=1e-6)
+    low = replace(purify, sparsity=100.0)(x)
+    assert (low - x).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.1])
+def test_end_to_end_gradients_are_finite_differences(temperature: float) -> None:
+    x = 0.3 + 0.4 * torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    purify = identity_purifier(sparsity=0.05, steps=3, temperature=temperature)
+    learnt = torch.randn(2, 6, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) / 4
+    purify = replace(purify, dictionaries=learnt)
+    assert torch.autograd.gradcheck(purify, (x.requires_grad_(),))
+    if temperature:  # the choice itself has one, too
+        assert torch.autograd.gradcheck(lambda x: purify.weights(x)[1], (x,))
+
+
+def test_the_purifier_owns_its_encoder(net: nn.Module, data: tuple[Tensor, Tensor], purify: SemanticPurifier) -> None:
+    x, own = data[0][:20], purify.encode.model  # type: ignore[attr-defined]
+    assert own is not net
+    assert not any(p.requires_grad for p in own.parameters())
+    assert all(p.requires_grad for p in net.parameters())
+    before = purify(x)
+    with torch.no_grad():
+        net.module.fc1.weight.add_(1)  # type: ignore[union-attr, operator]
+    try:
+        assert torch.equal(purify(x), before)
+    finally:
+        with torch.no_grad():
+            net.module.fc1.weight.sub_(1)  # type: ignore[union-attr, operator]
+    guarded = guard(net, purify).train()
+    trainable = [p for p in guarded.parameters() if p.requires_grad]
+    assert len(trainable) == len(list(net.parameters()))
+
+
+def test_the_same_seed_gives_the_same_purifier(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    small = (data[0][:150], data[1][:150])
+    a, b, c = (fit(net, small, seed=s, max_clusters=1) for s in (1, 1, 2))
+    assert torch.equal(a.dictionaries, b.dictionaries)
+    assert not torch.equal(a.dictionaries, c.dictionaries)
+    assert a.about == {"seed": 1, "n": 150, "shape": [1, 8, 8]}
+
+
+@pytest.mark.parametrize("coding", ["patches", "convolutional"])
+def test_saved_and_loaded_agree_bit_for_bit(
+    net: nn.Module, data: tuple[Tensor, Tensor], tmp_path: Path, coding: str
+) -> None:
+    x, y = data[0][:120], data[1][:120]
+    options = {"max_clusters": 1, "min_size": 5, "atoms": 2, "coding": coding, "sparsity": 0.1}
+    purify = replace(fit(net, (x, y % 2), **options), steps=5)
+    purify.save(tmp_path / "p")
+    assert {file.name for file in (tmp_path / "p").iterdir()} == {"purifier.npz", "purifier.json"}
+    with np.load(tmp_path / "p" / "purifier.npz", allow_pickle=False) as stored:
+        assert "encoder/0/module.fc1.weight" in stored.files
+    for encode in (None, Encoder(net, "fc1"), purify.encode):
+        loaded = load_purifier(tmp_path / "p", encode)
+        assert torch.equal(loaded(x), purify(x))
+        assert torch.equal(replace(loaded, temperature=3.0)(x), replace(purify, temperature=3.0)(x))
+        assert loaded.about == purify.about
+        assert repr(loaded.clusters.fits) == repr(purify.clusters.fits)
+    other = SmallCnn(width=4).eval()  # any model may be guarded by it
+    assert guard(other, load_purifier(tmp_path / "p"))(x).shape == (120, 10)
+
+
+def test_encoders_of_other_code_are_given_again(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Flatten(), nn.Linear(64, 6)).eval()
+    x, y = data[0][:120], data[1][:120] % 2
+    purify = fit_purifier(own, x, y, seed=0, size=4, atoms=4, max_clusters=1, min_size=5)
+    purify.save(tmp_path)
+    with pytest.raises(BadInput, match=r"of code that unfooled does not have; give encode"):
+        load_purifier(tmp_path)
+    assert torch.equal(load_purifier(tmp_path, own)(x), purify(x))
+
+
+def test_folders_and_encoders_that_do_not_fit(net: nn.Module, purify: SemanticPurifier, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    purify.save(folder)
+    other = Classifier(SmallCnn(width=8), mean=0.3, std=0.4).eval()
+    for encode in (Encoder(other, "fc1"), Encoder(net, "relu4")):
+        with pytest.raises(BadInput, match=r"other weights, or another layer.*any model may be guarded"):
+            load_purifier(folder, encode)
+    with pytest.raises(BadInput, match=r"has no purifier.npz and no purifier.json; a purifier is a folder"):
+        load_purifier(tmp_path)
+    facts = json.loads((folder / "purifier.json").read_text())
+    for change in ({"format": 9}, {"options": {}}, {"encoder": {}}, {"fits": 3}):
+        (folder / "purifier.json").write_text(json.dumps({**facts, **change}))
+        with pytest.raises(BadInput, match=r"save .*again"):
+            load_purifier(folder)
+    (folder / "purifier.json").write_text("{")
+    with pytest.raises(BadInput, match="damaged"):
+        load_purifier(folder)
+    (folder / "purifier.json").write_text(json.dumps(facts))
+    content = (folder / "purifier.npz").read_bytes()
+    (folder / "purifier.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(BadInput, match=r"cut off|damaged"):
+        load_purifier(folder)
+    (folder / "purifier.npz").unlink()
+    with pytest.raises(BadInput, match=r"has no purifier.npz;"):
+        load_purifier(folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot be made"):
+        purify.save(tmp_path / "file" / "p")
+
+
+def test_images_that_the_purifier_does_not_fit(purify: SemanticPurifier) -> None:
+    with pytest.raises(BadInput, match="images of 1 channels, these have 3"):
+        purify(torch.rand(2, 3, 8, 8))
+    with pytest.raises(BadInput, match="images are 8x3, patches 4x4"):
+        purify(torch.rand(2, 1, 8, 3))
+    with pytest.raises(BadInput, match="images are floating point"):
+        purify(torch.rand(2, 8, 8))
+    with pytest.raises(BadInput, match="give the encoder and the size of images"):
+        identity_purifier_with_pixels()(torch.rand(2, 1, 8, 8))
+
+
+def identity_purifier_with_pixels() -> SemanticPurifier:
+    return replace(identity_purifier(), encode=lambda x: x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"smooth": 0.0}, "smooth is 0.0; it must be above 0, since without it the high band is 0"),
+        ({"size": 9}, "images are 8x8, patches 9x9; choose smaller patches"),
+        ({"coding": "both"}, "coding is 'both'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"batch": 0}, "batch is 0"),
+        ({"atoms": 0}, "atoms is 0"),
+    ],
+)
+def test_fits_that_cannot_be_made(
+    net: nn.Module, data: tuple[Tensor, Tensor], change: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        fit(net, (data[0][:60], data[1][:60] % 2), max_clusters=1, **change)
+
+
+def test_images_that_teach_nothing(net: nn.Module) -> None:
+    y = torch.arange(40) % 2
+    with pytest.raises(BadInput, match="constant images teach no dictionary"):
+        fit(net, (torch.full((40, 1, 8, 8), 0.5), y))
+    with pytest.raises(BadInput, match="class 1 has no image"):
+        fit(net, (torch.rand(40, 1, 8, 8), 2 * y))
+    with pytest.raises(BadInput, match="x lies in"):
+        fit(net, (255 * torch.rand(40, 1, 8, 8), y))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sparsity": -1.0}, "sparsity is -1.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"steps": 0}, "steps is 0"),
+        ({"stride": 0}, "stride is 0"),
+        ({"coding": "x"}, "coding is 'x'"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        identity_purifier(**options)
+    with pytest.raises(BadInput, match="there are 1 dictionaries and 2 clusters"):
+        replace(identity_purifier(), dictionaries=torch.zeros(1, 2, 1, 4, 4))
+    with pytest.raises(BadInput, match=r"they are \(M, A, C, size, size\)"):
+        replace(identity_purifier(), dictionaries=torch.zeros(2, 2, 16))
