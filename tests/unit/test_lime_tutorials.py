@@ -167,6 +167,7 @@ def test_a_regression() -> None:
     leading = [name for name, _ in found.as_list()]
     assert len(leading) == 5
     assert any("bmi" in name or "s5" in name for name in leading[:3])
+    assert found.predicted_value is not None
     assert found.min_value is not None
     assert found.max_value is not None
     assert found.min_value <= found.predicted_value <= found.max_value
