@@ -26,6 +26,7 @@ from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
 from unfooled.runs.clock import Clock
 from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
 from unfooled.runs.shelves import TensorLocation, locate_tensor, stored_rows
@@ -51,7 +52,8 @@ class Run:
     Args:
         path: Folder, created if missing. None: in memory.
         config: All settings that affect a result; a folder with other settings raises `BadInput`.
-        chunk: Rows per file; an interrupted run loses at most the current chunk.
+        chunk: Largest number of rows per file; files of a slow model have fewer, see `unfooled.runs.pace`. An
+            interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
 
     Attributes:
@@ -59,6 +61,7 @@ class Run:
         passes: Forward and backward passes per stage, likewise.
         folder: The open folder, for other files stored there.
         clock: Wall time over all starts.
+        pace: Pace of the stages, which limits the parts of a slow model in a folder.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -72,6 +75,7 @@ class Run:
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
     clock: Clock = field(init=False, repr=False, compare=False)
+    pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -102,6 +106,8 @@ class Run:
         """
         chunks = _Chunks(self.folder, stage, n, large)
         chunks.find()
+        for (a, b), facts in chunks.facts.items():
+            self.pace.note(stage, b - a, facts)
         self._report(chunks)
         if chunks.missing(self.chunk):
             with self.folder.claims.present():
@@ -188,7 +194,8 @@ class Run:
 
     def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
         """Compute one unclaimed chunk, or wait for other processes; return whether there are new chunks."""
-        free = chunks.missing(self.chunk, claimed=chunks.claimed())
+        rows = self.chunk if self.folder.store is None else self.pace.rows(chunks.stage, self.chunk)
+        free = chunks.missing(rows, claimed=chunks.claimed())
         if not free:
             time.sleep(claims.POLL_SECONDS)
             return chunks.find(again=True)
@@ -198,11 +205,12 @@ class Run:
                 return False
             if chunks.find(again=True):  # another process may have stored it meanwhile
                 return True
-            rows, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
-            for name, value in rows.items():
+            result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
+            for name, value in result.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
-            chunks.store_chunk((a, b), rows, facts)
+            chunks.store_chunk((a, b), result, facts)
+            self.pace.note(chunks.stage, b - a, facts)
             self.clock.note_progress()
         return True
 

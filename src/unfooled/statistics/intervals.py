@@ -166,19 +166,18 @@ def share_lost(before: Tensor, after: Tensor) -> Estimate:
         after: Values in [0, 1] of the same samples, (n,).
 
     Returns:
-        An `Estimate` over the samples; value None where the first mean is 0. The interval is that of the mean of the
-        linearised ratio.
+        An `Estimate` over the samples; value None where the first mean is 0. The interval is the union of that of the
+        mean of the linearised ratio and of Gaffke's, since what a few samples lose says little about the others.
     """
     a, b = before.detach().cpu().double(), after.detach().cpu().double()
     whole = float(a.mean()) if len(a) else 0.0
     if whole == 0:
         return Estimate(value=None, low=0.0, high=1.0, n=0)
     lost = 1 - float(b.mean()) / whole
-    ratio = mean(lost + ((a - b) - lost * a) / whole)
-    low, high = ratio.low, ratio.high
-    if low is None or high is None or low == high:
-        edges = mean_of_shares(a.new_full(a.shape, min(max(lost, 0.0), 1.0)))
-        low, high = edges.low, edges.high
+    parts = lost + ((a - b) - lost * a) / whole
+    ratio = mean(parts)
+    edges = mean_of_shares(parts.clamp(0, 1))
+    low, high = min(edges.low, lost if ratio.low is None else ratio.low), max(edges.high, ratio.high or 0.0)
     value = min(max(lost, 0.0), 1.0)
     return Estimate(value=value, low=min(max(low, 0.0), value), high=max(min(high, 1.0), value), n=len(a))
 

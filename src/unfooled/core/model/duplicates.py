@@ -319,7 +319,8 @@ def _parts(item: Any) -> bytes | list[Any] | None:
     if isinstance(item, (list, tuple, set, frozenset, deque)):
         return list(item)
     if isinstance(item, FunctionType):
-        return [] if _of_a_library(item.__module__) else [place.read() for _, place in _variables_of(item)]
+        used = [item.__defaults__, item.__kwdefaults__, *(place.read() for _, place in _variables_of(item))]
+        return [] if _of_a_library(item.__module__) else used
     if isinstance(item, MethodType):
         return [item.__func__, item.__self__]
     if isinstance(item, partial):

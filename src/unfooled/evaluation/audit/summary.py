@@ -148,8 +148,8 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
 
 
 def _warnings(outcome: Outcome) -> list[str]:
-    """Return warnings about points outside the threat or without a finite answer."""
-    warnings = []
+    """Return warnings about what was left out, and points outside the threat or without a finite answer."""
+    warnings = list(outcome.notes)
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
         warnings.append(
@@ -170,7 +170,7 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     """
     right, points = outcome.right, outcome.attack
     if outcome.random:
-        clean, under = outcome.clean.stays.double(), points.stays.double()
+        clean, under = _draws(outcome, len(right))
         return {
             "clean_accuracy": intervals.mean_of_shares(clean),
             "robust_accuracy": intervals.mean_of_shares(under),
@@ -272,17 +272,29 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     return points
 
 
+def _draws(outcome: Outcome, k: int) -> tuple[Tensor, Tensor]:
+    """Return the shares of a random model's draws that are right, on the first k samples and at their points, (k,).
+
+    The samples themselves are points of the threat: where the points found are better on average, which draws do by
+    chance, those of the samples stand for both.
+    """
+    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    return clean, clean if float(under.sum()) > float(clean.sum()) else under
+
+
 def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, radius: float) -> Estimate:
     """Return the accuracy of a random model at a radius, in multiples of eps, over the first k samples.
 
     Below eps it is the share of correct draws on the clean sample; where the nearest adversarial point, which most
     draws misclassify, is within the radius, it is at most the larger of one half and the share at eps.
     """
-    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    clean, under = _draws(outcome, k)
     if radius == 1:
         return intervals.mean_of_shares(under)
     level, half = (under, torch.full_like(under, 0.5)) if radius > 1 else (clean, under.clamp_min(0.5))
-    return intervals.mean_of_shares(torch.where(is_fooled & (radius > 0), torch.minimum(level, half), level))
+    shares = torch.where(is_fooled & (radius > 0), torch.minimum(level, half), level)
+    below = radius < 1 and float(shares.sum()) < float(under.sum())  # by chance, as single samples may do better at eps
+    return intervals.mean_of_shares(under if below else shares)
 
 
 def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:

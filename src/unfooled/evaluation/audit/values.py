@@ -73,11 +73,17 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each."""
+    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each.
+
+    Attributes:
+        drawn: Class predicted in a single draw of a random model, as a majority of draws would exaggerate what is more
+            frequent. None: the model is not random.
+    """
 
     prediction: Tensor
     confidence: Tensor
     stays: Tensor
+    drawn: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +119,8 @@ class Attacked:
         findings: Findings on the way.
         again: Findings of the checks that were repeated after the attack went on.
         extended: True if it was allowed to go on, and a check asked for it.
+        stopped: True if it was stopped at its limit of passes.
+        notes: Sentences about what was left out.
     """
 
     state: AttackState
@@ -122,6 +130,8 @@ class Attacked:
     findings: list[Finding]
     again: list[Finding]
     extended: bool
+    stopped: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +154,7 @@ class Outcome:
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of checks, spent outside of the stages.
+        notes: Sentences about what was left out.
     """
 
     shown: Tensor
@@ -161,6 +172,7 @@ class Outcome:
     conclusion: Conclusion
     progress: tuple[Progress, ...]
     aside: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def fooled(self) -> Tensor:

@@ -32,6 +32,7 @@ from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
 from unfooled.evaluation.checks.borders import MAX_PAIRS, borders
+from unfooled.evaluation.checks.draws import confirmed, count_text
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
 from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
@@ -140,11 +141,12 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
             ("D15", TransferPoints(gradients.transferred, most=n_twin)),
             *labels_only_trials(gradients, n_twin, spare / TRIAL_PASSES),
         ]
-    state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
+    state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
     for number, (key, stage) in zip(Numbers.CHECKS, stages, strict=False):
-        state, result = attack.stage(state, stage, number, check=key)
+        before_stage, (state, result) = state, attack.stage(state, stage, number, check=key)
         if result is not None:
-            n_fooled[key] += result.n_fooled
+            stage_key = StageKey(Family.CHECKS, stage.name, number, key)
+            n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
             n_tried[key] = max(n_tried[key], result.n_attacked)
     findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
     findings += attack.ledger.once(
@@ -188,10 +190,10 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
     return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
 
 
-def _trial_finding(check: str, n_fooled: int, n_tried: int, n: int) -> Finding:
+def _trial_finding(check: str, n_fooled: float, n_tried: int, n: int) -> Finding:
     """Return the finding of a check that tried another attack."""
     what, action = WORDS[check]
-    detail = f"{what} fooled {n_fooled} of {n_tried} survivors" if n_tried else f"{what}: not tried"
+    detail = f"{what} fooled {count_text(n_fooled)} of {n_tried} survivors" if n_tried else f"{what}: not tried"
     return above(check, n_fooled / n, detail, action)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.frontier import Frontier
-from unfooled.evaluation.checks.table import Finding, above
+from unfooled.evaluation.checks.table import Finding, above, finding
 
 
 def judged(
@@ -35,8 +35,10 @@ def judged(
     n_failed = int((claimed & ~success).sum())
     d10 = above(
         "D10", n_failed / n, f"{n_failed} of {int(claimed.sum())} points that fooled the model when found do not fool "
-        "it when judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
+        "it when judged", "no verdict: the model does not give the same answer twice",
     )  # fmt: skip
+    if random:
+        d10 = finding("D10", False, "not tried: the answers change by themselves, and fresh draws give the figure")
     reached = undefined if frontier.unanswered is None else undefined | frontier.unanswered.cpu()
     share = float((reached & right).double().mean())
     refused = above(

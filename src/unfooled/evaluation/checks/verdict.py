@@ -56,7 +56,9 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(best.values(), key=lambda f: int(f.id[1:]))
 
 
-def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool) -> Conclusion:
+def conclude(
+    findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool, stopped: bool = False
+) -> Conclusion:
     """Return the verdict.
 
     Args:
@@ -64,6 +66,7 @@ def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: floa
         again: Findings of the checks that were repeated after the attack went on.
         robust: Robust accuracy.
         extended: True if the attack went on at all.
+        stopped: True if it was stopped at its limit of passes.
     """
     stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
     details = {f.id: f.detail for f in findings if f.fired}
@@ -85,6 +88,8 @@ def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: floa
     if fired(again):
         still = "; ".join(f.detail for f in again if f.fired)
         return Conclusion(Trust.OVERSTATED, f"Attacks still find more: {still}.")
+    if stopped:
+        return Conclusion(Trust.OVERSTATED, "The attack that the checks asked for was stopped at its limit of passes.")
     if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
         went = "engine went on until nothing more was found" if extended else "attack asked for was not extended"
         seen = "; ".join(f"{key}: {details[key]}" for key in late)
