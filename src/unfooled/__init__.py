@@ -16,13 +16,11 @@ Train     train: from names and files, resumable; memory_limit: what the samples
 
 Families are packages that list their names, such as help(uf.attacks):
 
-attacks, explanations, distances, training, features   methods, as functions over tensors
-purification                                           purifiers in front of a model, and their guards
+attacks, explanations, distances, training, features, purification: methods, as functions over tensors
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
-testing                                                contract checks for attacks, explanations, distances, losses
-compat                                                 lime's modules and numbers: change an import, keep the notebook
+testing, compat                                        contract checks for your methods; lime's modules and numbers
 core, runs, statistics, drawing                        what the others are built on
 
 Names are imported when they are first used; dir(uf) lists them.
