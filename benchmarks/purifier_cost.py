@@ -3,11 +3,9 @@
     python benchmarks/purifier_cost.py --out benchmarks/results/purifier-cost.json
 
 fit     `fit_purifier` on 6,000 MNIST training images with the latents of a strided-cnn of two epochs, two clusters at
-most
-        for each of ten classes; of it the clusters and the dictionaries. Target: 15 s of CPU
+        most for each of ten classes; of it the clusters and the dictionaries. Target: 15 s of CPU
 twin    scikit-learn's `MiniBatchDictionaryLearning(64, alpha=.3)` on the patches of one cluster; 20 of them would cost
-20
-        times as much
+        20 times as much
 apply   1,000 test images at stride 2 and 4, 64 atoms, 15 steps. Target at stride 2: 2 s of CPU
 
 Seconds are those of the processor, of one thread; the median over the rounds. The load of the machine is recorded,

@@ -36,14 +36,14 @@ def main() -> None:
     verdict = verify(model, x, y, x_adv, threat)
     fooled = verdict.success & (verdict.distance > 0)  # right when clean, wrong now
     unfooled = ~verdict.success
-    print(f"{int(fooled.sum())} fooled, {int(unfooled.sum())} held; PSNR {psnr(x_adv, x)[fooled].mean():.1f} dB")
+    print(f"{int(fooled.sum())} fooled, {int(unfooled.sum())} not fooled; PSNR {psnr(x_adv, x)[fooled].mean():.1f} dB")
 
     k = round(0.1 * x[0].numel())
     print(f"{'explanation':<22} {'top 10 % kept':<22} rank correlation")
     for explain in (saliency, input_x_gradient, integrated_gradients, grad_cam):
         before, after = (abs_sum(explain(model, z, y)) for z in (x, x_adv))
         overlap, rank = top_k_intersection(before, after, k=k), spearman(before, after)
-        cells = [f"{s[fooled].nanmean():.2f} fooled, {s[unfooled].nanmean():.2f} held" for s in (overlap, rank)]
+        cells = [f"{s[fooled].nanmean():.2f} fooled, {s[unfooled].nanmean():.2f} not fooled" for s in (overlap, rank)]
         print(f"{explain.__name__:<22} {cells[0]:<22} {cells[1]}")
     print(f"unrelated maps would keep {k / x[0].numel():.2f} and have correlation 0")
 

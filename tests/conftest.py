@@ -32,8 +32,8 @@ def small_audits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for value, given in (
         (plan.LabelAttack, {"effort": QUICK}),
-        (plan.NearestPoints, {"n": 8, "budget": 60}),
-        (plan.ExplanationAttack, {"n": 4, "steps": 5}),
+        (plan.NearestPoints, {"n": 4, "budget": 40}),
+        (plan.ExplanationAttack, {"n": 2, "steps": 3}),
     ):
         start = value.__init__
         names = [f.name for f in fields(value)]

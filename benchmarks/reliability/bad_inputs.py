@@ -42,6 +42,7 @@ def nan(): return lambda x: x.flatten(1)[:, :10] * float("nan")
 def one(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval()
 def colour(): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10)).eval()
 def five(): return 5
+def own(inputs): return [[0.5, 0.5] for _ in inputs]
 def negative(): return torch.rand(20, 1, 8, 8), -torch.ones(20).long()
 def same(): return torch.rand(20, 1, 8, 8), torch.zeros(20).long()
 """
@@ -99,6 +100,15 @@ CALLS: list[tuple[str, str]] = [
     (f"{A} --max-pixels 0", "--max-pixels"),
     (f"{A} --max-bytes -1", "--max-bytes"),
     (f"{A} --max-classes 0", "--max-classes"),
+    # local surrogates
+    ("lime text --model nets.py:own --text absent.txt", "absent.txt"),
+    ("lime text --model nets.py --text names.txt", "file.py:name"),
+    ("lime text --model nets.py:raises --text names.txt", "boom [/red]"),
+    ("lime text --model nets.py:own --text names.txt --of spam", "no class"),
+    ("lime table --model nets.py:own --train absent.csv", "absent.csv"),
+    ("lime table --model nets.py:own --train names.txt --label y", "no column 'y'"),
+    ("lime pick --model nets.py:own", "--train"),
+    (f"lime image {M} --segments squares", "segments"),
     # threats
     (f"audit {M} --threat linf", "radius"),
     (f"audit {M} --threat linf:nan", "write a number"),

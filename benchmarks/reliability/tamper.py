@@ -235,7 +235,7 @@ def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any
     changed = case.change(folder)
     gone = {name for name in changed if not (folder / name).exists()}  # these are missing, not damaged
     stored: set[str] = set()
-    real_rows, real_json = Folder.keep_rows, Folder.keep_json
+    real_rows, real_json = Folder.store_rows, Folder.store_json
 
     def rows(self: Folder, name: str, *rest: Any) -> None:
         stored.add(name)
@@ -246,7 +246,7 @@ def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any
         real_json(self, name, *rest)
 
     row: dict[str, Any] = {"case": case.name, "wrong": False, "traceback": False, "lost": 0, "named": None}
-    Folder.keep_rows, Folder.keep_json = rows, records  # type: ignore[method-assign, assignment]
+    Folder.store_rows, Folder.store_json = rows, records  # type: ignore[method-assign, assignment]
     try:
         summary = run(folder, case.eps)
     except BadInput as error:
@@ -254,7 +254,7 @@ def verdict(case: Case, folder: Path, expected: dict[str, Any]) -> dict[str, Any
     except Exception:
         return row | {"traceback": True, "error": traceback.format_exc()[-500:]}
     finally:
-        Folder.keep_rows, Folder.keep_json = real_rows, real_json  # type: ignore[method-assign]
+        Folder.store_rows, Folder.store_json = real_rows, real_json  # type: ignore[method-assign]
     said = " ".join(summary.warnings)
     missed = [name for name in changed - gone if name not in said]
     lost = stored - changed if case.eps == EPS else set()

@@ -14,16 +14,17 @@ Attack    cascade, autoattack, envelope (the nearest points), attack_explanation
 Judge     verify -> Verdict; counted (passes of a model), frozen; BadInput (what is wrong and what to do)
 Train     train: from names and files, resumable; memory_limit: what the samples of an audit may take
 
-Families are packages that list their names, such as help(uf.attacks):
+Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
 
-attacks, explanations, distances, training, features, purification: methods, as functions over tensors
+attacks, explanations, distances, training, features   methods, as functions over tensors
+counterfactuals                                        the smallest change of meaning that flips a decision, exactly
+purification                                           purifiers in front of a model, and their guards
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
-testing, compat                                        contract checks for your methods; lime's modules and numbers
+testing                                                contract checks for attacks, explanations, distances, losses
+compat                                                 lime's modules and numbers: change an import, keep the notebook
 core, runs, statistics, drawing                        what the others are built on
-
-Names are imported when they are first used; dir(uf) lists them.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ _PACKAGES = (
     "attacks",
     "compat",
     "core",
+    "counterfactuals",
     "data",
     "distances",
     "drawing",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from unfooled import attacks as attacks
     from unfooled import compat as compat
     from unfooled import core as core
+    from unfooled import counterfactuals as counterfactuals
     from unfooled import data as data
     from unfooled import distances as distances
     from unfooled import drawing as drawing

@@ -98,7 +98,7 @@ def test_options_that_an_attack_does_not_take_are_refused_by_name(home: Path, na
         for norm in set(THREATS) - set(catalog.ATTACKS[name].norms):
             words[words.index("--threat") + 1] = THREATS[norm]
             said = run(home, *words, code=2).stderr
-            assert f"{name} knows " in said
+            assert f"{name} supports " in said
             assert "choose another --attack" in said
     assert not list(home.glob("adversarial*"))
 

@@ -250,7 +250,9 @@ def test_attack_file_is_data_again(home: Path) -> None:
     assert json.loads(again.stdout)["clean_accuracy"]["value"] == pytest.approx(record["robust_accuracy"]["value"])
 
 
-@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad"])
+@pytest.mark.parametrize(
+    "method", ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "expected-gradients", "lime"]
+)
 def test_explain(home: Path, method: str) -> None:
     run(home, "explain", "--model", "nets:build", "--method", method, "--n", "3", "--out", f"maps-{method}")
     with np.load(home / f"maps-{method}/maps.npz") as found:
@@ -360,7 +362,7 @@ def test_a_model_without_a_gradient_is_judged_and_not_believed(home: Path) -> No
 @pytest.mark.parametrize("effort", ["quick", "autoattack"])
 def test_efforts_and_envelope(home: Path, effort: str) -> None:
     done = run(
-        home, "audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "4", "--effort", effort, "--envelope",
+        home, "audit", "--model", "nets:build", "--threat", "linf:0.1", "--n", "2", "--effort", effort, "--envelope",
         "--reasons", "none", "--out", f"effort-{effort}",
     )  # fmt: skip
     kept = json.loads((home / f"effort-{effort}/summary.json").read_text())
@@ -384,7 +386,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
         "--threat",
         "linf:0.05",
         "--n",
-        "400",
+        "160",
         "--steps",
         "60",
         "--chunk",
@@ -410,7 +412,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     assert "the same command continues" in said
     assert not (home / "runs/stopped/summary.json").exists()
     kept = len(list(folder.glob("*.safetensors")))
-    assert 2 <= kept < 40
+    assert 2 <= kept < 16
     done = run(home, *arguments)
     assert f"attack, stage 1: attack: {10 * kept} of " in done.stderr
 
@@ -460,7 +462,7 @@ def test_explain_under_attack(home: Path) -> None:
     assert (home / "moved/maps.png").read_bytes()[:4] == b"\x89PNG"
     told = run(home, *ATTACKED, "--attack", "kendall", "--n", "2", "--out", "moved").stdout
     assert "corrected" in told
-    assert "A failed attack is no robustness" in told
+    assert "A failed attack does not show robustness" in told
 
 
 def test_the_shown_map_is_titled_by_its_own_score(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,7 +490,7 @@ def test_the_shown_map_is_titled_by_its_own_score(home: Path, monkeypatch: pytes
 def test_where_windows_cover_the_map_lens_says_nothing(home: Path) -> None:
     more = ("--w", "3", "--k", "40", "--n", "2", "--out", "covered")
     told = run(home, *ATTACKED, *more).stdout
-    assert "Unrelated maps would score 1.00 in LENS here, so it says nothing" in told
+    assert "Unrelated maps would score 1.00 in LENS here, so the score is uninformative" in told
     assert "Random points" not in told
     with np.load(home / "covered/maps.npz") as found:
         assert np.isnan(found["shown_lens_corrected"]).all()
@@ -539,7 +541,7 @@ def test_regions_that_cannot_be_used(home: Path) -> None:
         (["--region", "many.npy"], "a region is one map"),
         (["--region", "none.png"], "there is no file none.png"),
         (["--region", "nets.py"], "cannot be read as an image"),
-        (["--attack", "lens", "--region", "flat.npy"], "--region is of --attack region, not of --attack lens"),
+        (["--attack", "lens", "--region", "flat.npy"], "--region belongs to --attack region, not to --attack lens"),
     ):
         done = run(home, *ATTACKED, "--attack", "region", *more, "--n", "1", code=2)
         assert says in done.stderr
@@ -590,8 +592,8 @@ def test_explain_says_what_ails_a_folder_or_an_image(home: Path) -> None:
     ("more", "says"),
     [
         (["--attack", "lens"], "give --threat"),
-        (["--k", "5"], "--k is of the attack"),
-        (["--region", "mask.png"], "--region is of the attack"),
+        (["--k", "5"], "--k belongs to the attack"),
+        (["--region", "mask.png"], "--region belongs to the attack"),
         (["--threat", "linf:0.1", "--attack", "lense"], "did you mean lens"),
         (["--threat", "linf:0.1", "--steps", "0"], "--steps is 0"),
         (["--threat", "linf:0.1", "--w", "-1"], "--w is -1"),

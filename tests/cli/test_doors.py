@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,17 @@ from unfooled.workflows.places import check_file, check_folder
 from unfooled.workflows.words import at_least, numbers, size_of, statistics, threat_of
 
 HOSTILE = "[/red]x\x1b[2J\x9b31m\u202e[bold]"
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    """As in `unfooled audit --help | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from unfooled.cli.app import main; sys.argv = ['unfooled', 'audit', '--help']; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +125,7 @@ EARLY = [
     ("train --loss trades --threat linf:0.1 --beta -1", "--beta is -1"),
     ("train --loss madry --threat linf:0.1 --beta 2", "takes no --beta"),
     ("train --loss madry --threat linf:0.1 --epochs 2 --ramp 3", "--ramp is 3"),
-    ("train --ramp 3", "--ramp is of an adversary"),
+    ("train --ramp 3", "--ramp raises an adversary's eps"),
     ("attack --model net.pt --threat linf:0.1 --out adv.txt", "give --out adv.npz"),
     ("attack --model net.pt --threat l0:3.5", "whole number, such as l0:3"),
     ("audit --model net.pt --threat linf:0.1 --chunk 0", "--chunk is 0"),
@@ -228,12 +242,9 @@ def test_every_option_in_a_message_is_one_of_the_command_line() -> None:
     source = Path(__file__).resolve().parents[2] / "src/unfooled"
     text = "".join(path.read_text() for path in source.rglob("*.py"))
     used = set(re.findall(r"\{option\(['\"](\w+)['\"]", text))
-    flags = {
-        flag
-        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
-        for parameter in command.params
-        for flag in parameter.opts
-    }
+    commands = list(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+    commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
+    flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     assert {as_flag(name) for name in used} <= flags
     assert {"trust_pickle", "max_pixels", "max_bytes", "max_classes", "channels"} <= used
     assert option("n") not in text

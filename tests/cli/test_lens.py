@@ -281,7 +281,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(home: Path) -> None:
     for phrase in (
         "lens_recall",
         "clean_dilated",
-        "says nothing",
+        "uninformative",
         "Chance",
         "Corrected",
         "1 pair of 5 holds a constant",

@@ -15,7 +15,7 @@ from unfooled import Linf
 from unfooled.attacks.gradients import distil
 from unfooled.cli import progress
 from unfooled.core.model.wrappers import Counted
-from unfooled.core.pulse import beat, listening, tell
+from unfooled.core.pulse import beat, listening, report_stage
 from unfooled.models import SmallCnn
 from unfooled.runs.chunks import Run
 from unfooled.runs.clock import Clock
@@ -34,7 +34,7 @@ def text(console: Console) -> str:
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.05)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
     console = shown(terminal=False)
     with progress.stages(False, console) as stage:
         attacked = StageName("cascade-1-square", "attack, stage 2: square")
@@ -56,7 +56,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch: pytest.Mon
 
 
 def test_bars_move_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "DRAWN", 0.0)
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
     console, seen = shown(terminal=True), []
     net = SmallCnn((1, 8, 8), 3).eval()
     with progress.stages(False, console) as stage:
@@ -92,7 +92,7 @@ def test_distillation_and_training_are_seen() -> None:
     assert seen.samples > 8
     before = seen.samples
     beat(1)
-    tell("twin", 0, 2)
+    report_stage("twin", 0, 2)
     assert (seen.samples, len(seen.stages)) == (before, 3)  # nobody listens any more
 
 
@@ -105,7 +105,7 @@ def test_wall_time_is_added_up_over_all_starts(tmp_path: Path) -> None:
     (tmp_path / "starts/bad.json").write_text("[[[")
     assert Clock(store).seconds() == pytest.approx(21.0)  # this start did no work
     mine = Clock(store, begun=time.time() - 5)
-    mine.beat()
+    mine.note_progress()
     assert mine.seconds() == pytest.approx(26.0, abs=0.5)
     assert Clock(None, begun=time.time() - 2).seconds() == pytest.approx(2.0, abs=0.5)
 

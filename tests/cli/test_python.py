@@ -151,7 +151,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "run_broken_defences", partial(suite.run_broken_defences, cases=few))
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small", "small_audits")
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_returns_what_its_command_prints(home: Path, name: str) -> None:
     words, call = CASES[name]
@@ -163,21 +163,29 @@ def test_a_workflow_returns_what_its_command_prints(home: Path, name: str) -> No
     assert plain(printed)
 
 
+INNER = [
+    (str(group.name), str(command.name))
+    for group in app.registered_groups
+    for command in (group.typer_instance.registered_commands if group.typer_instance else [])
+]
+"""Commands of a group; their workflows are called `group_command`, and are compared in the group's own tests."""
+
+
 def test_every_command_has_its_workflow() -> None:
     names = {command.name for command in app.registered_commands}
     assert names == set(CASES)
-    assert names <= set(workflows.__all__)
+    assert names | {"_".join(pair) for pair in INNER} <= set(workflows.__all__)
+    assert INNER
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "doctor"])
+@pytest.mark.parametrize("name", [*(name for name in CASES if name != "doctor"), *map("_".join, INNER)])
 def test_options_have_one_name(name: str) -> None:
     """The option `--some-option` of a command is `some_option` in Python, in the workflow or one of its values."""
     import typer
 
     group: Any = typer.main.get_command(app)
-    flags = {
-        option.name for option in group.commands[name].params if option.name not in ("help", "json", "quiet", "known")
-    }
+    found = {**group.commands, **{"_".join(pair): group.commands[pair[0]].commands[pair[1]] for pair in INNER}}
+    flags = {option.name for option in found[name].params if option.name not in ("help", "json", "quiet", "known")}
     values = (
         Inputs,
         Machine,
@@ -189,6 +197,9 @@ def test_options_have_one_name(name: str) -> None:
         FeatureOptions,
         uf.Limits,
         workflows.OwnNetwork,
+        workflows.LimeOptions,
+        workflows.TextOptions,
+        workflows.TableOptions,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
     known = set(inspect.signature(getattr(workflows, name)).parameters) | fields
@@ -202,6 +213,7 @@ def test_no_function_of_the_workflows_takes_more_than_twelve() -> None:
             assert len(inspect.signature(value).parameters) <= 12, name
 
 
+@pytest.mark.usefixtures("small_audits")
 def test_objects_do_as_well_as_names(home: Path, tmp_path: Path) -> None:
     x, y = uf.load_data("digits", n=8)
     with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
@@ -241,7 +253,10 @@ def test_an_option_is_spelled_as_the_reader_writes_it() -> None:
     ("call", "said"),
     [
         (lambda: workflows.attack(Inputs("none.pt"), "0.3"), "threat is '0.3'; write a norm and a radius"),
-        (lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"), "ddn knows L2, the threat is linf:0.1"),
+        (
+            lambda: workflows.attack(Inputs("none.pt"), "linf:0.1", attack="ddn"),
+            "ddn supports L2, the threat is linf:0.1",
+        ),
         (lambda: workflows.attack(Inputs("none.pt"), "l2:1", attack="ddn", restarts=2), "ddn has no restarts; give it"),
         (lambda: uf.train(loss="madry"), "loss='madry' needs an adversary to train against, such as threat='linf:0.1'"),
         (lambda: uf.train(loss="free", threat="l2:1", options=LossOptions(k=3)), "loss='free' takes no k; leave"),

@@ -85,6 +85,7 @@ def test_list_says_what_there_is(tmp_path: Path) -> None:
         (["study", "broken-defences", "--device", "gpu"], "--device gpu cannot be used here"),
         (["study", "mnist-features", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "robust-features", "--scale", "medium"], "UNFOOLED_DATA"),
+        (["study", "lime-shift", "--scale", "medium"], "UNFOOLED_DATA"),
         (["study", "attention", "--size", "x", "--model", "net.pt"], "--size is 'x'"),
         (["study", "attention", "--mean", "x", "--model", "net.pt"], "--mean is 'x'"),
         (["study", "attention", "--n", "4"], "n: only for a network of your own; give a model and a folder of images"),
@@ -103,7 +104,7 @@ def test_refusals(tmp_path: Path, arguments: list[str], said: str, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["mnist-features", "robust-features"])
+@pytest.mark.parametrize("name", ["lime-shift", "mnist-features", "robust-features"])
 def test_the_device_reaches_the_study(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def says(*_: Any, device: str, **__: Any) -> None:
         raise BadInput(f"on {device}")

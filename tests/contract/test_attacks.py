@@ -20,7 +20,7 @@ from unfooled.core.losses import cross_entropy, dlr, margin
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
 from unfooled.evaluation.verify import verify
-from unfooled.testing.case import N, setting
+from unfooled.testing.case import N_SAMPLES, setting
 from unfooled.testing.strength import SIZES
 
 SMOOTH = (math.inf, 2.0, 1.0)
@@ -60,7 +60,7 @@ def test_the_setting_tells_strong_from_weak(norm: float, dtype: torch.dtype) -> 
     for row in ROWS.values():
         if norm in row.norms and "optimum" in row.facts:
             verdict = verify(net, x, y, row(net, x, y, threat), threat)
-            assert 2 < verdict.success.sum() < N - 1
+            assert 2 < verdict.success.sum() < N_SAMPLES - 1
             assert verdict.success[-1]
             assert verdict.distance[-1] == 0
     target = net(x).topk(2).indices[:, 1]
@@ -129,7 +129,7 @@ def test_restarts_keep_the_best_point_and_leave_the_fallen_out() -> None:
         return starts[-1]
 
     restarted(lazy, 5)(net, x, y, threat)
-    assert seen[0] == N
+    assert seen[0] == N_SAMPLES
     assert seen[1] == int((net(starts[0]).argmax(1) == y).sum())
     starts.clear()
     right = net(x).argmax(1) == y
@@ -161,7 +161,7 @@ def test_fgsm_takes_its_step_even_where_that_overshoots() -> None:
 
 def test_apgd_refuses_the_norm_it_has_no_step_for() -> None:
     net, x, y, _ = setting(L0.norm)
-    with pytest.raises(BadInput, match="apgd knows Linf, L2 and L1"):
+    with pytest.raises(BadInput, match="apgd supports Linf, L2 and L1"):
         apgd(net, x, y, L0(2), steps=2)
 
 

@@ -139,7 +139,7 @@ def test_what_cannot_run_is_named() -> None:
     with pytest.raises(BadInput, match="apgd-t cannot run: its loss needs at least 4 classes, the model has 3"):
         autoattack(model, x, y, Linf(0.1))
     model, x, y = subject(2)
-    with pytest.raises(BadInput, match="knows Linf, L2 and L1"):
+    with pytest.raises(BadInput, match="supports Linf, L2 and L1"):
         autoattack(model, x, y, L0(1.0))
     with pytest.raises(BadInput, match="works in the unit box"):
         autoattack(model, x, y, Linf(0.1, box=Box(-1.0, 2.0)))

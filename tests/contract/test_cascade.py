@@ -18,7 +18,7 @@ from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Waves, targets
+from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents, Waves, targets
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -29,7 +29,7 @@ from unfooled.runs.records import Config
 SHAPE = (1, 6, 5)
 THREATS = [Linf(0.03), L2(0.15), L1(0.5), L0(2.0)]
 # Every kind of stage, each short.
-SMALL = Effort("small", (Ascents(5), Ascents(10), Bursts(2, 5), Searches(20, 0.5), Waves(5, 0.5)))
+SMALL = Effort("small", (Ascents(5), Ascents(10), TargetedAscents(2, 5), Searches(20, 0.5), Waves(5, 0.5)))
 both = pytest.mark.parametrize("threat", THREATS, ids=str)
 
 
@@ -68,10 +68,10 @@ def test_verdicts_do_not_depend_on_batch_order_or_chunks(threat: Threat) -> None
 
 @both
 def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None:
-    model, x, y = subject(40)
+    model, x, y = subject(24)
     log: list[Progress] = []
     with counted(model) as seen:
-        z = cascade(seen, x, y, threat, log=log, batch=40)
+        z = cascade(seen, x, y, threat, log=log, batch=24)
     left = 1 - verify(model, x, y, z, threat).success.double().mean().item()
     single = pgd if threat.norm == 0 else apgd
     alone = 1 - verify(model, x, y, single(model, x, y, threat, steps=40), threat).success.double().mean().item()
@@ -79,8 +79,8 @@ def test_at_least_as_strong_as_apgd_and_the_log_says_how(threat: Threat) -> None
     assert log[-1].accuracy == pytest.approx(left)
     accuracies = [point.accuracy for point in log]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert log[-1].forward * 40 == pytest.approx(seen.forwards)
-    assert log[-1].backward * 40 == pytest.approx(seen.backwards)
+    assert log[-1].forward * 24 == pytest.approx(seen.forwards)
+    assert log[-1].backward * 24 == pytest.approx(seen.backwards)
 
 
 @pytest.mark.parametrize("k", [2, 3, 10])
@@ -169,10 +169,10 @@ def test_waves_learn_from_successes() -> None:
     effort = Effort("waves", (Waves(3), Waves(3), Waves(3)))
     problem = Problem(Counted(model), x, y, Linf(0.03), model)
     attack = Cascade(problem, Ledger.of(None, 60))
-    standing = attack.perform(attack.begin(), effort.stages)
-    frontier = standing.frontier
+    state = attack.perform(attack.begin(), effort.stages)
+    frontier = state.frontier
     assert frontier.learned is not None
-    assert len(frontier.learned) == sum(point.closed for point in standing.log[1:])
+    assert len(frontier.learned) == sum(point.closed for point in state.log[1:])
     first = Waves(3).directions(problem, frontier, 7)
     assert not torch.equal(first, Waves(3).directions(problem, replace(frontier, learned=None), 7))
 
@@ -188,15 +188,15 @@ def test_a_frontier_is_a_value() -> None:
     assert not start.fooled.any()
     assert torch.equal(after.points[rows], z)
     assert after.fooled.tolist() == [True, False, False, False]
-    assert (result.taken, result.closed) == (2, 1)
+    assert (result.n_attacked, result.n_fooled) == (2, 1)
     worse = after.with_result(StageResult(rows, x[rows], torch.tensor([-2.0, 0.1]), torch.tensor([False, False])))
     assert torch.equal(worse.points, after.points)
     assert torch.equal(worse.margins, after.margins)
     assert worse.fooled.tolist() == after.fooled.tolist()
-    assert set(after.survivors().tolist()) == {1, 2, 3}
-    assert after.survivors(most=1).tolist() == [2]  # the largest margin that is known
+    assert set(after.remaining_rows().tolist()) == {1, 2, 3}
+    assert after.remaining_rows(limit=1).tolist() == [2]  # the largest margin that is known
     certified = replace(after, certified=torch.tensor([False, True, False, False]))
-    assert set(certified.survivors().tolist()) == {2, 3}
+    assert set(certified.remaining_rows().tolist()) == {2, 3}
 
 
 def test_a_stage_has_a_key_and_passes_are_summed_by_family() -> None:
@@ -206,12 +206,12 @@ def test_a_stage_has_a_key_and_passes_are_summed_by_family() -> None:
     model, x, y = subject(12)
     ledger = Ledger.of(None, 12)
     attack = Cascade(Problem(Counted(model), x, y, Linf(0.03), model), ledger)
-    standing = attack.perform(attack.begin(), SMALL.stages)
+    state = attack.perform(attack.begin(), SMALL.stages)
     checks = replace(attack, family=Family.CHECKS)
     alone = ledger.passes(Family.CASCADE)
-    assert alone == (round(standing.log[-1].forward * 12), round(standing.log[-1].backward * 12))
+    assert alone == (round(state.log[-1].forward * 12), round(state.log[-1].backward * 12))
     stage = replace(SMALL.stages[0], share=1.0)  # type: ignore[type-var]
-    checks.stage(replace(standing, frontier=Frontier.start(x)), stage, 200, check="D12")
+    checks.stage(replace(state, frontier=Frontier.start(x)), stage, 200, check="D12")
     assert ledger.passes(Family.CASCADE) == alone
     assert ledger.passes(Family.CHECKS)[0] > 0
     assert ledger.passes(Family.CASCADE, Family.CHECKS)[0] == alone[0] + ledger.passes(Family.CHECKS)[0]

@@ -136,9 +136,9 @@ def test_targets_are_hit_from_a_start(attack: Decision, norm: float) -> None:
 def test_what_they_do_not_know_is_refused() -> None:
     model, x = linear(2, SHAPE), interior(2, SHAPE)
     y = model(x).argmax(1)
-    with pytest.raises(BadInput, match="this attack knows"):
+    with pytest.raises(BadInput, match="this attack supports"):
         rays(model, x, y, 2)
-    with pytest.raises(BadInput, match="this attack knows"):
+    with pytest.raises(BadInput, match="this attack supports"):
         hop_skip_jump(model, x, y, 1)
     for attack, norm in PAIRS:
         with pytest.raises(BadInput, match="must agree"):

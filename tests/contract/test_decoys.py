@@ -99,9 +99,9 @@ def test_a_twin_of_the_labels_asks_nothing_and_learns_them() -> None:
     asked, counted = Recorded(score), Counted(label)
     twin = distil(asked, x, Linf(0.2), rounds=1)
     assert relabelled(twin, asked) is twin, "it has the labels already"
-    asked.labels = [label(z).argmax(1) for z in asked.asked]
+    asked.labels = [label(z).argmax(1) for z in asked.points]
     other = relabelled(twin, asked)
-    z, y = torch.cat(asked.asked), torch.cat(asked.labels)
+    z, y = torch.cat(asked.points), torch.cat(asked.labels)
     assert (other(z).argmax(1) == y).double().mean() > 0.9 > 0.5 > (twin(z).argmax(1) == y).double().mean()
     gradients = Gradients(counted, [finding("D27", True, "decoy", "a twin of the labels")]).with_twin(x[:9], Linf(0.2))
     assert counted.forwards == gradients.forwards == 9 * 13

@@ -15,7 +15,7 @@ from unfooled.attacks import apgd
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import Linf
 from unfooled.evaluation.audit.records import Summary
-from unfooled.evaluation.checks.after import FLOOR, diagnose
+from unfooled.evaluation.checks.after import MIN_BUDGET, diagnose
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, finding
 from unfooled.evaluation.checks.verdict import conclude, fired, merged
@@ -157,7 +157,7 @@ def test_diagnostics_stay_inside_their_budget(n: int) -> None:
     y = torch.zeros(n, dtype=torch.int64)
     with counted(firm) as seen:
         diagnose(seen, x, y, EPS, x)
-    assert 1000 < seen.forwards + seen.backwards <= FLOOR
+    assert 1000 < seen.forwards + seen.backwards <= MIN_BUDGET
     if n > 100:
         with counted(firm) as more:
             diagnose(more, x, y, EPS, x, spent=400_000)

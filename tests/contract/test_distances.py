@@ -166,6 +166,18 @@ def test_ssim_is_its_formula_at_every_size(shape: tuple[int, ...], window: int, 
     torch.testing.assert_close(ssim(a[:, 0], b[:, 0]), ssim(a[:, :1], b[:, :1]))
 
 
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8)], ids=str)
+def test_quality_is_that_of_torchmetrics(shape: tuple[int, ...]) -> None:
+    metrics = pytest.importorskip("torchmetrics.functional.image")
+    a = images(4, shape)
+    b = (a + 0.2 * images(4, shape, seed=1)).clamp(0, 1)
+    side = min(11, shape[1] - 1 + shape[1] % 2)
+    theirs = metrics.structural_similarity_index_measure(a, b, sigma=1.5 * side / 11, reduction="none", data_range=1.0)
+    torch.testing.assert_close(ssim(a, b), theirs, rtol=1e-5, atol=1e-6)
+    theirs = metrics.peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(psnr(a, b), theirs)
+
+
 def test_ssim_of_a_single_pixel_and_of_no_image() -> None:
     a, b = images(2, (1, 1, 1)), images(2, (1, 1, 1), seed=1)
     assert ssim(a, b).isfinite().all()

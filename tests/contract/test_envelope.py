@@ -114,7 +114,7 @@ def test_targets_are_hit() -> None:
 
 def test_what_cannot_be_done_is_named() -> None:
     model, x, y = setting()
-    with pytest.raises(uf.BadInput, match="norm is 3; this attack knows"):
+    with pytest.raises(uf.BadInput, match="norm is 3; this attack supports"):
         envelope(model, x, y, (3,))
     with pytest.raises(uf.BadInput, match="budget is 40"):
         envelope(model, x, y, budget=40)

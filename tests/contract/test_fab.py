@@ -136,7 +136,7 @@ def test_passes_are_what_is_claimed(norm: float) -> None:
 def test_what_is_refused() -> None:
     model, x = linear(3, SHAPE), interior(2, SHAPE)
     y = model(x).argmax(1)
-    with pytest.raises(BadInput, match="this attack knows 1, 2, inf"):
+    with pytest.raises(BadInput, match="this attack supports 1, 2, inf"):
         fab(model, x, y, 0)
     with pytest.raises(BadInput, match="targets must be classes from 0 to 2"):
         fab(model, x, y, 2, targets=y + 3)

@@ -15,6 +15,7 @@ from unfooled.explanations.lime import (
     Surrogates,
     around,
     conditional,
+    conditional_normal,
     deciles,
     entropy_bins,
     hidden,
@@ -142,6 +143,35 @@ def test_hidden_columns_are_drawn_given_the_shown_ones() -> None:
         gap = np.abs(drawn.columns[1] - row[0])[kept.numpy()].mean()
         assert (gap < most) == (most < 1 or gap > 0.3)
         assert gap < 0.2 if most < 1 else gap > 0.3
+
+
+def test_hidden_numbers_are_normal_given_the_shown_ones() -> None:
+    draw = np.random.default_rng(5)
+    a, b = draw.normal(size=(2, 2000))
+    table = np.column_stack([3 + 2 * a, a + 0.5 * b, draw.integers(0, 2, 2000), np.round(10 * b)]).astype(np.float64)
+    space = TabularSpace.learn(table, categorical=[2])
+    row = [6.0, 0.0, 1.0, 4.0]
+    drawn = conditional_normal(0.0)(space.columns, space.features, row, 8000, 0)
+    shown = drawn.z.numpy()
+    only = shown[:, 0] & ~shown[:, 1] & ~shown[:, 3]
+    r, sd = np.corrcoef(table[:, 0], table[:, 1])[0, 1], table.std(0)
+    want = table[:, 1].mean() + r * sd[1] * (row[0] - table[:, 0].mean()) / sd[0]
+    found = drawn.columns[1][only]
+    assert abs(found.mean() - want) < 4 * found.std() / np.sqrt(len(found))
+    assert found.std() == pytest.approx(sd[1] * np.sqrt(1 - r**2), rel=0.1)
+    for c in range(4):
+        assert (drawn.columns[c][shown[:, c]] == row[c]).all(), "shown values stay"
+    assert set(drawn.columns[2].tolist()) == {0.0, 1.0}
+    apart = conditional_normal(1.0)(space.columns, space.features, row, 8000, 0)
+    alone = apart.columns[1][only]
+    assert abs(alone.mean() - table[:, 1].mean()) < 4 * alone.std() / np.sqrt(len(alone)), "no covariance is left"
+    whole = TabularSpace.learn(table.astype(np.int64), categorical=[2])
+    numbers = conditional_normal()(whole.columns, whole.features, [6, 0, 1, 4], 50, 0).columns[3]
+    assert (numbers == np.rint(numbers)).all()
+    found_by = lime_tabular(
+        lambda x: x[:, 0] + x[:, 1], table[:1], space=space, sampler=conditional_normal(), samples=300
+    )
+    assert found_by.sampler.startswith("by_normal(shrink=0.1")
 
 
 def test_groups_act_as_one() -> None:
@@ -291,9 +321,27 @@ def test_frames_come_and_go_as_frames() -> None:
         (lambda space: TabularSpace.learn(TABLE, bins=entropy_bins), "needs labels"),
         (lambda space: TabularSpace.learn(TABLE * np.nan), "no values"),
         (lambda space: conditional(0), "at least 1"),
+        (lambda space: conditional_normal(k=0), "at least 1"),
+        (lambda space: conditional_normal(1.5), "shrink is 1.5"),
         (lambda space: around(0), "above 0"),
     ],
 )
 def test_refusals(call: Any, sentence: str, space: TabularSpace) -> None:
     with pytest.raises(BadInput, match=sentence):
         call(space)
+
+
+def test_a_row_and_its_perturbed_rows_are_one_call(space: TabularSpace) -> None:
+    sizes: list[int] = []
+
+    def counted(rows: Any) -> Any:
+        sizes.append(len(rows))
+        return np.asarray(rows)[:, 0]
+
+    rows = np.zeros((3, len(space.columns)))
+    found = lime_tabular(counted, rows[:1], space=space, samples=300)
+    assert sizes == [301]
+    assert found.calls.tolist() == [301]
+    sizes.clear()
+    lime_tabular(counted, rows, space=space, samples=300)
+    assert sizes == [303, 300, 300]

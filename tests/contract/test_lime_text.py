@@ -70,6 +70,15 @@ def test_the_text_of_a_mask() -> None:
     assert pieces_of("naïve 日本 x_1").names == ("naïve", "日本", "x_1")
 
 
+@pytest.mark.parametrize("hide", [delete, mask_token("?"), mask_token(""), lambda text, gone: f"{len(gone)} {text}"])
+@pytest.mark.parametrize("text", ["a b a, c", " x", "one", "é-日本 a\n\tb a ", "  "])
+def test_copies_are_the_texts_of_the_masks(text: str, hide: Any) -> None:
+    for split, unit in ((words, types), (words, positions), (characters, types)):
+        piece = pieces_of(text, split, unit, hide)
+        masks = bernoulli(piece.features, 30, 2).masks
+        assert piece.copies(masks) == [piece.written(row) for row in masks.tolist()]
+
+
 def test_offsets_of_a_tokenizer() -> None:
     def tokenizer(text: str, **options: Any) -> dict[str, Any]:
         assert options == {"return_offsets_mapping": True, "add_special_tokens": False}
@@ -97,8 +106,8 @@ def test_equal_strings_are_asked_for_once_in_fixed_batches() -> None:
     found = lime_text(count, "bad good long", 1, samples=600)
     assert len(seen) == 9, "the text, and eight masks"
     assert found.calls.tolist() == [9]
-    lime_text(count, " ".join(f"w{k}" for k in range(40)), 1, samples=600)
-    assert max(sizes) <= 256
+    lime_text(count, " ".join(f"w{k}" for k in range(40)), 1, samples=1500)
+    assert 476 <= max(sizes) <= 1024
 
 
 def test_the_batch_does_not_matter() -> None:
@@ -144,12 +153,36 @@ def test_links_and_labels() -> None:
     assert weights["good"] == pytest.approx(-2.1)
     assert weights["bad"] == pytest.approx(2.8)
     assert lime_text(sigmoid, TEXT, ridge=0.0).as_list()[0][1] < 1
-    with pytest.raises(BadInput, match="log_odds is of probabilities"):
+    with pytest.raises(BadInput, match="log_odds needs probabilities"):
         lime_text(additive, TEXT, link=log_odds)
 
 
+def test_options_of_the_fit() -> None:
+    found = lime_text(additive, [TEXT, "bad"], 1, keep_samples=True, samples=100, batch=9)
+    assert found.masks is not None
+    assert found.answers is not None
+    assert len(found.masks[0]) == len(found.answers[0]) == 100
+    assert lime_text(additive, TEXT, 1).masks is None
+    m = found.masks[0].shape[1]
+    towards = lime_text(additive, TEXT, 1, prior=torch.ones(m), ridge=1e9)
+    assert torch.allclose(towards.weights[0, 0], torch.ones(m, dtype=torch.float64), atol=1e-5)
+    seen: list[int] = []
+
+    def small(texts: list[str]) -> Any:
+        seen.append(len(texts))
+        if len(texts) > 5:
+            raise MemoryError
+        return additive(texts)
+
+    cramped = lime_text(small, TEXT, 1, samples=100)
+    assert torch.allclose(cramped.weights, lime_text(additive, TEXT, 1, samples=100).weights)
+    assert sum(n > 5 for n in seen) > 0
+    with pytest.raises(BadInput, match="batch is 0"):
+        lime_text(additive, TEXT, batch=0)
+
+
 def test_until_stable_and_pages() -> None:
-    found = lime_text(additive, TEXT, 1, samples=until_stable(2, first=64))
+    found = lime_text(additive, TEXT, 1, until=until_stable(2, first=64))
     assert found.flags[0][-1] == Flag.STABLE
     html = found.to_html()
     assert "<mark" in html

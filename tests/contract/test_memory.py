@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unfooled import Linf, load_model
 from unfooled.core.model.duplicates import duplicate, state_hash
 from unfooled.core.model.wrappers import Counted
-from unfooled.evaluation.checks.memory import Beginning, last_iterates, remembered
+from unfooled.evaluation.checks.memory import OriginalModel, last_iterates, memory_findings
 from unfooled.models.origins import origin_of
 
 SHAPE = (1, 6, 5)
@@ -185,9 +185,9 @@ def with_generator() -> Any:
     return lambda x: NET(x) + 0 * torch.rand(1, generator=source)
 
 
-def found(model: Any, beginning: Beginning | None = None) -> list[bool]:
+def found(model: Any, original: OriginalModel | None = None) -> list[bool]:
     """Ask a model about samples and points, and replay the points."""
-    beginning = beginning or Beginning.of(model)
+    original = original or OriginalModel.of(model)
     x = points(12, SHAPE, seed=8)
     with torch.no_grad():
         model(x)
@@ -195,7 +195,7 @@ def found(model: Any, beginning: Beginning | None = None) -> list[bool]:
         z = x + 0.3 * torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) < 0.5, -1, 1)
         z = torch.where((NET(z).argmax(1) == y)[:, None, None, None], 1 - x, z).clamp(x - 0.39, x + 0.39)
         model(z)
-    return [f.fired for f in remembered(beginning, model, Counted(model), y, z)]
+    return [f.fired for f in memory_findings(original, model, Counted(model), y, z)]
 
 
 @pytest.mark.parametrize("kind", KEEPING)
@@ -216,11 +216,11 @@ def test_points_that_never_moved_are_not_all_that_is_replayed() -> None:
     def model(z: Tensor) -> Tensor:
         return NET(z) + (pinned(z, seen) - NET(z)).detach()
 
-    beginning, y = Beginning.of(model), NET(x).argmax(1)
+    original, y = OriginalModel.of(model), NET(x).argmax(1)
     model(x)
     ends = last_iterates(model, x, y, Linf(0.39), x)
-    assert not [f for f in remembered(beginning, model, Counted(model), y, x) if f.fired]
-    assert [f.fired for f in remembered(beginning, model, Counted(model), y, x, ends)] == [True]
+    assert not [f for f in memory_findings(original, model, Counted(model), y, x) if f.fired]
+    assert [f.fired for f in memory_findings(original, model, Counted(model), y, x, ends)] == [True]
 
 
 def test_a_copy_leaves_the_model_alone() -> None:
@@ -270,10 +270,10 @@ def test_what_cannot_be_copied_is_loaded_anew_where_it_has_a_source(
 
 def test_without_a_source_trust_is_lost_in_one_sentence() -> None:
     model = Uncopied()
-    beginning = Beginning.of(model)
+    original = OriginalModel.of(model)
     x = points(4, SHAPE)
     model(x)
-    (d20,) = remembered(beginning, model, Counted(model), NET(x).argmax(1), x)
+    (d20,) = memory_findings(original, model, Counted(model), NET(x).argmax(1), x)
     assert (d20.id, d20.fired, str(d20.kind)) == ("D20", True, "stop")
     assert "it cannot be copied, and what it stores changed meanwhile" in d20.detail
     assert 'uf.load_model("file.py:factory")' in d20.action

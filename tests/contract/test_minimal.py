@@ -104,7 +104,7 @@ def test_alma_sees_a_slope_towards_a_target_that_is_third(norm: float) -> None:
     ("attack", "norm"), [(ddn, 1), (sigma_zero, 2), (fmn, 3), (bisect, 0), (pdpgd, 0), (alma, 0), (alma, math.inf)]
 )
 def test_other_norms_are_refused(attack: Minimal, norm: float) -> None:
-    with pytest.raises(BadInput, match="this attack knows"):
+    with pytest.raises(BadInput, match="this attack supports"):
         attack(linear(2, SHAPE), interior(2, SHAPE), torch.zeros(2, dtype=torch.int64), norm)
 
 

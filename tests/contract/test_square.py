@@ -9,7 +9,7 @@ import torch
 from tests.conftest import interior, linear, points, source, tiny_net
 from torch import Tensor
 
-from unfooled.attacks.square import HALVINGS, side_share, square
+from unfooled.attacks.square import HALVING_QUERIES, side_share, square
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -89,14 +89,14 @@ def test_warm_start_is_never_worse() -> None:
 
 def test_schedule_halves_where_the_paper_says() -> None:
     assert side_share(10, 10_000, 0.8) == 0.8
-    for i, bound in enumerate(HALVINGS):
+    for i, bound in enumerate(HALVING_QUERIES):
         assert side_share(bound + 1, 10_000, 0.8) == pytest.approx(0.8 / 2 ** (i + 1))
     assert side_share(6, 5000, 0.8) == pytest.approx(0.4)
 
 
 def test_what_it_does_not_know_is_refused() -> None:
     model, x = linear(2, (1, 4, 4)), interior(2, (1, 4, 4))
-    with pytest.raises(BadInput, match="knows Linf, L2 and L1"):
+    with pytest.raises(BadInput, match="supports Linf, L2 and L1"):
         square(model, x, model(x).argmax(1), L0(1.0))
     with pytest.raises(BadInput, match="at least 1"):
         square(model, x, model(x).argmax(1), Linf(0.1), steps=0)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from tests.conftest import linear, points, source, tiny_net
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unfooled.attacks import StraightThrough, apgd, pgd
-from unfooled.attacks.gradients.twins import distil, transfer
+from unfooled.attacks.gradients.twins import Descent, distil, transfer
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import counted
 from unfooled.core.threats import L2, Linf, Threat
@@ -136,3 +137,24 @@ def test_nothing_to_learn_is_said() -> None:
         distil(lambda z: torch.full((len(z), 3), torch.nan), x, Linf(0.1))
     with pytest.raises(BadInput, match="at least 1"):
         distil(linear(3, SHAPE), x, Linf(0.1), points=0)
+
+
+def test_the_descent_of_a_twin_is_torch_s_adamw_along_half_a_cosine() -> None:
+    """Also where it goes on from a state."""
+    x, targets, steps = points(20, SHAPE), torch.rand(20, 3, generator=source(0)).softmax(1), 12
+    ours, theirs = tiny_net(3, SHAPE), tiny_net(3, SHAPE)
+    descent, optimizer = Descent(ours, steps), torch.optim.AdamW(theirs.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for k in range(steps):
+        if k == 5:
+            state = {name: value.clone() for name, value in descent.state().items()}
+            descent = Descent(ours, steps)
+            descent.restore(state)
+        loss = functional.kl_div(ours(x).log_softmax(1), targets, reduction="batchmean")
+        descent.step(torch.autograd.grad(loss, descent.parameters))
+        optimizer.zero_grad()
+        functional.kl_div(theirs(x).log_softmax(1), targets, reduction="batchmean").backward()
+        optimizer.step()
+        schedule.step()
+    for mine, theirs_ in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, theirs_)

@@ -129,8 +129,8 @@ BECAUSE = {
     "EXTENDED": "D12: five more restarts fooled 4 of 12 survivors; D17: the nearest-point attacks fooled 3 of 200; the "
     "engine went on until nothing more was found.",
     "OVERSTATED": "The model's gradients cannot be used (D6: the margin's gradient is zero on 97% of 64 points at the "
-    "start); the figure is what stand-in gradients, random search and labels alone left, so the true one is probably "
-    "lower.",
+    "start); the figure is what stand-in gradients, random search and label-only attacks left, so the true one is "
+    "probably lower.",
     "NOT EVALUABLE": "No figure can be believed: D2, accuracy 11% on the inputs as given, 94% after CIFAR-10's mean "
     "and std; D10, 71 of 310 points that fooled the model when found do not fool it when judged.",
 }  # fmt: skip

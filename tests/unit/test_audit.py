@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unfooled.attacks import apgd, fgsm, pgd
 from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches
+from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.threats import L0, L1, L2, Linf, Threat
@@ -35,7 +35,7 @@ from unfooled.report import render
 from unfooled.runs.hashes import fingerprint
 from unfooled.runs.records import read_record
 
-SHORT = Effort("short", (Ascents(10), Bursts(1, 5), Searches(10, 0.5)))
+SHORT = Effort("short", (Ascents(10), TargetedAscents(1, 5), Searches(10, 0.5)))
 PLAN = Plan(
     effort=SHORT, nearest_budget=100, nearest_n=12, explain_n=8, gallery=4, floor=3000, reasons_n=4, reasons_steps=3
 )
@@ -111,13 +111,19 @@ def test_what_the_curve_finds_counts_against_a_weak_attack() -> None:
     assert summary.robust_accuracy.value < 0.5
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100])
-def test_verdicts_do_not_depend_on_the_chunk(chunk: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def in_one_chunk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     model, x, y = subject()
-    whole, parts = tmp_path / "a", tmp_path / "b"
-    one = audit(model, x, y, Linf(0.05), plan=PLAN, out=whole, chunk=20)
-    two = audit(model, x, y, Linf(0.05), plan=PLAN, out=parts, chunk=chunk, batch=3)
-    a, b = verdicts(whole), verdicts(parts)
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, audit(model, x, y, Linf(0.05), plan=PLAN, out=folder, chunk=20)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_verdicts_do_not_depend_on_the_chunk(chunk: int, in_one_chunk: tuple[Path, Summary], tmp_path: Path) -> None:
+    model, x, y = subject()
+    whole, one = in_one_chunk
+    two = audit(model, x, y, Linf(0.05), plan=PLAN, out=tmp_path, chunk=chunk, batch=3)
+    a, b = verdicts(whole), verdicts(tmp_path)
     assert torch.equal(a["success"], b["success"])
     assert torch.equal(a["adversarial"], b["adversarial"])
     assert torch.allclose(a["x_adv"], b["x_adv"], atol=1e-5)

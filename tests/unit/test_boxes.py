@@ -121,7 +121,7 @@ def miniature(folder: Path) -> None:
 def test_cub_s_boxes_lie_on_the_birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cub200").mkdir()
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
-    with pytest.raises(BadInput, match="CUB is looked for as"):
+    with pytest.raises(BadInput, match="CUB needs the file"):
         load_cub()
     miniature(tmp_path / "cub200")
     found = load_cub("test", size=64)

@@ -140,7 +140,7 @@ def test_a_claim_is_held_by_one_and_released(tmp_path: Path) -> None:
         ({"pid": 2**22 + 1}, True),
         ({"beat": 0}, False),  # an old beat of a process that lives: it is stopped, or busy
         ({"host": "elsewhere"}, False),
-        ({"host": "elsewhere", "beat": time.time() - claims.STALE - 60}, True),
+        ({"host": "elsewhere", "beat": time.time() - claims.EXPIRY_SECONDS - 60}, True),
         ({"host": "elsewhere", "pid": 2**22 + 1}, False),
     ],
 )
@@ -160,11 +160,11 @@ def test_a_claim_that_cannot_be_read_is_waited_for(
     for expected in (False, True):
         with ours.claimed("work") as mine:
             assert mine is expected
-        monkeypatch.setattr(claims, "STALE", -1.0)
+        monkeypatch.setattr(claims, "EXPIRY_SECONDS", -1.0)
 
 
 def test_claims_are_refreshed_while_they_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT", 0.02)
+    monkeypatch.setattr(claims, "REFRESH_SECONDS", 0.02)
     ours = Claims(Store(tmp_path))
 
     def beat() -> float:
@@ -238,8 +238,8 @@ def test_a_process_is_told_by_its_start() -> None:
     process.join()
     assert process_start(process.pid) == ""
     mine = Holder.here("x")
-    assert not mine.gone
-    assert replace(mine, started="0").gone
+    assert not mine.has_ended
+    assert replace(mine, started="0").has_ended
 
 
 def fit(place: Path, log: Path, gate: Any) -> None:

@@ -140,7 +140,7 @@ def test_channels_are_found_and_bytes_scaled(shape: tuple[int, ...], expected: t
         (np.full((2, 3), -0.1), r"lies in \[-0.1, -0.1\]"),
         (np.array([[0.1, np.nan]]), "NaN"),
         (np.full((2, 3), 9), r"holds int64 in \[9, 9\]; save bytes"),
-        (np.ones((2, 3), np.uint8), "bytes of 0 and 1 alone"),
+        (np.ones((2, 3), np.uint8), "only the bytes 0 and 1"),
         (np.array([["a"]]), "holds <U1"),
         (np.zeros(3), r"shape \(3,\)"),
         (np.zeros((1, 3, 3, 3, 3, 3)), r"shape \(1, 3, 3, 3, 3, 3\)"),
@@ -627,7 +627,7 @@ def test_published_sets() -> None:
 def test_known_names_say_where_they_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
     with pytest.raises(
-        BadInput, match=rf"mnist is looked for as mnist\.npz in {tmp_path}, and is not there; set UNFOOLED"
+        BadInput, match=rf"mnist needs the file mnist\.npz in {tmp_path}, which is missing; set UNFOOLED"
     ):
         load_data("mnist")
     np.savez(tmp_path / "mnist.npz", x_test=bytes_of(2, 28, 28), y_test=np.array([3, 4]))

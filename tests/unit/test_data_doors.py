@@ -84,8 +84,8 @@ def linear() -> nn.Module:
 
 
 ADVICE: dict[str, tuple[nn.Module, str]] = {
-    "a second input": (Two(), r"wants more inputs than x, 'meta'; wrap it in a function of x alone"),
-    "a second input by name": (TwoByName(), r"wants more inputs than x, 'meta'; wrap it"),
+    "a second input": (Two(), r"needs more inputs than x, 'meta'; wrap it in a function of x"),
+    "a second input by name": (TwoByName(), r"needs more inputs than x, 'meta'; wrap it"),
     "double": (linear().double(), r"has float64 weights, the samples are float32; convert it: model\.float\(\)"),
     "half": (linear().half(), r"has float16 weights, the samples are float32; convert it: model\.float\(\)"),
     "convolution": (nn.Sequential(nn.Conv2d(1, 2, 3).double(), nn.Flatten(), nn.Linear(72, 10).double()), "float64 w"),

@@ -26,8 +26,8 @@ NAMES = ("plane", "car", "bird")
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything counts as large."""
-    monkeypatch.setattr(memory, "SMALL", 1)
-    monkeypatch.setattr(memory, "BLOCK", 20_000)
+    monkeypatch.setattr(memory, "MAX_IN_MEMORY", 1)
+    monkeypatch.setattr(memory, "MAX_BLOCK", 20_000)
 
 
 def batches(n: int = 4) -> list[tuple[np.ndarray, list[int]]]:

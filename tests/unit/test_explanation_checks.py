@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.conftest import tiny_net
 from torch import Tensor, nn
 
+from unfooled import workflows
 from unfooled.core import checks
 from unfooled.core.errors import BadInput
 from unfooled.explanations import (
@@ -120,3 +123,18 @@ def test_smoothing_checks_each_batch_once_and_not_each_draw(net: nn.Module, coun
     x, y = torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1])
     smooth_grad(net, x, y, samples=6, batch_bytes=1)  # one sample and one draw at once: 30 calls
     assert counted == {"inputs": 1 + 5, "mode": 1 + 5, "classes": 5}
+
+
+def test_k_is_refused_before_maps_are_computed(tmp_path: Path) -> None:
+    """The size of a map is known after one sample; the maps of all come after the check."""
+    rows: list[int] = []
+
+    def explain(model: Any, x: Tensor, y: Tensor, *, create_graph: bool = False) -> Tensor:
+        rows.append(len(x))
+        return saliency(model, x, y, create_graph=create_graph)
+
+    x, y = torch.rand(5, 1, 4, 4), torch.tensor([0, 1, 2, 0, 1])
+    inputs = workflows.Inputs(tiny_net(3, (1, 4, 4)), (x, y))
+    with pytest.raises(BadInput, match="the top k must be a part"):
+        workflows.explain(inputs, method=explain, attack=workflows.MapAttack("linf:0.1", k=16), out=tmp_path / "out")
+    assert rows == [1]

@@ -200,11 +200,11 @@ def test_a_finished_set_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     kept = save_features(tmp_path / "a.npz", robust_set(ENCODE, X, Y, search=THREE))
     read = Storage(finished=load_features(tmp_path / "a.npz"))
     assert robust_set(ENCODE, X, Y, search=THREE, storage=read).manifest == kept.manifest
-    with pytest.raises(BadInput, match="is another: steps was 3, now it is 4"):
+    with pytest.raises(BadInput, match="has other settings: steps was 3, now it is 4"):
         robust_set(ENCODE, X, Y, search=Search(steps=4), storage=Storage(finished=kept))
-    with pytest.raises(BadInput, match="is another: cleaned was None, now it is"):
+    with pytest.raises(BadInput, match="has other settings: cleaned was None, now it is"):
         robust_set(ENCODE, X, Y, search=THREE, clean=open_mask, storage=Storage(finished=kept))
-    with pytest.raises(BadInput, match="is another: classes was"):
+    with pytest.raises(BadInput, match="has other settings: classes was"):
         robust_set(ENCODE, X, Y, search=THREE, classes=["a", "b", "c", "d"], storage=Storage(finished=kept))
 
 

@@ -13,7 +13,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
 from unfooled.training import Batches, train
 from unfooled.training.losses.fast import Fast
-from unfooled.workflows import LossOptions, Recipe
+from unfooled.workflows import LossOptions, Network, Recipe
 from unfooled.workflows import train as train_command
 from unfooled.workflows.catalog import LOSSES
 
@@ -38,10 +38,15 @@ def run(loss: Any, precision: str) -> tuple[float, nn.Module]:
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_every_loss_trains_in_bf16(name: str, tmp_path: Any) -> None:
-    threat = None if name in ("standard", "group-worst", "input-gradient", "r2et") else "linf:0.1"
+    concepts = name.startswith("concept")
+    none = {"standard", "group-worst", "input-gradient", "r2et", *(n for n in LOSSES if n.startswith("concept"))}
+    threat = None if name in none - {"concept-madry"} else "linf:0.1"
     recipe = Recipe(1, 16, n=16, watch=0, precision="bf16-mixed")
     options = LossOptions(k=8) if name == "r2et" else LossOptions()
-    record = train_command("digits", name, threat=threat, options=options, recipe=recipe, out=tmp_path / "net.pt")
+    record = train_command(
+        "shapes" if concepts else "digits", name, threat=threat, options=options, recipe=recipe,
+        network=Network("concept-cnn" if concepts else "small-cnn"), out=tmp_path / "net.pt",
+    )  # fmt: skip
     assert record.trained == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from unfooled.core.threats import Linf
 from unfooled.models import (
     ARCHITECTURES,
     CifarResnet,
+    ConceptCnn,
     Lenet5,
     MnistCnn,
     ResNet18,
@@ -25,7 +28,7 @@ from unfooled.models import (
     readers,
 )
 from unfooled.models.architectures import architectures_of, build, build_like
-from unfooled.models.names import strip, within
+from unfooled.models.names import strip, under_one_prefix
 from unfooled.models.nets.cifar_resnet import PadShortcut
 from unfooled.models.nets.small_cnn import GridPool
 
@@ -34,6 +37,7 @@ NATIVE = {"small-cnn": (1, 8, 8), **dict.fromkeys(DIGITS, (1, 28, 28))}
 
 
 LEAST = {"small-cnn": 4, "strided-cnn": 4, "lenet5": 4, "mnist-cnn": 6, "resnet18": 8, "trades-small-cnn": 16}
+LEAST |= dict.fromkeys(("concept-cnn", "concept-cnn-large", "concept-resnet"), 8)
 """Smallest side of an image; 4 for the residual networks."""
 
 
@@ -139,7 +143,35 @@ def test_strided_cnn_has_the_papers_number_of_parameters() -> None:
     assert architectures_of(wide) == ["strided-cnn"]
 
 
-@pytest.mark.parametrize("network", [SmallCnn, Lenet5, MnistCnn, StridedCnn, TradesSmallCnn, CifarResnet, ResNet18])
+@torch.no_grad()
+@pytest.mark.parametrize("arch", ["concept-cnn", "concept-cnn-large", "concept-resnet"])
+def test_concept_networks_decide_by_their_attribute_logits_alone(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build(arch, (1, 16, 16), 3, attributes=5, width=4).eval()
+    x = torch.rand(4, 1, 16, 16)
+    e = net.encode(x)  # type: ignore[operator]
+    assert e.shape == (4, 5)
+    assert torch.equal(net(x), net.head(e))  # type: ignore[operator]
+    assert not any(layer.stride != (1, 1) for layer in [m for m in net.modules() if isinstance(m, nn.Conv2d)][:2])
+    assert architectures_of(net.state_dict()) == [arch]
+    torch.save(
+        {"arch": arch, "input_shape": [1, 16, 16], "num_classes": 3, "state_dict": net.state_dict()}, tmp_path / "a.pt"
+    )
+    loaded = models.load_model(tmp_path / "a.pt")
+    assert torch.equal(loaded(x), net(x))
+    assert torch.equal(loaded.module.encode(x), e)  # type: ignore[union-attr, operator]
+
+
+def test_concept_networks_refuse_an_encoder_that_is_not_there() -> None:
+    with pytest.raises(BadInput, match=r"no encoder 'big'; there are small, large, residual"):
+        ConceptCnn(encoder="big")
+    with pytest.raises(BadInput, match="attributes is 0"):
+        ConceptCnn(attributes=0)
+
+
+@pytest.mark.parametrize(
+    "network", [SmallCnn, Lenet5, MnistCnn, StridedCnn, TradesSmallCnn, CifarResnet, ResNet18, ConceptCnn]
+)
 def test_a_shape_that_is_no_image_is_named(network: type[nn.Module]) -> None:
     with pytest.raises(BadInput, match=r"not \(3, 2\)"):
         network((3, 2))
@@ -218,8 +250,8 @@ def test_names_are_matched_in_one_way_everywhere() -> None:
     before = torch.random.get_rng_state()
     assert architectures_of(trained) == architectures_of(state) == ["lenet5"]  # as they would be loaded
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert within(trained, set(state)).keys() == state.keys()
-    assert within(trained, {"other"}) == trained
+    assert under_one_prefix(trained, set(state)).keys() == state.keys()
+    assert under_one_prefix(trained, {"other"}) == trained
     assert strip({f"module.model.{key}": value for key, value in state.items()}).keys() == state.keys()
 
 

@@ -130,7 +130,7 @@ def test_a_second_start_asks_nothing_but_what_the_inspection_asks(
 
     monkeypatch.setattr(twins, "pgd_from", refused)
     monkeypatch.setattr(torch.optim.AdamW, "__init__", refused)
-    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    monkeypatch.setattr(after, "find_refusals", refused)
     monkeypatch.setattr(type(model), "forward", counted)
     again = audit(model, x, y, Linf(0.01), plan=PLAN, out=folder)
     assert calls == [8, 8, 1]  # two looks of the inspection, and one sample for the batch size
@@ -157,7 +157,7 @@ def test_points_without_an_answer_are_searched_for_once(tmp_path: Path, monkeypa
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("searched again")
 
-    monkeypatch.setattr(after, "refused_on_the_way", refused)
+    monkeypatch.setattr(after, "find_refusals", refused)
     again = audit(model, x, y, threat, plan=PLAN, out=tmp_path)
     assert again.model_dump(exclude={"seconds", "created"}) == first.model_dump(exclude={"seconds", "created"})
 
@@ -167,7 +167,7 @@ def test_a_start_restores_only_the_state_that_it_continues(
     most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restored: list[int] = []
-    restore = twins.restore_training
+    restore = twins.Descent.restore
 
     def noted(*args: Any) -> None:
         restored.append(1)
@@ -177,7 +177,7 @@ def test_a_start_restores_only_the_state_that_it_continues(
     options: dict[str, Any] = {"rounds": 1, "points": 2, "epochs": 1, "width": 4}
     with pytest.raises(KeyboardInterrupt):
         distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), most), **options)
-    monkeypatch.setattr(twins, "restore_training", noted)
+    monkeypatch.setattr(twins.Descent, "restore", noted)
     with pytest.raises(KeyboardInterrupt):
         distil(net, x, Linf(0.1), keep=Stopping(Run(tmp_path, {}), 1), **options)
     assert len(restored) == 1

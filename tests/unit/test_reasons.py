@@ -220,7 +220,7 @@ def test_rows_without_height_and_counts_are_attacked(tmp_path: Path) -> None:
 
 def test_constant_maps_are_undefined_and_large_ones_ranked_by_lens(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = subject(6)
-    monkeypatch.setattr(reasons, "LARGE", 1)
+    monkeypatch.setattr(reasons, "MAX_PIXELS_FOR_TAU", 1)
     found = reasons_of(audit(model, x, y, Linf(EPS), plan=PLAN))
     assert found.curve[0].kendall.value is not None
 

@@ -89,7 +89,7 @@ def test_what_was_found_is_written(one: tuple[Page, Summary, Path]) -> None:
         "41.2 forward, 38.7 backward",
         "19.8",
         "SSIM 0.820",
-        "918 held",
+        "918 not fooled",
         "6 wrong before the attack",
         "A first warning. A second one.",
         "2 warnings bear on this verdict",
@@ -159,12 +159,12 @@ def test_many_large_pictures_are_reduced_before_they_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fabricate(tmp_path / "run", shape=(3, 96, 96), examples=4)
-    monkeypatch.setattr("unfooled.report.page.LEAST", 0)
-    monkeypatch.setattr("unfooled.report.page.LARGEST", 150_000 + 60_000)
+    monkeypatch.setattr("unfooled.report.page.MIN_PICTURE_CHARACTERS", 0)
+    monkeypatch.setattr("unfooled.report.page.MAX_CHARACTERS", 150_000 + 60_000)
     found = Page(render([tmp_path / "run"], tmp_path / "page.html"))
     assert len(found.all("img")) == 20
     assert sum(len(image["src"]) for image in found.all("img")) < 60_000
-    monkeypatch.setattr("unfooled.report.page.LARGEST", 150_000 + 20_000)
+    monkeypatch.setattr("unfooled.report.page.MAX_CHARACTERS", 150_000 + 20_000)
     found = Page(render([tmp_path / "run"], tmp_path / "page.html"))
     assert 5 <= len(found.all("img")) < 20
     assert f"The first {len(found.all('img')) // 5} of 4 examples are shown" in found.text
@@ -346,7 +346,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     save_file(tensors, str(folder / "gallery.safetensors"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(BadInput, match=r"summary\.json holds the number NaN, which no figure is"):
+        with pytest.raises(BadInput, match=r"summary\.json holds the number NaN; the figures of a record are finite"):
             read_run(folder)
         path.write_text(finite)
         found = Page(render([folder], tmp_path / "page.html"))

@@ -88,7 +88,7 @@ def test_the_scatter_stands_where_its_numbers_are(tmp_path: Path) -> None:
     assert name == "single"
     axes = plot.axes
     held, fooled = plot.clouds
-    assert (held.style, held.marker, fooled.style, fooled.marker) == ("held", "ring", "fooled", "cross")
+    assert (held.style, held.marker, fooled.style, fooled.marker) == ("robust", "ring", "fooled", "cross")
     points = run.summary.attention.points
     assert len(fooled.dots) == sum(f for _, _, f in points)
     for complete, distance, was_fooled in points:

@@ -106,7 +106,7 @@ def test_many_classes_are_pairs(tmp_path: Path) -> None:
     found = confusion(summary(classes=100, confusion=matrix))
     assert found is not None
     assert not found.rows
-    pairs = [(p.true, p.taken, p.count, p.share) for p in found.pairs]
+    pairs = [(p.true, p.predicted, p.count, p.share) for p in found.pairs]
     assert pairs == [("class 7", "class 1", 9, 0.25), ("class 3", "class 5", 6, 1), ("class 98", "class 99", 1, 1)]
     shown = page(tmp_path, classes=100, confusion=[[1] * 100] * 100)
     assert 'class="heat' not in shown.source

@@ -13,7 +13,7 @@ from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.explanations.records import Reasons
 from unfooled.report import render
-from unfooled.report.page import LARGEST
+from unfooled.report.page import MAX_CHARACTERS
 from unfooled.report.runs import Run, read_run, read_runs
 from unfooled.report.sections.compare import compare, different_settings
 from unfooled.report.sections.reasons import (
@@ -23,7 +23,7 @@ from unfooled.report.sections.reasons import (
     unscored_sentence,
     weakness_sentence,
 )
-from unfooled.report.words import EPS
+from unfooled.report.words import EPSILON
 
 
 def test_reasons_in_words() -> None:
@@ -64,7 +64,7 @@ def test_reasons_are_drawn_from_1_to_below_chance() -> None:
     assert worst > lens.references[0].y  # below chance, which is 0 here
     assert worst <= lens.axes.bottom
     assert len(top.references) == 1
-    assert [label.text for label in lens.axes.marks] == [f"audited {EPS}: 0.3"]
+    assert [label.text for label in lens.axes.marks] == [f"audited {EPSILON}: 0.3"]
     assert score_groups([Run(0, "c", "c", summary(), {})], sizes) == []
 
 
@@ -110,7 +110,7 @@ def test_pictures_are_checked_and_fit(tmp_path: Path) -> None:
     shape = (3, 224, 224)
     fabricate(tmp_path / "a", shape=shape, examples=12, reasons=reasons(cases=6))
     page = render([tmp_path / "a"], tmp_path / "page.html")
-    assert page.stat().st_size < LARGEST + 200_000
+    assert page.stat().st_size < MAX_CHARACTERS + 200_000
     path = tmp_path / "a" / "reasons.safetensors"
     save_file({name: t[:2].contiguous() for name, t in load_file(path).items()}, str(path))
     with pytest.raises(BadInput, match="the summary lists 6 examples"):

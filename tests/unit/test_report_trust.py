@@ -12,7 +12,7 @@ import torch
 from tests.unit.report_runs import BECAUSE, FIRED, Page, estimate, fabricate, judged, nearness, stages, summary
 
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, placed, share_ticks
+from unfooled.drawing.plots import Dot, Label, Size, extent, log_ticks, place_labels, share_ticks
 from unfooled.evaluation.audit.records import Nearness
 from unfooled.evaluation.checks.table import Finding
 from unfooled.report import render, words
@@ -234,7 +234,7 @@ def test_passes_never_fall_and_accuracy_never_rises() -> None:
     ]
     found = steps(summary(progress=odd))
     assert [(s.passes, s.accuracy.value) for s in found] == [(1, 0.9), (199, 0.5), (199, 0.5)]
-    assert [s.taken for s in found] == [None, None, 500]
+    assert [s.n_attacked for s in found] == [None, None, 500]
     late = Progress(stage="460-D14-square", forward=300, backward=0, accuracy=0.4, taken=9, closed=0)
     assert steps(summary(progress=[late]))[0].name == "Square, D14"
 
@@ -270,7 +270,7 @@ def test_ticks() -> None:
 def test_labels_keep_clear_of_each_other_and_of_the_frame() -> None:
     dots = [(Dot(60.0 + 30 * k, 100.0, ""), f"{k} stage") for k in range(6)]
     taken = [Label(200, 110, "final", "end")]
-    found = placed(dots, taken, (50, 20, 240, 200))
+    found = place_labels(dots, taken, (50, 20, 240, 200))
     boxes = [extent(label) for label in (*taken, *found)]
     assert 2 <= len(found) < 6
     for i, a in enumerate(boxes):

@@ -520,7 +520,7 @@ def test_a_folder_is_not_discarded_while_another_process_works_there(tmp_path: P
 
 
 def test_waiting_ends_when_the_other_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "POLL", 0.02)
+    monkeypatch.setattr(claims, "POLL_SECONDS", 0.02)
     process = FORK.Process(target=slow, args=(Study(), tmp_path / "a", tmp_path / "log", 1.5))
     process.start()
     deadline = time.monotonic() + 30

@@ -18,7 +18,7 @@ from unfooled.attacks import restarted
 from unfooled.attacks.ensembles.cascade import Cascade, Effort, cascade, fitted
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Noise, Searches, Sparse, Stage, Waves
+from unfooled.attacks.ensembles.stages import Ascents, Noise, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted
@@ -188,7 +188,7 @@ def test_no_two_uses_share_a_stream() -> None:
 
 def test_stages_of_an_evaluation_have_numbers_of_their_own() -> None:
     assert not any(shared(a, b) for a, b in combinations(rng.Numbers.EVERY, 2))
-    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.MOST
+    assert max(part.stop for part in rng.Numbers.EVERY) <= rng.Numbers.LIMIT
     numbers = [n for part in (rng.Numbers.ATTACK, *rng.Numbers.AGAIN) for n in part]
     assert len({rng.wave_stage(n) for n in numbers}) == len(numbers)
     bases = {rng.derived(seed, n).initial_seed() for seed in (0, 1, 7) for part in rng.Numbers.EVERY for n in part}
@@ -199,7 +199,9 @@ LONGEST = Effort("longest", (Noise(1),) * 40)
 
 
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1), L1(1), L0(1)], ids=str)
-@pytest.mark.parametrize("stage", [Ascents(1), Bursts(1, 1), Waves(1), Sparse(1), Searches(1)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "stage", [Ascents(1), TargetedAscents(1, 1), Waves(1), Sparse(1), Searches(1)], ids=lambda s: s.name
+)
 def test_every_stage_that_can_occur_has_a_number_of_its_part(threat: Threat, stage: Stage) -> None:
     """A part's numbers go as far as the longest effort, with the stage that L0 adds, and the check that follows."""
     longest = 0
@@ -214,7 +216,7 @@ def test_every_stage_that_can_occur_has_a_number_of_its_part(threat: Threat, sta
         longest = count
     assert longest == 40
     assert len(after.trials(1.0)) < len(rng.Numbers.CHECKS), "and the twin's"
-    assert extending.ROUNDS <= 10, "each hidden attack has ten numbers"
+    assert extending.MAX_ROUNDS <= 10, "each hidden attack has ten numbers"
 
 
 def test_the_longest_effort_keeps_to_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,10 +277,10 @@ def test_an_evaluation_keeps_to_the_table(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(rng, "seeds", seeds)
     monkeypatch.setattr(rng, "bits", bits)
-    net, x = tiny_net(4, (1, 6, 5)), points(6, (1, 6, 5), seed=8)
+    net, x = tiny_net(4, (1, 6, 5)), points(4, (1, 6, 5), seed=8)
     with torch.no_grad():
         y = net(x).argmax(1)
-    short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), Bursts(1, 2)))
+    short = Effort("short", (Ascents(3), Noise(2), Waves(2), Searches(5, cold=True), TargetedAscents(1, 2)))
     plan = Plan(effort=short, nearest_budget=100, nearest_n=2, explain_n=1, reasons=None)
     audit(lambda z: net(z).detach(), x, y, Linf(0.02), plan=plan, seed=3)
     audit(lambda z: net(z).detach(), x, y, L2(0.1), plan=plan, seed=3)

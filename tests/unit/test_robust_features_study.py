@@ -121,7 +121,7 @@ def test_parts_of_the_attacked_are_one_network(monkeypatch: pytest.MonkeyPatch) 
         return torch.zeros(len(x), dtype=torch.int64)
 
     monkeypatch.setattr(feature_units, "radii_survived", all_fall)
-    monkeypatch.setattr(units, "PART", 5)
+    monkeypatch.setattr(units, "IMAGES_PER_UNIT", 5)
     parts = [part for part in units.attack_parts(bench).values() if part[0] == "originals"]
     assert [len(units.attack_part(bench, part).survived) for part in parts] == [5, 5, 2]
     assert torch.equal(torch.cat(asked), bench.test[0][:12])
@@ -152,9 +152,9 @@ def test_sets_are_made_of_the_networks_they_are_named_after(bench: FeatureBench)
     assert len(x) == 60
     assert torch.equal(bench.train[0][:60], x)
     hashes = {name: bench.made(name).manifest["encoder"] for name in sets.SETS}
-    assert len({hashes[name] for name in sets.SEEN}) == 3
+    assert len({hashes[name] for name in sets.ENCODER_OF_SET}) == 3
     assert hashes[sets.D_RAND] == hashes[sets.D_DET] == hashes[sets.NON_ROBUST]
-    for name in sets.SEEN:
+    for name in sets.ENCODER_OF_SET:
         made = bench.made(name)
         assert torch.equal(made.y, y)
         assert torch.equal(made.start, bench.made(sets.ROBUST).start)
@@ -246,7 +246,7 @@ def test_a_study_is_kept_found_again_and_grows_by_seeds(tmp_path: Path, monkeypa
     assert [row["network, or set it was trained on"] for row in table] == [*sets.ENCODERS, *sets.TRAINED_ON]
     assert [row["l2 0.8"] == "" for row in table] == [False] * 9 + [True]  # shuffled labels are not attacked
     made = [first.tables[f"digits: sets of {kind} images"] for kind in ("rebuilt", "moved")]
-    assert [[row["set"] for row in rows] for rows in made] == [[*sets.SEEN], [sets.D_RAND, sets.D_DET]]
+    assert [[row["set"] for row in rows] for rows in made] == [[*sets.ENCODER_OF_SET], [sets.D_RAND, sets.D_DET]]
     assert {row["images"] for rows in made for row in rows} == {60}
     assert {row["radius"] for row in made[1]} == {8.0}
     assert len(first.claims) == 13

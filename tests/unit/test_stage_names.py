@@ -36,8 +36,8 @@ def test_a_key_has_a_name_and_words(key: StageKey) -> None:
     name, words = WORDS[key]
     assert key.folder == name
     assert key.folder.description == words
-    assert show.called(key.folder) == words
-    assert show.called(key.folder.within("standard")) == f"standard: {words}"
+    assert show.stage_description(key.folder) == words
+    assert show.stage_description(key.folder.within("standard")) == f"standard: {words}"
     assert key.folder.within("standard") == f"standard/{name}"
 
 
@@ -50,7 +50,7 @@ def test_every_part_of_an_evaluation_has_words(family: Family) -> None:
 
 @pytest.mark.parametrize("text", ["training, shapes 8/255", "cascade-like", "d_rand", "maps"])
 def test_other_texts_are_shown_as_they_are(text: str) -> None:
-    assert show.called(text) == text
+    assert show.stage_description(text) == text
     assert stage_name(text).description == text
 
 
@@ -67,5 +67,5 @@ def test_callbacks_receive_the_words(tmp_path: Path) -> None:
     )
     Ledger.of(run, 4).map(StageKey(Family.NEAREST, "l2"), lambda rows: {"row": rows.to(torch.float32)}, 4)
     assert told == ["nearest-l2"] * 2
-    assert {show.called(stage) for stage in told} == {"nearest points in l2"}
+    assert {show.stage_description(stage) for stage in told} == {"nearest points in l2"}
     assert (tmp_path / "chunks" / "nearest-l2").is_dir()

@@ -37,8 +37,8 @@ PLAN = Plan(
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything counts as large."""
-    monkeypatch.setattr(memory, "SMALL", 1)
-    monkeypatch.setattr(memory, "BLOCK", 1000)
+    monkeypatch.setattr(memory, "MAX_IN_MEMORY", 1)
+    monkeypatch.setattr(memory, "MAX_BLOCK", 1000)
 
 
 def lazy(x: Tensor) -> tuple[Streamed, list[int]]:
@@ -290,5 +290,5 @@ def test_small_samples_stay_in_memory() -> None:
 
 def test_smaller_limits_read_in_smaller_parts() -> None:
     with memory_limit("16MiB"):
-        assert memory.small() == 1 << 20
-        assert memory.block() == 1 << 18
+        assert memory.max_bytes_in_memory() == 1 << 20
+        assert memory.block_bytes() == 1 << 18

@@ -107,7 +107,7 @@ def small(value: float) -> Claim:
 
 
 def test_starts_that_share_a_folder_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfooled.runs.claims.POLL", 0.01)
+    monkeypatch.setattr("unfooled.runs.claims.POLL_SECONDS", 0.01)
     names, done, begun = [str(k) for k in range(6)], [], threading.Barrier(2)
     found: dict[int, list[Claim]] = {}
 

@@ -26,7 +26,7 @@ from unfooled.core.types import BudgetAttack, MinimalAttack
 from unfooled.distances import l2
 from unfooled.explanations import integrated_gradients, saliency
 from unfooled.testing import check_attack, check_distance, check_explanation, check_loss
-from unfooled.testing.subjects import interior, linear, points, tiny_net, unshaken
+from unfooled.testing.subjects import interior, linear, never_fooled, points, tiny_net
 from unfooled.training import Madry, Standard
 
 Method = Callable[..., Any]
@@ -199,7 +199,7 @@ def takes_the_first_eps(model: Any, x: Tensor, y: Tensor, threat: Threat) -> Ten
 
 def goes_astray_where_it_fails(model: Any, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     z = attack(model, x, y, threat)
-    return 1 - x if model is unshaken else z
+    return 1 - x if model is never_fooled else z
 
 
 def never_moves(model: Any, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
@@ -744,7 +744,7 @@ def test_every_class_of_the_small_network_is_predicted_somewhere() -> None:
     net, x = tiny_net(), points(200, (1, 6, 5))
     assert net(x).argmax(1).unique().numel() == 3
     assert not net.training
-    assert (unshaken(x).argmax(1) == 0).all()
+    assert (never_fooled(x).argmax(1) == 0).all()
 
 
 def test_nothing_of_a_test_framework_is_needed() -> None:

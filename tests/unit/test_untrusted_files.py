@@ -23,7 +23,7 @@ from unfooled.core.limits import allowing, limits_now, regular
 from unfooled.data.formats.maps import read_maps
 from unfooled.evaluation.audit.records import Summary
 from unfooled.models import SmallCnn
-from unfooled.models.names import within
+from unfooled.models.names import under_one_prefix
 from unfooled.runs.records import read_json, read_record
 
 
@@ -285,10 +285,10 @@ def test_the_prefix_of_weights_is_found_by_matching(tmp_path: Path, prefix: str)
 def test_averages_come_last_and_twins_are_refused() -> None:
     net = tiny_net().state_dict()
     both = {f"model.{k}": v for k, v in net.items()} | {f"ema.{k}": v + 1 for k, v in net.items()}
-    assert all(torch.equal(within(both, set(net))[k], v) for k, v in net.items())
+    assert all(torch.equal(under_one_prefix(both, set(net))[k], v) for k, v in net.items())
     twins = {f"{side}.{k}": v for side in ("left", "right") for k, v in net.items()}
     with pytest.raises(BadInput, match=r"under left\. and right\."):
-        within(twins, set(net))
+        under_one_prefix(twins, set(net))
 
 
 def test_options_are_spelled_as_they_are_given() -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.ascent.nearest import Nearest, check_minimal, clearly_fooled, loss_and_gradient, unbounded
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
@@ -28,8 +28,8 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
-WINDOW, TOLERANCE = 10, 1e-4
-HEAVIEST = 20.0
+WINDOW_STEPS, MARGIN_TOLERANCE = 10, 1e-4
+MAX_MULTIPLIER = 20.0
 """Bound of the multiplier times the constraint's slope, over the norm's slope; larger values decay too slowly."""
 DEFAULTS = {1.0: (0.5, 0.5), 2.0: (0.1, 0.9)}
 """Size of the first step and share a of the averages, by norm."""
@@ -89,12 +89,12 @@ def alma(
     with frozen(model):
         for t in range(steps):
             logits, c, g = loss_and_gradient(reader, z, y, -sign, ratio)
-            c, hit = c + TOLERANCE, decided(logits, y, targeted=targeted)
-            best.see(z, hit)
+            c, hit = c + MARGIN_TOLERANCE, clearly_fooled(logits, y, targeted=targeted)
+            best.record(z, hit)
             penalties.update(t, c, hit)
             g = penalties.descent(c, g, _norm_gradient(z - x, norm))
             if t == 0:
-                g = _revived(g, x, threat, generator)
+                g = _replace_zero_gradients(g, x, threat, generator)
                 rate = _first_rate(z, g, threat, first)
             square = a * square + (1 - a) * g.square()
             speed = a * speed + g / (square.sqrt() + 1e-8)
@@ -121,14 +121,14 @@ class _Penalty:
         else:
             mu = self.average * self.mu + (1 - self.average) * slope(c, self.rho, self.mu)
             self.mu = mu.clamp(1e-6, 1e12)
-        if t % WINDOW == WINDOW - 1:
+        if t % WINDOW_STEPS == WINDOW_STEPS - 1:
             stuck = (self.first_hit == self.steps) & (c >= 0.95 * self.before)
             self.rho = torch.where(stuck, 1.2 * self.rho, self.rho)
             self.before = c
 
     def descent(self, c: Tensor, g: Tensor, away: Tensor) -> Tensor:
-        """Return the gradient of norm and penalty, with a bounded multiplier, see `HEAVIEST`."""
-        self.mu = torch.minimum(self.mu, HEAVIEST * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
+        """Return the gradient of norm and penalty, with a bounded multiplier, see `MAX_MULTIPLIER`."""
+        self.mu = torch.minimum(self.mu, MAX_MULTIPLIER * _length(away).clamp_min(1) / _length(g).clamp_min(TINY))
         return per_sample(slope(c, self.rho, self.mu), g) * g + away
 
     def progress(self, t: int) -> Tensor:
@@ -184,7 +184,7 @@ def _ratio_to_target(logits: Tensor, y: Tensor) -> Tensor:
     return gap / (top[:, 0] - top[:, -2:].mean(1)).clamp_min(TINY)
 
 
-def _revived(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | None) -> Tensor:
+def _replace_zero_gradients(g: Tensor, x: Tensor, threat: Threat, generator: torch.Generator | None) -> Tensor:
     """Replace gradients that are zero by random unit steps."""
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():

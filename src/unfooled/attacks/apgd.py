@@ -86,7 +86,7 @@ def apgd(
             f"start is given, and restarts is {restarts}; further runs start at random, leave one of the two out"
         )
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"apgd knows Linf, L2 and L1, the threat is {threat}; use pgd")
+        raise BadInput(f"apgd supports Linf, L2 and L1, the threat is {threat}; use pgd")
 
     def climb(
         x: Tensor, y: Tensor, threat: Threat, source: torch.Generator | None, start: Tensor | None = None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.ascent import Auto, ascend
-from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, clearly_fooled, loss_and_gradient, unbounded
 from unfooled.core.goals import checked_once, fooled, fooling, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
@@ -65,13 +65,13 @@ def bisect(
     round_steps = max(1, steps // max(1, rounds) - 1)
     with frozen(model):
         logits, value, g = loss_and_gradient(reader, x, y, sign, margin)
-        best.see(x, fooled(logits, y, targeted=targeted))
+        best.record(x, fooled(logits, y, targeted=targeted))
         radii = _Radii(best, 1.02 * value.abs() / flat(g).norm(p=DUAL[float(norm)], dim=1).clamp_min(TINY))
         slack = 1e-5 * (1 + logits.abs().amax(1))  # decisions within rounding error do not count
         z = x if start is None else start
         if start is not None:
             with torch.no_grad():
-                best.see(start, decided(logits_at(reader, start), y, targeted=targeted))
+                best.record(start, clearly_fooled(logits_at(reader, start), y, targeted=targeted))
         left = torch.full_like(y, steps)
         for round_number in range(steps):
             rows = ((left > round_steps) & (best.distance > 0)).nonzero()[:, 0]
@@ -88,7 +88,7 @@ def bisect(
             result = ascend(objective, inner, ball, steps=round_steps, rule=Auto(share=None), start=first)
             hit = torch.zeros_like(near).index_copy(0, rows, result.done & (result.value > slack[rows]))
             z = z.index_copy(0, rows, result.z)
-            best.see(z, hit)
+            best.record(z, hit)
             left[rows] -= result.used + 1
             radii.update(rows, hit, near)
         return best.pull_back(reader, y, targeted=targeted)

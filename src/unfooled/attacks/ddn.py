@@ -13,10 +13,10 @@ from torch import Tensor
 from unfooled.core.ascent.nearest import (
     Nearest,
     check_minimal,
-    decided,
+    clearly_fooled,
     half_cosine,
     loss_and_gradient,
-    revived,
+    replace_zero_gradients,
     unbounded,
 )
 from unfooled.core.goals import checked_once
@@ -72,10 +72,10 @@ def ddn(
     with frozen(model):
         for t in range(steps):
             logits, _, g = loss_and_gradient(reader, z, y, sign, cross_entropy)
-            hit = decided(logits, y, targeted=targeted)
-            best.see(z, hit)
+            hit = clearly_fooled(logits, y, targeted=targeted)
+            best.record(z, hit)
             step = half_cosine(1.0, 0.01, t, steps)
-            delta = z - x + step * threat.steepest(revived(g, x, generator, t))
+            delta = z - x + step * threat.steepest(replace_zero_gradients(g, x, generator, t))
             radius = radius * torch.where(hit, 1 - gamma, 1 + gamma)
             delta = delta * per_sample(radius / threat.size(delta).clamp_min(TINY), delta)
             z = threat.box.clamp(x + delta)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, decided, revived, unbounded
+from unfooled.core.ascent.nearest import DUAL, Nearest, check_minimal, clearly_fooled, replace_zero_gradients, unbounded
 from unfooled.core.checks import input_gradient
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import fooled, logits_at, read_logits
@@ -81,7 +81,7 @@ def fab(
     with frozen(model):
         with torch.no_grad():
             logits = read_logits(model, x, y)
-        best.see(x, fooled(logits, y, targeted=targeted))
+        best.record(x, fooled(logits, y, targeted=targeted))
         near = torch.as_tensor(0.0 if eps is None else eps, dtype=x.dtype, device=x.device).expand(len(x))
         goals = [None] if targets is None else _goals(logits, y, targets)
         for goal in goals:
@@ -158,33 +158,33 @@ class _Walk:
             if forward_first.any():
                 points, rows = z[forward_first], at[forward_first]
                 with torch.no_grad():
-                    hit[forward_first] = self.note(points, rows, logits_at(self.model, points))
-            stay = self.open(at)
+                    hit[forward_first] = self.record(points, rows, logits_at(self.model, points))
+            stay = self.unsolved(at)
             at, z, forward_first, hit = at[stay], z[stay], forward_first[stay], hit[stay]
             if t == steps or not len(at):
                 return
-            z = where_rows(hit, self.back(z, at), z)
-            value, g, new = self.tangent(z, at)
-            new &= ~forward_first
-            if new.any():
-                z = where_rows(new, self.back(z, at), z)
-                value[new], g[new], _ = self.tangent(z[new], at[new])
-            stay = self.open(at)
-            at, z, before = at[stay], z[stay], (hit | new)[stay]
+            z = where_rows(hit, self.step_back(z, at), z)
+            value, g, newly_hit = self.tangent(z, at)
+            newly_hit &= ~forward_first
+            if newly_hit.any():
+                z = where_rows(newly_hit, self.step_back(z, at), z)
+                value[newly_hit], g[newly_hit], _ = self.tangent(z[newly_hit], at[newly_hit])
+            stay = self.unsolved(at)
+            at, z, before = at[stay], z[stay], (hit | newly_hit)[stay]
             x = self.best.x[at]
-            z = self.step(z, x, value[stay], revived(g[stay], x, self.generator, t))
+            z = self.step(z, x, value[stay], replace_zero_gradients(g[stay], x, self.generator, t))
 
-    def open(self, at: Tensor) -> Tensor:
+    def unsolved(self, at: Tensor) -> Tensor:
         """Return where there is no adversarial point within `eps` yet, (b,) bool."""
         return self.best.distance[at] > self.near[at]
 
-    def note(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
+    def record(self, z: Tensor, at: Tensor, logits: Tensor) -> Tensor:
         """Record adversarial points that are nearer; return which points are adversarial, (b,)."""
-        hit = decided(logits, self.y[at], targeted=self.targeted)
-        self.best.see_at(z, hit, at)
+        hit = clearly_fooled(logits, self.y[at], targeted=self.targeted)
+        self.best.record_at(z, hit, at)
         return hit
 
-    def back(self, z: Tensor, at: Tensor) -> Tensor:
+    def step_back(self, z: Tensor, at: Tensor) -> Tensor:
         """Go a tenth of the way towards x."""
         x = self.best.x[at]
         return x + 0.9 * (z - x)
@@ -195,7 +195,7 @@ class _Walk:
         with torch.enable_grad():
             logits = logits_at(self.model, leaf)
             value, g = self.linearise(leaf, logits, at)
-        return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.note(z, at, logits.detach())
+        return value.nan_to_num(), g.nan_to_num(0.0, 0.0, 0.0), self.record(z, at, logits.detach())
 
     def step(self, z: Tensor, x: Tensor, value: Tensor, g: Tensor) -> Tensor:
         """Step to the plane from z, and a little from x."""

@@ -16,10 +16,10 @@ from unfooled.core.ascent.nearest import (
     DUAL,
     Nearest,
     check_minimal,
-    decided,
+    clearly_fooled,
     half_cosine,
     loss_and_gradient,
-    revived,
+    replace_zero_gradients,
     unbounded,
 )
 from unfooled.core.goals import checked_once
@@ -75,8 +75,8 @@ def fmn(
     with frozen(model):
         for t in range(steps):
             logits, value, g = loss_and_gradient(reader, z, y, sign, margin)
-            hit = decided(logits, y, targeted=targeted)
-            size = best.see(z, hit)
+            hit = clearly_fooled(logits, y, targeted=targeted)
+            size = best.record(z, hit)
             succeeded |= hit
             gamma = half_cosine(0.05, 0.001, t, steps)
             if norm == 0:
@@ -88,7 +88,7 @@ def fmn(
                 # A little beyond the linear estimate, which on a linear model ends on the boundary and never across it.
                 larger = torch.where(succeeded, radius * (1 + gamma), (size + value.abs() / dual) * (1 + gamma))
             radius = torch.minimum(torch.where(hit, smaller, larger), worst).clamp_min(0)
-            far = z + half_cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(revived(g, x, generator, t))
+            far = z + half_cosine(1.0, 0.01, t, steps) * L2(1.0).steepest(replace_zero_gradients(g, x, generator, t))
             # In L1, ball then box would spend the radius on entries that cannot move any further.
             z = project_l1_box(far, x, radius) if norm == 1 else threat.with_eps(radius).project(far, x)
         return best.pull_back(reader, y, targeted=targeted)

@@ -22,10 +22,10 @@ from unfooled.core.shapes import flat, per_sample, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model
 
-NOISES = 60  # largest number of random images tried as a first point
-HALVINGS = 10  # largest number of halvings of a jump that ends on the wrong side
-RESERVE = 4  # queries reserved for the jump, beside those of the bisection
-LEAST = 8  # smallest number of probes for an estimate of the normal
+MAX_NOISE_IMAGES = 60  # largest number of random images tried as a first point
+MAX_HALVINGS = 10  # largest number of halvings of a jump that ends on the wrong side
+RESERVED_QUERIES = 4  # queries reserved for the jump, beside those of the bisection
+MIN_PROBES = 8  # smallest number of probes for an estimate of the normal
 BATCH = 1024  # samples computed at once
 
 
@@ -74,7 +74,7 @@ def hop_skip_jump(
         raise BadInput(f"start has shape {tuple(start.shape)}, x has {tuple(x.shape)}; they must agree")
     seed = rng.seeds(x, generator, stage=rng.Stream.HOP_SKIP_JUMP)
     walk = _Walk(checked_once(model, y), x, y, threat, steps, targeted=targeted, seed=seed)
-    live = walk.begin(start)
+    live = walk.start_points(start)
     t = 0
     while len(live):
         t += 1
@@ -98,29 +98,29 @@ class _Walk:
         self.left.index_add_(0, at, torch.full_like(at, -1))
         return fooled(logits_at(self.model, z, batch=BATCH), self.y[at], targeted=self.targeted)
 
-    def begin(self, start: Tensor | None) -> Tensor:
+    def start_points(self, start: Tensor | None) -> Tensor:
         """Find first points and bring them to the boundary; return the samples with a point and remaining queries."""
         every = torch.arange(len(self.x), device=self.x.device)
         right = ~self.ask(self.x, every)  # where x is fooled already, x is the result
         far, ready = self.x.clone(), ~right  # ready: nothing more to find
-        look = every[right & (self.left > 0)]
-        if start is not None and len(look):
-            hit = self.ask(start[look], look)
-            far[look] = where_rows(hit, start[look], far[look])
-            ready[look] |= hit
-        for draw in range(NOISES):
-            look = every[~ready & (self.left > 0)]
-            if not len(look):
+        searching = every[right & (self.left > 0)]
+        if start is not None and len(searching):
+            hit = self.ask(start[searching], searching)
+            far[searching] = where_rows(hit, start[searching], far[searching])
+            ready[searching] |= hit
+        for draw in range(MAX_NOISE_IMAGES):
+            searching = every[~ready & (self.left > 0)]
+            if not len(searching):
                 break
-            z = self.threat.hold(_noise(self.x[look], self.seed[look], draw), self.x[look])
-            hit = self.ask(z, look)
-            far[look[hit]], ready[look] = z[hit], hit
+            z = self.threat.restore_fixed(_noise(self.x[searching], self.seed[searching], draw), self.x[searching])
+            hit = self.ask(z, searching)
+            far[searching[hit]], ready[searching] = z[hit], hit
         live = every[right & ready]
         if not len(live):
             return live
-        self.best.see_at(far[live], torch.ones_like(live) > 0, live)
+        self.best.record_at(far[live], torch.ones_like(live) > 0, live)
         self.z[live] = self.to_boundary(far[live], live)
-        return self.able(live)
+        return self.can_continue(live)
 
     def between(self, far: Tensor, share: Tensor, at: Tensor) -> Tensor:
         """Return the point at a share of the distance of `far`: on the segment from x, or in Linf by clipping."""
@@ -141,7 +141,7 @@ class _Walk:
             z = self.between(far[on], middle[on], at[on])
             hit = torch.zeros_like(on)
             hit[on] = self.ask(z, at[on])
-            self.best.see_at(z, hit[on], at[on])
+            self.best.record_at(z, hit[on], at[on])
             near[hit] = z[hit[on]]
             low, high = torch.where(on & ~hit, middle, low), torch.where(hit, middle, high)
         return near
@@ -152,17 +152,17 @@ class _Walk:
         z, x = self.z[at], self.x[at]
         step, far = self.threat.size(z - x) / math.sqrt(t), z.clone()
         jumped = torch.zeros_like(at) > 0
-        for _ in range(HALVINGS):
-            look = (~jumped & (self.left[at] > 0)).nonzero()[:, 0]
-            if not len(look):
+        for _ in range(MAX_HALVINGS):
+            searching = (~jumped & (self.left[at] > 0)).nonzero()[:, 0]
+            if not len(searching):
                 break
-            further = self.threat.box.clamp(z[look] + per_sample(step[look], x) * v[look])
-            hit = self.ask(further, at[look])
-            self.best.see_at(further, hit, at[look])
-            far[look[hit]], jumped[look[hit]] = further[hit], True
+            further = self.threat.box.clamp(z[searching] + per_sample(step[searching], x) * v[searching])
+            hit = self.ask(further, at[searching])
+            self.best.record_at(further, hit, at[searching])
+            far[searching[hit]], jumped[searching[hit]] = further[hit], True
             step = step / 2
         self.z[at] = self.to_boundary(far, at)
-        return self.able(at)
+        return self.can_continue(at)
 
     def normal(self, at: Tensor, t: int, probes: int) -> Tensor:
         """Estimate the direction into the adversarial side, as the steepest one of the norm."""
@@ -170,7 +170,7 @@ class _Walk:
         d = x[0].numel()
         # Probes reach over the boundary by delta / sqrt(d), several times what the bisection leaves open.
         delta = 0.5 * flat(z - x).norm(dim=1) / math.sqrt(d)
-        allowed = (self.left[at] - self.halvings - RESERVE).clamp(max=probes)
+        allowed = (self.left[at] - self.halvings - RESERVED_QUERIES).clamp(max=probes)
         sums = torch.zeros(2, len(at), d).to(x)  # sums of phi u and of u
         phis, count = torch.zeros(len(at)).to(x), allowed.to(x.dtype)
         group = max(1, BATCH // len(at))
@@ -184,7 +184,7 @@ class _Walk:
             u = flat(rng.normal(self.seed[at[row]], tuple(x.shape[1:]), draw=(t << 20) + draw, dtype=x.dtype))
             u = u / u.norm(dim=1, keepdim=True).clamp_min(TINY)
             probe = self.threat.box.clamp(z[row] + (delta[row, None] * u).reshape(-1, *x.shape[1:]))
-            probe = self.threat.hold(probe, z[row])
+            probe = self.threat.restore_fixed(probe, z[row])
             phi = 2 * self.ask(probe, at[row]).to(x.dtype) - 1
             u = flat(probe - z[row]) / delta[row, None].clamp_min(TINY)  # the part inside the box
             sums[0].index_add_(0, row, phi[:, None] * u)
@@ -194,9 +194,9 @@ class _Walk:
         v = torch.where(mean.abs() < 1, sums[0] - mean * sums[1], sums[0])
         return self.threat.steepest(v.reshape(x.shape))
 
-    def able(self, at: Tensor) -> Tensor:
+    def can_continue(self, at: Tensor) -> Tensor:
         """Return the samples with enough queries left for an estimate."""
-        return at[self.left[at] >= self.halvings + RESERVE + LEAST]
+        return at[self.left[at] >= self.halvings + RESERVED_QUERIES + MIN_PROBES]
 
 
 def _noise(x: Tensor, seed: Tensor, draw: int) -> Tensor:

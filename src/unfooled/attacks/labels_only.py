@@ -59,7 +59,7 @@ def labels_only(
     """
     check_attack(x, y, threat)
     if threat.norm == 0:
-        raise BadInput(f"labels_only knows Linf, L2 and L1, the threat is {threat}")
+        raise BadInput(f"labels_only supports Linf, L2 and L1, the threat is {threat}; use another norm")
     if threat.box != UNIT:
         check_inputs(x)  # the searches work in the unit box
     check_mode(model)

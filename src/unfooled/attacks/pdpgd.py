@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, loss_and_gradient, unbounded
+from unfooled.core.ascent.nearest import Nearest, check_minimal, clearly_fooled, loss_and_gradient, unbounded
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
 from unfooled.core.model.modes import frozen
@@ -117,8 +117,8 @@ def pdpgd(
         for t in range(steps):
             z = x + delta
             logits, _, g = loss_and_gradient(reader, z, y, 1.0, loss)
-            hit = decided(logits, y, targeted=targeted)
-            best.see(z, hit)
+            hit = clearly_fooled(logits, y, targeted=targeted)
+            best.record(z, hit)
             g = g / per_sample(flat(g).abs().amax(1).clamp_min(TINY), g)
             first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g.square()
             metric = (second / (1 - 0.999 ** (t + 1))).sqrt() + 1e-8

@@ -22,7 +22,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 
-SLACK = 0.01  # relative precision of a radius
+RADIUS_PRECISION = 0.01  # relative precision of a radius
 
 
 @torch.no_grad()
@@ -114,7 +114,7 @@ class _Search:
         down = torch.where(self.gallop > 0, self.high * (1 - self.gallop), (self.low + self.high) / 2)
         self.query = torch.where(self.searching, down, check)
         z = (self.x + (self.query[:, None] * self._ray()).reshape(self.x.shape)).clamp(0, 1)
-        return self.threat.hold(z, self.x)
+        return self.threat.restore_fixed(z, self.x)
 
     def answer(self, hit: Tensor, z: Tensor) -> None:
         """Update the search with the decisions at the proposed points."""
@@ -130,7 +130,7 @@ class _Search:
         self.gallop = torch.where(hit & ~(begin & first) & (step < 0.5), step, torch.zeros_like(step))
         self.radius = torch.where(hit, self.query, self.radius)
         self.searching = begin | search
-        width = torch.minimum(self._least(), torch.full_like(self.low, SLACK))
+        width = torch.minimum(self._least(), torch.full_like(self.low, RADIUS_PRECISION))
         ended = self.searching & (self.gallop == 0) & (self.high - self.low <= width * self.high)
         if bool(ended.any()):
             self.d = torch.where(ended[:, None], self._ray(), self.d)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unfooled.core.ascent.nearest import Nearest, check_minimal, decided, half_cosine, unbounded
+from unfooled.core.ascent.nearest import Nearest, check_minimal, clearly_fooled, half_cosine, unbounded
 from unfooled.core.checks import check_differentiable
 from unfooled.core.goals import checked_once
 from unfooled.core.losses import margin
@@ -75,8 +75,8 @@ def sigma_zero(
                 far = (-sign * margin(logits, y)).clamp_min(0)
                 stand_in = (leaf.square() / (leaf.square() + sigma)).flatten(1).mean(1)
                 (g,) = torch.autograd.grad((far + stand_in).sum(), leaf)
-            hit = decided(logits.detach(), y, targeted=targeted)
-            best.see(x + delta, hit)
+            hit = clearly_fooled(logits.detach(), y, targeted=targeted)
+            best.record(x + delta, hit)
             g = g.nan_to_num(0.0, 0.0, 0.0)
             g = g / per_sample(flat(g).abs().amax(1).clamp_min(TINY), g)
             first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g.square()

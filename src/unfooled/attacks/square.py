@@ -24,13 +24,13 @@ from unfooled.core.shapes import per_sample
 from unfooled.core.threats import L1, L2, TINY, Linf, Threat
 from unfooled.core.types import Loss, Model, Objective
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+HALVING_QUERIES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def side_share(query: int, queries: int, p: float) -> float:
     """Return the share of the pixels in the window of a query."""
     scaled = int(query / queries * 10_000)
-    return p / 2 ** sum(scaled > bound for bound in HALVINGS)
+    return p / 2 ** sum(scaled > bound for bound in HALVING_QUERIES)
 
 
 def as_images(x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def square_search(
         The best points found, (B, *D), inside the threat.
     """
     if not isinstance(threat, (Linf, L2, L1)):
-        raise BadInput(f"square knows Linf, L2 and L1, the threat is {threat}")
+        raise BadInput(f"square supports Linf, L2 and L1, the threat is {threat}; use pgd")
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     proposals = _Stripes if isinstance(threat, Linf) else _Bumps

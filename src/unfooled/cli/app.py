@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from unfooled._version import __version__
-from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, report, study, train
-from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, say
+from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, lime, report, study, train
+from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, report_error
 
 app = typer.Typer(
     name="unfooled",
@@ -26,6 +26,7 @@ app.command(name="train")(train.train)
 app.command(name="attack")(attack.attack)
 app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
+app.add_typer(lime.app, name="lime")
 app.command(name="features")(features.features)
 app.command(name="report")(report.report)
 app.command(name="study")(study.reproduce)
@@ -68,7 +69,7 @@ def run(arguments: list[str]) -> int:
                 e.show()
             else:
                 place = getattr(getattr(e, "ctx", None), "command_path", "unfooled")
-                say(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
+                report_error(f"{e.format_message().rstrip('. ')}; {place} --help lists what there is", e.exit_code)
             code = e.exit_code
 
     resumable = arguments[:1] in (["demo"], ["train"], ["study"], ["features"], ["attack"]) or (

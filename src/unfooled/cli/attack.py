@@ -30,7 +30,7 @@ def attack(
     ] = None,
     steps: options.StepsOpt = None,
     restarts: options.RestartsOpt = 1,
-    n: options.NOpt = catalog.MOST,
+    n: options.NOpt = catalog.DEFAULT_N,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
     mean: options.MeanOpt = None,

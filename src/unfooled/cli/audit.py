@@ -18,7 +18,7 @@ def audit(
     data: options.DataOpt = "digits",
     arch: options.ArchOpt = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; a second start continues it.")] = None,
-    n: options.NOpt = catalog.MOST,
+    n: options.NOpt = catalog.DEFAULT_N,
     split: options.SplitOpt = "test",
     shuffle: options.ShuffleOpt = False,
     mean: options.MeanOpt = None,
@@ -82,8 +82,8 @@ def audit(
     inputs = workflows.Inputs(
         model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
     )
-    silent = quiet or json
-    with show.stages(silent) as progress:
+    no_progress = quiet or json
+    with show.stages(no_progress) as progress:
         summary = workflows.audit(
             inputs,
             threat,
@@ -94,7 +94,7 @@ def audit(
             seed=seed,
             machine=workflows.Machine(device, threads, batch, memory),
             command=options.command(),
-            notify=None if silent else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
+            notify=None if no_progress else lambda text: show.err.print(f"[dim]{show.plain(text)}", soft_wrap=True),
             progress=progress,
         )
     if json:

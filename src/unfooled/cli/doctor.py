@@ -34,7 +34,7 @@ def print_table(result: Doctor) -> None:
     from rich.table import Table
 
     from unfooled.cli import show
-    from unfooled.workflows.examining import EXTRAS, UNUSABLE
+    from unfooled.workflows.examining import OPTIONAL_LIBRARIES, UNUSABLE
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("[bold]unfooled", show.plain(result.unfooled))
@@ -44,7 +44,8 @@ def print_table(result: Doctor) -> None:
     for name, version in result.extras.items():
         missing = version.startswith(UNUSABLE)
         table.add_row(
-            f"{name} [dim](optional)", f"[dim]not usable; for {EXTRAS[name]}" if missing else show.plain(version)
+            f"{name} [dim](optional)",
+            f"[dim]not usable; for {OPTIONAL_LIBRARIES[name]}" if missing else show.plain(version),
         )
     for name, description in result.devices.items():
         table.add_row(f"device {show.plain(name)}", show.plain(description))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from unfooled.core.errors import BadInput, printable
 from unfooled.workflows.errors import Below
 
-BAD_INPUT, BELOW, INTERRUPTED = 2, 3, 130
+BAD_INPUT, BELOW_LIMIT, INTERRUPTED = 2, 3, 130
 
 
 class Refused(ValueError):
@@ -54,13 +54,15 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
         return 0
     except KeyboardInterrupt:
         work = "finished work is kept, the same command continues" if resumable else "nothing was kept"
-        return say(f"interrupted; {work}", INTERRUPTED)
+        return report_error(f"interrupted; {work}", INTERRUPTED)
     except Below as e:
-        return say(f"{e} (--fail-under)", BELOW)
+        return report_error(f"{e} (--fail-under)", BELOW_LIMIT)
     except MemoryError:
-        return say("out of memory; try a smaller --batch or --n", BAD_INPUT)
-    except SystemExit:
-        return say("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
+        return report_error("out of memory; try a smaller --batch or --n", BAD_INPUT)
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # how rich ends where the reader of the pipe has closed it
+            return 0
+        return report_error("the code of the model or the data called sys.exit; let it return instead", BAD_INPUT)
     except BrokenPipeError:
         # The reader of the pipe (head, less) has closed it: no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,7 +70,7 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except Exception as e:
         if os.environ.get("UNFOOLED_DEBUG"):
             raise
-        return say(*_sentence(e))
+        return report_error(*_sentence(e))
 
 
 def _sentence(error: Exception) -> tuple[str, int]:
@@ -88,7 +90,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
     return f"{kind}: {error} (a defect, or a model that fails; UNFOOLED_DEBUG=1 shows where)", 1
 
 
-def say(sentence: str, code: int) -> int:
+def report_error(sentence: str, code: int) -> int:
     """Print a sentence on stderr, and return the exit code."""
     text = printable(" ".join(sentence.split()))
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from unfooled.workflows.map_attack import MapAttackRecord
 
 SCORES = {"lens": "LENS", "top_k": "top k kept", "kendall": "Kendall's tau-b"}
-ARMS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
-AIMS = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
+METHODS = {"attack": "attack", "best_of_n": "best of N", "random": "one random"}
+QUANTITIES = {"center": "pixels that the centre moved", "region": "share of the mass in the region"}
 """Objective that is no similarity of maps -> the quantity it maximises; larger is a stronger attack."""
 
 
@@ -124,7 +124,7 @@ def read_attack(
         return MapAttack(threat, **given)  # type: ignore[arg-type]
     if given:
         flag = as_flag(next(iter(given)))
-        raise Refused(f"{flag} is of the attack, which needs to know what is allowed: give --threat linf:8/255")
+        raise Refused(f"{flag} belongs to the attack on the maps, which needs a threat model: give --threat linf:8/255")
     return None
 
 
@@ -135,40 +135,41 @@ def print_attack(record: MapAttackRecord) -> None:
     from unfooled.cli import show
 
     table = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for heading in ("score", "chance", *ARMS.values()):
+    for heading in ("score", "chance", *METHODS.values()):
         table.add_column(heading, no_wrap=True)
     for name, label in SCORES.items():
         score = record.scores[name]
-        table.add_row(label, *(show.number(score[what]) for what in ("chance", *ARMS)))
+        table.add_row(label, *(show.number(score[what]) for what in ("chance", *METHODS)))
         if name != "kendall":
             table.add_row(
-                "  corrected", "0.00", *(show.number(score[f"{arm}_corrected"]) for arm in ARMS), style="bold"
+                "  corrected", "0.00", *(show.number(score[f"{method}_corrected"]) for method in METHODS), style="bold"
             )
     show.out.print(table)
     if record.aim:
-        values = {"before": "before", **ARMS}
-        aims = ", ".join(f"{label} {show.number(record.aim[name])}" for name, label in values.items())
-        show.out.print(f"{AIMS[record.decides]}: {aims}", soft_wrap=True)
+        values = {"before": "before", **METHODS}
+        quantities = ", ".join(f"{label} {show.number(record.aim[name])}" for name, label in values.items())
+        show.out.print(f"{QUANTITIES[record.decides]}: {quantities}", soft_wrap=True)
     counted = ", ".join(f"{n} {status}" for status, n in record.counts["attack"].items() if n)
     show.out.print(
         f"[dim]{counted}; k = {record.k}, w = {record.w}, N = {record.random_points} random points. Means are "
-        "over the attacked; 1 is unmoved, corrected 0 what an unrelated map scores. A failed attack is no robustness.",
+        "over the attacked; 1 is unmoved, corrected 0 what an unrelated map scores. A failed attack does not show "
+        "robustness.",
         soft_wrap=True,
     )
-    if warning := doubt(record):
+    if warning := score_caution(record):
         show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
 
 
-def doubt(record: MapAttackRecord) -> str:
+def score_caution(record: MapAttackRecord) -> str:
     """Return a caution about the scores; empty where there is none."""
     from unfooled.cli import show
-    from unfooled.evaluation.explanations.locality import SAYS_NOTHING
+    from unfooled.evaluation.explanations.locality import MAX_CHANCE
 
     lens = record.scores["lens"]
     attack, best_of_n = lens["attack_corrected"], lens["best_of_n_corrected"]
-    if (lens["chance"] or 0) > SAYS_NOTHING:
+    if (lens["chance"] or 0) > MAX_CHANCE:
         level = show.number(lens["chance"])
-        return f"Unrelated maps would score {level} in LENS here, so it says nothing; lower --w or --k."
+        return f"Unrelated maps would score {level} in LENS here, so the score is uninformative; lower --w or --k."
     if attack is not None and best_of_n is not None and attack >= best_of_n:
         return "Random points moved LENS as far as the attack: try more --steps or another --attack."
     return ""

@@ -107,9 +107,9 @@ def features(
 def print_record(record: dict[str, Any], kind: str) -> None:
     """Print a few lines on stdout."""
     from unfooled.cli import show
-    from unfooled.workflows.rebuilding import moves
+    from unfooled.workflows.rebuilding import attacks_images
 
-    quantiles, moved = record["residual"]["stored"], moves(kind)
+    quantiles, moved = record["residual"]["stored"], attacks_images(kind)
     figure, end = ("margin over the target", "target reached") if moved else ("residual", "done early")
     show.out.print(f"{figure}, median {quantiles['0.5']:.3f}, 95 % below {quantiles['0.95']:.3f}")
     show.out.print(f"{end}  {100 * record['reached']:.1f} %")

@@ -119,8 +119,8 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
         for heading in ("score", "dilated", "raw", "chance", "corrected", "n", "p", "p<.05"):
             table.add_column(heading, no_wrap=heading != "chance")
         for row in block.scores:
-            colour = "yellow" if row.says_nothing else ""
-            level = show.number(row.chance.value) + (" says nothing" if row.says_nothing else "")
+            colour = "yellow" if row.uninformative else ""
+            level = show.number(row.chance.value) + (" uninformative" if row.uninformative else "")
             table.add_row(
                 row.score, row.neutral.removesuffix("_dilated"), mean(row.raw),
                 f"[{colour}]{level}" if colour else level, mean(row.corrected), str(row.raw.n),

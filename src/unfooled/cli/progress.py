@@ -19,11 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from unfooled.cli.words import called, plain
+from unfooled.cli.words import plain, stage_description
 from unfooled.core.pulse import listening
 
-EVERY = 30.0  # seconds from line to line
-DRAWN = 0.2  # seconds from one drawing of the samples to the next
+LINE_SECONDS = 30.0  # seconds from line to line
+REDRAW_SECONDS = 0.2  # seconds from one drawing of the samples to the next
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Stages:
     state: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)  # earlier, done, total, since
     current: str = ""
     samples: int = 0
-    drawn: float = 0.0
+    last_drawn: float = 0.0
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Show how much of a stage is done, with a note of the stage's own."""
@@ -54,8 +54,10 @@ class Stages:
             self.samples = 0
             self.state[stage] = (done, done, total, time.monotonic())
             if done and not self.quiet and stage != "twin":
-                self.console.print(f"[dim]{plain(called(stage))}: {done} of {total} found from an earlier start")
-            self.tasks[stage] = self.bars.add_task(called(stage), total=max(total - done, 0), samples="")
+                self.console.print(
+                    f"[dim]{plain(stage_description(stage))}: {done} of {total} found from an earlier start"
+                )
+            self.tasks[stage] = self.bars.add_task(stage_description(stage), total=max(total - done, 0), samples="")
         earlier, _, _, since = self.state[stage]
         self.state[stage] = (earlier, done, total, since)
         self.current = stage
@@ -65,8 +67,8 @@ class Stages:
         """Count samples that went through a model, and draw them now and then."""
         self.samples += samples
         now = time.monotonic()
-        if self.current in self.tasks and now - self.drawn > DRAWN:
-            self.drawn = now
+        if self.current in self.tasks and now - self.last_drawn > REDRAW_SECONDS:
+            self.last_drawn = now
             self.bars.update(self.tasks[self.current], samples=f"{self.samples:,} passes")
 
     def line(self) -> str:
@@ -76,8 +78,8 @@ class Stages:
         left = spent * (total - done) / (done - earlier) if done > earlier else None
         shown = "not known yet" if left is None else _clock(left)
         return (
-            f"{called(self.current)}: {done:,} of {total:,}, {self.samples:,} passes, {_clock(spent)} so far, "
-            f"left {shown}"
+            f"{stage_description(self.current)}: {done:,} of {total:,}, {self.samples:,} passes, {_clock(spent)} so "
+            f"far, left {shown}"
         )
 
 
@@ -103,10 +105,10 @@ def stages(quiet: bool, console: Console) -> Iterator[Stages]:
         disable=quiet or not console.is_terminal,
     )
     shown = Stages(quiet, console, bars)
-    over = threading.Event()
+    ended = threading.Event()
 
     def lines() -> None:
-        while not over.wait(EVERY):
+        while not ended.wait(LINE_SECONDS):
             if shown.current:
                 console.print(plain(shown.line()), soft_wrap=True)
 
@@ -117,4 +119,4 @@ def stages(quiet: bool, console: Console) -> Iterator[Stages]:
         with bars, listening(shown):
             yield shown
     finally:
-        over.set()
+        ended.set()

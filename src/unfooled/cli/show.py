@@ -14,7 +14,7 @@ from rich.table import Table
 
 from unfooled.cli import progress
 from unfooled.cli.progress import Stages
-from unfooled.cli.words import called, plain
+from unfooled.cli.words import plain, stage_description
 from unfooled.core.errors import printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
-__all__ = ["called", "plain"]
+__all__ = ["plain", "stage_description"]
 
 out = Terminal(highlight=False)
 err = Terminal(stderr=True, highlight=False)
@@ -64,7 +64,7 @@ def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
     )
 
 
-def first(run: Summary) -> str:
+def explanation_first(run: Summary) -> str:
     """Format the share of the samples whose explanation changed at a smaller eps than the label."""
     share = run.reasons.reason_first if run.reasons is not None else None
     return percent(share) if share is not None else "not available"
@@ -84,8 +84,8 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     if any(r.no_answer is not None and r.no_answer.value for r in runs):
-        silent = (percent(r.no_answer) if r.no_answer is not None else "not available" for r in runs)
-        table.add_row("no answer under attack", *silent)
+        no_answers = (percent(r.no_answer) if r.no_answer is not None else "not available" for r in runs)
+        table.add_row("no answer under attack", *no_answers)
     table.add_row("PSNR of what fooled it", *(mean(r.psnr, "dB", 1) for r in runs))
     for i, row in enumerate(runs[0].movements):
         same = [next((m for m in r.movements if m.name == row.name), None) for r in runs]
@@ -98,7 +98,7 @@ def summaries(runs: Sequence[Summary]) -> None:
             plain(f"{names}: corrected LENS under attack"),
             *(mean(p.lens) if p is not None else "not available" for p in points),
         )
-        table.add_row("reason moved before the label", *(first(r) for r in runs), style="dim")
+        table.add_row("reason moved before the label", *(explanation_first(r) for r in runs), style="dim")
     table.add_row("passes a sample", *(f"{r.passes.forward:.1f} F + {r.passes.backward:.1f} B" for r in runs))
     table.add_row("seconds", *(f"{r.seconds:.1f}" for r in runs))
     out.print(table)

@@ -69,6 +69,24 @@ def train(
     preserve: Annotated[
         float | None, typer.Option("--preserve", help="Weight of preservation (arp); 1 if not given.")
     ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option("--attributes", help="CSV (concept, ...): path, and a column for each attribute."),
+    ] = None,
+    label: Annotated[
+        float | None, typer.Option("--label", help="Weight of the label (concept, ...); 0.3 if not given.")
+    ] = None,
+    attribute: Annotated[
+        float | None,
+        typer.Option("--attribute", help="Weight of the attributes (concept, ...); 0.7 if not given."),
+    ] = None,
+    sparse: Annotated[
+        float | None, typer.Option("--sparse", help="Weight of the head's absolute weights (concept); 0 if not given.")
+    ] = None,
+    rho: Annotated[
+        float | None,
+        typer.Option("--rho", help="Radius in attribute logits (concept-ball); 1 if not given."),
+    ] = None,
     watch: Annotated[
         int, typer.Option("--watch", help="Held-out samples watched for catastrophic overfitting; 0 for none.")
     ] = 256,
@@ -104,11 +122,15 @@ def train(
     quiet: options.QuietOpt = False,
 ) -> None:
     """Train a classifier: plainly, against attacks, to keep its explanations stable (ig-norm, igr, r2et, ...),
-    or on the worst of five corruptions (group-worst).
+    on the worst of five corruptions (group-worst), or by attributes that the class is named from (concept, ...).
 
     For example, a hardened network for the digits:
 
         unfooled train --data digits --loss madry --threat linf:0.15 --epochs 25 --out runs/hardened.pt
+
+    and one that names the attributes of photos first:
+
+        unfooled train --data photos --attributes photos.csv --loss concept --arch concept-cnn --out runs/concepts.pt
     """
     from unfooled import workflows
     from unfooled.cli import show
@@ -128,7 +150,7 @@ def train(
             threat=threat,
             options=workflows.LossOptions(
                 attack_steps, beta, ramp, start, remove, replays, align, weight, base, path, inner, explain, smooth, k,
-                rectify, preserve,
+                rectify, preserve, label, attribute, sparse, rho, attributes,
             ),
             network=workflows.Network(arch, model, mean, std, trust_pickle),
             recipe=workflows.Recipe(
@@ -160,6 +182,11 @@ def print_record(record: TrainingRecord, *, quiet: bool) -> None:
     show.out.print(
         f"{show.plain(record.out)}{figure}{'' if record.trained else ' (was finished already)'}", soft_wrap=True
     )
+    if record.left_out:
+        show.out.print(f"  left out, constant: {show.plain(', '.join(record.left_out))}", soft_wrap=True)
+    if record.not_learnt:
+        areas = ", ".join(f"{name} ({area:.2f})" for name, area in record.not_learnt.items())
+        show.out.print(f"  not learnt (AUC below .95): {show.plain(areas)}", soft_wrap=True)
     for name, (value, low, high, n) in record.corruptions.items():
         line = f"  {show.plain(name):<19} {100 * value:5.1f} % [dim]\\[{100 * low:.1f}, {100 * high:.1f}], n = {n}"
         show.out.print(line, soft_wrap=True)

@@ -12,7 +12,7 @@ def plain(text: object) -> str:
     return escape(printable(str(text)))
 
 
-def called(stage: str) -> str:
+def stage_description(stage: str) -> str:
     """Return the description of a stage for the terminal."""
     from unfooled.runs.stage_names import stage_name
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unfooled.core.errors import NO_GRADIENT, BadInput, option
 from unfooled.core.model.modes import in_training
-from unfooled.core.samples import extent, unusable
+from unfooled.core.samples import extent, non_finite_rows
 from unfooled.core.threats import UNIT, Box, Threat
 
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
@@ -74,7 +74,7 @@ def check_inputs(x: Tensor, y: Tensor | None = None, *, box: Box = UNIT, slack: 
         raise BadInput(f"x has dtype {x.dtype}; convert it to floating point in [0, 1], for bytes: x.float() / 255")
     low, high = extent(x)
     if not (torch.isfinite(torch.tensor([low, high])).all()):
-        bad = unusable(x)
+        bad = non_finite_rows(x)
         raise BadInput(f"x holds NaN or infinite values in {len(bad)} samples, the first is sample {int(bad[0])}")
     if low < box.low - slack or high > box.high + slack:
         off = max(box.low - low, high - box.high)

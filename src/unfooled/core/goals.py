@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unfooled.core.checks import check_labels, check_logits, is_trusted
 from unfooled.core.model.batching import batched
-from unfooled.core.model.calls import answered, run
+from unfooled.core.model.calls import run, run_checked
 from unfooled.core.model.outputs import labelled, logits_of
 from unfooled.core.types import Loss, Model, Objective
 
@@ -50,7 +50,7 @@ def logits_at(model: Model, x: Tensor, *, batch: int | None = None) -> Tensor:
         return batched(lambda part: logits_at(model, part), batch)(x)
     if isinstance(model, _CheckedOnce):
         return model(x)
-    return unwrapped(run(model, x) if torch.is_grad_enabled() else answered(model, x), len(x), model)
+    return unwrapped(run(model, x) if torch.is_grad_enabled() else run_checked(model, x), len(x), model)
 
 
 def unwrapped(output: Any, n: int, model: Any = None) -> Tensor:

@@ -14,11 +14,11 @@ _LIMIT: ContextVar[int | None] = ContextVar("memory", default=None)
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 UNITS |= {f"{unit}i": 1 << (10 * power) for power, unit in enumerate("kmgt", 1)}
-LEAST = 1 << 24
+MIN_LIMIT = 1 << 24
 """Smallest limit."""
-SMALL = 1 << 25
+MAX_IN_MEMORY = 1 << 25
 """Bytes up to which all samples of an evaluation are kept in memory."""
-BLOCK = 1 << 21
+MAX_BLOCK = 1 << 21
 """Bytes of the samples that are read at once."""
 
 
@@ -32,7 +32,7 @@ def read_size(text: str | int) -> int:
     if isinstance(text, bool) or match is None or match[2] not in UNITS:
         raise BadInput(f"memory is {text!r}; write a size such as 2GB or 500MB")
     size = float(match[1]) * UNITS[match[2]]
-    if not LEAST <= size < 2**63:
+    if not MIN_LIMIT <= size < 2**63:
         raise BadInput(f"memory is {text!r}; it must be at least 16MiB, such as 2GB or 500MB")
     return int(size)
 
@@ -72,7 +72,7 @@ def free_memory() -> int:
         return 2 << 30
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc).
 
     Large tensors that come and go between small ones that stay would otherwise leave ever more holes in the heap.
@@ -84,14 +84,14 @@ def give_back() -> None:
 def limit() -> int:
     """Return the limit in bytes."""
     given = _LIMIT.get()
-    return max(LEAST, free_memory() // 2) if given is None else given
+    return max(MIN_LIMIT, free_memory() // 2) if given is None else given
 
 
-def small() -> int:
+def max_bytes_in_memory() -> int:
     """Return the number of bytes up to which samples are kept in memory."""
-    return min(SMALL, limit() // 16)
+    return min(MAX_IN_MEMORY, limit() // 16)
 
 
-def block() -> int:
+def block_bytes() -> int:
     """Return the number of bytes of samples that are read at once."""
-    return min(BLOCK, limit() // 64)
+    return min(MAX_BLOCK, limit() // 64)

@@ -41,7 +41,7 @@ def beat(samples: int) -> None:
         listener.beat(samples)
 
 
-def tell(stage: str, done: int, total: int) -> None:
+def report_stage(stage: str, done: int, total: int) -> None:
     """Say how much of a stage is done that stores no chunks."""
     if (listener := _LISTENER.get()) is not None:
         listener(stage, done, total)

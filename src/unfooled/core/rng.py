@@ -129,12 +129,12 @@ class Numbers:
     """Continued attack after a failed check, one range per round; the last number is the check that follows."""
     HIDDEN = (range(400, 461), range(500, 561), range(700, 761))
     """Gradient-free attacks, one range per round; the last number is the check that follows."""
-    ON = (range(800, 860), range(860, 920), range(920, 980))
+    REPEATED = (range(800, 860), range(860, 920), range(920, 980))
     """Attacks that found something and run on, one range per round."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
-    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *ON, AUTOATTACK_L1)
-    MOST = 1009
+    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *REPEATED, AUTOATTACK_L1)
+    LIMIT = 1009
     """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 
 
@@ -160,32 +160,32 @@ def _one(stream: Stream, draws: range = range(1)) -> Use:
     return Use((range(stream, stream + 1),), draws)
 
 
-LONG = range(1 << 20)
+MANY_DRAWS = range(1 << 20)
 """Draws of a use with one draw per step or point."""
 USES = MappingProxyType(
     {
         **{stream: _one(stream) for stream in Stream},
-        Stream.REVIVED: _one(Stream.REVIVED, LONG),
-        Stream.START: _one(Stream.START, range(Numbers.MOST)),
+        Stream.REVIVED: _one(Stream.REVIVED, MANY_DRAWS),
+        Stream.START: _one(Stream.START, range(Numbers.LIMIT)),
         Stream.SQUARE: _one(Stream.SQUARE, range(-(1 << 31), 1 << 20)),
         Stream.FOG: Use((range(20, 24),), range(1)),
-        Stream.JITTER: _one(Stream.JITTER, LONG),
-        Stream.SIGNS: _one(Stream.SIGNS, LONG),
-        Stream.TWIN: _one(Stream.TWIN, LONG),
-        Stream.RAYS: _one(Stream.RAYS, LONG),
-        Stream.MAP_SIGNS: _one(Stream.MAP_SIGNS, LONG),
-        Stream.RANDOM_POINT: _one(Stream.RANDOM_POINT, LONG),
+        Stream.JITTER: _one(Stream.JITTER, MANY_DRAWS),
+        Stream.SIGNS: _one(Stream.SIGNS, MANY_DRAWS),
+        Stream.TWIN: _one(Stream.TWIN, MANY_DRAWS),
+        Stream.RAYS: _one(Stream.RAYS, MANY_DRAWS),
+        Stream.MAP_SIGNS: _one(Stream.MAP_SIGNS, MANY_DRAWS),
+        Stream.RANDOM_POINT: _one(Stream.RANDOM_POINT, MANY_DRAWS),
         Stream.HOP_SKIP_JUMP: _one(Stream.HOP_SKIP_JUMP, range(1 << 40)),
-        Stream.WALK: _one(Stream.WALK, LONG),
+        Stream.WALK: _one(Stream.WALK, MANY_DRAWS),
         Stream.MAP_SQUARE: _one(Stream.MAP_SQUARE, range(-(1 << 31), 1 << 20)),
-        Stream.BISECTION: _one(Stream.BISECTION, LONG),
-        Stream.SMOOTHING: _one(Stream.SMOOTHING, LONG),
-        Stream.LIME_MASKS: _one(Stream.LIME_MASKS, LONG),
-        Stream.LIME_SIZES: _one(Stream.LIME_SIZES, LONG),
-        Stream.LIME_VALUES: _one(Stream.LIME_VALUES, LONG),
-        Stream.LIME_NOISE: _one(Stream.LIME_NOISE, LONG),
-        Stream.SUPERSETS: _one(Stream.SUPERSETS, LONG),
-        Stream.EXPECTED_GRADIENTS: _one(Stream.EXPECTED_GRADIENTS, LONG),
+        Stream.BISECTION: _one(Stream.BISECTION, MANY_DRAWS),
+        Stream.SMOOTHING: _one(Stream.SMOOTHING, MANY_DRAWS),
+        Stream.LIME_MASKS: _one(Stream.LIME_MASKS, MANY_DRAWS),
+        Stream.LIME_SIZES: _one(Stream.LIME_SIZES, MANY_DRAWS),
+        Stream.LIME_VALUES: _one(Stream.LIME_VALUES, MANY_DRAWS),
+        Stream.LIME_NOISE: _one(Stream.LIME_NOISE, MANY_DRAWS),
+        Stream.SUPERSETS: _one(Stream.SUPERSETS, MANY_DRAWS),
+        Stream.EXPECTED_GRADIENTS: _one(Stream.EXPECTED_GRADIENTS, MANY_DRAWS),
         Stream.WAVE: Use(
             tuple(range(wave_stage(part[0]), wave_stage(part[-1]) + 1) for part in (Numbers.ATTACK, *Numbers.AGAIN)),
             range(2),
@@ -194,9 +194,9 @@ USES = MappingProxyType(
         Stream.NOISE: Use(
             tuple(
                 range(Stream.NOISE + part[0], Stream.NOISE + part[-1] + 1)
-                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.ON)
+                for part in (Numbers.ATTACK, Numbers.CHECKS, *Numbers.AGAIN, *Numbers.HIDDEN, *Numbers.REPEATED)
             ),
-            LONG,
+            MANY_DRAWS,
         ),
         Stream.CHECK_JUMPS: _one(Stream.CHECK_JUMPS, range(2)),
         Stream.CHECK_DIRECTIONS: _one(Stream.CHECK_DIRECTIONS, range(1, 33)),
@@ -238,7 +238,7 @@ def derived(seed: int, number: int) -> torch.Generator:
         seed: Seed of the evaluation.
         number: Number of the stage, below `Numbers.MOST`.
     """
-    return torch.Generator().manual_seed((seed * Numbers.MOST + number) & 0x7FFFFFFF)
+    return torch.Generator().manual_seed((seed * Numbers.LIMIT + number) & 0x7FFFFFFF)
 
 
 def base_seed(generator: torch.Generator | None) -> int:

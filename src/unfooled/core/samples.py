@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core import rng
-from unfooled.core.memory import block, small
+from unfooled.core.memory import block_bytes, max_bytes_in_memory
 from unfooled.core.shapes import where_rows
 
 Read = Callable[[Tensor], Tensor]
@@ -130,12 +130,14 @@ def streamed(x: Tensor) -> Tensor:
     """Return samples that are read in parts, where all of them take much memory; small ones in memory."""
     size = x.numel() * x.element_size()
     if isinstance(x, Streamed):
-        return x[:] if size <= small() else x
-    return x if size <= small() else Streamed(lambda rows: x[rows.to(x.device)], tuple(x.shape), x.dtype, x.device)
+        return x[:] if size <= max_bytes_in_memory() else x
+    if size <= max_bytes_in_memory():
+        return x
+    return Streamed(lambda rows: x[rows.to(x.device)], tuple(x.shape), x.dtype, x.device)
 
 
 def _rows_at_once(x: Tensor) -> int:
-    return max(1, block() // max(1, x.element_size() * x.shape[1:].numel()))
+    return max(1, block_bytes() // max(1, x.element_size() * x.shape[1:].numel()))
 
 
 def blocks(x: Tensor) -> Iterator[Tensor]:
@@ -190,7 +192,7 @@ def extent(x: Tensor) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def unusable(x: Tensor) -> Tensor:
+def non_finite_rows(x: Tensor) -> Tensor:
     """Return the rows with NaN or infinite values."""
     if isinstance(x, Streamed):
         return facts(x).bad

@@ -118,7 +118,7 @@ class Threat(ABC):
         """
         return self.sample(x, generator, draw=draw, stage=stage)
 
-    def hold(self, z: Tensor, x: Tensor) -> Tensor:
+    def restore_fixed(self, z: Tensor, x: Tensor) -> Tensor:
         """Put entries that may not change back to x."""
         return z if self.free is None else torch.where(self.free.to(z.device), z, x)
 
@@ -175,7 +175,7 @@ class Linf(Threat):
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Clamp to x +- eps, then to the box."""
         eps = per_sample(self.eps, x)
-        return self.hold(self.box.clamp(z.clamp(x - eps, x + eps)), x)
+        return self.restore_fixed(self.box.clamp(z.clamp(x - eps, x + eps)), x)
 
     def steepest(self, g: Tensor) -> Tensor:
         """Return the sign of g."""
@@ -222,7 +222,7 @@ class L2(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Shorten the change to eps, then clamp to the box."""
-        z = self.hold(z, x)
+        z = self.restore_fixed(z, x)
         delta = z - x
         length = per_sample(self.size(delta).clamp_min(TINY), delta)
         shrink = (per_sample(self.eps, x) / length).clamp(max=1)
@@ -267,7 +267,7 @@ class L1(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Soft-threshold the change until its sum is eps, then clamp to the box."""
-        z = self.hold(z, x)
+        z = self.restore_fixed(z, x)
         delta = flat(z - x)
         eps = torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).expand(len(x))
         size = delta.abs().sum(1)
@@ -337,7 +337,7 @@ class L0(Threat):
 
     def project(self, z: Tensor, x: Tensor) -> Tensor:
         """Keep the eps changes that reduce the distance to z most, undo the rest; exact for ball and box."""
-        z = self.hold(z, x)
+        z = self.restore_fixed(z, x)
         inside = self.box.clamp(z)
         gain = self._groups((z - x).square() - (z - inside).square())
         return torch.where(self._largest(gain, x), inside, x)

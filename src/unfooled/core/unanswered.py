@@ -46,10 +46,10 @@ class Unanswered:
         """Samples with a point that has no answer, (B,) bool."""
         return torch.isfinite(self.distance)
 
-    def instead(self, points: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
+    def substitute(self, points: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
         """Return points, replaced where the model gives no answer nearby and is not fooled, and where that is, (B,)."""
-        lone = self.seen & ~fooled
-        return (where_rows(lone, self.points, points) if bool(lone.any()) else points), lone
+        rows = self.seen & ~fooled
+        return (where_rows(rows, self.points, points) if bool(rows.any()) else points), rows
 
 
 def check_answered(logits: Tensor, rows: Tensor | None = None) -> None:
@@ -67,5 +67,5 @@ def check_answered(logits: Tensor, rows: Tensor | None = None) -> None:
         first = int(bad[0] if rows is None else rows[bad[0]])
         raise BadInput(
             f"the model returns NaN or infinite logits for {len(bad)} of {len(logits)} clean samples, the first is "
-            f"sample {first}; nothing can be said of such a model"
+            f"sample {first}; mend the model, since nothing can be concluded from an attack on it"
         )

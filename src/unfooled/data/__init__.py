@@ -2,25 +2,35 @@
 
 from unfooled.data.boxes import Boxed, box_masks, load_boxed, load_cub
 from unfooled.data.dataset import Dataset
+from unfooled.data.formats.attributes import AttributeTable, read_attributes
+from unfooled.data.formats.birds import BirdAttributes, ClassTable, load_birds, load_class_table
 from unfooled.data.formats.feature_sets import FeatureSet, load_features, save_features
 from unfooled.data.load import load_data, load_dataset
 from unfooled.data.made.canvas import Canvas, load_digits_canvas
 from unfooled.data.made.shapes import Shapes, Twin, load_shapes
+from unfooled.data.made.simulated_birds import simulate_birds
 
 __all__ = [
+    "AttributeTable",
+    "BirdAttributes",
     "Boxed",
     "Canvas",
+    "ClassTable",
     "Dataset",
     "FeatureSet",
     "Shapes",
     "Twin",
     "box_masks",
+    "load_birds",
     "load_boxed",
+    "load_class_table",
     "load_cub",
     "load_data",
     "load_dataset",
     "load_digits_canvas",
     "load_features",
     "load_shapes",
+    "read_attributes",
     "save_features",
+    "simulate_birds",
 ]

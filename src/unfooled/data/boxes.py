@@ -86,7 +86,7 @@ def load_cub(
     pack, meta = place / "cub10_images128_jpeg.npz", place / "cub_meta.npz"
     for path in (pack, meta):
         if not path.is_file():
-            raise BadInput(f"CUB is looked for as {path}, and is not there; set {FOLDER} to the folder above cub200")
+            raise BadInput(f"CUB needs the file {path}, which is missing; set {FOLDER} to the folder above cub200")
     data = load_dataset("cub", split, n, size=size, labels=labels)
     with archive(pack) as images, archive(meta) as about:
         rows = np.flatnonzero(np.asarray(images["is_train"], bool) == (data.split == "train"))[data.index.numpy()]

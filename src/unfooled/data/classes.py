@@ -15,7 +15,7 @@ from unfooled.core.errors import BadInput, nearest, option
 from unfooled.core.limits import check_classes, read_regular
 from unfooled.data.dataset import Dataset, Source
 
-LONGEST = 1 << 25  # largest file of names, in bytes
+MAX_BYTES = 1 << 25  # largest file of names, in bytes
 
 Names = list[tuple[str, ...]]
 """Accepted names of each class; the last one is displayed."""
@@ -30,7 +30,7 @@ def read_names(path: Path) -> Names:
         BadInput: The file is missing, empty or in another format, or its indices are not 0, 1, 2, ...
     """
     try:
-        text = read_regular(path, most=LONGEST).decode("utf-8-sig")
+        text = read_regular(path, most=MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the labels in {path} cannot be read: {error}") from error
     content: Any = [line.strip() for line in text.splitlines() if line.strip()]
@@ -139,7 +139,7 @@ def for_model(data: Dataset, known: Sequence[str] | None, outputs: int, *, label
     if known is None:
         raise BadInput(
             f"{data.name} has {len(data.classes)} classes ({_list(data.classes)}) and the model {outputs} outputs "
-            f"without names, so which is which is open; give all class names in the model's order: {option('labels')}"
+            f"without names, so their order is unknown; give all class names in the model's order: {option('labels')}"
         )
     places = _places(known)
     present = torch.unique(data.y).tolist()

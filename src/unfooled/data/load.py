@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput, option
 from unfooled.core.limits import Limits, allowing, limits_now
-from unfooled.core.memory import small
+from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.samples import Streamed
 from unfooled.data.classes import check_names, in_order
 from unfooled.data.dataset import Dataset, Source
@@ -125,7 +125,7 @@ def _samples(
 ) -> Tensor:
     """Read the rows of a source, or return them as streamed samples where they take much memory."""
     first = arrays.shaped(opened.read(rows[:1]), size, channels, opened.name) if stream else None
-    if first is None or len(rows) * first.nbytes <= small():
+    if first is None or len(rows) * first.nbytes <= max_bytes_in_memory():
         return torch.from_numpy(arrays.shaped(opened.read(rows), size, channels, opened.name))
     source = opened.read if opened.survey is None else opened.survey(rows)
     first = arrays.shaped(source(rows[:1]), size, channels, opened.name)

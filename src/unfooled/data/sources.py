@@ -24,10 +24,10 @@ from unfooled.data.made.shapes import shapes
 FOLDER = "UNFOOLED_DATA"
 """Environment variable that names the folder of the data sets below; `../shared/data` by default."""
 
-MADE = ("digits", "digits-canvas", "shapes")
+GENERATED = ("digits", "digits-canvas", "shapes")
 """Data sets that are generated."""
 
-KNOWN: dict[str, tuple[str, str]] = {
+NAMED: dict[str, tuple[str, str]] = {
     "mnist": ("mnist.npz", "0 1 2 3 4 5 6 7 8 9"),
     "fashion-mnist": (
         "fashion_mnist.npz",
@@ -53,10 +53,10 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
     if not isinstance(source, (str, Path)):
         raise BadInput(f"the data are a {type(source).__name__}; give a name, a path, a function or (x, y)")
     name, path = str(source), regular(Path(source))
-    if name.partition(":")[0] in MADE:
-        return _made(name, split)
-    if name in KNOWN:
-        return _known(name, split)
+    if name.partition(":")[0] in GENERATED:
+        return _open_generated(name, split)
+    if name in NAMED:
+        return _open_named(name, split)
     if path.is_dir():
         return _folder(path, split, size, channels)
     if path.is_file():
@@ -72,8 +72,8 @@ def open_source(source: Any, split: str, size: tuple[int, int] | None, channels:
         return from_factory(name, split)
     beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
     raise BadInput(
-        f"there is no data {name!r}{nearest(path.name, [*MADE, *KNOWN, *beside])}; give {', '.join((*MADE, *KNOWN))}, "
-        "a path, or package.module:factory"
+        f"there is no data {name!r}{nearest(path.name, [*GENERATED, *NAMED, *beside])}; give "
+        f"{', '.join((*GENERATED, *NAMED))}, a path, or package.module:factory"
     )
 
 
@@ -90,7 +90,7 @@ def _folder(path: Path, split: str, size: tuple[int, int] | None, channels: int 
     return folder(path, split, size=size, channels=channels)
 
 
-def _made(name: str, split: str) -> Source:
+def _open_generated(name: str, split: str) -> Source:
     """Open a generated data set; "shapes:0.9" means `shapes` with rho=0.9."""
     kind, colon, rho = name.partition(":")
     if kind != "shapes":
@@ -107,11 +107,11 @@ def _made(name: str, split: str) -> Source:
         ) from None
 
 
-def _known(name: str, split: str) -> Source:
+def _open_named(name: str, split: str) -> Source:
     """Open a data set by its short name."""
-    file, classes = KNOWN[name]
+    file, classes = NAMED[name]
     place = Path(os.environ.get(FOLDER, "../shared/data"))
     if not (place / file).is_file():
-        raise BadInput(f"{name} is looked for as {file} in {place}, and is not there; set {FOLDER} to its folder")
+        raise BadInput(f"{name} needs the file {file} in {place}, which is missing; set {FOLDER} to its folder")
     opened = npz(place / file, split)
     return replace(opened, name=name, classes=[item.replace("_", " ") for item in classes.split()] or opened.classes)

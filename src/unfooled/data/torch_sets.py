@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.sampler import SequentialSampler
 
 from unfooled.core.errors import BadInput
-from unfooled.core.memory import small
+from unfooled.core.memory import max_bytes_in_memory
 from unfooled.core.samples import Streamed, raw
 from unfooled.data.formats.arrays import single
 
 IMAGES = ("image", "img", "pixel_values", "x", "input", "inputs", "data")
 LABELS = ("label", "labels", "y", "target", "targets", "fine_label", "class")
-TRIED = 8
+SAMPLES_READ_TWICE = 8
 """Samples that are read twice, to notice random ones."""
 
 
@@ -47,14 +47,14 @@ def from_torch(source: Dataset[Any] | DataLoader[Any]) -> tuple[Tensor, Tensor, 
     items = _Items(data, collate if loader is not None and loader.batch_size is not None else None)
     if not len(data):
         raise BadInput("the data set is empty")
-    first, _ = items(range(min(TRIED, len(data))))
+    first, _ = items(range(min(SAMPLES_READ_TWICE, len(data))))
     if not torch.equal(first, items(range(len(first)))[0]):
         raise BadInput(
             "the data set returns another sample each time it is read; leave random transforms out of an evaluation"
         )
-    size = max(1, small() // 4 // max(1, first[:1].nbytes))
+    size = max(1, max_bytes_in_memory() // 4 // max(1, first[:1].nbytes))
     kept, labels = [], []
-    large = len(data) * first[:1].nbytes > small()
+    large = len(data) * first[:1].nbytes > max_bytes_in_memory()
     for start in range(0, len(data), size):
         x, y = items(range(start, min(start + size, len(data))))
         labels.append(y)

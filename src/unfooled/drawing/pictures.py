@@ -18,9 +18,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating]
 Bytes = npt.NDArray[np.uint8]
 
-AMPLIFY = (1000, 500, 200, 100, 50, 20, 10, 5, 2)  # factors by which differences may be amplified
-LIMIT = 99.5  # percentile of |attribution| at the end of the colour scale
-BINS = 128  # bars of a 1-D input; longer ones are pooled
+AMPLIFICATIONS = (1000, 500, 200, 100, 50, 20, 10, 5, 2)  # factors by which differences may be amplified
+SCALE_PERCENTILE = 99.5  # percentile of |attribution| at the end of the colour scale
+MAX_BARS = 128  # bars of a 1-D input; longer ones are pooled
 BAR_HEIGHT = 64
 INK, PALE = (70, 78, 89), (255, 255, 255)
 
@@ -83,11 +83,11 @@ def photograph(value: Array) -> Plate:
 
 
 def amplification(x: Array, x_adv: Array) -> int:
-    """Return the largest factor of `AMPLIFY` that keeps 99.9 % of the changed entries within +-0.5; 1 if none does."""
+    """Return the largest of `AMPLIFICATIONS` that keeps 99.9 % of the changed entries within +-0.5; else 1."""
     size = np.abs(x_adv - x)
     changed = size[size > 0]
     largest = float(np.quantile(changed, 0.999)) if changed.size else 1.0
-    return next((k for k in AMPLIFY if k * largest <= 0.5), 1)
+    return next((k for k in AMPLIFICATIONS if k * largest <= 0.5), 1)
 
 
 def difference(x: Array, x_adv: Array, factor: int) -> Plate:
@@ -104,7 +104,7 @@ def displayed(attribution: Array) -> Array:
 def scale_limit(*maps: Array) -> float:
     """Return the attribution value at the end of the colour scale; never 0."""
     size = np.abs(np.concatenate([m.ravel() for m in maps]))
-    return float(np.percentile(size, LIMIT)) or float(size.max()) or 1.0
+    return float(np.percentile(size, SCALE_PERCENTILE)) or float(size.max()) or 1.0
 
 
 def heat_map(value: Array, largest: float, *, signed: bool) -> Plate:
@@ -115,9 +115,9 @@ def heat_map(value: Array, largest: float, *, signed: bool) -> Plate:
 
 def _pool(value: Array) -> Array:
     """Return at most BINS values, from each bin the value furthest from 0."""
-    if len(value) <= BINS:
+    if len(value) <= MAX_BARS:
         return value
-    bins = np.array_split(value, BINS)
+    bins = np.array_split(value, MAX_BARS)
     return np.array([part[np.abs(part).argmax()] for part in bins])
 
 

@@ -19,9 +19,9 @@ Tick = tuple[float, str]
 MARKERS = ("circle", "square", "triangle", "diamond")
 COLOURS = 4  # s0 to s3 of the theme
 LEFT, RIGHT, TOP, BOTTOM = 50, 20, 34, 50  # margins around the frame, pixels
-ROW = 16  # height of a row of labels above the frame, pixels
-LETTER = 6.9  # width of a character of a label, pixels
-BOLD = 7.2  # width of a bold character, pixels
+ROW_HEIGHT = 16  # height of a row of labels above the frame, pixels
+LETTER_WIDTH = 6.9  # width of a character of a label, pixels
+BOLD_LETTER_WIDTH = 7.2  # width of a bold character, pixels
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ class Axes:
             at = round(left + x.share(value) * (right - left), 1)
             labels.append(Label(at, 0, text, "end" if at > (left + right) / 2 else ""))
         rows = _rows(labels)
-        top = TOP + ROW * len(rows)
-        stacked = [replace(one, y=top - 12 - ROW * k) for k, row in enumerate(rows) for one in row]
+        top = TOP + ROW_HEIGHT * len(rows)
+        stacked = [replace(one, y=top - 12 - ROW_HEIGHT * k) for k, row in enumerate(rows) for one in row]
         return cls(x, y, size.width, size.height, left, right, top, size.height - BOTTOM, stacked)
 
     def px(self, value: float) -> float:
@@ -197,8 +197,10 @@ class Axes:
     def level(self, place: int, span: tuple[float, float, float], text: str, others: Sequence[Level] = ()) -> Level:
         """Return the level of a (value, low, high); its text is placed left of those of close `others`."""
         y, low, high = (self.py(value) for value in span)
-        taken = sum(BOLD * len(other.label.text) + 12 for other in others if abs(other.y - y) < ROW)
-        return Level(place, y, high, low, Label(self.right - 4 - round(taken, 1), y + 15, text, "end"))
+        label_width = sum(
+            BOLD_LETTER_WIDTH * len(other.label.text) + 12 for other in others if abs(other.y - y) < ROW_HEIGHT
+        )
+        return Level(place, y, high, low, Label(self.right - 4 - round(label_width, 1), y + 15, text, "end"))
 
 
 @dataclass(frozen=True)
@@ -287,12 +289,12 @@ def _multiples(step: float, low: float, high: float) -> list[float]:
 
 def extent(label: Label) -> Box:
     """Return the approximate left, top, right and bottom of a label."""
-    width = LETTER * len(label.text)
+    width = LETTER_WIDTH * len(label.text)
     left = label.x - {"": 0.0, "mid": width / 2, "end": width}[label.anchor]
     return left, label.y - 12, left + width, label.y + 3
 
 
-def _meet(a: Box, b: Box) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     """Return whether two boxes overlap."""
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
@@ -302,7 +304,7 @@ def _rows(labels: Sequence[Label]) -> list[list[Label]]:
     rows: list[list[Label]] = []
     for label in labels:
         for row in rows:
-            if not any(_meet(extent(label), extent(other)) for other in row):
+            if not any(_overlap(extent(label), extent(other)) for other in row):
                 break
         else:
             rows.append(row := [])
@@ -310,15 +312,15 @@ def _rows(labels: Sequence[Label]) -> list[list[Label]]:
     return rows
 
 
-def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) -> list[Label]:
+def place_labels(dots: Sequence[tuple[Dot, str]], occupied: Sequence[Label], frame: Box) -> list[Label]:
     """Place labels beside dots, where there is room: to the upper right, to the lower left, or below.
 
     Args:
         dots: (dot, text), the most important first.
-        taken: Labels already placed.
+        occupied: Labels already placed.
         frame: Left, top, right and bottom of the available area.
     """
-    boxes = [extent(label) for label in taken]
+    boxes = [extent(label) for label in occupied]
     around = [(dot.x - 5, dot.y - 5, dot.x + 5, dot.y + 5) for dot, _ in dots]
     labels = []
     for dot, text in dots:
@@ -326,7 +328,7 @@ def placed(dots: Sequence[tuple[Dot, str]], taken: Sequence[Label], frame: Box) 
             label = Label(round(dot.x + dx, 1), round(dot.y + dy, 1), text, anchor)
             box = extent(label)
             inside = box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
-            if inside and not any(_meet(box, other) for other in (*boxes, *around)):
+            if inside and not any(_overlap(box, other) for other in (*boxes, *around)):
                 boxes.append(box)
                 labels.append(label)
                 break

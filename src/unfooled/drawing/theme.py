@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # name -> (light, dark). The runs' colours s0 to s3 follow Okabe and Ito, safe for colour-blind readers; each run also
-# has a letter and a marker, and "held" (robust, blue) and "fooled" (orange) also differ by hatching and words.
+# has a letter and a marker, and "held" (not fooled, blue) and "fooled" (orange) also differ by hatching and words.
 TOKENS: dict[str, tuple[str, str]] = {
     "paper": ("#fbfaf7", "#121518"),
     "card": ("#ffffff", "#1a1e22"),

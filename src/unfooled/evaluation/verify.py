@@ -97,23 +97,23 @@ def verify(
     proposed = proposed if levels is None else on_levels(proposed, x, levels)
     size = threat.size(proposed - x)
     inside = finite & _allowed(x, proposed, size, threat, tol)
-    answered = batched(partial(_answered, checked_once(model, y), draws=draws, targeted=targeted), batch)
-    lost, already, stays, stood, undefined, prediction = answered(x, y, proposed)
-    wrong = already * 2 > draws
-    success = wrong | (inside & (lost * 2 > draws))
+    count_draws = batched(partial(_count_draws, checked_once(model, y), draws=draws, targeted=targeted), batch)
+    fooled_draws, fooled_clean, right_draws, right_clean, undefined, prediction = count_draws(x, y, proposed)
+    wrong = fooled_clean * 2 > draws
+    success = wrong | (inside & (fooled_draws * 2 > draws))
     return Verdict(
         inside=inside,
         success=success,
         distance=torch.where(success, size, torch.inf).masked_fill(wrong, 0),
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined | ~finite,
-        rate=torch.where(inside, lost, already) / draws,
-        stays=torch.where(inside, stays, stood).double() / draws,
+        rate=torch.where(inside, fooled_draws, fooled_clean) / draws,
+        stays=torch.where(inside, right_draws, right_clean).double() / draws,
         prediction=prediction,
     )
 
 
-def _answered(
+def _count_draws(
     reader: Callable[..., Tensor], x: Tensor, y: Tensor, z: Tensor, *, draws: int, targeted: bool
 ) -> tuple[Tensor, ...]:
     """Return counts of draws, whether one is undefined at z, and the last prediction, (b,) each.
@@ -122,18 +122,18 @@ def _answered(
         Draws that are fooled at z and at x, draws with a finite answer that are not fooled at z and at x, undefined,
         prediction.
     """
-    lost, already, stays, stood = (torch.zeros(len(x), device=x.device) for _ in range(4))
+    fooled_draws, fooled_clean, right_draws, right_clean = (torch.zeros(len(x), device=x.device) for _ in range(4))
     undefined = torch.zeros_like(y, dtype=torch.bool)
     for _ in range(draws):
-        clean, moved = reader(x, y), reader(z)
-        wrong, now = (fooled(logits, y, targeted=targeted) for logits in (clean, moved))
-        finite = torch.isfinite(moved).all(1)
-        already += wrong
-        lost += now
-        stood += ~wrong & torch.isfinite(clean).all(1)
-        stays += ~now & finite
+        logits_x, logits_z = reader(x, y), reader(z)
+        fooled_x, fooled_z = (fooled(logits, y, targeted=targeted) for logits in (logits_x, logits_z))
+        finite = torch.isfinite(logits_z).all(1)
+        fooled_clean += fooled_x
+        fooled_draws += fooled_z
+        right_clean += ~fooled_x & torch.isfinite(logits_x).all(1)
+        right_draws += ~fooled_z & finite
         undefined |= ~finite
-    return lost, already, stays, stood, undefined, moved.argmax(1)
+    return fooled_draws, fooled_clean, right_draws, right_clean, undefined, logits_z.argmax(1)
 
 
 def _allowed(x: Tensor, z: Tensor, size: Tensor, threat: Threat, tol: float) -> Tensor:

@@ -30,7 +30,7 @@ from unfooled.explanations.cams import CamMap, grad_cam_map
 from unfooled.explanations.gradients import differentiating
 from unfooled.explanations.layers import Layer
 
-FEW = 16  # cells; with fewer, an attention map is too coarse to be useful
+MIN_CELLS = 16  # cells; with fewer, an attention map is too coarse to be useful
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +121,10 @@ def attention_map(
         raise BadInput(f"tau is {tau}; it must be above 0")
     cam = _cam(model, x, y, layer, grid, relu, score, detach_weights, create_graph)
     s = cam.map
-    if s[0].numel() < FEW:
+    if s[0].numel() < MIN_CELLS:
         warnings.warn(
-            f"layer {cam.layer!r} has {s.shape[1]} x {s.shape[2]} cells; with fewer than {FEW} attention is hardly a "
-            "map, name an earlier layer",
+            f"layer {cam.layer!r} has {s.shape[1]} x {s.shape[2]} cells; with fewer than {MIN_CELLS} attention is "
+            "hardly a map, name an earlier layer",
             stacklevel=2,
         )
     with differentiating():

@@ -84,7 +84,7 @@ class Reading:
     halvings: int = 0
 
 
-PREFIX = 16  # largest number of tokens that are not patches
+MAX_PREFIX_TOKENS = 16  # largest number of tokens that are not patches
 IMAGE_MODULES = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
     nn.AdaptiveMaxPool2d, nn.InstanceNorm2d, nn.Upsample, nn.PixelShuffle,
@@ -148,7 +148,7 @@ def token_readings(
     for layout, count in ((Layout.TOKENS, shape[1]), (Layout.TOKENS_LAST, shape[2])):
         for sides, source, k in known:
             other = count - sides[0] * sides[1]
-            if 0 <= other <= (0 if k else PREFIX):
+            if 0 <= other <= (0 if k else MAX_PREFIX_TOKENS):
                 readings.setdefault((layout, sides), Reading(Spatial(layer, sides, layout, skip=other), source, k))
     return sorted(
         readings.values(), key=lambda reading: (reading.spatial.skip > 0, reading.spatial.layout is Layout.TOKENS_LAST)

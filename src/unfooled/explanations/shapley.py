@@ -153,7 +153,7 @@ def _constrained(z: Tensor, w: Tensor, y: Tensor, change: Tensor, share: Tensor)
     if not bool((share > 0).any()):
         return phi.T, torch.zeros_like(phi.T)
     blocks = blocks_of(len(z), 2)
-    left_out = blocks.left_out(z, project, w, y - z @ phi) * share.sqrt()[:, None]
+    left_out = blocks.left_out(z, z @ project, w, y - z @ phi) * share.sqrt()[:, None]
     return phi.T, blocks.variance(z @ project * w[:, None], left_out).clamp(min=0).sqrt().T
 
 

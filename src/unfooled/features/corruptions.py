@@ -33,10 +33,10 @@ from unfooled.core.checks import check_inputs
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import per_sample
 
-BRIGHT = 0.3
+MIN_STROKE = 0.3
 """Value above which a pixel belongs to the stroke."""
 
-STRENGTH = 0.6
+LINE_STRENGTH = 0.6
 """Value that a line adds."""
 
 
@@ -72,7 +72,7 @@ def _lines(side: int, count: int, width: int) -> Tensor:
 
 def _brighter(x: Tensor, on: Tensor) -> Tensor:
     """Brighten the pixels where `on` is True, and clip."""
-    return (x + STRENGTH * on.to(x)).clamp(0, 1)
+    return (x + LINE_STRENGTH * on.to(x)).clamp(0, 1)
 
 
 def vertical_lines(x: Tensor, *, seed: int = 0, index: Tensor | None = None) -> Tensor:
@@ -146,7 +146,7 @@ def stroke_removal(x: Tensor, *, seed: int = 0, index: Tensor | None = None, sha
 
 def _strokes(x: Tensor) -> Tensor:
     """Return which pixels are bright, (B, H * W) bool."""
-    return (x if x.ndim == 3 else x.amax(1)).flatten(1) > BRIGHT
+    return (x if x.ndim == 3 else x.amax(1)).flatten(1) > MIN_STROKE
 
 
 def _counts(x: Tensor, share: float) -> tuple[Tensor, Tensor]:

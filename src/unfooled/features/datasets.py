@@ -52,11 +52,11 @@ from unfooled.features.making import (
     Storage,
     as_stored,
     assembled,
+    check_one_eps,
     cleaning,
     device_of,
     identity,
     name_and_options,
-    one_eps,
     rows_of,
     same_set,
     seconds_each,
@@ -122,7 +122,7 @@ def robust_set(
         raise BadInput(f"start is {start!r}; it must be {', '.join(STARTS)}")
     if start == "images" and len(x) < 2:
         raise BadInput("there is one image, and no other to start from; give more, or start from noise or grey")
-    one_eps(search.threat)
+    check_one_eps(search.threat)
     about = {
         **identity(kind, encode, x, y, rows, seed),
         "layer": getattr(encode, "layer", None),
@@ -228,7 +228,7 @@ def d_rand(
     if kind not in KINDS:
         raise BadInput(f"kind is {kind!r}; it must be {' or '.join(KINDS)}")
     rows = rows_of(index, len(x))
-    one_eps(threat)
+    check_one_eps(threat)
     device = device_of(model, x)
     with torch.no_grad():
         k = read_logits(model, x[:1].to(device), y[:1].to(device)).shape[1]
@@ -245,13 +245,13 @@ def d_rand(
         return same_set(storage.finished, about, classes, progress)
     t = _targets(kind, y, seed, k)
     size = options.get("batch") or fitting_batch(model, x[:1].to(device), ceiling=1024)
-    work = _Moving(model, x, t, threat, rows, seed, attack, size, clean, device)
+    work = _MovedRows(model, x, t, threat, rows, seed, attack, size, clean, device)
     made = storage.rows(work, about, len(rows), progress)
     return assembled(made, t[rows].cpu(), rows, classes, about)
 
 
 @dataclass(frozen=True)
-class _Moving:
+class _MovedRows:
     """Computation of some rows of D_rand or D_det."""
 
     model: Model
@@ -269,14 +269,14 @@ class _Moving:
         """Attack the images of `self.rows[part]`, part (b,)."""
         began, source = time.perf_counter(), self.rows[part]
         z, goal = self.x[source].to(self.device), self.t[source].to(self.device)
-        answer = torch.no_grad()(batched(partial(read_logits, self.model), self.batch))
-        check_answered(answer(z), source)
+        logits_of = torch.no_grad()(batched(partial(read_logits, self.model), self.batch))
+        check_answered(logits_of(z), source)
         options: dict[str, Any] = {"targeted": True, "generator": torch.Generator().manual_seed(self.seed)}
         if "batch" in inspect.signature(self.attack).parameters:
             options["batch"] = self.batch
         z_adv = self.attack(self.model, z, goal, self.threat, **options)
         stored = as_stored(z_adv, self.clean)
-        before, after = (_missed(answer(points), goal) for points in (z_adv, stored.to(z_adv) / 255))
+        before, after = (_target_gap(logits_of(points), goal) for points in (z_adv, stored.to(z_adv) / 255))
         return {
             "x": stored,
             "start": source,
@@ -287,7 +287,7 @@ class _Moving:
         }
 
 
-def _missed(logits: Tensor, t: Tensor) -> Tensor:
+def _target_gap(logits: Tensor, t: Tensor) -> Tensor:
     """Return the margin of the best other class over the target; NaN without a finite answer, (b,)."""
     return margin(logits, t).where(torch.isfinite(logits).all(1), torch.nan)
 

@@ -91,11 +91,11 @@ def same_set(
     Raises:
         BadInput: The set was made with other settings.
     """
-    asked = {**about, "classes": list(classes) or finished.classes}
+    settings = {**about, "classes": list(classes) or finished.classes}
     before = {**finished.manifest, "classes": finished.classes}
-    if changed := difference({name: before.get(name) for name in asked}, asked):
+    if changed := difference({name: before.get(name) for name in settings}, settings):
         raise BadInput(
-            f"the set that is there is another: {changed}; choose another {option('out')}, or start again with "
+            f"the stored set has other settings: {changed}; choose another {option('out')}, or start again with "
             f"{option('fresh', True)}"
         )
     if progress is not None:
@@ -122,7 +122,9 @@ def assembled(made: Rows, y: Tensor, rows: Tensor, classes: Sequence[str], about
     """Build the set and its manifest from computed rows."""
     undefined = int((~made["residual"].isfinite()).sum())
     if undefined == len(rows):
-        raise BadInput("the network gives no finite answer at any of the images made; the set would hold nothing")
+        raise BadInput(
+            "the network returns no finite logits for any of the images made; mend the network, or choose another"
+        )
     manifest = {
         **about,
         "reached": share(made["reached"] & made["residual"].isfinite()),
@@ -157,7 +159,7 @@ def rows_of(index: Tensor | None, n: int) -> Tensor:
     return index.cpu()
 
 
-def one_eps(threat: Threat) -> None:
+def check_one_eps(threat: Threat) -> None:
     """Refuse a threat with one eps per sample."""
     if isinstance(threat.eps, Tensor) and threat.eps.ndim:
         raise BadInput("the threat has one eps per sample; rebuilt sets take one for all")

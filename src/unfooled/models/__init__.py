@@ -4,6 +4,7 @@ from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.load import load_model
 from unfooled.models.nets import (
     CifarResnet,
+    ConceptCnn,
     Lenet5,
     MnistCnn,
     ResNet18,
@@ -15,6 +16,7 @@ from unfooled.models.nets import (
 __all__ = [
     "ARCHITECTURES",
     "CifarResnet",
+    "ConceptCnn",
     "Lenet5",
     "MnistCnn",
     "ResNet18",

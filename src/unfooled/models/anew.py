@@ -21,7 +21,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import logits_at
 from unfooled.models.load import load_model
 
-BATCH = 100
+POINTS_AT_ONCE = 100
 """Points answered at once."""
 
 
@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
     given = json.loads((folder / "source.json").read_text())
     model, x = load_model(**given), load_file(folder / "x.safetensors")["x"]
     with torch.no_grad():
-        logits = logits_at(model, x.to(given.get("device", "cpu")), batch=BATCH)
+        logits = logits_at(model, x.to(given.get("device", "cpu")), batch=POINTS_AT_ONCE)
     save_file({"logits": logits.cpu().contiguous()}, folder / "logits.safetensors")
 
 

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, nearest
-from unfooled.models.names import matches, within
-from unfooled.models.nets import CifarResnet, Lenet5, MnistCnn, ResNet18, SmallCnn, StridedCnn, TradesSmallCnn
+from unfooled.models.names import matches, under_one_prefix
+from unfooled.models.nets import (
+    CifarResnet,
+    ConceptCnn,
+    Lenet5,
+    MnistCnn,
+    ResNet18,
+    SmallCnn,
+    StridedCnn,
+    TradesSmallCnn,
+)
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": SmallCnn,
@@ -25,6 +34,9 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "cifar-resnet20": partial(CifarResnet, depth=20),
     "cifar-resnet32": partial(CifarResnet, depth=32),
     "cifar-resnet56": partial(CifarResnet, depth=56),
+    "concept-cnn": ConceptCnn,
+    "concept-cnn-large": partial(ConceptCnn, encoder="large"),
+    "concept-resnet": partial(ConceptCnn, encoder="residual"),
 }
 """Name -> builder, `(input_shape, classes) -> module`; both arguments have defaults."""
 
@@ -63,7 +75,7 @@ def build(arch: str, input_shape: Sequence[int] | None = None, classes: int | No
 def build_like(
     arch: str, state: Mapping[str, Tensor], *, input_shape: Sequence[int] | None = None, classes: int | None = None
 ) -> nn.Module:
-    """Build a module with the sizes inferred from weights: channels, width and classes.
+    """Build a module with the sizes inferred from weights: channels, width, attributes and classes.
 
     Args:
         arch: Name of an architecture.
@@ -72,7 +84,7 @@ def build_like(
         classes: Number of classes, K. None: number of rows of the last layer's weight.
     """
     native = build(arch)
-    state = within(state, set(native.state_dict()))
+    state = under_one_prefix(state, set(native.state_dict()))
     first = next(name for name, module in native.named_modules() if isinstance(module, nn.Conv2d))
     last = [name for name, module in native.named_modules() if isinstance(module, nn.Linear)][-1]
     conv, head = state.get(f"{first}.weight"), state.get(f"{last}.weight")
@@ -82,6 +94,8 @@ def build_like(
             input_shape = (conv.shape[1], *native.input_shape[1:])  # type: ignore[index]
         if "width" in inspect.signature(ARCHITECTURES[arch]).parameters:
             options["width"] = conv.shape[0]
+    if head is not None and head.ndim == 2 and "attributes" in inspect.signature(ARCHITECTURES[arch]).parameters:
+        options["attributes"] = head.shape[1]
     if classes is None and head is not None and head.ndim == 2:
         classes = head.shape[0]
     return build(arch, input_shape, classes, **options)

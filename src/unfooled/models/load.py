@@ -15,7 +15,7 @@ from unfooled.core.errors import BadInput, missing_file, option
 from unfooled.core.limits import Limits, allowing, regular
 from unfooled.core.model.classifier import Classifier
 from unfooled.models.architectures import ARCHITECTURES
-from unfooled.models.origins import remembering
+from unfooled.models.origins import record_origin
 from unfooled.models.readers.exported import from_exported
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.fitting import from_checkpoint
@@ -28,7 +28,7 @@ __all__ = ["ARCHITECTURES", "load_model"]
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
 
-@remembering
+@record_origin
 def load_model(
     source: str | Path | nn.Module | Callable[..., Any],
     arch: str | None = None,

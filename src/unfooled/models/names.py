@@ -10,7 +10,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 
 PREFIXES = ("module.", "model.", "net.", "_orig_mod.")
-AVERAGED = re.compile(r"(?i)(^|[._])(ema|avg|averaged|swa|shadow|teacher)")
+AVERAGED_NAME = re.compile(r"(?i)(^|[._])(ema|avg|averaged|swa|shadow|teacher)")
 
 
 def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -21,7 +21,7 @@ def strip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return shared
 
 
-def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+def under_one_prefix(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     """Return the part of `state` under one prefix whose names are exactly `names`; all of it if there is none.
 
     A training module may store losses, metrics and averaged weights beside the weights of its model. The prefix is
@@ -30,29 +30,30 @@ def within(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     Raises:
         BadInput: Several prefixes fit, as those of a teacher and a student.
     """
-    wanted = _counted(names)
-    if not wanted or _counted(state) == wanted:
+    wanted = _without_batch_counters(names)
+    if not wanted or _without_batch_counters(state) == wanted:
         return dict(state)
-    end = max(wanted, key=len)
-    fits = {}
-    for prefix in {key[: -len(end)] for key in state if key.endswith(end)} - {""}:
+    longest = max(wanted, key=len)
+    matching = {}
+    for prefix in {key[: -len(longest)] for key in state if key.endswith(longest)} - {""}:
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if prefix.endswith(".") and _counted(part) == wanted:
-            fits[prefix] = part
-    plain = [prefix for prefix in fits if not AVERAGED.search(prefix)] or sorted(fits)
-    known = [prefix for prefix in plain if prefix in PREFIXES] or plain
-    if len(known) > 1:
+        if prefix.endswith(".") and _without_batch_counters(part) == wanted:
+            matching[prefix] = part
+    unaveraged = [prefix for prefix in matching if not AVERAGED_NAME.search(prefix)] or sorted(matching)
+    candidates = [prefix for prefix in unaveraged if prefix in PREFIXES] or unaveraged
+    if len(candidates) > 1:
         raise BadInput(
-            f"the weights are there more than once, under {' and '.join(sorted(known)[:4])}; save those of one"
+            f"the file holds these weights more than once, under {' and '.join(sorted(candidates)[:4])}; save the "
+            "weights of one of them"
         )
-    return fits[known[0]] if known else dict(state)
+    return matching[candidates[0]] if candidates else dict(state)
 
 
-def _counted(names: Iterable[str]) -> set[str]:
+def _without_batch_counters(names: Iterable[str]) -> set[str]:
     """Return names without batch counters (`num_batches_tracked`), which old files lack and evaluation ignores."""
     return {name for name in names if not name.endswith("num_batches_tracked")}
 
 
 def matches(state: Mapping[str, Tensor], names: set[str]) -> bool:
     """Return whether the names of the weights, or of a part under one prefix, are exactly `names`."""
-    return _counted(within(state, names)) == _counted(names)
+    return _without_batch_counters(under_one_prefix(state, names)) == _without_batch_counters(names)

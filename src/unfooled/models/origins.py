@@ -14,7 +14,7 @@ T = TypeVar("T")
 _ORIGINS: dict[int, tuple[weakref.ref[Any], Mapping[str, Any]]] = {}
 
 
-def remembering(load: Callable[P, T]) -> Callable[P, T]:
+def record_origin(load: Callable[P, T]) -> Callable[P, T]:
     """Decorate a loader: store its arguments for each model whose `source` is a name or path, for `origin_of`."""
     signature = inspect.signature(load)
 

@@ -15,33 +15,33 @@ import torch
 from torch import Tensor
 
 from unfooled.distances import corrected, dilate, top_k_mask
-from unfooled.evaluation.explanations.locality import SAYS_NOTHING, Score, Survival
+from unfooled.evaluation.explanations.locality import MAX_CHANCE, Score, Survival
 from unfooled.report import words
 from unfooled.report.frame import fill, png_element
 
 # Colours of the top k pixels: in both; only perturbed, near a clean one; only perturbed, far; only clean.
-KEPT, NEAR, FAR, LOST = "#1c2126", "#007a5a", "#c45500", "#8cc4e8"
-MOST = 4  # pairs drawn at most
-DRAWN = "lens_recall"  # the score by which pairs are selected
+IN_BOTH, PERTURBED_NEAR, PERTURBED_FAR, CLEAN_ONLY = "#1c2126", "#007a5a", "#c45500", "#8cc4e8"
+MAX_PAIRS = 4  # pairs drawn at most
+PAIR_SCORE = "lens_recall"  # the score by which pairs are selected
 
 
 def reading_warnings(scores: Survival) -> list[str]:
     """Return the cautions to read before quoting a score."""
     warnings = []
     for block in scores.blocks:
-        empty = [s for s in block.scores if s.says_nothing]
+        empty = [s for s in block.scores if s.uninformative]
         if empty:
             highest = max(s.chance.value or 0 for s in empty)
             warnings.append(
                 f"k = {block.k}, w = {block.w}: unrelated maps would score up to {highest:.2f} here, so the raw "
-                f"{', '.join(s.score for s in empty)} say{'s' if len(empty) == 1 else ''} nothing; lower w or k."
+                f"{', '.join(s.score for s in empty)} {'is' if len(empty) == 1 else 'are'} uninformative; lower w or k."
             )
     for k in dict.fromkeys(block.k for block in scores.blocks):
         block = next(b for b in scores.blocks if b.k == k)
         zeros = max(block.zeros_clean.value or 0, block.zeros_perturbed.value or 0)
         if zeros > 0.1:
             warnings.append(
-                f"k = {k}: {100 * zeros:.0f} % of the top k are zeros, which are chosen by their place alone; "
+                f"k = {k}: {100 * zeros:.0f} % of the top k are zeros, which are selected only by their position; "
                 "take a smaller k."
             )
     if scores.undefined:
@@ -53,7 +53,7 @@ def reading_warnings(scores: Survival) -> list[str]:
 
 
 def _drawn_score(scores: Survival) -> Score:
-    return next(s for s in scores.blocks[0].scores if s.score == DRAWN)
+    return next(s for s in scores.blocks[0].scores if s.score == PAIR_SCORE)
 
 
 def pairs_to_draw(scores: Survival) -> list[int]:
@@ -65,7 +65,7 @@ def pairs_to_draw(scores: Survival) -> list[int]:
     value = corrected(raw, level)
     value = value.where(~value.isnan(), raw)
     order = [int(i) for i in value.argsort(stable=True) if not value[i].isnan()]
-    if len(order) <= MOST:
+    if len(order) <= MAX_PAIRS:
         return order
     return [order[0], order[1], order[len(order) // 2], order[-1]]
 
@@ -96,7 +96,12 @@ def draw_pairs(a: Tensor, b: Tensor, scores: Survival) -> list[dict[str, str]]:
     for row, i in zip(figure.subplots(len(drawn), 3, squeeze=False), drawn, strict=True):
         recall = f"recall {score.values[i]:.2f}, chance {score.chances[i]:.2f}"
         _draw_row(row, torch.stack([a[i], b[i]]).cpu(), k, w, (f"map {i}, clean", "perturbed", recall))
-    labels = {"in both": KEPT, f"perturbed, within {w} of a clean one": NEAR, "perturbed, farther": FAR, "clean": LOST}
+    labels = {
+        "in both": IN_BOTH,
+        f"perturbed, within {w} of a clean one": PERTURBED_NEAR,
+        "perturbed, farther": PERTURBED_FAR,
+        "clean": CLEAN_ONLY,
+    }
     handles = [Patch(color=colour, label=text) for text, colour in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     buffer = io.BytesIO()
@@ -132,10 +137,10 @@ def _agreement(pair: Tensor, k: int, w: int) -> Any:
     clean, moved = masks
     image = np.ones((*pair.shape[1:], 3))
     for mask, colour in (
-        (clean & ~moved, LOST),
-        (moved & ~clean & near, NEAR),
-        (moved & ~clean & ~near, FAR),
-        (clean & moved, KEPT),
+        (clean & ~moved, CLEAN_ONLY),
+        (moved & ~clean & near, PERTURBED_NEAR),
+        (moved & ~clean & ~near, PERTURBED_FAR),
+        (clean & moved, IN_BOTH),
     ):
         image[mask.numpy()] = to_rgb(colour)
     return image
@@ -155,6 +160,6 @@ def compose_lens(record: dict[str, Any]) -> str:
         title="Did the reasons survive?",
         r=record,
         scores=Survival.model_validate(record["found"]),
-        limit=SAYS_NOTHING,
+        limit=MAX_CHANCE,
         pictures=[png_element(one) for one in record["pictures"]],
     )

@@ -23,10 +23,10 @@ from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
 from unfooled.runs.files import write_whole
 
-LARGEST = 2_900_000  # characters of a page; pictures get the rest after text and records
-TEXT = 150_000  # room for the text, the style and the tables
-LEAST = 200_000  # least characters for the pictures, however long the records are
-OF_REASONS = 0.25  # share of the pictures' characters for attacked explanations
+MAX_CHARACTERS = 2_900_000  # characters of a page; pictures get the rest after text and records
+TEXT_CHARACTERS = 150_000  # room for the text, the style and the tables
+MIN_PICTURE_CHARACTERS = 200_000  # least characters for the pictures, however long the records are
+REASONS_SHARE = 0.25  # share of the pictures' characters for attacked explanations
 SIZES = (Size("wide", 720, 340, 8), Size("narrow", 340, 280, 4))
 HALVES = (Size("wide", 430, 270, 5), Size("narrow", 340, 270, 5))  # for two drawings side by side
 SINGLE = (Size("single", 360, 270, 5),)  # one drawing for all screens; a second one would double its many points
@@ -49,8 +49,8 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
     """Return the page as text; see `render`."""
     summaries = [run.summary for run in runs]
     records = records_json(summaries)
-    room = max(LEAST, LARGEST - TEXT - len(records))
-    for_reasons = int(OF_REASONS * room) if any(run.reasons for run in runs) else 0
+    room = max(MIN_PICTURE_CHARACTERS, MAX_CHARACTERS - TEXT_CHARACTERS - len(records))
+    for_reasons = int(REASONS_SHARE * room) if any(run.reasons for run in runs) else 0
     return fill(
         "page.html.j2",
         records,

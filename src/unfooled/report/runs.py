@@ -14,7 +14,7 @@ from unfooled.drawing.pictures import Array
 from unfooled.evaluation.audit.records import Summary
 from unfooled.runs.records import read_record
 
-LARGEST = 1 << 28  # largest gallery file, in bytes
+MAX_GALLERY_BYTES = 1 << 28  # largest gallery file, in bytes
 PICTURES = ("x", "x_adv", "before", "after")
 SCHEMA = 1
 
@@ -70,8 +70,8 @@ def _load(path: Path) -> dict[str, Array]:
     from safetensors.torch import load_file
 
     try:
-        if regular(path).stat().st_size > LARGEST:
-            raise BadInput(f"{path} has more than {LARGEST:,} bytes; it is no gallery of an audit")
+        if regular(path).stat().st_size > MAX_GALLERY_BYTES:
+            raise BadInput(f"{path} has more than {MAX_GALLERY_BYTES:,} bytes; it is no gallery of an audit")
         tensors = load_file(path)
     except (OSError, SafetensorError) as e:
         raise BadInput(f"cannot read {path}: {e}; the file is missing or damaged, run the audit again") from e

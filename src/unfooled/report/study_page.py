@@ -15,8 +15,8 @@ from unfooled.report.frame import fill, png_element
 from unfooled.runs.files import write_whole
 from unfooled.runs.records import read_json
 
-LONG = 40  # characters of text from which a column is wide
-NEEDED = (
+WIDE_COLUMN_CHARACTERS = 40  # characters of text from which a column is wide
+REQUIRED_FIELDS = (
     "study", "title", "scale", "seeds", "seconds", "environment", "tables", "claims", "notes", "pictures", "command",
     "created",
 )  # fmt: skip
@@ -33,7 +33,11 @@ def read_study(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise BadInput(f"{folder} has no summary.json: its study has not finished; start it again to resume it")
     summary = read_json(path)
-    missing = [name for name in NEEDED if name not in summary] if isinstance(summary, dict) else list(NEEDED)
+    missing = (
+        [name for name in REQUIRED_FIELDS if name not in summary]
+        if isinstance(summary, dict)
+        else list(REQUIRED_FIELDS)
+    )
     if missing:
         raise BadInput(f"{path} is no study's summary: it has no {missing[0]}; give the folder of a finished study")
     return summary
@@ -42,7 +46,7 @@ def read_study(folder: Path) -> dict[str, Any]:
 def cell_text(value: Any) -> str:
     """Write a value of a table."""
     if value is None:
-        return words.NA
+        return words.NOT_AVAILABLE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -61,7 +65,7 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     def style(name: str) -> str:
         if numeric(name):
             return "num"
-        return "long" if any(len(str(row.get(name, ""))) > LONG for row in rows) else ""
+        return "long" if any(len(str(row.get(name, ""))) > WIDE_COLUMN_CHARACTERS for row in rows) else ""
 
     styles = {name: style(name) for name in names}
     lines = [[(cell_text(row.get(name)), styles[name], row.get(name)) for name in names] for row in rows]

@@ -11,10 +11,10 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.report.trust import Tone, tone
 from unfooled.statistics.intervals import Estimate, Mean
 
-NA = "not available"
+NOT_AVAILABLE = "not available"
 MINUS = "\u2212"
-THIN = "\u202f"  # narrow space that does not break, between a number and its unit
-EPS = "\u03b5"
+THIN_SPACE = "\u202f"  # narrow space that does not break, between a number and its unit
+EPSILON = "\u03b5"
 
 
 def finite(*values: float | None) -> bool:
@@ -37,7 +37,7 @@ def decimals(value: float, digits: int = 3) -> int:
 def number(value: float | None, places: int | None = None) -> str:
     """Write a number with three significant digits, or with `places` decimals."""
     if value is None or math.isnan(value):
-        return NA
+        return NOT_AVAILABLE
     if math.isinf(value):
         return "infinite" if value > 0 else f"{MINUS}infinite"
     places = decimals(value) if places is None else places
@@ -57,14 +57,14 @@ def _places(n: int) -> int:
 
 def percent(value: float | None, n: int = 0) -> str:
     """Write a share in percent; two decimals from ten thousand samples on."""
-    return f"{number(value * 100, _places(n))}{THIN}%" if value is not None and finite(value) else NA
+    return f"{number(value * 100, _places(n))}{THIN_SPACE}%" if value is not None and finite(value) else NOT_AVAILABLE
 
 
 def between(low: float | None, high: float | None, places: int, unit: str = "") -> str:
     """Write an interval, "90.0 to 93.4 %"; empty where there is none."""
     if low is None or high is None or not finite(low, high):
         return ""
-    return f"{number(low, places)} to {number(high, places)}{THIN + unit if unit else ''}"
+    return f"{number(low, places)} to {number(high, places)}{THIN_SPACE + unit if unit else ''}"
 
 
 def estimate_interval(e: Estimate) -> str:
@@ -91,7 +91,7 @@ def mean_interval(m: Mean) -> str:
 def duration_text(seconds: float) -> str:
     """Write a duration: 42 s, 3 min 20 s, 2 h 5 min."""
     if not finite(seconds):
-        return NA
+        return NOT_AVAILABLE
     if seconds < 60:
         return f"{number(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -145,9 +145,9 @@ def outcomes(s: Summary) -> Outcomes | None:
     clean, robust = s.clean_accuracy.value, s.robust_accuracy.value
     if clean is None or robust is None or not finite(clean, robust) or not s.n:
         return None
-    right, still = round(clean * s.n), round(robust * s.n)
-    silent = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
-    return Outcomes(still, max(0, right - still - silent), silent, s.n - right)
+    right, unfooled = round(clean * s.n), round(robust * s.n)
+    unanswered = round((s.no_answer.value or 0.0) * s.n) if s.no_answer is not None else 0
+    return Outcomes(unfooled, max(0, right - unfooled - unanswered), unanswered, s.n - right)
 
 
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
@@ -155,16 +155,16 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     counted, how = outcomes(s), tone(s)
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
-    unfooled, fooled, silent, wrong = counted
+    unfooled, fooled, unanswered, wrong = counted
     right = s.n - wrong
     bound = percent(s.robust_accuracy.value, s.n)
     if how == Tone.VOID:
         answers = (
             f"Of {plural(right, noun)} classified correctly, {unfooled:,} stayed right under attack, {fooled:,} became "
-            f"wrong, and on {silent:,} the model gave no answer. "
+            f"wrong, and on {unanswered:,} the model gave no answer. "
         )
-        return "There is no robust accuracy to report.", (answers if silent else "") + (
-            f"The attack left {unfooled:,} of {plural(s.n, noun)} standing. That count is struck: a check found that "
+        return "There is no robust accuracy to report.", (answers if unanswered else "") + (
+            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck: a check found that "
             "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:

@@ -25,7 +25,7 @@ from unfooled.runs.settings import Settings, as_text, parse, plain, refuse_chang
 if TYPE_CHECKING:
     import numpy as np
 
-ASKED = "asked"
+SETTINGS = "asked"
 """Name of the array that holds the settings."""
 SUM = "sha256"
 """Name of the array that holds the SHA-256 of the others."""
@@ -45,7 +45,7 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], settings: Settin
     """
     import numpy as np
 
-    content = {**arrays, ASKED: np.array(as_text(settings))}
+    content = {**arrays, SETTINGS: np.array(as_text(settings))}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content, **{SUM: np.array(_hash(content))})  # type: ignore[arg-type]
     write_whole(path, buffer.getvalue())
@@ -71,7 +71,7 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        layout, before = parse(str(arrays[ASKED]))
+        layout, before = parse(str(arrays[SETTINGS]))
     except Exception as error:  # a damaged archive makes the reader raise nearly anything
         raise BadInput(f"{path} exists and is no result of this command; {OTHER_OUT}") from error
     now = plain(settings)
@@ -80,7 +80,7 @@ def read_archive(path: Path, settings: Settings, *, kind: str = "result") -> dic
     refuse_changed(path, before, now, layout=layout, kind=kind, remedy=OTHER_OUT)
     if str(arrays.pop(SUM, "")) != _hash(arrays):
         raise BadInput(f"{path} is damaged: it does not hold what was written there; remove it, or {OTHER_OUT}")
-    del arrays[ASKED]
+    del arrays[SETTINGS]
     return arrays
 
 

@@ -21,21 +21,22 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
-from unfooled.core.memory import give_back
+from unfooled.core.memory import trim_heap
 from unfooled.core.model.wrappers import Counted
 from unfooled.runs import claims
 from unfooled.runs.clock import Clock
 from unfooled.runs.folder import Folder, open_folder
+from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
-from unfooled.runs.shelves import Shelf, shelf, stored_rows
+from unfooled.runs.shelves import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): called at the start of a stage with the stored count, then after each chunk, unit or epoch."""
 
-Keep = Callable[[str, Callable[[], Rows]], Rows]
+ComputeOnce = Callable[[str, Callable[[], Rows]], Rows]
 """(name, compute) -> tensors: those that an earlier start stored under the name, or computed and stored."""
 
 Span = tuple[int, int]
@@ -51,7 +52,8 @@ class Run:
     Args:
         path: Folder, created if missing. None: in memory.
         config: All settings that affect a result; a folder with other settings raises `BadInput`.
-        chunk: Rows per file; an interrupted run loses at most the current chunk.
+        chunk: Largest number of rows per file; files of a slow model have fewer, see `unfooled.runs.pace`. An
+            interrupted run loses at most the current one.
         progress: Callback, see `Progress`. None: none.
 
     Attributes:
@@ -59,6 +61,7 @@ class Run:
         passes: Forward and backward passes per stage, likewise.
         folder: The open folder, for other files stored there.
         clock: Wall time over all starts.
+        pace: Pace of the stages, which limits the parts of a slow model in a folder.
 
     Raises:
         BadInput: The folder holds other work or cannot be written, or `chunk` is below 1.
@@ -72,6 +75,7 @@ class Run:
     passes: dict[str, tuple[int, int]] = field(default_factory=dict)
     folder: Folder = field(init=False, repr=False, compare=False)
     clock: Clock = field(init=False, repr=False, compare=False)
+    pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -102,6 +106,8 @@ class Run:
         """
         chunks = _Chunks(self.folder, stage, n, large)
         chunks.find()
+        for (a, b), facts in chunks.facts.items():
+            self.pace.note(stage, b - a, facts)
         self._report(chunks)
         if chunks.missing(self.chunk):
             with self.folder.claims.present():
@@ -109,13 +115,13 @@ class Run:
                     if self._advance(chunks, fn, model):
                         self._report(chunks)
                     if large:
-                        give_back()
+                        trim_heap()
         spans = chunks.spans()
         facts = [chunks.facts[span] for span in spans]
         self.passes[stage] = sum(f["forwards"] for f in facts), sum(f["backwards"] for f in facts)
         self.seconds[stage] = sum((f["seconds"] for f in facts), 0.0)
         names = list(chunks.rows[spans[0]]) if spans else []
-        return {name: chunks.whole(name, spans) for name in names}
+        return {name: chunks.joined(name, spans) for name in names}
 
     def once(self, name: str, kind: type[R], fn: Callable[[], list[R]], *, model: Counted) -> list[R]:
         """Compute a few records, or read those of an earlier start, so that they are computed only once.
@@ -128,7 +134,7 @@ class Run:
         """
         file = f"chunks/{name}.json"
         stored = self._records(file, kind)
-        self._tell(name, int(stored is not None))
+        self._report_whole(name, int(stored is not None))
         if stored is None:
             with self.folder.claims.claimed(file, wait=True):
                 stored = self._records(file, kind)  # another process may have stored it meanwhile
@@ -137,10 +143,10 @@ class Run:
                     records = fn()
                     spent = model.forwards - before[0], model.backwards - before[1]
                     rows = [record.model_dump(mode="json") for record in records]
-                    self.folder.keep_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
+                    self.folder.store_json(file, {"records": rows, "forwards": spent[0], "backwards": spent[1]})
                     stored = records, spent
-                    self.clock.beat()
-                self._tell(name, 1)
+                    self.clock.note_progress()
+                self._report_whole(name, 1)
         self.passes[name] = stored[1]
         return stored[0]
 
@@ -162,8 +168,8 @@ class Run:
                 stored = self.folder.read_rows(file, None)  # another process may have stored it meanwhile
                 if stored is None:
                     stored = self._timed(fn, model)
-                    self.folder.keep_rows(file, *stored)
-                    self.clock.beat()
+                    self.folder.store_rows(file, *stored)
+                    self.clock.note_progress()
         rows, facts = stored
         self.seconds[name] = facts["seconds"]
         self.passes[name] = facts["forwards"], facts["backwards"]
@@ -188,9 +194,10 @@ class Run:
 
     def _advance(self, chunks: _Chunks, fn: Callable[[Tensor], Rows], model: Counted | None) -> bool:
         """Compute one unclaimed chunk, or wait for other processes; return whether there are new chunks."""
-        free = chunks.missing(self.chunk, claimed=chunks.claimed())
+        rows = self.chunk if self.folder.store is None else self.pace.rows(chunks.stage, self.chunk)
+        free = chunks.missing(rows, claimed=chunks.claimed())
         if not free:
-            time.sleep(claims.POLL)
+            time.sleep(claims.POLL_SECONDS)
             return chunks.find(again=True)
         a, b = free[0]
         with self.folder.claims.claimed(chunks.file(a, b)) as mine:
@@ -198,15 +205,16 @@ class Run:
                 return False
             if chunks.find(again=True):  # another process may have stored it meanwhile
                 return True
-            rows, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
-            for name, value in rows.items():
+            result, facts = self._timed(lambda: fn(torch.arange(a, b)), model)
+            for name, value in result.items():
                 if len(value) != b - a:
                     raise RuntimeError(f"stage {chunks.stage} returned {len(value)} rows of {name} for {b - a}")
-            chunks.keep((a, b), rows, facts)
-            self.clock.beat()
+            chunks.store_chunk((a, b), result, facts)
+            self.pace.note(chunks.stage, b - a, facts)
+            self.clock.note_progress()
         return True
 
-    def _tell(self, name: str, done: int) -> None:
+    def _report_whole(self, name: str, done: int) -> None:
         if self.progress is not None:
             self.progress(name, done, 1)
 
@@ -224,7 +232,7 @@ class _Chunks:
     n: int
     large: Collection[str] = ()
     rows: dict[Span, Rows] = field(default_factory=dict)
-    shelves: dict[tuple[str, Span], Shelf] = field(default_factory=dict)
+    locations: dict[tuple[str, Span], TensorLocation] = field(default_factory=dict)
     facts: dict[Span, dict[str, Any]] = field(default_factory=dict)
     unusable: set[str] = field(default_factory=set)
 
@@ -246,7 +254,7 @@ class _Chunks:
         for file in files:
             span = _span(file)
             if not file.rpartition("/")[2].startswith(".") and (span is None or span[1] > self.n):
-                self.folder.unusable(file)  # not a name that this library writes
+                self.folder.note_unusable(file)  # not a name that this library writes
         for (a, b), file in sorted((span, file) for file in files if (span := _span(file)) is not None):
             if b > self.n or file in self.unusable or (a, b) in self.rows:
                 continue
@@ -254,30 +262,30 @@ class _Chunks:
             if stored is None:
                 self.unusable.add(file)
             else:
-                self._take((a, b), *stored)
+                self._add((a, b), *stored)
         return len(self.rows) > before
 
-    def keep(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
+    def store_chunk(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Store a computed chunk."""
-        self.folder.keep_rows(self.file(*span), rows, facts, span[1] - span[0])
-        self._take(span, rows, facts)
+        self.folder.store_rows(self.file(*span), rows, facts, span[1] - span[0])
+        self._add(span, rows, facts)
 
-    def _take(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
+    def _add(self, span: Span, rows: Rows, facts: dict[str, Any]) -> None:
         """Add the rows of a chunk; for large results in a store, only where they are stored."""
-        store, kept = self.folder.store, {}
+        store, parts = self.folder.store, {}
         for name, value in rows.items():
-            kept[name] = value
+            parts[name] = value
             if store is not None and name in self.large:
-                self.shelves[name, span] = shelf(store, self.file(*span), name, value)
-                kept[name] = value.new_empty((0, *value.shape[1:]))
-        self.rows[span], self.facts[span] = kept, facts
+                self.locations[name, span] = locate_tensor(store, self.file(*span), name, value)
+                parts[name] = value.new_empty((0, *value.shape[1:]))
+        self.rows[span], self.facts[span] = parts, facts
 
-    def whole(self, name: str, spans: Sequence[Span]) -> Tensor:
+    def joined(self, name: str, spans: Sequence[Span]) -> Tensor:
         """Return the rows of consecutive spans, joined; streamed for large results in a store."""
         store, first = self.folder.store, self.rows[spans[0]][name]
-        if store is None or (name, spans[0]) not in self.shelves:
+        if store is None or (name, spans[0]) not in self.locations:
             return torch.cat([self.rows[span][name] for span in spans])
-        return stored_rows(store, {span: self.shelves[name, span] for span in spans}, first)
+        return stored_rows(store, {span: self.locations[name, span] for span in spans}, first)
 
     def claimed(self) -> list[Span]:
         """Return the spans that other processes are computing."""

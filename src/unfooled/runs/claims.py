@@ -1,10 +1,10 @@
 """Claim files, by which several processes share work in one folder without doing any of it twice.
 
 A process that begins a piece of work creates a claim file exclusively and removes it at the end; other processes work
-on other pieces, or wait. A claim names its process, and its time stamp is refreshed every `BEAT` seconds. Another
-process takes it over once its holder is gone: on the same machine when the process has ended, on another machine when
-the time stamp is more than `STALE` seconds old. Taking over also creates a file exclusively: the claim with the highest
-number is valid.
+on other pieces, or wait. A claim names its process, and its time stamp is refreshed every `REFRESH_SECONDS`.
+Another process takes it over once its holder is gone: on the same machine when the process has ended, on another
+machine when the time stamp is more than `EXPIRY_SECONDS` old. Taking over also creates a file exclusively: the
+claim with the highest number is valid.
 
 Claims avoid duplicate work but are no locks: two processes that compute the same piece get the same result.
 """
@@ -30,11 +30,11 @@ from unfooled.runs.store import Store
 FOLDER = ".claims"
 PRESENT = "present "
 """Prefix of claims that only show that a process is active in the folder."""
-BEAT = 15.0
+REFRESH_SECONDS = 15.0
 """Seconds between two refreshes of a claim."""
-STALE = 120.0
+EXPIRY_SECONDS = 120.0
 """Seconds without a refresh after which a process on another machine counts as gone."""
-POLL = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two checks while waiting for a claim."""
 
 
@@ -79,13 +79,13 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     @property
-    def gone(self) -> bool:
-        """True once the process has ended or, on another machine, has not refreshed the claim for `STALE` seconds."""
+    def has_ended(self) -> bool:
+        """True once the process has ended; on another machine, after `EXPIRY_SECONDS` without a refresh."""
         if self.host == _host():
             started = process_start(self.pid)
             if started is not None:
                 return started != self.started
-        return abs(time.time() - self.beat) > STALE
+        return abs(time.time() - self.beat) > EXPIRY_SECONDS
 
 
 @dataclass
@@ -97,11 +97,11 @@ class Claims:
     """
 
     store: Store | None
-    _mine: dict[str, Holder] = field(default_factory=dict, repr=False)
+    _own: dict[str, Holder] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _keeper: threading.Thread | None = field(default=None, repr=False)
+    _refresher: threading.Thread | None = field(default=None, repr=False)
     _idle: threading.Event = field(default_factory=threading.Event, repr=False)
-    _unread: dict[str, float] = field(default_factory=dict, repr=False)
+    _unreadable_since: dict[str, float] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def claimed(self, name: str, *, wait: bool = False) -> Iterator[bool]:
@@ -118,7 +118,7 @@ class Claims:
             yield True
             return
         while (file := self._take(self.store, name)) is None and wait:
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
         if file is None:
             yield False
             return
@@ -133,13 +133,17 @@ class Claims:
         with self.claimed(PRESENT + uuid.uuid4().hex):
             if self.store is not None:
                 for file, holder in self._holders(self.store):
-                    if holder.gone and holder.name.startswith(PRESENT):
+                    if holder.has_ended and holder.name.startswith(PRESENT):
                         self.store.remove(file)
             yield
 
     def live(self) -> list[str]:
         """Return the names of the claims whose processes are active, this process included."""
-        return [] if self.store is None else [holder.name for _, holder in self._holders(self.store) if not holder.gone]
+        return (
+            []
+            if self.store is None
+            else [holder.name for _, holder in self._holders(self.store) if not holder.has_ended]
+        )
 
     def _holders(self, store: Store) -> list[tuple[str, Holder]]:
         """Read the valid claims: the last one for each piece of work."""
@@ -154,27 +158,27 @@ class Claims:
         if numbers:
             file = _file(key, max(numbers))
             holder = self._holder(store, file)
-            if not (self._abandoned(file) if holder is None else holder.gone):
+            if not (self._is_abandoned(file) if holder is None else holder.has_ended):
                 return None
         file = _file(key, max(numbers, default=-1) + 1)
         mine = Holder.here(name)
         if not store.create_exclusive(file, mine.data(), durable=False):
             return None
         with self._lock:
-            self._mine[file] = mine
-            if self._keeper is None:
+            self._own[file] = mine
+            if self._refresher is None:
                 self._idle = threading.Event()
-                self._keeper = threading.Thread(target=self._refresh, args=(store, self._idle), daemon=True)
-                self._keeper.start()
+                self._refresher = threading.Thread(target=self._refresh, args=(store, self._idle), daemon=True)
+                self._refresher.start()
         return file
 
     def _release(self, store: Store, file: str) -> None:
         """Remove a claim and the older claims that it replaced."""
         with self._lock:
-            mine = self._mine.pop(file)
-            if not self._mine:
+            mine = self._own.pop(file)
+            if not self._own:
                 self._idle.set()
-                self._keeper = None
+                self._refresher = None
         key, number = _parts(file)
         with suppress(BadInput):
             for other in filter(_numbered, store.list(FOLDER)):
@@ -186,9 +190,9 @@ class Claims:
 
     def _refresh(self, store: Store, idle: threading.Event) -> None:
         """Refresh the time stamps of this process's claims until it holds none."""
-        while not idle.wait(BEAT):
+        while not idle.wait(REFRESH_SECONDS):
             with self._lock, suppress(BadInput):  # the lock prevents a release meanwhile
-                for file, mine in self._mine.items():
+                for file, mine in self._own.items():
                     holder = self._holder(store, file)
                     if holder is not None and holder.token == mine.token:
                         store.write_whole(file, replace(mine, beat=time.time()).data())
@@ -203,10 +207,10 @@ class Claims:
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
-    def _abandoned(self, file: str) -> bool:
-        """Return whether a claim has been unreadable for `STALE` seconds; while it is written, it is so briefly."""
-        since = self._unread.setdefault(file, time.monotonic())
-        return time.monotonic() - since > STALE
+    def _is_abandoned(self, file: str) -> bool:
+        """Return whether a claim has been unreadable for `EXPIRY_SECONDS`; while it is written, it is so briefly."""
+        since = self._unreadable_since.setdefault(file, time.monotonic())
+        return time.monotonic() - since > EXPIRY_SECONDS
 
 
 @contextmanager

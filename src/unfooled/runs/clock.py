@@ -30,7 +30,7 @@ class Clock:
     ended: float | None = None
     name: str = field(default_factory=lambda: f"{FOLDER}/{secrets.token_hex(8)}.json")
 
-    def beat(self) -> None:
+    def note_progress(self) -> None:
         """Note that a piece of the work is done."""
         self.ended = time.time()
         if self.store is not None:

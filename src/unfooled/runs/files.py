@@ -18,7 +18,7 @@ Buffer = bytes | bytearray | memoryview
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.EXDEV}
 """Errors of file systems that have no hard links."""
 
-TRIES = 20
+MAX_TRIES = 20
 """Attempts to create a folder that another process removes because it is empty."""
 
 
@@ -104,7 +104,7 @@ def read_part(path: Path, start: int, length: int) -> bytearray | None:
 def _placed(path: Path, data: bytes | Iterable[Buffer], place: Callable[[Path], T], *, durable: bool = True) -> T:
     """Write a temporary file beside `path`, flush it to the disk and pass it to `place`."""
     parts = [data] if isinstance(data, bytes) else data
-    for attempt in range(TRIES):
+    for attempt in range(MAX_TRIES):
         temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _placed(path: Path, data: bytes | Iterable[Buffer], place: Callable[[Path], 
             temporary.chmod(0o644)
             return place(temporary)
         except FileNotFoundError as error:  # another process removed the folder, which was empty, in between
-            if attempt + 1 == TRIES:
+            if attempt + 1 == MAX_TRIES:
                 raise _unwritable(path, error) from error
         except OSError as error:
             raise _unwritable(path, error) from error

@@ -23,7 +23,7 @@ CONFIG = "config.json"
 """File that holds the settings."""
 SETTINGS_0_1 = "settings.json"
 """File in which version 0.1 stored the settings of data sets."""
-OURS = re.compile(
+OUR_FILES = re.compile(
     r"\.claims/[^/]+|(chunks/([^/]+/)?)?\.?(\d+-\d+\.safetensors|config\.json|settings\.json)(\.[^/]*)?"
     r"|\.users|\.(\d+|save)\.lock|starts/[0-9a-f]{16}\.json"
 )
@@ -58,7 +58,7 @@ class Folder:
         data = self._read(name)
         return None if data is None else self._usable(name, open_rows(data, rows, Seal(self.config, name)))
 
-    def keep_rows(self, name: str, rows: Rows, facts: Mapping[str, float], count: int | None = None) -> None:
+    def store_rows(self, name: str, rows: Rows, facts: Mapping[str, float], count: int | None = None) -> None:
         """Store rows in a file, unless another process has stored the same rows.
 
         Args:
@@ -81,7 +81,7 @@ class Folder:
         data = self._read(name)
         return None if data is None else self._usable(name, open_json(data, Seal(self.config, name)))
 
-    def keep_json(self, name: str, content: Any) -> None:
+    def store_json(self, name: str, content: Any) -> None:
         """Store JSON values in a file; an existing file, which could not be used, is replaced.
 
         Raises:
@@ -92,7 +92,7 @@ class Folder:
             if not self.store.create_exclusive(name, data):
                 self.store.write_whole(name, data)
 
-    def unusable(self, name: str) -> None:
+    def note_unusable(self, name: str) -> None:
         """Note a file that cannot be used."""
         if name not in self.damaged:
             self.damaged.append(name)
@@ -100,7 +100,7 @@ class Folder:
     def _usable(self, name: str, content: T) -> T:
         """Return the content of a file; note the file where there is none."""
         if content is None:
-            self.unusable(name)
+            self.note_unusable(name)
         return content
 
     def _read(self, name: str) -> bytes | None:
@@ -130,7 +130,7 @@ def open_folder(path: Path | None, settings: Settings, *, remedy: str = OTHER_FO
     if not started(path) and _of_version_0_1(store):
         refuse_changed(path, {}, settings, layout=None, remedy=remedy)
     folder = Folder(store, settings_hash(settings), Claims(store))
-    layout, before = _agreed(folder, store, as_text(settings).encode(), remedy)
+    layout, before = _stored_settings(folder, store, as_text(settings).encode(), remedy)
     refuse_changed(path, before, settings, layout=layout, remedy=remedy)
     return folder
 
@@ -151,18 +151,18 @@ def discard(path: Path) -> bool:
         return False
     store.remove(CONFIG)  # first: without it the rest cannot be continued
     for file in store.list(deep=True):
-        if OURS.fullmatch(file):
+        if OUR_FILES.fullmatch(file):
             store.remove(file)
     return True
 
 
-def mended(files: Sequence[str]) -> list[str]:
+def recomputed_note(files: Sequence[str]) -> list[str]:
     """Return the sentence about files that could not be used; none where there are none."""
     if not files:
         return []
-    some = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+    shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
     were = "1 stored file was" if len(files) == 1 else f"{len(files)} stored files were"
-    return [f"{were} damaged, renamed or of other work, and computed again: {some}."]
+    return [f"{were} damaged, renamed or of other work, and computed again: {shown}."]
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def _of_version_0_1(store: Store) -> bool:
         return False
 
 
-def _agreed(folder: Folder, store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[str, Any]]:
+def _stored_settings(folder: Folder, store: Store, text: bytes, remedy: str) -> tuple[int | None, dict[str, Any]]:
     """Store the settings of a folder, or read those that another start has stored or is writing.
 
     Settings that are damaged are replaced where there are chunks, which hold the hash of their own settings.
@@ -201,7 +201,7 @@ def _agreed(folder: Folder, store: Store, text: bytes, remedy: str) -> tuple[int
         with folder.claims.claimed(CONFIG, wait=True):
             with suppress(ValueError):  # another start was faster
                 return parse(store.read(CONFIG) or b"")
-            folder.unusable(CONFIG)
+            folder.note_unusable(CONFIG)
             store.write_whole(CONFIG, text)
             return parse(text)
     raise BadInput(f"{store.root / CONFIG} cannot be read ({error}); {remedy}") from error

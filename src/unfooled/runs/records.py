@@ -15,7 +15,7 @@ from unfooled.runs.files import write_whole
 
 R = TypeVar("R", bound=BaseModel)
 
-LONGEST = 1 << 26  # largest size of a record in bytes
+MAX_BYTES = 1 << 26  # largest size of a record in bytes
 
 
 class Record(BaseModel):
@@ -94,10 +94,10 @@ def read_json(path: Path) -> Any:
     """
 
     def refuse(word: str) -> float:
-        raise BadInput(f"{path} holds the number {word}, which no figure is")
+        raise BadInput(f"{path} holds the number {word}; the figures of a record are finite")
 
     try:
-        return json.loads(read_regular(path, most=LONGEST), parse_constant=refuse)
+        return json.loads(read_regular(path, most=MAX_BYTES), parse_constant=refuse)
     except BadInput:
         raise
     except OSError as e:
@@ -120,7 +120,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         BadInput: The file is missing, is not JSON or holds something else.
     """
     try:
-        data = read_regular(path, most=LONGEST)
+        data = read_regular(path, most=MAX_BYTES)
         if b"NaN" in data or b"Infinity" in data:  # usually inside a text; pydantic would accept them as numbers
             read_json(path)
         return kind.model_validate_json(data)

@@ -14,7 +14,7 @@ from unfooled.runs.store import Store
 
 
 @dataclass(frozen=True)
-class Shelf:
+class TensorLocation:
     """Rows of one tensor in a safetensors file.
 
     Attributes:
@@ -28,7 +28,7 @@ class Shelf:
     size: int
 
 
-def shelf(store: Store, file: str, name: str, like: Tensor) -> Shelf:
+def locate_tensor(store: Store, file: str, name: str, like: Tensor) -> TensorLocation:
     """Find a tensor in a file that was verified before, or has just been written.
 
     Args:
@@ -48,18 +48,18 @@ def shelf(store: Store, file: str, name: str, like: Tensor) -> Shelf:
     size = like[:1].numel() * like.element_size()
     if end - begin != size * len(like):
         raise _changed(store, file)
-    return Shelf(file, 8 + length + begin, size)
+    return TensorLocation(file, 8 + length + begin, size)
 
 
-def stored_rows(store: Store, shelves: dict[tuple[int, int], Shelf], like: Tensor) -> Tensor:
+def stored_rows(store: Store, locations: dict[tuple[int, int], TensorLocation], like: Tensor) -> Tensor:
     """Return rows of several files as streamed samples.
 
     Args:
         store: Store of the files.
-        shelves: Rows [a, b) of the whole -> where they are; the spans follow one another.
+        locations: Rows [a, b) of the whole -> where they are; the spans follow one another.
         like: Some of the rows, for their shape and type.
     """
-    spans = sorted(shelves)
+    spans = sorted(locations)
     starts, ends = torch.tensor([a for a, _ in spans]), spans[-1][1]
     shape = tuple(like.shape[1:])
 
@@ -68,19 +68,19 @@ def stored_rows(store: Store, shelves: dict[tuple[int, int], Shelf], like: Tenso
         where = torch.searchsorted(starts, rows, right=True) - 1
         for k in where.unique().tolist():
             here = (where == k).nonzero()[:, 0]
-            out[here] = _read(store, shelves[spans[k]], rows[here] - spans[k][0], shape, like.dtype)
+            out[here] = _read(store, locations[spans[k]], rows[here] - spans[k][0], shape, like.dtype)
         return out
 
     return Streamed(read, (ends, *shape), like.dtype)
 
 
-def _read(store: Store, place: Shelf, rows: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _read(store: Store, location: TensorLocation, rows: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Read rows of one file: the whole range where they are near each other, one by one elsewhere."""
     first, last = int(rows.min()), int(rows.max())
     if last - first < 2 * len(rows):
-        data = _part(store, place.file, place.start + first * place.size, (last + 1 - first) * place.size)
+        data = _part(store, location.file, location.start + first * location.size, (last + 1 - first) * location.size)
         return torch.frombuffer(data, dtype=dtype).reshape(-1, *shape)[rows - first]
-    parts = [_part(store, place.file, place.start + row * place.size, place.size) for row in rows.tolist()]
+    parts = [_part(store, location.file, location.start + row * location.size, location.size) for row in rows.tolist()]
     return torch.frombuffer(bytearray().join(parts), dtype=dtype).reshape(-1, *shape)
 
 

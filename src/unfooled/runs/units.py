@@ -63,10 +63,10 @@ class Units:
         """
         records = {name: record for name in names if (record := self._stored(stage, name, kind)) is not None}
         self._report(stage, records, names)
-        left = [name for name in names if name not in records]
-        while left:
+        remaining = [name for name in names if name not in records]
+        while remaining:
             elsewhere = []
-            for name in left:
+            for name in remaining:
                 with self.folder.claims.claimed(_file(stage, name)) as mine:
                     if not mine:
                         elsewhere.append(name)
@@ -74,16 +74,16 @@ class Units:
                     record = self._stored(stage, name, kind)  # another process may have stored it meanwhile
                     records[name] = self._computed(stage, name, compute) if record is None else record
                 self._report(stage, records, names)
-            if len(elsewhere) == len(left):
-                time.sleep(claims.POLL)
-            left = elsewhere
+            if len(elsewhere) == len(remaining):
+                time.sleep(claims.POLL_SECONDS)
+            remaining = elsewhere
         return [records[name] for name in names]
 
     def _computed(self, stage: str, name: str, compute: Callable[[str], R]) -> R:
         with torch.random.fork_rng():
-            torch.manual_seed(_number(name))
+            torch.manual_seed(_seed_of(name))
             record = compute(name)
-        self.folder.keep_json(_file(stage, name), json.loads(record.model_dump_json()))
+        self.folder.store_json(_file(stage, name), json.loads(record.model_dump_json()))
         return record
 
     def _stored(self, stage: str, name: str, kind: type[R]) -> R | None:
@@ -105,9 +105,11 @@ def read_unit(path: Path, kind: type[R]) -> R:
     try:
         record = _validated(json.loads(read_regular(path))["content"], kind)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(f"{path} is no unit: {error}") from error
+        raise BadInput(
+            f"{path} is not the record of a unit of work ({error}); remove it, and it is computed again"
+        ) from error
     if record is None:
-        raise BadInput(f"{path} holds no {kind.__name__.lower()}")
+        raise BadInput(f"{path} holds no {kind.__name__.lower()}; remove it, and it is computed again")
     return record
 
 
@@ -122,7 +124,7 @@ def _file(stage: str, name: str) -> str:
     return f"units/{stage}/{name}.json"
 
 
-def _number(name: str) -> int:
+def _seed_of(name: str) -> int:
     """Return a seed from a name, the same in every process."""
     value = 0
     for byte in name.encode():
@@ -141,7 +143,7 @@ def by_file_name(names: Sequence[str], compute: Callable[[str], Any]) -> tuple[l
     return list(known), lambda unit: compute(known[unit])
 
 
-def selected(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+def requested_sets(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     """Return the requested data sets, all of them for None.
 
     Raises:

@@ -16,6 +16,7 @@ from unfooled.statistics.association import (
     p_difference,
     p_partial_spearman,
     partial_spearman,
+    quantile_of,
 )
 from unfooled.statistics.bootstrap import Cases, discrete_mean, over_images
 from unfooled.statistics.intervals import Estimate, Interval, Mean, mean, mean_of_shares, over_seeds, share, share_lost
@@ -42,6 +43,7 @@ __all__ = [
     "p_difference",
     "p_partial_spearman",
     "partial_spearman",
+    "quantile_of",
     "share",
     "share_lost",
 ]

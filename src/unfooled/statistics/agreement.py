@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL = 0.02
+SIGNIFICANCE = 0.02
 """Level of the tests against guessing."""
-SHUFFLES = 100
+N_SHUFFLES = 100
 """Number of shuffles of the labels that a relabelling is compared with."""
 
 
@@ -66,16 +66,17 @@ def guessing(prediction: np.ndarray, y: np.ndarray, classes: int) -> Guess:
     n, right, chance = len(y), prediction == y, 1 / classes
     hits = int(right.sum())
     p = float(binom.sf(hits - 1, n, chance))
-    testable = chance**n <= LEVEL
-    if p > LEVEL and (testable or hits <= n * chance):
+    testable = chance**n <= SIGNIFICANCE
+    if p > SIGNIFICANCE and (testable or hits <= n * chance):
         return Guess(False, hits, p, chance)
     common = int(np.bincount(prediction).argmax())
     other = y != common
     n_other, other_hits = int(other.sum()), int((right & other).sum())
     missed = (
-        float(binom.cdf(other_hits, n_other, 0.5)) <= LEVEL and float(binom.sf(other_hits - 1, n_other, chance)) > LEVEL
+        float(binom.cdf(other_hits, n_other, 0.5)) <= SIGNIFICANCE
+        and float(binom.sf(other_hits - 1, n_other, chance)) > SIGNIFICANCE
     )
-    if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > LEVEL:
+    if n_other and missed and (fisher := _one_class(prediction == common, ~other)) > SIGNIFICANCE:
         return Guess(False, hits, fisher, 1 - n_other / n, common)
     return Guess(True, hits, p, chance)
 
@@ -102,7 +103,7 @@ def shift(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[int, int
     by = int(counts.argmax())
     hits = int(counts[by])
     p = float(binom.sf(hits - 1, len(y), 1 / classes)) * (classes - 1)
-    return (by if by <= classes / 2 else by - classes, hits) if p <= LEVEL else (0, 0)
+    return (by if by <= classes / 2 else by - classes, hits) if p <= SIGNIFICANCE else (0, 0)
 
 
 def matching(prediction: np.ndarray, y: np.ndarray, *, seed: int = 0) -> Matching:
@@ -117,7 +118,7 @@ def matching(prediction: np.ndarray, y: np.ndarray, *, seed: int = 0) -> Matchin
     answers, columns = np.unique(prediction, return_inverse=True)
     pairs, hits = _matched(rows, columns, len(labels), len(answers))
     source = np.random.default_rng(seed)
-    chance = max(_matched(source.permutation(rows), columns, len(labels), len(answers))[1] for _ in range(SHUFFLES))
+    chance = max(_matched(source.permutation(rows), columns, len(labels), len(answers))[1] for _ in range(N_SHUFFLES))
     return Matching({int(labels[i]): int(answers[j]) for i, j in pairs}, hits, hits > chance)
 
 

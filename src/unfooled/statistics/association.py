@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from unfooled.statistics.bootstrap import DRAWS, FEW, Cases, Columns, Statistic, finite_rows
+from unfooled.statistics.bootstrap import DRAWS, MIN_SAMPLES, Cases, Columns, Statistic, finite_rows
 
 
 def mean_of(name: str) -> Statistic:
@@ -27,12 +27,27 @@ def mean_of(name: str) -> Statistic:
     return lambda columns, w: w @ columns[name] / _positive(w.sum(1))
 
 
+def quantile_of(name: str, q: float) -> Statistic:
+    """Build the statistic that is the q-quantile of a column."""
+
+    def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
+        order = np.argsort(columns[name], kind="stable")
+        values, total = columns[name][order], np.cumsum(w[:, order], 1)
+        wanted = q * total[:, -1:]
+        lower = (total < wanted * (1 - 1e-12)).sum(1)
+        upper = np.minimum((total <= wanted * (1 + 1e-12)).sum(1), len(values) - 1)
+        middle: np.ndarray = (values[lower] + values[upper]) / 2  # of two values where the weight is divided exactly
+        return middle
+
+    return statistic
+
+
 def mean_where(name: str, group: str) -> Statistic:
-    """Build the mean of a column over the rows where `group` is 1; NaN where these are fewer than `FEW`."""
+    """Build the mean of a column over the rows where `group` is 1; NaN where these are fewer than `MIN_SAMPLES`."""
 
     def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
         ones = columns[group] > 0.5
-        if ones.sum() < FEW:
+        if ones.sum() < MIN_SAMPLES:
             return np.full(len(w), np.nan)
         return (w * ones) @ columns[name] / _positive((w * ones).sum(1))
 
@@ -40,11 +55,11 @@ def mean_where(name: str, group: str) -> Statistic:
 
 
 def group_difference(name: str, group: str) -> Statistic:
-    """Build the mean of a column where `group` is 1 minus that where it is 0; NaN where either has fewer than `FEW`."""
+    """Build the mean of a column where `group` is 1 minus that where it is 0; NaN for fewer than `MIN_SAMPLES`."""
 
     def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
         ones = columns[group] > 0.5
-        if min(ones.sum(), (~ones).sum()) < FEW:
+        if min(ones.sum(), (~ones).sum()) < MIN_SAMPLES:
             return np.full(len(w), np.nan)
         a, b = w * ones, w * ~ones
         return a @ columns[name] / _positive(a.sum(1)) - b @ columns[name] / _positive(b.sum(1))
@@ -138,7 +153,7 @@ def logistic(measure: str, success: str, controls: Sequence[str] = (), classes: 
 
     def statistic(columns: Columns, w: np.ndarray) -> np.ndarray:
         y = (columns[success] > 0.5).astype(float)
-        if min(y.sum(), (1 - y).sum()) < FEW:
+        if min(y.sum(), (1 - y).sum()) < MIN_SAMPLES:
             return np.full(len(w), np.nan)
         x, prior = design_matrix(columns, (measure, *controls), classes)
         return fit_logistic(x, y, w, prior)[:, 1]
@@ -154,7 +169,7 @@ def auc(names: Sequence[str], success: str, baseline: Sequence[str] = ()) -> Sta
 
     def area(columns: Columns, w: np.ndarray, of: Sequence[str]) -> np.ndarray:
         y = columns[success] > 0.5
-        if min(y.sum(), (~y).sum()) < FEW:
+        if min(y.sum(), (~y).sum()) < MIN_SAMPLES:
             return np.full(len(w), np.nan)
         x, prior = design_matrix(columns, of)
         score = x @ fit_logistic(x, y.astype(float), np.ones((1, len(y))), prior)[0]
@@ -173,7 +188,7 @@ def p_difference(cases: Cases, name: str, group: str) -> float:
 
     def null(columns: Columns, orders: np.ndarray) -> np.ndarray:
         ones = columns[group] > 0.5
-        if min(ones.sum(), (~ones).sum()) < FEW:
+        if min(ones.sum(), (~ones).sum()) < MIN_SAMPLES:
             return np.full(len(orders), np.nan)
         values = columns[name][orders]
         return values[:, ones].mean(1) - values[:, ~ones].mean(1)
@@ -199,7 +214,7 @@ def _permutation_p(cases: Cases, null: Callable[[Columns, np.ndarray], np.ndarra
     figures = [
         null(columns, _orders(len(columns["id"]), seed))
         for seed, columns in enumerate(seeds)
-        if len(columns["id"]) >= FEW
+        if len(columns["id"]) >= MIN_SAMPLES
     ]
     figures = [v for v in figures if np.isfinite(v[0])]
     if not figures:

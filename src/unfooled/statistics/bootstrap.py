@@ -17,14 +17,14 @@ from functools import lru_cache
 
 import numpy as np
 
-from unfooled.statistics.intervals import NOTHING, Interval, corrected_limits, limits, spread_limits
+from unfooled.statistics.intervals import NO_SAMPLES, Interval, corrected_limits, limits, spread_limits
 
 DRAWS = 2000
 """Number of resamples for an interval."""
-FEW = 10
+MIN_SAMPLES = 10
 """Fewest samples, also of the smaller of two groups, for which `Cases` returns a figure."""
 
-CORRECTED = 400
+MAX_CORRECTED = 400
 """Images up to which intervals are corrected; beyond, the middle 95 % of the resamples is the same."""
 
 Columns = Mapping[str, np.ndarray]
@@ -68,7 +68,7 @@ class Cases:
         """
         value, resampled, n = self._resampled(statistic, needed, draws)
         if len(resampled) < draws / 2:
-            return NOTHING._replace(n=n), np.nan
+            return NO_SAMPLES._replace(n=n), np.nan
         ends = _ends(statistic, [finite_rows(c, needed) for c in self.seeds], value, resampled)
         tail = min((resampled <= bound).sum(), (resampled >= bound).sum())
         return Interval(value, *ends, n), float(min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
@@ -82,7 +82,7 @@ class Cases:
         """Return the figure, the finite figures of the resamples, and n."""
         seeds = [finite_rows(columns, needed) for columns in self.seeds]
         n = sum(len(columns["id"]) for columns in seeds)
-        if n < FEW:
+        if n < MIN_SAMPLES:
             return np.nan, np.zeros(0), n
         value, resampled = resample(statistic, seeds, draws)
         return value, resampled[np.isfinite(resampled)], n
@@ -92,7 +92,7 @@ def over_images(statistic: Statistic, columns: Columns) -> Interval:
     """Compute a figure over rows that are finite in every column; its n counts images, not rows."""
     rows = finite_rows(columns, list(columns))
     if not len(rows["id"]):
-        return NOTHING
+        return NO_SAMPLES
     value, resampled = resample(statistic, [rows], DRAWS)
     return Interval(value, *_ends(statistic, [rows], value, resampled), len(np.unique(rows["id"])))
 
@@ -101,7 +101,7 @@ def _ends(statistic: Statistic, seeds: Sequence[Columns], value: float, resample
     """Return the ends of the interval of a resampled figure."""
     ids, place = np.unique(np.concatenate([c["id"] for c in seeds]), return_inverse=True)
     good = resampled[np.isfinite(resampled)]
-    if len(ids) > CORRECTED or len(ids) < 2 or not len(good):
+    if len(ids) > MAX_CORRECTED or len(ids) < 2 or not len(good):
         return limits(resampled)
     without, start, left_out = 1 - np.eye(len(ids)), 0, []
     for c in seeds:
@@ -156,7 +156,7 @@ def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
     """Compute the mean of values in [-1, 1] with few distinct levels, such as shares and their differences.
 
     The counts of the levels in a resample are multinomial: 2,000 resamples of 10,000 images cost no more than 2,000
-    draws of a few counts. Up to `CORRECTED` values the interval is that of `intervals.mean`, since the percentile
+    draws of a few counts. Up to `MAX_CORRECTED` values the interval is that of `intervals.mean`, since the percentile
     bootstrap is too narrow there. Where all values are equal, a bootstrap has no spread. The interval then reaches as
     far as the mean would move if a share 1 - .025^(1/n) of the values, the Clopper-Pearson bound for an event that
     occurred in none of n samples, differed by 1.
@@ -168,8 +168,8 @@ def discrete_mean(values: np.ndarray, draws: int = DRAWS) -> Interval:
     levels, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     n = int(counts.sum())
     if not n:
-        return NOTHING
-    if len(levels) > 1 and n <= CORRECTED:
+        return NO_SAMPLES
+    if len(levels) > 1 and n <= MAX_CORRECTED:
         low, high = spread_limits(np.repeat(levels, counts), (-1.0, 1.0), np.random.default_rng(0), draws)
         return Interval(float(levels @ counts / n), low, high, n)
     low, high = limits(np.random.default_rng(0).multinomial(n, counts / n, size=draws) @ levels / n)

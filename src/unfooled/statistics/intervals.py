@@ -53,9 +53,9 @@ class Interval(NamedTuple):
         return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-SLACK = 1e-6  # round-off allowed in records
+ROUND_OFF = 1e-6  # round-off allowed in records
 
-NOTHING = Interval(np.nan, np.nan, np.nan, 0)
+NO_SAMPLES = Interval(np.nan, np.nan, np.nan, 0)
 """Interval for zero samples."""
 
 
@@ -80,8 +80,8 @@ class Estimate(_Figures):
         return self
 
     def interval(self) -> Interval:
-        """Return the share as an `Interval`; `NOTHING` where n = 0."""
-        return NOTHING if self.value is None else Interval(self.value, self.low, self.high, self.n)
+        """Return the share as an `Interval`; `NO_SAMPLES` where n = 0."""
+        return NO_SAMPLES if self.value is None else Interval(self.value, self.low, self.high, self.n)
 
 
 class Mean(_Figures):
@@ -108,7 +108,7 @@ def _check_figure(value: float | None, low: float | None, high: float | None, n:
         raise ValueError(f"the figure is {value} of {n} samples")
     if low is not None and high is not None and not low <= high:
         raise ValueError(f"the interval goes from {low:g} to {high:g}")
-    if value is not None and low is not None and high is not None and not low - SLACK <= value <= high + SLACK:
+    if value is not None and low is not None and high is not None and not low - ROUND_OFF <= value <= high + ROUND_OFF:
         raise ValueError(f"the figure {value:g} lies outside of its interval, {low:g} to {high:g}")
 
 
@@ -133,9 +133,9 @@ def share(hits: Tensor) -> Estimate:
     return Estimate(value=total / n, low=low, high=high, n=n)
 
 
-GAFFKE = 10_000
+GAFFKE_DRAWS = 10_000
 """Number of random weightings of the values for the ends of Gaffke's interval."""
-MANY = 2000
+MAX_SKEW_CORRECTED = 2000
 """Number of samples above which Student's interval is used alone, since skew then hardly matters."""
 UNBOUNDED = (-math.inf, math.inf)
 """Range of values that are not bounded."""
@@ -166,19 +166,18 @@ def share_lost(before: Tensor, after: Tensor) -> Estimate:
         after: Values in [0, 1] of the same samples, (n,).
 
     Returns:
-        An `Estimate` over the samples; value None where the first mean is 0. The interval is that of the mean of the
-        linearised ratio.
+        An `Estimate` over the samples; value None where the first mean is 0. The interval is the union of that of the
+        mean of the linearised ratio and of Gaffke's, since what a few samples lose says little about the others.
     """
     a, b = before.detach().cpu().double(), after.detach().cpu().double()
     whole = float(a.mean()) if len(a) else 0.0
     if whole == 0:
         return Estimate(value=None, low=0.0, high=1.0, n=0)
     lost = 1 - float(b.mean()) / whole
-    ratio = mean(lost + ((a - b) - lost * a) / whole)
-    low, high = ratio.low, ratio.high
-    if low is None or high is None or low == high:
-        edges = mean_of_shares(a.new_full(a.shape, min(max(lost, 0.0), 1.0)))
-        low, high = edges.low, edges.high
+    parts = lost + ((a - b) - lost * a) / whole
+    ratio = mean(parts)
+    edges = mean_of_shares(parts.clamp(0, 1))
+    low, high = min(edges.low, lost if ratio.low is None else ratio.low), max(edges.high, ratio.high or 0.0)
     value = min(max(lost, 0.0), 1.0)
     return Estimate(value=value, low=min(max(low, 0.0), value), high=max(min(high, 1.0), value), n=len(a))
 
@@ -187,8 +186,8 @@ def _gaffke(values: np.ndarray) -> tuple[float, float]:
     """Return the ends of Gaffke's interval for values in [0, 1]."""
     levels, counts = np.unique(values, return_counts=True)
     draw = np.random.default_rng(0)
-    weights = draw.gamma(counts, size=(GAFFKE, len(levels)))
-    extra = draw.exponential(size=GAFFKE)
+    weights = draw.gamma(counts, size=(GAFFKE_DRAWS, len(levels)))
+    extra = draw.exponential(size=GAFFKE_DRAWS)
     weighted, total = weights @ levels, weights.sum(1) + extra
     low, high = np.quantile(weighted / total, 0.025), np.quantile((weighted + extra) / total, 0.975)
     return min(float(low), float(values.mean())), max(float(high), float(values.mean()))
@@ -241,7 +240,7 @@ def spread_limits(
     value, error = float(values.mean()), float(values.std(ddof=1)) / n**0.5
     reach = _student(n - 1)
     below, above = -reach, reach
-    if n <= MANY:
+    if n <= MAX_SKEW_CORRECTED:
         first, last = _studentised(values, draw, draws)
         below, above = min(below, first), max(above, last)
     low, high = value - above * error, value - below * error

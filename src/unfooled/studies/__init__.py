@@ -8,6 +8,7 @@ from unfooled.studies.attention import run_attention
 from unfooled.studies.attribution_robustness import run_attribution_robustness
 from unfooled.studies.broken_defences import run_broken_defences
 from unfooled.studies.common.records import Claim, StudySummary
+from unfooled.studies.lime_shift import run_lime_shift
 from unfooled.studies.mnist_features import run_mnist_features
 from unfooled.studies.robust_features import run_robust_features
 
@@ -17,6 +18,7 @@ __all__ = [
     "run_attention",
     "run_attribution_robustness",
     "run_broken_defences",
+    "run_lime_shift",
     "run_mnist_features",
     "run_robust_features",
 ]

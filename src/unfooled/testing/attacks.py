@@ -12,8 +12,8 @@ from torch import Tensor
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.types import BudgetAttack, MinimalAttack
 from unfooled.testing import manners, strength
-from unfooled.testing.case import Case, Claims, takes
-from unfooled.testing.promises import keep, name_of
+from unfooled.testing.case import Case, Claims, has_parameter
+from unfooled.testing.promises import name_of, run_checks
 
 PROMISES: dict[str, Callable[[Case], None]] = {
     "inside": manners.inside,
@@ -85,13 +85,13 @@ def check_attack(
         >>> check_attack(fgsm, norms=[math.inf], only=["inside", "seed"])
     """
     minimal = _is_minimal(attack, kind)
-    aims = takes(attack, "targeted") if targeted is None else targeted
-    claims = Claims(minimal, aims, hit_rate, seeded, random_start, optimum, fewest_classes, passes, device)
+    can_target = has_parameter(attack, "targeted") if targeted is None else targeted
+    claims = Claims(minimal, can_target, hit_rate, seeded, random_start, optimum, fewest_classes, passes, device)
     for norm in norms:
         if norm not in NORMS:
             raise ValueError(f"there is no norm {norm!r}; there are {', '.join(f'{p:g}' for p in NORMS)}")
         case = Case(attack, float(norm), claims)
-        keep({name: partial(check, case) for name, check in PROMISES.items()}, only, attack)
+        run_checks({name: partial(check, case) for name, check in PROMISES.items()}, only, attack)
 
 
 def _is_minimal(attack: Callable[..., Tensor], kind: object) -> bool:

@@ -16,27 +16,27 @@ from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.evaluation.verify import Verdict, verify
-from unfooled.testing.promises import close, demand, name_of
+from unfooled.testing.promises import close, name_of, require
 from unfooled.testing.subjects import points, seeded_generator, tiny_net
 
 Attacked = tuple[nn.Sequential, Tensor, Tensor, Threat, Tensor]
 """Network, samples, labels, threat, and the points of an attack."""
 SHAPE = (1, 6, 5)
-N = 7
+N_SAMPLES = 7
 EPS = {math.inf: 0.05, 2.0: 0.25, 1.0: 0.6, 0.0: 1.0}
 """Radii, by norm, within which some of the samples of `setting` can be fooled and some cannot."""
 
 
 def setting(norm: float, dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Tensor, Tensor, Threat]:
     """Return a network, samples, labels and a threat: some samples can be fooled, the last is misclassified."""
-    net, x = tiny_net(3, SHAPE, dtype=dtype), points(N, SHAPE, dtype=dtype, seed=6)
+    net, x = tiny_net(3, SHAPE, dtype=dtype), points(N_SAMPLES, SHAPE, dtype=dtype, seed=6)
     with torch.no_grad():
         y = net(x).argmax(1)
     y[-1] = (y[-1] + 1) % 3
     return net, x, y, NORMS[norm](EPS[norm])
 
 
-def takes(attack: Callable[..., Tensor], option: str) -> bool:
+def has_parameter(attack: Callable[..., Tensor], option: str) -> bool:
     """Tell whether the attack has a parameter of this name."""
     return option in inspect.signature(attack).parameters
 
@@ -83,7 +83,7 @@ class Case:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, *, seed: int | None = None, **options: Any
     ) -> Tensor:
         """Attack; a minimal-norm attack gets the norm instead of the threat."""
-        if seed is not None and takes(self.attack, "generator"):
+        if seed is not None and has_parameter(self.attack, "generator"):
             options["generator"] = seeded_generator(seed)
         return self.attack(model, x, y, self.norm if self.claims.minimal else threat, **options)
 
@@ -103,7 +103,7 @@ class Case:
         """Return whether outcomes agree: success exactly, distances within 1 %."""
         return close(a, b, rtol=1e-2, atol=1e-4) if self.claims.minimal else torch.equal(a, b)
 
-    def demand(self, holds: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:
+    def require(self, holds: bool | Tensor, sentence: str, threat: Threat | None = None) -> None:
         """Raise an AssertionError that names the attack and the threat or norm, unless the condition holds."""
         where = f"in the norm {self.norm:g}" if threat is None else f"{threat}"
-        demand(holds, f"{name_of(self.attack)} {sentence} ({where})")
+        require(holds, f"{name_of(self.attack)} {sentence} ({where})")

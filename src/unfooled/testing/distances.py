@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.types import Distance
-from unfooled.testing.promises import Snapshot, close, demand, demand_refusal, keep, name_of
+from unfooled.testing.promises import Snapshot, close, name_of, require, require_refusal, run_checks
 from unfooled.testing.subjects import points
 
 PROMISES = ("per_sample", "untouched", "batch", "identity", "range", "symmetry", "metric", "invariances", "refusals")
@@ -64,7 +64,7 @@ def check_distance(
     """
     make = draw or (lambda n, seed: points(n, (2, 9, 8), dtype=torch.float64, seed=seed))
     claims = _Claims(equal, low, high, symmetric, metric, tuple(invariances))
-    keep(_Case(distance, claims, lambda n, seed: make(n, seed).to(device)).promises(), only, distance)
+    run_checks(_Case(distance, claims, lambda n, seed: make(n, seed).to(device)).promises(), only, distance)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class _Case:
     def pair(self, dtype: torch.dtype = torch.float64) -> Pair:
         return self.draw(N, 0).to(dtype), self.draw(N, 1).to(dtype)
 
-    def demand(self, holds: bool | Tensor, sentence: str, where: str = "float64") -> None:
-        demand(holds, f"{name_of(self.distance)} {sentence} ({where})")
+    def require(self, holds: bool | Tensor, sentence: str, where: str = "float64") -> None:
+        require(holds, f"{name_of(self.distance)} {sentence} ({where})")
 
     # Promises
 
@@ -103,37 +103,37 @@ class _Case:
         for dtype in (torch.float32, torch.float64):
             a, b = self.pair(dtype)
             value = self.distance(a, b)
-            self.demand(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
-            self.demand(
+            self.require(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
+            self.require(
                 value.shape == (N,),
                 f"returns shape {tuple(value.shape)} instead of one number per sample, ({N},)",
                 f"{dtype}",
             )
-            self.demand(value.dtype == dtype, f"returns dtype {value.dtype}", f"{dtype}")
-            self.demand(value.device == a.device, f"returns a tensor on {value.device}", f"{a.device}")
+            self.require(value.dtype == dtype, f"returns dtype {value.dtype}", f"{dtype}")
+            self.require(value.device == a.device, f"returns a tensor on {value.device}", f"{a.device}")
 
     def batch(self) -> None:
         for dtype in (torch.float32, torch.float64):
             a, b = self.pair(dtype)
             value, order = self.distance(a, b), torch.tensor([3, 1, 4, 0, 2], device=a.device)
             moved = self.distance(a[order], b[order])
-            self.demand(close(moved, value[order]), "depends on the order of the batch", f"{dtype}")
+            self.require(close(moved, value[order]), "depends on the order of the batch", f"{dtype}")
             alone = torch.cat([self.distance(a[i : i + 1], b[i : i + 1]) for i in range(N)])
-            self.demand(close(alone, value, rtol=1e-5, atol=1e-6), "depends on the batch", f"{dtype}")
+            self.require(close(alone, value, rtol=1e-5, atol=1e-6), "depends on the batch", f"{dtype}")
 
     def untouched(self) -> None:
         a, b = self.pair()
         before = Snapshot(a=a, b=b)
         self.distance(a, b)
-        before.demand_unchanged(self.distance, "float64")
+        before.require_unchanged(self.distance, "float64")
 
     def identity(self) -> None:
         a, b = self.pair()
         same, want = self.distance(a, a.clone()), torch.full((N,), self.claims.equal, dtype=a.dtype, device=a.device)
         span = f"{float(same.min()):g} to {float(same.max()):g}"
-        self.demand(close(same, want), f"is {span} for equal tensors instead of {self.claims.equal:g}")
+        self.require(close(same, want), f"is {span} for equal tensors instead of {self.claims.equal:g}")
         apart = (self.distance(a, b) - self.claims.equal).abs() > 1e-6
-        self.demand(apart.any(), f"is {self.claims.equal:g} for tensors that differ")
+        self.require(apart.any(), f"is {self.claims.equal:g} for tensors that differ")
 
     def range(self) -> None:
         for seed in range(3):
@@ -142,14 +142,14 @@ class _Case:
                 value = self.distance(*pair)
                 span = f"{float(value.min()):g} to {float(value.max()):g}"
                 inside = (value >= self.claims.low - 1e-9) & (value <= self.claims.high + 1e-9)
-                self.demand(inside.all(), f"has values of {span}, outside [{self.claims.low:g}, {self.claims.high:g}]")
+                self.require(inside.all(), f"has values of {span}, outside [{self.claims.low:g}, {self.claims.high:g}]")
 
     def symmetry(self) -> None:
         if self.claims.symmetric:
             for dtype in (torch.float32, torch.float64):
                 a, b = self.pair(dtype)
                 same = close(self.distance(a, b), self.distance(b, a), rtol=1e-5, atol=1e-6)
-                self.demand(same, "is not symmetric", f"{dtype}")
+                self.require(same, "is not symmetric", f"{dtype}")
 
     def metric(self) -> None:
         if self.claims.metric:
@@ -157,15 +157,15 @@ class _Case:
             direct = self.distance(a, c)
             for middle in (b, (a + c) / 2):
                 detour = self.distance(a, middle) + self.distance(middle, c)
-                self.demand((direct <= detour + 1e-9).all(), "breaks the triangle inequality")
-            self.demand((direct > self.claims.equal).all(), f"is {self.claims.equal:g} for tensors that differ")
+                self.require((direct <= detour + 1e-9).all(), "breaks the triangle inequality")
+            self.require((direct > self.claims.equal).all(), f"is {self.claims.equal:g} for tensors that differ")
 
     def invariances(self) -> None:
         a, b = self.pair()
         want = self.distance(a, b)
         for i, change in enumerate(self.claims.invariances):
             value = self.distance(*change(a, b))
-            self.demand(close(value, want), f"changes under its declared invariance {i + 1}")
+            self.require(close(value, want), f"changes under its declared invariance {i + 1}")
 
     def refusals(self) -> None:
         a, b = self.pair()
@@ -173,4 +173,4 @@ class _Case:
             ("another number of samples", a, b[:2]),
             ("tensors of whole numbers", a, (b * 255).byte()),
         ):
-            demand_refusal(partial(self.distance, first, second), self.distance, what)
+            require_refusal(partial(self.distance, first, second), self.distance, what)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from unfooled.testing.promises import Snapshot, close, demand, demand_refusal, differs_by, keep, name_of
+from unfooled.testing.promises import Snapshot, close, differs_by, name_of, require, require_refusal, run_checks
 from unfooled.testing.subjects import conv_net, points, seeded_generator
 
 PROMISES = ("shape", "untouched", "batch", "grad_mode", "derivative", "ignored", "linear", "complete", "refusals")
@@ -61,7 +61,7 @@ def check_explanation(
         >>> check_explanation(saliency, ignores=True, linear=lambda w, x: w)
     """
     claims = _Claims(ignores, linear, baseline, completeness, differentiable, device)
-    keep(_Case(explain, claims).promises(), only, explain)
+    run_checks(_Case(explain, claims).promises(), only, explain)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class _Case:
         device = self.claims.device
         return conv_net(activation, dtype=dtype).to(device), x.to(device), y.to(device)
 
-    def demand(self, holds: bool | Tensor, sentence: str, where: str = "a ReLU network, float64") -> None:
-        demand(holds, f"{name_of(self.explain)} {sentence} ({where})")
+    def require(self, holds: bool | Tensor, sentence: str, where: str = "a ReLU network, float64") -> None:
+        require(holds, f"{name_of(self.explain)} {sentence} ({where})")
 
     # Promises
 
@@ -103,15 +103,15 @@ class _Case:
         for dtype in (torch.float32, torch.float64):
             net, x, y = self.setting(dtype=dtype)
             attribution = self.explain(net, x, y)
-            self.demand(isinstance(attribution, Tensor), f"returns a {type(attribution).__name__} instead of a tensor")
+            self.require(isinstance(attribution, Tensor), f"returns a {type(attribution).__name__} instead of a tensor")
             for what in ("shape", "dtype", "device"):
                 got, want = getattr(attribution, what), getattr(x, what)
-                self.demand(got == want, f"returns another {what} than x's: {got} instead of {want}", f"{dtype}")
-            self.demand(not attribution.requires_grad, "returns a map that still requires a gradient: detach it")
-            self.demand(attribution.isfinite().all(), "returns NaN or infinite values", f"{dtype}")
+                self.require(got == want, f"returns another {what} than x's: {got} instead of {want}", f"{dtype}")
+            self.require(not attribution.requires_grad, "returns a map that still requires a gradient: detach it")
+            self.require(attribution.isfinite().all(), "returns NaN or infinite values", f"{dtype}")
             if self.claims.differentiable:
                 graph = self.explain(net, x, y, create_graph=True)
-                self.demand(graph.requires_grad, "returns no graph for create_graph=True")
+                self.require(graph.requires_grad, "returns no graph for create_graph=True")
 
     def untouched(self) -> None:
         for create_graph in (False, True) if self.claims.differentiable else (False,):
@@ -123,19 +123,19 @@ class _Case:
             bias.requires_grad_(False)
             before = Snapshot(net, x=x, y=y)
             self.explain(net, x, y, **({"create_graph": True} if create_graph else {}))
-            before.demand_unchanged(self.explain, f"create_graph={create_graph}")
+            before.require_unchanged(self.explain, f"create_graph={create_graph}")
 
     def batch(self) -> None:
         for dtype in (torch.float32, torch.float64):
             net, x, y = self.setting(n=7, dtype=dtype)
             same = partial(close, rtol=1e-4 if dtype == torch.float32 else 1e-9, atol=1e-6)
             whole, order = self.explain(net, x, y), torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
-            self.demand(whole.abs().amax() > 0, "is 0 everywhere", f"{dtype}")
+            self.require(whole.abs().amax() > 0, "is 0 everywhere", f"{dtype}")
             moved = self.explain(net, x[order], y[order])
-            self.demand(same(moved, whole[order]), "depends on the order of the batch", f"{dtype}")
+            self.require(same(moved, whole[order]), "depends on the order of the batch", f"{dtype}")
             alone = torch.cat([self.explain(net, x[i : i + 1], y[i : i + 1]) for i in range(7)])
             apart = differs_by(alone, whole)
-            self.demand(same(alone, whole), f"explains a sample alone unlike in a batch, by {apart}", f"{dtype}")
+            self.require(same(alone, whole), f"explains a sample alone unlike in a batch, by {apart}", f"{dtype}")
 
     def grad_mode(self) -> None:
         net, x, y = self.setting()
@@ -143,9 +143,9 @@ class _Case:
         for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
             with mode():
                 attribution = self.explain(net, x.clone(), y.clone())
-                self.demand(close(attribution, want), f"gives another attribution under torch.{mode.__name__}()")
+                self.require(close(attribution, want), f"gives another attribution under torch.{mode.__name__}()")
                 holds = torch.is_grad_enabled() == (mode is torch.enable_grad)
-                self.demand(holds, f"leaves the caller's gradient mode torch.{mode.__name__}() changed")
+                self.require(holds, f"leaves the caller's gradient mode torch.{mode.__name__}() changed")
 
     def derivative(self) -> None:
         if not self.claims.differentiable:
@@ -154,20 +154,20 @@ class _Case:
         v = torch.randn(x.shape, generator=seeded_generator(2), dtype=x.dtype).to(x.device)
         leaf = x.clone().requires_grad_()
         attribution = self.explain(net, leaf, y, create_graph=True)
-        self.demand(
+        self.require(
             close(attribution.detach(), self.explain(net, x, y)), "gives another attribution with create_graph=True"
         )
         weight = net[2].weight
         assert isinstance(weight, Tensor)
         got, slope = torch.autograd.grad((attribution * v).sum(), [leaf, weight], materialize_grads=True)
-        self.demand(got.abs().max() > 0, "has a derivative of 0 everywhere", "a softplus network, create_graph=True")
+        self.require(got.abs().max() > 0, "has a derivative of 0 everywhere", "a softplus network, create_graph=True")
         size, h = x[0].numel(), 1e-5
         steps = h * torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, *x.shape[1:])
         for i in range(2):
             near = torch.cat([x[i] + steps, x[i] - steps])
             value = (self.explain(net, near, y[i].expand(2 * size)) * v[i]).flatten(1).sum(1)
             want = (value[:size] - value[size:]) / (2 * h)
-            self.demand(
+            self.require(
                 close(got[i].flatten(), want, rtol=1e-5, atol=1e-7),
                 "has a derivative with respect to x that disagrees with finite differences, by "
                 f"{differs_by(got[i].flatten(), want)}",
@@ -178,7 +178,7 @@ class _Case:
             with torch.no_grad():
                 weight[0, 0, 0, 0] += move
             ends.append((self.explain(net, x, y) * v).sum())
-        self.demand(
+        self.require(
             close(slope[0, 0, 0, 0], (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-7),
             "has a derivative with respect to the parameters that disagrees with finite differences",
             "a softplus network, create_graph=True",
@@ -193,10 +193,10 @@ class _Case:
             return net(torch.cat([z[:, :1], torch.ones_like(z[:, 1:])], 1))
 
         attribution = self.explain(blind, x, y)
-        self.demand(
+        self.require(
             (attribution[:, 1] == 0).all(), "gives a coordinate that the model ignores an attribution other than 0"
         )
-        self.demand((attribution[:, 0] != 0).any(), "gives 0 to every coordinate that the model reads")
+        self.require((attribution[:, 0] != 0).any(), "gives 0 to every coordinate that the model reads")
 
     def linear(self) -> None:
         if self.claims.linear is None:
@@ -207,7 +207,7 @@ class _Case:
             self.explain(lambda z: z.flatten(1) @ w.T + 7, x, y),
             self.claims.linear(w[y].reshape(x.shape), x),
         )
-        self.demand(
+        self.require(
             close(attribution, want), f"misses the exact answer by {differs_by(attribution, want)}", "a linear model"
         )
 
@@ -219,7 +219,7 @@ class _Case:
         with torch.no_grad():
             change = (net(x) - net(torch.full_like(x, self.claims.baseline))).gather(1, y[:, None])[:, 0]
         gap = float(((total - change).abs() / change.abs()).max())
-        self.demand(
+        self.require(
             gap <= self.claims.completeness,
             f"is not complete: attributions miss the change of the logit by up to {gap:.3g} of it",
             f"a softplus network, baseline {self.claims.baseline:g}",
@@ -233,4 +233,4 @@ class _Case:
             ("NaN in x", x * torch.nan, y),
             ("x of whole numbers", (x * 255).byte(), y),
         ):
-            demand_refusal(partial(self.explain, net, samples, labels), self.explain, what)
+            require_refusal(partial(self.explain, net, samples, labels), self.explain, what)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfooled.core.types import TrainingLoss
-from unfooled.testing.promises import Snapshot, close, demand, differs_by, keep, name_of
+from unfooled.testing.promises import Snapshot, close, differs_by, name_of, require, run_checks
 from unfooled.testing.subjects import brightest_third, tiny_net
 from unfooled.training.batches import Batches
 from unfooled.training.loop import train
@@ -72,7 +72,7 @@ def check_loss(
     zero = at_zero
     if zero is None and standard_at_zero and threat_of(loss) is not None:
         zero = _without_threat(loss)
-    keep(_Case(loss, falls, lr, zero if standard_at_zero else None).promises(), only, loss)
+    run_checks(_Case(loss, falls, lr, zero if standard_at_zero else None).promises(), only, loss)
 
 
 def _without_threat(loss: Any) -> TrainingLoss:
@@ -106,18 +106,18 @@ class _Case:
         """Return the checks by name."""
         return {name: getattr(self, name) for name in PROMISES}
 
-    def demand(self, holds: bool | Tensor, sentence: str, where: str = "3 classes, (1, 6, 6), float32") -> None:
-        demand(holds, f"{name_of(self.loss)} {sentence} ({where})")
+    def require(self, holds: bool | Tensor, sentence: str, where: str = "3 classes, (1, 6, 6), float32") -> None:
+        require(holds, f"{name_of(self.loss)} {sentence} ({where})")
 
     # Promises
 
     def scalar(self) -> None:
         x, y = brightest_third(12)
         value = copy.deepcopy(self.loss)(fresh_net().train(), x, y)
-        self.demand(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
-        self.demand(value.shape == (), f"returns shape {tuple(value.shape)} instead of a scalar")
-        self.demand(value.isfinite(), f"is {float(value.detach())}")
-        self.demand(value.requires_grad, "returns a value without a graph: nothing can be trained on it")
+        self.require(isinstance(value, Tensor), f"returns a {type(value).__name__} instead of a tensor")
+        self.require(value.shape == (), f"returns shape {tuple(value.shape)} instead of a scalar")
+        self.require(value.isfinite(), f"is {float(value.detach())}")
+        self.require(value.requires_grad, "returns a value without a graph: nothing can be trained on it")
 
     def untouched(self) -> None:
         model = nn.Sequential(fresh_net(), nn.Dropout(0.1)).train()
@@ -130,41 +130,41 @@ class _Case:
         before = Snapshot(None, x=x, y=y)
         weights = [p.detach().clone() for p in model.parameters()]
         value = copy.deepcopy(self.loss)(model, x, y)
-        self.demand(all(p.grad is None for p in model.parameters()), "leaves gradients in the model's parameters")
+        self.require(all(p.grad is None for p in model.parameters()), "leaves gradients in the model's parameters")
         value.backward()
         torch.set_rng_state(random_state)  # a loss may draw from the global generator, which the training loop seeds
-        before.demand_unchanged(self.loss, "a network with dropout, one parameter frozen")
+        before.require_unchanged(self.loss, "a network with dropout, one parameter frozen")
         now = [module.training for module in model.modules()]
-        self.demand(now == modes, "leaves the model in another mode (train or eval)")
-        self.demand(
+        self.require(now == modes, "leaves the model in another mode (train or eval)")
+        self.require(
             [p.requires_grad for p in model.parameters()] == [False] + [True] * len(others),
             "changes requires_grad of the model's parameters",
         )
         same = all(torch.equal(p, w) for p, w in zip(model.parameters(), weights, strict=True))
-        self.demand(same, "changes the model's parameters: that is the optimiser's work")
-        self.demand(fixed.grad is None, "gives a frozen parameter a gradient")
+        self.require(same, "changes the model's parameters: that is the optimiser's work")
+        self.require(fixed.grad is None, "gives a frozen parameter a gradient")
         reached = all(p.grad is not None and bool(p.grad.isfinite().all()) for p in others)
-        self.demand(reached, "gives no finite gradient to some of the trainable parameters")
+        self.require(reached, "gives no finite gradient to some of the trainable parameters")
 
     def falls(self) -> None:
         model, state, (x, y) = fresh_net(), torch.get_rng_state(), brightest_third()
         first = F.cross_entropy(model(x), y).item()
         values = fit(model, copy.deepcopy(self.loss), epochs=6, lr=self.lr)
         last = F.cross_entropy(model(x), y).item()
-        self.demand(
+        self.require(
             last < 0.8 * first,
             f"does not train: clean cross-entropy from {first:.3g} to {last:.3g}",
             "6 epochs",
         )
         if self.falls_to is not None:
-            self.demand(
+            self.require(
                 values[-1] < self.falls_to * values[0],
                 f"does not fall: from {values[0]:.3g} to {values[-1]:.3g}",
                 "6 epochs",
             )
-        self.demand(torch.equal(torch.get_rng_state(), state), "changes torch's global random generator in training")
+        self.require(torch.equal(torch.get_rng_state(), state), "changes torch's global random generator in training")
         holds = not model.training and all(p.requires_grad for p in model.parameters())
-        self.demand(holds, "leaves the model in another state after training than before it")
+        self.require(holds, "leaves the model in another state after training than before it")
 
     def zero(self) -> None:
         if self.at_zero is None:
@@ -174,7 +174,7 @@ class _Case:
         fit(plain, _Standard(replays_of(loss)), epochs=2)
         fit(other, loss, epochs=2)
         for a, b in zip(plain.parameters(), other.parameters(), strict=True):
-            self.demand(
+            self.require(
                 close(b, a, rtol=1e-5, atol=1e-5),
                 f"with eps = 0 trains other weights than standard training, by {differs_by(a, b)}",
                 "2 epochs",

@@ -10,34 +10,38 @@ from torch import Tensor
 
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.threats import Threat
-from unfooled.testing.case import EPS, Case, N, takes
-from unfooled.testing.promises import Snapshot, close, demand_refusal, differs_by
-from unfooled.testing.subjects import linear, points, seeded_generator, unshaken
+from unfooled.testing.case import EPS, N_SAMPLES, Case, has_parameter
+from unfooled.testing.promises import Snapshot, close, differs_by, require_refusal
+from unfooled.testing.subjects import linear, never_fooled, points, seeded_generator
 
 
 def inside(case: Case) -> None:
     """Check that the points are inside the ball and the box, with the shape, dtype and device of x."""
     for net, x, y, threat, z in (case.attacked(torch.float32), case.base):
-        case.demand(isinstance(z, Tensor), f"returns a {type(z).__name__} instead of a tensor", threat)
+        case.require(isinstance(z, Tensor), f"returns a {type(z).__name__} instead of a tensor", threat)
         for what in ("shape", "dtype", "device"):
-            got, want = getattr(z, what), getattr(x, what)
-            case.demand(got == want, f"returns another {what} than x's: {got} instead of {want}", threat)
-        case.demand(not z.requires_grad, "returns points that still require a gradient: detach them", threat)
-        case.demand(z.isfinite().all(), f"returns NaN or infinite values, {x.dtype}", threat)
+            returned, expected = getattr(z, what), getattr(x, what)
+            case.require(
+                returned == expected, f"returns another {what} than x's: {returned} instead of {expected}", threat
+            )
+        case.require(not z.requires_grad, "returns points that still require a gradient: detach them", threat)
+        case.require(z.isfinite().all(), f"returns NaN or infinite values, {x.dtype}", threat)
         low, high = threat.box.low, threat.box.high
-        span = f"[{float(z.min()):.4g}, {float(z.max()):.4g}]"
-        case.demand(low <= z.min() and z.max() <= high, f"leaves the box: its points lie in {span}", threat)
-        out = ~case.judge(net, x, y, z, threat).inside
+        value_range = f"[{float(z.min()):.4g}, {float(z.max()):.4g}]"
+        case.require(low <= z.min() and z.max() <= high, f"leaves the box: its points lie in {value_range}", threat)
+        outside = ~case.judge(net, x, y, z, threat).inside
         far = float(threat.size(z - x).max())
-        case.demand(
-            not out.any(), f"leaves the ball: {int(out.sum())} of {N} points, the farthest at {far:.6g}", threat
+        case.require(
+            not outside.any(),
+            f"leaves the ball: {int(outside.sum())} of {N_SAMPLES} points, the farthest at {far:.6g}",
+            threat,
         )
 
 
 def untouched(case: Case) -> None:
     """Check that inputs, model and generators are left unchanged."""
     net, x, y, threat = case.setting()
-    eps = torch.full((N,), EPS[case.norm], dtype=x.dtype, device=x.device)
+    eps = torch.full((N_SAMPLES,), EPS[case.norm], dtype=x.dtype, device=x.device)
     x.requires_grad_()
     first, *_ = parameters = list(net.parameters())
     first.requires_grad_(False)
@@ -45,13 +49,13 @@ def untouched(case: Case) -> None:
         p.grad = torch.full_like(p, 7)
     net[1].train()  # a ReLU, which is the same in either mode
     generator = seeded_generator(3)
-    options: dict[str, Any] = {"generator": generator} if takes(case.attack, "generator") else {}
+    options: dict[str, Any] = {"generator": generator} if has_parameter(case.attack, "generator") else {}
     state = generator.get_state()
     before = Snapshot(net, x=x, y=y, eps=eps)
     z = case.run(net, x, y, threat.with_eps(eps), **options)
-    before.demand_unchanged(case.attack, str(threat))
-    case.demand(z.data_ptr() != x.data_ptr(), "returns the memory of x itself: return a copy", threat)
-    case.demand(
+    before.require_unchanged(case.attack, str(threat))
+    case.require(z.data_ptr() != x.data_ptr(), "returns the memory of x itself: return a copy", threat)
+    case.require(
         torch.equal(generator.get_state(), state),
         "advances the generator that it was handed: use only its seed (core.rng), so that no sample depends on "
         "the others",
@@ -63,42 +67,44 @@ def seed(case: Case) -> None:
     """Check that the same seed gives the same bits, and another seed other points where that is claimed."""
     net, x, y, threat = case.setting()
     z = case.run(net, x, y, threat, seed=1)
-    case.demand(torch.equal(z, case.run(net, x, y, threat, seed=1)), "gives other points for the same seed", threat)
+    case.require(torch.equal(z, case.run(net, x, y, threat, seed=1)), "gives other points for the same seed", threat)
     if case.claims.seeded:
         other = case.run(net, x, y, threat, seed=2)
-        case.demand(not torch.equal(z, other), "gives the same points for another seed", threat)
+        case.require(not torch.equal(z, other), "gives the same points for another seed", threat)
 
 
 def batch(case: Case) -> None:
     """Check that the fooled samples depend neither on the order nor on the size of the batch."""
     net, x, y, threat, base = case.base
-    want = case.outcome(net, x, y, base, threat)
+    expected = case.outcome(net, x, y, base, threat)
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3], device=x.device)
     z = case.run(net, x[order], y[order], threat)[order.argsort()]
-    case.demand(case.same(case.outcome(net, x, y, z, threat), want), "depends on the order of the batch", threat)
+    case.require(case.same(case.outcome(net, x, y, z, threat), expected), "depends on the order of the batch", threat)
     z = torch.cat([case.run(net, x[rows], y[rows], threat) for rows in order.split(3)])[order.argsort()]
-    case.demand(
-        case.same(case.outcome(net, x, y, z, threat), want),
+    case.require(
+        case.same(case.outcome(net, x, y, z, threat), expected),
         "depends on the batch: chunks of 3 give another outcome than the whole",
         threat,
     )
-    if takes(case.attack, "batch"):
+    if has_parameter(case.attack, "batch"):
         z = case.run(net, x, y, threat, batch=3)
-        case.demand(case.same(case.outcome(net, x, y, z, threat), want), "gives another outcome with batch=3", threat)
+        case.require(
+            case.same(case.outcome(net, x, y, z, threat), expected), "gives another outcome with batch=3", threat
+        )
 
 
 def alone(case: Case) -> None:
     """Check that a sample gets the same point alone and in a batch."""
     net, x, y, threat, z = case.base
     distance = case.outcome(net, x, y, z, threat)
-    for i in (0, 3, N - 1):
+    for i in (0, 3, N_SAMPLES - 1):
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat)
         if case.claims.minimal:
             near = case.outcome(net, x[i : i + 1], y[i : i + 1], one, threat)
             holds, apart = case.same(near, distance[i : i + 1]), differs_by(near, distance[i : i + 1])
         else:
             holds, apart = close(one[0], z[i]), differs_by(one[0], z[i])
-        case.demand(holds, f"gives sample {i} alone another point than in a batch, by {apart}", threat)
+        case.require(holds, f"gives sample {i} alone another point than in a batch, by {apart}", threat)
 
 
 def radii(case: Case) -> None:
@@ -106,12 +112,12 @@ def radii(case: Case) -> None:
     if case.claims.minimal:
         return
     net, x, y, threat = case.setting()
-    eps = torch.linspace(0.2, 2.5, N, dtype=x.dtype, device=x.device) * EPS[case.norm]
+    eps = torch.linspace(0.2, 2.5, N_SAMPLES, dtype=x.dtype, device=x.device) * EPS[case.norm]
     eps = eps.round() if case.norm == 0 else eps
     z = case.run(net, x, y, threat.with_eps(eps))
-    for i in range(N):
+    for i in range(N_SAMPLES):
         one = case.run(net, x[i : i + 1], y[i : i + 1], threat.with_eps(float(eps[i])))
-        case.demand(
+        case.require(
             close(one[0], z[i]),
             f"treats one eps per sample unlike each eps alone: sample {i} differs by {differs_by(one[0], z[i])}",
             threat.with_eps(float(eps[i])),
@@ -122,15 +128,15 @@ def already(case: Case) -> None:
     """Check the points of samples that cannot be fooled, or that are misclassified when clean."""
     net, x, y, threat = case.setting()
     for model, label, what in (
-        (unshaken, torch.zeros_like(y), "that nothing fools"),
+        (never_fooled, torch.zeros_like(y), "that nothing fools"),
         (net, (net(x).detach().argmax(1) + 1) % 3, "that are wrong already"),
     ):
         z = case.run(model, x, label, threat)
         if case.claims.minimal:
-            case.demand(torch.equal(z, x), f"does not return x itself for samples {what}", threat)
+            case.require(torch.equal(z, x), f"does not return x itself for samples {what}", threat)
         else:
             inside = case.judge(model, x, label, z, threat).inside.all()
-            case.demand(inside, f"leaves the threat for samples {what}", threat)
+            case.require(inside, f"leaves the threat for samples {what}", threat)
 
 
 def refusals(case: Case) -> None:
@@ -150,6 +156,6 @@ def refusals(case: Case) -> None:
     if not case.claims.minimal:
         bad.append(("3 values of eps for 4 samples", x, y, threat.with_eps(torch.ones(3))))
     for what, samples, labels, allowed in bad:
-        demand_refusal(partial(case.run, model, samples, labels, allowed), case.attack, what)
+        require_refusal(partial(case.run, model, samples, labels, allowed), case.attack, what)
     if case.claims.minimal:
-        demand_refusal(partial(case.attack, model, x, y, 3.0), case.attack, "the norm 3")
+        require_refusal(partial(case.attack, model, x, y, 3.0), case.attack, "the norm 3")

@@ -19,7 +19,7 @@ def name_of(method: Any) -> str:
     return getattr(method, "__name__", type(method).__name__)
 
 
-def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None, method: Any) -> None:
+def run_checks(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None, method: Any) -> None:
     """Run the checks of the promises in turn.
 
     Args:
@@ -46,7 +46,7 @@ def keep(promises: Mapping[str, Callable[[], None]], only: Iterable[str] | None,
             ) from error
 
 
-def demand(holds: bool | Tensor, sentence: str) -> None:
+def require(holds: bool | Tensor, sentence: str) -> None:
     """Raise an AssertionError with this sentence unless the condition holds."""
     if not holds:
         raise AssertionError(sentence)
@@ -66,7 +66,7 @@ def differs_by(a: Tensor, b: Tensor) -> str:
     return f"{float((a - b).detach().abs().max()):.3g}"
 
 
-def demand_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
+def require_refusal(call: Callable[[], Any], method: Any, what: str) -> None:
     """Demand that a call with bad input raises ValueError.
 
     Args:
@@ -121,7 +121,7 @@ class Snapshot:
         state["uses Python's global random generator"] = random.getstate()
         return state
 
-    def demand_unchanged(self, method: Any, setting: str) -> None:
+    def require_unchanged(self, method: Any, setting: str) -> None:
         """Demand that nothing has changed since the snapshot was made.
 
         Args:
@@ -130,7 +130,7 @@ class Snapshot:
         """
         now = self._state()
         for sentence, before in self.before.items():
-            demand(_equal(before, now[sentence]), f"{name_of(method)} {sentence} ({setting})")
+            require(_equal(before, now[sentence]), f"{name_of(method)} {sentence} ({setting})")
 
 
 def _gradient(t: Tensor) -> Tensor | None:

@@ -33,9 +33,9 @@ def random(case: Case) -> None:
         by_chance = case.judge(net, x, y, threat.sample(x), threat).success
         fooled = verdict.success
         counts = f"{int(fooled.sum())} of {n} samples, a random point {int(by_chance.sum())}"
-        case.demand(fooled.sum() > by_chance.sum(), f"fools no more than chance: {counts}", threat)
+        case.require(fooled.sum() > by_chance.sum(), f"fools no more than chance: {counts}", threat)
         holds = not case.claims.random_start or (fooled | ~by_chance).all()
-        case.demand(holds, "loses a sample that the random point it starts from fools", threat)
+        case.require(holds, "loses a sample that the random point it starts from fools", threat)
         return
     nearest = torch.full_like(verdict.distance, torch.inf)
     for seed in range(300):
@@ -43,9 +43,9 @@ def random(case: Case) -> None:
         with torch.no_grad():
             hit = net(near).argmax(1) != y
         nearest = torch.minimum(nearest, threat.size(near - x).masked_fill(~hit, torch.inf))
-    case.demand(verdict.distance.isfinite().all(), f"finds nothing for {int((~verdict.success).sum())} of {n} samples")
+    case.require(verdict.distance.isfinite().all(), f"finds nothing for {int((~verdict.success).sum())} of {n} samples")
     far = verdict.distance > nearest + 1e-6
-    case.demand(not far.any(), f"is farther than a random search for {int(far.sum())} of {n} samples")
+    case.require(not far.any(), f"is farther than a random search for {int(far.sum())} of {n} samples")
 
 
 def targeted(case: Case) -> None:
@@ -60,9 +60,9 @@ def targeted(case: Case) -> None:
         target, enlarged = model(x).topk(2).indices[:, 1], threat.scaled(4)
     z = case.run(model, x, target, enlarged, targeted=True)
     verdict = case.judge(model, x, target, z, enlarged, targeted=True)
-    case.demand(verdict.inside.all(), "leaves the threat when it aims at a class", enlarged)
+    case.require(verdict.inside.all(), "leaves the threat when it aims at a class", enlarged)
     hit, least = int((verdict.prediction == target).sum()), case.claims.hit_rate * len(x)
-    case.demand(hit >= least - 1e-9, f"hits {hit} of {len(x)} targets, at least {least:g} are claimed", enlarged)
+    case.require(hit >= least - 1e-9, f"hits {hit} of {len(x)} targets, at least {least:g} are claimed", enlarged)
 
 
 def optimum(case: Case) -> None:
@@ -97,7 +97,7 @@ def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: t
     if case.claims.minimal:
         z = case.run(model, x, y, NORMS[case.norm](math.inf))
         ratio = case.judge(model, x, y, z, NORMS[case.norm](math.inf)).distance / best
-        case.demand(
+        case.require(
             (ratio >= 1 - 1e-4).all() and (ratio <= factor).all(),
             f"misses the nearest point of {what}, by up to {float(ratio.max()):.4g} times the distance",
         )
@@ -109,9 +109,9 @@ def _optimum_of(case: Case, k: int, shape: tuple[int, ...], gap: float, dtype: t
     ):
         verdict = case.judge(model, x, y, case.run(model, x, y, threat), threat)
         share = f"{float(verdict.success.double().mean()):.2f}"
-        case.demand(verdict.inside.all(), f"leaves the threat of {what}")
+        case.require(verdict.inside.all(), f"leaves the threat of {what}")
         side = "above" if broken else "below"
-        case.demand(
+        case.require(
             (verdict.success == broken).all(), f"fools {share} of the samples just {side} the distance of {what}"
         )
 
@@ -125,7 +125,7 @@ def passes(case: Case) -> None:
     with counted(net) as model:
         case.run(model, x, y, threat.scaled(0 if case.norm == 0 else 1e-5))
     most, n = case.claims.passes, len(x)
-    case.demand(
+    case.require(
         model.forwards <= most[0] * n and model.backwards <= most[1] * n,
         f"takes {model.forwards / n:g} forwards and {model.backwards / n:g} backwards per sample, "
         f"at most {most[0]} and {most[1]} are claimed",

@@ -46,30 +46,34 @@ class Linear:
         """Return the model on another device."""
         return Linear(self.weight.to(device), self.bias.to(device))
 
-    def _reach(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
+    def _distances(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
         """Return the distance to the boundary with every other class, (B, K); inf at y.
 
         It is (z_y - z_c) / |w_y - w_c|_dual, which ignores the box; in L0, the smallest number of entries that give c
         the larger logit when set to 0 or 1.
         """
         logits, rows = self(x), torch.arange(len(x), device=x.device)
-        lead = logits[rows, y][:, None] - logits
-        apart = self.weight[None] - self.weight[y][:, None]
+        gap = logits[rows, y][:, None] - logits
+        difference = self.weight[None] - self.weight[y][:, None]
         if norm == 0:
-            edge = x.flatten(1)[:, None]
-            gain = torch.where(apart > 0, apart * (1 - edge), -apart * edge).sort(dim=2, descending=True).values
-            ratio = (gain.cumsum(2) <= lead[:, :, None]).sum(2).to(x.dtype) + 1
+            value = x.flatten(1)[:, None]
+            gain = (
+                torch.where(difference > 0, difference * (1 - value), -difference * value)
+                .sort(dim=2, descending=True)
+                .values
+            )
+            ratio = (gain.cumsum(2) <= gap[:, :, None]).sum(2).to(x.dtype) + 1
         else:
-            ratio = lead / apart.norm(p={1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[norm], dim=2)
+            ratio = gap / difference.norm(p={1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[norm], dim=2)
         return ratio.scatter(1, y[:, None], math.inf)
 
     def distance(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
         """Return the distance to the boundary, (B,); exact in L0, and in other norms where the box does not matter."""
-        return self._reach(x, y, norm).amin(1)
+        return self._distances(x, y, norm).amin(1)
 
     def nearest(self, x: Tensor, y: Tensor, norm: float) -> Tensor:
         """Return the class with the nearest boundary, (B,)."""
-        return self._reach(x, y, norm).argmin(1)
+        return self._distances(x, y, norm).argmin(1)
 
 
 def linear(
@@ -131,7 +135,7 @@ def conv_net(
     return net.eval()
 
 
-def unshaken(x: Tensor) -> Tensor:
+def never_fooled(x: Tensor) -> Tensor:
     """Return logits of 3 classes whose prediction is 0 everywhere in the unit box, with a gradient that is not 0."""
     total = x.flatten(1).sum(1)
     return torch.stack([total + 99, total * 0.5, total * 0.25], 1)

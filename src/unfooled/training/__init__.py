@@ -3,6 +3,7 @@
 from unfooled.explanations.masks import soft_mask, top_mask
 from unfooled.training.batches import Batches, BatchSource
 from unfooled.training.checkpoint import Checkpoint
+from unfooled.training.concepts import FittedHead, Leakage, fit_head, independent_head, leakage
 from unfooled.training.loop import Epoch, train
 from unfooled.training.losses.arp import (
     Arp,
@@ -17,6 +18,8 @@ from unfooled.training.losses.arp import (
 )
 from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.concept_margin import ConceptMargin, ConceptStability
+from unfooled.training.losses.concepts import ConceptBall, ConceptLoss, ConceptMadry
 from unfooled.training.losses.fast import Fast, n_fgsm
 from unfooled.training.losses.free import Free
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
@@ -39,8 +42,14 @@ __all__ = [
     "BatchSource",
     "Batches",
     "Checkpoint",
+    "ConceptBall",
+    "ConceptLoss",
+    "ConceptMadry",
+    "ConceptMargin",
+    "ConceptStability",
     "Epoch",
     "Fast",
+    "FittedHead",
     "Free",
     "GroupWorst",
     "IgNorm",
@@ -48,6 +57,7 @@ __all__ = [
     "Igr",
     "InputGradient",
     "LatentClusters",
+    "Leakage",
     "Madry",
     "Monitor",
     "PublishedTerms",
@@ -58,8 +68,11 @@ __all__ = [
     "Trades",
     "adversarial_base",
     "arp",
+    "fit_head",
+    "independent_head",
     "iou_rounds",
     "label_hinge",
+    "leakage",
     "n_fgsm",
     "soft_mask",
     "squared_gap",

@@ -28,7 +28,7 @@ from unfooled.training.checkpoint import Checkpoint
 from unfooled.training.monitor import Monitor
 from unfooled.training.progress import Memory, loss_at, memory_of, notes_of, replays_of
 
-FEW = 64
+SAMPLES_CHECKED = 64
 """Training samples whose answers are looked at after an epoch, where no samples are held out."""
 
 
@@ -117,7 +117,7 @@ def train(
             model.load_state_dict(before)
         accuracy = _accuracy(model, *held_out, device, index) if held_out else None
         if held_out is None:
-            _accuracy(model, batches.x[:FEW], batches.y[:FEW], device, index)
+            _accuracy(model, batches.x[:SAMPLES_CHECKED], batches.y[:SAMPLES_CHECKED], device, index)
         epoch = Epoch(index, epochs, mean, seconds, accuracy, *accuracies, stopped, notes_of(loss))
         history.append({k: v for k, v in asdict(epoch).items() if k not in ("index", "epochs")})
         if checkpoint and (fabric is None or fabric.is_global_zero):
@@ -220,7 +220,7 @@ def _emptied(memory: Memory | None, batches: BatchSource) -> Memory | None:
         )
     if memory.by_sample and (batches.flip or batches.crop):
         raise BadInput(
-            "warm starts know a sample by its bytes, which augmentation changes; leave it out or use random starts"
+            "warm starts recognise a sample by its bytes, which augmentation changes; leave it out or use random starts"
         )
     memory.restore({})
     return memory

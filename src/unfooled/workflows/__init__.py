@@ -1,6 +1,7 @@
 """Workflows: one function a command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     diagnose                                                                      the checks of an audit alone
     make_loss, bind_attack, within_threat                                         losses and attacks by name
 
@@ -27,6 +28,8 @@ _NAMES = {
     "FeatureOptions": "rebuilding",
     "Inputs": "inputs",
     "LensRecord": "scoring",
+    "LimeOptions": "lime_options",
+    "LimeRecord": "lime_records",
     "Limits": "inputs",
     "LossOptions": "losses",
     "Machine": "machine",
@@ -34,6 +37,8 @@ _NAMES = {
     "Network": "training",
     "OwnNetwork": "reproducing",
     "Recipe": "training",
+    "TableOptions": "lime_options",
+    "TextOptions": "lime_options",
     "TrainingRecord": "training",
     "attack": "attacking",
     "audit": "auditing",
@@ -45,6 +50,10 @@ _NAMES = {
     "explain": "explaining",
     "features": "rebuilding",
     "lens": "scoring",
+    "lime_image": "lime",
+    "lime_pick": "lime",
+    "lime_table": "lime",
+    "lime_text": "lime",
     "make_loss": "losses",
     "read_bound": "bounds",
     "report": "reporting",
@@ -65,6 +74,8 @@ __all__ = [
     "FeatureOptions",
     "Inputs",
     "LensRecord",
+    "LimeOptions",
+    "LimeRecord",
     "Limits",
     "LossOptions",
     "Machine",
@@ -72,6 +83,8 @@ __all__ = [
     "Network",
     "OwnNetwork",
     "Recipe",
+    "TableOptions",
+    "TextOptions",
     "TrainingRecord",
     "attack",
     "audit",
@@ -84,6 +97,10 @@ __all__ = [
     "explain",
     "features",
     "lens",
+    "lime_image",
+    "lime_pick",
+    "lime_table",
+    "lime_text",
     "make_loss",
     "read_bound",
     "report",
@@ -113,6 +130,9 @@ if TYPE_CHECKING:
     from unfooled.workflows.examining import Doctor, doctor
     from unfooled.workflows.explaining import ExplanationRecord, explain
     from unfooled.workflows.inputs import Inputs
+    from unfooled.workflows.lime import lime_image, lime_pick, lime_table, lime_text
+    from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions
+    from unfooled.workflows.lime_records import LimeRecord
     from unfooled.workflows.losses import LossOptions, make_loss
     from unfooled.workflows.machine import Machine
     from unfooled.workflows.map_attack import MapAttack

@@ -21,12 +21,12 @@ from unfooled.evaluation.checks.subject import Subject, inspect_model
 from unfooled.evaluation.verify import verify
 from unfooled.runs.archives import parts_of, read_archive, write_archive
 from unfooled.runs.chunks import Progress, Rows, Run
-from unfooled.runs.folder import discard, mended
+from unfooled.runs.folder import discard, recomputed_note
 from unfooled.runs.records import Config, Passes
 from unfooled.runs.spelling import spelled
 from unfooled.statistics.intervals import Estimate, mean_of_shares, share
 from unfooled.workflows import catalog
-from unfooled.workflows.attacks import BoundAttack, bind_attack, cut
+from unfooled.workflows.attacks import BoundAttack, bind_attack, clip_to_threat
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
@@ -34,10 +34,10 @@ from unfooled.workflows.places import check_file
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import choose, threat_of
 
-DEFAULT = "apgd-margin"
-CHUNK = 100
-DRAWS = 20  # evaluations of a random model per judged point; the majority decides
-AVERAGED = 10  # evaluations of a random model averaged at every gradient of an ensemble
+DEFAULT_ATTACK = "apgd-margin"
+CHUNK_SAMPLES = 100
+JUDGE_DRAWS = 20  # evaluations of a random model per judged point; the majority decides
+GRADIENT_DRAWS = 10  # evaluations of a random model averaged at every gradient of an ensemble
 
 
 class AttackRecord(Partial):
@@ -112,29 +112,29 @@ def attack(
         BadInput: options, model or data that cannot be used, or a file that holds something else.
     """
     allowed = threat_of(threat)
-    how = _How(attack, steps, restarts, effort)
-    how.bound(allowed)  # refuses unusable options before anything is loaded
+    choice = _AttackChoice(attack, steps, restarts, effort)
+    choice.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
     out = check_file(out if Path(out).suffix else f"{out}.npz", (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
-    asked = {
+    settings = {
         "model": inputs.model_name, "data": inputs.data_name, "n": len(loaded.x), "threat": str(threat),
-        **how.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
+        **choice.options, "seed": seed, **{k: v for k, v in inputs.options.items() if v is not None},
     }  # fmt: skip
     subject = inspect_model(loaded.model, loaded.x, loaded.y)
-    asked["fingerprint"] = dict(subject.fingerprint)
-    read_archive(out, asked, kind="attack")  # refuses a file of another content
+    settings["fingerprint"] = dict(subject.fingerprint)
+    read_archive(out, settings, kind="attack")  # refuses a file of another content
     work = _Work(loaded, subject, allowed, seed, machine.batch or fitting_batch(subject.model, loaded.x))
-    run = Run(parts_of(out), work.config(asked), chunk=CHUNK, progress=progress)
-    bound = how.bound(allowed, work.batch)
-    record = work.judged(bound(work, run), bound.label, run, asked, out)
+    run = Run(parts_of(out), work.config(settings), chunk=CHUNK_SAMPLES, progress=progress)
+    bound = choice.bound(allowed, work.batch)
+    record = work.judged(bound(work, run), bound.label, run, settings, out)
     discard(parts_of(out))
     return record
 
 
 @dataclass(frozen=True)
-class _How:
+class _AttackChoice:
     """One attack with its options, or an ensemble."""
 
     attack: str | Callable[..., Tensor] | None
@@ -147,32 +147,32 @@ class _How:
         """Return the options to record in the file."""
         if self.effort is not None:
             return {"effort": self.effort}
-        name = self.attack or DEFAULT
+        name = self.attack or DEFAULT_ATTACK
         return {
             "attack": name if isinstance(name, str) else spelled(name),
             "steps": self.steps,
             "restarts": self.restarts,
         }
 
-    def bound(self, threat: Threat, batch: int | None = None) -> _Single | _Whole:
+    def bound(self, threat: Threat, batch: int | None = None) -> _SingleAttack | _EnsembleAttack:
         """Bind the options to the attack or ensemble.
 
         Raises:
             BadOption: options that do not exist or do not go together.
         """
         if self.effort is None:
-            attack = self.attack or DEFAULT
-            return _Single(bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, batch=batch))
+            attack = self.attack or DEFAULT_ATTACK
+            return _SingleAttack(bind_attack(attack, threat, steps=self.steps, restarts=self.restarts, batch=batch))
         restarts = None if self.restarts == 1 else self.restarts
         for option, value in {"attack": self.attack, "steps": self.steps, "restarts": restarts}.items():
             if value is not None:
                 sentence = "{effort:{0}} runs an ensemble, {" + option + ":{1}} asks for one attack; give one of them"
                 raise BadOption(sentence, self.effort, value)
         row: catalog.Effort = choose(catalog.EFFORTS, self.effort, "effort")
-        made = catalog.resolve(row.path)
-        if isinstance(made, Effort):
-            return _Whole(partial(cascade, effort=made), f"cascade, {made.name}")
-        return _Whole(made, row.label)
+        ensemble = catalog.resolve(row.path)
+        if isinstance(ensemble, Effort):
+            return _EnsembleAttack(partial(cascade, effort=ensemble), f"cascade, {ensemble.name}")
+        return _EnsembleAttack(ensemble, row.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,15 +185,17 @@ class _Work:
     seed: int
     batch: int
 
-    def config(self, asked: dict[str, Any]) -> Config:
+    def config(self, settings: dict[str, Any]) -> Config:
         """Return the settings stored with the chunks, which must agree to resume."""
-        known = {name: asked[name] for name in ("model", "data", "n", "threat", "seed", "fingerprint")}
-        return Config(**known, options={k: v for k, v in asked.items() if k not in known})
+        known = {name: settings[name] for name in ("model", "data", "n", "threat", "seed", "fingerprint")}
+        return Config(**known, options={k: v for k, v in settings.items() if k not in known})
 
-    def judged(self, points: dict[str, Tensor], label: str, run: Run, asked: dict[str, Any], out: Path) -> AttackRecord:
+    def judged(
+        self, points: dict[str, Tensor], label: str, run: Run, settings: dict[str, Any], out: Path
+    ) -> AttackRecord:
         """Judge the points, write the file, and return the record."""
         x, y = self.loaded.x, self.loaded.y
-        judge = partial(verify, self.subject.model, x, y, draws=DRAWS if self.subject.random else 1)
+        judge = partial(verify, self.subject.model, x, y, draws=JUDGE_DRAWS if self.subject.random else 1)
         verdict, clean = judge(points["x"], self.threat), judge(x, self.threat)
         check_answered(torch.zeros(len(x), 1, device=x.device).masked_fill(clean.undefined[:, None], math.nan))
         undefined = verdict.undefined & ~verdict.success
@@ -205,12 +207,12 @@ class _Work:
             distance = judge(points["nearest"], self.threat.with_eps(math.inf)).distance
             arrays |= {"nearest_x": points["nearest"], "nearest_distance": distance}
             more["median_distance"] = _median(distance)
-        write_archive(out, {k: v.cpu().numpy() for k, v in arrays.items()}, asked)
+        write_archive(out, {k: v.cpu().numpy() for k, v in arrays.items()}, settings)
         forward, backward = (sum(spent[k] for spent in run.passes.values()) / len(x) for k in (0, 1))
         refused = _refused(int(undefined.sum()))
-        notes = [*self.loaded.warnings, *self.subject.warnings, *mended(run.folder.damaged), *refused]
+        notes = [*self.loaded.warnings, *self.subject.warnings, *recomputed_note(run.folder.damaged), *refused]
         return AttackRecord(
-            **{k: asked[k] for k in ("model", "data", "n", "threat", "seed")},
+            **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
             clean_accuracy=self._accuracy(clean.stays, ~clean.success),
             robust_accuracy=self._accuracy(verdict.stays, ~(verdict.success | undefined)),
@@ -227,7 +229,7 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _Single:
+class _SingleAttack:
     """One attack, chunk by chunk."""
 
     attack: BoundAttack
@@ -244,16 +246,16 @@ class _Single:
         def propose(rows: Tensor) -> Rows:
             at = rows.to(x.device)
             threat, source = work.threat.take(at), torch.Generator().manual_seed(work.seed)
-            seen, points = Unanswered(x[at], threat), {}
-            with model.watched(seen):
+            observer, points = Unanswered(x[at], threat), {}
+            with model.watched(observer):
                 if self.attack.nearest is None:
                     points["x"] = self.attack.propose(model, x[at], y[at], threat, generator=source)
                 else:
                     nearest = self.attack.nearest(model, x[at], y[at], threat.norm, generator=source)
-                    points = {"x": cut(nearest, x[at], threat), "nearest": nearest}
-            if bool(seen.seen.any()):
-                lost = verify(work.subject.model, x[at], y[at], points["x"], threat, batch=work.batch).success
-                points["x"], _ = seen.instead(points["x"], lost)
+                    points = {"x": clip_to_threat(nearest, x[at], threat), "nearest": nearest}
+            if bool(observer.seen.any()):
+                success = verify(work.subject.model, x[at], y[at], points["x"], threat, batch=work.batch).success
+                points["x"], _ = observer.substitute(points["x"], success)
             return points
 
         stored = run.map("attack", propose, len(x), model=model)
@@ -261,7 +263,7 @@ class _Single:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _EnsembleAttack:
     """An ensemble on all samples, which divides its work into stages and chunks itself."""
 
     attack: Callable[..., Tensor]
@@ -272,7 +274,7 @@ class _Whole:
         x, y, model = work.loaded.x, work.loaded.y, work.subject.model
         options: dict[str, Any] = {"seed": work.seed, "batch": work.batch, "run": run}
         if work.subject.random and "draws" in catalog.takes(self.attack):
-            options["draws"] = AVERAGED
+            options["draws"] = GRADIENT_DRAWS
         return {"x": self.attack(model, x, y, work.threat, **options)}
 
 

@@ -82,16 +82,16 @@ def bind_attack(
         options["restarts"] = restarts
         label += f", {restarts} restarts" if restarts > 1 else ""
     elif restarts > 1:
-        raise BadOption(f"{{0}} has no {{restarts}}; {_instead(row, takes)}", attack)
+        raise BadOption(f"{{0}} has no {{restarts}}; {_restart_advice(row, takes)}", attack)
     if threat.norm not in row.norms:
         known = ", ".join(NORMS[norm] for norm in row.norms)
-        raise BadOption("{0} knows {1}, the threat is {2}; choose another {attack}", attack, known, threat)
+        raise BadOption("{0} supports {1}, the threat is {2}; choose another {attack}", attack, known, threat)
     if "batch" in takes:
         return _bound(partial(function, batch=batch, **options), label, None)
     return _bound(partial(function, **options), label, batch)
 
 
-def _instead(row: catalog.Attack, takes: tuple[str, ...]) -> str:
+def _restart_advice(row: catalog.Attack, takes: tuple[str, ...]) -> str:
     """Return the advice for an attack that takes no restarts."""
     if "steps" not in takes:
         return "leave it out"
@@ -141,12 +141,12 @@ def within_threat(nearest: Callable[..., Tensor]) -> BudgetAttack:
     ) -> Tensor:
         check_attack(x, y, threat)
         options: dict[str, Any] = {"targeted": True} if targeted else {}
-        return cut(nearest(model, x, y, threat.norm, generator=generator, **options), x, threat)
+        return clip_to_threat(nearest(model, x, y, threat.norm, generator=generator, **options), x, threat)
 
     return attack
 
 
-def cut(nearest: Tensor, x: Tensor, threat: Threat) -> Tensor:
+def clip_to_threat(nearest: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Cut points to what a threat allows; points inside it stay where they are."""
     return threat.bounded(x).project(nearest, x)
 

@@ -22,13 +22,14 @@ from unfooled.runs.chunks import Progress
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack
+from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, choose, threat_of
 
-ENVELOPE = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
+ENVELOPE_PASSES = 1000  # passes a sample and norm for the nearest adversarial examples in every norm
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,27 @@ class AuditOptions:
         if self.effort != AuditOptions.effort:
             option, value = next(iter(self.single.items()))
             raise BadOption(
-                "{effort:{0}} is of the cascade, {" + option + ":{1}} asks for one attack instead; give one of them",
+                "{effort:{0}} belongs to the cascade, {" + option + ":{1}} asks for one attack; give one of them",
                 self.effort, value,
             )  # fmt: skip
         bind_attack(self._attack(threat), threat, steps=self.steps, restarts=self.restarts)
 
-    def plan(self, threat: Threat, batch: int | None = None) -> Plan:
+    def plan(self, threat: Threat, batch: int | None = None, background: Any = None) -> Plan:
         """Build the plan of the audit.
 
         Args:
             threat: Threat model.
             batch: Samples that a single attack computes at once; None: all.
+            background: Samples of the data, for explanations that take some. None: their own.
         """
         row = catalog.EFFORTS[self.effort] if isinstance(self.effort, str) else catalog.Effort("")
         explain, explain_name = self._explanation("explain", catalog.EXPLANATIONS, "explanation")
         reasons, reasons_name = self._explanation("reasons", catalog.REASONS, "explanation to attack")
+        if background is not None:
+            explain, reasons = with_background(explain, background), with_background(reasons, background)
         return Plan(
             **self._attacked(threat, row, batch),
-            nearest_budget=ENVELOPE if self.envelope else row.nearest,
+            nearest_budget=ENVELOPE_PASSES if self.envelope else row.nearest,
             norms=catalog.EVERY_NORM if self.envelope else None,
             explain=explain,
             explain_name=explain_name,
@@ -198,7 +202,7 @@ def _audited(
     if isinstance(options, AuditOptions):
         if options.single:  # the attack and the audit share one size, found once
             batch = batch or fitting_batch(loaded.model, loaded.x)
-        options = options.plan(allowed, batch)
+        options = options.plan(allowed, batch, background=loaded.x)
     model = inputs.model_name
     summary = audit_(
         loaded.model, loaded.x, loaded.y, allowed,

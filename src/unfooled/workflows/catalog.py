@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EVERY_NORM = (0.0, 1.0, 2.0, math.inf)
-MOST = 1000
+DEFAULT_N = 1000
 """Default number of samples."""
 
 
@@ -113,6 +113,19 @@ class Study:
     costs: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A choice of a local surrogate: a function, or one that makes it.
+
+    Attributes:
+        path: "module:function".
+        makes: True: it is called with the options written behind the name, as in slic:50, and makes the function.
+    """
+
+    path: str
+    makes: bool = False
+
+
 ATTACKS = {
     "apgd-ce": Attack("attacks:apgd", {"loss": "core.losses:cross_entropy"}, norms=(1.0, 2.0, math.inf)),
     "apgd-dlr": Attack("attacks:apgd", {"loss": "core.losses:dlr"}, norms=(1.0, 2.0, math.inf)),
@@ -151,6 +164,7 @@ EXPLANATIONS = {
     "input-x-gradient": Explanation("explanations:input_x_gradient"),
     "integrated-gradients": Explanation("explanations:integrated_gradients"),
     "smoothgrad": Explanation("explanations:smooth_grad"),
+    "expected-gradients": Explanation("explanations:expected_gradients"),
     "grad-cam": Explanation("explanations:grad_cam"),
     "lime": Explanation("explanations.lime.image:lime_map"),
     "attention": Explanation("explanations:attention_image", legend="where the evidence lies"),
@@ -165,6 +179,8 @@ OBJECTIVES = {
     "kendall": Objective("attacks:kendall_surrogate", "kendall"),
     "region": Objective("attacks:into", "region"),
 }
+CONCEPTS = ("concept", "concept-madry", "concept-ball")
+"""Joint losses of labels and attributes, which terms can be added to."""
 LOSSES = {
     "standard": Loss("training:Standard"),
     "madry": Loss("training:Madry"),
@@ -179,6 +195,11 @@ LOSSES = {
     "input-gradient": Loss("training:InputGradient", base="standard"),
     "arp": Loss("training:arp", base="madry", bases=("madry", "trades")),
     "group-worst": Loss("training:GroupWorst", bound={"groups": "features:groups"}),
+    "concept": Loss("training:ConceptLoss", base="standard"),
+    "concept-madry": Loss("training:ConceptMadry"),
+    "concept-ball": Loss("training:ConceptBall"),
+    "concept-margin": Loss("training:ConceptMargin", base="concept", bases=CONCEPTS),
+    "concept-stability": Loss("training:ConceptStability", base="concept", bases=CONCEPTS),
 }
 FEATURES = {
     "robust": "features:robust_set",
@@ -190,6 +211,40 @@ FEATURES = {
 AUGMENTATIONS = ("shifts", "corruptions")
 REDUCTIONS = {"abs-sum": "abs_sum", "total": "total", "peak": "peak", "signed": "signed"}
 """Reductions of channels to one map: functions of `distances`."""
+_LIME = "explanations.lime:"
+SEGMENTERS = {name: Piece(_LIME + name, makes=True) for name in ("grid", "slic", "quickshift", "felzenszwalb")}
+BASELINES = {
+    "mean": Piece(_LIME + "segment_mean"),
+    "blur": Piece(_LIME + "blur"),
+    "noise": Piece(_LIME + "noise"),
+    "constant": Piece(_LIME + "constant", makes=True),
+}
+SCORES = {
+    "logit": Piece("core.losses:true_logit"),
+    "log-probability": Piece("explanations.gradients:log_probability"),
+    "lead": Piece("explanations.gradients:lead"),
+}
+MASK_SAMPLERS = {
+    name: Piece(_LIME + name.replace("-", "_"))
+    for name in ("paired", "bernoulli", "by-size", "kernel-sizes", "hadamard", "every-mask")
+}
+TABLE_SAMPLERS = {
+    "bins": Piece(_LIME + "by_bins"),
+    "hidden": Piece(_LIME + "hidden", makes=True),
+    "conditional": Piece(_LIME + "conditional", makes=True),
+    "neighbours": Piece(_LIME + "neighbours", makes=True),
+    "around": Piece(_LIME + "around", makes=True),
+    "stratified-normal": Piece(_LIME + "stratified_normal", makes=True),
+}
+SPLITS = {name: Piece(_LIME + name) for name in ("words", "characters", "sentences")}
+UNITS = {name: Piece(_LIME + name) for name in ("types", "positions")}
+BINS = {
+    "quartiles": Piece(_LIME + "quartiles"),
+    "deciles": Piece(_LIME + "deciles"),
+    "entropy": Piece(_LIME + "entropy_bins"),
+}
+LINKS = {"identity": Piece(_LIME + "identity"), "log-odds": Piece(_LIME + "log_odds")}
+COVERS = {"any": Piece(_LIME + "any_cover"), "soft": Piece(_LIME + "soft_cover")}
 STUDIES = {
     "broken-defences": Study(
         "studies.broken_defences:run_broken_defences",
@@ -225,6 +280,15 @@ STUDIES = {
             "small": "digits, 1,000 images of each set; about 2 minutes on 2 cores",
             "medium": "MNIST, Fashion-MNIST (--data for one), 10,000 images per set; half an hour for each on 2 cores",
             "full": "the same, 59,000 images, all test images attacked; several hours for each on 2 cores",
+        },
+    ),
+    "lime-shift": Study(
+        "studies.lime_shift:run_lime_shift",
+        "Do LIME's explanations move with the label, and by more than LIME moves by itself? Can a bias hide from it?",
+        {
+            "small": "digits, 80 images; about 2 minutes on 2 cores",
+            "medium": "MNIST, 200 images; half an hour on 2 cores",
+            "full": "MNIST, 1,000 images, 1,000 masks; half a day on 2 cores",
         },
     ),
     "attention": Study(

@@ -13,14 +13,14 @@ from unfooled._version import __version__
 from unfooled.core.model.batching import free_bytes
 from unfooled.runs.records import Record
 
-EXTRAS = {
+OPTIONAL_LIBRARIES = {
     "timm": "timm:NAME models",
     "transformers": "Hugging Face models",
     "pyarrow": "folders of datasets",
     "skimage": "superpixels of images",
     "captum": "peer in the tests",
 }
-NEEDED = ("torch", "numpy", "scipy", "sklearn", "torchmetrics", "lightning_fabric", "safetensors", "pydantic", "PIL")
+REQUIRED_LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "lightning_fabric", "safetensors", "pydantic", "PIL")
 UNUSABLE = "unusable: "
 
 
@@ -59,8 +59,8 @@ def doctor() -> Doctor:
     return Doctor(
         unfooled=__version__,
         python=f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        libraries={name: _version(name) for name in NEEDED},
-        extras={name: _version(name) for name in EXTRAS},
+        libraries={name: _version(name) for name in REQUIRED_LIBRARIES},
+        extras={name: _version(name) for name in OPTIONAL_LIBRARIES},
         devices=devices,
         data={"UNFOOLED_DATA": str(folder), "there": folder.is_dir()},
     )

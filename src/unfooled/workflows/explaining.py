@@ -22,16 +22,17 @@ from unfooled.runs.chunks import Progress
 from unfooled.runs.files import write_whole
 from unfooled.runs.spelling import spelled
 from unfooled.workflows import catalog
+from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.inputs import Inputs, Loaded
 from unfooled.workflows.machine import Machine
-from unfooled.workflows.map_attack import MapAttack, MapAttackRecord, Moved, attack_maps
+from unfooled.workflows.map_attack import AttackedMaps, MapAttack, MapAttackRecord, MapSearch, attack_maps
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.records import Partial
 from unfooled.workflows.words import check_choice, choose
 
-BATCH = 32
+SAMPLES_AT_ONCE = 32
 CLASSES = ("label", "prediction")
-DRAWN = 16  # samples at most
+MAX_DRAWN = 16  # samples at most
 
 
 class ExplanationRecord(Partial):
@@ -101,17 +102,14 @@ def explain(
     of = "prediction" if unlabelled is not None else of
     loaded = unlabelled or inputs.load(device, seed=seed)
     check_mode(loaded.model)
-    with torch.no_grad():
-        logits = read_logits(loaded.model, loaded.x, batch=256)
-    check_answered(logits)
-    prediction = logits.argmax(1)
+    prediction = _prediction(loaded)
     target = prediction if of == "prediction" else loaded.y
+    function = with_background(function, loaded.x)
+    search = None if attack is None else MapSearch.of(loaded, target, function, attack)
     maps = _maps(function, loaded, target, name, progress)
-    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
-    if undefined == len(maps):
-        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    undefined = _undefined(maps, name)
     drawing = _Drawing(loaded, maps, target, prediction, name, row)
-    moved = attack_maps(loaded, target, function, attack, seed=seed) if attack is not None else None
+    moved = attack_maps(search, seed=seed) if search is not None else None
     return ExplanationRecord(
         model=inputs.model_name,
         data=inputs.data_name,
@@ -124,10 +122,26 @@ def explain(
     )
 
 
+def _prediction(loaded: Loaded) -> Tensor:
+    """Return the predicted classes, (B,), of a model that answers."""
+    with torch.no_grad():
+        logits = read_logits(loaded.model, loaded.x, batch=256)
+    check_answered(logits)
+    return logits.argmax(1)
+
+
 def _maps(function: Any, loaded: Loaded, target: Tensor, name: str, progress: Progress | None) -> Tensor:
     """Compute the maps, (B, *D)."""
     report = None if progress is None else lambda done: progress(name, done, len(target))
-    return attributions_of(loaded.model, loaded.x, target, function, BATCH, progress=report)
+    return attributions_of(loaded.model, loaded.x, target, function, SAMPLES_AT_ONCE, progress=report)
+
+
+def _undefined(maps: Tensor, name: str) -> int:
+    """Return the number of maps that are not finite; refuse an explanation of which all are."""
+    undefined = int((~torch.isfinite(flat(maps)).all(1)).sum())
+    if undefined == len(maps):
+        raise BadInput(f"the explanation {name} holds NaN or infinite values for every sample; choose another method")
+    return undefined
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +156,7 @@ class _Drawing:
     row: catalog.Explanation | None
 
 
-def _written(out: Path, drawing: _Drawing, moved: Moved | None) -> list[Path]:
+def _written(out: Path, drawing: _Drawing, moved: AttackedMaps | None) -> list[Path]:
     """Write the arrays, and for images the picture."""
     loaded = drawing.loaded
     arrays: dict[str, Any] = {
@@ -163,13 +177,13 @@ def _written(out: Path, drawing: _Drawing, moved: Moved | None) -> list[Path]:
     return files
 
 
-def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
+def _picture(drawing: _Drawing, moved: AttackedMaps | None) -> bytes:
     """Draw inputs above and maps below, clean and under attack; red speaks for, blue against the class explained."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    k = min(len(drawing.target), DRAWN)
+    k = min(len(drawing.target), MAX_DRAWN)
     inputs, maps = [drawing.loaded.x], [drawing.attribution]
     if moved is not None:
         inputs, maps = [*inputs, moved.x_adv], [*maps, moved.attribution]
@@ -194,7 +208,7 @@ def _picture(drawing: _Drawing, moved: Moved | None) -> bytes:
     return buffer.getvalue()
 
 
-def _titles(drawing: _Drawing, moved: Moved | None, i: int) -> list[str]:
+def _titles(drawing: _Drawing, moved: AttackedMaps | None, i: int) -> list[str]:
     """Return the titles of the pictures of a sample, from the top down."""
     classes = drawing.loaded.classes
     says, why = f"says {classes[int(drawing.prediction[i])]}", f"why {classes[int(drawing.target[i])]}"

@@ -14,13 +14,13 @@ from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.limits import Limits, allowing, regular
-from unfooled.core.model.calls import ModelFails, mend, noticing
+from unfooled.core.model.calls import ModelFails, advice_for, noticing
 from unfooled.core.model.classifier import Classifier
 from unfooled.data.classes import check_names, for_model, read_names
-from unfooled.data.formats.folders import decode, loose
+from unfooled.data.formats.folders import decode, unlabelled_images
 from unfooled.data.load import load_dataset
 from unfooled.models.load import load_model
-from unfooled.workflows.catalog import MOST
+from unfooled.workflows.catalog import DEFAULT_N
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least, size_of, statistics
 
@@ -49,7 +49,7 @@ class Inputs:
     data: str | Path | tuple[Any, ...] = "digits"
     arch: str | None = None
     split: str = "test"
-    n: int | None = MOST
+    n: int | None = DEFAULT_N
     shuffle: bool = False
     mean: str | float | Sequence[float] | None = None
     std: str | float | Sequence[float] | None = None
@@ -113,7 +113,7 @@ class Inputs:
     def load_unlabelled(self, device: str) -> Loaded | None:
         """Load images without labels, which are then the model's predictions; None: the data are something else."""
         self.check()
-        files = loose(regular(Path(self.data))) if isinstance(self.data, (str, Path)) else []
+        files = unlabelled_images(regular(Path(self.data))) if isinstance(self.data, (str, Path)) else []
         if not files:
             return None
         with allowing(self.limits):
@@ -154,7 +154,7 @@ class Inputs:
         check_labels(y, len(x), k)
         classes = [*data.classes, *(str(i) for i in range(len(data.classes), k))]
         # The default is "up to so many": that there are fewer is only worth a warning to those who asked for a number.
-        warnings = [w for w in data.warnings if self.n != MOST or "samples were asked for" not in w]
+        warnings = [w for w in data.warnings if self.n != DEFAULT_N or "samples were asked for" not in w]
         return Loaded(net, x, y, classes, (*warnings, *notes))
 
     def _answer(self, net: Classifier, x: Tensor, y: Tensor | None, *, resized: bool) -> Tensor:
@@ -165,7 +165,7 @@ class Inputs:
         except ModelFails as e:
             source = self.data if isinstance(self.data, (str, Path)) else "these images"
             reason = str(e.__cause__).splitlines()[0] if str(e.__cause__) else type(e.__cause__).__name__
-            advice = mend(net, x, e.__cause__)
+            advice = advice_for(net, x, e.__cause__)
             raise BadOption(
                 f"{{0}} does not accept samples of shape {{1}} from {{2}} ({{3}}); "
                 f"{'{4}' if advice else _remedy(net, x, resized)}",

@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from unfooled.attacks.pgd import pgd
 from unfooled.core.threats import Threat
@@ -22,8 +25,8 @@ from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least, check_choice, choose, threat_of
 
-INNER = ("ascent", "pgd")
-STEPS, NODES = 7, 8  # defaults: steps of an inner attack, nodes of the path integral of `igr`
+INNER_SEARCHES = ("ascent", "pgd")
+DEFAULT_STEPS, DEFAULT_NODES = 7, 8  # defaults: steps of an inner attack, nodes of the path integral of `igr`
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class LossOptions:
         k: Number of top pixels whose rank the loss r2et preserves.
         rectify: Weight of the loss's rectification term.
         preserve: Weight of the loss's preservation term.
+        label: Weight of the label in a joint loss of concepts.
+        attribute: Weight of the attributes in it.
+        sparse: Weight of the sum of the absolute weights of the head.
+        rho: Radius of the ball of attribute logits.
+        attributes: Table of the images' attributes, a CSV; None: those of the data, which shapes have.
     """
 
     attack_steps: int | None = None
@@ -65,19 +73,26 @@ class LossOptions:
     k: int | None = None
     rectify: float | None = None
     preserve: float | None = None
+    label: float | None = None
+    attribute: float | None = None
+    sparse: float | None = None
+    rho: float | None = None
+    attributes: str | Path | None = None
 
-    def given(self) -> dict[str, Any]:
+    def set_options(self) -> dict[str, Any]:
         """Return the options in `OPTIONS` that are not None."""
         return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
 
 
 OPTIONS = tuple(f.name for f in fields(LossOptions) if f.name != "ramp")
-BETA = 6.0
-ELSEWHERE = ("beta", "attack_steps", "path", "inner", "base", "explain")
+DEFAULT_BETA = 6.0
+INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes")
 """Options that do not go straight to the parameter of their name."""
+JOINT = ("label", "attribute", "sparse", "rho", "attributes")
+"""Options of a joint loss of concepts, which also reach it as the base of another loss."""
 
 
-def taken(name: str) -> tuple[str, ...]:
+def options_of(name: str) -> tuple[str, ...]:
     """Return the names in `OPTIONS` that a loss takes."""
     row = catalog.LOSSES[name]
     parameters = set(catalog.takes(catalog.resolve(row.path))) - set(row.bound)
@@ -94,7 +109,8 @@ def taken(name: str) -> tuple[str, ...]:
                 return "base" in parameters and bool(row.base)
             case "beta":
                 return _own_beta(row, parameters) or (bool(row.base) and "trades" in row.bases)
-        return row.spelled.get(option, option) in parameters
+        inside = option in JOINT and row.bases == catalog.CONCEPTS
+        return inside or row.spelled.get(option, option) in parameters
 
     return tuple(option for option in OPTIONS if takes(option))
 
@@ -119,7 +135,7 @@ def make_loss(
         'Free(threat=Linf(eps=0.1, box=Box(low=0.0, high=1.0)), replays=2, step=1.0)'
     """
     row = choose(catalog.LOSSES, name, "loss")
-    _check_taken(name, options)
+    _check_options(name, options)
     base = options.base or row.base
     if base:
         check_choice(row.bases, base, "base")
@@ -128,7 +144,7 @@ def make_loss(
     _check_numbers(name, base, options)
     allowed = threat_of(threat) if threat is not None else None
     try:
-        loss = _built(name, allowed, base, options)
+        loss = _build(name, allowed, base, options)
     except BadOption:
         raise
     except ValueError as e:
@@ -136,11 +152,11 @@ def make_loss(
     return Ramp(loss, options.ramp) if options.ramp and adversary else loss
 
 
-def _check_taken(name: str, options: LossOptions) -> None:
-    takes = taken(name)
-    for option in options.given():
+def _check_options(name: str, options: LossOptions) -> None:
+    takes = options_of(name)
+    for option in options.set_options():
         if option not in takes:
-            others = ", ".join(loss for loss in catalog.LOSSES if option in taken(loss))
+            others = ", ".join(loss for loss in catalog.LOSSES if option in options_of(loss))
             sentence = "{loss:{0}} takes no {" + option + "}; leave it out, or choose {1}"
             raise BadOption(sentence, name, others)
 
@@ -154,12 +170,12 @@ def _check_numbers(name: str, base: str, options: LossOptions) -> None:
     """Refuse numbers that no loss can use."""
     for option in ("attack_steps", "replays", "path", "k"):
         at_least(option, getattr(options, option), 1)
-    for option in ("beta", "ramp", "remove", "align", "weight", "rectify", "preserve"):
+    for option in ("beta", "ramp", "remove", "align", "weight", "rectify", "preserve", *JOINT[:-1]):
         at_least(option, getattr(options, option), 0)
     at_least("smooth", options.smooth, 0, above=True)
     if options.beta is not None and base and base != "trades" and name != "trades":
         raise BadOption(
-            "{beta} is of TRADES, and {loss:{0}} is added to {1}; leave it out, or give {base:trades}", name, base
+            "{beta} weights TRADES, but {loss:{0}} is added to {1}; leave it out, or give {base:trades}", name, base
         )
 
 
@@ -174,7 +190,9 @@ def _check_adversary(name: str, base: str, threat: str | Threat | None, options:
     if needed:
         return
     what, other = "{loss:{0}}", "madry or trades"
-    if base:
+    if base and catalog.LOSSES[name].bases == catalog.CONCEPTS:
+        what, other = "{loss:{0}} with {base:{1}}", "{base:concept-madry}"
+    elif base:
         what, other = "{loss:{0}} with {base:{1}}", "{base:madry} or trades"
     for option, value in (("threat", threat), ("attack_steps", options.attack_steps)):
         if value is not None:
@@ -182,35 +200,50 @@ def _check_adversary(name: str, base: str, threat: str | Threat | None, options:
             raise BadOption(sentence, name, base)
 
 
-def _built(name: str, threat: Threat | None, base: str, options: LossOptions) -> Any:
+def _build(name: str, threat: Threat | None, base: str, options: LossOptions) -> Any:
     """Return the loss, without a ramp."""
     row = catalog.LOSSES[name]
     function = catalog.resolve(row.path)
     parameters = catalog.takes(function)
-    made: dict[str, Any] = {parameter: catalog.resolve(path) for parameter, path in row.bound.items()}
+    arguments: dict[str, Any] = {parameter: catalog.resolve(path) for parameter, path in row.bound.items()}
     if "threat" in parameters:
-        made["threat"] = threat
+        arguments["threat"] = threat
     if _own_beta(row, parameters):
-        made["beta"] = BETA if options.beta is None else options.beta
-    for option, value in options.given().items():
-        if option not in ELSEWHERE:
-            made[row.spelled.get(option, option)] = value
-    made |= _inner(parameters, base, options)
+        arguments["beta"] = DEFAULT_BETA if options.beta is None else options.beta
+    for option, value in options.set_options().items():
+        if option not in INDIRECT_OPTIONS and row.spelled.get(option, option) in parameters:
+            arguments[row.spelled.get(option, option)] = value
+    if "attributes" in parameters:  # those of the data are looked up when these are loaded
+        arguments |= {"labels": torch.zeros(0, dtype=torch.int64), "attributes": torch.zeros(0, 1)}
+    arguments |= _inner(parameters, base, options)
     if base:
         by_name = isinstance(catalog.default_of(function, "base"), str)
         # The inner attack is the base's, unless the loss has one of its own.
-        steps = None if {"steps", "inner"} & set(made) else options.attack_steps
-        made["base"] = base if by_name else _built(base, threat, "", LossOptions(steps, options.beta))
-    return function(**made | _path(parameters, options))
+        steps = None if {"steps", "inner"} & set(arguments) else options.attack_steps
+        inside = LossOptions(steps, options.beta, **_joint(base, options))
+        arguments["base"] = base if by_name else _build(base, threat, catalog.LOSSES[base].base, inside)
+    return function(**arguments | _path(parameters, options))
+
+
+def _joint(base: str, options: LossOptions) -> dict[str, Any]:
+    """Return the options of a joint loss of concepts; refuse those that the base does not take."""
+    row = catalog.LOSSES[base]
+    given = {name: value for name, value in options.set_options().items() if name in JOINT[:-1]}
+    if base not in catalog.CONCEPTS:
+        return {}
+    for name in given:
+        if name not in catalog.takes(catalog.resolve(row.path)):
+            raise BadOption("{base:{0}} takes no {" + name + "}; leave it out, or choose another base", base)
+    return given
 
 
 def _inner(parameters: tuple[str, ...], base: str, options: LossOptions) -> dict[str, Any]:
     """Return the arguments for the inner search of a loss, and its steps."""
     steps = options.attack_steps
     if "steps" in parameters:
-        check_choice(INNER, options.inner or INNER[0], "inner")
+        check_choice(INNER_SEARCHES, options.inner or INNER_SEARCHES[0], "inner")
         if options.inner == "pgd":  # in place of the ascent
-            return {"inner": partial(pgd, steps=steps or STEPS, stop=False)}
+            return {"inner": partial(pgd, steps=steps or DEFAULT_STEPS, stop=False)}
         return {} if steps is None else {"steps": steps}
     if steps is not None and "inner" in parameters and not _has_threat(base):  # the base has no attack
         return {"inner": partial(pgd, steps=steps, stop=False)}
@@ -231,7 +264,7 @@ def _explanation(name: str, path: int | None) -> Any:
     """Return the explanation; one with a path gets few nodes, all in one autograd graph."""
     function = catalog.resolve(choose(catalog.EXPLANATIONS, name, "explanation").path)
     if "one_graph" in catalog.takes(function):
-        return partial(function, steps=NODES if path is None else path, one_graph=True)
+        return partial(function, steps=DEFAULT_NODES if path is None else path, one_graph=True)
     if path is not None:
         raise BadOption("{explain:{0}} has no path; leave {path} out, or choose integrated-gradients", name)
     return function

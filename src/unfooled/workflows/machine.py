@@ -8,7 +8,7 @@ from unfooled.core.memory import read_size
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.words import at_least
 
-THREADS = 1024
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Machine:
             raise BadOption("{seed} is {0}; it must be at least 0 and below 2^63", seed)
         if self.threads is not None:
             at_least("threads", self.threads, 1)
-            if self.threads > THREADS:
-                raise BadOption("{threads} is {0}; it must be at most {1}", self.threads, THREADS)
+            if self.threads > MAX_THREADS:
+                raise BadOption("{threads} is {0}; it must be at most {1}", self.threads, MAX_THREADS)
             torch.set_num_threads(self.threads)
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"

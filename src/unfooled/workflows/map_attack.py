@@ -29,7 +29,7 @@ from unfooled.evaluation.explanations.judge import (
     attributions_of,
     explanation_robustness,
 )
-from unfooled.evaluation.explanations.movement import TOP
+from unfooled.evaluation.explanations.movement import TOP_SHARE
 from unfooled.runs.records import Record
 from unfooled.workflows import catalog
 from unfooled.workflows.errors import BadOption
@@ -37,8 +37,8 @@ from unfooled.workflows.inputs import Loaded
 from unfooled.workflows.words import choose, threat_of
 
 SCORES = ("lens", "top_k", "kendall")
-ARMS = ("attack", "best_of_n", "random")
-BATCH = 32
+METHODS = ("attack", "best_of_n", "random")
+MAPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ class MapAttack:
                 self.attack,
             )  # fmt: skip
         if not masked and self.region is not None:
-            raise BadOption("{region} is of {attack:region}, not of {attack:{0}}; give {attack:region}", self.attack)
+            raise BadOption(
+                "{region} belongs to {attack:region}, not to {attack:{0}}; give {attack:region}", self.attack
+            )
         region = read_region(self.region) if isinstance(self.region, (str, Path)) else self.region
         return replace(self, threat=threat_of(self.threat), region=region)
 
@@ -151,7 +153,7 @@ class MapAttackRecord(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class AttackedMaps:
     """Result of an attack on maps: points, maps, further arrays to write, and the record."""
 
     x_adv: Tensor
@@ -185,24 +187,21 @@ def read_region(path: str | Path) -> Tensor:
     return mask[0]
 
 
-def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *, seed: int) -> Moved:
+def attack_maps(search: MapSearch, *, seed: int) -> AttackedMaps:
     """Attack the explanations, judge them, and score them beside chance.
 
     Args:
-        loaded: The model and its data.
-        target: Classes that are explained, (B,).
-        explain: The explanation.
-        how: Attack, as `MapAttack.checked` returns it.
+        search: The attack, fitted to the maps.
         seed: Random seed.
     """
-    search = _Search.of(loaded, target, explain, how)
+    loaded, target, explain, spec = search.loaded, search.target, search.explain, search.spec
     result = search.run(seed)
     scores = search.scores(result)
     decides = search.decides
     x_adv, status = result.attack.x_adv[decides], result.attack.status[decides]
-    attribution = attributions_of(loaded.model, x_adv, target, explain, BATCH)
+    attribution = attributions_of(loaded.model, x_adv, target, explain, MAPS_AT_ONCE)
     # LENS of the map that is shown, which need not be the one with the lowest LENS.
-    lens = lens_recall(result.clean, as_maps(attribution), k=search.k, w=how.w).where(status == ATTACKED, torch.nan)
+    lens = lens_recall(result.clean, as_maps(attribution), k=search.k, w=spec.w).where(status == ATTACKED, torch.nan)
     shown = {"lens": lens, "lens_corrected": corrected(lens, scores["lens"]["chance"])}
     aimed = search.aimed(result)
     arrays = {f"{name}_{what}": value for name, score in scores.items() for what, value in score.items()}
@@ -212,9 +211,9 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
         aimed["before"] = aimed["before"].where(status == ATTACKED, torch.nan)
     statuses = [STATUSES[code] for code in status.tolist()]
     record = MapAttackRecord(
-        threat=str(how.threat), objective=how.attack, steps=how.steps, restarts=how.restarts, k=search.k, w=how.w,
+        threat=str(spec.threat), objective=spec.attack, steps=spec.steps, restarts=spec.restarts, k=search.k, w=spec.w,
         random_points=result.n, seed=seed, decides=decides,
-        counts={arm: getattr(result, arm).counts[decides] for arm in ARMS},
+        counts={arm: getattr(result, arm).counts[decides] for arm in METHODS},
         scores={name: {what: _mean(value) for what, value in score.items()} for name, score in scores.items()},
         aim={what: _mean(value) for what, value in aimed.items()},
         samples=[
@@ -228,38 +227,48 @@ def attack_maps(loaded: Loaded, target: Tensor, explain: Any, how: MapAttack, *,
             for i, status_ in enumerate(statuses)
         ],
     )  # fmt: skip
-    return Moved(x_adv, attribution, {**arrays, "status": statuses}, record)
+    return AttackedMaps(x_adv, attribution, {**arrays, "status": statuses}, record)
 
 
 @dataclass(frozen=True, eq=False)
-class _Search:
+class MapSearch:
     """An attack on explanations, fitted to the size of the maps."""
 
     loaded: Loaded
     target: Tensor
     explain: Any
-    how: MapAttack
+    spec: MapAttack
     k: int
     mask: Tensor | None
 
     @classmethod
-    def of(cls, loaded: Loaded, target: Tensor, explain: Any, how: MapAttack) -> _Search:
-        """Fit k and the region to the maps."""
+    def of(cls, loaded: Loaded, target: Tensor, explain: Any, spec: MapAttack) -> MapSearch:
+        """Fit k and the region to the maps; costs one explanation of one sample.
+
+        Args:
+            loaded: The model and its data.
+            target: Classes that are explained, (B,).
+            explain: The explanation.
+            spec: Attack, as `MapAttack.checked` returns it.
+
+        Raises:
+            BadOption: k or a region that does not fit the maps.
+        """
         one = as_maps(explain(loaded.model, loaded.x[:1], target[:1]))[0]
         pixels = one.numel()
-        k = max(1, round(TOP * pixels)) if how.k is None else how.k
+        k = max(1, round(TOP_SHARE * pixels)) if spec.k is None else spec.k
         if k >= pixels:
             raise BadOption("{k} is {0}, a map has {1} pixels; the top k must be a part of them", k, pixels)
-        mask = how.region.to(one) if isinstance(how.region, Tensor) else None
+        mask = spec.region.to(one) if isinstance(spec.region, Tensor) else None
         if mask is not None and mask.shape != one.shape:
             (h, w), (height, width) = mask.shape, one.shape
             raise BadOption("{region} is {0}x{1}, the maps are {2}x{3}; give a mask of their size", w, h, width, height)
-        return cls(loaded, target, explain, how, k, mask)
+        return cls(loaded, target, explain, spec, k, mask)
 
     @property
     def decides(self) -> str:
         """Score whose worst point is returned."""
-        return catalog.OBJECTIVES[self.how.attack].decides
+        return catalog.OBJECTIVES[self.spec.attack].decides
 
     @property
     def aim(self) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -272,14 +281,14 @@ class _Search:
 
     def run(self, seed: int) -> ExplanationRobustness:
         """Attack, and compare with random points."""
-        how, options = self.how, {"k": self.k, "w": self.how.w, "mask": self.mask}
-        objective = catalog.resolve(catalog.OBJECTIVES[how.attack].path)
-        taken = {name: value for name, value in options.items() if name in how.takes}
+        spec, options = self.spec, {"k": self.k, "w": self.spec.w, "mask": self.mask}
+        objective = catalog.resolve(catalog.OBJECTIVES[spec.attack].path)
+        accepted = {name: value for name, value in options.items() if name in spec.takes}
         return explanation_robustness(
-            self.loaded.model, self.loaded.x, self.target, threat_of(how.threat), self.explain,
-            objectives=(objective(**taken),), search=Search(how.steps, restarts=how.restarts),
+            self.loaded.model, self.loaded.x, self.target, threat_of(spec.threat), self.explain,
+            objectives=(objective(**accepted),), search=Search(spec.steps, restarts=spec.restarts),
             scores={
-                "lens": partial(lens_recall, k=self.k, w=how.w),
+                "lens": partial(lens_recall, k=self.k, w=spec.w),
                 "top_k": partial(top_k_intersection, k=self.k),
                 "kendall": kendall,
                 **({} if self.aim is None else {self.decides: partial(_negative, self.aim)}),
@@ -290,22 +299,22 @@ class _Search:
     def scores(self, result: ExplanationRobustness) -> dict[str, dict[str, Tensor]]:
         """Return each score by arm, (B,), with its chance level, raw and corrected."""
         level = {
-            "lens": chance(result.clean, k=self.k, w=self.how.w),
+            "lens": chance(result.clean, k=self.k, w=self.spec.w),
             "top_k": chance(result.clean, k=self.k, w=0),
             "kendall": torch.zeros_like(result.clean[:, 0, 0]),
         }
         scores: dict[str, dict[str, Tensor]] = {}
         for name in SCORES:
-            arms = {arm: getattr(result, arm).scores[name] for arm in ARMS}
-            raised = {f"{arm}_corrected": corrected(value, level[name]) for arm, value in arms.items()}
-            scores[name] = {"chance": level[name], **arms, **raised}
+            arms = {arm: getattr(result, arm).scores[name] for arm in METHODS}
+            corrected_scores = {f"{arm}_corrected": corrected(value, level[name]) for arm, value in arms.items()}
+            scores[name] = {"chance": level[name], **arms, **corrected_scores}
         return scores
 
     def aimed(self, result: ExplanationRobustness) -> dict[str, Tensor]:
         """Return the quantity that the objective aims at, by arm and before, (B,); empty where that is a similarity."""
         if self.aim is None:
             return {}
-        arms = {arm: -getattr(result, arm).scores[self.decides] for arm in ARMS}
+        arms = {arm: -getattr(result, arm).scores[self.decides] for arm in METHODS}
         return {"before": self.aim(result.clean, result.clean), **arms}
 
 

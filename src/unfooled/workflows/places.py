@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unfooled.workflows.errors import BadOption
 
-FILES = frozenset(
+FILE_SUFFIXES = frozenset(
     ".npy .npz .txt .csv .json .html .htm .pt .pth .ckpt .safetensors .zip .h5 .png .jpg .jpeg .pdf .yaml .py".split()  # noqa: SIM905
 )
 """Suffixes of files; a new folder may not end in one."""
@@ -20,12 +20,12 @@ def check_folder(out: str | Path) -> Path:
     Raises:
         BadOption: it is empty, a file or named like one, or cannot be written.
     """
-    path = _given(out)
-    if _mode(path, "is_dir"):
+    path = _as_path(out)
+    if _query(path, "is_dir"):
         return _writable(path, path)
-    if _mode(path, "exists"):
+    if _query(path, "exists"):
         raise BadOption("cannot write {0}: it is no folder; choose another {out}", path)
-    if path.suffix.lower() in FILES:
+    if path.suffix.lower() in FILE_SUFFIXES:
         raise BadOption("{out} is {0}, which is the name of a file; give the name of a folder", path)
     return _writable(path, path.parent)
 
@@ -40,8 +40,8 @@ def check_file(out: str | Path, suffixes: Sequence[str] = ()) -> Path:
     Raises:
         BadOption: it is empty, a folder, a pipe or a device, has another suffix, or cannot be written.
     """
-    path = _given(out)
-    if _mode(path, "is_dir"):
+    path = _as_path(out)
+    if _query(path, "is_dir"):
         raise BadOption("{out} is {0}, which is a folder; give the name of a file", path)
     if suffixes and path.suffix.lower() not in suffixes:
         name = path.with_suffix(suffixes[0]).name
@@ -51,14 +51,14 @@ def check_file(out: str | Path, suffixes: Sequence[str] = ()) -> Path:
     return _writable(path, path.parent)
 
 
-def _given(out: str | Path) -> Path:
+def _as_path(out: str | Path) -> Path:
     """Return `out` as a path; refuse an empty name."""
     if not str(out).strip() or "\0" in str(out):
         raise BadOption("{out} is {0!r}; give a name", str(out))
     return Path(out)
 
 
-def _mode(path: Path, question: str) -> bool:
+def _query(path: Path, question: str) -> bool:
     """Call a method of the path such as "is_dir"; refuse a path for which it fails, such as one that is too long."""
     try:
         return bool(getattr(path, question)())
@@ -68,7 +68,7 @@ def _mode(path: Path, question: str) -> bool:
 
 def _writable(path: Path, folder: Path) -> Path:
     """Return the path if a temporary file can be written in the nearest existing folder above it; else refuse it."""
-    if not _mode(path, "is_dir") and _mode(path, "exists") and not _mode(path, "is_file"):
+    if not _query(path, "is_dir") and _query(path, "exists") and not _query(path, "is_file"):
         raise BadOption("cannot write {0}: it is a pipe or a device; choose another {out}", path)
     try:
         path.lstat()
@@ -76,7 +76,7 @@ def _writable(path: Path, folder: Path) -> Path:
         pass
     except OSError as error:
         raise _refused(path, error) from error
-    while not _mode(folder, "exists") and folder != folder.parent:
+    while not _query(folder, "exists") and folder != folder.parent:
         folder = folder.parent
     try:
         if not folder.is_dir():

@@ -56,7 +56,7 @@ class FeatureOptions:
     shard: int = 500
 
 
-def moves(kind: str) -> bool:
+def attacks_images(kind: str) -> bool:
     """Return whether a kind of data set is made by attacking images inside a threat, not by inverting features."""
     return "encode" not in catalog.takes(catalog.resolve(choose(catalog.FEATURES, kind, "kind")))
 
@@ -105,11 +105,11 @@ def features(
         raise BadOption("another process works in {0}; wait for it, or choose another {out}", parts)
     loaded = inputs.load(device, seed=seed)
     # A finished set has no parts folder; where there is one, its work is continued, whatever `out` holds.
-    done = None if fresh or working(parts) or not stored(out) else load_features(out)
+    done = None if fresh or has_unfinished_work(parts) or not stored(out) else load_features(out)
     if done is None:  # features may be finite where the logits are not
         with torch.no_grad():
             check_answered(read_logits(loaded.model, loaded.x, batch=256))
-    made = _made(loaded, kind, allowed, options, machine.batch)(
+    made = _bind_method(loaded, kind, allowed, options, machine.batch)(
         seed=seed, classes=loaded.classes, storage=Storage(parts, options.shard, done), progress=progress
     )
     if made is not done:
@@ -124,17 +124,17 @@ def features(
     return {**made.manifest, "out": str(out), "manifest": str(manifest_of(out))}
 
 
-def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:
+def _bind_method(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOptions, batch: int | None) -> Any:
     """Bind the method to its inputs and options; calling the result makes a `FeatureSet`."""
     function = catalog.resolve(catalog.FEATURES[kind])
     more: dict[str, Any] = {}
     if options.clean:
         more["clean"] = partial(open_mask, threshold=0.3, size=2)
-    if moves(kind):
+    if attacks_images(kind):
         attack = partial(pgd, steps=options.steps, stop=False, batch=batch)
         return partial(function, loaded.model, loaded.x, loaded.y, threat=threat, attack=attack, **more)
-    given: dict[str, Any] = {k: v for k, v in {"tol": options.tol, "threat": threat}.items() if v is not None}
-    more["search"] = Search(steps=options.steps, batch=batch, **given)
+    set_options: dict[str, Any] = {k: v for k, v in {"tol": options.tol, "threat": threat}.items() if v is not None}
+    more["search"] = Search(steps=options.steps, batch=batch, **set_options)
     if options.start is not None:
         more["start"] = options.start
     encode = Encoder(loaded.model, options.layer or last_features(loaded.model), options.relu)
@@ -143,7 +143,7 @@ def _made(loaded: Loaded, kind: str, threat: Threat | None, options: FeatureOpti
 
 def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> Threat | None:
     """Refuse options that do not go together; return the threat."""
-    if moves(kind):
+    if attacks_images(kind):
         if threat is None:
             raise BadOption("{kind:{0}} moves images inside a threat: give one, such as {threat:l2:1.5}", kind)
         for option in ("layer", "relu", "start", "tol"):
@@ -159,7 +159,7 @@ def _check(kind: str, threat: str | Threat | None, options: FeatureOptions) -> T
     return None if threat is None else threat_of(threat)
 
 
-def working(parts: Path) -> bool:
+def has_unfinished_work(parts: Path) -> bool:
     """Return whether the folder holds unfinished work that can be continued."""
     return started(parts)
 
@@ -177,5 +177,5 @@ def refuse_other(out: Path, parts: Path) -> None:
     check_place(out)
     if not out.exists() or stored(out) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not working(parts):  # with parts, the run was killed before its manifest was written
+    if not has_unfinished_work(parts):  # with parts, the run was killed before its manifest was written
         raise BadOption("{0} exists and is no result of this command; choose another {out}", out)

@@ -13,5 +13,5 @@ class Partial(Record):
     """A record whose JSON leaves out optional fields that were not set."""
 
     @model_serializer(mode="wrap")
-    def _given(self, whole: Any) -> dict[str, Any]:
+    def _only_set_fields(self, whole: Any) -> dict[str, Any]:
         return {name: value for name, value in whole(self).items() if name in self.model_fields_set}

@@ -50,8 +50,8 @@ class OwnNetwork:
     trust_pickle: bool | None = None
 
 
-SEEDS = 10_000
-SPELLED = {"size": "image_size"}
+MAX_SEEDS = 10_000
+FIELDS = {"size": "image_size"}
 """Option -> field of a study's `OwnNetwork`, where the names differ."""
 
 
@@ -88,8 +88,8 @@ def study(
     """
     row = choose(catalog.STUDIES, name, "study")
     choose(row.costs, scale, "scale")
-    if len(seeds) > SEEDS:
-        raise BadOption("{seeds} is {0}; it must be at most {1}", len(seeds), SEEDS)
+    if len(seeds) > MAX_SEEDS:
+        raise BadOption("{seeds} is {0}; it must be at most {1}", len(seeds), MAX_SEEDS)
     seeds = list(seeds)
     if not seeds:
         raise BadOption("{seeds} is {0}; it must be at least 1", 0)
@@ -110,7 +110,7 @@ def study(
         if option not in takes:
             raise BadOption("the study {0} takes no {" + option + "}; leave it out", name)
     if network:
-        options["own"] = StudyNetwork(**{SPELLED.get(option, option): value for option, value in network.items()})
+        options["own"] = StudyNetwork(**{FIELDS.get(option, option): value for option, value in network.items()})
     with allowing(limits):
         summary: StudySummary = function(
             scale, out=folder, seeds=seeds, progress=progress, command=command,

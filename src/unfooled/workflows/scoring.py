@@ -25,8 +25,8 @@ from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
 from unfooled.workflows.words import at_least, choose
 
-BATCH = 32
-SIGNED = (
+MAPS_AT_ONCE = 32
+NEGATIVE_VALUES_NOTE = (
     "The maps hold negative values and are ranked with their sign; save their absolute values if that is not meant."
 )
 
@@ -97,13 +97,13 @@ def lens(
             at_least(option, value, least)
     if out is not None:
         out = check_folder(out)
-    how = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
+    reduction = choose(catalog.REDUCTIONS, reduce, "reduction") if reduce else None
     device = machine.prepare(seed)
     start = time.perf_counter()
     with allowing(limits):
-        a, b, used = pair(clean, perturbed, how)
+        a, b, used = pair(clean, perturbed, reduction)
     a, b = a.to(device), b.to(device)
-    batch = machine.batch or BATCH
+    batch = machine.batch or MAPS_AT_ONCE
     scores = score_maps(a, b, k=k, w=w or [1], diverse=diverse, seed=seed, batch=batch, progress=progress)
     signed = used is None and bool(((a < 0).any() | (b < 0).any()).item())
     record = LensRecord(
@@ -111,7 +111,7 @@ def lens(
         perturbed=_name_of(perturbed),
         reduce=used,
         scores=scores,
-        warnings=[*reading_warnings(scores), *([SIGNED] if signed else [])],
+        warnings=[*reading_warnings(scores), *([NEGATIVE_VALUES_NOTE] if signed else [])],
         seconds=time.perf_counter() - start,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -125,7 +125,7 @@ def lens(
 
 
 def pair(
-    clean: str | Path | Tensor, perturbed: str | Path | Tensor, how: str | None
+    clean: str | Path | Tensor, perturbed: str | Path | Tensor, reduction: str | None
 ) -> tuple[Tensor, Tensor, str | None]:
     """Read both as maps, (N, H, W), and return the reduction used too, None where there were no channels."""
     a, b = (maps if isinstance(maps, Tensor) else read_maps(str(maps)) for maps in (clean, perturbed))
@@ -137,9 +137,9 @@ def pair(
     kind = torch.promote_types(a.dtype, b.dtype)
     a, b = a.to(kind), b.to(kind)
     if a.ndim == 4:
-        reduce = getattr(distances, how or "abs_sum")
-        return reduce(a), reduce(b), (how or "abs_sum")
-    if how is not None:
+        reduce = getattr(distances, reduction or "abs_sum")
+        return reduce(a), reduce(b), (reduction or "abs_sum")
+    if reduction is not None:
         raise BadOption(
             "{reduce} is for channels, (N, C, H, W), but {0} has shape {1}, which is read as N maps; save one image of "
             "C channels as a[None]",

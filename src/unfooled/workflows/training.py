@@ -22,15 +22,16 @@ from unfooled.core.types import TrainingLoss
 from unfooled.data.dataset import Dataset
 from unfooled.data.load import load_dataset
 from unfooled.features.corruptions import FIVE, groups, random_group
-from unfooled.models.architectures import build
 from unfooled.models.load import load_model
 from unfooled.runs.hashes import tensors_hash
 from unfooled.statistics import intervals
 from unfooled.training import Batches, Checkpoint, Epoch, Monitor
 from unfooled.training import train as epochs_of
+from unfooled.training.losses.concepts import takes_rows
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
 from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
+from unfooled.workflows.concepts import Concepts, built, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
@@ -43,7 +44,7 @@ PRECISIONS = (
     *("32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16", "16-true", "bf16-true", "64-true", "64"),
     *("transformer-engine", "transformer-engine-float16"),
 )
-HELD_OUT = 1000  # samples at most
+MAX_HELD_OUT = 1000  # samples at most
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,9 @@ class TrainingRecord(Partial):
         trained: Epochs that this call trained; 0: the checkpoint was already complete.
         held_out_accuracy: Clean accuracy on held-out samples after the last epoch that this call trained.
         stopped: Reason why training ended early. None: it did not.
+        attributes: Names of the attributes that were trained; empty unless the loss is one of concepts.
+        left_out: Names of those that are constant in the training data, and were left out.
+        not_learnt: Attributes whose AUC on held-out samples is below .95, with it.
         corruptions: Held-out accuracy under each corruption and under all of them (share right under every
             one), as (value, low, high, n);
             empty unless the loss or the augmentation uses the corruptions.
@@ -136,6 +140,9 @@ class TrainingRecord(Partial):
     trained: int
     held_out_accuracy: float | None
     stopped: str | None
+    attributes: list[str] = Field(default_factory=list)
+    left_out: list[str] = Field(default_factory=list)
+    not_learnt: dict[str, float] = Field(default_factory=dict)
     corruptions: dict[str, tuple[float, float, float, int]] = Field(default_factory=dict)
 
 
@@ -189,7 +196,8 @@ def train(
     if device.startswith("cpu") and str(recipe.precision) in ("16", "16-mixed"):
         raise BadOption("{precision} 16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     with allowing(limits):
-        work = _Work.load(data, network, recipe, seed, device)
+        loaded = _Work.load(data, network, recipe, seed, device)
+        work, objective = loaded.on_rows(objective, data, options.attributes)
     if fresh:
         out.unlink(missing_ok=True)
     trained = []
@@ -207,6 +215,7 @@ def train(
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
         stopped=last.stopped if last else None,
+        **work.learnt(out),
         **({"corruptions": work.corrupted(out)} if corrupted else {}),
     )
 
@@ -218,20 +227,22 @@ def _objective(loss: str | TrainingLoss, threat: str | Threat | None, options: L
         if ramp > recipe.epochs:
             raise BadOption("{ramp} is {0:g}, more than {epochs}, {1}; eps would never be reached", ramp, recipe.epochs)
         if options.ramp and threat is None:
-            raise BadOption("{ramp} is of an adversary, and there is none; leave it out, or give {threat:linf:0.1}")
+            raise BadOption(
+                "{ramp} raises an adversary's eps, and there is no adversary; leave it out, or give {threat:linf:0.1}"
+            )
         objective = make_loss(loss, threat, replace(options, ramp=ramp))
     elif threat is None and options == LossOptions():
         objective = loss
     else:
         raise BadOption("{loss} is an object, which has its own {threat} and options; leave these out")
     memory, corrupted = memory_of(objective), recipe.augment == "corruptions"
-    place = memory is not None and not memory.by_sample
-    if corrupted and (place or isinstance(objective, GroupWorst)):
-        why = "repeats each batch" if place else "sees all five of them"
-        raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, why)
+    by_place = memory is not None and not memory.by_sample
+    if corrupted and (by_place or isinstance(objective, GroupWorst)):
+        reason = "repeats each batch" if by_place else "sees all five of them"
+        raise BadOption("{loss:{0}} {1}; leave out {augment:corruptions}, or choose another loss", loss, reason)
     if memory is not None and memory.by_sample and (recipe.augment or recipe.devices > 1):
         raise BadOption(
-            "{start:warm} knows a sample by its bytes, in one process; leave out {augment} and {devices}"
+            "{start:warm} recognises unchanged samples in one process; leave out {augment} and {devices}"
         )  # fmt: skip
     return Augmented(random_group, objective) if corrupted else objective
 
@@ -247,6 +258,7 @@ class _Work:
     recipe: Recipe
     seed: int
     device: str
+    concepts: Concepts | None = None
 
     @classmethod
     def load(cls, data: Any, network: Network, recipe: Recipe, seed: int, device: str) -> _Work:
@@ -256,7 +268,7 @@ class _Work:
         if len(present := torch.unique(whole.y)) < 2:
             raise BadOption("{0} holds samples of one class, {1}; training needs two", whole.name, int(present[0]))
         try:
-            held_out: Dataset | None = load_dataset(data, split="test", n=HELD_OUT, **options)
+            held_out: Dataset | None = load_dataset(data, split="test", n=MAX_HELD_OUT, **options)
         except ValueError:
             held_out = None
         if held_out is not None and held_out.split == "all":
@@ -264,9 +276,28 @@ class _Work:
         name = str(data) if isinstance(data, (str, Path)) else f"tensors {tensors_hash(whole.x, whole.y)[:16]}"
         return cls(whole, held_out, name, network, recipe, seed, device)
 
+    def on_rows(self, objective: Any, source: Any, table: str | Path | None) -> tuple[_Work, Any]:
+        """Return the work and the loss with labels and attributes by row; both unchanged for most losses."""
+        if not takes_rows(objective):
+            return self, objective
+        concepts, objective = with_attributes(objective, self.data, self.held_out, source, table)
+        return replace(self, concepts=concepts), objective
+
+    def learnt(self, out: Path) -> dict[str, Any]:
+        """Return the fields of the record about attributes."""
+        if self.concepts is None:
+            return {}
+        about = {"attributes": list(self.concepts.names), "left_out": list(self.concepts.left_out)}
+        if self.held_out is None or self.concepts.held_out is None:
+            return about
+        model = load_model(str(out), self.network.arch, self.device)
+        return {**about, "not_learnt": not_learnt(model, self.held_out.x, self.concepts, self.device)}
+
     def epochs(self, objective: Any, out: Path) -> Iterator[Epoch]:
         """Build network and optimiser, and yield the epochs."""
         recipe, x, y = self.recipe, self.data.x, self.data.y
+        if self.concepts is not None:
+            y = torch.arange(len(y))
         net, about = self._network()
         kind, precision = self.device.split(":")[0], recipe.precision
         fabric = Fabric(accelerator=kind, devices=recipe.devices, precision=precision)  # type: ignore[arg-type]
@@ -303,11 +334,12 @@ class _Work:
                     self.network.model, arch, self.device, mean=mean, std=std, trust_pickle=self.network.trust_pickle
                 )
                 if self.network.model
-                else Classifier(build(arch, shape, k), mean=mean, std=std)
+                else Classifier(built(arch, shape, k, self.concepts), mean=mean, std=std)
             )
         return net, {
             "arch": arch, "input_shape": list(shape), "num_classes": k, "mean": mean, "std": std,
             "classes": self.data.classes,
+            **({} if self.concepts is None else {"attributes": list(self.concepts.names)}),
         }  # fmt: skip
 
     def _settings(self, objective: Any) -> dict[str, Any]:
@@ -320,6 +352,7 @@ class _Work:
             "start": None if start is None else str(start), "mean": self.network.mean, "std": self.network.std,
             **({} if recipe.channels is None else {"channels": recipe.channels}),
             "watch": 0 if threat_of(objective) is None else recipe.watch,
+            **({} if self.concepts is None else {"attributes": tensors_hash(self.concepts.values)}),
         }  # fmt: skip
 
     def _monitor(self, objective: Any) -> Monitor | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unfooled.core.threats import Threat
 
 Statistic = str | float | Sequence[float] | None
-LARGEST = 20  # largest mean or standard deviation, in fractions of the input range
+MAX_STATISTIC = 20  # largest mean or standard deviation, in fractions of the input range
 
 THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0", "l0-pixel": "L0"}
 """Name of a norm in text -> its class in `core.threats`."""
@@ -90,7 +90,7 @@ def statistics(mean: Statistic, std: Statistic) -> tuple[Any, Any]:
     pair = {"mean": numbers(mean, "{mean}"), "std": numbers(std, "{std}")}
     for option, value in pair.items():
         for one in value if isinstance(value, (list, tuple)) else [] if value is None else [value]:
-            if not (math.isfinite(one) and abs(one) <= LARGEST) or (option == "std" and one <= 0):
+            if not (math.isfinite(one) and abs(one) <= MAX_STATISTIC) or (option == "std" and one <= 0):
                 kind = "positive fractions" if option == "std" else "fractions"
                 sentence = "{" + option + "} is {0}; it is in {1} of the range, so divide those of bytes by 255"
                 raise BadOption(sentence, one, kind)

@@ -3,20 +3,29 @@
 from unfooled.attacks.ensembles.autoattack import autoattack
 from unfooled.attacks.ensembles.cascade import NORMAL, QUICK, THOROUGH, Effort, cascade
 from unfooled.attacks.ensembles.envelope import envelope
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Given, Proposals, Searches, Sparse, Stage, Waves
+from unfooled.attacks.ensembles.stages import (
+    Ascents,
+    Searches,
+    Sparse,
+    Stage,
+    TargetedAscents,
+    TransferPoints,
+    UserAttack,
+    Waves,
+)
 
 __all__ = [
     "NORMAL",
     "QUICK",
     "THOROUGH",
     "Ascents",
-    "Bursts",
     "Effort",
-    "Given",
-    "Proposals",
     "Searches",
     "Sparse",
     "Stage",
+    "TargetedAscents",
+    "TransferPoints",
+    "UserAttack",
     "Waves",
     "autoattack",
     "cascade",

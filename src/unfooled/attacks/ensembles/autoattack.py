@@ -58,7 +58,7 @@ RESTARTS_L1, TARGETS_L1 = 5, 5
 
 
 @dataclass(frozen=True, eq=False)
-class _Standing:
+class _State:
     """Points and progress of the ensemble so far.
 
     Attributes:
@@ -75,8 +75,8 @@ class _Standing:
     order: Tensor
     log: tuple[Progress, ...] = ()
 
-    def noted(self, ledger: Ledger, method: str) -> Self:
-        """Return the standing with the progress after an attack."""
+    def log_stage(self, ledger: Ledger, method: str) -> Self:
+        """Return the state with the progress after an attack."""
         return replace(self, log=(*self.log, ledger.progress(_key(method), self.fooled | self.unanswered)))
 
 
@@ -113,20 +113,20 @@ def autoattack(
     check_attack(x, y, threat)
     check_mode(model)
     if threat.norm not in (1.0, 2.0, math.inf):
-        raise BadInput(f"autoattack knows Linf, L2 and L1, the threat is {threat}; {CASCADE}")
+        raise BadInput(f"autoattack supports Linf, L2 and L1, the threat is {threat}; {CASCADE}")
     if threat.box != UNIT:
         raise BadInput(f"autoattack works in the unit box, the threat's is {threat.box}; {CASCADE}")
     counted, batch = Counted(model), batch or fitting_batch(model, x)
     problem = Problem(counted, x, y, threat.bounded(x), counted, seed=seed, batch=batch)
     ledger = Ledger.of(run, len(x))
     with frozen(model):
-        standing = _begin(problem, ledger)  # checks the model's output
+        state = _begin(problem, ledger)  # checks the model's output
         with trusted(), moving_only(threat.free):
             for method, attack in ATTACKS.items():
-                standing = _stage(problem, standing, ledger, method, attack)
+                state = _stage(problem, state, ledger, method, attack)
     if log is not None:
-        log.extend(standing.log)
-    return standing.points
+        log.extend(state.log)
+    return state.points
 
 
 def _key(method: str) -> StageKey:
@@ -134,7 +134,7 @@ def _key(method: str) -> StageKey:
     return StageKey(Family.AUTOATTACK, method)
 
 
-def _begin(problem: Problem, ledger: Ledger) -> _Standing:
+def _begin(problem: Problem, ledger: Ledger) -> _State:
     """Find the misclassified clean samples, and the likeliest other classes of the rest."""
 
     def work(rows: Tensor) -> Rows:
@@ -148,40 +148,40 @@ def _begin(problem: Problem, ledger: Ledger) -> _Standing:
         return {"fooled": fooled(logits, part.y), "order": order[:, : min(TARGETS, k - 1)]}
 
     clean = ledger.map(_key("clean"), work, len(problem.x), model=problem.model)
-    lost, order = (clean[name].to(problem.x.device) for name in ("fooled", "order"))
-    return _Standing(problem.x.clone(), lost, torch.zeros_like(lost), order).noted(ledger, "clean")
+    is_fooled, order = (clean[name].to(problem.x.device) for name in ("fooled", "order"))
+    return _State(problem.x.clone(), is_fooled, torch.zeros_like(is_fooled), order).log_stage(ledger, "clean")
 
 
 _Attack = Callable[[Problem, Tensor], Tensor]
 """`(problem, order of its samples' classes) -> points`."""
 
 
-def _stage(problem: Problem, standing: _Standing, ledger: Ledger, method: str, attack: _Attack) -> _Standing:
+def _stage(problem: Problem, state: _State, ledger: Ledger, method: str, attack: _Attack) -> _State:
     """Run one attack on the samples that are not fooled yet, chunk by chunk."""
-    rows = (~standing.fooled).nonzero()[:, 0]
+    rows = (~state.fooled).nonzero()[:, 0]
     if not len(rows):
-        return standing
+        return state
     rows = rows[keys_of(problem.x)[rows].argsort(stable=True)]
 
     def work(positions: Tensor) -> Rows:
         at = rows[positions.to(rows.device)]
         part = problem.take(at)
-        seen = Unanswered(part.x, part.threat)
-        with part.model.watched(seen):
-            points = attack(part, standing.order[at])
-            lost = fooled(part.logits(points), part.y)
-        points, silent = seen.instead(points, lost)
-        return {"points": points, "fooled": lost, "unanswered": silent}
+        observer = Unanswered(part.x, part.threat)
+        with part.model.watched(observer):
+            points = attack(part, state.order[at])
+            is_fooled = fooled(part.logits(points), part.y)
+        points, no_answer = observer.substitute(points, is_fooled)
+        return {"points": points, "fooled": is_fooled, "unanswered": no_answer}
 
     result = ledger.map(_key(method), work, len(rows), model=problem.model, large=problem.large)
-    points, lost, silent = (result[name].to(rows.device) for name in ("points", "fooled", "unanswered"))
+    points, is_fooled, no_answer = (result[name].to(rows.device) for name in ("points", "fooled", "unanswered"))
     after = replace(
-        standing,
-        points=replaced(standing.points, rows, points, lost | silent),
-        fooled=standing.fooled.index_copy(0, rows, standing.fooled[rows] | lost),
-        unanswered=standing.unanswered.index_copy(0, rows, standing.unanswered[rows] | silent),
+        state,
+        points=replaced(state.points, rows, points, is_fooled | no_answer),
+        fooled=state.fooled.index_copy(0, rows, state.fooled[rows] | is_fooled),
+        unanswered=state.unanswered.index_copy(0, rows, state.unanswered[rows] | no_answer),
     )
-    return after.noted(ledger, method)
+    return after.log_stage(ledger, method)
 
 
 def _start(problem: Problem, draw: int) -> Tensor:

@@ -33,8 +33,8 @@ class Borrowed(Stage):
         for change in self.changes:
             z = p.threat.project(p.x + change, p.x)
             logits = p.logits(z)
-            margins, lost = losses.margin(logits, p.y), fooled(logits, p.y)
-            better = ~done & (lost | (margins > top))
+            margins, is_fooled = losses.margin(logits, p.y), fooled(logits, p.y)
+            better = ~done & (is_fooled | (margins > top))
             best, top = where_rows(better, z, best), torch.where(better, margins, top)
-            done |= lost
+            done |= is_fooled
         return Proposal(best)

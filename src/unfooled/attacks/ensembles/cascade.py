@@ -27,7 +27,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Ascents, Bursts, Searches, Sparse, Stage, Waves
+from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.core import rng
 from unfooled.core.ascent.nearest import moving_only
@@ -47,10 +47,10 @@ __all__ = [
     "NORMAL",
     "QUICK",
     "THOROUGH",
+    "AttackState",
     "Cascade",
     "Certify",
     "Effort",
-    "Standing",
     "allowed",
     "cascade",
     "fitted",
@@ -86,11 +86,11 @@ NORMAL = Effort(
     (
         Ascents(20),
         Ascents(40, 0.3),
-        Bursts(2, 25, 0.5),
+        TargetedAscents(2, 25, 0.5),
         Searches(300, 0.15),
         Waves(25, 0.3),
         Ascents(100, 0.1),
-        Bursts(9, 30, 0.12),
+        TargetedAscents(9, 30, 0.12),
         Searches(1000, 0.08),
         Waves(25, 0.2),
         Waves(25, 0.2),
@@ -107,27 +107,27 @@ THOROUGH = Effort(
         Ascents(20),
         Ascents(40),
         Ascents(100, 0.5),
-        Bursts(9, 20, 0.5),
-        Bursts(9, 60, 0.15),
+        TargetedAscents(9, 20, 0.5),
+        TargetedAscents(9, 60, 0.15),
         *(Waves(25, 0.5) for _ in range(4)),
         Searches(1000, 0.3),
         Searches(5000, 0.1),
         Ascents(200, 0.2),
         *(Waves(25, 0.2) for _ in range(2)),
         Searches(5000, 0.05),
-        Bursts(9, 100, 0.05),
+        TargetedAscents(9, 100, 0.05),
         Searches(5000, 0.05),
     ),
 )
 EFFORTS = {effort.name: effort for effort in (QUICK, NORMAL, THOROUGH)}
-FAR = 0.05
+MIN_SHARE_TO_CONTINUE = 0.05
 """Share of fooled samples, in the half farther from the boundary, from which a stage attacks another part."""
-ENOUGH = 15
+MIN_HALF_SAMPLES = 15
 """Least number of samples in that half for the share to be used."""
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class AttackState:
     """Frontier and progress of an attack so far.
 
     Attributes:
@@ -139,13 +139,13 @@ class Standing:
     log: tuple[Progress, ...] = ()
 
     def with_progress(self, progress: Progress) -> Self:
-        """Return the standing with one more entry in the log."""
+        """Return the state with one more entry in the log."""
         return replace(self, log=(*self.log, progress))
 
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """Execution of stages on a problem; every method takes a standing and returns the next.
+    """Execution of stages on a problem; every method takes a state of the attack and returns the next.
 
     Attributes:
         problem: Samples, threat and model.
@@ -159,61 +159,61 @@ class Cascade:
     family: Family = Family.CASCADE
     certify: Certify | None = None
 
-    def begin(self) -> Standing:
+    def begin(self) -> AttackState:
         """Evaluate the clean samples; misclassified and certified ones are not attacked."""
         x = self.problem.x
         clean = self._map(StageKey(self.family, "clean"), self._clean, len(x))
-        lost = clean["fooled"].to(x.device)
+        is_fooled = clean["fooled"].to(x.device)
         frontier = replace(
             Frontier.start(x),
             margins=clean["margins"].to(x.device, x.dtype),
-            fooled=lost,
-            certified=clean["certified"].to(x.device) & ~lost,
+            fooled=is_fooled,
+            certified=clean["certified"].to(x.device) & ~is_fooled,
         )
-        silent = frontier.margins.isnan().nonzero()[:, 0]
-        if len(silent):
-            frontier = frontier.with_unanswered(silent, x[silent])
-        return self.noted(Standing(frontier), StageKey(self.family, "clean"), len(x), int(lost.sum()))
+        rows = frontier.margins.isnan().nonzero()[:, 0]
+        if len(rows):
+            frontier = frontier.with_unanswered(rows, x[rows])
+        return self.log_stage(AttackState(frontier), StageKey(self.family, "clean"), len(x), int(is_fooled.sum()))
 
-    def perform(self, standing: Standing, stages: Sequence[Stage], *, first: int = 0) -> Standing:
+    def perform(self, state: AttackState, stages: Sequence[Stage], *, first: int = 0) -> AttackState:
         """Run the stages in turn, until no sample is left.
 
         Args:
-            standing: Current state of the attack.
+            state: Current state of the attack.
             stages: Stages in order.
             first: Number of the first stage.
         """
-        barren: dict[type[Stage], int] = {}
+        failures: dict[type[Stage], int] = {}
         for number, stage in enumerate(stages, first):
-            if not bool(standing.frontier.standing.any()):
+            if not bool(state.frontier.remaining.any()):
                 break
             kind = type(stage)
-            if stage.patience is not None and barren.get(kind, 0) >= stage.patience:
+            if stage.patience is not None and failures.get(kind, 0) >= stage.patience:
                 continue
-            standing, last = self.stage(standing, stage, number)
-            barren[kind] = 0 if last is not None and last.closed else barren.get(kind, 0) + 1
-        return standing
+            state, last = self.stage(state, stage, number)
+            failures[kind] = 0 if last is not None and last.n_fooled else failures.get(kind, 0) + 1
+        return state
 
     def stage(
-        self, standing: Standing, stage: Stage, number: int, *, check: str = ""
-    ) -> tuple[Standing, StageResult | None]:
+        self, state: AttackState, stage: Stage, number: int, *, check: str = ""
+    ) -> tuple[AttackState, StageResult | None]:
         """Attack the share of the survivors that a stage selects, and the next share while it succeeds.
 
-        The next share is attacked if at least `FAR` of the half farther from the boundary were fooled: margins then
-        predict little on this model, and the remaining samples may be fooled as well. Halves of fewer than `ENOUGH`
-        samples stop the stage.
+        The next share is attacked if at least `MIN_SHARE_TO_CONTINUE` of the half farther from the boundary were
+        fooled: margins then predict little on this model, and the remaining samples may be fooled as well. Halves of
+        fewer than `MIN_HALF_SAMPLES` samples stop the stage.
 
         Args:
-            standing: Current state of the attack.
+            state: Current state of the attack.
             stage: The stage.
             number: Number of the stage, which is also the draw of its random numbers.
             check: Id of the check that the stage belongs to. Empty: none.
 
         Returns:
-            The next standing, and the result of the last part; None if no sample was left.
+            The next state, and the result of the last part; None if no sample was left.
         """
-        frontier = standing.frontier
-        order, size = frontier.survivors(), len(frontier.survivors(stage.share, stage.most))
+        frontier = state.frontier
+        order, size = frontier.remaining_rows(), len(frontier.remaining_rows(stage.share, stage.most))
         if size < len(order):
             order = order[frontier.margins[order].argsort(descending=True, stable=True)]
         if stage.most is not None:
@@ -221,13 +221,13 @@ class Cascade:
         result = None
         for part, rows in enumerate(order.split(max(size, 1)) if len(order) else ()):
             key = StageKey(self.family, stage.name, number, check, part)
-            result = self.attack(standing.frontier, stage, rows, key)
-            standing = Standing(standing.frontier.with_result(result), standing.log)
-            standing = self.noted(standing, key, result.taken, result.closed)
-            half = result.fooled[result.taken // 2 :]
-            if len(half) < ENOUGH or float(half.double().mean()) < FAR:
+            result = self.attack(state.frontier, stage, rows, key)
+            state = AttackState(state.frontier.with_result(result), state.log)
+            state = self.log_stage(state, key, result.n_attacked, result.n_fooled)
+            half = result.fooled[result.n_attacked // 2 :]
+            if len(half) < MIN_HALF_SAMPLES or float(half.double().mean()) < MIN_SHARE_TO_CONTINUE:
                 break
-        return standing, result
+        return state, result
 
     def attack(self, frontier: Frontier, stage: Stage, rows: Tensor, key: StageKey) -> StageResult:
         """Run a stage on some samples, chunk by chunk, and evaluate the proposed points."""
@@ -235,43 +235,44 @@ class Cascade:
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
             problem = self.problem.take(at)
-            seen = Unanswered(problem.x, problem.threat)
-            with problem.model.watched(seen):
+            observer = Unanswered(problem.x, problem.threat)
+            with problem.model.watched(observer):
                 proposal = stage.propose(problem, frontier.take(at), key.number or 0)
-                margins, lost = problem.look(proposal.points)
-            points, silent = seen.instead(proposal.points, lost)
-            looked = {"points": points, "margins": margins.masked_fill(silent, torch.nan), "fooled": lost}
-            return looked if proposal.directions is None else looked | {"directions": proposal.directions}
+                margins, is_fooled = problem.evaluate(proposal.points)
+            points, no_answer = observer.substitute(proposal.points, is_fooled)
+            evaluated = {"points": points, "margins": margins.masked_fill(no_answer, torch.nan), "fooled": is_fooled}
+            return evaluated if proposal.directions is None else evaluated | {"directions": proposal.directions}
 
         result = {k: v.to(rows.device) for k, v in self._map(key, work, len(rows), self.problem.large).items()}
-        lost, directions = result["fooled"], result.get("directions")
-        learned = None if directions is None else directions[lost]
-        return StageResult(rows, result["points"], result["margins"], lost, learned)
+        is_fooled, directions = result["fooled"], result.get("directions")
+        learned = None if directions is None else directions[is_fooled]
+        return StageResult(rows, result["points"], result["margins"], is_fooled, learned)
 
-    def adopt(self, standing: Standing, points: Tensor) -> Standing:
+    def adopt(self, state: AttackState, points: Tensor) -> AttackState:
         """Take over the points of another attack for the survivors. Cost: 1 forward per survivor and draw."""
-        frontier, key = standing.frontier, StageKey(self.family, "adopt")
-        rows = frontier.survivors()
+        frontier, key = state.frontier, StageKey(self.family, "adopt")
+        rows = frontier.remaining_rows()
 
         def work(positions: Tensor) -> Rows:
             at = rows[positions.to(rows.device)]
-            margins, lost = self.problem.take(at).look(points[at])
-            return {"margins": margins, "fooled": lost}
+            margins, is_fooled = self.problem.take(at).evaluate(points[at])
+            return {"margins": margins, "fooled": is_fooled}
 
-        looked = self._map(key, work, len(rows))
+        evaluated = self._map(key, work, len(rows))
         if len(rows):
-            margins, lost = (looked[name].to(rows.device) for name in ("margins", "fooled"))
-            result = StageResult(rows, selected(points, rows), margins, lost)
-            silent = margins.isnan()
-            if bool(silent.any()):
-                frontier, result = frontier.with_unanswered(rows[silent], points[rows[silent]]), result.without(silent)
+            margins, is_fooled = (evaluated[name].to(rows.device) for name in ("margins", "fooled"))
+            result = StageResult(rows, selected(points, rows), margins, is_fooled)
+            no_answer = margins.isnan()
+            if bool(no_answer.any()):
+                frontier = frontier.with_unanswered(rows[no_answer], points[rows[no_answer]])
+                result = result.without(no_answer)
             frontier = frontier.with_points(result.rows, result.points, result.margins, result.fooled)
-        return self.noted(replace(standing, frontier=frontier), key, len(rows), 0)
+        return self.log_stage(replace(state, frontier=frontier), key, len(rows), 0)
 
-    def noted(self, standing: Standing, key: StageKey, taken: int, closed: int) -> Standing:
-        """Return the standing with the progress after a stage."""
-        progress = self.ledger.progress(key, standing.frontier.lost, taken=taken, closed=closed)
-        return standing.with_progress(progress)
+    def log_stage(self, state: AttackState, key: StageKey, n_attacked: int, n_fooled: int) -> AttackState:
+        """Return the state with the progress after a stage."""
+        progress = self.ledger.progress(key, state.frontier.not_robust, taken=n_attacked, closed=n_fooled)
+        return state.with_progress(progress)
 
     def _map(self, key: StageKey, work: Callable[[Tensor], Rows], n: int, large: tuple[str, ...] = ()) -> Rows:
         return self.ledger.map(key, work, n, model=self.problem.model, large=large)
@@ -279,12 +280,12 @@ class Cascade:
     def _clean(self, rows: Tensor) -> Rows:
         """Evaluate clean samples and check the model's output; later evaluations skip the check."""
         part = self.problem.take(rows.to(self.problem.x.device))
-        margins, lost = part.look(part.x, check=True)
-        proven = torch.zeros_like(lost)
+        margins, is_fooled = part.evaluate(part.x, check=True)
+        proven = torch.zeros_like(is_fooled)
         if self.certify is not None:
             with untrusted():
-                proven = self.certify(part.x, part.y, part.threat).to(lost)
-        return {"margins": margins, "fooled": lost, "certified": proven}
+                proven = self.certify(part.x, part.y, part.threat).to(is_fooled)
+        return {"margins": margins, "fooled": is_fooled, "certified": proven}
 
 
 def allowed(stage: Stage, threat: Threat) -> bool:
@@ -349,9 +350,9 @@ def cascade(
     problem = Problem(counted, x, y, threat, attacked, draws, seed, batch or fitting_batch(model, x))
     attack = Cascade(problem, Ledger.of(run, len(x)), certify=certify)
     with frozen(model):
-        standing = attack.begin()  # checks the model's output
+        state = attack.begin()  # checks the model's output
         with trusted(), moving_only(threat.free):
-            standing = attack.perform(standing, fitted(effort.stages, threat))
+            state = attack.perform(state, fitted(effort.stages, threat))
     if log is not None:
-        log.extend(standing.log)
-    return standing.frontier.final
+        log.extend(state.log)
+    return state.frontier.final

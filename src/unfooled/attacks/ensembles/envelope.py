@@ -33,7 +33,7 @@ from unfooled.core.types import Model
 
 Minimal = Callable[..., Tensor]
 """A minimal-norm attack with its options bound; see `MinimalAttack`."""
-END = 10
+FINAL_FORWARDS = 10
 """Forwards of each attack for the final search back towards x."""
 
 
@@ -48,12 +48,12 @@ class Part(NamedTuple):
     Attributes:
         share: Share of the budget.
         attack: Attack with its options bound.
-        onward: True: start from the nearest point so far; False: from x.
+        from_best: True: start from the nearest point so far; False: from x.
     """
 
     share: float
     attack: Minimal
-    onward: bool = False
+    from_best: bool = False
 
 
 PLANS: dict[float, tuple[Part, ...]] = {
@@ -147,9 +147,11 @@ def _nearest(
     """Run a norm's plan on samples that are classified as y (or not yet as the target)."""
     threat, plan = unbounded(norm), PLANS[float(norm)]
     best, distance = x, torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-    for share, attack, onward in plan:
-        start = best if onward else None
-        steps = max(1, (int(share * budget) - END - 4) // 2)  # with a small budget, a small share has no steps
+    for share, attack, from_best in plan:
+        start = best if from_best else None
+        steps = max(
+            1, (int(share * budget) - FINAL_FORWARDS - 4) // 2
+        )  # with a small budget, a small share has no steps
         z = attack(model, x, y, norm, targeted=targeted, steps=steps, start=start, generator=generator)
         size = threat.size(z - x)
         nearer = (size > 0) & (size < distance)

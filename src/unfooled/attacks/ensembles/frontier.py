@@ -22,7 +22,7 @@ from unfooled.core.samples import Streamed, keys_of, per_block, replaced, select
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Objective
 
-SURE = 0.75
+MIN_FOOLED_SHARE = 0.75
 """Least share of misclassified draws of a random model for a sample to count as fooled during an attack."""
 
 
@@ -84,7 +84,7 @@ class Problem:
         rows = torch.arange(len(self.x), device=self.x.device)
         return batched(lambda at: work(self.take(at), at), self.batch)(rows)
 
-    def look(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
+    def evaluate(self, z: Tensor, *, check: bool = False) -> tuple[Tensor, Tensor]:
         """Return the margins at `z`, NaN for logits that are not finite, and which samples are fooled, (n,) each.
 
         Args:
@@ -93,17 +93,17 @@ class Problem:
 
         Cost: `draws` forwards; for a random model twice as many more where the sample seems fooled.
         """
-        margins, lost = [], []
+        margins, hits = [], []
         for _ in range(self.draws):
             with torch.no_grad():
                 logits = read_logits(self.model, z, self.y, batch=self.batch) if check else self.logits(z)
             margins.append(losses.margin(logits, self.y).where(torch.isfinite(logits).all(1), torch.nan))
-            lost.append(fooled(logits, self.y))
-        sure = torch.stack(lost).double().mean(0) >= SURE
-        if not self.decisive and bool(sure.any()):  # over many tries some pass by luck: fresh draws decide
-            again = [fooled(self.logits(z[sure]), self.y[sure]) for _ in range(2 * self.draws)]
-            sure = sure.masked_scatter(sure, torch.stack(again).double().mean(0) >= SURE)
-        return torch.stack(margins).mean(0), sure
+            hits.append(fooled(logits, self.y))
+        confirmed = torch.stack(hits).double().mean(0) >= MIN_FOOLED_SHARE
+        if not self.decisive and bool(confirmed.any()):  # over many tries some pass by luck: fresh draws decide
+            again = [fooled(self.logits(z[confirmed]), self.y[confirmed]) for _ in range(2 * self.draws)]
+            confirmed = confirmed.masked_scatter(confirmed, torch.stack(again).double().mean(0) >= MIN_FOOLED_SHARE)
+        return torch.stack(margins).mean(0), confirmed
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,21 +125,21 @@ class StageResult:
     learned: Tensor | None = None
 
     @property
-    def taken(self) -> int:
+    def n_attacked(self) -> int:
         """Number of samples attacked."""
         return len(self.rows)
 
     @property
-    def closed(self) -> int:
+    def n_fooled(self) -> int:
         """Number of samples fooled."""
         return int(self.fooled.sum())
 
     def without(self, rows: Tensor) -> Self:
         """Return the result without the samples of a mask, (m,) bool."""
-        rest = ~rows
+        others = ~rows
         return replace(
-            self, rows=self.rows[rest], points=selected(self.points, rest.nonzero()[:, 0]), margins=self.margins[rest],
-            fooled=self.fooled[rest],
+            self, rows=self.rows[others], points=selected(self.points, others.nonzero()[:, 0]),
+            margins=self.margins[others], fooled=self.fooled[others],
         )  # fmt: skip
 
 
@@ -154,8 +154,9 @@ class Frontier:
         certified: Samples that are proven robust, which are not attacked, (n,) bool.
         keys: Hashes of the samples, (n,), which define their order.
         learned: Directions of successful waves: weights of the logits, ordered by rank, (m, K). None: none yet.
-        silent: Points at which the model gives no finite answer, (n, *D); valid where `unanswered`. None: none yet.
-        unanswered: Samples with such a point, (n,) bool. None: none yet.
+        unanswered_points: Points at which the model gives no finite answer, (n, *D); valid where `unanswered`. None:
+            none yet.
+        unanswered: Samples for which `unanswered_points` holds such a point, (n,) bool. None: none yet.
     """
 
     points: Tensor
@@ -164,7 +165,7 @@ class Frontier:
     certified: Tensor
     keys: Tensor
     learned: Tensor | None = None
-    silent: Tensor | None = None
+    unanswered_points: Tensor | None = None
     unanswered: Tensor | None = None
 
     @classmethod
@@ -175,46 +176,46 @@ class Frontier:
         return cls(x.clone(), margins, none, none, keys_of(x))
 
     @property
-    def standing(self) -> Tensor:
+    def remaining(self) -> Tensor:
         """Samples that are neither fooled nor certified, (n,) bool."""
         return ~(self.fooled | self.certified)
 
     @property
-    def lost(self) -> Tensor:
+    def not_robust(self) -> Tensor:
         """Samples that are fooled, or that have an allowed point without a finite answer, (n,) bool."""
         return self.fooled if self.unanswered is None else self.fooled | self.unanswered
 
     @property
     def final(self) -> Tensor:
         """Points to verify, (n, *D): the best one; for a sample not fooled, its point without an answer, if any."""
-        if self.silent is None or self.unanswered is None:
+        if self.unanswered_points is None or self.unanswered is None:
             return self.points
         rows = (self.unanswered & ~self.fooled).nonzero()[:, 0]
-        return replaced(self.points, rows, selected(self.silent, rows))
+        return replaced(self.points, rows, selected(self.unanswered_points, rows))
 
-    def survivors(self, share: float = 1.0, most: int | None = None) -> Tensor:
+    def remaining_rows(self, share: float = 1.0, limit: int | None = None) -> Tensor:
         """Return the indices of the samples that are neither fooled nor certified, or of a part of them.
 
         Args:
             share: Share of them to return, at least one sample.
-            most: Largest number of them to return. None: no limit.
+            limit: Largest number of them to return. None: no limit.
 
         Returns:
             Indices in the order of the samples' hashes; if limited, those nearest to the boundary, nearest first.
         """
-        rows = self.standing.nonzero()[:, 0]
+        rows = self.remaining.nonzero()[:, 0]
         rows = rows[self.keys[rows].argsort()]
         count = max(1, math.ceil(share * len(rows)))
-        count = min(count, len(rows) if most is None else most)
+        count = min(count, len(rows) if limit is None else limit)
         if count < len(rows):
             rows = rows[self.margins[rows].argsort(descending=True, stable=True)[:count]]
         return rows
 
-    def moved(self, x: Tensor) -> Tensor:
+    def fooled_by_attack(self, x: Tensor) -> Tensor:
         """Return the indices of the samples that a point other than x itself fools, in the order of their hashes."""
         rows = self.fooled.nonzero()[:, 0]
-        moved = per_block(lambda at: (self.points[at] != x[at]).flatten(1).any(1), rows, self.points)
-        rows = rows[moved]
+        changed = per_block(lambda at: (self.points[at] != x[at]).flatten(1).any(1), rows, self.points)
+        rows = rows[changed]
         return rows[self.keys[rows].argsort()]
 
     def take(self, rows: Tensor) -> Self:
@@ -222,15 +223,16 @@ class Frontier:
         return replace(
             self, points=self.points[rows], margins=self.margins[rows], fooled=self.fooled[rows],
             certified=self.certified[rows], keys=self.keys[rows],
-            silent=None if self.silent is None else self.silent[rows],
+            unanswered_points=None if self.unanswered_points is None else self.unanswered_points[rows],
             unanswered=None if self.unanswered is None else self.unanswered[rows],
         )  # fmt: skip
 
     def with_result(self, result: StageResult) -> Self:
         """Return the frontier updated with a stage's points, where they are fooled or have a larger margin."""
-        rows, silent = result.rows, result.margins.isnan() & ~result.fooled
-        if bool(silent.any()):
-            return self.with_unanswered(rows[silent], result.points[silent]).with_result(result.without(silent))
+        rows, no_answer = result.rows, result.margins.isnan() & ~result.fooled
+        if bool(no_answer.any()):
+            frontier = self.with_unanswered(rows[no_answer], result.points[no_answer])
+            return frontier.with_result(result.without(no_answer))
         margins = result.margins.to(self.margins.dtype).nan_to_num(-torch.inf, torch.inf, -torch.inf)
         better = result.fooled | (margins > self.margins[rows]) | self.margins[rows].isinf()
         known = [part for part in (self.learned, result.learned) if part is not None]
@@ -245,22 +247,22 @@ class Frontier:
     def with_unanswered(self, rows: Tensor, points: Tensor) -> Self:
         """Return the frontier with points at which the model gives no finite answer; a sample keeps its first."""
         before = torch.zeros_like(self.fooled) if self.unanswered is None else self.unanswered
-        silent = self.points if self.silent is None else self.silent
+        points_before = self.points if self.unanswered_points is None else self.unanswered_points
         new = ~before[rows]
         rows, points = rows[new], points[new]
         return replace(
             self,
-            silent=replaced(silent, rows, points),
+            unanswered_points=replaced(points_before, rows, points),
             unanswered=_put(before, rows, torch.ones_like(rows, dtype=torch.bool)),
         )
 
-    def with_points(self, rows: Tensor, points: Tensor, margins: Tensor, lost: Tensor) -> Self:
+    def with_points(self, rows: Tensor, points: Tensor, margins: Tensor, is_fooled: Tensor) -> Self:
         """Return the frontier with the points of some samples replaced unconditionally."""
         return replace(
             self,
             points=replaced(self.points, rows, points),
             margins=_put(self.margins, rows, margins.to(self.margins)),
-            fooled=_put(self.fooled, rows, self.fooled[rows] | lost),
+            fooled=_put(self.fooled, rows, self.fooled[rows] | is_fooled),
         )
 
     def with_fooled(self, rows: Tensor, points: Tensor) -> Self:

@@ -32,9 +32,9 @@ from unfooled.core.shapes import flat, where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import Model, Objective
 
-PROBES = 7
+DIRECTION_STEPS = 7
 """Number of full steps of a wave along its direction."""
-WARM = 200
+WARM_START_QUERY = 200
 """Query of Square's schedule at which a search from good points begins, with small windows."""
 
 
@@ -123,7 +123,7 @@ class Ascents(Stage):
 
 
 @dataclass(frozen=True)
-class Bursts(Stage):
+class TargetedAscents(Stage):
     """APGD towards single classes from the best point, starting with the class whose linearised boundary is nearest.
 
     Distances are measured at x: at the best point, the class that earlier ascents moved towards would come first.
@@ -187,7 +187,7 @@ class Searches(Stage):
             return square_search(
                 fooling(p.scored, p.y, losses.margin), p.x, p.threat,
                 rng.seeds(p.x, source, stage=rng.Stream.SQUARE), steps=self.queries,
-                start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM,
+                start=None if self.cold else frontier.points[rows], first_query=0 if self.cold else WARM_START_QUERY,
             )  # fmt: skip
 
         return Proposal(problem.in_batches(search))
@@ -231,8 +231,8 @@ class Waves(Stage):
             return (w[live] * logits).sum(1), fooled(logits.detach(), p.y[live]) & p.decisive
 
         start = ascend(
-            diverse, p.x, p.threat, steps=PROBES, rule=Constant(1.0), start=p.threat.sample(p.x, p.seed, draw=number),
-            keep_best=False, batch=p.batch,
+            diverse, p.x, p.threat, steps=DIRECTION_STEPS, rule=Constant(1.0),
+            start=p.threat.sample(p.x, p.seed, draw=number), keep_best=False, batch=p.batch,
         ).z  # fmt: skip
         if p.threat.norm == 1:
             return Proposal(_ascend(p, p.objective, start, self.steps), directions)
@@ -268,7 +268,7 @@ class Sparse(Stage):
 
 
 @dataclass(frozen=True)
-class Given(Stage):
+class UserAttack(Stage):
     """A user's attack with its options bound; library functions called inside it still check their arguments."""
 
     attack: Attack
@@ -297,7 +297,7 @@ class SingleStep(Stage):
 
 
 @dataclass(frozen=True)
-class Proposals(Stage):
+class TransferPoints(Stage):
     """Points from a function, such as adversarial examples computed on another model (a twin).
 
     Attributes:

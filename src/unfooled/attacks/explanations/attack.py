@@ -194,13 +194,13 @@ class _Climb:
         self.t += 1
         never = torch.zeros_like(at, dtype=torch.bool)
         if t == self.search.steps:
-            self.candidates.offer(z, rows)
+            self.candidates.record(z, rows)
             return z.new_zeros(len(z)), never
         if self.differences is not None:
             return self._by_differences(z, rows, t, self.differences), never
         logits = logits_at(self.candidates.model, z)
         if t % self.search.every == 0:
-            self.candidates.offer(z, rows, logits)
+            self.candidates.record(z, rows, logits)
         model = self.models[t * len(self.models) // self.search.steps]
         return self._value(self.candidates.graph_of(model, z, rows), logits, rows), never
 
@@ -213,7 +213,7 @@ class _Climb:
     def _by_differences(self, z: Tensor, rows: Tensor, t: int, differences: Differences) -> Tensor:
         """Evaluate the objective on the true model, with an estimated gradient."""
         if t % self.search.every == 0:
-            self.candidates.offer(z, rows)
+            self.candidates.record(z, rows)
 
         def values(points: Tensor, at: Tensor) -> Tensor:
             logits = logits_at(self.candidates.model, points)

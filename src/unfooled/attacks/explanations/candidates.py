@@ -75,7 +75,7 @@ class Candidates:
             right = self.keeps_label(read_logits(model, x, y, batch=batch), every)
         self.maps, self.gradients = torch.zeros_like(y), torch.zeros_like(y)
         clean = batched(lambda at: self._map(x[at], at), batch or len(x))(every)
-        self.live = every[right & sound(clean)]
+        self.live = every[right & usable_maps(clean)]
         self.best = x.clone()
         self.value: MapValue | None = None
         self.top = torch.zeros(len(x), dtype=clean.dtype, device=x.device)
@@ -112,7 +112,7 @@ class Candidates:
         return normalised(mapped(attribution, self.reduce, len(z)))
 
     @torch.no_grad()
-    def offer(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
+    def record(self, z: Tensor, at: Tensor, logits: Tensor | None = None) -> Tensor:
         """Record candidates for the samples `at`, which must be distinct.
 
         Args:
@@ -132,8 +132,8 @@ class Candidates:
             return values
         z, rows = z[allowed], at[allowed]
         maps = self.map_of(z, rows)
-        good = sound(maps)
-        z, rows, maps = z[good], rows[good], maps[good]
+        usable = usable_maps(maps)
+        z, rows, maps = z[usable], rows[usable], maps[usable]
         if self.observe is not None and len(rows):
             self.observe(z, rows, maps)
         if self.value is not None and len(rows):
@@ -141,7 +141,7 @@ class Candidates:
             better = value > self.top[rows]
             self.best[rows] = where_rows(better, z, self.best[rows])
             self.top[rows] = torch.where(better, value, self.top[rows])
-            values[allowed.nonzero()[:, 0][good]] = value
+            values[allowed.nonzero()[:, 0][usable]] = value
         return values
 
 
@@ -162,7 +162,7 @@ def mapped(attribution: Any, reduce: Reduce, n: int) -> Tensor:
     return maps
 
 
-def sound(maps: Tensor) -> Tensor:
+def usable_maps(maps: Tensor) -> Tensor:
     """Return which maps are finite and not constant, (B,) bool."""
     return defined(maps) & torch.isfinite(flat(maps)).all(1)
 

@@ -98,7 +98,7 @@ def best_of_random(
         for rows in candidates.groups(batch):
             near = threat.take(rows)
             for draw in range(n):
-                candidates.offer(drawn(x[rows], near, draw, generator), rows)
+                candidates.record(drawn(x[rows], near, draw, generator), rows)
     return candidates.best
 
 
@@ -149,7 +149,7 @@ def random_walk(
             for draw in range(steps):
                 g = rng.normal(seed, tuple(x.shape[1:]), draw=draw, dtype=x.dtype)
                 z = near.project(z + per_sample(step * near.eps, x) * near.steepest(g), x[rows])
-                candidates.offer(z, rows)
+                candidates.record(z, rows)
     return candidates.best
 
 
@@ -198,7 +198,7 @@ def square_explain(
         for rows in candidates.groups(batch):
 
             def value(z: Tensor, at: Tensor, rows: Tensor = rows) -> tuple[Tensor, Tensor]:
-                return candidates.offer(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
+                return candidates.record(z, rows[at]), torch.zeros_like(at, dtype=torch.bool)
 
             seed = rng.seeds(x[rows], generator, stage=rng.Stream.MAP_SQUARE)
             square_search(value, x[rows], threat.take(rows), seed, steps=steps, p=p, start=x[rows])

@@ -1,4 +1,4 @@
-"""Twins of labels: a distilled twin goes on learning the labels alone, whatever the scores say.
+"""Twins of labels: a distilled twin goes on to learn only the labels, whatever the scores say.
 
     twin_L = argmin mean KL( 0.9 onehot(argmax f(z)) + 0.1 / K || softmax(twin(z)) ),   from the twin of the scores
 
@@ -18,36 +18,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unfooled.attacks.gradients.twins import LEAST, fit, prefixed, unkept
+from unfooled.attacks.gradients.twins import MIN_STEPS, compute_directly, fit, with_prefix
 from unfooled.core.goals import logits_at
 from unfooled.core.model.outputs import logits_from
 from unfooled.core.types import Model
-from unfooled.runs.chunks import Keep
+from unfooled.runs.chunks import ComputeOnce
 
-ALIKE, APART = 0.98, 0.9
+MIN_AGREEMENT_TO_SKIP, MIN_AGREEMENT_TO_SHORTEN = 0.98, 0.9
 """Shares of the points at which the twin has the model's labels: above the first it is a twin of the labels already,
 below the second it learns for as many steps as it did from the scores."""
 
 
 class Recorded:
-    """A model that keeps what it was asked, and its classes, so that a second twin asks nothing."""
+    """A model that stores its queries and its labels, so that a second twin needs no query."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.asked: list[Tensor] = []
+        self.points: list[Tensor] = []
         self.labels: list[Tensor] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits of the model, (B, K)."""
         logits = logits_from(self.model, x)
-        self.note(x, logits)
+        self.record(x, logits)
         return logits
 
-    def note(self, x: Tensor, logits: Tensor) -> None:
-        """Keep points and what the model answered there."""
-        known = torch.isfinite(logits).all(1)
-        self.asked.append(x.detach()[known])
-        self.labels.append(logits.detach()[known].argmax(1))
+    def record(self, x: Tensor, logits: Tensor) -> None:
+        """Store points and the model's labels there."""
+        finite = torch.isfinite(logits).all(1)
+        self.points.append(x.detach()[finite])
+        self.labels.append(logits.detach()[finite].argmax(1))
 
 
 def relabelled(
@@ -57,7 +57,7 @@ def relabelled(
     epochs: int = 10,
     batch: int = 64,
     seed: int = 0,
-    keep: Keep | None = None,
+    keep: ComputeOnce | None = None,
 ) -> nn.Module:
     """Return a copy of a twin that has learned the labels at the points that the model was asked.
 
@@ -73,17 +73,17 @@ def relabelled(
         The twin of the labels, in eval mode; the given one where that has the labels already. Cost: no pass of the
         model.
     """
-    pool, labels = torch.cat(model.asked), torch.cat(model.labels)
+    pool, labels = torch.cat(model.points), torch.cat(model.labels)
     with torch.no_grad():
         right = logits_at(twin, pool, batch=1024).argmax(1) == labels
         logits = twin(pool[:1])
     agreement = float(right.double().mean())
-    if agreement >= ALIKE:
+    if agreement >= MIN_AGREEMENT_TO_SKIP:
         return twin
     classes = logits.shape[1]
     targets = 0.9 * F.one_hot(labels, classes).to(pool.dtype) + 0.1 / classes
-    share = 1 / 3 if agreement >= APART else 1.0
-    steps = math.ceil(share * max(epochs * -(-len(pool) // batch), LEAST))
+    share = 1 / 3 if agreement >= MIN_AGREEMENT_TO_SHORTEN else 1.0
+    steps = math.ceil(share * max(epochs * -(-len(pool) // batch), MIN_STEPS))
     student = copy.deepcopy(twin).requires_grad_()
-    fit(student, pool, targets, steps, batch, seed, prefixed(keep or unkept, "labels"))
+    fit(student, pool, targets, steps, batch, seed, with_prefix(keep or compute_directly, "labels"))
     return student.requires_grad_(False)

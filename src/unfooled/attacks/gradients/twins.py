@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.adamw import adamw
 
 from unfooled.attacks.gradients.custom import check_count
 from unfooled.attacks.pgd import pgd, pgd_from
@@ -29,21 +29,22 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack, checked_once, logits_at
 from unfooled.core.losses import margin
 from unfooled.core.model.calls import copied
-from unfooled.core.pulse import beat, tell
+from unfooled.core.pulse import beat, report_stage
 from unfooled.core.shapes import where_rows
 from unfooled.core.threats import TINY, Threat
 from unfooled.core.types import BudgetAttack, Model
 from unfooled.models.nets.small_cnn import SmallCnn
-from unfooled.runs.chunks import Keep, Rows
+from unfooled.runs.chunks import ComputeOnce, Rows
 from unfooled.runs.stage_names import StageName
 
 TWIN = StageName("twin", "training a stand-in")
 
-REACH = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
-FEW = 32  # largest number of distinct output values that are taken as labels
-PART = 20  # training steps after which the state is stored
-LEAST = 300  # least number of training steps in the last round
-SURE = 4.0  # median margin of the logits that the twin is trained on
+EPS_FACTOR = 1.2  # the twin is trained within this multiple of eps, since attacks end on the surface of the ball
+MAX_LABEL_VALUES = 32  # largest number of distinct output values that are taken as labels
+STEPS_PER_STATE = 20  # training steps after which the state is stored
+STEP_SIZE = 3e-3  # first step size of AdamW
+MIN_STEPS = 300  # least number of training steps in the last round
+TARGET_MARGIN = 4.0  # median margin of the logits that the twin is trained on
 
 
 def distil(
@@ -58,7 +59,7 @@ def distil(
     module: nn.Module | None = None,
     batch: int = 64,
     seed: int = 0,
-    keep: Keep | None = None,
+    keep: ComputeOnce | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> nn.Module:
     """Train a small network on the model's outputs at and around the samples.
@@ -72,7 +73,7 @@ def distil(
         points: Queries per sample and round, at least 1. Cost: 1 + rounds * points forwards of the model per
             sample, no backward.
         epochs: Epochs over all points in the last round, a third as many in the others; more if those are
-            fewer than `LEAST` steps.
+            fewer than `MIN_STEPS` steps.
         width: Channels of the twin. None: depends on the image size.
         module: Untrained network to copy and train. None: `SmallCnn` for images of at least 4x4, else two hidden
             layers of ReLU.
@@ -96,58 +97,64 @@ def distil(
     check_mode(model)
     for name, number in (("points", points), ("epochs", epochs), ("batch", batch)):
         check_count(number, name)
-    reader = checked_once(model)
-
-    def ask(z: Tensor) -> Tensor:
-        with torch.no_grad():
-            return logits_at(reader, z.detach(), batch=16 * batch).detach()
-
-    keep = keep or unkept
-    pool, answers = [x.detach()], [_stored(keep, "clean", partial(ask, x), x)]
+    query = partial(_query, checked_once(model), batch=16 * batch)
+    keep = keep or compute_directly
+    pool, answers = [x.detach()], [_stored(keep, "clean", partial(query, x), x)]
     label = answers[0].argmax(1)
     twin = copied(module) if module is not None else untrained(x, answers[0].shape[1], width, seed=seed)
     twin = twin.to(x.device, x.dtype)
-    enlarged = threat.bounded(x).scaled(REACH)
+    enlarged = threat.bounded(x).scaled(EPS_FACTOR)
     for r in range(rounds):
-        tell(TWIN, r, rounds)
+        report_stage(TWIN, r, rounds)
         for k in range(points):
             z = _random(enlarged, x, seed, r * points + k)
-            if r and k % 2:  # where the twin predicts that the model is fooled
-                with trusted():
-                    climb = partial(pgd_from, z, twin, x, label, enlarged, steps=8, stop=False)
-                    z = _stored(keep, f"points-{r}-{k}", climb, x)
+            if r and k % 2:
+                z = _stored(keep, f"points-{r}-{k}", partial(_fooling, twin, z, x, label, enlarged), x)
             pool.append(z)
-        asked = pool[-points:]
-        answers.append(_stored(keep, f"answers-{r}", partial(_joined, ask, asked), x))
+        new_points = pool[-points:]
+        answers.append(_stored(keep, f"answers-{r}", partial(_joined, query, new_points), x))
         # Short training before the last round: the twin only selects the next queries.
         share = 1.0 if r == rounds - 1 else 1 / 3
-        samples = torch.cat(pool)
-        steps = math.ceil(share * max(epochs * -(-len(samples) // batch), LEAST))
-        fit(twin, samples, _targets(torch.cat(answers)), steps, batch, seed + r, prefixed(keep, f"round-{r}"))
+        steps = math.ceil(share * max(epochs * -(-len(x) * len(pool) // batch), MIN_STEPS))
+        fit(
+            twin, torch.cat(pool), _targets(torch.cat(answers)), steps, batch, seed + r, with_prefix(keep, f"round-{r}")
+        )
     if observe is not None:
         observe(torch.cat(pool), torch.cat(answers))
-    tell(TWIN, rounds, rounds)
+    report_stage(TWIN, rounds, rounds)
     return twin.eval()
 
 
-def unkept(name: str, compute: Callable[[], Rows]) -> Rows:
+def _query(model: Model, z: Tensor, *, batch: int) -> Tensor:
+    """Return the model's outputs, without a graph."""
+    with torch.no_grad():
+        return logits_at(model, z.detach(), batch=batch).detach()
+
+
+def _fooling(twin: nn.Module, z: Tensor, x: Tensor, label: Tensor, threat: Threat) -> Tensor:
+    """Return points where the twin predicts that the model is fooled, by ascent from z."""
+    with trusted():
+        return pgd_from(z, twin, x, label, threat, steps=8, stop=False)
+
+
+def compute_directly(name: str, compute: Callable[[], Rows]) -> Rows:
     """Compute without storing."""
     return compute()
 
 
-def _stored(keep: Keep, name: str, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
+def _stored(keep: ComputeOnce, name: str, compute: Callable[[], Tensor], like: Tensor) -> Tensor:
     """Return a tensor on the device of another one: that of an earlier start, or computed and stored."""
     return keep(name, lambda: {"values": compute()})["values"].to(like.device)
 
 
-def prefixed(keep: Keep, prefix: str) -> Keep:
+def with_prefix(keep: ComputeOnce, prefix: str) -> ComputeOnce:
     """Return a store whose names begin with a prefix."""
     return lambda name, compute: keep(f"{prefix}-{name}", compute)
 
 
-def _joined(ask: Callable[[Tensor], Tensor], sets: Sequence[Tensor]) -> Tensor:
+def _joined(query: Callable[[Tensor], Tensor], sets: Sequence[Tensor]) -> Tensor:
     """Return the answers to several sets of points, one after the other."""
-    return torch.cat([ask(z) for z in sets])
+    return torch.cat([query(z) for z in sets])
 
 
 def _random(threat: Threat, x: Tensor, seed: int, draw: int) -> Tensor:
@@ -175,51 +182,48 @@ def _targets(answers: Tensor) -> Tensor:
     """Convert outputs to training targets, (N, K): softened probabilities, NaN where undefined."""
     defined = answers[torch.isfinite(answers).all(1)]
     if not len(defined):
-        raise BadInput("the model's outputs are NaN or infinite at every point; there is nothing to learn from it")
+        raise BadInput(
+            "the model's outputs are NaN or infinite at every point; a twin cannot be trained; mend the model"
+        )
     classes = answers.shape[1]
-    if len(defined[: 4 * FEW].unique()) <= FEW:
+    if len(defined[: 4 * MAX_LABEL_VALUES].unique()) <= MAX_LABEL_VALUES:
         # Outputs that are in effect labels (one-hot rows, rounded scores): their scale has no meaning.
         hard = F.one_hot(answers.nan_to_num().argmax(1), classes).to(answers.dtype)
         return where_rows(torch.isfinite(answers).all(1), 0.9 * hard + 0.1 / classes, torch.full_like(hard, torch.nan))
     if bool((defined >= 0).all()) and bool(((defined.sum(1) - 1).abs() < 1e-3).all()):
         answers, defined = answers.clamp_min(1e-12).log(), defined.clamp_min(1e-12).log()
     top = defined.topk(2, dim=1).values
-    return (answers / ((top[:, 0] - top[:, 1]).median() / SURE).clamp_min(TINY)).softmax(1)
+    return (answers / ((top[:, 0] - top[:, 1]).median() / TARGET_MARGIN).clamp_min(TINY)).softmax(1)
 
 
 def fit(
-    twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int, keep: Keep | None = None
+    twin: nn.Module, pool: Tensor, targets: Tensor, steps: int, batch: int, seed: int, keep: ComputeOnce | None = None
 ) -> None:
     """Train the twin on all points so far by AdamW, with steps that decay along half a cosine.
 
-    The state of the training is stored every `PART` steps; the optimizer is made only where a step is left to do.
+    The state of the training is stored every `STEPS_PER_STATE` steps.
     """
-    keep = keep or unkept
+    keep = keep or compute_directly
     known = torch.isfinite(targets).all(1)
     pool, targets = pool[known], targets[known].to(pool.dtype)
     twin.train()
     order = _order(len(pool), steps, batch, seed)
 
-    def advance(some: Sequence[Tensor], before: Rows) -> Rows:
-        optimizer = torch.optim.AdamW(twin.parameters(), lr=3e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    def advance(batches: Sequence[Tensor], before: Rows) -> Rows:
+        descent = Descent(twin, steps)
         if before:
-            restore_training(before, twin, optimizer, schedule)
+            descent.restore(before)
         with torch.enable_grad():
-            for rows in some:
+            for rows in batches:
                 rows = rows.to(pool.device)
                 loss = F.kl_div(twin(pool[rows]).log_softmax(1), targets[rows], reduction="batchmean")
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
+                descent.step(torch.autograd.grad(loss, descent.parameters))
                 beat(len(rows))
-        optimizer.zero_grad()
-        return training_state(twin, optimizer, schedule)
+        return descent.state()
 
     state: Rows = {}
-    for start in range(0, steps, PART):
-        state = keep(str(start), partial(advance, order[start : start + PART], state))
+    for start in range(0, steps, STEPS_PER_STATE):
+        state = keep(str(start), partial(advance, order[start : start + STEPS_PER_STATE], state))
     _restore_weights(state, twin)
     twin.eval()
 
@@ -233,26 +237,48 @@ def _order(n: int, steps: int, batch: int, seed: int) -> list[Tensor]:
     return order[:steps]
 
 
-def training_state(net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> Rows:
-    """Return the state of a training as tensors: weights, the optimizer's moments, and the place on the schedule."""
-    state = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for k, moments in optimizer.state_dict()["state"].items():
-        state |= {f"{k}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    rate = optimizer.param_groups[0]["lr"]
-    return state | {"schedule": torch.tensor([schedule.last_epoch, rate], dtype=torch.float64)}
+class Descent:
+    """AdamW with steps that decay along half a cosine, equal to torch's optimizer and scheduler bit for bit.
 
+    It calls torch's own function. `torch.optim.AdamW` would import torch's compiler when it is constructed, which takes
+    longer than the training of a small twin.
+    """
 
-def restore_training(state: Rows, net: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
-    """Continue a training from a state."""
-    _restore_weights(state, net)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        number, _, moment = name.partition(".")
-        if number.isdigit():
-            moments.setdefault(int(number), {})[moment] = value.clone()
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    epoch, rate = state["schedule"].tolist()
-    optimizer.param_groups[0]["lr"], schedule.last_epoch = rate, int(epoch)
+    def __init__(self, net: nn.Module, steps: int) -> None:
+        """Start a training of `steps` steps."""
+        self.net, self.steps, self.taken, self.rate = net, steps, 0, STEP_SIZE
+        self.parameters: list[Tensor] = list(net.parameters())
+        self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
+        self.counts = [torch.tensor(0.0) for _ in self.parameters]
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step, and shorten the next."""
+        adamw(
+            self.parameters, list(gradients), self.first, self.second, [], self.counts, amsgrad=False,
+            beta1=0.9, beta2=0.999, lr=self.rate, weight_decay=1e-2, eps=1e-8, maximize=False,
+        )  # fmt: skip
+        self.taken += 1
+        last, now = (1 + math.cos(math.pi * t / self.steps) for t in (self.taken - 1, self.taken))
+        self.rate *= now / last
+
+    def state(self) -> Rows:
+        """Return the state as tensors: weights, moments, and the place on the schedule."""
+        state = {f"net.{name}": value for name, value in self.net.state_dict().items()}
+        for k, (first, second) in enumerate(zip(self.first, self.second, strict=True)):
+            state |= {f"{k}.first": first, f"{k}.second": second}
+        return state | {"schedule": torch.tensor([self.taken, self.rate], dtype=torch.float64)}
+
+    def restore(self, state: Rows) -> None:
+        """Continue from a state."""
+        _restore_weights(state, self.net)
+        for k in range(len(self.parameters)):
+            self.first[k].copy_(state[f"{k}.first"])
+            self.second[k].copy_(state[f"{k}.second"])
+        taken, self.rate = state["schedule"].tolist()
+        self.taken = int(taken)
+        for count in self.counts:
+            count.fill_(taken)
 
 
 def _restore_weights(state: Rows, net: nn.Module) -> None:

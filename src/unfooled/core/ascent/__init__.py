@@ -1,7 +1,7 @@
 """Ascent of a per-sample objective inside a threat: the kernel, step rules, and parts of minimal-norm attacks."""
 
 from unfooled.core.ascent.kernel import Ascent, ascend
-from unfooled.core.ascent.nearest import DUAL, NORMS, Nearest, check_minimal, decided, unbounded
+from unfooled.core.ascent.nearest import DUAL, NORMS, Nearest, check_minimal, clearly_fooled, unbounded
 from unfooled.core.ascent.rules import Auto, Constant, Decaying, Polyak, Rule, State, inward
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "State",
     "ascend",
     "check_minimal",
-    "decided",
+    "clearly_fooled",
     "inward",
     "unbounded",
 ]

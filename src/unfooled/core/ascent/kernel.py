@@ -65,7 +65,7 @@ class Ascent:
     moved: Tensor
 
 
-STEADY = Constant()
+CONSTANT_STEPS = Constant()
 """The default rule: steps of constant length."""
 
 
@@ -75,7 +75,7 @@ def ascend(
     threat: Threat,
     *,
     steps: int,
-    rule: Rule = STEADY,
+    rule: Rule = CONSTANT_STEPS,
     start: Tensor | None = None,
     keep_best: bool = True,
     revive: bool = True,

@@ -35,7 +35,7 @@ def unbounded(norm: float, allowed: tuple[float, ...] = (0, 1, 2, math.inf)) -> 
     """
     if norm not in allowed:
         known = ", ".join(str(n) for n in allowed)
-        raise BadInput(f"norm is {norm}; this attack knows {known}")
+        raise BadInput(f"norm is {norm}; this attack supports {known}")
     return NORMS[float(norm)](math.inf, free=_FREE.get())
 
 
@@ -61,7 +61,7 @@ def check_minimal(model: Model, x: Tensor, y: Tensor, steps: int) -> None:
         raise BadInput(f"steps is {steps}; it must be at least 1")
 
 
-def decided(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+def clearly_fooled(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
     """Return where the label changes by a margin above rounding errors, (B,) bool, so that it does in any batch."""
     gap = best_other(logits, y) - true_logit(logits, y)
     slack = 1e-5 * logits.abs().amax(1)
@@ -81,7 +81,7 @@ class Nearest:
         self.z = x.clone()
         self.distance = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
 
-    def see(self, z: Tensor, hit: Tensor) -> Tensor:
+    def record(self, z: Tensor, hit: Tensor) -> Tensor:
         """Record z where it is adversarial and nearer; return its distances to x, (B,)."""
         size = self.threat.size(z - self.x)
         nearer = hit & (size < self.distance)
@@ -89,7 +89,7 @@ class Nearest:
         self.distance = torch.where(nearer, size, self.distance)
         return size
 
-    def see_at(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
+    def record_at(self, z: Tensor, hit: Tensor, at: Tensor) -> None:
         """Record the points z of the samples `at` where they are adversarial and nearer."""
         size = self.threat.size(z - self.x[at])
         nearer = hit & (size < self.distance[at])
@@ -108,8 +108,8 @@ class Nearest:
         for _ in range(halvings):
             middle = (low + high) / 2
             z = self.x + per_sample(middle, self.x) * (far - self.x)
-            hit = decided(logits_at(model, z), y, targeted=targeted)
-            self.see(z, hit)
+            hit = clearly_fooled(logits_at(model, z), y, targeted=targeted)
+            self.record(z, hit)
             low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
         return self.z
 
@@ -123,8 +123,8 @@ class Nearest:
             order = torch.where(delta != 0, delta.abs(), torch.inf).argsort(dim=1).argsort(dim=1)
             z = torch.where(order < undo[:, None], torch.zeros_like(delta), delta)
             z = self.x + z.reshape(self.x.shape)
-            hit = decided(logits_at(model, z), y, targeted=targeted)
-            self.see(z, hit)
+            hit = clearly_fooled(logits_at(model, z), y, targeted=targeted)
+            self.record(z, hit)
             share = torch.where(hit, share, share / 2)
         return self.z
 
@@ -145,7 +145,7 @@ def loss_and_gradient(model: Model, z: Tensor, y: Tensor, sign: float, loss: Los
     return logits.detach(), value.detach().nan_to_num(0.0, torch.inf, -torch.inf), g.nan_to_num(0.0, 0.0, 0.0)
 
 
-def revived(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) -> Tensor:
+def replace_zero_gradients(g: Tensor, x: Tensor, generator: torch.Generator | None, draw: int) -> Tensor:
     """Replace zero gradients by random directions, which depend only on the samples x, the generator and the draw."""
     dead = ~(flat(g) != 0).any(1)
     if not dead.any():

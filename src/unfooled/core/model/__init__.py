@@ -3,7 +3,7 @@
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.model.batching import BatchBudget, batched, fitting_batch, free_bytes
 from unfooled.core.model.binding import Bound, bind
-from unfooled.core.model.calls import ModelFails, answered, noticing, run
+from unfooled.core.model.calls import ModelFails, noticing, run, run_checked
 from unfooled.core.model.classifier import Classifier
 from unfooled.core.model.modes import evaluating, frozen, in_training, unrecorded
 from unfooled.core.model.outputs import labelled, logits_from, logits_of
@@ -16,7 +16,6 @@ __all__ = [
     "Counted",
     "ModelFails",
     "Tapped",
-    "answered",
     "batched",
     "bind",
     "counted",
@@ -31,5 +30,6 @@ __all__ = [
     "modules_of",
     "noticing",
     "run",
+    "run_checked",
     "unrecorded",
 ]

@@ -12,9 +12,10 @@ from torch import Tensor
 from unfooled.core.errors import BadInput, option
 from unfooled.core.memory import free_memory, given_limit
 from unfooled.core.model.anatomy import modules_of
-from unfooled.core.model.calls import answered, run
+from unfooled.core.model.calls import run, run_checked
 from unfooled.core.types import Model
 
+Result = TypeVar("Result")
 Joined = TypeVar("Joined", bound=Tensor | tuple[Tensor, ...] | dict[str, Tensor])
 
 
@@ -91,7 +92,7 @@ def fitting_batch(model: Model, x: Tensor, *, ceiling: int = 256, batch_bytes: i
             run(model, x[:1].detach().clone().requires_grad_())
     except Exception:  # some models refuse inputs that require a gradient; any other error is raised again here
         with torch.no_grad():
-            answered(model, x[:1])
+            run_checked(model, x[:1])
     return min(ceiling, budget.batch)
 
 
@@ -125,6 +126,43 @@ def batched(
         return results[0] if whole else _joined(results)
 
     return call
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""Parts of the messages of errors that memory ran out: of CUDA, of torch on a CPU under Linux and Windows."""
+
+
+def halving(fn: Callable[[slice], Result], rows: int, batch: int) -> tuple[list[Result], int]:
+    """Call a function on alike parts of rows; where memory runs out, halve the parts and go on.
+
+    Args:
+        fn: Function of a part of the rows.
+        rows: Number of rows.
+        batch: Rows of a part at most, at least 1.
+
+    Returns:
+        The results in the order of the rows, and the largest part that memory was enough for.
+    """
+    results, low = [], 0
+    while low < rows:
+        number = -(-(rows - low) // max(1, batch))
+        part = slice(low, low + -(-(rows - low) // number))
+        try:
+            results.append(fn(part))
+        except Exception as error:
+            if part.stop - low == 1 or not (out_of_memory(error) or out_of_memory(error.__cause__)):
+                raise
+            batch = (part.stop - low) // 2
+            continue
+        low = part.stop
+    return results, batch
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an error says that memory ran out, of a device or of the machine."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def check_fits(size: int, what: str) -> None:

@@ -107,7 +107,7 @@ class Bound(nn.Module):
         if bool(lost.any()):
             raise BadInput(
                 f"{int(lost.sum())} of {len(z)} samples lost the number by which their other inputs are found; attack "
-                f"within bound.threat(...), and change {self.attacked} alone"
+                f"within bound.threat(...), and change only {self.attacked}"
             )
         return z[:, : shape[0]], rows
 

@@ -163,7 +163,7 @@ def run(model: Model, x: Tensor) -> Any:
     return output
 
 
-def answered(model: Model, x: Tensor) -> Any:
+def run_checked(model: Model, x: Tensor) -> Any:
     """Call the model, and turn an exception inside it into `ModelFails`.
 
     Raises:
@@ -178,18 +178,18 @@ def answered(model: Model, x: Tensor) -> Any:
             raise
         reason = (str(error).strip().splitlines() or [""])[0]
         shape, kind = tuple(x.shape[1:]), type(error).__name__
-        advice = mend(model, x, error)
+        advice = advice_for(model, x, error)
         raise ModelFails(
             f"the model fails on samples of shape {shape}, {x.dtype}, with {kind}: {reason}{advice and '; ' + advice}"
         ) from error
 
 
-def mend(model: Model, x: Tensor, error: BaseException | None) -> str:
+def advice_for(model: Model, x: Tensor, error: BaseException | None) -> str:
     """Return advice on a model that fails because of its weights' dtype or its signature; empty for other causes."""
     text = str(error)
     if isinstance(error, TypeError) and "required" in text and "argument" in text:
         names = text.partition(":")[2].strip()
-        return f"it wants more inputs than x, {names}; wrap it in a function of x alone: lambda x: net(x, other)"
+        return f"it needs more inputs than x, {names}; wrap it in a function of x: lambda x: net(x, other)"
     if not re.search("dtype|scalar type|input type|weight type|double|half|float(16|32|64)", text, re.IGNORECASE):
         return ""
     for kind in {torch.float64, torch.float32, torch.bfloat16, torch.float16} - {x.dtype}:

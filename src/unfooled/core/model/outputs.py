@@ -17,7 +17,7 @@ from unfooled.core.types import Model
 
 _LABELS: ContextVar[Tensor | None] = ContextVar("labels", default=None)
 
-SURE = 0.01
+SIGNIFICANCE = 0.01
 """An agreement with the labels counts if guessing reaches it with at most this probability."""
 
 
@@ -128,7 +128,7 @@ def _agreement(logits: Tensor, y: Tensor) -> float:
     n, chance = min(len(y), 256), 1 / logits.shape[1]
     hits = int((logits[:n].detach().argmax(1) == y[:n].to(logits.device)).sum())
     tail = sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(hits, n + 1))
-    return hits / n if tail <= SURE or (n < 8 and 2 * hits > n) else 0.0
+    return hits / n if tail <= SIGNIFICANCE or (n < 8 and 2 * hits > n) else 0.0
 
 
 def _same(fit: dict[str, Tensor]) -> str | None:
@@ -153,5 +153,5 @@ def _refused(output: Any, parts: dict[str, Tensor], why: str, fit: dict[str, Ten
     key = list(fit or parts)[-1]
     raise BadInput(
         f"the model returned a {type(output).__name__}; it must return logits, (B, K), or hold .logits; which of "
-        f"{_listed(parts)} they are is not clear, {why}; say it, such as model = lambda x: net(x){key}"
+        f"{_listed(parts)} they are is not clear, {why}; return one, such as model = lambda x: net(x){key}"
     )

@@ -52,7 +52,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
     low, high, finite = _range(x)
     if x.dtype == np.uint8:
         if x.size and high == 1:
-            raise BadInput(f"{name} holds bytes of 0 and 1 alone, while bytes run to 255; save it as bool or float")
+            raise BadInput(f"{name} holds only the bytes 0 and 1, while bytes run to 255; save it as bool or float")
         scale = np.float32(255)
     elif x.dtype == np.bool_:
         scale = np.float32(1)
@@ -81,7 +81,7 @@ def reader(x: AnyArray, name: str, *, images: bool = False) -> Callable[[np.ndar
     return read
 
 
-def late(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
+def lazy_reader(make: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
     """Return a lazy reader: `make` is called at the first read, and the reader that it returns is used from then on."""
     made = cache(make)
 

@@ -28,7 +28,7 @@ FILES: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar100": {"train": ("train",), "test": ("test",)},
 }
 """Data set -> split -> names of its files, without the suffix."""
-NAMES = {"cifar10": ("batches.meta.txt", "batches.meta"), "cifar100": ("fine_label_names.txt", "meta")}
+CLASS_NAME_FILES = {"cifar10": ("batches.meta.txt", "batches.meta"), "cifar100": ("fine_label_names.txt", "meta")}
 """Data set -> files of class names: of the binary version, of Python's."""
 
 
@@ -38,7 +38,7 @@ def cifar_in(folder: Path) -> tuple[str, bool] | None:
         first = [files[0] for files in splits.values()]
         if any((folder / f"{file}.bin").is_file() for file in first):
             return name, True
-        if (folder / NAMES[name][1]).is_file() and any((folder / file).is_file() for file in first):
+        if (folder / CLASS_NAME_FILES[name][1]).is_file() and any((folder / file).is_file() for file in first):
             return name, False
     return None
 
@@ -66,7 +66,7 @@ def cifar(folder: Path, split: str) -> Source:
     classes = _classes(folder, name, binary) or arrays.numbered(y)
     if len(y) and y.max() >= len(classes):
         raise BadInput(f"{folder} has labels up to {y.max()}, and {len(classes)} class names")
-    read = arrays.late(lambda: arrays.reader(x, str(folder), images=True))
+    read = arrays.lazy_reader(lambda: arrays.reader(x, str(folder), images=True))
     return Source(folder.resolve().name, wanted, y, classes, read)
 
 
@@ -94,7 +94,7 @@ def _pickled(path: Path, name: str) -> tuple[Part, np.ndarray]:
 
 def _classes(folder: Path, name: str, binary: bool) -> list[str]:
     """Return the class names; none where their file is missing."""
-    path = folder / NAMES[name][0 if binary else 1]
+    path = folder / CLASS_NAME_FILES[name][0 if binary else 1]
     if not path.is_file():
         return []
     if binary:

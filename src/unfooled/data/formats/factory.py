@@ -56,5 +56,5 @@ def from_arrays(made: Any, name: str, split: str = "all") -> Source:
     if len(y) and y.max() >= len(classes):
         raise BadInput(f"{name} has labels up to {y.max()}, and {len(classes)} class names")
 
-    read = arrays.late(lambda: arrays.reader(x, f"x of {name}"))
+    read = arrays.lazy_reader(lambda: arrays.reader(x, f"x of {name}"))
     return Source(name, split, y, classes, read, sorted=len(made) == 2 and names is not None)

@@ -32,7 +32,7 @@ from unfooled.data.formats.npz import archive
 from unfooled.runs.files import write_whole
 from unfooled.runs.hashes import network_hash, tensors_hash
 
-LONGEST = 1 << 26  # bytes of a manifest
+MAX_BYTES = 1 << 26  # bytes of a manifest
 ROWS = {"y": torch.int64, "source": torch.int64, "start": torch.int64, "residual": torch.float16}
 
 
@@ -149,7 +149,7 @@ def check_place(path: str | Path) -> None:
     path, file = Path(path), manifest_of(path)
     if file.exists():
         try:
-            ours = "sha256" in json.loads(read_regular(file, most=LONGEST))
+            ours = "sha256" in json.loads(read_regular(file, most=MAX_BYTES))
         except (OSError, ValueError, TypeError, RecursionError):
             ours = False
         if not ours:
@@ -235,7 +235,7 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
         what = "is not there" if not path.exists() else f"has no manifest, {file.name}"
         raise BadInput(f"{path} {what}; a set is written by save_features, or by unfooled features")
     try:
-        manifest = json.loads(read_regular(file, most=LONGEST))
+        manifest = json.loads(read_regular(file, most=MAX_BYTES))
         stated = str(manifest["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{file} cannot be read as a manifest: {error}") from error

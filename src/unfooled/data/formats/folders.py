@@ -19,15 +19,17 @@ from unfooled.data.dataset import Source, canonical_split, no_splits, select_spl
 from unfooled.data.formats.arrays import SLACK
 from unfooled.data.formats.pictures import SUFFIXES, opened, size_of
 
-__all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "loose"]
+__all__ = ["SUFFIXES", "decode", "files_of", "folder", "images_below", "unlabelled_images"]
 
-SYSTEM = frozenset({"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"})
+SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information"}
+)
 """Folder names, in lower case, that operating systems and archivers create; skipped like hidden folders."""
 
 
 def is_ours(name: str) -> bool:
     """Return whether a folder or file is the user's: not hidden, and not created by the operating system."""
-    return not name.startswith(".") and name.lower() not in SYSTEM and name != "lost+found"
+    return not name.startswith(".") and name.lower() not in SYSTEM_FOLDERS and name != "lost+found"
 
 
 def _folders(path: Path) -> list[Path]:
@@ -103,33 +105,35 @@ class Decoder:
             BadInput: An image is damaged, or they have different sizes and `size` is None.
         """
         files = [self.files[row] for row in rows.tolist()]
-        sides, grey = zip(*map(glance, files), strict=True)
+        sides, grey = zip(*map(size_and_grey, files), strict=True)
         if self.size is None:
             _one_size(sides, files)
         return replace(self, channels=self.channels or (1 if all(grey) else 3))
 
 
-def glance(path: Path) -> tuple[tuple[int, int], bool]:
+def size_and_grey(path: Path) -> tuple[tuple[int, int], bool]:
     """Return an image's (height, width), and whether it is grey, from its header alone.
 
     Raises:
         BadInput: It is no image.
     """
     with opened(path) as image:
-        see_through = "transparency" in image.info
-        deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
-        return (image.size[1], image.size[0]), deep or (image.mode in ("1", "L", "LA", "La") and not see_through)
+        transparent = "transparency" in image.info
+        high_depth = image.mode.startswith("I;16") or image.mode in ("I", "F")
+        return (image.size[1], image.size[0]), high_depth or (image.mode in ("1", "L", "LA", "La") and not transparent)
 
 
 def _one_size(sides: Sequence[tuple[int, int]], files: Sequence[Path]) -> None:
     """Raise if the images have different sizes."""
     sizes = {side: path for side, path in zip(reversed(sides), reversed(files), strict=True)}
     if len(sizes) > 1:
-        some = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
-        raise BadInput(f"the images have {len(sizes)} sizes, {some}; give the {option('size')} that the model takes")
+        examples = ", ".join(f"{w}x{h} ({path.name})" for (h, w), path in sorted(sizes.items())[:3])
+        raise BadInput(
+            f"the images have {len(sizes)} sizes, {examples}; give the {option('size')} that the model takes"
+        )
 
 
-def loose(path: Path) -> list[Path]:
+def unlabelled_images(path: Path) -> list[Path]:
     """Return images without labels: the file itself, or the images of a folder without subfolders."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []

@@ -16,7 +16,7 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import check_unpacked, read_regular, regular
-from unfooled.core.memory import small
+from unfooled.core.memory import max_bytes_in_memory
 from unfooled.data.dataset import Source, canonical_split, select_split
 from unfooled.data.formats import arrays
 from unfooled.data.formats.stored import StoredArray
@@ -57,7 +57,7 @@ def stored_idx(path: Path) -> StoredArray | np.ndarray:
         BadInput: As for `read_idx`.
     """
     start = read_part(path, 0, 4 + 4 * 255) or bytearray()
-    if path.stat().st_size <= small() or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
+    if path.stat().st_size <= max_bytes_in_memory() or start[:2] != b"\0\0" or start[2] not in TYPES or not start[3]:
         return read_idx(path)
     shape = tuple(np.frombuffer(bytes(start[4 : 4 + 4 * start[3]]), ">u4").tolist())
     kind, begin = np.dtype(TYPES[start[2]]), 4 + 4 * start[3]
@@ -111,7 +111,7 @@ def idx_file(path: Path, *, name: str = "") -> Source:
     y, _ = arrays.labels(read_idx(labels_file), str(labels_file))
     if len(x) != len(y):
         raise BadInput(f"{path} has {len(x)} images, {labels_file.name} has {len(y)} labels")
-    read = arrays.late(lambda: arrays.reader(x, str(path), images=True))
+    read = arrays.lazy_reader(lambda: arrays.reader(x, str(path), images=True))
     match = IMAGES.fullmatch(path.name)
     split = (canonical_split(match["split"]) if match else None) or "all"
     return Source(name or bare, split, y, arrays.numbered(y), read)

@@ -25,14 +25,14 @@ from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, canonical_split
 from unfooled.data.formats.folders import SUFFIXES, Decoder, is_ours
 
-TOPS = ("", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC", "ILSVRC2012")
+ROOT_FOLDERS = ("", "Data/CLS-LOC", "ILSVRC/Data/CLS-LOC", "ILSVRC2012")
 """Folders, below the root, that may hold train and val."""
-TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+LABELS_FILE = "ILSVRC2012_validation_ground_truth.txt"
 TABLES = (
     "LOC_val_solution.csv", "val.txt", "val_annotations.txt", "val_labels.txt", "synset_labels.txt",
     "imagenet_2012_validation_synset_labels.txt",
 )  # fmt: skip
-WORDS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
+SYNSET_NAME_FILES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 SYNSET = re.compile(r"n\d{8}")
 
 
@@ -40,7 +40,7 @@ def flat_val(root: Path, split: str) -> Path | None:
     """Return the folder of validation images that lie side by side; None where there is none, or for another split."""
     if canonical_split(split) != "val":
         return None
-    for top in TOPS:
+    for top in ROOT_FOLDERS:
         for place in (root / top / "val", root / top / "val/images"):
             if place.is_dir() and next(_images(place), None) is not None:
                 return place
@@ -66,7 +66,7 @@ def imagenet(root: Path, split: str, *, size: tuple[int, int] | None = None, cha
     folders = [folder for item in near for folder in (item, item / "data", item / "devkit/data")]
     known, words = _synsets(place), _words(folders)
     table = next((folder / name for folder in folders for name in TABLES if (folder / name).is_file()), None)
-    truth = next((folder / TRUTH for folder in folders if (folder / TRUTH).is_file()), None)
+    truth = next((folder / LABELS_FILE for folder in folders if (folder / LABELS_FILE).is_file()), None)
     if truth is not None:
         ids = _meta(truth.with_name("meta.mat"))
         labels = [_looked_up(ids, line, truth) for line in truth.read_text().split()]
@@ -76,7 +76,7 @@ def imagenet(root: Path, split: str, *, size: tuple[int, int] | None = None, cha
         of_file = _of_table(table, files)
     else:
         raise BadInput(
-            f"the images in {place} have no labels: put {TRUTH} and meta.mat of the development kit, "
+            f"the images in {place} have no labels: put {LABELS_FILE} and meta.mat of the development kit, "
             f"LOC_val_solution.csv or val.txt into {root}, or the images into a folder a class"
         )
     if len(of_file) != len(files):
@@ -100,7 +100,7 @@ def _synsets(place: Path) -> list[str]:
 
 def _words(folders: Sequence[Path]) -> dict[str, str]:
     """Return the words of each synset, from a file of lines such as "n01440764 tench, Tinca tinca"."""
-    path = next((folder / name for folder in folders for name in WORDS if (folder / name).is_file()), None)
+    path = next((folder / name for folder in folders for name in SYNSET_NAME_FILES if (folder / name).is_file()), None)
     if path is None:
         return {}
     pairs = (line.strip().replace("\t", " ").partition(" ") for line in path.read_text(errors="replace").splitlines())
@@ -112,7 +112,9 @@ def _meta(path: Path) -> dict[str, tuple[str, str]]:
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise BadInput(f"there is no {path}, without which the numbers in {TRUTH} say nothing; put it beside them")
+        raise BadInput(
+            f"there is no {path}, which names the classes of the numbers in {LABELS_FILE}; put it beside them"
+        )
     try:
         rows = loadmat(path, squeeze_me=True)["synsets"]
         leaves = [row for row in rows if int(row["num_children"]) == 0]

@@ -12,7 +12,7 @@ import numpy as np
 from unfooled.core.errors import BadInput
 from unfooled.core.limits import check_unpacked
 
-LONGEST = 10_000  # bytes of a header; NumPy's own are shorter
+MAX_BYTES = 10_000  # bytes of a header; NumPy's own are shorter
 
 
 def check_header(file: IO[bytes], length: int, path: Path, what: str = "") -> None:
@@ -34,9 +34,9 @@ def check_header(file: IO[bytes], length: int, path: Path, what: str = "") -> No
         raise BadInput(f"cannot read {name}: it is no NumPy array, or is cut off; save it again with numpy.save")
     count = 2 if magic[6] == 1 else 4
     header = int.from_bytes(file.read(count), "little")
-    if header > LONGEST:
+    if header > MAX_BYTES:
         raise BadInput(
-            f"cannot read {name}: it states a header of {header:,} bytes, more than {LONGEST:,}; save it again"
+            f"cannot read {name}: it states a header of {header:,} bytes, more than {MAX_BYTES:,}; save it again"
         )
     try:
         stated = ast.literal_eval(file.read(header).decode("utf-8" if magic[6] >= 3 else "latin1").strip())

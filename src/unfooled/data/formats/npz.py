@@ -141,7 +141,7 @@ def npz(path: Path, split: str) -> Source:
         return arrays.reader(x, f"{x_key} of {path}", images=images)
 
     names = names or arrays.numbered(y)
-    return Source(path.stem, wanted, y, names, arrays.late(reader), warnings, sorted=text)
+    return Source(path.stem, wanted, y, names, arrays.lazy_reader(reader), warnings, sorted=text)
 
 
 def _pairs(keys: list[str]) -> dict[str, tuple[str, str]]:

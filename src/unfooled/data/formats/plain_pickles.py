@@ -16,7 +16,7 @@ import numpy as np
 
 from unfooled.core.errors import BadInput
 
-LARGEST = 400_000_000
+MAX_BYTES = 400_000_000
 """Largest pickle that is read, in bytes."""
 _MARK = object()
 
@@ -49,8 +49,8 @@ def read_plain(path: Path) -> Any:
     Raises:
         BadInput: The file is too large, damaged, or asks for anything but plain values.
     """
-    if path.stat().st_size > LARGEST:
-        raise BadInput(f"{path} has {path.stat().st_size} bytes; at most {LARGEST} are read")
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"{path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
     try:
         return _finished(_Machine().run(path.read_bytes()))
     except Exception as error:  # a damaged pickle makes the reader raise nearly anything

@@ -15,11 +15,11 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from unfooled.core.errors import BadInput
-from unfooled.core.memory import block, small
+from unfooled.core.memory import block_bytes, max_bytes_in_memory
 from unfooled.data.formats.npy import check_header
 from unfooled.runs.files import read_part
 
-LOCAL = 30
+LOCAL_HEADER_BYTES = 30
 """Bytes of a zip archive's local header, before the name."""
 
 
@@ -119,7 +119,7 @@ def parts(x: AnyArray) -> Iterator[np.ndarray]:
     if isinstance(x, np.ndarray):
         yield x
         return
-    size = max(1, block() // max(1, x.dtype.itemsize * math.prod(x.shape[1:])))
+    size = max(1, block_bytes() // max(1, x.dtype.itemsize * math.prod(x.shape[1:])))
     for start in range(0, len(x), size):
         yield x[np.arange(start, min(start + size, len(x)))]
 
@@ -145,7 +145,7 @@ def member(path: Path, opened: Opened, key: str) -> AnyArray:
     archive = opened.content
     name = key if key in archive.namelist() else f"{key}.npy"
     info = archive.getinfo(name)
-    if info.file_size <= small():
+    if info.file_size <= max_bytes_in_memory():
         return opened[key]
     with archive.open(info) as file:
         check_header(file, info.file_size, path, key)
@@ -158,8 +158,9 @@ def member(path: Path, opened: Opened, key: str) -> AnyArray:
         return _unpacked(archive, info, begin, shape, dtype)
     with path.open("rb") as file:
         file.seek(info.header_offset)
-        local = file.read(LOCAL)
-    start = info.header_offset + LOCAL + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+        local = file.read(LOCAL_HEADER_BYTES)
+    name_length, extra_length = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+    start = info.header_offset + LOCAL_HEADER_BYTES + name_length + extra_length
     _check_sum(path, start, info)
     return StoredArray(path, start + begin, shape, dtype)
 
@@ -178,7 +179,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _check_sum(path: Path, start: int, info: zipfile.ZipInfo) -> None:
     """Refuse a stored member whose check sum is another one."""
-    total, done, step = 0, 0, block()
+    total, done, step = 0, 0, block_bytes()
     while done < info.file_size:
         data = read_part(path, start + done, min(step, info.file_size - done)) or b""
         total, done = zlib.crc32(data, total), done + len(data)

@@ -19,7 +19,7 @@ from unfooled.data.dataset import Source
 from unfooled.data.made.digits import digits
 
 SIDE, DIGIT, FRAGMENT, FRAGMENTS = 40, 16, 7, 6
-INK = 0.25
+MIN_INK = 0.25
 """Least brightness of a pixel that counts as ink."""
 
 
@@ -56,17 +56,19 @@ def load_digits_canvas(n: int | None = None, *, seed: int = 0, split: str = "tra
     count = len(source.y) if n is None else n
     if count < 1:
         raise BadInput(f"n is {n}; it must be at least 1, or None for one canvas per digit")
-    return _drawn(source, np.arange(count), seed)
+    return _draw_canvases(source, np.arange(count), seed)
 
 
 def digits_canvas(split: str) -> Source:
     """Open the canvases as a data source, one per digit, drawn on demand."""
     source = digits(split)
-    y = _drawn(source, np.arange(len(source.y)), 0, pixels=False).y.numpy()
-    return Source("digits-canvas", source.split, y, source.classes, lambda rows: _drawn(source, rows, 0).x.numpy())
+    y = _draw_canvases(source, np.arange(len(source.y)), 0, pixels=False).y.numpy()
+    return Source(
+        "digits-canvas", source.split, y, source.classes, lambda rows: _draw_canvases(source, rows, 0).x.numpy()
+    )
 
 
-def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) -> Canvas:
+def _draw_canvases(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) -> Canvas:
     """Draw the canvases of some rows; with `pixels` False, return only their labels."""
     number = {"train": 0, "test": 1}[source.split]
     order = np.random.default_rng([seed, number]).permutation(len(source.y))
@@ -80,7 +82,7 @@ def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) 
     x = np.empty((len(rows), SIDE, SIDE), np.float32)
     ink = np.zeros((len(rows), SIDE, SIDE), np.float32)
     corner = np.empty((len(rows), 2), np.int64)
-    for k, (row, which) in enumerate(zip(rows.tolist(), digit_of.tolist(), strict=True)):
+    for k, (row, digit) in enumerate(zip(rows.tolist(), digit_of.tolist(), strict=True)):
         draw = np.random.default_rng([seed, number, 1, row])  # random numbers depend on the row, not on the batch
         coarse = torch.from_numpy(draw.random((1, 1, 6, 6), np.float32))
         x[k] = 0.35 * F.interpolate(coarse, (SIDE, SIDE), mode="bicubic", align_corners=True)[0, 0].clamp(0, 1).numpy()
@@ -90,8 +92,8 @@ def _drawn(source: Source, rows: np.ndarray, seed: int, *, pixels: bool = True) 
             place = x[k, i : i + FRAGMENT, j : j + FRAGMENT]
             np.maximum(place, 0.9 * other[a : a + FRAGMENT, b : b + FRAGMENT], out=place)
         corner[k] = i, j = draw.integers(SIDE - DIGIT + 1, size=2)
-        ink[k, i : i + DIGIT, j : j + DIGIT] = glyphs[which]
-    masks = F.max_pool2d(torch.from_numpy(ink)[:, None], 3, stride=1, padding=1)[:, 0] >= INK
+        ink[k, i : i + DIGIT, j : j + DIGIT] = glyphs[digit]
+    masks = F.max_pool2d(torch.from_numpy(ink)[:, None], 3, stride=1, padding=1)[:, 0] >= MIN_INK
     # Inside the mask only the digit is drawn, so that it is legible on any texture.
     inside = torch.where(masks, torch.from_numpy(ink), torch.from_numpy(x))
     return Canvas(inside[:, None], y, masks, torch.from_numpy(corner))

@@ -27,7 +27,7 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.data.dataset import Source, select_split
 
-SIDE, SUPER = 32, 4
+SIDE, SUPERSAMPLING = 32, 4
 FACTORS: dict[str, tuple[str, ...]] = {
     "shape": ("disc", "ring", "square", "triangle"),
     "colour": ("red", "orange", "yellow", "green", "blue", "purple"),
@@ -56,10 +56,10 @@ COLOURS = np.array(
 )
 BACKGROUNDS = np.array([[0.62, 0.56, 0.46], [0.42, 0.47, 0.54], [0.45, 0.54, 0.42], [0.52, 0.43, 0.5]], np.float32)
 RADII = np.array([4.5, 6.0, 7.5], np.float32)  # pixels
-RIM, DARK = 0.75, 0.55  # brightness of the rim and of the dark texture cells, relative to the colour
-WINDOW, CROSS = 20, 8  # pixels: sides of the windows of object and distractor
-COARSE = 4  # side of the grid from which shading is interpolated
-NUISANCE = 11 + COARSE * COARSE
+RIM_BRIGHTNESS, DARK_BRIGHTNESS = 0.75, 0.55  # of the rim and of the dark texture cells, relative to the colour
+WINDOW_SIDE, DISTRACTOR_SIDE = 20, 8  # pixels: sides of the windows of object and distractor
+SHADING_SIDE = 4  # side of the grid from which shading is interpolated
+NUISANCE = 11 + SHADING_SIDE * SHADING_SIDE
 """Columns: position (2), turn, hue (3), the distractor's quadrant and position (2), brightness, phase, shading (16)."""
 
 Factors = np.ndarray
@@ -155,7 +155,7 @@ class Shapes:
         factors = self.factors[rows].clone()
         factors[:, column] = wanted
         pixels, _ = render(factors.numpy(), self.nuisance[rows].numpy())
-        x = _grained(torch.from_numpy(pixels), None if self.grain is None else self.grain[rows])
+        x = _add_grain(torch.from_numpy(pixels), None if self.grain is None else self.grain[rows])
         y = torch.from_numpy(np.asarray(self.rule(factors.numpy()), np.int64))
         return Twin(x, y, factors, (x != self.x[rows]).any(1))
 
@@ -193,8 +193,8 @@ def load_shapes(
         >>> shapes.x.shape, shapes.masks["object"].shape, len(shapes.classes)
         (torch.Size([4, 3, 32, 32]), torch.Size([4, 32, 32]), 4)
     """
-    wanted, count, label, classes = _asked(n, rho, split, rule)
-    factors, nuisance, y = _drawn(count, rho, seed, wanted, label, spurious)
+    wanted, count, label, classes = _check_arguments(n, rho, split, rule)
+    factors, nuisance, y = _draw_factors(count, rho, seed, wanted, label, spurious)
     pixels, masks = render(factors, nuisance)
     grain = None
     if noise:
@@ -202,7 +202,7 @@ def load_shapes(
         grain = torch.from_numpy((noise * source.standard_normal(pixels.shape, np.float32)).astype(np.float32))
     masked = {name: torch.from_numpy(mask) for name, mask in masks.items()}
     return Shapes(
-        x=_grained(torch.from_numpy(pixels), grain),
+        x=_add_grain(torch.from_numpy(pixels), grain),
         y=torch.from_numpy(y),
         factors=torch.from_numpy(factors),
         attributes=torch.from_numpy(attributes_of(factors)),
@@ -217,8 +217,8 @@ def load_shapes(
 
 def shapes(split: str, *, rho: float = 0.25, seed: int = 0) -> Source:
     """Open the shapes as a data source; images are rendered on demand."""
-    wanted, count, label, classes = _asked(None, rho, split, "shape_colour")
-    factors, nuisance, y = _drawn(count, rho, seed, wanted, label, "background")
+    wanted, count, label, classes = _check_arguments(None, rho, split, "shape_colour")
+    factors, nuisance, y = _draw_factors(count, rho, seed, wanted, label, "background")
     name = "shapes" if rho == 0.25 else f"shapes:{rho:g}"
     return Source(name, wanted, y, list(classes), lambda rows: render(factors[rows], nuisance[rows])[0])
 
@@ -264,9 +264,9 @@ def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[s
     place = 16 + 8.5 * (2 * np.stack([other // 2, other % 2], 1) - 1) + (u[:, 7:9] - 0.5)
     d = _cross(place.astype(np.float32)) * (f[:, 6] * (without != "distractor"))[:, None, None]
     tint = COLOURS[f[:, 1]] + 0.12 * (u[:, 3:6] - 0.5)
-    body = (light + DARK * dark + RIM * rim)[:, None] * tint[:, :, None, None]
-    coarse = u[:, 11:].reshape(-1, COARSE, COARSE) - 0.5
-    shade = 0.24 * (_UP @ coarse @ _UP.T) + 0.1 * (u[:, 9, None, None] - 0.5)
+    body = (light + DARK_BRIGHTNESS * dark + RIM_BRIGHTNESS * rim)[:, None] * tint[:, :, None, None]
+    coarse = u[:, 11:].reshape(-1, SHADING_SIDE, SHADING_SIDE) - 0.5
+    shade = 0.24 * (_UPSAMPLE @ coarse @ _UPSAMPLE.T) + 0.1 * (u[:, 9, None, None] - 0.5)
     ground = BACKGROUNDS[f[:, 5]][:, :, None, None] + shade[:, None]
     behind = d[:, None] * 0.95 + (1 - d[:, None]) * ground
     pixels = body + (1 - shown[:, None]) * behind
@@ -277,8 +277,8 @@ def _scenes(f: Factors, u: np.ndarray, without: str) -> tuple[np.ndarray, dict[s
 
 def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the shares of each pixel covered by the object's light body, dark body and rim, (N, 32, 32) each."""
-    corner = np.floor(centre).astype(int) - WINDOW // 2
-    steps = (np.arange(WINDOW * SUPER, dtype=np.float32) + 0.5) / SUPER
+    corner = np.floor(centre).astype(int) - WINDOW_SIDE // 2
+    steps = (np.arange(WINDOW_SIDE * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING
     dy = (steps + (corner[:, :1] - centre[:, :1]))[:, :, None].astype(np.float32)
     dx = (steps + (corner[:, 1:] - centre[:, 1:]))[:, None, :].astype(np.float32)
     turn = 2 * np.pi * u[:, 2, None, None]
@@ -310,7 +310,7 @@ def _object(f: Factors, u: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, 
         wave[rows] = _odd(a[rows], phase[rows])
         if kind == 2:
             wave[rows] ^= _odd(b[rows], phase[rows])
-    return _placed(within & ~wave, corner), _placed(within & wave, corner), _placed(outer, corner)
+    return _place_region(within & ~wave, corner), _place_region(within & wave, corner), _place_region(outer, corner)
 
 
 def _odd(a: np.ndarray, phase: np.ndarray) -> np.ndarray:
@@ -320,19 +320,19 @@ def _odd(a: np.ndarray, phase: np.ndarray) -> np.ndarray:
 
 def _cross(place: np.ndarray) -> np.ndarray:
     """Return the share of each pixel covered by a cross of 6 by 6 pixels, (N, 32, 32)."""
-    corner = np.floor(place).astype(int) - CROSS // 2
-    steps = (np.arange(CROSS * SUPER, dtype=np.float32) + 0.5) / SUPER
+    corner = np.floor(place).astype(int) - DISTRACTOR_SIDE // 2
+    steps = (np.arange(DISTRACTOR_SIDE * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING
     dy = np.abs(steps + (corner[:, :1] - place[:, :1]))[:, :, None]
     dx = np.abs(steps + (corner[:, 1:] - place[:, 1:]))[:, None, :]
-    return _placed(((dx < 1) & (dy < 3)) | ((dy < 1) & (dx < 3)), corner)
+    return _place_region(((dx < 1) & (dy < 3)) | ((dy < 1) & (dx < 3)), corner)
 
 
-def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
+def _place_region(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
     """Average windows of subsamples to pixels and place them at their corners, (N, 32, 32)."""
-    n, side = len(region), region.shape[1] // SUPER
+    n, side = len(region), region.shape[1] // SUPERSAMPLING
     # Sums over bytes first: several times as fast as a mean over two axes.
-    rows = region.view(np.uint8).reshape(n, side, SUPER, side * SUPER).sum(2, dtype=np.uint8)
-    share = rows.reshape(n, side, side, SUPER).sum(3, dtype=np.uint8).astype(np.float32) / SUPER**2
+    rows = region.view(np.uint8).reshape(n, side, SUPERSAMPLING, side * SUPERSAMPLING).sum(2, dtype=np.uint8)
+    share = rows.reshape(n, side, side, SUPERSAMPLING).sum(3, dtype=np.uint8).astype(np.float32) / SUPERSAMPLING**2
     out = np.zeros((n, SIDE, SIDE), np.float32)
     i = corner[:, :1, None] + np.arange(side)[:, None]
     j = corner[:, None, 1:] + np.arange(side)
@@ -342,14 +342,14 @@ def _placed(region: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 def _interpolation() -> np.ndarray:
     """Return the (SIDE, COARSE) matrix of linear interpolation from COARSE evenly spaced values, both ends included."""
-    at = np.linspace(0, COARSE - 1, SIDE)
-    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(COARSE))).astype(np.float32)
+    at = np.linspace(0, SHADING_SIDE - 1, SIDE)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(SHADING_SIDE))).astype(np.float32)
 
 
-_UP = _interpolation()
+_UPSAMPLE = _interpolation()
 
 
-def _grained(x: Tensor, grain: Tensor | None) -> Tensor:
+def _add_grain(x: Tensor, grain: Tensor | None) -> Tensor:
     """Add noise, if there is any, and clip."""
     return x if grain is None else (x + grain).clamp(0, 1)
 
@@ -361,7 +361,7 @@ def _factor(name: Any) -> tuple[int, tuple[str, ...]]:
     return list(FACTORS).index(name), FACTORS[name]
 
 
-def _asked(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str, int, Rule, tuple[str, ...]]:
+def _check_arguments(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str, int, Rule, tuple[str, ...]]:
     """Check the arguments and return the split, the number of samples, the rule and the classes."""
     wanted = select_split(split, list(SIZES), "shapes")
     if n is not None and n < 1:
@@ -374,7 +374,7 @@ def _asked(n: int | None, rho: float, split: str, rule: str | Rule) -> tuple[str
     return wanted, n or SIZES[wanted], label, classes
 
 
-def _drawn(
+def _draw_factors(
     n: int, rho: float, seed: int, split: str, label: Rule, spurious: str | None
 ) -> tuple[Factors, np.ndarray, np.ndarray]:
     """Draw factors, (n, 7) int64, nuisance, (n, 27) float32, and labels, (n,) int64."""

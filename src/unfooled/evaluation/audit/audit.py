@@ -30,10 +30,10 @@ from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
 from unfooled.evaluation.audit.values import Setting
-from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import inspect_model
 from unfooled.runs.chunks import Progress, Run
-from unfooled.runs.folder import mended, started
+from unfooled.runs.folder import recomputed_note, started
 from unfooled.runs.records import Config, read_record
 
 
@@ -83,7 +83,7 @@ def audit(
     plan, about = plan or Plan(), About.of(about)
     check_run(seed, batch)
     x, y, threat, notes = _samples(x, y, threat)
-    pristine = Beginning.of(model)
+    original = OriginalModel.of(model)
     subject = inspect_model(model, x, y)
     threat = _within_reach(threat, x)
     threat = threat if subject.free is None else replace(threat, free=subject.free)
@@ -99,12 +99,12 @@ def audit(
     batch = batch or fitting_batch(subject.model, x)
     with _place(folder, config, streams=isinstance(x, Streamed)) as place:
         ledger = Ledger(Run(place, config, chunk=_fitting_chunk(chunk, x), progress=progress))
-        setting = Setting(subject, Counted(subject.model), pristine, x, y, threat, seed, batch, ledger)
+        setting = Setting(subject, Counted(subject.model), original, x, y, threat, seed, batch, ledger)
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
         source = Source(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
-        found = mended(ledger.run.folder.damaged)
+        found = recomputed_note(ledger.run.folder.damaged)
         summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
             store(folder, outcome, source, summary)

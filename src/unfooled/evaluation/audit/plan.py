@@ -15,12 +15,12 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from torch import Tensor
 
 from unfooled.attacks.ensembles.cascade import NORMAL, Certify, Effort, fitted
-from unfooled.attacks.ensembles.stages import Given, Stage
+from unfooled.attacks.ensembles.stages import Stage, UserAttack
 from unfooled.core.errors import BadInput
 from unfooled.core.goals import Attack
 from unfooled.core.threats import Threat
 from unfooled.core.types import Explain
-from unfooled.evaluation.checks.after import FLOOR
+from unfooled.evaluation.checks.after import MIN_BUDGET
 from unfooled.explanations.gradients import saliency
 from unfooled.explanations.paths import integrated_gradients
 from unfooled.runs.spelling import as_json
@@ -52,7 +52,7 @@ class LabelAttack:
     name: str = field(default="", metadata={"keyword": "attack_name"})
     whole: Attack | None = field(default=None, metadata={"keyword": "whole"})
     certify: Certify | None = field(default=None, metadata={"keyword": "certify"})
-    floor: int = field(default=FLOOR, metadata={"keyword": "floor"})
+    floor: int = field(default=MIN_BUDGET, metadata={"keyword": "floor"})
 
     def __post_init__(self) -> None:
         if not isinstance(self.effort, Effort):
@@ -72,7 +72,7 @@ class LabelAttack:
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Return the stages that are run against the survivors."""
-        return fitted(self.effort.stages, threat) if self.attack is None else (Given(self.attack),)
+        return fitted(self.effort.stages, threat) if self.attack is None else (UserAttack(self.attack),)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Cascade, Standing
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
-from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.attacks.explanations.candidates import takes_create_graph
@@ -38,15 +37,16 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.distances.quality import psnr, ssim
+from unfooled.evaluation.audit.missed import each_eps, missed_by
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
+from unfooled.evaluation.audit.replays import replay, replay_first
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
 from unfooled.evaluation.checks.before import before
-from unfooled.evaluation.checks.extending import extend
+from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import FEW, MOST, last_iterates, remembered
 from unfooled.evaluation.checks.points import judged
-from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind, above, finding
+from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
 from unfooled.evaluation.explanations.nearer import Below, below_the_label
@@ -60,18 +60,27 @@ from unfooled.evaluation.explanations.survival import (
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
+CUT_SHORT = (
+    "The model remembers what it was asked: only the first stage of the attack was run, without nearest points and "
+    "without further checks."
+)
+NOT_CONTINUED = "Checks asked for more attacks, which were left out, since no figure can be believed ({})."
+LIMITED = (
+    f"The attack that the checks asked for was stopped after {TIMES} times the passes of the attack before it; it may "
+    "have found more."
+)
+
 
 def perform(s: Setting, plan: Plan) -> Outcome:
     """Run every stage, or read the chunks that an earlier start stored."""
     first = clean(s)
     right = first.prediction == s.y.cpu()
-    attacked = attack_label(s, plan, probe(s, first.prediction))
-    standing, gradients = attacked.standing, attacked.gradients
-    replay = _replay(s, standing.frontier, gradients)
-    points = judge(s, standing.frontier.final)
-    findings = [*attacked.findings, *replay]
+    attacked = attack_label(s, plan, probe(s, first.drawn if first.drawn is not None else first.prediction), right)
+    state, gradients = attacked.state, attacked.gradients
+    points = judge(s, state.frontier.final)
+    findings = attacked.findings
     findings += judged(
-        standing.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
+        state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
     if gradients.missing:
@@ -97,10 +106,11 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         distance=distance,
         unanswered=_unanswered(s, points, attacked.unanswered),
         random=s.subject.random,
-        findings=merged([_mode(s.x), *findings, _rounded(points, right)]),
-        conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended),
-        progress=standing.log,
+        findings=merged([_mode(s.x), *findings, _rounded(points, right, random=s.subject.random)]),
+        conclusion=conclude(findings, attacked.again, robust, extended=attacked.extended, stopped=attacked.stopped),
+        progress=state.log,
         aside=(gradients.forwards, 0),
+        notes=attacked.notes,
     )
 
 
@@ -113,7 +123,8 @@ def clean(s: Setting) -> Clean:
         check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
         stays = (votes.argmax(2) == s.y[rows]).double().mean(0)
-        return {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "stays": stays}
+        seen = {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "stays": stays}
+        return seen | {"drawn": votes[0].argmax(1)} if s.subject.random else seen
 
     return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
 
@@ -139,44 +150,64 @@ def probe(s: Setting, prediction: Tensor) -> list[Finding]:
     return findings
 
 
-def attack_label(s: Setting, plan: Plan, findings: list[Finding]) -> Attacked:
-    """Attack the label, check the result, and go on where the checks ask for it."""
+def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor) -> Attacked:
+    """Attack the label, check the result, and go on where the checks ask for it.
+
+    Where a finding stops the verdict, the attack does not go on, as no figure can be believed; of a model whose memory
+    was seen before the attack, only the first stage is run.
+    """
     label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
+    if seen := replay_first(s, right):
+        return _cut_short(attack, label, gradients, [*findings, *seen])
     with frozen(s.counted):
-        standing = _strike(s, attack, label, gradients)
+        state = _run_attack(s, attack, label, gradients)
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
-        alone = standing.frontier
-        near = nearest(s, plan.nearest, gradients)
-        missed, frontier = _missed(s, plan.nearest, alone, near.get(s.threat.norm))
-        standing = replace(standing, frontier=frontier)
-        count = len(next(iter(near.values()))["distance"]) if near else 0
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "nearest points"), count, 0)
+        attack_frontier = state.frontier
+        nearest_rows = nearest(s, plan.nearest, gradients)
+        missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
+        state = replace(state, frontier=frontier)
+        count = len(next(iter(nearest_rows.values()))["distance"]) if nearest_rows else 0
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "nearest points"), count, 0)
         checked = after(attack, frontier, gradients, budget=max(spent // 10, label.floor))
         findings = [*findings, missed, *checked.findings]
         # A whole attack keeps its own figure; points that other attacks found count as findings alone.
-        standing = replace(standing, frontier=checked.frontier if label.whole is None else alone)
-        standing = attack.noted(standing, StageKey(Family.CASCADE, "checks"), 0, 0)
+        state = replace(state, frontier=checked.frontier if label.whole is None else attack_frontier)
+        state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
-        may = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+        findings += replay(s, state.frontier, gradients)
+        wanted = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+        stops = of_kind(findings, Kind.STOP)
+        may, stopped, notes = wanted and not stops, False, []
         if may:
-            more = extend(attack, standing, gradients, findings, label.effort.stages[1:])
-            standing, gradients, again = more.standing, more.gradients, more.again
-    distances = {norm: rows["distance"] for norm, rows in near.items() if rows}
-    silent = {norm: rows["unanswered"] for norm, rows in near.items() if rows}
-    return Attacked(standing, gradients, distances, silent, findings, again, may)
+            more = extend(attack, state, gradients, findings, label.effort.stages[1:])
+            state, gradients, again, stopped = more.state, more.gradients, more.again, more.stopped
+            findings += replay(s, state.frontier, gradients, again=True)
+            notes += [LIMITED] if stopped else []
+        elif wanted:
+            notes.append(NOT_CONTINUED.format(", ".join(stops)))
+    distances = {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows}
+    no_answer = {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows}
+    return Attacked(state, gradients, distances, no_answer, findings, again, may, stopped, tuple(notes))
 
 
-def _strike(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> Standing:
+def _cut_short(attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]) -> Attacked:
+    """Run the first stage of the attack alone, without nearest points and further checks."""
+    with frozen(attack.problem.model):
+        state = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
+    return Attacked(state, gradients, {}, {}, findings, [], False, notes=(CUT_SHORT,))
+
+
+def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:
     """Run the attack that the plan asks for."""
-    standing = attack.begin()
+    state = attack.begin()
     if label.whole is None:
-        return attack.perform(standing, label.stages(s.threat))
+        return attack.perform(state, label.stages(s.threat))
     log: list[Progress] = []
     with untrusted():
         points = label.whole(gradients.averaged, s.x, s.y, s.threat, seed=s.seed, log=log, batch=s.batch, run=s.ledger)
-    return attack.adopt(replace(standing, log=(*standing.log, *log)), points)
+    return attack.adopt(replace(state, log=(*state.log, *log)), points)
 
 
 def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float, Rows]:
@@ -189,45 +220,20 @@ def nearest(s: Setting, plan: NearestPoints, gradients: Gradients) -> dict[float
         def work(rows: Tensor, norm: float = norm, everything: Threat = everything) -> Rows:
             x, y = s.x[s.at(rows)], s.y[s.at(rows)]
             source = torch.Generator().manual_seed(s.seed)
-            seen = Unanswered(x, everything)
+            observer = Unanswered(x, everything)
             best, distance = x, torch.full((len(x),), math.inf, dtype=x.dtype, device=x.device)
             for model in gradients.followed:
-                with s.counted.watched(seen):
+                with s.counted.watched(observer):
                     z = envelope(model, x, y, (norm,), budget=plan.budget, batch=s.batch, generator=source)[norm]
                 verdict = verify(s.subject.model, x, y, z, everything, draws=s.draws, batch=s.batch)
                 best = where_rows(verdict.distance <= distance, z, best)
                 distance = torch.minimum(distance, verdict.distance)
-            z, _ = seen.instead(best, distance <= seen.distance)  # the nearer of the two
-            return {"z": z, "distance": distance, "unanswered": seen.distance}
+            z, _ = observer.substitute(best, distance <= observer.distance)  # the nearer of the two
+            return {"z": z, "distance": distance, "unanswered": observer.distance}
 
         key = StageKey(Family.NEAREST, norm_name(norm))
         points[norm] = s.ledger.map(key, work, min(s.n, plan.n), model=s.counted)
     return points
-
-
-def _missed(
-    s: Setting, plan: NearestPoints, frontier: Frontier, near: Mapping[str, Tensor] | None
-) -> tuple[Finding, Frontier]:
-    """D17: nearest points that lie inside the threat on samples that the attack had not fooled; they are stored."""
-    k = min(s.n, plan.n)
-    if not near:
-        return finding("D17", False, "no nearest points in the threat's norm"), frontier
-    eps = each_eps(s.threat, s.x)[:k].to(s.x.device)
-    wrong, silent = near["distance"].to(eps), near["unanswered"].to(eps)
-    rows = ((wrong <= eps) & (wrong <= silent) & ~frontier.fooled[:k]).nonzero()[:, 0]
-    lone = ((silent <= eps) & (silent < wrong)).nonzero()[:, 0]
-    if len(lone):
-        frontier = frontier.with_unanswered(lone, near["z"].to(s.x.device)[lone])
-    d17 = above(
-        "D17", len(rows) / k, f"the nearest-point attacks fooled {len(rows)} of {k} samples that the attack had not",
-        "the attack goes on; these points count", limit=max(CHECKS["D17"].limit, 1.5 / k),
-    )  # fmt: skip
-    return d17, frontier.with_fooled(rows, near["z"].to(s.x.device)[rows])
-
-
-def each_eps(threat: Threat, x: Tensor) -> Tensor:
-    """Return the eps of every sample, (n,), on the CPU."""
-    return torch.as_tensor(threat.eps, dtype=x.dtype).expand(len(x)).cpu()
 
 
 def judge(s: Setting, points: Tensor) -> Judged:
@@ -313,8 +319,8 @@ def attack_maps(
 
         return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
 
-    everybody = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", everybody, shrunk(threat, r), r == radii[-1]) for r in radii]
+    all_rows = torch.arange(len(samples), device=x.device)
+    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
     eps = each_eps(threat, x).double()
     close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
     if len(close):
@@ -326,21 +332,7 @@ def attack_maps(
     )
 
 
-def _replay(s: Setting, frontier: Frontier, gradients: Gradients) -> list[Finding]:
-    """Repeat D20 at the final points of the survivors and where an ascent ends."""
-    rows = frontier.survivors()[:MOST]
-    if s.subject.random or not len(rows):
-        return []
-
-    def replay() -> list[Finding]:
-        few, points = rows[:FEW], frontier.points[rows]
-        ends = last_iterates(gradients.attacked, s.x[few], s.y[few], s.threat.take(few), frontier.points[few])
-        return remembered(s.untouched, s.subject.given, s.counted, s.y[rows], points, ends)
-
-    return s.ledger.once(StageKey(Family.CHECKS, "replay"), Finding, replay, model=s.counted)
-
-
-def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Tensor:
+def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:
     """Return the distance of each sample's nearest point without a finite answer, inf where none is known, (n,)."""
     rows = (points.undefined & points.inside & ~points.success).nonzero()[:, 0]
     distance = torch.full((s.n,), torch.inf, dtype=points.distance.dtype)
@@ -350,8 +342,8 @@ def _unanswered(s: Setting, points: Judged, near: Mapping[float, Tensor]) -> Ten
 
     if len(rows):
         distance[rows] = per_block(sizes, rows, s.x).to(distance.dtype)
-    if s.threat.norm in near:
-        own = near[s.threat.norm]
+    if s.threat.norm in nearest_rows:
+        own = nearest_rows[s.threat.norm]
         distance[: len(own)] = torch.minimum(distance[: len(own)], own)
     return distance
 
@@ -361,8 +353,10 @@ def _mode(x: Tensor) -> Finding:
     return finding("D1", False, f"in eval mode, {str(x.dtype).removeprefix('torch.')} on {x.device.type}")
 
 
-def _rounded(points: Judged, right: Tensor) -> Finding:
+def _rounded(points: Judged, right: Tensor, *, random: bool) -> Finding:
     """D23: points stay inside; rounding them to 8 bits must not change the figure much."""
+    if random:
+        return finding("D23", False, "not tried: the answers change by themselves")
     if points.success_8bit is None:
         return finding("D23", False, "the clean samples are no 8-bit images")
     apart = float((points.success & ~points.success_8bit & right).double().mean())

@@ -40,7 +40,7 @@ LIMITS = (
     "no norm describes, such as weather or viewpoint.",
     "Explanations are of the true label, before and after. A map that moves less is not for that reason more faithful.",
 )
-MANY = 100
+MAX_CLASSES_LISTED = 100
 """Classes above which confusions are stored as entries."""
 
 
@@ -143,13 +143,13 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
         **_accuracies(outcome),
         **_pictures(outcome, source),
         **_passes(outcome, ledger, n),
-        **_confusions(source.y[~outcome.silent], outcome.attack.prediction[~outcome.silent], len(source.classes)),
+        **_confusions(source.y[~outcome.no_answer], outcome.attack.prediction[~outcome.no_answer], len(source.classes)),
     )
 
 
 def _warnings(outcome: Outcome) -> list[str]:
-    """Return warnings about points outside the threat or without a finite answer."""
-    warnings = []
+    """Return warnings about what was left out, and points outside the threat or without a finite answer."""
+    warnings = list(outcome.notes)
     undefined = int((outcome.attack.undefined & outcome.right).sum())
     if undefined:
         warnings.append(
@@ -170,20 +170,20 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     """
     right, points = outcome.right, outcome.attack
     if outcome.random:
-        clean, under = outcome.clean.stays.double(), points.stays.double()
+        clean, under = _draws(outcome, len(right))
         return {
             "clean_accuracy": intervals.mean_of_shares(clean),
             "robust_accuracy": intervals.mean_of_shares(under),
             "attack_success_rate": intervals.share_lost(clean, under),
-            "no_answer": intervals.share(outcome.silent),
+            "no_answer": intervals.share(outcome.no_answer),
         }
     rounded = None if points.success_8bit is None else intervals.share(right & ~points.success_8bit)
     return {
         "clean_accuracy": intervals.share(right),
-        "robust_accuracy": intervals.share(right & ~outcome.fooled & ~outcome.silent),
+        "robust_accuracy": intervals.share(right & ~outcome.fooled & ~outcome.no_answer),
         "robust_accuracy_8bit": rounded,
         "attack_success_rate": intervals.share(outcome.fooled[right]),
-        "no_answer": intervals.share(outcome.silent),
+        "no_answer": intervals.share(outcome.no_answer),
     }
 
 
@@ -207,7 +207,7 @@ def _pictures(outcome: Outcome, source: Source) -> dict[str, Any]:
         "noise": intervals.mean(changes.sqrt() * 255, within=(0, math.inf), seed=seed),
         "noise_unit": "/255 RMS",
         "movements": movements(
-            outcome.explain, fooled[:few], (right & ~outcome.silent)[:few], source.plan.explaining.name, seed
+            outcome.explain, fooled[:few], (right & ~outcome.no_answer)[:few], source.plan.explaining.name, seed
         ),
         "attention": attention,
     }
@@ -254,31 +254,47 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
     whole = torch.as_tensor(source.threat.eps, dtype=torch.float64)
     each = whole.expand(len(outcome.right))[:k].cpu()
     right, fooled, distance = outcome.right[:k], outcome.fooled[:k], outcome.distance.double()
-    count = partial(_draws_right, outcome, k) if outcome.random else lambda kept, lost, radius: intervals.share(kept)
+    count = (
+        partial(_draws_right, outcome, k)
+        if outcome.random
+        else lambda is_right, is_fooled, radius: intervals.share(is_right)
+    )
     points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), no_answer=0.0)]
     for radius in sorted(source.plan.nearest.radii):
-        reach = radius * each * (1 + 1e-6)
-        lost = distance <= reach
-        lost = lost | fooled if radius >= 1 else lost
-        silent = right & ~lost & (outcome.unanswered[:k].double() <= reach)
+        size = radius * each * (1 + 1e-6)
+        is_fooled = distance <= size
+        is_fooled = is_fooled | fooled if radius >= 1 else is_fooled
+        unanswered = right & ~is_fooled & (outcome.unanswered[:k].double() <= size)
         eps = float(each.mean()) if k else float(whole.mean())
-        no_answer = float(silent.double().mean()) if k else 0.0
-        accuracy = count(right & ~lost & ~silent, lost, radius)
+        no_answer = float(unanswered.double().mean()) if k else 0.0
+        accuracy = count(right & ~is_fooled & ~unanswered, is_fooled, radius)
         points.append(CurvePoint(eps=radius * eps, accuracy=accuracy, no_answer=no_answer))
     return points
 
 
-def _draws_right(outcome: Outcome, k: int, kept: Tensor, lost: Tensor, radius: float) -> Estimate:
+def _draws(outcome: Outcome, k: int) -> tuple[Tensor, Tensor]:
+    """Return the shares of a random model's draws that are right, on the first k samples and at their points, (k,).
+
+    The samples themselves are points of the threat: where the points found are better on average, which draws do by
+    chance, those of the samples stand for both.
+    """
+    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    return clean, clean if float(under.sum()) > float(clean.sum()) else under
+
+
+def _draws_right(outcome: Outcome, k: int, is_right: Tensor, is_fooled: Tensor, radius: float) -> Estimate:
     """Return the accuracy of a random model at a radius, in multiples of eps, over the first k samples.
 
     Below eps it is the share of correct draws on the clean sample; where the nearest adversarial point, which most
     draws misclassify, is within the radius, it is at most the larger of one half and the share at eps.
     """
-    clean, under = outcome.clean.stays[:k].double(), outcome.attack.stays[:k].double()
+    clean, under = _draws(outcome, k)
     if radius == 1:
         return intervals.mean_of_shares(under)
     level, half = (under, torch.full_like(under, 0.5)) if radius > 1 else (clean, under.clamp_min(0.5))
-    return intervals.mean_of_shares(torch.where(lost & (radius > 0), torch.minimum(level, half), level))
+    shares = torch.where(is_fooled & (radius > 0), torch.minimum(level, half), level)
+    below = radius < 1 and float(shares.sum()) < float(under.sum())  # by chance, as single samples may do better at eps
+    return intervals.mean_of_shares(under if below else shares)
 
 
 def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: int) -> Nearness:
@@ -300,14 +316,14 @@ def _nearness(norm: float, distance: Tensor, unanswered: Tensor, y: Tensor, k: i
         n=len(distance),
         reached=intervals.share(torch.isfinite(distance)),
         quartiles=(at(distance, 0.25), at(distance, 0.5), at(distance, 0.75)),
-        classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MANY else [],
+        classes=[at(distance[label == c], 0.5) for c in range(k)] if k <= MAX_CLASSES_LISTED else [],
         curve=[(float(d), float((right_up_to > d).double().mean())) for d in levels],
     )
 
 
 def _confusions(y: Tensor, prediction: Tensor, k: int) -> dict[str, Any]:
     """Return counts of true class by class predicted under attack: a table, or entries where there are many classes."""
-    if k <= MANY:
+    if k <= MAX_CLASSES_LISTED:
         table = torch.bincount(y * k + prediction, minlength=k * k)[: k * k].reshape(k, k).tolist()
         return {"confusion": table, "confusion_entries": []}
     pairs, counts = torch.stack([y, prediction], 1).unique(dim=0, return_counts=True)

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Standing
+from unfooled.attacks.ensembles.cascade import AttackState
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.memory import Beginning
+from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
 from unfooled.runs.chunks import Rows
 
-FRESH = 20
+JUDGE_DRAWS = 20
 """Fresh draws of a random model, whose majority decides."""
 
 
@@ -31,7 +31,7 @@ class Setting:
     Attributes:
         subject: Model under audit, as the checks see it.
         counted: The same model, counting its passes.
-        untouched: The model before it was asked anything.
+        original: The model before it was asked anything.
         x: Inputs, (n, *D).
         y: Labels, (n,).
         threat: Constraint set.
@@ -42,7 +42,7 @@ class Setting:
 
     subject: Subject
     counted: Counted
-    untouched: Beginning
+    original: OriginalModel
     x: Tensor
     y: Tensor
     threat: Threat
@@ -58,7 +58,7 @@ class Setting:
     @property
     def draws(self) -> int:
         """Evaluations of the model that decide on success."""
-        return FRESH if self.subject.random else 1
+        return JUDGE_DRAWS if self.subject.random else 1
 
     def problem(self, gradients: Gradients) -> Problem:
         """Return the attack's problem, with the gradients that the checks ask for."""
@@ -73,11 +73,17 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each."""
+    """Clean samples: predicted class, confidence, and share of the draws that are right, (n,) each.
+
+    Attributes:
+        drawn: Class predicted in a single draw of a random model, as a majority of draws would exaggerate what is more
+            frequent. None: the model is not random.
+    """
 
     prediction: Tensor
     confidence: Tensor
     stays: Tensor
+    drawn: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,22 +112,26 @@ class Attacked:
     """Result of the attack on the label.
 
     Attributes:
-        standing: Final state of the attack: best points and progress.
+        state: Final state of the attack: best points and progress.
         gradients: Gradients that it followed.
         nearest: Norm -> distances of the first samples' nearest adversarial examples.
         unanswered: Norm -> distances of their nearest points without a finite answer.
         findings: Findings on the way.
         again: Findings of the checks that were repeated after the attack went on.
         extended: True if it was allowed to go on, and a check asked for it.
+        stopped: True if it was stopped at its limit of passes.
+        notes: Sentences about what was left out.
     """
 
-    standing: Standing
+    state: AttackState
     gradients: Gradients
     nearest: dict[float, Tensor]
     unanswered: dict[float, Tensor]
     findings: list[Finding]
     again: list[Finding]
     extended: bool
+    stopped: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +154,7 @@ class Outcome:
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of checks, spent outside of the stages.
+        notes: Sentences about what was left out.
     """
 
     shown: Tensor
@@ -161,6 +172,7 @@ class Outcome:
     conclusion: Conclusion
     progress: tuple[Progress, ...]
     aside: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def fooled(self) -> Tensor:
@@ -168,6 +180,6 @@ class Outcome:
         return self.right & self.attack.success
 
     @property
-    def silent(self) -> Tensor:
+    def no_answer(self) -> Tensor:
         """Samples that are right when clean, not fooled, and without an answer at an allowed point, (n,) bool."""
         return self.right & ~self.attack.success & self.attack.undefined

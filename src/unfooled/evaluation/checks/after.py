@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade, allowed
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Proposals, Searches, SingleStep, Stage
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searches, SingleStep, Stage, TransferPoints
 from unfooled.core.checks import check_attack, check_mode, check_run
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.model.modes import frozen
@@ -31,19 +31,19 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered
 from unfooled.evaluation.checks.before import before, vanishing
-from unfooled.evaluation.checks.borders import MOST as PAIRS
-from unfooled.evaluation.checks.borders import borders
+from unfooled.evaluation.checks.borders import MAX_PAIRS, borders
+from unfooled.evaluation.checks.draws import confirmed, count_text
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.limits import saturated, whole_box
-from unfooled.evaluation.checks.refusals import on_the_way, refused_on_the_way
+from unfooled.evaluation.checks.refusals import find_refusals, refusal_finding
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.runs.chunks import Rows
 
-FLOOR = 20_000
+MIN_BUDGET = 20_000
 """Passes that the checks may take in any case."""
-RESERVE = 7_000
+RESERVED_PASSES = 7_000
 """Passes of that which the checks before, the twin and the last looks take."""
-TRIALS = 14_000
+TRIAL_PASSES = 14_000
 """Passes that the trials take at full size."""
 RANDOM_DRAWS = 10
 """Evaluations of a random model that are averaged at every gradient."""
@@ -63,22 +63,22 @@ WORDS = {
     "D14": Wording("a search without gradients", "the attack goes on, then searches again"),
     "D15": Wording("points made on a twin", "gradients are not trusted: the twin's are used"),
     "D16": Wording("200 random points", "gradients are not trusted: attacks follow that need none"),
-    "D28": Wording("an attack that sees labels alone", "scores are not trusted: attacks follow that need none"),
+    "D28": Wording("a label-only attack", "scores are not trusted: attacks follow that need none"),
 }
 
 
-def labels_alone(gradients: Gradients, few: int, scale: float) -> list[tuple[str, Stage]]:
-    """Return the trials that see labels alone: a search, and points made on a twin of the labels.
+def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tuple[str, Stage]]:
+    """Return the label-only trials: a search, and points made on a twin of the labels.
 
     Args:
         gradients: Gradients of the model, with its twins.
         few: Samples that the twin's points are tried on.
         scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
     """
-    looks: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
+    trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
-        looks.append(("D28", Proposals(gradients.transferred_labels, most=few, name="labels")))
-    return looks
+        trials_on_labels.append(("D28", TransferPoints(gradients.transferred_labels, most=few, name="labels")))
+    return trials_on_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,35 +128,39 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     Returns:
         A `Checked`. Where no sample is left to fool, no check fires.
     """
-    ends = frontier.survivors()[:16]
-    if not len(ends):
+    rows = frontier.remaining_rows()[:16]
+    if not len(rows):
         return Checked([finding(key, False, "nobody is left to fool") for key in (*WORDS, "D18")], frontier, gradients)
-    n, spare, problem = len(frontier.fooled), budget - RESERVE, attack.problem
+    n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
-    steps = [(key, s) for key, s in trials(max(0.02, spare / TRIALS)) if allowed(s, problem.threat)]
+    stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
     if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
-        few = max(8, spare // 200)
-        steps += [("D15", Proposals(gradients.transferred, most=few)), *labels_alone(gradients, few, spare / TRIALS)]
-    standing, closed, tried = Standing(frontier), dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
-    for number, (key, stage) in zip(Numbers.CHECKS, steps, strict=False):
-        standing, result = attack.stage(standing, stage, number, check=key)
+        n_twin = max(8, spare // 200)
+        stages += [
+            ("D15", TransferPoints(gradients.transferred, most=n_twin)),
+            *labels_only_trials(gradients, n_twin, spare / TRIAL_PASSES),
+        ]
+    state, n_fooled, n_tried = AttackState(frontier), dict.fromkeys(WORDS, 0.0), dict.fromkeys(WORDS, 0)
+    for number, (key, stage) in zip(Numbers.CHECKS, stages, strict=False):
+        before_stage, (state, result) = state, attack.stage(state, stage, number, check=key)
         if result is not None:
-            closed[key] += result.closed
-            tried[key] = max(tried[key], result.taken)
-    findings = [_more(key, closed[key], tried[key], n) for key in WORDS]
+            stage_key = StageKey(Family.CHECKS, stage.name, number, key)
+            n_fooled[key] += confirmed(attack, before_stage, state, result, stage_key)
+            n_tried[key] = max(n_tried[key], result.n_attacked)
+    findings = [_trial_finding(key, n_fooled[key], n_tried[key], n) for key in WORDS]
     findings += attack.ledger.once(
-        StageKey(Family.CHECKS, "last"), Finding, lambda: _last(problem, standing.frontier, gradients, ends),
+        StageKey(Family.CHECKS, "last"), Finding, lambda: _remaining_checks(problem, state.frontier, gradients, rows),
         model=problem.model,
     )  # fmt: skip
-    frontier = standing.frontier
+    frontier = state.frontier
     if problem.decisive:
-        refused, frontier = _refused(attack, frontier, ends)
+        refused, frontier = _refused(attack, frontier, rows)
         findings.append(refused)
     return Checked(findings, frontier, gradients)
 
 
-def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
+def _remaining_checks(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tensor) -> list[Finding]:
     """Make the checks that are no stage of an attack: D6 at the final points, D18, D19 and D27."""
     findings = []
     if problem.decisive and not gradients.missing:
@@ -164,8 +168,8 @@ def _last(problem: Problem, frontier: Frontier, gradients: Gradients, ends: Tens
         findings.append(vanishing(problem.attacked, points, problem.y[ends], "where the attack ended")[0])
     findings += [whole_box(problem, frontier), saturated(problem, frontier, gradients)]
     if problem.decisive:
-        lost, model = frontier.moved(problem.x)[:PAIRS], problem.model
-        findings.append(borders(model, problem.x[lost], frontier.points[lost], "on the way to the points found"))
+        rows, model = frontier.fooled_by_attack(problem.x)[:MAX_PAIRS], problem.model
+        findings.append(borders(model, problem.x[rows], frontier.points[rows], "on the way to the points found"))
     return findings
 
 
@@ -175,21 +179,22 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
 
     def search() -> Rows:
         near = problem.take(rows)
-        seen = Unanswered(near.x, near.threat)
-        with problem.model.watched(seen):
-            refused = refused_on_the_way(problem.model, near.x, near.y, near.threat)
-        return {"refused": refused, "lone": seen.seen, "points": seen.points[seen.seen]}
+        observer = Unanswered(near.x, near.threat)
+        with problem.model.watched(observer):
+            refused = find_refusals(problem.model, near.x, near.y, near.threat)
+        return {"refused": refused, "lone": observer.seen, "points": observer.points[observer.seen]}
 
     found = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
-    lone, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
-    return on_the_way(found["refused"]), frontier.with_unanswered(lone, points) if len(lone) else frontier
+    with_point, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
+    d22 = refusal_finding(found["refused"])
+    return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
 
 
-def _more(check: str, closed: int, tried: int, n: int) -> Finding:
+def _trial_finding(check: str, n_fooled: float, n_tried: int, n: int) -> Finding:
     """Return the finding of a check that tried another attack."""
     what, action = WORDS[check]
-    detail = f"{what} fooled {closed} of {tried} survivors" if tried else f"{what}: not tried"
-    return above(check, closed / n, detail, action)
+    detail = f"{what} fooled {count_text(n_fooled)} of {n_tried} survivors" if n_tried else f"{what}: not tried"
+    return above(check, n_fooled / n, detail, action)
 
 
 def diagnose(
@@ -233,8 +238,8 @@ def diagnose(
     batch = batch or fitting_batch(model, x)
     gradients = Gradients(counted, findings, draws, seed).ready(x, threat)
     problem = Problem(counted, x, y, threat, gradients.attacked, draws, seed, batch)
-    attack, everyone = Cascade(problem, Ledger.of(None, len(x))), torch.arange(len(x), device=x.device)
+    attack, all_rows = Cascade(problem, Ledger.of(None, len(x))), torch.arange(len(x), device=x.device)
     with frozen(model):
-        frontier = attack.begin().frontier.with_points(everyone, result, *problem.look(result))
-        checked = after(attack, frontier, gradients, budget=max(int(budget * spent), FLOOR))
+        frontier = attack.begin().frontier.with_points(all_rows, result, *problem.evaluate(result))
+        checked = after(attack, frontier, gradients, budget=max(int(budget * spent), MIN_BUDGET))
     return [*findings, *checked.findings]

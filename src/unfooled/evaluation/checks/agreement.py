@@ -10,11 +10,11 @@ from torch import Tensor
 from unfooled.evaluation.checks.table import CHECKS, Finding, finding
 from unfooled.statistics.agreement import Guess, guessing, matching, shift
 
-SURE = 0.8
+MIN_SHARE = 0.8
 """Share of the predictions that a renaming of the classes must explain for the check to fire."""
-GAIN = 0.2
+MIN_GAIN = 0.2
 """Least gain of that share over the clean accuracy."""
-SHOWN = 6
+MAX_PAIRS_LISTED = 6
 """Largest number of class pairs that the text lists."""
 
 
@@ -32,7 +32,7 @@ def agreement(prediction: Tensor, y: Tensor, classes: int) -> Finding:
     chance = _chance(guess, classes)
     detail = f"{guess.hits} of {n} clean samples are right ({guess.hits / n:.0%}; guessing gives {chance})"
     cause, share = likely_cause(answers, labels, classes)
-    renamed = n >= 20 and share >= SURE and share - guess.hits / n >= GAIN
+    renamed = n >= 20 and share >= MIN_SHARE and share - guess.hits / n >= MIN_GAIN
     fired = not guess.better or renamed
     if fired:
         detail += f": {cause or _unknown(labels, classes)}"
@@ -69,8 +69,8 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
     if not matched.real or matched.hits < n / 2 or not moved:
         return "", 0.0
     order = [matched.pairs[label] for label in sorted(matched.pairs)]
-    pairs = ", ".join(f"{label} is {moved[label]}" for label in sorted(moved)[:SHOWN])
-    pairs += ", ..." if len(moved) > SHOWN else ""
+    pairs = ", ".join(f"{label} is {moved[label]}" for label in sorted(moved)[:MAX_PAIRS_LISTED])
+    pairs += ", ..." if len(moved) > MAX_PAIRS_LISTED else ""
     rising = all(a < b for a, b in pairwise(order))
     if rising and all(answer > label for label, answer in moved.items()):
         what = "the labels count only the classes that the data hold, the model's others are missing"
@@ -86,5 +86,5 @@ def likely_cause(prediction: np.ndarray, y: np.ndarray, classes: int) -> tuple[s
 def _unknown(y: np.ndarray, classes: int) -> str:
     """Return the text for predictions that no renaming of the classes explains."""
     present = len(np.unique(y))
-    some = f"; the data hold {present} of the model's {classes} classes" if present < classes else ""
-    return f"no other order of the classes explains it; the model may be of other classes or normalise otherwise{some}"
+    note = f"; the data hold {present} of the model's {classes} classes" if present < classes else ""
+    return f"no other order of the classes explains it; the model may be of other classes or normalise otherwise{note}"

@@ -20,11 +20,11 @@ from unfooled.core.shapes import per_sample
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.table import Finding, above, finding
 
-MOST, HALVINGS, LEAST = 16, 10, 3
+MAX_PAIRS, HALVINGS, MIN_PAIRS = 16, 10, 3
 """Pairs of points that are compared, halvings of the way between them, and pairs below which nothing is judged."""
 
 
-def pairs(x: Tensor, label: Tensor, most: int = MOST) -> tuple[Tensor, Tensor]:
+def pairs(x: Tensor, label: Tensor, most: int = MAX_PAIRS) -> tuple[Tensor, Tensor]:
     """Return positions of samples, and for each of the next one with another label, (p,) each."""
     first, second = [], []
     for i in range(len(x)):
@@ -32,8 +32,8 @@ def pairs(x: Tensor, label: Tensor, most: int = MOST) -> tuple[Tensor, Tensor]:
         if len(others):
             first.append(i)
             second.append((int(others[0]) + i) % len(x))
-    at = torch.tensor([first[:most], second[:most]], dtype=torch.int64, device=x.device)
-    return at[0], at[1]
+    index = torch.tensor([first[:most], second[:most]], dtype=torch.int64, device=x.device)
+    return index[0], index[1]
 
 
 @torch.no_grad()
@@ -49,32 +49,32 @@ def borders(model: Model, a: Tensor, b: Tensor, where: str, *, seed: int = 0) ->
 
     Cost: 12 F a pair.
     """
-    a, b = a[:MOST], b[:MOST]
-    if len(a) < LEAST:
+    a, b = a[:MAX_PAIRS], b[:MAX_PAIRS]
+    if len(a) < MIN_PAIRS:
         return finding("D27", False, f"{where}: not tried")
     label = logits_at(model, a).argmax(1)
     seeds = rng.seeds(a, seed, stage=rng.Stream.CHECK_BORDERS)
     power = 2 ** (2 * rng.uniform(seeds, tuple(a.shape[1:]), dtype=a.dtype) - 1)
 
-    def at(t: Tensor) -> Tensor:
+    def value_at(t: Tensor) -> Tensor:
         return -losses.margin(logits_at(model, a + per_sample(t, a) ** power * (b - a)), label)
 
     low, high = torch.zeros_like(a.flatten(1)[:, 0]), torch.ones_like(a.flatten(1)[:, 0])
-    inner, outer = at(low), at(high)
-    whole = inner - outer
+    inner, outer = value_at(low), value_at(high)
+    total = inner - outer
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        value = at(middle)
+        value = value_at(middle)
         stays = value > 0
         low, inner = torch.where(stays, middle, low), torch.where(stays, value, inner)
         high, outer = torch.where(stays, high, middle), torch.where(stays, outer, value)
-    jump = (inner - outer) / whole
-    jump = jump[torch.isfinite(jump) & (whole > 0)]
-    if len(jump) < LEAST:
+    jump = (inner - outer) / total
+    jump = jump[torch.isfinite(jump) & (total > 0)]
+    if len(jump) < MIN_PAIRS:
         return finding("D27", False, f"{where}: not tried")
     middle_jump = float(jump.sort().values[(len(jump) - 1) // 2])
     return above(
         "D27", middle_jump, f"where the label changes {where}, the margin jumps by {middle_jump:.0%} of its whole "
         f"change, median of {len(jump)}: labels do not follow the scores",
-        "scores and their gradients are not trusted: a twin of the labels, search, labels alone",
+        "scores and their gradients are not trusted: a twin of the labels, search and label-only attacks follow",
     )  # fmt: skip

@@ -2,33 +2,63 @@
 
 Attacks that fooled further samples are repeated against all survivors until a round fools none. Where gradients or
 scores are not trusted, attacks that need no gradient are added. Then the checks are repeated; if they fire, all of this
-starts again, up to a limit.
+starts again, up to a limit of rounds, and of passes relative to those of the attack before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.borrowed import Borrowed
-from unfooled.attacks.ensembles.cascade import Cascade, Standing, allowed, fitted
-from unfooled.attacks.ensembles.stages import Ascents, Decisions, Given, Noise, Proposals, Searches, Stage
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade, allowed, fitted
+from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searches, Stage, TransferPoints, UserAttack
 from unfooled.attacks.fgsm import fgsm
 from unfooled.core import losses
 from unfooled.core.rng import Numbers
 from unfooled.core.types import Model
 from unfooled.evaluation.checks.after import WORDS
+from unfooled.evaluation.checks.draws import confirmed, count_text
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import CHECKS, YIELD, CheckId, Finding, Kind, above
 from unfooled.evaluation.checks.verdict import fired, of_kind
 
-ROUNDS = 4
-"""Largest number of rounds of `_while_it_pays`."""
-ON = 6
-"""Largest number of rounds of `_run_on`."""
+MAX_ROUNDS = 4
+"""Largest number of rounds of `_repeat_while_successful`."""
+MAX_REPEATS = 6
+"""Largest number of rounds of `_repeat_attacks`."""
+
+TIMES, AT_LEAST = 50, 200_000
+"""Passes that a continued attack may take, in multiples of the attack's own, or this number if that is more; the stage
+that goes beyond it is the last but for the checks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Allowance:
+    """Passes that a continued attack may take.
+
+    Attributes:
+        ledger: Ledger that counts them.
+        own: Passes of the attack before.
+    """
+
+    ledger: Ledger
+    own: int
+
+    @classmethod
+    def after(cls, ledger: Ledger) -> Self:
+        """Return the allowance that follows from the passes so far."""
+        return cls(ledger, sum(ledger.passes(Family.CASCADE)))
+
+    @property
+    def used_up(self) -> bool:
+        """True if no further stage may begin."""
+        return sum(self.ledger.passes(Family.CASCADE)) - self.own > max(TIMES * self.own, AT_LEAST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +66,20 @@ class Extended:
     """Result of a continued attack.
 
     Attributes:
-        standing: State of the attack.
+        state: State of the attack.
         gradients: Gradients of the model, with a twin (a distilled copy of the model) if the attack needed one.
         again: Findings of the checks that were repeated afterwards.
+        stopped: True if it was stopped at the limit of passes.
     """
 
-    standing: Standing
+    state: AttackState
     gradients: Gradients
     again: list[Finding]
+    stopped: bool = False
 
 
 def extend(
-    attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], stages: Sequence[Stage]
+    attack: Cascade, state: AttackState, gradients: Gradients, findings: Sequence[Finding], stages: Sequence[Stage]
 ) -> Extended:
     """Continue the attack where findings ask for it, then check again.
 
@@ -58,126 +90,145 @@ def extend(
 
     Args:
         attack: The attack.
-        standing: State of the attack.
+        state: State of the attack.
         gradients: Gradients of the model.
         findings: Findings so far.
         stages: Stages of the attack to repeat.
     """
     again: list[Finding] = []
+    allowance, stopped = Allowance.after(attack.ledger), False
     pending, hidden = findings, bool(of_kind(findings, Kind.MASKING))
     for last, numbers in zip((False, True), Numbers.AGAIN, strict=True):
-        if hidden or not of_kind(pending, Kind.EXTEND) or not bool(standing.frontier.standing.any()):
+        over = stopped or not bool(state.frontier.remaining.any())
+        if hidden or over or not of_kind(pending, Kind.EXTEND):
             break
         if fired(findings, CheckId.ROUGH):
             attack = replace(attack, problem=replace(attack.problem, attacked=gradients.jittered))
-        standing = attack.perform(standing, fitted(stages, attack.problem.threat), first=numbers[0])
-        standing, again = _look_again(attack, standing, gradients, numbers[-1])
+        state = attack.perform(state, fitted(stages, attack.problem.threat), first=numbers[0])
+        stopped = allowance.used_up
+        state, again = _repeat_checks(attack, state, gradients, numbers[-1])
         pending = again
         hidden = bool(of_kind(again, Kind.MASKING)) or (last and fired(again, CheckId.SEARCH))
     pending = [*findings, *again]
     rounds = 1 if any(f.fired and CHECKS[f.id].hides for f in findings) else len(Numbers.HIDDEN)
-    for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.ON, strict=False):
-        if not hidden or not bool(standing.frontier.standing.any()):
+    for numbers, more in zip(Numbers.HIDDEN[:rounds], Numbers.REPEATED, strict=False):
+        if not hidden or stopped or not bool(state.frontier.remaining.any()):
             break
         gradients = gradients.with_twin(attack.problem.x, attack.problem.threat)
-        standing = _run_on(attack, standing, gradients, pending, more)
-        standing = _without_gradients(attack, standing, gradients, numbers[0])
-        standing, again = _look_again(attack, standing, gradients, numbers[-1])
+        state = _repeat_attacks(attack, state, gradients, pending, more, allowance)
+        state = _without_gradients(attack, state, gradients, numbers[0], allowance)
+        stopped = allowance.used_up
+        state, again = _repeat_checks(attack, state, gradients, numbers[-1])
         pending, hidden = again, fired(again)
-    return Extended(standing, gradients, again)
+    return Extended(state, gradients, again, stopped)
 
 
-def _pursuits(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
+def _attacks_of_fired_checks(gradients: Gradients, findings: Sequence[Finding]) -> list[Stage]:
     """Return the attacks behind the checks that fired, with a budget for all survivors."""
 
     def one_step(model: Model, *rest: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return fgsm(model, *rest, loss=losses.margin)  # type: ignore[arg-type]
 
-    noise, labels = Noise(1000), Proposals(gradients.transferred_labels, name="labels")
+    noise, labels = Noise(1000), TransferPoints(gradients.transferred_labels, name="labels")
     stages: dict[CheckId, tuple[Stage, ...]] = {
         CheckId.STEPS: (Ascents(80, fresh=False, name="longer"),),
         CheckId.RESTARTS: (Ascents(20, name="restart"),),
-        CheckId.ONE_STEP: (Given(one_step, name="fgsm"), noise),
+        CheckId.ONE_STEP: (UserAttack(one_step, name="fgsm"), noise),
         CheckId.SEARCH: (Searches(300, cold=True),),
-        CheckId.TWIN: (Proposals(gradients.transferred),),
+        CheckId.TWIN: (TransferPoints(gradients.transferred),),
         CheckId.RANDOM: (noise,),
         CheckId.LABELS: (Decisions(500), labels),
     }
-    seen = [stage for check, some in stages.items() if fired(findings, check) for stage in some]
-    return list({stage.name: stage for stage in seen}.values())
+    selected = [stage for check, some in stages.items() if fired(findings, check) for stage in some]
+    return list({stage.name: stage for stage in selected}.values())
 
 
-def _run_on(
-    attack: Cascade, standing: Standing, gradients: Gradients, findings: Sequence[Finding], numbers: range
-) -> Standing:
-    """Repeat the attacks of `_pursuits` against all survivors, until a round of them fools no further sample."""
-    stages = [stage for stage in _pursuits(gradients, findings) if allowed(stage, attack.problem.threat)]
-    for k in range(ON if stages else 0):
-        before = standing.frontier
+def _repeat_attacks(
+    attack: Cascade,
+    state: AttackState,
+    gradients: Gradients,
+    findings: Sequence[Finding],
+    numbers: range,
+    allowance: Allowance,
+) -> AttackState:
+    """Repeat the attacks behind the checks that fired, until a round of them fools no further sample."""
+    stages = [stage for stage in _attacks_of_fired_checks(gradients, findings) if allowed(stage, attack.problem.threat)]
+    for k in range(MAX_REPEATS if stages else 0):
+        before = state.frontier
         for i, stage in enumerate(stages):
-            standing, _ = attack.stage(standing, stage, numbers[k * (len(WORDS) + 2) + i])
-        new = (standing.frontier.fooled & ~before.fooled).nonzero()[:, 0]
+            if allowance.used_up:
+                return state
+            state, _ = attack.stage(state, stage, numbers[k * (len(WORDS) + 2) + i])
+        new = (state.frontier.fooled & ~before.fooled).nonzero()[:, 0]
         if not len(new):
             break
-        changes = standing.frontier.points[new] - attack.problem.x[new]
-        standing, _ = attack.stage(standing, Borrowed(changes[:16]), numbers[k * (len(WORDS) + 2) + len(stages)])
-    return standing
+        changes = state.frontier.points[new] - attack.problem.x[new]
+        state, _ = attack.stage(state, Borrowed(changes[:16]), numbers[k * (len(WORDS) + 2) + len(stages)])
+    return state
 
 
-def _without_gradients(attack: Cascade, standing: Standing, gradients: Gradients, first: int) -> Standing:
-    """Attack the survivors by the model's own gradients, through a twin, by search, and by decisions alone."""
+def _without_gradients(
+    attack: Cascade, state: AttackState, gradients: Gradients, first: int, allowance: Allowance
+) -> AttackState:
+    """Attack the survivors by the model's own gradients, through a twin, by search, and by label-only attacks."""
     if not gradients.absent:  # the model's own gradients are tried too, even where the checks distrust them
         own = replace(attack, problem=replace(attack.problem, attacked=gradients.averaged))
-        standing = _while_it_pays(own, standing, [Ascents(40)], first + 50)
+        state = _repeat_while_successful(own, state, [Ascents(40)], first + 50, allowance)
     borrowed = replace(attack, problem=replace(attack.problem, attacked=gradients.through_twin))
-    transfers: list[Stage] = [Proposals(gradients.transferred), Ascents(60)]
-    standing = _while_it_pays(borrowed, standing, transfers, first)
+    transfers: list[Stage] = [TransferPoints(gradients.transferred), Ascents(60)]
+    state = _repeat_while_successful(borrowed, state, transfers, first, allowance)
     if gradients.labels is not gradients.twin:
-        labels = [Proposals(gradients.transferred_labels, name="labels")]
-        standing = _while_it_pays(attack, standing, labels, first + 54)
+        labels = [TransferPoints(gradients.transferred_labels, name="labels")]
+        state = _repeat_while_successful(attack, state, labels, first + 54, allowance)
     searches: Iterable[Stage] = (Searches(1000, cold=True), Searches(500))
     possible = [stage for stage in searches if allowed(stage, attack.problem.threat)]
-    standing = _while_it_pays(attack, standing, possible, first + 20)
-    return _while_it_pays(attack, standing, [Decisions(1000)], first + 40)
+    state = _repeat_while_successful(attack, state, possible, first + 20, allowance)
+    return _repeat_while_successful(attack, state, [Decisions(1000)], first + 40, allowance)
 
 
-def _while_it_pays(attack: Cascade, standing: Standing, stages: Sequence[Stage], first: int) -> Standing:
+def _repeat_while_successful(
+    attack: Cascade, state: AttackState, stages: Sequence[Stage], first: int, allowance: Allowance
+) -> AttackState:
     """Repeat stages until a round of them fools at most the share `YIELD`."""
-    for k in range(ROUNDS):
-        closed = 0
+    for k in range(MAX_ROUNDS):
+        count = 0
         for i, stage in enumerate(stages):
-            standing, result = attack.stage(standing, stage, first + 10 * i + k)
-            closed += result.closed if result is not None else 0
-        if closed <= YIELD * len(standing.frontier.fooled):
+            if allowance.used_up:
+                return state
+            state, result = attack.stage(state, stage, first + 10 * i + k)
+            count += result.n_fooled if result is not None else 0
+        if count <= YIELD * len(state.frontier.fooled):
             break
-    return standing
+    return state
 
 
-def _look_again(
-    attack: Cascade, standing: Standing, gradients: Gradients, number: int
-) -> tuple[Standing, list[Finding]]:
+def _repeat_checks(
+    attack: Cascade, state: AttackState, gradients: Gradients, number: int
+) -> tuple[AttackState, list[Finding]]:
     """Repeat the checks that try other attacks, with other random numbers and on more samples.
 
     Attacks through a twin are tried only if there is one.
     """
-    looks: list[tuple[str, Stage]] = [
+    trials: list[tuple[str, Stage]] = [
         (CheckId.STEPS, Ascents(80, most=32, fresh=False, name="longer")),
         (CheckId.SEARCH, Searches(300, most=48, cold=True)),
         (CheckId.RANDOM, Noise(200, most=16, name="corners")),
         (CheckId.LABELS, Decisions(200, most=8)),
     ]
     if gradients.twin is not None:
-        looks.append((CheckId.TWIN, Proposals(gradients.transferred, most=48)))
+        trials.append((CheckId.TWIN, TransferPoints(gradients.transferred, most=48)))
     if gradients.labels is not gradients.twin:
-        looks.append((CheckId.LABELS, Proposals(gradients.transferred_labels, most=48, name="labels")))
-    closed: dict[str, int] = {}
-    for check, stage in looks:
+        trials.append((CheckId.LABELS, TransferPoints(gradients.transferred_labels, most=48, name="labels")))
+    fooled: dict[str, float] = {}
+    for check, stage in trials:
         if not allowed(stage, attack.problem.threat):
             continue
-        standing, result = attack.stage(standing, stage, number, check=check)
-        closed[check] = closed.get(check, 0) + (result.closed if result is not None else 0)
-    n = max(len(standing.frontier.fooled), 1)
-    return standing, [
-        above(check, count / n, f"afterwards {WORDS[check].what} fooled {count} more", WORDS[check].action)
-        for check, count in closed.items()
+        last, (state, result) = state, attack.stage(state, stage, number, check=check)
+        fooled.setdefault(check, 0.0)
+        if result is not None:
+            fooled[check] += confirmed(attack, last, state, result, StageKey(Family.CHECKS, stage.name, number, check))
+    n = max(len(state.frontier.fooled), 1)
+    return state, [
+        above(check, count / n, f"afterwards {WORDS[check].what} fooled {count_text(count)} more", WORDS[check].action)
+        for check, count in fooled.items()
     ]

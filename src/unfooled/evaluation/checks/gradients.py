@@ -23,11 +23,11 @@ from unfooled.evaluation.checks.table import CheckId, Finding, Kind
 from unfooled.evaluation.checks.verdict import fired
 from unfooled.runs.chunks import Rows
 
-TWIN_N = 200
+MAX_TWIN_SAMPLES = 200
 """Samples at which a twin learns the model's answers, at most."""
-SIGMA, NEIGHBOURS = 1e-3, 16
+JITTER_SIGMA, JITTER_DRAWS = 1e-3, 16
 """Noise over which gradients are averaged, and its draws."""
-BORROWING = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
+CHECKS_FOLLOWED_BY_TWIN = (CheckId.VANISHING, CheckId.LYING, CheckId.MISSING, CheckId.DECOY)
 """Checks after which the attack follows a twin's gradients."""
 
 
@@ -41,7 +41,7 @@ class Gradients:
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
-        labels: Network that learned its labels alone; the twin where that has them. None: likewise.
+        labels: Network that learned only its labels; the twin where that has them. None: likewise.
         forwards: Forward passes that the twin's training took.
         ledger: Ledger that stores the twin. None: it is not stored.
     """
@@ -68,8 +68,8 @@ class Gradients:
     @property
     def rounded(self) -> bool:
         """True where rounding alone hides the gradient, and is passed straight through."""
-        seen = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
-        return any(f.fired and f.kind == Kind.MEND for f in seen)
+        relevant = (f for f in self.findings if f.id in (CheckId.VANISHING, CheckId.MISSING))
+        return any(f.fired and f.kind == Kind.MEND for f in relevant)
 
     @property
     def own(self) -> Model:
@@ -81,18 +81,21 @@ class Gradients:
         return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
-        """Return the same with a twin, which is distilled where there is none. Cost: 13 F a sample of `TWIN_N`."""
+        """Return the same with a twin, distilled where there is none. Cost: 13 F for each of 200 samples."""
         if self.twin is not None:
             return self
-        few, ledger = torch.arange(min(len(x), TWIN_N), device=x.device), self.ledger or Ledger.of(None, len(x))
+        few, ledger = (
+            torch.arange(min(len(x), MAX_TWIN_SAMPLES), device=x.device),
+            self.ledger or Ledger.of(None, len(x)),
+        )
 
         def keep(name: str, compute: Callable[[], Rows]) -> Rows:
             return ledger.part(StageKey(Family.TWIN, name), compute, model=self.model)
 
         def learn() -> Rows:
-            asked = Recorded(self.averaged)
-            twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=asked.note)
-            labels = relabelled(twin.requires_grad_(False), asked, seed=self.seed, keep=keep)
+            recorded = Recorded(self.averaged)
+            twin = distil(self.averaged, x[few], threat.take(few), seed=self.seed, keep=keep, observe=recorded.record)
+            labels = relabelled(twin.requires_grad_(False), recorded, seed=self.seed, keep=keep)
             numbers = {"classes": len(twin(x[:1])[0]), "forwards": ledger.passes(Family.TWIN)[0]}
             rows = {name: torch.tensor(number) for name, number in numbers.items()}
             nets = {"scores": twin} | ({} if labels is twin else {"labels": labels})
@@ -112,8 +115,8 @@ class Gradients:
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
         """Return the same with a twin where the attack follows the twin's gradients."""
-        borrows = self._hides(*BORROWING) and not fired(self.findings, CheckId.JUMPS)
-        return self.with_twin(x, threat) if borrows else self
+        follows_twin = self._hides(*CHECKS_FOLLOWED_BY_TWIN) and not fired(self.findings, CheckId.JUMPS)
+        return self.with_twin(x, threat) if follows_twin else self
 
     @property
     def averaged(self) -> Model:
@@ -130,19 +133,19 @@ class Gradients:
     @property
     def jittered(self) -> Model:
         """The model's values with the mean gradient of its neighbours."""
-        return Jittered(self.averaged, SIGMA, NEIGHBOURS, self.seed)
+        return Jittered(self.averaged, JITTER_SIGMA, JITTER_DRAWS, self.seed)
 
     @property
     def attacked(self) -> Model:
         """The model whose gradients the attack follows, as the findings ask."""
         if fired(self.findings, CheckId.JUMPS):
             return self.jittered
-        return self.through_twin if self._hides(*BORROWING) else self.averaged
+        return self.through_twin if self._hides(*CHECKS_FOLLOWED_BY_TWIN) else self.averaged
 
     @property
     def followed(self) -> tuple[Model, ...]:
         """The models whose gradients are followed to the nearest points: also its own, whatever the checks say."""
-        other = self._hides(*BORROWING) or fired(self.findings, CheckId.JUMPS)
+        other = self._hides(*CHECKS_FOLLOWED_BY_TWIN) or fired(self.findings, CheckId.JUMPS)
         return (self.attacked, self.averaged) if other and not self.absent else (self.attacked,)
 
     def transferred(self, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks.ensembles.frontier import Frontier
-from unfooled.evaluation.checks.table import Finding, above
+from unfooled.evaluation.checks.table import Finding, above, finding
 
 
 def judged(
@@ -32,11 +32,13 @@ def judged(
     """
     n = max(len(right), 1)
     claimed = frontier.fooled.cpu() & right
-    lost = int((claimed & ~success).sum())
+    n_failed = int((claimed & ~success).sum())
     d10 = above(
-        "D10", lost / n, f"{lost} of {int(claimed.sum())} points that fooled the model when found do not fool it when "
-        "judged", "no verdict: the model does not give the same answer twice", limit=0.05 if random else None,
+        "D10", n_failed / n, f"{n_failed} of {int(claimed.sum())} points that fooled the model when found do not fool "
+        "it when judged", "no verdict: the model does not give the same answer twice",
     )  # fmt: skip
+    if random:
+        d10 = finding("D10", False, "not tried: the answers change by themselves, and fresh draws give the figure")
     reached = undefined if frontier.unanswered is None else undefined | frontier.unanswered.cpu()
     share = float((reached & right).double().mean())
     refused = above(
@@ -52,13 +54,14 @@ def judged(
     return [d10, refused if refused.fired else _rejected(y, prediction, right & success, n), d24]
 
 
-def _rejected(y: Tensor, prediction: Tensor, lost: Tensor, n: int) -> Finding:
+def _rejected(y: Tensor, prediction: Tensor, changed: Tensor, n: int) -> Finding:
     """D22: fooled samples are predicted as classes that no sample has."""
-    flips, labels = prediction[lost], y.unique()
-    seen = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
-    seen[labels[labels < len(seen)]] = True
-    odd = float((~seen[flips]).double().mean()) if len(flips) >= 10 and len(seen) * 5 <= n else 0.0
+    new_labels, labels = prediction[changed], y.unique()
+    known = torch.zeros(int(prediction.max()) + 1 if len(prediction) else 1, dtype=torch.bool)
+    known[labels[labels < len(known)]] = True
+    share = float((~known[new_labels]).double().mean()) if len(new_labels) >= 10 and len(known) * 5 <= n else 0.0
     return above(
-        "D22", odd, f"{odd:.0%} of the lost labels go to classes that no sample has: an option to reject?",
+        "D22", share, f"{share:.0%} of the changed labels are classes that no sample has, such as a class for "
+        "rejected inputs",
         "no verdict: what counts as robust depends on what a rejection means", limit=0.5,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Search for inputs of the threat at which a model gives no answer: a refusal there is no robustness."""
+"""Search for inputs of the threat at which a model gives no answer: a refusal does not count as robustness."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from unfooled.core.types import Model
 from unfooled.evaluation.checks.before import gradient
 from unfooled.evaluation.checks.table import Finding, above
 
-MOST, STEPS = 16, 8
+MAX_SAMPLES, STEPS = 16, 8
 """Samples that are tried, and steps."""
 
 
 def refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Finding:
-    """D22: an ascent of the margin comes through points without a finite answer, see `refused_on_the_way`."""
-    return on_the_way(refused_on_the_way(model, x, y, threat))
+    """D22: an ascent of the margin comes through points without a finite answer, see `find_refusals`."""
+    return refusal_finding(find_refusals(model, x, y, threat))
 
 
-def refused_on_the_way(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+def find_refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """Return for which samples an ascent of the margin comes through points without a finite answer, (b,) bool.
 
     Args:
@@ -33,8 +33,8 @@ def refused_on_the_way(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Te
 
     Cost: at most 9 F + 8 B a sample tried.
     """
-    few = torch.arange(min(len(x), MOST), device=x.device)
-    x, y, threat = x[few], y[few], threat.take(few).bounded(x)
+    rows = torch.arange(min(len(x), MAX_SAMPLES), device=x.device)
+    x, y, threat = x[rows], y[rows], threat.take(rows).bounded(x)
     refused, z = torch.zeros(len(x), dtype=torch.bool, device=x.device), x
     step = per_sample(torch.as_tensor(threat.eps, dtype=x.dtype, device=x.device).expand(len(x)), x) / 4
     for k in range(STEPS + 1):
@@ -47,7 +47,7 @@ def refused_on_the_way(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Te
     return refused
 
 
-def on_the_way(refused: Tensor) -> Finding:
+def refusal_finding(refused: Tensor) -> Finding:
     """Return the finding D22 for samples that were refused, (b,) bool."""
     share = float(refused.double().mean())
     return above(

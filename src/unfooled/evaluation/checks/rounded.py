@@ -17,7 +17,7 @@ from unfooled.evaluation.checks.table import CHECKS, Finding, Kind
 
 Vanishing = Callable[[Model, Tensor, Tensor, str], tuple[Finding, Finding, Finding]]
 """(model, points, labels, name of the points) -> D6, D8, D19."""
-MOST = 16
+MAX_POINTS = 16
 """Points at which differences are compared with gradients."""
 
 
@@ -36,14 +36,14 @@ def passed_through(
 
     Cost: 2 F + 2 B a point, and at most 216 passes for each of 16.
     """
-    through = Unrounded(model)
+    passed = Unrounded(model)
     try:
-        again = vanishing(through, z, y, "with rounding passed straight through")
-        if again[0].fired or again[1].fired or not _confirmed(model, through, z[-MOST:], y[-MOST:], seed):
+        again = vanishing(passed, z, y, "with rounding passed straight through")
+        if again[0].fired or again[1].fired or not _confirmed(model, passed, z[-MAX_POINTS:], y[-MAX_POINTS:], seed):
             return own
     except Exception:  # such as a model that needs integers
         return own
-    mended = [
+    corrected = [
         f.model_copy(
             update={
                 "kind": Kind.MEND,
@@ -55,15 +55,15 @@ def passed_through(
         else f
         for f in own[:2]
     ]
-    return mended[0], mended[1], again[2]
+    return corrected[0], corrected[1], again[2]
 
 
-def _confirmed(model: Model, through: Model, z: Tensor, y: Tensor, seed: int) -> bool:
+def _confirmed(model: Model, passed: Model, z: Tensor, y: Tensor, seed: int) -> bool:
     """Return whether the values are the model's, and differences confirm the gradients."""
     z = inner(z.detach())
     leaf = z.clone().requires_grad_()
     with torch.enable_grad():
-        logits = logits_at(through, leaf)
+        logits = logits_at(passed, leaf)
         (g,) = torch.autograd.grad(losses.margin(logits, y).sum(), leaf)
     with torch.no_grad():
         if not torch.allclose(logits, logits_at(model, z), rtol=1e-4, atol=1e-5):
@@ -72,4 +72,4 @@ def _confirmed(model: Model, through: Model, z: Tensor, y: Tensor, seed: int) ->
     live = flat(g).norm(dim=1) > 1e-12
     if not bool(live.any()):
         return False
-    return large_steps(through, z[live], y[live], g[live], seed) <= CHECKS["D7"].limit
+    return large_steps(passed, z[live], y[live], g[live], seed) <= CHECKS["D7"].limit

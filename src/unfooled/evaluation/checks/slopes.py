@@ -22,10 +22,10 @@ from unfooled.core.types import Model
 
 STEPS = (1 / 256, 1 / 64, 1 / 24)
 """Root mean square changes of a coordinate, for the large steps."""
-APART, BLIND = 0.25, 0.5
+MAX_DISTANCE_NEAR, MAX_DISTANCE_FREE = 0.25, 0.5
 """Relative distance of differences and gradients above which they contradict each other: near the gradient, and in
 directions that do not depend on it, where it is over all samples."""
-NEAR, FREE, NOISES = 3, 3, 4
+DIRECTIONS_NEAR, DIRECTIONS_FREE, NOISES_PER_DIRECTION = 3, 3, 4
 """Directions a sample near the gradient and independent of it, and noises a direction, of the large steps."""
 
 
@@ -66,12 +66,12 @@ def small_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int, *, h: 
     if twin is None:
         return 1.0
     z, g = z.double(), g.double()
-    length, wrong = flat(g).norm(dim=1), []
-    for k in range(NEAR):
+    length, contradicted = flat(g).norm(dim=1), []
+    for k in range(DIRECTIONS_NEAR):
         u = direction(z, g, seed, k)
         up, down = margins(twin, z + h * u, y), margins(twin, z - h * u, y)
-        wrong.append(~(((up - down) / (2 * h) - (flat(g) * flat(u)).sum(1)).abs() <= 0.1 * length))
-    return float(torch.stack(wrong).double().mean())
+        contradicted.append(~(((up - down) / (2 * h) - (flat(g) * flat(u)).sum(1)).abs() <= 0.1 * length))
+    return float(torch.stack(contradicted).double().mean())
 
 
 def large_steps(model: Model, z: Tensor, y: Tensor, g: Tensor, seed: int) -> float:
@@ -107,29 +107,31 @@ def _contradicted(model: Model, z: Tensor, y: Tensor, g: Tensor, step: float, se
     """Return the share of samples that are contradicted at one step."""
     h = step * z[0].numel() ** 0.5
     seeds = rng.seeds(z, seed, stage=rng.Stream.CHECK_DIRECTIONS)
-    seen, expected = [], []
-    for k in range(NEAR + FREE):
-        u = direction(z, g, seed, k, near=k < NEAR)
+    observed, expected = [], []
+    for k in range(DIRECTIONS_NEAR + DIRECTIONS_FREE):
+        u = direction(z, g, seed, k, near=k < DIRECTIONS_NEAR)
         change, slope = torch.zeros(len(z), device=z.device), torch.zeros(len(z), device=z.device)
-        for j in range(NOISES):
-            noise = rng.uniform(seeds, tuple(z.shape[1:]), draw=9 + NOISES * k + j, dtype=z.dtype)
+        for j in range(NOISES_PER_DIRECTION):
+            noise = rng.uniform(seeds, tuple(z.shape[1:]), draw=9 + NOISES_PER_DIRECTION * k + j, dtype=z.dtype)
             base = z + step * (2 * noise - 1)
-            at = (2 * j + 1) / NOISES - 1  # the middle of each part of the way
+            at = (2 * j + 1) / NOISES_PER_DIRECTION - 1  # the middle of each part of the way
             leaf = (base + at * h * u).requires_grad_()
             with torch.enable_grad():
                 (inner,) = torch.autograd.grad(losses.margin(logits_at(model, leaf), y).sum(), leaf)
-            slope += (flat(inner) * flat(u)).sum(1) / NOISES
-            change += (margins(model, base + h * u, y) - margins(model, base - h * u, y)) / (2 * h * NOISES)
-        seen.append(change)
+            slope += (flat(inner) * flat(u)).sum(1) / NOISES_PER_DIRECTION
+            change += (margins(model, base + h * u, y) - margins(model, base - h * u, y)) / (
+                2 * h * NOISES_PER_DIRECTION
+            )
+        observed.append(change)
         expected.append(slope)
     length = flat(g).norm(dim=1).double()
-    a, b = torch.stack(seen).double() / length, torch.stack(expected).double() / length
-    if not _apart(a[NEAR:].flatten(), b[NEAR:].flatten()) <= BLIND:
+    a, b = torch.stack(observed).double() / length, torch.stack(expected).double() / length
+    if not _relative_distance(a[DIRECTIONS_NEAR:].flatten(), b[DIRECTIONS_NEAR:].flatten()) <= MAX_DISTANCE_FREE:
         return 1.0
-    return float((~(_apart(a[:NEAR], b[:NEAR]) <= APART)).double().mean())
+    return float((~(_relative_distance(a[:DIRECTIONS_NEAR], b[:DIRECTIONS_NEAR]) <= MAX_DISTANCE_NEAR)).double().mean())
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
+def _relative_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return the relative distance of the columns of two matrices; NaN where both are 0 or one is not finite."""
     scale = torch.maximum(a.square().sum(0), b.square().sum(0)).sqrt()
     return (a - b).square().sum(0).sqrt() / scale

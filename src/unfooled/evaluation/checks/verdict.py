@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from unfooled.evaluation.checks.table import CHECKS, CheckId, Finding, Kind
 
-LOW = 0.05
+LOW_ROBUST_ACCURACY = 0.05
 """Robust accuracy below which nothing is left to overstate."""
 
 
@@ -56,7 +56,9 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(best.values(), key=lambda f: int(f.id[1:]))
 
 
-def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool) -> Conclusion:
+def conclude(
+    findings: Sequence[Finding], again: Sequence[Finding], robust: float, *, extended: bool, stopped: bool = False
+) -> Conclusion:
     """Return the verdict.
 
     Args:
@@ -64,13 +66,14 @@ def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: floa
         again: Findings of the checks that were repeated after the attack went on.
         robust: Robust accuracy.
         extended: True if the attack went on at all.
+        stopped: True if it was stopped at its limit of passes.
     """
     stop, masking = of_kind(findings, Kind.STOP), of_kind(findings, Kind.MASKING)
     details = {f.id: f.detail for f in findings if f.fired}
     if stop:
         reasons = "; ".join(f"{key}, {details[key]}" for key in stop)
         return Conclusion(Trust.NOT_EVALUABLE, f"No figure can be believed: {reasons}.")
-    if robust <= LOW:
+    if robust <= LOW_ROBUST_ACCURACY:
         if masking:
             because = f"The model hides its gradients ({', '.join(masking)}) and is not robust all the same."
             return Conclusion(Trust.EXTENDED, because)
@@ -80,11 +83,13 @@ def conclude(findings: Sequence[Finding], again: Sequence[Finding], robust: floa
         return Conclusion(
             Trust.OVERSTATED,
             f"The model's gradients cannot be used ({seen}); the figure is what stand-in gradients, random search and "
-            "labels alone left, so the true one is probably lower.",
+            "label-only attacks left, so the true one is probably lower.",
         )
     if fired(again):
         still = "; ".join(f.detail for f in again if f.fired)
         return Conclusion(Trust.OVERSTATED, f"Attacks still find more: {still}.")
+    if stopped:
+        return Conclusion(Trust.OVERSTATED, "The attack that the checks asked for was stopped at its limit of passes.")
     if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
         went = "engine went on until nothing more was found" if extended else "attack asked for was not extended"
         seen = "; ".join(f"{key}: {details[key]}" for key in late)

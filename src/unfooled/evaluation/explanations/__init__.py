@@ -8,9 +8,9 @@ from unfooled.evaluation.explanations.faithfulness import (
     perturbation_curves,
 )
 from unfooled.evaluation.explanations.judge import (
-    Arm,
     ExplanationRobustness,
     ExplanationVerdict,
+    WorstPoints,
     explanation_robustness,
     judge_explanation,
 )
@@ -18,7 +18,6 @@ from unfooled.evaluation.explanations.locality import Block, Rank, Score, Surviv
 from unfooled.evaluation.explanations.movement import map_scores, movements
 
 __all__ = [
-    "Arm",
     "Block",
     "ExplanationRobustness",
     "ExplanationVerdict",
@@ -27,6 +26,7 @@ __all__ = [
     "Rank",
     "Score",
     "Survival",
+    "WorstPoints",
     "explanation_robustness",
     "gradient_alignment",
     "judge_explanation",

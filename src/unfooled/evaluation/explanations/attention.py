@@ -32,11 +32,11 @@ from unfooled.explanations.masks import fill_mean, top_mask
 from unfooled.runs.chunks import Rows
 from unfooled.statistics.intervals import Mean, corrected_limits
 
-SHARE = 0.25
+ATTENDED_SHARE = 0.25
 """Share of the cells that count as attended."""
-BATCH = 256
+IMAGES_AT_ONCE = 256
 """Images computed at once."""
-SHOWN = 6
+GALLERY_SIZE = 6
 """Number of cases whose pictures an audit stores."""
 Attend = Callable[..., Tensor]
 """`(model, x, y) -> (B, h, w)`, such as `attention`."""
@@ -66,7 +66,7 @@ def attention_records(
     attend: Attend = attend,
     mask: Tensor | None = None,
     parts: Tensor | None = None,
-    share: float = SHARE,
+    share: float = ATTENDED_SHARE,
 ) -> Rows:
     """Measure each sample's attention to the class y.
 
@@ -88,8 +88,8 @@ def attention_records(
     size = (x.shape[2], x.shape[3])
     p = attend(model, x, y)
     cells = top_share(p, share)
-    run = partial(logits_at, model, batch=BATCH)
-    z = read_logits(model, x, y, batch=BATCH)
+    run = partial(logits_at, model, batch=IMAGES_AT_ONCE)
+    z = read_logits(model, x, y, batch=IMAGES_AT_ONCE)
 
     def of_label(logits: Tensor) -> Tensor:
         return logits.gather(1, y[:, None])[:, 0]
@@ -122,7 +122,7 @@ def attention_records(
     return rows
 
 
-def attention_moved(before: Tensor, after: Tensor, *, share: float = SHARE) -> Rows:
+def attention_moved(before: Tensor, after: Tensor, *, share: float = ATTENDED_SHARE) -> Rows:
     """Measure how two batches of maps differ.
 
     Args:
@@ -156,7 +156,7 @@ def summarise_attention(
         fooled: Samples fooled by the attack, (N,) bool.
         right: True for samples that are classified correctly when clean, (N,) bool.
         y: Labels, (N,).
-        worst: Indices of the gallery's samples, in its order; the first `SHOWN` are stored.
+        worst: Indices of the gallery's samples, in its order; the first `GALLERY_SIZE` are stored.
         seed: Random seed of the interval.
     """
     if "attention_before" not in rows:
@@ -183,7 +183,7 @@ def summarise_attention(
                 index=i, label=int(y[i]), fooled=bool(fooled[i]), complete=number(complete[i]), js=float(apart[i]),
                 start=_pair(start[i]), end=_pair(end[i]),
             )
-            for i in worst[worst < len(before)][:SHOWN].tolist()
+            for i in worst[worst < len(before)][:GALLERY_SIZE].tolist()
         ],
     )  # fmt: skip
 

@@ -175,11 +175,11 @@ def parameter_randomisation(
     check_mode(model)
     check_run(seed)
     if not isinstance(model, nn.Module):
-        raise BadInput(f"the model is a {type(model).__name__}; parameters can be shuffled in a torch module alone")
+        raise BadInput(f"the model is a {type(model).__name__}; give a torch module, whose parameters can be shuffled")
     before, other = explain(model, x, y).detach(), copied(model)
     layers = [(name, own) for name, m in other.named_modules() if (own := list(m.parameters(recurse=False)))]
     if not layers:
-        raise BadInput("the model has no parameters; there is nothing that it could forget")
+        raise BadInput("the model has no parameters to shuffle; give a trained module")
     source, similarity = torch.Generator().manual_seed(seed), []
     for _, own in reversed(layers):
         with torch.no_grad():

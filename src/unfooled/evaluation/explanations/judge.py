@@ -25,7 +25,7 @@ from unfooled.attacks.explanations.attack import (
     attack_explanation,
     differentiable,
 )
-from unfooled.attacks.explanations.candidates import Explanation, Reduce, mapped, sound
+from unfooled.attacks.explanations.candidates import Explanation, Reduce, mapped, usable_maps
 from unfooled.attacks.explanations.noise import best_of_random
 from unfooled.attacks.explanations.objectives import MapObjective
 from unfooled.core.errors import BadInput
@@ -126,12 +126,12 @@ def _judged(
     z = where_rows(torch.isfinite(flat(x_adv)).all(1), x_adv, x)
     maps = maps_of(model, z, y, explain, reduce, batch)
     logits, right = _true_logits(model, x, y, batch)
-    moved, holds = _true_logits(model, z, y, batch)
-    same = (flat(z) == flat(x)).all(1) | _same(clean, maps)
+    logits_adv, keeps_label = _true_logits(model, z, y, batch)
+    unmoved = (flat(z) == flat(x)).all(1) | _same_map(clean, maps)
     status = torch.full_like(y, ATTACKED)
-    status[~sound(maps)] = UNDEFINED
-    status[~verdict.inside | ~holds | verdict.undefined | same] = FAILED
-    status[~sound(clean)] = UNDEFINED
+    status[~usable_maps(maps)] = UNDEFINED
+    status[~verdict.inside | ~keeps_label | verdict.undefined | unmoved] = FAILED
+    status[~usable_maps(clean)] = UNDEFINED
     status[~right] = SKIPPED
     values = {}
     for name, score in scores.items():
@@ -139,12 +139,12 @@ def _judged(
         if not isinstance(value, Tensor) or value.shape != y.shape:
             raise BadInput(f"score {name!r} returned {_shape(value)}; it must be one number a sample, ({len(y)},)")
         values[name] = value.where(status == ATTACKED, torch.nan)
-    change = (moved - logits).abs().where(verdict.inside, torch.nan)
+    change = (logits_adv - logits).abs().where(verdict.inside, torch.nan)
     return ExplanationVerdict(status, verdict.inside, values, change)
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class WorstPoints:
     """Result of one way of proposing points (an attack or random points), with a worst point for each score.
 
     Attributes:
@@ -186,9 +186,9 @@ class ExplanationRobustness:
         n: Number of random points per sample.
     """
 
-    attack: Arm
-    best_of_n: Arm
-    random: Arm
+    attack: WorstPoints
+    best_of_n: WorstPoints
+    random: WorstPoints
     clean: Tensor
     n: int
 
@@ -246,25 +246,27 @@ def explanation_robustness(
     n = n or len(objectives) * search.explanations
     common: dict[str, Any] = {"reduce": reduce, "batch": batch, "generator": generator}
 
-    def attack(counted: Counted, taken: Explanation, worst: _Worst) -> None:
+    def attack(counted: Counted, counted_explain: Explanation, worst: _WorstObserver) -> None:
         for objective in objectives:
             attack_explanation(
-                counted, x, y, threat, taken, objective=objective, search=search, observe=worst, **common
+                counted, x, y, threat, counted_explain, objective=objective, search=search, observe=worst, **common
             )
 
-    def chance(count: int) -> _Propose:
-        def propose(counted: Counted, taken: Explanation, worst: _Worst) -> None:
-            best_of_random(counted, x, y, threat, taken, objective=None, n=count, observe=worst, **common)
+    def random_points(count: int) -> _Propose:
+        def propose(counted: Counted, counted_explain: Explanation, worst: _WorstObserver) -> None:
+            best_of_random(counted, x, y, threat, counted_explain, objective=None, n=count, observe=worst, **common)
 
         return propose
 
-    arena = _Arena(model, x, y, threat, explain, scores, reduce, clean, batch)
-    attacked, best, one = (_arm(propose, arena) for propose in (attack, chance(n), chance(1)))
-    return ExplanationRobustness(attacked, best, one, clean, n)
+    shared = _SharedArguments(model, x, y, threat, explain, scores, reduce, clean, batch)
+    attacked, best_of_n, single = (
+        _judge_proposals(propose, shared) for propose in (attack, random_points(n), random_points(1))
+    )
+    return ExplanationRobustness(attacked, best_of_n, single, clean, n)
 
 
 @dataclass(frozen=True, eq=False)
-class _Arena:
+class _SharedArguments:
     """Arguments that all arms share."""
 
     model: Model
@@ -278,25 +280,38 @@ class _Arena:
     batch: int
 
 
-def _arm(propose: _Propose, a: _Arena) -> Arm:
+def _judge_proposals(propose: _Propose, shared: _SharedArguments) -> WorstPoints:
     """Run one way of proposing points, and judge the worst point of each score."""
-    counted, taken, worst = Counted(a.model), _Counting(a.explain), _Worst(a.x, a.clean, a.scores)
-    begun = time.perf_counter()
-    propose(counted, taken, worst)
-    seconds = time.perf_counter() - begun - worst.seconds
+    counted, counted_explain, worst = (
+        Counted(shared.model),
+        _Counting(shared.explain),
+        _WorstObserver(shared.x, shared.clean, shared.scores),
+    )
+    start = time.perf_counter()
+    propose(counted, counted_explain, worst)
+    seconds = time.perf_counter() - start - worst.seconds
     verdicts = {}
-    for name, score in a.scores.items():
+    for name, score in shared.scores.items():
         points = worst.points[name]
-        verdict = verify(a.model, a.x, a.y, points, a.threat, batch=a.batch)
+        verdict = verify(shared.model, shared.x, shared.y, points, shared.threat, batch=shared.batch)
         verdicts[name] = _judged(
-            a.model, a.x, a.y, points, verdict, a.explain, {name: score}, a.reduce, a.clean, a.batch
+            shared.model,
+            shared.x,
+            shared.y,
+            points,
+            verdict,
+            shared.explain,
+            {name: score},
+            shared.reduce,
+            shared.clean,
+            shared.batch,
         )
-    return Arm(
+    return WorstPoints(
         scores={name: v.scores[name] for name, v in verdicts.items()},
         status={name: v.status for name, v in verdicts.items()},
         output_change={name: v.output_change for name, v in verdicts.items()},
         x_adv=worst.points,
-        explanations=taken.maps,
+        explanations=counted_explain.maps,
         forwards=counted.forwards,
         backwards=counted.backwards,
         seconds=seconds,
@@ -314,7 +329,7 @@ class _Counting:
         return self.explain(model, x, y, **options)
 
 
-class _Worst:
+class _WorstObserver:
     """An observer that stores the lowest value of each score and the point at which it was reached."""
 
     def __init__(self, x: Tensor, clean: Tensor, scores: Mapping[str, Score]) -> None:
@@ -325,16 +340,16 @@ class _Worst:
         self.seconds = 0.0
 
     def __call__(self, z: Tensor, at: Tensor, maps: Tensor) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for name, score in self.scores.items():
             value = score(self.clean[at], maps).to(self.clean.dtype)
             lower = value < self.lowest[name][at]
             self.lowest[name][at] = torch.where(lower, value, self.lowest[name][at])
             self.points[name][at] = where_rows(lower, z, self.points[name][at])
-        self.seconds += time.perf_counter() - begun
+        self.seconds += time.perf_counter() - start
 
 
-_Propose = Callable[[Counted, Explanation, _Worst], None]
+_Propose = Callable[[Counted, Explanation, _WorstObserver], None]
 """`(counted model, counting explanation, observer)`: computes candidates and passes them to the observer."""
 
 
@@ -373,10 +388,10 @@ def _true_logits(model: Model, x: Tensor, y: Tensor, batch: int) -> tuple[Tensor
     return true_logit(logits, y), (logits.argmax(1) == y) & torch.isfinite(logits).all(1)
 
 
-def _same(a: Tensor, b: Tensor) -> Tensor:
+def _same_map(a: Tensor, b: Tensor) -> Tensor:
     """Return whether two maps are equal up to rounding, (B,) bool."""
-    apart = flat(a - b).abs().amax(1)
-    return apart <= 1e-6 * flat(a).abs().amax(1)
+    difference = flat(a - b).abs().amax(1)
+    return difference <= 1e-6 * flat(a).abs().amax(1)
 
 
 def _shape(value: object) -> str:

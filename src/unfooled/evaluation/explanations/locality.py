@@ -35,7 +35,7 @@ from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Mean, mean
 
-SAYS_NOTHING = 0.9
+MAX_CHANCE = 0.9
 """Chance level above which a raw score cannot be told from that of unrelated maps."""
 
 NAMES = {
@@ -75,9 +75,9 @@ class Score(Record):
     chances: list[float | None]
 
     @property
-    def says_nothing(self) -> bool:
+    def uninformative(self) -> bool:
         """True where unrelated maps score nearly 1."""
-        return self.chance.value is not None and self.chance.value > SAYS_NOTHING
+        return self.chance.value is not None and self.chance.value > MAX_CHANCE
 
 
 class Block(Record):
@@ -141,9 +141,9 @@ def score_maps(
 
     def scores(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         rows = _ranks(a, b, w)
-        for one in k:
-            for reach in w:
-                rows |= _locality(a, b, one, reach, diverse)
+        for size in k:
+            for radius in w:
+                rows |= _locality(a, b, size, radius, diverse)
         return {name: value.detach().cpu().double() for name, value in rows.items()}
 
     report = None if progress is None else lambda done: progress("maps", done, len(a))
@@ -158,7 +158,7 @@ def score_maps(
             for name, v in values.items()
             if "|" not in name
         ],
-        blocks=[_block(values, one, reach, diverse, seed) for one in k for reach in w],
+        blocks=[_block(values, size, radius, diverse, seed) for size in k for radius in w],
     )
 
 
@@ -170,9 +170,9 @@ def _ranks(a: Tensor, b: Tensor, w: Sequence[int]) -> dict[str, Tensor]:
         "Kendall": kendall(a, b),
         "Kendall, where either is not zero": kendall(a, b, support=support),
     }
-    for reach in w:
-        scores[f"LENS-Spearman, w = {reach}"] = lens_spearman(a, b, w=reach)
-        scores[f"LENS-Kendall, w = {reach}"] = lens_kendall(a, b, w=reach)
+    for radius in w:
+        scores[f"LENS-Spearman, w = {radius}"] = lens_spearman(a, b, w=radius)
+        scores[f"LENS-Kendall, w = {radius}"] = lens_kendall(a, b, w=radius)
     return scores
 
 

@@ -19,7 +19,7 @@ from unfooled.explanations.attention import probability
 from unfooled.explanations.cams import grad_cam_map
 from unfooled.statistics import intervals
 
-TOP = 0.1
+TOP_SHARE = 0.1
 """Share of the pixels that counts as the top of a map."""
 
 
@@ -44,7 +44,7 @@ def map_scores(model: Model, x: Tensor, y: Tensor, z: Tensor, explain: Explain) 
     """
     before, after = explain(model, x, y), explain(model, z, y)
     a, b = as_maps(before), as_maps(after)
-    k = max(1, round(TOP * a[0].numel()))
+    k = max(1, round(TOP_SHARE * a[0].numel()))
     nothing = torch.full((len(x),), torch.nan, dtype=x.dtype, device=x.device)
     attention: dict[str, Tensor] = {}
     try:
@@ -84,7 +84,7 @@ def movements(scores: dict[str, Tensor], fooled: Tensor, right: Tensor, explanat
         seed: Random seed of the intervals.
     """
     rows = (
-        ("top_k", f"top {TOP:.0%} of the pixels kept (chance {TOP:.2f})", explanation, "higher", (0, 1)),
+        ("top_k", f"top {TOP_SHARE:.0%} of the pixels kept (chance {TOP_SHARE:.2f})", explanation, "higher", (0, 1)),
         ("spearman", "Spearman's rank correlation", explanation, "higher", (-1, 1)),
         ("cam_shift", "shift of the centre of attention", "Grad-CAM", "lower", (0, math.inf)),
     )

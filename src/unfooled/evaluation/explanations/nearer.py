@@ -11,9 +11,9 @@ from unfooled.core.threats import Threat
 from unfooled.distances import corrected
 from unfooled.runs.chunks import Rows
 
-MOVED = 0.5
+MOVED_BELOW = 0.5
 """Corrected LENS below which an explanation counts as moved."""
-BELOW = 0.99
+RADIUS_SHARE = 0.99
 """Radius of the attack below the nearest adversarial example, as a share of its distance."""
 
 
@@ -35,9 +35,9 @@ def below_the_label(
     label = torch.full(samples.shape, torch.inf, dtype=torch.float64)
     searched = samples < len(nearest)
     label[searched] = nearest.double()[samples[searched]]
-    least = torch.as_tensor(smallest.eps, dtype=torch.float64).cpu().expand(len(samples))
-    below = label.ceil() - 1 if norm == 0 else BELOW * label
-    close = ((label <= least * (1 + 1e-6)) & (below > 0)).nonzero()[:, 0]
+    smallest_eps = torch.as_tensor(smallest.eps, dtype=torch.float64).cpu().expand(len(samples))
+    below = label.ceil() - 1 if norm == 0 else RADIUS_SHARE * label
+    close = ((label <= smallest_eps * (1 + 1e-6)) & (below > 0)).nonzero()[:, 0]
     return close, below[close]
 
 
@@ -59,4 +59,4 @@ class Below:
     def moved(self) -> Tensor:
         """Explanations that moved, (m,) bool."""
         lens = (corrected(self.rows[f"{how}: lens"], self.rows["chance"]) for how in ("attack", "best of N"))
-        return torch.fmin(*lens) < MOVED
+        return torch.fmin(*lens) < MOVED_BELOW

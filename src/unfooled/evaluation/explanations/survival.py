@@ -40,27 +40,27 @@ from unfooled.evaluation.explanations.judge import (
     SKIPPED,
     STATUSES,
     UNDEFINED,
-    Arm,
     ExplanationRobustness,
     Score,
+    WorstPoints,
     attributions_of,
     explanation_robustness,
     maps_of,
 )
-from unfooled.evaluation.explanations.movement import TOP
-from unfooled.evaluation.explanations.nearer import MOVED, Below
+from unfooled.evaluation.explanations.movement import TOP_SHARE
+from unfooled.evaluation.explanations.nearer import MOVED_BELOW, Below
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
 from unfooled.statistics import intervals
 
-W = 1
+LENS_RADIUS = 1
 """Reach of LENS in pixels."""
-LARGE = 4096
+MAX_PIXELS_FOR_TAU = 4096
 """Pixels of a map from which on candidates are not ranked by Kendall's tau, which would cost more than the attack."""
-WORST = 6
+GALLERY_SIZE = 6
 """Cases in the gallery."""
-FEW = Differences(draws=4)
+FINITE_DIFFERENCES = Differences(draws=4)
 """Attack on explanations that have no second derivative."""
 
 
@@ -88,12 +88,12 @@ class Approach:
     @property
     def differences(self) -> Differences | None:
         """Differences in place of gradients. None: by gradients."""
-        return FEW if self.by is Derivative.DIFFERENCES else None
+        return FINITE_DIFFERENCES if self.by is Derivative.DIFFERENCES else None
 
     @property
     def k(self) -> int:
         """Number of pixels that count as the top of a map."""
-        return max(1, round(TOP * self.pixels))
+        return max(1, round(TOP_SHARE * self.pixels))
 
 
 def approach_to(model: Model, x: Tensor, y: Tensor, explain: Explanation) -> Approach:
@@ -157,22 +157,22 @@ def attack_explanations(
     """
     k = approach.k
     scores: dict[str, Score] = {
-        "lens": partial(lens_recall, k=k, w=W),
+        "lens": partial(lens_recall, k=k, w=LENS_RADIUS),
         "top_k": partial(top_k_intersection, k=k),
     }
-    if approach.pixels < LARGE:
+    if approach.pixels < MAX_PIXELS_FOR_TAU:
         scores["tau"] = kendall
     result = explanation_robustness(
-        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, W),),
+        model, x, y, threat, explain, scores=scores, objectives=(out_of_lens(k, LENS_RADIUS),),
         search=Search(steps, restarts=restarts, differences=approach.differences), batch=batch,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    rows = {"chance": chance(result.clean, k=k, w=W), "random_points": torch.full_like(y, result.n)}
-    for how, arm in zip(How, (result.attack, result.best_of_n, result.random), strict=True):
-        rows |= {f"{how}: {name}": value for name, value in arm.scores.items()}
-        rows[f"{how}: status"] = arm.status["lens"]
+    rows = {"chance": chance(result.clean, k=k, w=LENS_RADIUS), "random_points": torch.full_like(y, result.n)}
+    for how, worst_points in zip(How, (result.attack, result.best_of_n, result.random), strict=True):
+        rows |= {f"{how}: {name}": value for name, value in worst_points.scores.items()}
+        rows[f"{how}: status"] = worst_points.status["lens"]
         if "tau" not in scores:
-            rows[f"{how}: tau"] = _tau(model, y, arm, result.clean, explain, batch)
+            rows[f"{how}: tau"] = _tau(model, y, worst_points, result.clean, explain, batch)
     return rows | _pictures(model, x, y, explain, result, k, batch) if pictures else rows
 
 
@@ -180,7 +180,9 @@ def _pictures(
     model: Model, x: Tensor, y: Tensor, explain: Explanation, result: ExplanationRobustness, k: int, batch: int
 ) -> Rows:
     """Return the worst point for LENS of each sample, and its maps."""
-    attack, lucky = (arm.scores["lens"].nan_to_num(nan=torch.inf) for arm in (result.attack, result.best_of_n))
+    attack, lucky = (
+        worst_points.scores["lens"].nan_to_num(nan=torch.inf) for worst_points in (result.attack, result.best_of_n)
+    )
     by_chance = lucky < attack
     z = where_rows(by_chance, result.best_of_n.x_adv["lens"], result.attack.x_adv["lens"])
     change = result.best_of_n.output_change["lens"], result.attack.output_change["lens"]
@@ -195,10 +197,10 @@ def _pictures(
     }
 
 
-def _tau(model: Model, y: Tensor, arm: Arm, clean: Tensor, explain: Explanation, batch: int) -> Tensor:
+def _tau(model: Model, y: Tensor, worst_points: WorstPoints, clean: Tensor, explain: Explanation, batch: int) -> Tensor:
     """Return Kendall's tau at the points that are worst for LENS."""
-    maps = maps_of(model, arm.x_adv["lens"], y, explain, as_maps, batch)
-    return kendall(clean, maps).where(arm.status["lens"] == ATTACKED, torch.nan)
+    maps = maps_of(model, worst_points.x_adv["lens"], y, explain, as_maps, batch)
+    return kendall(clean, maps).where(worst_points.status["lens"] == ATTACKED, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,7 @@ class AttackedExplanations:
     def moved_at(self) -> Tensor:
         """Return the smallest radius, in multiples of eps, that moves each explanation; inf where none does, (n,)."""
         at = torch.tensor(self.radii, dtype=torch.float64)[:, None].expand(self.worst.shape)
-        moved = torch.where(self.worst < MOVED, at, torch.inf).amin(0)
+        moved = torch.where(self.worst < MOVED_BELOW, at, torch.inf).amin(0)
         if self.below is not None:
             rows, moves = self.below.at, self.below.moved
             moved[rows[moves]] = torch.minimum(moved[rows[moves]], self.below.radius[moves])
@@ -266,9 +268,9 @@ def moved_first(moved: Tensor, label: Tensor, eps: Tensor) -> tuple[Tensor, Tens
     Returns:
         Explanation first, label first, neither up to eps: (n,) bool, exactly one of them for each sample.
     """
-    explanation = (moved <= eps * (1 + 1e-6)) & (moved < label)
-    lost = ~explanation & (label <= eps * (1 + 1e-6))
-    return explanation, lost, ~explanation & ~lost
+    explanation_first = (moved <= eps * (1 + 1e-6)) & (moved < label)
+    label_first = ~explanation_first & (label <= eps * (1 + 1e-6))
+    return explanation_first, label_first, ~explanation_first & ~label_first
 
 
 def summarise_survival(
@@ -301,14 +303,14 @@ def summarise_survival(
         by=approach.by or "",
         n=n,
         k=approach.k,
-        w=W,
+        w=LENS_RADIUS,
         pixels=approach.pixels,
         steps=attacked.steps,
         restarts=attacked.restarts,
         random_points=int(last["random_points"].amax()),
         curve=curve,
         chance=intervals.mean(last["chance"], within=(0, 1), seed=seed),
-        threshold=MOVED,
+        threshold=MOVED_BELOW,
         reason_first=intervals.share(first[0]),
         label_first=intervals.share(first[1]),
         neither=intervals.share(first[2]),
@@ -337,7 +339,7 @@ def worst_cases(attacked: AttackedExplanations) -> Tensor:
     if not attacked.rows:
         return torch.zeros(0, dtype=torch.int64)
     score = attacked.worst[-1].nan_to_num(nan=torch.inf)
-    return score.argsort(stable=True)[: min(WORST, int(torch.isfinite(score).sum()))]
+    return score.argsort(stable=True)[: min(GALLERY_SIZE, int(torch.isfinite(score).sum()))]
 
 
 def _example(attacked: AttackedExplanations, i: int, y: Tensor) -> ReasonExample:

@@ -3,9 +3,16 @@
 from unfooled.explanations.lime.baselines import blur, constant, dataset_mean, expected, noise, segment_mean
 from unfooled.explanations.lime.discretize import deciles, entropy_bins, quartiles
 from unfooled.explanations.lime.findings import Flag, Kind
+from unfooled.explanations.lime.gaussian import conditional_normal
 from unfooled.explanations.lime.image import lime_image, lime_map
 from unfooled.explanations.lime.kernels import cosine_kernel, hamming_kernel, l2_kernel, uniform, width_for
-from unfooled.explanations.lime.leading import with_stability
+from unfooled.explanations.lime.leading import (
+    Stability,
+    with_part_stability,
+    with_row_stability,
+    with_stability,
+    with_text_stability,
+)
 from unfooled.explanations.lime.mixed import image_part, lime_parts, row_part, text_part
 from unfooled.explanations.lime.pick import Pick, any_cover, soft_cover, submodular_pick
 from unfooled.explanations.lime.predicting import identity, log_odds
@@ -16,7 +23,6 @@ from unfooled.explanations.lime.samplers import (
     by_size,
     every_mask,
     hadamard,
-    independent,
     kernel_sizes,
     leverage,
     paired,
@@ -53,6 +59,7 @@ __all__ = [
     "Kind",
     "Pick",
     "Prior",
+    "Stability",
     "Surrogates",
     "TabularSpace",
     "any_cover",
@@ -63,6 +70,7 @@ __all__ = [
     "by_size",
     "characters",
     "conditional",
+    "conditional_normal",
     "constant",
     "contiguous",
     "cosine_kernel",
@@ -80,7 +88,6 @@ __all__ = [
     "hidden",
     "identity",
     "image_part",
-    "independent",
     "kernel_sizes",
     "l2_kernel",
     "leverage",
@@ -112,6 +119,9 @@ __all__ = [
     "uniform",
     "until_stable",
     "width_for",
+    "with_part_stability",
+    "with_row_stability",
     "with_stability",
+    "with_text_stability",
     "words",
 ]

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 
+SINGULAR = 1e-10  # determinant up to which a unit is said to decide its own fit
+
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
@@ -18,27 +20,35 @@ class Blocks:
         at: Rows of each unit, (G, k) int64; missing ones point to row 0.
         there: Which entries of `at` are rows, (G, k) bool.
         samples: Number of rows.
+        ragged: False if the rows stand unit after unit, all of the same size.
     """
 
     at: Tensor
     there: Tensor
     samples: int
+    ragged: bool = True
 
-    def left_out(self, design: Tensor, inverse: Tensor, weights: Tensor, residual: Tensor) -> Tensor:
-        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone decides its own fit."""
-        z = design[self.at] * self.there[..., None]
-        hat = (z @ inverse @ z.mT) * (weights[self.at] * self.there)[:, None]
-        eye = torch.eye(hat.shape[1], dtype=hat.dtype)
-        block = eye - hat
-        block = torch.where((torch.linalg.det(block) > 1e-10)[:, None, None], block, eye)
-        found = torch.linalg.solve(block, residual[self.at] * self.there[..., None])
+    def left_out(self, design: Tensor, effect: Tensor, weights: Tensor, residual: Tensor) -> Tensor:
+        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone decides its own fit.
+
+        Args:
+            design: Masks with intercept, (S, M).
+            effect: Masks times the inverse of the normal equations, (S, M).
+            weights: Weights of the rows, (S,).
+            residual: Residuals, (S, R).
+        """
+        block = -(self._rows(effect) @ self._rows(design).mT) * self._rows(weights)[:, None]
+        block.diagonal(dim1=1, dim2=2).add_(1)
+        found = _solved(block, self._rows(residual))
+        if not self.ragged:
+            return found.reshape(-1, residual.shape[1])
         out = torch.zeros_like(residual)
         out[self.at[self.there]] = found[self.there]
         return out
 
     def variance(self, effect: Tensor, left_out: Tensor) -> Tensor:
         """Return sum_g (sum_{s in g} effect_s e_s)^2, (M + 1, R), for effects (S, M + 1) and residuals (S, R)."""
-        a, e = effect[self.at] * self.there[..., None], left_out[self.at]
+        a, e = self._rows(effect), self._rows(left_out)
         total = torch.zeros(effect.shape[1], left_out.shape[1], dtype=effect.dtype)
         for i in range(a.shape[1]):
             for j in range(i + 1):
@@ -48,7 +58,29 @@ class Blocks:
 
     def sums(self, rows: Tensor) -> Tensor:
         """Return the sums of rows over each unit, (G, ...)."""
-        return (rows[self.at] * self.there[..., None]).sum(1)
+        return self._rows(rows).sum(1)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Return the values of each unit, (G, k, ...), 0 for missing rows."""
+        if not self.ragged:
+            return values.reshape(*self.at.shape, *values.shape[1:])
+        there = self.there.reshape(*self.there.shape, *[1] * (values.ndim - 1))
+        return values[self.at] * there
+
+
+def _solved(block: Tensor, residual: Tensor) -> Tensor:
+    """Solve each block, (G, k, k), for its residuals, (G, k, R); one that is singular leaves them as they are."""
+    if block.shape[1] == 1:
+        return torch.where(block > SINGULAR, residual / block, residual)
+    if block.shape[1] == 2:
+        (a, b), (c, d) = block[:, 0].unbind(1), block[:, 1].unbind(1)
+        det = a * d - b * c
+        turned = torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2)
+        found = turned @ residual / det[:, None, None]
+        return torch.where((det > SINGULAR)[:, None, None], found, residual)
+    eye = torch.eye(block.shape[1], dtype=block.dtype)
+    block = torch.where((torch.linalg.det(block) > SINGULAR)[:, None, None], block, eye)
+    return torch.linalg.solve(block, residual)
 
 
 def blocks_of(samples: int, groups: int | Tensor | None) -> Blocks:
@@ -72,4 +104,4 @@ def blocks_of(samples: int, groups: int | Tensor | None) -> Blocks:
     units = -(-samples // size)
     at = torch.arange(units * size).reshape(units, size)
     there = at < samples
-    return Blocks(at.where(there, 0), there, samples)
+    return Blocks(at.where(there, 0), there, samples, units * size != samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,15 +54,16 @@ class Column:
                 raise BadInput(f"column {self.name!r} is missing in the row; it never was in the training table")
         elif self.edges is not None:
             try:
-                float(value)
+                finite = math.isfinite(float(value))
             except (TypeError, ValueError) as error:
                 raise BadInput(f"column {self.name!r} has {value!r}, which is no number") from error
+            if not finite:
+                raise BadInput(f"column {self.name!r} is infinite in the row; cut it to a number, or leave it missing")
 
     def code(self, value: Any) -> int:
         """Return the bin or category of a value; an unseen category has one of its own."""
         if self.edges is not None:
-            number = float("nan") if is_missing(value) else float(value)
-            return int(codes(np.array([number]), self.edges)[0])
+            return len(self.edges) + 1 if is_missing(value) else bisect_left(self.edges, float(value))
         assert self.categories is not None
         if is_missing(value):
             return len(self.categories) + 1
@@ -71,6 +74,19 @@ class Column:
         if self.edges is not None:
             return bin_name(self.name, self.edges, self.code(value))
         return f"{self.name} missing" if is_missing(value) else f"{self.name} = {value}"
+
+    def shown(self, value: Any) -> str:
+        """Return a value as text."""
+        if is_missing(value):
+            return "missing"
+        return f"{float(value):.6g}" if isinstance(value, (float, np.floating)) else str(value)
+
+    def bin_of(self, value: Any) -> str:
+        """Return the bin of a number in words; of a category nothing, or that training did not have it."""
+        if self.edges is not None:
+            return "" if is_missing(value) or not len(self.edges) else self.words(value)
+        assert self.categories is not None
+        return "not in training" if self.code(value) == len(self.categories) else ""
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
@@ -118,7 +134,11 @@ def _categories(name: str, array: npt.NDArray[Any]) -> Column:
     """Return a categorical column."""
     gone = np.array([is_missing(value) for value in array.tolist()])
     values = array.tolist()
-    categories = tuple(sorted({v for v, m in zip(values, gone, strict=True) if not m}, key=lambda v: (str(type(v)), v)))
+    try:
+        distinct = {v for v, m in zip(values, gone, strict=True) if not m}
+        categories = tuple(sorted(distinct, key=lambda v: (str(type(v)), v)))
+    except TypeError as error:
+        raise BadInput(f"column {name!r} holds values that are no categories: {error}; leave it out") from error
     place = {value: k for k, value in enumerate(categories)}
     number = [len(categories) + 1 if m else place[v] for v, m in zip(values, gone, strict=True)]
     return Column(name, array.copy(), np.array(number, np.int64), None, categories, 0.0, 0.0, bool(gone.any()))
@@ -131,6 +151,8 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
     except (TypeError, ValueError) as error:
         raise BadInput(f"column {name!r} holds what is no number; list it in categorical") from error
     present = ~np.isnan(numbers)
+    if np.isinf(numbers).any():
+        raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")
     if not present.any():
         raise BadInput(f"column {name!r} has no values; leave it out")
     edges = np.asarray(bins(numbers[present], None if labels is None else np.asarray(labels)[present]), np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,15 @@ def bin_name(name: str, edges: Array, code: int) -> str:
         return f"{name} missing"
     if not len(edges):
         return name
-    low, high = (f"{edges[k]:.2f}" if 0 <= k < len(edges) else "" for k in (code - 1, code))
+    places = _places(edges)
+    low, high = (f"{edges[k]:.{places}f}" if 0 <= k < len(edges) else "" for k in (code - 1, code))
     return f"{low} < {name} <= {high}" if low and high else f"{name} > {low}" if low else f"{name} <= {high}"
+
+
+def _places(edges: Array) -> int:
+    """Return the decimal places, at least 2, at which edges differ."""
+    gap = float(np.diff(edges).min()) if len(edges) > 1 else abs(float(edges[0])) or 1.0
+    return min(12, max(2, math.ceil(-math.log10(gap)) + 1)) if gap < 0.05 else 2
 
 
 def _between(values: Array, percentiles: Any) -> Array:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+
+LOW_R2 = 0.5
+"""Held-out R2 below which no linear surrogate fits well."""
 
 
 class Kind(StrEnum):
@@ -27,3 +31,15 @@ class Flag(StrEnum):
 def few_effective(features: int) -> int:
     """Return the smallest effective sample size for reliable standard errors, 5 (M + 1) for M features."""
     return 5 * (features + 1)
+
+
+def notes(flags: Sequence[Flag], ess: float, features: int) -> list[str]:
+    """Return findings as sentences."""
+    sentences = {
+        Flag.FEW: f"More samples needed: {ess:.0f} effective ones for {features} features; {few_effective(features)} "
+        "are asked for.",
+        Flag.NOT_REACHED: "More samples needed: the leading features are not separated yet.",
+        Flag.SINGULAR: "The masks do not tell every feature from the others; their weights are shared out.",
+        Flag.EVERY_MASK: "Every mask was used: there is no sampling error.",
+    }
+    return [sentence for flag, sentence in sentences.items() if flag in flags]

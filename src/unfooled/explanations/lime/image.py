@@ -34,7 +34,16 @@ from unfooled.explanations.lime.kernels import Kernel, uniform
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Independent, Sampler, paired
 from unfooled.explanations.lime.segments import Segmenter, counts, grid, segment
-from unfooled.explanations.lime.solving import Settings, Solved, assembled, solve, weights_of
+from unfooled.explanations.lime.solving import (
+    Settings,
+    Solved,
+    assembled,
+    samples_of,
+    shrinking,
+    solve,
+    stopping,
+    weights_of,
+)
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.runs.spelling import spelled
 
@@ -46,12 +55,16 @@ def lime_image(
     *,
     segments: Segmenter | Tensor = grid(7),  # noqa: B008  (a partial)
     sampler: Sampler = paired,
-    samples: int | UntilStable = 512,
+    samples: int = 512,
     kernel: Kernel = uniform,
     baseline: Baseline = segment_mean,
     score: Loss = true_logit,
-    ridge: float | Prior = 0.0,
+    ridge: float = 0.0,
+    prior: Tensor | Prior | None = None,
+    until: UntilStable | None = None,
+    independent: bool = False,
     keep_samples: bool = False,
+    batch: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Surrogates:
     """Explain each sample by a linear surrogate over its segments, with standard errors and held-out fit.
@@ -62,12 +75,17 @@ def lime_image(
         y: Classes to explain, (B,) or (B, T) int64. None: the predicted ones.
         segments: Segmenter such as `grid(7)` or `slic()`, or ids, (*S) or (B, *S).
         sampler: Function that draws masks.
-        samples: Masks per sample, or `until_stable(...)`.
+        samples: Masks per sample; not used with `until`.
         kernel: Weight of a mask.
         baseline: Values of hidden segments.
         score: Function `(logits, y) -> (B,)` to explain.
-        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`, towards whose mean they shrink.
+        ridge: Penalty on the squared weights per unit of sample weight.
+        prior: Expected weights, (M,), (B, M) or (B, T, M), with `ridge` as precision, or a `Prior` with both; the fit
+            shrinks towards them. None: towards 0.
+        until: `until_stable(...)`, a rule that decides the number of masks. None: `samples`.
+        independent: True: masks are drawn for each sample separately. False: samples with as many segments share them.
         keep_samples: True: the result holds the masks and answers.
+        batch: Rows a call of the model; halved where memory runs out. None: as many as fit well.
         generator: Base seed; not advanced.
 
     Returns:
@@ -83,13 +101,15 @@ def lime_image(
         [('1', 3.0), ('2', 2.0)]
     """
     began = time.perf_counter()
+    drawn = Independent(sampler) if independent else sampler
+    base = rng.base_seed(generator)
+    settings = Settings(drawn, stopping(samples, until), kernel, shrinking(ridge, prior), base)
     with differentiating():
         check_inputs(x, box=_ANYWHERE)
         x, labels = _labels(model, x, y)
         ids = segment(x, segments)
-        settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
         with torch.no_grad():
-            masked = Masked(model, x.detach(), labels, ids, baseline, score)
+            masked = Masked(model, x.detach(), labels, ids, baseline, score, batch)
             prediction, outputs = masked.prediction()
             parts = _solved(masked, settings, prediction)
     result = assembled(
@@ -103,8 +123,7 @@ def lime_image(
         outputs=outputs,
         calls=torch.tensor([part.calls * masked.draws + 1 for part in parts]),
         seconds=time.perf_counter() - began,
-        masks=tuple(part.masks for part in parts) if keep_samples else None,
-        answers=tuple(part.answers for part in parts) if keep_samples else None,
+        **samples_of(parts, keep_samples),
     )
     return warn_if_few(result)
 

@@ -1,8 +1,14 @@
-"""Soft stability of the leading segments of images, for the page beside the fit."""
+"""Soft stability of the features that speak most for the class, for the page beside the fit.
+
+Hidden features are what they are in the explanation: segments of the baseline, pieces of a text deleted, columns of a
+row from training rows, over which the outputs are averaged.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +17,34 @@ from unfooled.core.errors import BadInput
 from unfooled.core.goals import read_logits
 from unfooled.core.types import Model
 from unfooled.explanations.lime.baselines import Baseline, segment_mean
+from unfooled.explanations.lime.findings import Kind
+from unfooled.explanations.lime.mixed import Part, outputs_of_parts
+from unfooled.explanations.lime.predicting import outputs_of
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.segments import pixel_masks
+from unfooled.explanations.lime.tables import filled
+from unfooled.explanations.lime.tabular import TabularSpace
+from unfooled.explanations.lime.text import Hide, Pieces, delete
 from unfooled.explanations.stability import soft_stability
+
+BATCH = 256
+DONORS = 20
+"""Training rows over which the outputs of a masked row are averaged."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Settings of soft stability.
+
+    Attributes:
+        top: Features selected: those of the largest weights.
+        r: Most features that are added.
+        draws: Supersets per sample.
+    """
+
+    top: int = 5
+    r: int = 5
+    draws: int = 150
 
 
 def with_stability(
@@ -43,17 +74,127 @@ def with_stability(
     ids, x = result.segments, result.content
     if ids is None or not isinstance(x, Tensor):
         raise BadInput(f"this explains a {result.kind}; for others call soft_stability with a function of masks")
-    hidden, found = baseline(x, ids), []
-    for i in range(len(x)):
-        w = result.weights[i, 0, : len(result.names[i])]
-        selected = torch.zeros(len(w), dtype=torch.bool)
-        selected[w.argsort(descending=True, stable=True)[:top]] = True
+    place = next((p.device for p in getattr(model, "parameters", list)()), x.device)
+    inputs = x.to(place)
+    hidden = baseline(inputs, ids)
 
-        def answers(z: Tensor, i: int = i) -> Tensor:
-            shown = pixel_masks(z, ids[i], x)
-            return read_logits(model, torch.where(shown, x[i], hidden[i]))
-
+    def answers(i: int, z: Tensor) -> Tensor:
+        shown = pixel_masks(z.to(place), ids[i].to(place), inputs)
         with torch.no_grad():
-            stable = soft_stability(answers, selected, r, draws=draws, generator=generator)
+            return read_logits(model, torch.where(shown, inputs[i], hidden[i])).cpu()
+
+    return _with(result, answers, Stability(top, r, draws), generator)
+
+
+def with_text_stability(
+    result: Surrogates,
+    predict: Callable[[list[str]], Any],
+    *,
+    hide: Hide = delete,
+    settings: Stability = Stability(),
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Return explanations of texts with the soft stability of the pieces that speak most for the class.
+
+    Args:
+        result: Explanations of texts; the first class of each is looked at.
+        predict: Function that was explained.
+        hide: Function that hides pieces.
+        settings: Features selected and added, and draws.
+        generator: Base seed; not advanced.
+
+    Returns:
+        The explanations with `stability`; unchanged where there is one output, and so no class.
+    """
+    if result.kind != Kind.TEXT or result.spans is None:
+        raise BadInput(f"this explains a {result.kind}, not a text")
+    pieces = [
+        Pieces(text, tuple((a, b) for a, b, _ in marks), tuple(j for *_, j in marks), hide)
+        for text, marks in zip(result.content, result.spans, strict=True)
+    ]
+
+    def answers(i: int, z: Tensor) -> Tensor:
+        return outputs_of(predict, [pieces[i].written(row) for row in z.tolist()], BATCH)
+
+    return _with(result, answers, settings, generator)
+
+
+def with_row_stability(
+    result: Surrogates,
+    predict: Callable[[Any], Any],
+    rows: Any,
+    *,
+    space: TabularSpace,
+    settings: Stability = Stability(),
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Return explanations of table rows with the soft stability of the columns that speak most for the class.
+
+    Args:
+        result: Explanations of rows; the first class of each is looked at.
+        predict: Function that was explained.
+        rows: The rows.
+        space: What was learnt from the training table.
+        settings: Features selected and added, and draws.
+        generator: Base seed; not advanced.
+
+    Returns:
+        The explanations with `stability`; unchanged where there is one output, and so no class.
+    """
+    values = space.read(rows)
+    if result.kind != Kind.TABLE or len(values) != len(result):
+        raise BadInput(f"this explains {len(result)} inputs of kind {result.kind}; there are {len(values)} rows")
+
+    def answers(i: int, z: Tensor) -> Tensor:
+        table = space.table(filled(space.columns, space.features, values[i], z, DONORS, result.seed))
+        return outputs_of(predict, table, BATCH * DONORS).reshape(len(z), DONORS, -1).mean(1)
+
+    return _with(result, answers, settings, generator)
+
+
+def with_part_stability(
+    result: Surrogates,
+    predict: Callable[..., Any],
+    parts: Sequence[Part],
+    *,
+    settings: Stability = Stability(),
+    generator: torch.Generator | None = None,
+) -> Surrogates:
+    """Return the explanation of an input of several parts with the soft stability of its leading features.
+
+    Args:
+        result: Explanation by `lime_parts`; its first class is looked at.
+        predict: Function that was explained.
+        parts: The parts.
+        settings: Features selected and added, and draws.
+        generator: Base seed; not advanced.
+
+    Returns:
+        The explanation with `stability`; unchanged where there is one output, and so no class.
+    """
+    if result.kind != Kind.PARTS or sum(len(part.names) for part in parts) != len(result.names[0]):
+        raise BadInput(f"this explains {len(result.names[0])} features of kind {result.kind}; give the parts explained")
+    return _with(result, lambda i, z: outputs_of_parts(predict, parts, z, 0), settings, generator)
+
+
+def _with(
+    result: Surrogates,
+    answers: Callable[[int, Tensor], Tensor],
+    settings: Stability,
+    generator: torch.Generator | None,
+) -> Surrogates:
+    """Return explanations with the stability of the leading features under a function of (sample, masks)."""
+    if result.outputs is not None and result.outputs.shape[1] < 2:
+        return result
+    found = []
+    for i, names in enumerate(result.names):
+        w = result.weights[i, 0, : len(names)]
+        selected = torch.zeros(len(w), dtype=torch.bool)
+        selected[w.argsort(descending=True, stable=True)[: settings.top]] = True
+
+        def of(z: Tensor, i: int = i) -> Tensor:
+            return answers(i, z)
+
+        stable = soft_stability(of, selected, settings.r, draws=settings.draws, generator=generator)
         found.append((stable.value, stable.low, stable.high))
     return replace(result, stability=tuple(found))

@@ -30,6 +30,7 @@ from unfooled.explanations.lime.solving import Settings, assembled, solve
 from unfooled.explanations.lime.surrogate import UntilStable
 from unfooled.explanations.lime.tabular import TabularSpace
 from unfooled.explanations.lime.text import Hide, Span, Split, delete, pieces_of, types, words
+from unfooled.explanations.lime.view import Mark
 from unfooled.runs.spelling import spelled
 
 BATCH = 256
@@ -54,6 +55,13 @@ class TextPart:
 
     written: Callable[[Sequence[bool]], str]
     names: tuple[str, ...]
+    text: str = ""
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "text", self.text, self.marks
 
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> str:
         """Return the text without the hidden pieces."""
@@ -73,6 +81,11 @@ class RowPart:
     def names(self) -> tuple[str, ...]:
         """Return the features in words."""
         return self.space.names(self.row)
+
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "row", self.space.cells(self.row)
 
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> list[Any]:
         """Return the row; each hidden feature has the values of a training row that depends on the mask's number."""
@@ -98,6 +111,11 @@ class ImagePart:
         """Return the numbers of the segments."""
         return tuple(f"segment {k + 1}" for k in range(int(counts(self.ids)[0])))
 
+    @property
+    def shown(self) -> tuple[Any, ...]:
+        """Return what a page shows."""
+        return "image", self.x[0].detach().cpu(), self.ids[0]
+
     def hide(self, z: npt.NDArray[np.bool_], place: int) -> Tensor:
         """Return the image, (*D)."""
         shown = pixel_masks(torch.as_tensor(z)[None], self.ids[0], self.x)
@@ -113,7 +131,7 @@ def text_part(
 ) -> TextPart:
     """Return a text as a part; see `lime_text` for the options."""
     pieces = pieces_of(text, split, unit, hide)
-    return TextPart(pieces.written, pieces.names)
+    return TextPart(pieces.written, pieces.names, text, pieces.marks)
 
 
 def row_part(space: TabularSpace, row: Any, *, seed: int = 0) -> RowPart:
@@ -134,6 +152,8 @@ def image_part(
     baseline: Baseline = segment_mean,
 ) -> ImagePart:
     """Return an image, (*D), as a part; see `lime_image` for the options."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise BadInput(f"the image is a {type(x).__name__}; give a tensor of floating point numbers, (C, H, W)")
     ids = segment(x[None], segments)
     return ImagePart(x[None], ids, baseline(x[None], ids))
 
@@ -171,20 +191,19 @@ def lime_parts(
         BadInput: There is no part, or the function's answer is invalid.
     """
     began = time.perf_counter()
-    if not parts:
-        raise BadInput("there is no part to explain")
+    check_parts(parts)
     sizes = [len(part.names) for part in parts]
     random = any(getattr(part, "random", False) for part in parts)
     masks_of = partial(repeating, sampler=sampler) if random else sampler
     settings = Settings(masks_of, samples, kernel, ridge, rng.base_seed(generator))
     asked = [1]
 
-    whole = _outputs(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0)
+    whole = outputs_of_parts(predict, parts, torch.ones(1, sum(sizes), dtype=torch.bool), 0)
     labels = labels_of(y if y is None or isinstance(y, int) else torch.as_tensor(y)[None], whole)
 
     def answers(i: int, masks: Tensor) -> Tensor:
         asked[0] += len(masks)
-        return link(_outputs(predict, parts, masks, asked[0] - len(masks)))[:, labels[0]]
+        return link(outputs_of_parts(predict, parts, masks, asked[0] - len(masks)))[:, labels[0]]
 
     prediction = link(whole).gather(1, labels)
     solved = solve(answers, [0], sum(sizes), settings, prediction)[0]
@@ -194,7 +213,7 @@ def lime_parts(
         kind=Kind.PARTS,
         names=(tuple(f"{k + 1}: {name}" for k, name in keys),),
         keys=(keys,),
-        content=tuple(type(part).__name__ for part in parts),
+        content=(tuple((len(part.names), *getattr(part, "shown", (type(part).__name__,))) for part in parts),),
         baseline="each part's own",
         score="output",
         link=spelled(link),
@@ -205,7 +224,21 @@ def lime_parts(
     return warn_if_few(result)
 
 
-def _outputs(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:
+def check_parts(parts: Any) -> None:
+    """Refuse no parts, and what is no part."""
+    if not isinstance(parts, Sequence) or isinstance(parts, str):
+        raise BadInput(f"parts is a {type(parts).__name__}; give a list of parts, such as [text_part(text)]")
+    if not parts:
+        raise BadInput("there is no part to explain")
+    for k, part in enumerate(parts):
+        if not hasattr(part, "names") or not callable(getattr(part, "hide", None)):
+            raise BadInput(
+                f"part {k + 1} is a {type(part).__name__}; give text_part(text), row_part(space, row), image_part(x), "
+                "or an object with names and hide"
+            )
+
+
+def outputs_of_parts(predict: Callable[..., Any], parts: Sequence[Part], masks: Tensor, start: int) -> Tensor:
     """Return the outputs at masks of all features, (S, K); `start` numbers the first."""
     rows = [own.numpy() for own in masks.split([len(part.names) for part in parts], 1)]
     values = [[part.hide(z, start + k) for k, z in enumerate(own)] for part, own in zip(parts, rows, strict=True)]

@@ -92,6 +92,8 @@ def submodular_pick(
     table, keys = _table(weights, keys)
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise BadInput(f"budget is {budget!r}; it is a number of explanations of at least 1")
+    if most is not None and most < 1:
+        raise BadInput(f"most is {most}; it is a number of explanations of at least 1, or None for all")
     if noise is not None and noise.shape != table.shape:
         raise BadInput(f"noise has shape {tuple(noise.shape)}, the weights {tuple(table.shape)}")
     w, names = by_key(table, keys, noise)
@@ -161,4 +163,6 @@ def _table(
         raise BadInput(
             f"keys name the features of each of {len(weights)} explanations, at most {weights.shape[2]} each"
         )
+    if not bool(torch.isfinite(weights).all()):
+        raise BadInput("the weights hold NaN or infinite values; leave these explanations out")
     return weights, keys

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import halving
 
 Link = Callable[[Tensor], Tensor]
 """Outputs (n, K) -> what is explained, (n, K)."""
@@ -23,20 +24,19 @@ def identity(outputs: Tensor) -> Tensor:
 def log_odds(outputs: Tensor) -> Tensor:
     """Return log p / (1 - p) of probabilities, with p at least 1e-12 from 0 and 1."""
     if bool(((outputs < -1e-6) | (outputs > 1 + 1e-6)).any()):
-        raise BadInput(f"log_odds is of probabilities; the outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}]")
+        raise BadInput(f"log_odds needs probabilities; the outputs lie in [{outputs.min():.3g}, {outputs.max():.3g}]")
     p = outputs.clamp(1e-12, 1 - 1e-12)
     return torch.log(p) - torch.log1p(-p)
 
 
 def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int) -> Tensor:
-    """Return a function's outputs, (n, K) float64, asked for in batches.
+    """Return a function's outputs, (n, K) float64, asked for in alike batches, smaller where memory runs out.
 
     Raises:
         BadInput: It returns another number of rows, something that is no table of numbers, or NaN.
     """
     with torch.no_grad():
-        pieces = [inputs[low : low + batch] for low in range(0, len(inputs), batch)]
-        parts = [_table(predict(piece), len(piece)) for piece in pieces]
+        parts, _ = halving(lambda part: _table(predict(inputs[part]), part.stop - part.start), len(inputs), batch)
     if len({part.shape[1] for part in parts}) != 1:
         raise BadInput("predict returns another number of outputs for some batches; it must be the same for all")
     return torch.cat(parts)
@@ -71,6 +71,10 @@ def labels_of(y: Tensor | Sequence[Any] | int | None, outputs: Tensor) -> Tensor
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or len(labels) != count or labels.is_floating_point() or not labels.shape[1]:
         raise BadInput(f"y has shape {tuple(labels.shape)}; give whole numbers, (B,) or (B, T), for {count} inputs")
-    if int(labels.min()) < 0 or int(labels.max()) >= width:
-        raise BadInput(f"y has label {int(labels.max())}, predict returns {width} outputs: 0 to {width - 1}")
+    wrong = labels[(labels < 0) | (labels >= width)]
+    if len(wrong):
+        known = f"{width} outputs: 0 to {width - 1}"
+        if width == 1:
+            known = "one output, label 0; for the probability p of a class return [1 - p, p] for each input"
+        raise BadInput(f"y has label {int(wrong[0])}, predict returns {known}")
     return labels.to(torch.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
+from unfooled.explanations.lime import render
+from unfooled.explanations.lime.figure import figure
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.segments import pixel_masks
+from unfooled.explanations.lime.storing import plain, restored
+from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedText, Page, Picture, Row, Sample
 
 VERSION = 1
 NORMAL_95 = 1.959963984540054
@@ -38,7 +42,7 @@ class Surrogates:
         local_prediction: What the surrogate gives for the inputs, (B, T).
         y: Classes or outputs explained, (B, T).
         names: Names of the features of each sample.
-        content: What was explained: samples (B, *D), texts, or rows as text.
+        content: What was explained: samples (B, *D), texts, rows as text, or the parts of an input.
         sampler: Sampler.
         kernel: Kernel.
         baseline: Stand-in for hidden features.
@@ -51,6 +55,7 @@ class Surrogates:
         segments: Ids of images, (B, *S). None: no image.
         spans: Place of each feature in a text, (start, end, feature). None: no text.
         keys: Keys of the features of table rows, (column, bin). None: no table.
+        cells: Columns of table rows, (column, value, bin, feature). None: no table.
         classes: Names of the outputs. None: numbers.
         outputs: All outputs of the inputs, (B, K); probabilities for images. None: not known.
         seen: Least and largest answer for each output of a regression, (T, 2). None: a classifier.
@@ -84,6 +89,7 @@ class Surrogates:
     segments: Tensor | None = None
     spans: tuple[tuple[tuple[int, int, int], ...], ...] | None = None
     keys: tuple[tuple[tuple[Any, ...], ...], ...] | None = None
+    cells: tuple[tuple[Cell, ...], ...] | None = None
     classes: tuple[str, ...] | None = None
     outputs: Tensor | None = None
     seen: Tensor | None = None
@@ -96,7 +102,7 @@ class Surrogates:
         """Return the number of samples."""
         return len(self.weights)
 
-    def __getitem__(self, i: int | slice) -> Surrogates:
+    def __getitem__(self, i: int | slice | Sequence[int]) -> Surrogates:
         """Return the explanations of one sample, or of several."""
         if isinstance(i, int):
             if not -len(self) <= i < len(self):
@@ -104,7 +110,7 @@ class Surrogates:
             i = slice(i % len(self), i % len(self) + 1)
         whole = ("seen", "classes")
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
-        cut: dict[str, Any] = {k: v[i] for k, v in own.items() if isinstance(v, (Tensor, tuple))}
+        cut: dict[str, Any] = {k: _cut(v, i) for k, v in own.items() if isinstance(v, (Tensor, tuple))}
         most = max((len(names) for names in cut["names"]), default=0)
         cut |= {k: cut[k][..., :most] for k in PADDED if k in cut}
         return replace(self, **cut)
@@ -200,29 +206,29 @@ class Surrogates:
 
     def plot(self, label: int | None = None, top: int = 10) -> Any:
         """Return a matplotlib figure of the single sample: bars with error bars around 0, and an image's signed map."""
-        from unfooled.explanations.lime.render import figure
+        own = self._single()
+        t = own.column(label)[0]
+        is_image = own.segments is not None and isinstance(own.content, Tensor)
+        return figure(own._chart(t, top), own._picture(label) if is_image else None)
 
-        return figure(self._single(), label, top)
-
-    def to_html(self, top: int = 12) -> str:
+    def to_html(self, top: int = 12, *, names: Sequence[str] = (), title: str = "", extra: str = "") -> str:
         """Return one page, light and dark, without scripts and requests.
 
         Args:
             top: Features of each class that are drawn.
+            names: Names of the samples, such as "row 7". Empty: they are numbered.
+            title: Heading of the page. Empty: what was explained.
+            extra: Part of the page in front of the explanations, as HTML.
         """
-        from unfooled.explanations.lime.render import page
-
-        return page(self, top)
+        return render.page(self._view(top, names), title, extra)
 
     def _repr_html_(self) -> str:
         """Return the first explanations as HTML, for notebooks."""
-        from unfooled.explanations.lime.render import fragment
-
-        return fragment(self[:4], 8)
+        return render.fragment(self[:4]._view(8))
 
     def to_json(self) -> str:
         """Return the result as JSON; `from_json` reads it."""
-        return json.dumps({"version": VERSION, **{f.name: _plain(getattr(self, f.name)) for f in fields(self)}})
+        return json.dumps({"version": VERSION, **{f.name: plain(getattr(self, f.name)) for f in fields(self)}})
 
     @classmethod
     def from_json(cls, text: str) -> Surrogates:
@@ -239,10 +245,13 @@ class Surrogates:
             found = record.get("version") if isinstance(record, dict) else None
             raise BadInput(f"the explanation has version {found}; this release reads version {VERSION}")
         known = {f.name for f in fields(cls)}
-        values = {name: _restored(value) for name, value in record.items() if name in known}
-        values["kind"] = Kind(values["kind"])
-        values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
-        return cls(**values)
+        values = {name: restored(value) for name, value in record.items() if name in known}
+        try:
+            values["kind"] = Kind(values["kind"])
+            values["flags"] = tuple(tuple(Flag(flag) for flag in flags) for flags in values["flags"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"the explanation is incomplete or damaged ({error}); write it again by to_json") from error
 
     def _single(self) -> Surrogates:
         """Return self; refuse several samples."""
@@ -261,32 +270,99 @@ class Surrogates:
             raise BadInput(f"this explains a {self.kind}; maps are for images")
         return self.segments, self.content
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields and the version, for pickle."""
+        return {"version": VERSION, **self.__dict__}
 
-def _plain(value: Any) -> Any:
-    """Return a value for JSON; tensors by type, shape and entries."""
-    if isinstance(value, Tensor):
-        kind = str(value.dtype).removeprefix("torch.")
-        numbers = value.flatten().tolist()
-        return {"tensor": kind, "shape": list(value.shape), "values": [_number(v) for v in numbers]}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    return _number(value) if isinstance(value, float) else value if isinstance(value, int) else str(value)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled result; refuse one of another version."""
+        if state.get("version") != VERSION:
+            raise BadInput(f"the explanation has version {state.get('version')}; this release reads version {VERSION}")
+        self.__dict__.update({name: value for name, value in state.items() if name != "version"})
+
+    def _view(self, top: int, names: Sequence[str] = ()) -> Page:
+        """Return what a page draws."""
+        shown = range(min(len(self), render.DRAWN))
+        link = "" if self.link == "identity" else f" after {self.link}"
+        word = {Kind.IMAGE: "sample", Kind.TEXT: "text", Kind.TABLE: "row"}.get(self.kind, "input")
+        method = (
+            f"A linear surrogate of {self.score}{link}. Hidden features: {self.baseline}. Masks: {self.sampler}, "
+            f"weights: {self.kernel}, seed {self.seed}."
+        )
+        return Page(word, tuple(self[i]._sample(top, *names[i : i + 1]) for i in shown), len(self), method)
+
+    def _sample(self, top: int, name: str = "") -> Sample:
+        """Return what a page draws of the first sample."""
+        outputs, between = None, None
+        if self.seen is not None:
+            between = (float(self.seen[0, 0]), float(self.prediction[0, 0]), float(self.seen[0, 1]))
+        elif self.outputs is not None:
+            outputs = tuple((self.class_name(k), float(v)) for k, v in enumerate(self.outputs[0]))
+        said = f"answer {float(self.prediction[0, 0]):.4g}"
+        if outputs is not None and len(outputs) > 1:
+            said = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
+        return Sample(
+            heading=": ".join(filter(None, (name, said))),
+            charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
+            contents=self._contents(),
+            features=len(self.names[0]),
+            ess=float(self.ess[0]),
+            flags=self.flags[0],
+            outputs=outputs,
+            between=between,
+            stability=None if self.stability is None else self.stability[0],
+        )
+
+    def _chart(self, t: int, top: int | None) -> Chart:
+        """Return the leading weights of a class of the first sample."""
+        word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
+        found = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
+        ordered = self._ordered(t, top)
+        return Chart(
+            f"{word} {self.class_name(int(self.y[0, t]))}",
+            tuple(Bar(self.names[0][j], weight, float(self.se[0, t, j])) for j, weight in ordered),
+            *(float(value[0, t]) for value in found),
+        )
+
+    def _contents(self) -> tuple[Content, ...]:
+        """Return what was explained of the first sample, with the weights of the first class."""
+        weights = tuple(self.weights[0, 0].tolist()) if self.weights.shape[2] else ()
+        if self.kind == Kind.PARTS:
+            return _parts(self.content[0], weights)
+        if self.segments is not None and isinstance(self.content, Tensor):
+            return (self._picture(),)
+        if self.spans is not None:
+            return (MarkedText(str(self.content[0]), self.spans[0], weights),)
+        return (Row(self.cells[0], weights),) if self.cells is not None else ()
+
+    def _picture(self, label: int | None = None) -> Picture:
+        """Return the image of the first sample with its weights."""
+        assert self.segments is not None
+        return Picture(self.content[0], self.heatmap(label)[0], self.segments[0])
 
 
-def _number(value: Any) -> Any:
-    """Return a number for JSON; NaN and infinity as text."""
-    return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
+def _parts(parts: tuple[Any, ...], weights: tuple[float, ...]) -> tuple[Content, ...]:
+    """Return the parts of an input: (number of features, kind, ...), as `lime_parts` stores them."""
+    contents: list[Content] = []
+    at = 0
+    for count, kind, *values in parts:
+        own, at = weights[at : at + count], at + count
+        if kind == "text":
+            contents.append(MarkedText(values[0], values[1], own))
+        elif kind == "row":
+            contents.append(Row(values[0], own))
+        elif kind == "image":
+            x, ids = values
+            heat = pixel_masks(torch.tensor([own], dtype=torch.float64), ids, x[None]).expand(1, *x.shape)[0]
+            contents.append(Picture(x, heat, ids))
+    return tuple(contents)
 
 
-def _restored(value: Any) -> Any:
-    """Return what `_plain` had."""
-    if isinstance(value, dict):
-        dtype = getattr(torch, value["tensor"])
-        numbers = [float(v) if isinstance(v, str) else v for v in value["values"]]
-        return torch.tensor(numbers, dtype=dtype).reshape(value["shape"])
-    return tuple(_restored(item) for item in value) if isinstance(value, list) else value
+def _cut(values: Tensor | tuple[Any, ...], i: slice | Sequence[int]) -> Any:
+    """Return some entries."""
+    if isinstance(i, slice):
+        return values[i]
+    return values[list(i)] if isinstance(values, Tensor) else tuple(values[k] for k in i)
 
 
 def warn_if_few(result: Surrogates) -> Surrogates:

@@ -2,7 +2,7 @@
 
 A sampler is a function `(features, samples, seed, *, start=0) -> Design`. Its masks depend on the seed, the number of
 features and the row alone, so that every sample of a batch gets the same ones, and rows from `start` on continue a
-smaller draw. `functools.partial` binds further options; `independent(sampler)` draws for each sample apart.
+smaller draw. `functools.partial` binds further options.
 
     bernoulli       independent bits
     paired          z and 1 - z: interactions of even order cancel; all masks, where they fit into `samples`
@@ -64,18 +64,13 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Independent:
-    """A sampler whose masks are drawn for each sample apart; made by `independent`."""
+    """A sampler whose masks are drawn for each sample separately, as `lime_image(independent=True)` does."""
 
     sampler: Sampler
 
     def __call__(self, features: int, samples: int, seed: int, *, start: int = 0) -> Design:
         """Return the draw of one sample, whose seed is given."""
         return self.sampler(features, samples, seed, start=start)
-
-
-def independent(sampler: Sampler) -> Independent:
-    """Return the sampler with masks that depend on the sample explained too."""
-    return Independent(sampler)
 
 
 def repeating(features: int, samples: int, seed: int, *, start: int = 0, sampler: Sampler) -> Design:

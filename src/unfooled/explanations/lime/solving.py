@@ -53,6 +53,30 @@ class Settings:
         return mean[..., :features]
 
 
+def stopping(samples: int, until: UntilStable | None) -> int | UntilStable:
+    """Return the number of samples, or the rule that decides it."""
+    return samples if until is None else until
+
+
+def shrinking(ridge: float | None, prior: Tensor | Prior | None) -> float | Prior | None:
+    """Return the ridge, or the prior; a mean alone has the ridge as its precision.
+
+    Raises:
+        BadInput: A prior without a precision, or with two.
+    """
+    if prior is None:
+        return ridge
+    if isinstance(prior, Prior):
+        if ridge:
+            raise BadInput(f"the prior has the precision {prior.precision:g}, and ridge is {ridge:g}; give one of them")
+        return prior
+    if not isinstance(prior, Tensor) or not ridge or not ridge > 0:
+        raise BadInput(
+            "a prior is the expected weights, a tensor, with ridge above 0 as precision; or a Prior with both"
+        )
+    return Prior(prior, ridge)
+
+
 @dataclass(frozen=True, eq=False)
 class Solved:
     """Fit of one sample, with its masks, answers and flags."""
@@ -108,31 +132,33 @@ def solve(
     count: Any = settings.samples if rule is None else max(rule.first, least(features, 2))
     design = drawn(features, count, settings)
     _enough(features, design, settings)
-    got = {i: answers(i, design.masks) for i in rows}
+    answers_of = {i: answers(i, design.masks) for i in rows}
     if rule is None:
-        return _fitted(got, design, settings, prediction, {})
+        return _fitted(answers_of, design, settings, prediction, {})
     done: dict[int, Solved] = {}
     while True:
-        found = _fitted(got, design, settings, prediction, {})
+        found = _fitted(answers_of, design, settings, prediction, {})
         pi = settings.kernel(design.masks)
         stable = {
             i
-            for i in got
+            for i in answers_of
             if design.unit == 0
             or (
                 Flag.FEW not in found[i].flags
-                and rule.reached(design.masks, got[i], pi, found[i].fit, ridge=settings.penalty, groups=design.unit)
+                and rule.reached(
+                    design.masks, answers_of[i], pi, found[i].fit, ridge=settings.penalty, groups=design.unit
+                )
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most
-        for i in [i for i in got if i in stable or full]:
+        for i in [i for i in answers_of if i in stable or full]:
             flag = Flag.STABLE if i in stable else Flag.NOT_REACHED
             done[i] = _flagged(found[i], flag)
-            del got[i]
-        if not got:
+            del answers_of[i]
+        if not answers_of:
             return done
         more = drawn(features, len(design.masks), settings, start=len(design.masks))
-        got = {i: torch.cat([y, answers(i, more.masks)]) for i, y in got.items()}
+        answers_of = {i: torch.cat([y, answers(i, more.masks)]) for i, y in answers_of.items()}
         design = Design(torch.cat([design.masks, more.masks]), design.unit)
 
 
@@ -152,29 +178,29 @@ def _enough(features: int, design: Design, settings: Settings) -> None:
 
 
 def _fitted(
-    got: dict[int, Tensor], design: Design, settings: Settings, prediction: Tensor, into: dict[int, Solved]
+    answers_of: dict[int, Tensor], design: Design, settings: Settings, prediction: Tensor, into: dict[int, Solved]
 ) -> dict[int, Solved]:
-    """Fit all samples in `got` at once, with one design; add the results to `into`."""
-    rows, features = list(got), design.masks.shape[1]
+    """Fit all samples in `answers_of` at once, with one design; add the results to `into`."""
+    rows, features = list(answers_of), design.masks.shape[1]
     means = [settings.mean(i, features) for i in rows]
     prior = torch.cat([mean for mean in means if mean is not None]) if isinstance(settings.ridge, Prior) else None
     base = prediction[rows].to(torch.float64)[:, None]
-    both = fit(
+    joint = fit(
         design.masks,
-        torch.stack([got[i] for i in rows]) - base,
+        torch.stack([answers_of[i] for i in rows]) - base,
         settings.kernel(design.masks),
         ridge=settings.penalty,
         prior=prior,
         groups=design.unit,
     )
     for k, i in enumerate(rows):
-        own = {f.name: getattr(both, f.name) for f in fields(both)}
+        own = {f.name: getattr(joint, f.name) for f in fields(joint)}
         own = {name: None if value is None else value[k : k + 1] for name, value in own.items()}
         own["intercept"] = own["intercept"] + base[k]
-        flags = [Flag.SINGULAR] if bool(both.singular[k]) else []
-        flags += [Flag.FEW] if design.unit and float(both.ess[k]) < few_effective(features) else []
+        flags = [Flag.SINGULAR] if bool(joint.singular[k]) else []
+        flags += [Flag.FEW] if design.unit and float(joint.ess[k]) < few_effective(features) else []
         flags += [Flag.EVERY_MASK] if not design.unit else []
-        into[i] = Solved(Fit(**own), design.masks, got[i], len(design.masks), tuple(flags))
+        into[i] = Solved(Fit(**own), design.masks, answers_of[i], len(design.masks), tuple(flags))
     return into
 
 
@@ -205,6 +231,13 @@ def solve_each(
     return [found[i] for i in range(len(features))]
 
 
+def samples_of(parts: list[Solved], keep: bool) -> dict[str, tuple[Tensor, ...]]:
+    """Return the masks and answers of each input for the result; nothing if they are not asked for."""
+    if not keep:
+        return {}
+    return {"masks": tuple(part.masks for part in parts), "answers": tuple(part.answers for part in parts)}
+
+
 def assembled(
     found: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
 ) -> Surrogates:
@@ -216,21 +249,21 @@ def assembled(
         fields_of_result: Other fields.
     """
     parts, prediction, labels, settings = found
-    both, _ = padded([part.fit for part in parts])
+    joined, _ = padded([part.fit for part in parts])
     return Surrogates(
-        weights=both.weights,
-        se=both.se,
-        intercept=both.intercept,
-        r2=both.r2,
-        r2_held_out=both.r2_held_out,
-        ess=both.ess,
+        weights=joined.weights,
+        se=joined.se,
+        intercept=joined.intercept,
+        r2=joined.r2,
+        r2_held_out=joined.r2_held_out,
+        ess=joined.ess,
         prediction=prediction,
-        local_prediction=both.intercept + both.weights.sum(2) if local is None else local,
+        local_prediction=joined.intercept + joined.weights.sum(2) if local is None else local,
         y=labels,
         sampler=spelled(settings.sampler),
         kernel=spelled(settings.kernel),
         seed=settings.seed,
         flags=tuple(part.flags for part in parts),
-        sd=both.sd,
+        sd=joined.sd,
         **fields_of_result,
     )

@@ -196,8 +196,9 @@ class _Solved:
         design = with_intercept(self.z)
         residual = self.y - design @ beta
         blocks = blocks_of(len(self.z), self.groups)
-        left_out = blocks.left_out(design, inverse, self.pi, residual)
-        variance = blocks.variance(design @ inverse * self.pi[:, None], left_out)
+        effect = design @ inverse
+        left_out = blocks.left_out(design, effect, self.pi, residual)
+        variance = blocks.variance(effect * self.pi[:, None], left_out)
         centred = self.y - (self.pi @ self.y) / self.gram.total
 
         def r2(error: Tensor) -> Tensor:
@@ -238,8 +239,9 @@ def contributions(
     design = with_intercept(z)
     residual = column - design @ torch.cholesky_solve(gram.target(ridge, None), lower)
     blocks = blocks_of(len(z), groups)
-    left_out = blocks.left_out(design, inverse, pi, residual)
-    return blocks.sums(design @ inverse * pi[:, None] * left_out)[:, 1:]
+    effect = design @ inverse
+    left_out = blocks.left_out(design, effect, pi, residual)
+    return blocks.sums(effect * pi[:, None] * left_out)[:, 1:]
 
 
 def select_forward(gram: Gram, count: int, *, column: int = 0) -> list[int]:

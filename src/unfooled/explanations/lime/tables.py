@@ -94,7 +94,8 @@ def by_nearest(
 ) -> Perturbed:
     """Draw masks, and for each one of the k nearest rows on the shown features."""
     design = repeating(len(features), samples, seed, sampler=sampler)
-    apart = np.stack([sum(_squares(columns[c], row[c]) for c in group) for group in features], 1)
+    squares = [sum(_squares(columns[c], row[c]) for c in group) for group in features]
+    apart = np.stack(squares, 1) if squares else np.zeros((len(columns[0].values), 0))
     count = min(k, len(apart))
     which = (_uniform(len(features), len(design.masks), 1, seed)[:, 0] * count).astype(np.int64)
     masks, donors = design.masks.numpy(), np.full((len(design.masks), len(features)), -1)
@@ -180,6 +181,24 @@ def normal_around(
             values[c] = float(row[c]) + columns[c].sd * steps[:, j]
             z[:, j] = steps[:, j]
     return Perturbed(values, torch.as_tensor(z), 1, binary=False)
+
+
+def filled(
+    columns: Columns, features: Features, row: list[Any], z: Tensor, count: int, seed: int
+) -> list[npt.NDArray[Any]]:
+    """Return `count` rows for each mask, in order: shown features keep their value, hidden ones are of training rows.
+
+    Args:
+        columns: Columns of the training table.
+        features: Columns of each feature.
+        row: The row.
+        z: Masks, (S, M).
+        count: Rows for each mask; they have the same training rows for every mask.
+        seed: Random seed.
+    """
+    donors = np.tile(_donors(columns, features, count, seed), (len(z), 1))
+    donors[np.repeat(z.numpy(), count, 0)] = -1
+    return _values(columns, features, row, donors)
 
 
 def _values(

@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,11 @@ from unfooled.explanations.lime.predicting import Link, identity, labels_of, out
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.solving import Settings, Solved, assembled
 from unfooled.explanations.lime.surrogate import fit
-from unfooled.explanations.lime.tables import TableSampler, by_bins
+from unfooled.explanations.lime.tables import Perturbed, TableSampler, by_bins
+from unfooled.explanations.lime.view import Cell
 from unfooled.runs.spelling import spelled
 
-BATCH = 4096
+BATCH = 16384  # rows a call
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +140,14 @@ class TabularSpace:
         """Return the features of a row in words."""
         return tuple(" and ".join(self.columns[k].words(row[k]) for k in group) for group in self.features)
 
+    def cells(self, row: list[Any]) -> tuple[Cell, ...]:
+        """Return each column of a row with its value, its bin in words, and the number of its feature; -1: none."""
+        feature = {k: j for j, group in enumerate(self.features) for k in group}
+        return tuple(
+            (column.name, column.shown(value), column.bin_of(value), feature.get(k, -1))
+            for k, (column, value) in enumerate(zip(self.columns, row, strict=True))
+        )
+
     def keys(self, row: list[Any]) -> tuple[tuple[Any, ...], ...]:
         """Return the key of each feature of a row, (column, bin); of a group, (columns, bins)."""
         keys: list[tuple[Any, ...]] = []
@@ -189,30 +198,24 @@ def lime_tabular(
     """
     began = time.perf_counter()
     values = space.read(rows)
-    own = space.table([_column([row[k] for row in values]) for k in range(len(space.columns))])
-    outputs = outputs_of(predict, own, BATCH)
+    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
+    outputs, first = _together(predict, space, values, settings, kernel)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
-
-    def asked(table: Any, i: int) -> Tensor:
-        return link(outputs_of(predict, table, BATCH))[:, labels[i]]
-
-    parts = [_explained(row, i, space, settings, kernel, asked, prediction[i]) for i, row in enumerate(values)]
-    solved = [part for part, _ in parts]
+    each = enumerate(_each(predict, space, values, first, settings, kernel))
+    parts = [_explained(drawn, link(found)[:, labels[i]], settings, prediction[i]) for i, (drawn, found) in each]
+    solved, local = [part for part, _ in parts], torch.stack([local for _, local in parts])
     result = assembled(
         (solved, prediction, labels, settings),
         kind=Kind.TABLE,
-        names=tuple(space.names(row) for row in values),
-        keys=tuple(space.keys(row) for row in values),
-        content=_texts(space, values),
+        **_described(space, values),
         baseline="training rows",
         score="output",
         link=spelled(link),
         classes=None if classes is None else tuple(classes),
         outputs=outputs,
         seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
-        local=torch.stack([local for _, local in parts]),
+        local=local,
         calls=torch.tensor([part.calls + 1 for part in solved]),
         seconds=time.perf_counter() - began,
         masks=tuple(part.masks for part in solved) if keep_samples else None,
@@ -221,16 +224,8 @@ def lime_tabular(
     return warn_if_few(result)
 
 
-def _explained(
-    row: list[Any],
-    i: int,
-    space: TabularSpace,
-    settings: Settings,
-    kernel: Kernel | None,
-    asked: Callable[[Any, int], Tensor],
-    base: Tensor,
-) -> tuple[Solved, Tensor]:
-    """Return the fit of row i, and what the surrogate gives for the row itself, (T,)."""
+def _drawn(row: list[Any], space: TabularSpace, settings: Settings, kernel: Kernel | None) -> Perturbed:
+    """Draw the perturbed rows of a row; refuse a number that is none, and a kernel where there are no masks."""
     sampler: TableSampler = settings.sampler  # type: ignore[assignment]
     samples = settings.samples
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
@@ -238,8 +233,42 @@ def _explained(
     drawn = sampler(space.columns, space.features, row, samples, settings.seed)
     if kernel is not None and not drawn.binary:
         raise BadInput("this sampler has no masks that a kernel could weigh; leave kernel out, its scale is the width")
+    return drawn
+
+
+def _together(
+    predict: Callable[[Any], Any],
+    space: TabularSpace,
+    values: list[list[Any]],
+    settings: Settings,
+    kernel: Kernel | None,
+) -> tuple[Tensor, tuple[Perturbed, Tensor]]:
+    """Return the outputs of the rows themselves, and the first one's perturbed rows with theirs, by the same calls."""
+    first = _drawn(values[0], space, settings, kernel)
+    own = [_column([row[k] for row in values]) for k in range(len(space.columns))]
+    table = space.table([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
+    outputs = outputs_of(predict, table, BATCH)
+    return outputs[: len(values)], (first, outputs[len(values) :])
+
+
+def _each(
+    predict: Callable[[Any], Any],
+    space: TabularSpace,
+    values: list[list[Any]],
+    first: tuple[Perturbed, Tensor],
+    settings: Settings,
+    kernel: Kernel | None,
+) -> Iterator[tuple[Perturbed, Tensor]]:
+    """Yield the perturbed rows of each row with their outputs; those of the first are known."""
+    yield first
+    for row in values[1:]:
+        drawn = _drawn(row, space, settings, kernel)
+        yield drawn, outputs_of(predict, space.table(drawn.columns), BATCH)
+
+
+def _explained(drawn: Perturbed, answers: Tensor, settings: Settings, base: Tensor) -> tuple[Solved, Tensor]:
+    """Return the fit of a row, and what the surrogate gives for the row itself, (T,)."""
     z, unit = drawn.z, drawn.unit
-    answers = asked(space.table(drawn.columns), i)
     pi = settings.kernel(z) if drawn.binary else uniform(z)
     found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
     flags = [Flag.SINGULAR] if bool(found.singular[0]) else []
@@ -254,9 +283,14 @@ def _range(parts: list[Solved], prediction: Tensor) -> Tensor:
     return torch.stack([answers.amin(0), answers.amax(0)], 1)
 
 
-def _texts(space: TabularSpace, values: list[list[Any]]) -> tuple[tuple[str, ...], ...]:
-    """Return rows as text."""
-    return tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values)
+def _described(space: TabularSpace, values: list[list[Any]]) -> dict[str, Any]:
+    """Return the names, keys, cells and texts of rows."""
+    return {
+        "names": tuple(space.names(row) for row in values),
+        "keys": tuple(space.keys(row) for row in values),
+        "cells": tuple(space.cells(row) for row in values),
+        "content": tuple(tuple(f"{c.name} = {v}" for c, v in zip(space.columns, row, strict=True)) for row in values),
+    }
 
 
 def _column(values: list[Any]) -> npt.NDArray[Any]:

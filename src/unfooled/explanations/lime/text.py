@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
 import torch
@@ -26,14 +27,14 @@ from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
 from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, by_size
-from unfooled.explanations.lime.solving import Settings, assembled, solve_each
+from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
 from unfooled.explanations.lime.surrogate import Prior, UntilStable
 from unfooled.runs.spelling import spelled
 
 Span = tuple[int, int]
 Split = Callable[[str], Sequence[Span]]
 """Text -> places (start, end) of its pieces, in order."""
-BATCH = 256
+BATCH = 1024  # texts a call
 KERNEL = cosine_kernel(0.25)
 
 
@@ -153,6 +154,22 @@ class Pieces:
         """Return the text with the features that are not shown hidden."""
         return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
 
+    def copies(self, masks: Tensor) -> list[str]:
+        """Return the text once a mask, (S, M), with the features that it does not show hidden."""
+        token = "" if self.hide is delete else self.hide.token if isinstance(self.hide, MaskToken) else None
+        if token is None or not self.spans:
+            return [self.written(row) for row in masks.tolist()]
+        # What stands between the pieces, each piece, and the token in place of each piece, by turns.
+        parts, at = [], 0
+        for start, end in self.spans:
+            parts += [self.text[at:start], self.text[start:end], *([token] if token else [])]
+            at = end
+        shown = masks[:, list(self.feature)]
+        chosen = [torch.ones_like(shown), shown, *([~shown] if token else [])]
+        rest = self.text[at:]
+        rows = torch.stack(chosen, 2).flatten(1).numpy()
+        return ["".join(compress(parts, row.tobytes())) + rest for row in rows]
+
 
 def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = delete) -> Pieces:
     """Split a text.
@@ -182,10 +199,14 @@ def lime_text(
     hide: Hide = delete,
     unit: Callable[[str, Sequence[Span]], list[int]] = types,
     sampler: Sampler = by_size,
-    samples: int | UntilStable = 1000,
+    samples: int = 1000,
     kernel: Kernel = KERNEL,
-    ridge: float | Prior | None = None,
+    ridge: float | None = None,
+    prior: Tensor | Prior | None = None,
+    until: UntilStable | None = None,
     link: Link = identity,
+    keep_samples: bool = False,
+    batch: int = BATCH,
     generator: torch.Generator | None = None,
 ) -> Surrogates:
     """Explain what a function answers about texts by linear surrogates over their pieces.
@@ -199,11 +220,15 @@ def lime_text(
         hide: `delete`, or `mask_token("[MASK]")`.
         unit: `types` hides equal pieces together, `positions` each one separately.
         sampler: Function that draws masks.
-        samples: Masks per text, or `until_stable(...)`.
+        samples: Masks per text; not used with `until`.
         kernel: Weight of a mask.
-        ridge: Penalty on the squared weights per unit of sample weight, or a `Prior`. None: 0 where the
-            samples are at least 5 (M + 1) for M features, else 0.001, like LIME's.
+        ridge: Penalty on the squared weights per unit of sample weight. None: 0 where the samples are at least
+            5 (M + 1) for M features, else 0.001, like LIME's.
+        prior: Expected weights, (M,) or (B, M), with `ridge` as precision, or a `Prior` with both. None: 0.
+        until: `until_stable(...)`, a rule that decides the number of masks. None: `samples`.
         link: Function of the outputs before the fit: `identity` or `log_odds`.
+        keep_samples: True: the result holds the masks and answers.
+        batch: Texts a call; halved where memory runs out.
         generator: Base seed; not advanced.
 
     Returns:
@@ -218,38 +243,51 @@ def lime_text(
         'bad'
     """
     began = time.perf_counter()
-    listed = _listed(texts)
+    listed = _listed(texts, batch)
     pieces = [pieces_of(text, split, unit, hide) for text in listed]
-    outputs = outputs_of(predict, listed, BATCH)
+    outputs = outputs_of(predict, listed, batch)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    settings = Settings(sampler, samples, kernel, ridge, rng.base_seed(generator))
+    base = rng.base_seed(generator)
+    settings = Settings(sampler, stopping(samples, until), kernel, shrinking(ridge, prior), base)
     asked = [1] * len(listed)
 
     def answers(i: int, masks: Tensor) -> Tensor:
-        distinct, place = _distinct([pieces[i].written(row) for row in masks.tolist()])
+        distinct, place = _distinct(pieces[i].copies(masks))
         asked[i] += len(distinct)
-        return link(outputs_of(predict, distinct, BATCH))[:, labels[i]][place]
+        return link(outputs_of(predict, distinct, batch))[:, labels[i]][place]
 
     parts = solve_each(answers, [piece.features for piece in pieces], settings, prediction)
     result = assembled(
         (parts, prediction, labels, settings),
-        kind=Kind.TEXT,
-        names=tuple(piece.names for piece in pieces),
-        content=tuple(listed),
+        **_described(pieces),
         baseline=spelled(hide),
         score="output",
         link=spelled(link),
-        spans=tuple(piece.marks for piece in pieces),
         outputs=outputs,
         calls=torch.tensor(asked),
         seconds=time.perf_counter() - began,
+        **samples_of(parts, keep_samples),
     )
     return warn_if_few(result)
 
 
-def _listed(texts: str | Sequence[str]) -> list[str]:
-    """Return texts as a list; refuse an empty one."""
+def _described(pieces: list[Pieces]) -> dict[str, Any]:
+    """Return the kind, names, texts and places of features for the result."""
+    return {
+        "kind": Kind.TEXT,
+        "names": tuple(piece.names for piece in pieces),
+        "content": tuple(piece.text for piece in pieces),
+        "spans": tuple(piece.marks for piece in pieces),
+    }
+
+
+def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
+    """Return texts as a list; refuse an empty one, and a batch that is no number of texts."""
+    if isinstance(batch, bool) or batch < 1:
+        raise BadInput(f"batch is {batch}; it is a number of texts of at least 1")
+    if not isinstance(texts, Iterable):
+        raise BadInput(f"texts is a {type(texts).__name__}; give a string, or a list of them")
     listed = [texts] if isinstance(texts, str) else list(texts)
     if not listed:
         raise BadInput("there is no text to explain")

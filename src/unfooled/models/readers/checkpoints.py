@@ -26,9 +26,9 @@ from unfooled.models.names import strip
 from unfooled.models.readers.pickles import read_pickle
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-OTHERS = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers", "scheduler", "callbacks", "loops")
-DEEPEST = 4  # largest number of nested mappings
-CHANNELS = 4096  # largest number of channels of a normalisation
+OTHER_ENTRIES = ("optimizer", "optimizer_states", "optimizers", "lr_schedulers", "scheduler", "callbacks", "loops")
+MAX_DEPTH = 4  # largest number of nested mappings
+MAX_CHANNELS = 4096  # largest number of channels of a normalisation
 FACTS = ("arch", "input_shape", "num_classes", "mean", "std", "classes")
 
 
@@ -126,13 +126,13 @@ def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dic
     """Return the tensors of mappings in mappings, with their nested names joined by dots."""
     found: dict[str, Tensor] = {}
     for key, value in content.items():
-        if not isinstance(key, str) or key in OTHERS:
+        if not isinstance(key, str) or key in OTHER_ENTRIES:
             continue
         if isinstance(value, Tensor):
             found[prefix + key] = value
         elif isinstance(value, nn.Module):
             found |= {f"{prefix}{key}.{name}": tensor for name, tensor in value.state_dict().items()}
-        elif isinstance(value, Mapping) and depth < DEEPEST:
+        elif isinstance(value, Mapping) and depth < MAX_DEPTH:
             found |= _nested(value, f"{prefix}{key}.", depth + 1)
     return found
 
@@ -157,8 +157,8 @@ def _numbers(value: Any) -> list[float]:
     """Return a tensor, a number or a flat list of numbers as a list."""
     values = value.reshape(-1).tolist() if isinstance(value, Tensor) else value
     values = values if isinstance(values, (list, tuple)) else [values]
-    if len(values) > CHANNELS:
-        raise ValueError(f"there are more than {CHANNELS} values")
+    if len(values) > MAX_CHANNELS:
+        raise ValueError(f"there are more than {MAX_CHANNELS} values")
     return torch.tensor([float(number) for number in values], dtype=torch.float32).tolist()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unfooled.core.errors import BadInput, option
 from unfooled.models.architectures import ARCHITECTURES, architectures_of, build_like, builder_of
-from unfooled.models.names import within
+from unfooled.models.names import under_one_prefix
 from unfooled.models.readers.checkpoints import Checkpoint, read_checkpoint
 from unfooled.models.readers.factory import from_factory
 from unfooled.models.readers.loaded import Loaded
@@ -80,7 +80,7 @@ def _check_sizes(
             f"{path} states sizes that {arch} cannot have, input_shape {shape} and num_classes "
             f"{classes}: {str(error).splitlines()[0][:120]}"
         ) from error
-    _check_fit(module.state_dict(), within(state, set(module.state_dict())), arch, path)
+    _check_fit(module.state_dict(), under_one_prefix(state, set(module.state_dict())), arch, path)
 
 
 def _stated(path: Path, checkpoint: Checkpoint) -> str:
@@ -108,7 +108,7 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], *, arch: str, path: Path
             and the architectures that would fit.
     """
     wanted = module.state_dict()
-    state = within(state, set(wanted))
+    state = under_one_prefix(state, set(wanted))
     _check_fit(wanted, state, arch, path)
     module.load_state_dict(state, strict=False)
 

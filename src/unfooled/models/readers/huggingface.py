@@ -13,7 +13,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.limits import read_regular, regular
 from unfooled.models.readers.loaded import Loaded
 
-LONGEST = 1 << 25  # largest size of a JSON file in bytes
+MAX_BYTES = 1 << 25  # largest size of a JSON file in bytes
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -22,7 +22,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not regular(path).is_file():
         return {}
     try:
-        content = json.loads(read_regular(path, most=LONGEST))
+        content = json.loads(read_regular(path, most=MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):

@@ -58,7 +58,7 @@ def _unreadable(path: Path, error: Exception, trusted: bool) -> BadInput:
     wanted = import_.group(1) if import_ else _first_import(path)
     if wanted and not trusted:
         return BadInput(
-            f"{path} was refused: it is a pickle that imports and may run {wanted}; save the weights alone "
+            f"{path} was refused: it is a pickle that imports and may run {wanted}; save only the weights "
             "(safetensors.torch.save_file(model.state_dict(), ...)), or give "
             f"{option('trust_pickle', True)} if you trust its author"
         )

@@ -28,7 +28,7 @@ ENTRIES = re.compile(
     r"(data/(weights|constants)/(weight_\d+|tensor_\d+|\w+_config\.json)|models/model\.json"
     r"|data/(weights|constants|sample_inputs)/model\.pt|archive_format|archive_version|byteorder|\.data/\w+|version)"
 )
-NAMES = re.compile(r"[\w.,> /:-]*")  # no quote, bracket, operator or line break: nothing that could be run
+PLAIN_TEXT = re.compile(r"[\w.,> /:-]*")  # no quote, bracket, operator or line break: nothing that could be run
 CALLS = frozenset(
     """
     Symbol Integer Float Rational Add Mul Pow Mod Max Min Abs floor ceiling Eq Ne Lt Le Gt Ge And Or Not true false
@@ -41,7 +41,11 @@ ARITHMETIC = frozenset(
 )
 SYMBOLIC = frozenset({"sym_int", "sym_float", "sym_max", "sym_min", "sym_not", "sym_ite", "sym_sqrt", "sym_sum"})
 PYTREES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
-EMPTIED: dict[str, Any] = {"metadata": {}, "guards_code": [], "torch_version": ""}  # notes, and the guards' source
+REPLACED_ENTRIES: dict[str, Any] = {
+    "metadata": {},
+    "guards_code": [],
+    "torch_version": "",
+}  # notes, and the guards' source
 
 
 def vetted(path: Path) -> io.BytesIO:
@@ -81,7 +85,7 @@ class _RefusedError(Exception):
 
 
 def _checked(name: str, content: bytes) -> bytes:
-    """Return an entry's content, with the keys of `EMPTIED` cleared."""
+    """Return an entry's content, with the keys of `REPLACED_ENTRIES` cleared."""
     if not ENTRIES.fullmatch(name):
         raise _RefusedError(f"an entry {name!r}")
     if name.endswith(".pt"):
@@ -100,8 +104,8 @@ def _checked(name: str, content: bytes) -> bytes:
 
 def _graph(item: Any, key: str = "") -> Any:
     """Return a copy of the graph's JSON, in which each string was checked for its use."""
-    if key in EMPTIED:
-        return EMPTIED[key]
+    if key in REPLACED_ENTRIES:
+        return REPLACED_ENTRIES[key]
     if isinstance(item, dict):
         if {"target", "inputs", "outputs"} <= set(item):
             _operation(item["target"])
@@ -122,7 +126,7 @@ def _graph(item: Any, key: str = "") -> Any:
 
 def _name(text: str) -> None:
     """Refuse names that could be executed."""
-    if not NAMES.fullmatch(text):
+    if not PLAIN_TEXT.fullmatch(text):
         raise _RefusedError(f"the name {text[:60]!r}")
 
 

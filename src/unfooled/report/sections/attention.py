@@ -17,9 +17,9 @@ from unfooled.report.sections.curves import audited_radii, norm_of
 from unfooled.report.sections.gallery import Picture, encoded
 from unfooled.report.words import number
 
-EDGE = Encoding(128, False)
-MOST = 400  # points drawn at most
-FEWEST = 3  # points below which there is no scatter plot
+CASE_ENCODING = Encoding(128, False)
+MAX_POINTS = 400  # points drawn at most
+MIN_POINTS = 3  # points below which there is no scatter plot
 TICKS = 6  # steps on the axis of distances
 
 Sample = tuple[float, float, bool]
@@ -92,8 +92,8 @@ def attention_sections(runs: Sequence[Run], sizes: Sequence[Size]) -> list[Atten
 
 
 def _section(run: Run, record: Attention, sizes: Sequence[Size]) -> AttentionSection:
-    points = record.points[:MOST]
-    if len(points) < FEWEST:
+    points = record.points[:MAX_POINTS]
+    if len(points) < MIN_POINTS:
         return AttentionSection(run, record, _cases(run, record), [], 0)
     x, y = _axes(run, points)
     outside = sum(not (x.low <= complete <= x.high and distance <= y.high) for complete, distance, _ in points)
@@ -114,7 +114,7 @@ def _cases(run: Run, record: Attention) -> list[Case]:
         pictures = []
         for caption, image, p in (("Before", x, before), ("After", x_adv, after)):
             alt = f"Attention to {label} in sample {e.index}, {caption.lower()} the attack"
-            pictures.append(encoded(Plate(overlay(np.nan_to_num(image), p, top)), caption, alt, EDGE))
+            pictures.append(encoded(Plate(overlay(np.nan_to_num(image), p, top)), caption, alt, CASE_ENCODING))
         cases.append(Case(e, label, pictures))
     return cases
 
@@ -137,7 +137,7 @@ def _scatter(run: Run, points: Sequence[Sample], x: Axis, y: Axis, size: Size) -
     """Lay out distance against completeness, fooled samples as crosses."""
     axes = Axes.of(size, x, y)
     clouds = []
-    for style, marker, wanted in (("held", "ring", False), ("fooled", "cross", True)):
+    for style, marker, wanted in (("robust", "ring", False), ("fooled", "cross", True)):
         dots = [
             axes.dot(c, d, f"completeness {number(c)}, distance {number(d)}, {style}")
             for c, d, fooled in points

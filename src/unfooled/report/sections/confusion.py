@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from unfooled.evaluation.audit.records import Summary
 
-TABLE = 20  # classes that fit a table on a page
-PAIRS = 20
+MAX_CLASSES = 20  # classes that fit a table on a page
+MAX_PAIRS = 20
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Pair:
-    """The samples of class `true` that were taken for `taken`, and their share of the class."""
+    """The samples of class `true` that were taken for `predicted`, and their share of the class."""
 
     true: str
-    taken: str
+    predicted: str
     count: int
     share: float
 
@@ -81,10 +81,10 @@ def confusion(s: Summary) -> Confusion | None:
     ]
     wrong.sort(key=lambda pair: -pair.count)
     rows = []
-    if len(names) <= TABLE:
+    if len(names) <= MAX_CLASSES:
         rows = [
             (names[t], [Cell(count, count / max(1, sums[t]), p == t) for p, count in enumerate(row)], sums[t])
             for t, row in enumerate(matrix)
         ]
     long = any(len(name) > 4 for name in names)
-    return Confusion(names, rows, wrong[:PAIRS], len(wrong), total, long)
+    return Confusion(names, rows, wrong[:MAX_PAIRS], len(wrong), total, long)

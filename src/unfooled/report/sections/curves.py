@@ -10,7 +10,7 @@ from unfooled.core.threats import eps_text, in_255ths
 from unfooled.drawing.plots import Axes, Axis, Drawings, Plot, Size, Tick, Trace, drawings, radius_ticks
 from unfooled.evaluation.audit.records import CurvePoint
 from unfooled.report.runs import Run
-from unfooled.report.words import EPS, finite, share_text
+from unfooled.report.words import EPSILON, finite, share_text
 from unfooled.statistics.intervals import Estimate
 
 PERCENT: list[Tick] = [(k / 4, f"{25 * k}") for k in range(5)]
@@ -45,7 +45,7 @@ def audited_radii(runs: Sequence[Run], norm: str) -> dict[float, str]:
     """Return radius -> text of its mark on the axis, for the radii at which runs were audited in a norm."""
     threats = [run.threat for run in runs if run.threat.norm == norm]
     radii = [threat.radius for threat in threats if threat.radius is not None and finite(threat.radius)]
-    return {eps: f"audited {EPS}: {eps_text(eps)}" for eps in radii}
+    return {eps: f"audited {EPSILON}: {eps_text(eps)}" for eps in radii}
 
 
 def mostly_in_255ths(radii: Sequence[float]) -> bool:
@@ -70,7 +70,7 @@ def curve_plot(runs: Sequence[Run], size: Size) -> Plot | None:
     if largest <= 0:
         return None
     ticks = radius_ticks(largest, size.ticks, in_255ths=mostly_in_255ths(radii))
-    axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), ACCURACY, marks)
+    axes = Axes.of(size, Axis(f"radius {EPSILON}", 0.0, largest, ticks), ACCURACY, marks)
     many = len(runs) > 1
     traces = [_trace(axes, run, curve, many) for run, curve in zip(runs, curves, strict=True) if curve]
     return Plot(axes, traces)
@@ -83,7 +83,7 @@ def _trace(axes: Axes, run: Run, curve: Sequence[CurvePoint], many: bool) -> Tra
         run.place,
         axes.line([(eps, value) for eps, _, value in points]),
         axes.band([(eps, e.low, e.high) for eps, e, _ in points]),
-        [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPS} = {eps_text(eps)}") for eps, e, value in points],
+        [axes.dot(eps, value, f"{letter}{share_text(e)} at {EPSILON} = {eps_text(eps)}") for eps, e, value in points],
     )
 
 

@@ -29,7 +29,7 @@ from unfooled.drawing.plots import (
     drawings,
     linear_ticks,
     log_ticks,
-    placed,
+    place_labels,
     share_ticks,
     stairs,
 )
@@ -55,7 +55,7 @@ STAGES = {
 }
 """Name of a stage in the record -> name on the page."""
 CLEAN = "clean"
-LOGARITHMIC = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
+LOG_AXIS_RATIO = 6  # ratio of the passes at the end to those after the first stage, from which the axis is logarithmic
 Y_TICKS = 7
 
 
@@ -70,8 +70,8 @@ class Step:
         forward: Forward passes per sample so far.
         backward: Backward passes per sample so far.
         accuracy: Share of the samples that are not fooled yet.
-        taken: Number of samples that the stage attacked; None: not recorded.
-        closed: Number of samples that it fooled; None: not recorded.
+        n_attacked: Number of samples that the stage attacked; None: not recorded.
+        n_fooled: Number of samples that it fooled; None: not recorded.
     """
 
     place: int
@@ -80,8 +80,8 @@ class Step:
     forward: float
     backward: float
     accuracy: Estimate
-    taken: int | None
-    closed: int | None
+    n_attacked: int | None
+    n_fooled: int | None
 
     @property
     def left(self) -> float:
@@ -186,8 +186,8 @@ def effort_plot(runs: Sequence[Run], size: Size) -> Plot | None:
         levels.append(_final_level(axes, run, levels, many=len(runs) > 1))
     traces, labels = [], []
     for run, stages in drawn:
-        dots = [axes.dot(t.passes, t.left, step_tip(t, run, many=len(runs) > 1)) for t in stages]
-        traces.append(Trace(run.place, axes.line(stairs([(t.passes, t.left) for t in stages])), dots=dots))
+        dots = [axes.dot(step.passes, step.left, step_tip(step, run, many=len(runs) > 1)) for step in stages]
+        traces.append(Trace(run.place, axes.line(stairs([(step.passes, step.left) for step in stages])), dots=dots))
         if len(runs) == 1:
             labels = _stage_labels(axes, stages, dots, [level.label for level in levels])
     return Plot(axes, traces, levels=levels, labels=labels)
@@ -200,7 +200,7 @@ def _span(e: Estimate) -> tuple[float, float, float]:
 def _passes_axis(passes: Sequence[float], size: Size) -> Axis:
     """Return the axis of passes, logarithmic where a linear one would squeeze the first stage."""
     name = "passes a sample, forward + backward"
-    if max(passes) >= LOGARITHMIC * min(passes):
+    if max(passes) >= LOG_AXIS_RATIO * min(passes):
         low, high = min(passes) / 1.2, max(passes) * 1.1
         return Axis(f"{name}, log scale", low, high, log_ticks(low, high), log=True)
     high = max(passes) * 1.03
@@ -223,19 +223,19 @@ def _final_level(axes: Axes, run: Run, others: Sequence[Level], *, many: bool) -
     return axes.level(run.place, _span(e), text, others)
 
 
-def _stage_labels(axes: Axes, stages: Sequence[Step], dots: Sequence[Dot], taken: Sequence[Label]) -> list[Label]:
+def _stage_labels(axes: Axes, stages: Sequence[Step], dots: Sequence[Dot], occupied: Sequence[Label]) -> list[Label]:
     """Name the stages where there is room: the first and the last, then those that fooled most."""
-    drop = [1.0, *(a.y - b.y for a, b in pairwise(dots))]
-    order = sorted(range(len(dots)), key=lambda k: (k not in (0, len(dots) - 1), drop[k]))
+    drops = [1.0, *(a.y - b.y for a, b in pairwise(dots))]
+    order = sorted(range(len(dots)), key=lambda k: (k not in (0, len(dots) - 1), drops[k]))
     names = [(dots[k], f"{stages[k].place} {stages[k].name}") for k in order]
-    return placed(names, taken, (axes.left, TOP - 8, axes.width, axes.bottom))
+    return place_labels(names, occupied, (axes.left, TOP - 8, axes.width, axes.bottom))
 
 
 def step_tip(step: Step, run: Run, *, many: bool) -> str:
     """Return the tooltip of a stage."""
     letter = f"{run.letter}, " if many else ""
-    known = step.taken is not None and step.closed is not None
-    fooled = f", {step.closed:,} of {step.taken:,} fooled" if known else ""
+    has_counts = step.n_attacked is not None and step.n_fooled is not None
+    fooled = f", {step.n_fooled:,} of {step.n_attacked:,} fooled" if has_counts else ""
     left, passes = share_text(step.accuracy), number(step.passes)
     return f"{letter}{step.place} {step.name}: {left} left after {passes} passes{fooled}"
 

@@ -16,7 +16,7 @@ from unfooled.report.runs import Run
 from unfooled.report.sections.confusion import class_name
 from unfooled.report.words import percent
 
-PIXELATED = 64  # pictures up to this edge are enlarged without smoothing
+MAX_PIXELATED_EDGE = 64  # pictures up to this edge are enlarged without smoothing
 Texts = Sequence[tuple[str, str]]
 
 
@@ -90,7 +90,7 @@ AnyRow = TypeVar("AnyRow", Row, ReasonRow)
 def encoded(plate: Plate, caption: str, alt: str, how: Encoding) -> Picture:
     """Encode a plate as an image element."""
     src, width, height = encode(plate, how)
-    return Picture(caption, alt, src, width, height, max(width, height) <= PIXELATED)
+    return Picture(caption, alt, src, width, height, max(width, height) <= MAX_PIXELATED_EDGE)
 
 
 def _encoded_row(plates: Sequence[Plate], texts: Texts, how: Encoding) -> list[Picture]:

@@ -29,7 +29,7 @@ NORMS: dict[str, tuple[str, str]] = {
     Norm.L1: ("L1", "sum of all changes"),
     Norm.L0: ("L0", "number of changed values"),
 }
-SHOWN = 20  # classes that fit a table on a page
+MAX_CLASSES = 20  # classes that fit a table on a page
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def class_medians(run: Run) -> ClassMedians | None:
     known.sort(key=distance)
     largest = max((d for c in known if math.isfinite(d := distance(c))), default=0.0)
     rows = []
-    for c in known[:SHOWN]:
+    for c in known[:MAX_CLASSES]:
         texts = [distance_text(_median_of(r, c), r.norm, written_in_255ths(run, r.norm)) for r in records]
         length = distance(c) / largest if math.isfinite(distance(c)) and largest else None
         rows.append((class_name(run.summary.classes, c), texts, length))

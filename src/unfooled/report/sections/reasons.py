@@ -21,11 +21,11 @@ from unfooled.drawing.plots import (
     radius_ticks,
 )
 from unfooled.evaluation.explanations.records import How, ReasonPoint, Reasons
-from unfooled.evaluation.explanations.survival import LARGE
+from unfooled.evaluation.explanations.survival import MAX_PIXELS_FOR_TAU
 from unfooled.report.runs import Run
 from unfooled.report.sections.curves import audited_radii, by_norm, norm_of
 from unfooled.report.sections.gallery import ReasonGallery, reason_galleries
-from unfooled.report.words import EPS, finite, mean_text, plural, share_text
+from unfooled.report.words import EPSILON, finite, mean_text, plural, share_text
 from unfooled.statistics.intervals import Mean
 
 
@@ -78,7 +78,7 @@ def attacked_reasons(run: Run) -> Reasons | None:
 
 def points_sentence(record: Reasons) -> str:
     """Return the sentence on the attacked points at which the scores of the table are computed."""
-    if record.pixels < LARGE:
+    if record.pixels < MAX_PIXELS_FOR_TAU:
         return "Each score is taken at its own worst point"
     return "LENS and top k are taken at their own worst points, Kendall, on maps this large, at that of LENS"
 
@@ -134,7 +134,7 @@ def score_plot(rows: Sequence[Attacked], score: Score, size: Size) -> Plot | Non
     marks = {r: text for r, text in audited_radii(runs, norm_of(runs[0])).items() if r <= largest * 1.001}
     ticks = radius_ticks(largest, size.ticks, in_255ths=any(map(in_255ths, marks)))
     y_axis = Axis(SCORES[score], lowest, 1.0, linear_ticks(lowest, 1.0, TICKS))
-    axes = Axes.of(size, Axis(f"radius {EPS}", 0.0, largest, ticks), y_axis, marks)
+    axes = Axes.of(size, Axis(f"radius {EPSILON}", 0.0, largest, ticks), y_axis, marks)
     traces = [_trace(axes, run, how, points) for run, how, points in lines]
     levels = dict.fromkeys(round(v, 4) for _, record in rows if (v := chance_level(record, score)) is not None)
     return Plot(axes, traces, references=[axes.reference(v, "chance") for v in levels])
@@ -156,7 +156,7 @@ def _trace(axes: Axes, run: Run, how: How, points: Sequence[tuple[float, Mean]])
     line = axes.line([(0.0, 1.0), *((eps, m.value or 0.0) for eps, m in points)])
     spans = [(0.0, 1.0, 1.0), *((eps, *_ends(m)) for eps, m in points)]
     dots = [
-        axes.dot(eps, m.value or 0.0, f"{run.letter}, {how}: {mean_text(m)} at {EPS} = {eps_text(eps)}, n = {m.n}")
+        axes.dot(eps, m.value or 0.0, f"{run.letter}, {how}: {mean_text(m)} at {EPSILON} = {eps_text(eps)}, n = {m.n}")
         for eps, m in points
     ]
     return Trace(run.place, line, axes.band(spans) if how == How.ATTACK else "", dots, HOW[how])
@@ -172,7 +172,7 @@ def order_sentence(run: Run, record: Reasons) -> str:
     phrases = (
         "lost their reason at a radius at which no example was found that changes their label",
         "lost their label first",
-        f"lost neither up to {EPS}",
+        f"lost neither up to {EPSILON}",
     )
     clauses = [f"{share_text(e)} {phrase}" for e, phrase in zip(parts, phrases, strict=True) if e is not None]
     rest = f" Of {record.unsearched:,} more no nearest example was searched for." if record.unsearched else ""
@@ -191,8 +191,8 @@ def weakness_sentence(record: Reasons) -> str:
         return ""
     at = ", ".join(eps_text(p.eps) for p in weak)
     return (
-        f"At {EPS} = {at} the best of {record.random_points} random points moves the reason as far as the attack, or "
-        "farther: there the attack is weak, and what it left is no robustness."
+        f"At {EPSILON} = {at} the best of {record.random_points} random points moves the reason as far as the attack, "
+        "or farther: there the attack is weak, and what it left does not show robustness."
     )
 
 
@@ -207,7 +207,7 @@ def unscored_sentence(record: Reasons) -> str:
         (point.skipped, "skipped: not right when asked again"),
     ]
     parts = [f"{count:,} {cause}" for count, cause in causes if count]
-    return f"At {EPS} = {eps_text(point.eps)}, of n = {record.n:,}: {'; '.join(parts)}." if parts else ""
+    return f"At {EPSILON} = {eps_text(point.eps)}, of n = {record.n:,}: {'; '.join(parts)}." if parts else ""
 
 
 def reasons_section(runs: Sequence[Run], sizes: Sequence[Size], budget: int) -> ReasonsSection:

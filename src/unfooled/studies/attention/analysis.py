@@ -35,13 +35,13 @@ from unfooled.core.types import Model
 from unfooled.distances.maps.attention import above_mean, iou, js
 from unfooled.evaluation.explanations.attention import attend, attention_moved, attention_records
 from unfooled.evaluation.verify import Verdict, verify
-from unfooled.studies.attention.measures import KEY
+from unfooled.studies.attention.measures import MOVED_BELOW_IOU
 from unfooled.studies.attention.pictures import first_images
 from unfooled.studies.attention.records import Analysed
 from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import listed
 
-WAY = 17
+PATH_POINTS = 17
 """Number of points on the straight line, including both ends."""
 
 
@@ -161,19 +161,19 @@ def course_of_attention(
         1 for samples whose map moves before the label is lost, else 0, (n,) float, and the course, (n, WAY) each.
     """
     apart, lost, moved = [], [], []
-    for t in torch.linspace(0, 1, WAY):
+    for t in torch.linspace(0, 1, PATH_POINTS):
         at = x + t * (z - x)
         with torch.no_grad():
             labels = read_logits(model, at, batch=256).argmax(1)
         p = attend(model, at, y)
         apart.append(js(clean, p))
-        moved.append(iou(above_mean(clean), above_mean(p)) < KEY)
+        moved.append(iou(above_mean(clean), above_mean(p)) < MOVED_BELOW_IOU)
         lost.append(labels != y)
     label, map_ = torch.stack(lost, 1), torch.stack(moved, 1)
 
     def first_true(flags: Tensor) -> Tensor:
         """Return the index of the first true point of the line; WAY where there is none."""
-        return torch.where(flags.any(1), flags.int().argmax(1), WAY)
+        return torch.where(flags.any(1), flags.int().argmax(1), PATH_POINTS)
 
     course = {"JS divergence": torch.stack(apart, 1), "label lost": label.float(), "map moved": map_.float()}
     return (first_true(map_) < first_true(label)).float(), course

@@ -30,7 +30,7 @@ from unfooled.studies.attention.records import Analysed
 from unfooled.studies.common.claims import claim
 from unfooled.studies.common.records import Claim, Table, array
 
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 """Significance level of all tests about one network together."""
 
 
@@ -205,7 +205,7 @@ def analysis_claims(rows: Sequence[Analysed]) -> tuple[list[Claim], Table]:
         tests.append(question.test(cases) if question.test and permuted else p)
     adjusted = holm(tests)
     answers = [
-        c if h < LEVEL else c.model_copy(update={"verdict": "undecided"})
+        c if h < SIGNIFICANCE else c.model_copy(update={"verdict": "undecided"})
         for c, h in zip(answers, adjusted, strict=True)
     ]
     table = [

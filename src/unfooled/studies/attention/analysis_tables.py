@@ -9,21 +9,21 @@ import numpy as np
 
 from unfooled.drawing.figures import Picture
 from unfooled.statistics.association import auc, logistic, mean_of
-from unfooled.statistics.bootstrap import FEW, Cases, Statistic
+from unfooled.statistics.bootstrap import MIN_SAMPLES, Cases, Statistic
 from unfooled.studies.attention.analysis_claims import cases_of, controls, places
 from unfooled.studies.attention.measures import MOVES, PLACES
 from unfooled.studies.attention.pictures import in_255, vulnerability
 from unfooled.studies.attention.records import Analysed
 from unfooled.studies.common.records import Table
 
-QUICK = 500
+TABLE_DRAWS = 500
 """Number of resamples for the intervals in tables; claims use 2,000."""
 KINDS = (("fixed", "attack, fixed class"), ("predicted", "attack, predicted class"), ("noise", "noise"))
 """`(beginning of a column's name, title)` of each comparison with the clean map."""
 
 
 def _text(cases: Cases, statistic: Statistic, needed: Sequence[str]) -> str:
-    return cases.interval(statistic, needed, draws=QUICK).text()
+    return cases.interval(statistic, needed, draws=TABLE_DRAWS).text()
 
 
 def state_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
@@ -73,7 +73,7 @@ def regression_table(rows: Sequence[Analysed], radii: Sequence[float]) -> Table:
         for eps in (row.eps, *radii):
             at_radius = Cases(tuple({**c, "falls": (c["distance"] <= eps).astype(float)} for c in cases.seeds))
             falls = sum(int(c["falls"].sum()) for c in at_radius.seeds)
-            if min(falls, at_radius.n - falls) < FEW:
+            if min(falls, at_radius.n - falls) < MIN_SAMPLES:
                 continue
             about = {"network": row.arm, "seed": row.seed, "eps": in_255(eps), "fell": falls, "of": at_radius.n}
             lines += [

@@ -25,7 +25,7 @@ from unfooled.distances.maps.attention import above_mean, iou, js
 from unfooled.evaluation.explanations.attention import attend, attention_records
 from unfooled.evaluation.verify import verify
 from unfooled.explanations.masks import fill_mean
-from unfooled.studies.attention.measures import ATTACKED_ATTENTION, KEY, PLACES
+from unfooled.studies.attention.measures import ATTACKED_ATTENTION, MOVED_BELOW_IOU, PLACES
 from unfooled.studies.attention.records import Judged
 from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import bits, listed
@@ -129,7 +129,7 @@ def attention_columns(
     attacked = (z != analysed.x).flatten(1).any(1)
     after = attend(model, z, analysed.y)
     measured["held: js"] = torch.where(attacked, js(clean, after), torch.nan)
-    moved = (iou(above_mean(clean), above_mean(after)) < KEY).float()
+    moved = (iou(above_mean(clean), above_mean(after)) < MOVED_BELOW_IOU).float()
     measured["held: moved"] = torch.where(attacked, moved, torch.nan)
     measured["noise: js"] = js(clean, attend(model, threat.corner(analysed.x, seed), analysed.y))
     for name in columns:

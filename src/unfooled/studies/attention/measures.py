@@ -7,7 +7,7 @@ from functools import partial
 from unfooled.explanations.attention import attention
 
 PAPER = "Wu et al. 2018, arXiv:1811.09831"
-KEY = 0.6
+MOVED_BELOW_IOU = 0.6
 """IoU of the cells above average, before and after, below which attention counts as moved (published: .595)."""
 MOVES = {
     "js": "JS divergence", "centroid_shift": "shift of the centre", "parted": "1 - IoU of the top quarter",

@@ -10,7 +10,7 @@ from unfooled.statistics.association import mean_of
 from unfooled.studies.attention.measures import PAPER
 from unfooled.studies.attention.recipes import ARP, BASE, PAIRED, SHUFFLED
 from unfooled.studies.attention.records import Results
-from unfooled.studies.attention.training_results import SEEDS, judged_cases
+from unfooled.studies.attention.training_results import MIN_SEEDS, judged_cases
 from unfooled.studies.common.records import Claim
 
 
@@ -26,10 +26,10 @@ def notes(claims: Sequence[Claim], results: Results, seeds: Sequence[int]) -> li
         lines.append(
             f"{data}, worst-case accuracy: {each}. Stated in advance: ARP on PGD-AT within about one point of PGD-AT."
         )
-    if results.judged and len(seeds) < SEEDS:
+    if results.judged and len(seeds) < MIN_SEEDS:
         lines.append(
-            f"One network an arm and seed, and {len(seeds)} of the {SEEDS} seeds that a claim about training needs: "
-            "these are called undecided. Intervals are over images and say nothing about other seeds."
+            f"One network an arm and seed, and {len(seeds)} of the {MIN_SEEDS} seeds that a claim about training "
+            "needs: these are called undecided. Intervals are over images and say nothing about other seeds."
         )
     return lines + list(NOTES if results.judged else NOTES[:4])
 

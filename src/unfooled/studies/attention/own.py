@@ -137,7 +137,7 @@ def named_classes(net: Model, samples: Samples, source: str) -> Samples:
         BadInput: the model does not take them, or has fewer classes.
     """
     if samples.x.ndim != 4:
-        raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention is of images, (C, H, W)")
+        raise BadInput(f"{source} has samples of shape {tuple(samples.x.shape[1:])}; attention needs images, (C, H, W)")
     try:
         with torch.no_grad():
             count = read_logits(net, samples.x[:1]).shape[1]

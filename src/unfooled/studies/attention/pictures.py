@@ -30,7 +30,7 @@ from unfooled.studies.attention.records import Analysed
 from unfooled.studies.attention.samples import Samples
 from unfooled.studies.common.records import array
 
-FOOLED, STANDS = "#b2182b", "#2166ac"
+FOOLED, NOT_FOOLED = "#b2182b", "#2166ac"
 """Colours of fooled and of other samples; markers differ, too."""
 ARROW = {"arrowstyle": "->,head_length=0.25,head_width=0.18", "color": "#00e5e5", "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
 
@@ -148,7 +148,7 @@ def _distance(axis: Any, row: Analysed, name: str, title: str) -> None:
         255 * array(row.columns["distance"]),
         array(row.columns[name]),
     )
-    for group, colour, marker, label in ((fooled, FOOLED, "x", "fooled"), (~fooled, STANDS, "o", "holds")):
+    for group, colour, marker, label in ((fooled, FOOLED, "x", "fooled"), (~fooled, NOT_FOOLED, "o", "holds")):
         axis.plot(values[group], distance[group], marker, ms=3, mew=0.8, color=colour, alpha=0.6, label=label, ls="")
     axis.axhline(255 * row.eps, color="0.5", lw=0.8, ls=":")
     axis.set_xlabel(title, fontsize=8)
@@ -189,7 +189,7 @@ def compare_networks(lines: Mapping[str, Mapping[str, Interval]], data: str, eps
     """
     figure, axes = new_figure(1, 2, 9.0, 0.42 * len(lines) + 1.5)
     for axis, shown, title in (
-        (axes[0, 0], (("clean", "0.55", "o"), ("cascade", STANDS, "s"), ("worst case", FOOLED, "D")), "accuracy"),
+        (axes[0, 0], (("clean", "0.55", "o"), ("cascade", NOT_FOOLED, "s"), ("worst case", FOOLED, "D")), "accuracy"),
         (axes[0, 1], (("noise", "0.55", "o"), ("attention attacked", FOOLED, "D")), "JS divergence, label kept"),
     ):
         for k, (name, colour, marker) in enumerate(shown):

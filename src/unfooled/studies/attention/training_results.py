@@ -26,7 +26,7 @@ from unfooled.studies.attention.records import Judged, Results, Trained
 from unfooled.studies.common.claims import claim
 from unfooled.studies.common.records import Claim, Table, array
 
-SEEDS = 3
+MIN_SEEDS = 3
 """Number of seeds below which claims about training stay undecided."""
 WORST, HOLDS = "worst-case accuracy", "JS divergence, less is better"
 COMPARISONS = (
@@ -43,7 +43,7 @@ COMPARISONS = (
     ),
 )  # fmt: skip
 """`(measure, first, second, source, claim)`; each claims that the first network's measure is the larger one."""
-TOGETHER = {
+JOINT_CLAIMS = {
     "worst": "resists more than PGD-AT and than every control",
     "held: js": "holds attention better under attack than PGD-AT and than shuffled maps",
 }
@@ -91,7 +91,7 @@ def training_claims(results: Results, data: str) -> list[Claim]:
     """Decide what ARP gains over PGD-AT and over the controls, and whether over all of them at once."""
     cases = {arm: judged_cases(results, data, arm) for arm in (BASE, ARP, SHUFFLED, PAIRED, ROLLED)}
     answers = []
-    together: dict[str, list[tuple[Interval, int]]] = {name: [] for name in TOGETHER}
+    together: dict[str, list[tuple[Interval, int]]] = {name: [] for name in JOINT_CLAIMS}
     for name, a, b, source, says in COMPARISONS:
         seeds = [*cases[a].seeds, *cases[b].seeds]
         if not (cases[a].seeds and cases[b].seeds) or any(name not in c for c in seeds):
@@ -99,7 +99,7 @@ def training_claims(results: Results, data: str) -> list[Claim]:
         figure, by_seed = gap(cases[a], cases[b], name)
         answers.append(_decided(f"{data}: {ARP} {says}; paired difference.", source, figure, len(by_seed)))
         together.get(name, []).append((figure, len(by_seed)))
-    for name, says in TOGETHER.items():
+    for name, says in JOINT_CLAIMS.items():
         gaps = np.array([figure for figure, _ in together[name]])
         if len(gaps) > 1:
             value, low, high, n = (float(v) for v in gaps.min(0))  # NaN where one cannot be told
@@ -112,7 +112,7 @@ def training_claims(results: Results, data: str) -> list[Claim]:
 def _decided(text: str, source: str, figure: Interval, seeds: int) -> Claim:
     """Decide a claim about training; undecided with fewer than three seeds, or where the interval begins at 0."""
     decided = claim(text, source, figure, 0.0)
-    if seeds < SEEDS or (decided.verdict == "holds" and decided.low == 0):
+    if seeds < MIN_SEEDS or (decided.verdict == "holds" and decided.low == 0):
         return decided.model_copy(update={"verdict": "undecided"})
     return decided
 

@@ -23,10 +23,10 @@ from unfooled.studies.attribution_robustness.scale import PLAIN
 from unfooled.studies.common.claims import claim
 from unfooled.studies.common.records import Claim
 
-LENS, RAR = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:1905.09957"
-LOOKS = 0.5
+LENS_PAPER, RAR_PAPER = "Kamath et al. 2024, arXiv:2312.10534", "Chen et al. 2019, arXiv:1905.09957"
+STRONG_SHARE = 0.5
 """Share of the attack's drop from which a random point looks like a strong attack."""
-ACCURACY, TAU, CORRECTED = 0.02, 0.2, 0.15
+MAX_ACCURACY_LOSS, MIN_TAU_GAIN, MIN_LENS_GAIN = 0.02, 0.2, 0.15
 """Clean accuracy that a network may lose, and the gains it needs in Kendall's tau and in corrected LENS."""
 
 
@@ -36,9 +36,9 @@ def claims_of_noise(pool: Pool) -> list[Claim]:
     k, w, lens = task.ks[-1], task.ws[0], main_lens(task)
     looks = (
         f"{where}: under top-{k} one random point looks like a strong attack; share of the attack's drop that it "
-        f"reaches, at least {LOOKS:g}."
+        f"reaches, at least {STRONG_SHARE:g}."
     )
-    claims = [claim(looks, LENS, share_of_drop(pool, f"top-{k}"), LOOKS)]
+    claims = [claim(looks, LENS_PAPER, share_of_drop(pool, f"top-{k}"), STRONG_SHARE)]
     for what, score in (
         (f"locality (LENS, w = {w}, raw)", lens),
         (f"locality (LENS, w = {w}, corrected)", f"{lens}, corrected"),
@@ -46,14 +46,14 @@ def claims_of_noise(pool: Pool) -> list[Claim]:
         ("both (diverse LENS, corrected)", f"{lens}-div, corrected"),
     ):
         text = f"{where}: {what} mends this; how much smaller that share is."
-        claims.append(claim(text, LENS, difference_of_shares(pool, f"top-{k}", score), 0.0))
+        claims.append(claim(text, LENS_PAPER, difference_of_shares(pool, f"top-{k}", score), 0.0))
     for what, a, b in (
         ("raw", lens, f"top-{k}"),
         ("corrected for chance, both", f"{lens}, corrected", f"top-{k}, corrected"),
     ):
         text = f"{where}: a random point leaves more of the reason under LENS than under top-{k}, {what}; difference."
         gap = over_images(mean_difference("a", "b"), pool.columns(PLAIN, {"a": ("random", a), "b": ("random", b)}))
-        claims.append(claim(text, LENS, gap, 0.0))
+        claims.append(claim(text, LENS_PAPER, gap, 0.0))
     for score in (f"{lens}, corrected", f"{lens}-div, corrected", "tau"):
         text = f"{where}: the attack goes below the best of as many random points, in {score}; difference."
         both = pool.columns(PLAIN, {"chance": ("best of N", score), "attack": ("attack", score)})
@@ -98,14 +98,14 @@ def claims_of_training(pool: Pool, networks: Sequence[Network]) -> list[Claim]:
         if arm == PLAIN or not seeds:
             continue
         lost = float(np.mean([clean[PLAIN, s] - clean[arm, s] for s in seeds]))
-        for score, bound in (("tau", TAU), (f"{main_lens(task)}, corrected", CORRECTED)):
+        for score, bound in (("tau", MIN_TAU_GAIN), (f"{main_lens(task)}, corrected", MIN_LENS_GAIN)):
             text = (
                 f"{pool.where}: {arm} gains at least {bound:g} in {score} under attack over {PLAIN}, for at most "
-                f"{100 * ACCURACY:.0f} points of accuracy (it lost {100 * lost:.1f}); seeds: "
+                f"{100 * MAX_ACCURACY_LOSS:.0f} points of accuracy (it lost {100 * lost:.1f}); seeds: "
                 f"{', '.join(map(str, seeds))}."
             )
-            decided = claim(text, RAR, gain(pool, arm, score, seeds), bound)
-            if lost > ACCURACY and decided.value is not None:
+            decided = claim(text, RAR_PAPER, gain(pool, arm, score, seeds), bound)
+            if lost > MAX_ACCURACY_LOSS and decided.value is not None:
                 decided = decided.model_copy(update={"verdict": "fails"})
             claims.append(decided)
     return claims

@@ -12,7 +12,7 @@ feature_*      units, records, figures and pictures of the studies of features
 
 from unfooled.studies.common.arms import Arm, ArmBench, Task
 from unfooled.studies.common.bench import Bench, Labelled, Splits, load_splits
-from unfooled.studies.common.claims import ABOVE, claim, lowest
+from unfooled.studies.common.claims import MIN_DIFFERENCE, claim, lowest
 from unfooled.studies.common.feature_pictures import accuracy_by_column, accuracy_by_size, image_rows, under_attack
 from unfooled.studies.common.feature_records import (
     Aligned,
@@ -33,8 +33,8 @@ from unfooled.studies.common.run import Findings, StudyRun, map_jobs, map_names,
 from unfooled.studies.common.scale import OWN, Scale, pick_scale
 
 __all__ = [
-    "ABOVE",
     "FRESH",
+    "MIN_DIFFERENCE",
     "OWN",
     "Accuracies",
     "Aligned",

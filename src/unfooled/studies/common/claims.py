@@ -7,7 +7,7 @@ import numpy as np
 from unfooled.statistics.intervals import Interval
 from unfooled.studies.common.records import Claim, Outcome
 
-ABOVE = 1e-9
+MIN_DIFFERENCE = 1e-9
 """Bound of a claim that something is more than something else: a difference of exactly 0 is not more."""
 
 

@@ -9,7 +9,7 @@ import torch
 
 from unfooled.statistics.bootstrap import discrete_mean
 from unfooled.statistics.intervals import Interval, over_seeds, share
-from unfooled.studies.common.claims import ABOVE, claim
+from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.feature_records import Aligned, Attacked, Measured
 from unfooled.studies.common.records import Claim, Table, array
 
@@ -132,7 +132,7 @@ class Alignments:
         return [
             claim(
                 f"{where}: gradients of {first} look more like the images than those of {second}; difference of the "
-                "cosine.", source, self.gap(first, second), ABOVE,
+                "cosine.", source, self.gap(first, second), MIN_DIFFERENCE,
             )
             for first, second, source in pairs
             if first in self.mean and second in self.mean

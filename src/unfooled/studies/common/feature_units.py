@@ -21,7 +21,7 @@ from unfooled.studies.common.bench import Labelled
 from unfooled.studies.common.feature_records import Aligned, Attacked, Rebuilt
 from unfooled.studies.common.records import listed
 
-ALIGNED = 1000
+ALIGNMENT_IMAGES = 1000
 """Number of test images on which alignment is measured."""
 
 
@@ -81,7 +81,7 @@ def attack(
 
 
 def align(net: nn.Module, test: Labelled, *, device: str, name: str, seed: int) -> Aligned:
-    """Measure the alignment of gradients with the first `ALIGNED` samples. Cost: 1 forward, 1 backward of each.
+    """Measure the alignment of gradients with the first `ALIGNMENT_IMAGES` samples. Cost: 1 F + 1 B of each.
 
     Args:
         net: Network.
@@ -91,7 +91,7 @@ def align(net: nn.Module, test: Labelled, *, device: str, name: str, seed: int) 
         seed: Random seed of the network, for the record.
     """
     started = time.perf_counter()
-    x, y = (part[:ALIGNED].to(device) for part in test)
+    x, y = (part[:ALIGNMENT_IMAGES].to(device) for part in test)
     values = gradient_alignment(net, x, y)
     return Aligned(name=name, seed=seed, values=listed(values), seconds=round(time.perf_counter() - started, 1))
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Config, Environment, write_record
-from unfooled.runs.units import Units, file_name, selected
+from unfooled.runs.units import Units, file_name, requested_sets
 from unfooled.studies.common.records import Claim, StudySummary, Table
 
 J = TypeVar("J")
@@ -132,7 +132,7 @@ def pick_data(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     Raises:
         BadInput: the scale has no such data set.
     """
-    return selected(list(dict.fromkeys(known)), wanted)
+    return requested_sets(list(dict.fromkeys(known)), wanted)
 
 
 def seconds_of(*records: Iterable[Any]) -> float:

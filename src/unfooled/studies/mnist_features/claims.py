@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from unfooled.statistics.bootstrap import discrete_mean
 from unfooled.statistics.intervals import Interval
-from unfooled.studies.common.claims import ABOVE, claim, lowest
+from unfooled.studies.common.claims import MIN_DIFFERENCE, claim, lowest
 from unfooled.studies.common.feature_results import Accuracies, Survival
 from unfooled.studies.common.records import Claim
 from unfooled.studies.mnist_features.scale import AS_TABLED, FIVE, PUBLISHED
@@ -17,7 +17,7 @@ ARMS = ("faithful", AS_TABLED, "converged")
 TABLE_1 = {"standard": (0.829, 0.549, 0.808, 0.727, 0.977), "group": (0.968, 0.967, 0.969, 0.950, 0.972)}
 TABLE_2 = {"group set": (0.792, 0.822, 0.908, 0.876, 0.960), "non-robust set": (0.856, 0.434, 0.865, 0.657, 0.954)}
 """The published accuracies, in the order of `FIVE`. The networks that are called group here are called robust there."""
-WITHIN = 0.03
+MAX_SHORTFALL = 0.03
 """Largest distance below the published figure that still counts as reproduced."""
 CORRUPTED = (0, 1, 2, 3)
 """Columns of the four corruptions that change an image."""
@@ -52,13 +52,13 @@ def claims_of_training(accuracies: Accuracies, *, published: bool) -> list[Claim
             for group, reported, figure in zip(FIVE, TABLE_1[network], accuracies.accuracy(name), strict=True):
                 text = f"Table 1, {name}, {group}: accuracy within 3 points of the published {reported:.3f}, or better."
                 if published and arm != "converged":
-                    claims.append(claim(text, SOURCE, figure, reported - WITHIN))
+                    claims.append(claim(text, SOURCE, figure, reported - MAX_SHORTFALL))
                 shifted.append(
                     Interval(figure.value - reported, figure.low - reported, figure.high - reported, figure.n)
                 )
         if published and arm == "converged" and shifted:
             text = f"Table 1, {arm}: each of the ten figures is so; the least difference to the published one."
-            claims.append(claim(text, SOURCE, lowest(shifted), -WITHIN))
+            claims.append(claim(text, SOURCE, lowest(shifted), -MAX_SHORTFALL))
         if len(names) == 2:
             claims += _order_of_table_1(accuracies, arm, names["group"], names["standard"])
     return claims
@@ -72,7 +72,7 @@ def _order_of_table_1(accuracies: Accuracies, arm: str, group: str, standard: st
     steps = [discrete_mean(right[:, a] - right[:, b]) for a, b in pairwise(order)]
     helps = f"Table 1, {arm}: training on the worst of five helps under each corruption; the least gain."
     ranks = f"Table 1, {arm}: the standard network's order is {', '.join(FIVE[k] for k in order)}; the least step."
-    return [claim(helps, SOURCE, lowest(gaps), ABOVE), claim(ranks, SOURCE, lowest(steps), ABOVE)]
+    return [claim(helps, SOURCE, lowest(gaps), MIN_DIFFERENCE), claim(ranks, SOURCE, lowest(steps), MIN_DIFFERENCE)]
 
 
 def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
@@ -86,11 +86,11 @@ def claims_of_sets(accuracies: Accuracies) -> list[Claim]:
             reported = TABLE_2["group set"][k] - TABLE_2["non-robust set"][k]
             first, second = (a, b) if reported > 0 else (b, a)
             text = f"Table 2, {rule}, {group}: {first} before {second} (published {abs(reported):.3f}); difference."
-            claims.append(claim(text, SOURCE, accuracies.gap(first, second, [k]), ABOVE))
+            claims.append(claim(text, SOURCE, accuracies.gap(first, second, [k]), MIN_DIFFERENCE))
     for first, second, says, source in CONTROLS:
         if first in accuracies and second in accuracies:
             text = f"Table 2, controls: {says}; {first} minus {second}, mean of the four corruptions."
-            claims.append(claim(text, source, accuracies.gap(first, second, CORRUPTED), ABOVE))
+            claims.append(claim(text, source, accuracies.gap(first, second, CORRUPTED), MIN_DIFFERENCE))
     for name in ("group set", "non-robust set"):
         for one in accuracies.rows.get(f"{name}, class of the start", []):
             text = f"Table 2, controls: the class of the start can be read off the {name}; accuracy at least .2."
@@ -111,7 +111,7 @@ def claims_of_attacks(left: Survival) -> list[Claim]:
         for name, source in (("group set", ILYAS), ("non-robust set", "unfooled")):
             if name in rows and "originals" in rows:
                 text = f"Under attack, {at}: the {name} makes a network more robust than originals do; difference."
-                claims.append(claim(text, source, left.gap(norm, name, "originals", k), ABOVE))
+                claims.append(claim(text, source, left.gap(norm, name, "originals", k), MIN_DIFFERENCE))
         if "group set" in rows:
             text = f"Under attack, {at}: the network trained on the group set is wrong on at least nine tenths."
             claims.append(claim(text, REAL, left.accuracy(norm, "group set", k).complement(), 0.9))

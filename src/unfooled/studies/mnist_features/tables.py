@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfooled.statistics.intervals import NOTHING
+from unfooled.statistics.intervals import NO_SAMPLES
 from unfooled.studies.common.feature_records import Measured, Rebuilt
 from unfooled.studies.common.feature_results import Accuracies, Survival
 from unfooled.studies.common.records import Table
@@ -68,7 +68,7 @@ def _retrained(accuracies: Accuracies, size: MnistScale) -> Table:
 
 def _own(tests: Sequence[Measured]) -> str:
     """Write the accuracy on held-out samples: with its interval for one network, the mean for several."""
-    own = [NOTHING if test.own is None else test.own.interval() for test in tests]
+    own = [NO_SAMPLES if test.own is None else test.own.interval() for test in tests]
     return own[0].text() if len(own) == 1 else f"{np.mean([one.value for one in own]):.3f}"
 
 

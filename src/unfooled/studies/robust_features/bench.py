@@ -30,11 +30,11 @@ from unfooled.studies.common.fitting import FRESH, Updates, new_network
 from unfooled.studies.robust_features.scale import (
     D_DET,
     D_RAND,
+    ENCODER_OF_SET,
     HARDENED,
     HARDENED_TOO,
+    MIN_REACHED,
     NATURAL,
-    REACHED,
-    SEEN,
     SETS,
     SHUFFLED,
     TRAINED_ON,
@@ -128,7 +128,7 @@ class FeatureBench(Bench):
         """
         moves = self.task.moves
         threat, share = smallest_threat(
-            self.network(NATURAL), *self.held_out, moves, share=REACHED, kind="d-det", seed=self.seed,
+            self.network(NATURAL), *self.held_out, moves, share=MIN_REACHED, kind="d-det", seed=self.seed,
             attack=self._moving,
         )  # fmt: skip
         return Reach(eps=float(threat.eps), tried=[float(t.eps) for t in moves[: len(share)]], share=share)
@@ -140,7 +140,7 @@ class FeatureBench(Bench):
     def made(self, name: str) -> FeatureSet:
         """Return a set by its name, of `SETS`; it is made, or read, the first time."""
         if name not in self._sets:
-            net = self.network(SEEN.get(name, NATURAL))
+            net = self.network(ENCODER_OF_SET.get(name, NATURAL))
             make = partial(self._make, name, net)
             self._sets[name] = stored_set(self.file("sets", name, "npz"), net, make)
         return self._sets[name]
@@ -150,7 +150,7 @@ class FeatureBench(Bench):
             "seed": self.seed, "index": torch.arange(len(self.sources()[0])), "classes": self.classes,
             "storage": Storage(folder, self.size.shard), "progress": self.progress,
         }  # fmt: skip
-        if name in SEEN:
+        if name in ENCODER_OF_SET:
             encoder = Encoder(net, last_features(net))
             return robust_set(encoder, *self.train, search=Search(steps=self.size.gradients), kind=name, **options)
         threat = self.task.moves[0].with_eps(self.reach().eps if self.eps is None else self.eps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unfooled.statistics.bootstrap import discrete_mean
 from unfooled.statistics.intervals import Interval, over_seeds
-from unfooled.studies.common.claims import ABOVE, claim
+from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
 from unfooled.studies.common.records import Claim
 from unfooled.studies.robust_features.scale import (
@@ -23,13 +23,13 @@ from unfooled.studies.robust_features.scale import (
 from unfooled.studies.robust_features.units import Results
 
 ILYAS, REAL = "Ilyas et al. 2019, arXiv:1905.02175", "Li et al. 2023, arXiv:2310.18936"
-LOST = 0.10
+MAX_ACCURACY_LOSS = 0.10
 """Clean accuracy that the non-robust set may cost (published: 8 points, against all originals)."""
-SAME = 0.02
+MAX_EQUAL_GAIN = 0.02
 """Gain in robust accuracy up to which two networks count as equally robust."""
-FAR = 0.10
+MIN_FAR_LOSS = 0.10
 """Loss of robust accuracy from which a network counts as far below a hardened one."""
-LARGELY = 0.9
+MIN_FOOLED_SHARE = 0.9
 """Share of images misclassified under attack from which a network counts as largely not robust."""
 PAIRS = ((HARDENED, NATURAL, "Etmann et al. 2019, arXiv:1905.04172"), (ROBUST, ORIGINALS, "unfooled"))
 """Networks whose gradients are compared, and the source of the claim."""
@@ -57,7 +57,7 @@ def _of_the_robust_set(left: Survival, where: str) -> list[Claim]:
     """Decide whether plain training on the robust set gives robust accuracy."""
     norm, half = _at(left, HALF)
     return [
-        claim(f"{where}, {half}: {text}; difference.", source, left.gap(norm, ROBUST, other, HALF), ABOVE)
+        claim(f"{where}, {half}: {text}; difference.", source, left.gap(norm, ROBUST, other, HALF), MIN_DIFFERENCE)
         for other, source, text in (
             (ORIGINALS, ILYAS, "plain training on the robust set gives more robust accuracy than on as many originals"),
             (RANDOM, "unfooled", "the robust set gives more than images rebuilt from an untrained network"),
@@ -71,16 +71,17 @@ def _of_the_non_robust_set(tests: Accuracies, left: Survival, where: str) -> lis
     norm, half = _at(left, HALF)
     return [
         claim(
-            f"{where}: the non-robust set costs at most {100 * LOST:.0f} points of clean accuracy against as many "
-            "originals; difference.", ILYAS, tests.gap(NON_ROBUST, ORIGINALS, [0]), -LOST,
+            f"{where}: the non-robust set costs at most {100 * MAX_ACCURACY_LOSS:.0f} points of clean accuracy against "
+            "as many originals; difference.", ILYAS, tests.gap(NON_ROBUST, ORIGINALS, [0]), -MAX_ACCURACY_LOSS,
         ),
         claim(
             f"{where}: the non-robust set gives more clean accuracy than images rebuilt from an untrained network; "
-            "difference.", "unfooled", tests.gap(NON_ROBUST, RANDOM, [0]), ABOVE,
+            "difference.", "unfooled", tests.gap(NON_ROBUST, RANDOM, [0]), MIN_DIFFERENCE,
         ),
         claim(
-            f"{where}, {half}: the non-robust set gives no more robust accuracy than originals, to {100 * SAME:.0f} "
-            "points; originals minus it.", ILYAS, left.gap(norm, ORIGINALS, NON_ROBUST, HALF), -SAME,
+            f"{where}, {half}: the non-robust set gives no more robust accuracy than originals, to "
+            f"{100 * MAX_EQUAL_GAIN:.0f} points; originals minus it.", ILYAS,
+            left.gap(norm, ORIGINALS, NON_ROBUST, HALF), -MAX_EQUAL_GAIN,
         ),
     ]  # fmt: skip
 
@@ -94,13 +95,13 @@ def _of_moved_images(tests: Accuracies, where: str, chance: float) -> list[Claim
         *(
             claim(
                 f"{where}: what {name} teaches holds on the originals; clean accuracy, more than the largest "
-                f"class's share ({chance:.3f}).", ILYAS, tests.accuracy(name)[0], chance + ABOVE,
+                f"class's share ({chance:.3f}).", ILYAS, tests.accuracy(name)[0], chance + MIN_DIFFERENCE,
             )
             for name in (D_RAND, D_DET)
         ),
         claim(
             f"{where}: trained on D_det, a network says an image's class more often than the next one, by which such "
-            "images were labelled; difference.", "unfooled", gap, ABOVE,
+            "images were labelled; difference.", "unfooled", gap, MIN_DIFFERENCE,
         ),
     ]  # fmt: skip
 
@@ -111,11 +112,12 @@ def _of_real_robustness(left: Survival, where: str) -> list[Claim]:
     return [
         claim(
             f"{where}, {whole}: the network trained on the robust set is largely not robust; share of images that it "
-            f"is wrong on, at least {LARGELY:g}.", REAL, left.accuracy(norm, ROBUST, WHOLE).complement(), LARGELY,
+            f"is wrong on, at least {MIN_FOOLED_SHARE:g}.", REAL, left.accuracy(norm, ROBUST, WHOLE).complement(),
+            MIN_FOOLED_SHARE,
         ),
         claim(
             f"{where}, {half}: plain training on the robust set is far from hardening on as many originals, by "
-            f"{100 * FAR:.0f} points or more; hardened minus it.", REAL,
-            left.gap(norm, HARDENED_TOO, ROBUST, HALF), FAR,
+            f"{100 * MIN_FAR_LOSS:.0f} points or more; hardened minus it.", REAL,
+            left.gap(norm, HARDENED_TOO, ROBUST, HALF), MIN_FAR_LOSS,
         ),
     ]  # fmt: skip

@@ -24,12 +24,12 @@ ENCODERS = (NATURAL, HARDENED)
 ROBUST, NON_ROBUST, RANDOM = "robust set", "non-robust set", "untrained set"
 D_RAND, D_DET = "D_rand", "D_det"
 ORIGINALS, SHUFFLED, HARDENED_TOO = "originals", "originals, labels shuffled", "originals, hardened"
-SEEN = {ROBUST: HARDENED, NON_ROBUST: NATURAL, RANDOM: UNTRAINED}
+ENCODER_OF_SET = {ROBUST: HARDENED, NON_ROBUST: NATURAL, RANDOM: UNTRAINED}
 """Set -> network whose features it is rebuilt from."""
-SETS = (*SEEN, D_RAND, D_DET)
+SETS = (*ENCODER_OF_SET, D_RAND, D_DET)
 TRAINED_ON = (ORIGINALS, *SETS, HARDENED_TOO, SHUFFLED)
 ATTACKED = (*ENCODERS, *(name for name in TRAINED_ON if name != SHUFFLED))
-REACHED = 0.95
+MIN_REACHED = 0.95
 """Share of the targets that must be reached in a threat so that D_rand and D_det are made in it."""
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the radius of hardening at which all networks are attacked."""

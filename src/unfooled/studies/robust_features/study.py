@@ -35,7 +35,7 @@ from unfooled.studies.common.run import Findings, StudyRun, pick_data, seconds_o
 from unfooled.studies.common.scale import pick_scale
 from unfooled.studies.robust_features.bench import FeatureBench
 from unfooled.studies.robust_features.claims import claims
-from unfooled.studies.robust_features.scale import REACHED, SCALES, FeatureScale
+from unfooled.studies.robust_features.scale import MIN_REACHED, SCALES, FeatureScale
 from unfooled.studies.robust_features.tables import tables
 from unfooled.studies.robust_features.units import Results, measure
 
@@ -101,11 +101,11 @@ def feature_findings(results: Sequence[Results], size: FeatureScale) -> Findings
 
 def short_of_targets(results: Results) -> list[str]:
     """Return a note where no radius was large enough for D_rand and D_det."""
-    short = [seed for seed, reach in results.reach.items() if reach.share[-1] < REACHED]
+    short = [seed for seed, reach in results.reach.items() if reach.share[-1] < MIN_REACHED]
     if not short:
         return []
     return [
-        f"{results.task.source}: in no radius were {100 * REACHED:.0f} % of the targets reached (seed "
+        f"{results.task.source}: in no radius were {100 * MIN_REACHED:.0f} % of the targets reached (seed "
         f"{', '.join(map(str, short))}); D_rand and D_det are made in the last one."
     ]
 

@@ -8,13 +8,13 @@ from unfooled.studies.common.feature_records import Measured, Reach, Rebuilt
 from unfooled.studies.common.feature_results import Accuracies, Alignments, Survival
 from unfooled.studies.common.records import Table
 from unfooled.studies.robust_features.scale import (
+    ENCODER_OF_SET,
     ENCODERS,
     HARDENED_TOO,
     NON_ROBUST,
     ORIGINALS,
     RANDOM,
     ROBUST,
-    SEEN,
     SETS,
     TRAINED_ON,
     FeatureScale,
@@ -34,8 +34,12 @@ def tables(results: Results, size: FeatureScale) -> dict[str, Table]:
     return {
         f"{where}: clean accuracy, and what the cascade ({size.effort}) leaves": _accuracies(tests, left),
         f"{where}: differences, paired by image": _differences(tests, left),
-        f"{where}: sets of rebuilt images": _rebuilt([(seed, row) for seed, row in made if row.origin in SEEN]),
-        f"{where}: sets of moved images": _moved([(seed, row) for seed, row in made if row.origin not in SEEN], reach),
+        f"{where}: sets of rebuilt images": _rebuilt(
+            [(seed, row) for seed, row in made if row.origin in ENCODER_OF_SET]
+        ),
+        f"{where}: sets of moved images": _moved(
+            [(seed, row) for seed, row in made if row.origin not in ENCODER_OF_SET], reach
+        ),
         f"{where}: radii of these, on images held out of training": _radii(reach),
         f"{where}: alignment of gradients with images": Alignments(results.alignments).table(),
         f"{where}: networks": _networks(results.tests),

@@ -20,16 +20,16 @@ from unfooled.studies.robust_features.bench import FeatureBench
 from unfooled.studies.robust_features.scale import (
     ATTACKED,
     D_RAND,
+    ENCODER_OF_SET,
     ENCODERS,
     ROBUST,
-    SEEN,
     SETS,
     SHARES,
     TRAINED_ON,
     FeatureTask,
 )
 
-PART = 1000
+IMAGES_PER_UNIT = 1000
 """Number of images that are attacked in one unit, so that a kill loses no more."""
 
 
@@ -108,7 +108,7 @@ def measure_network(bench: FeatureBench, name: str) -> Measured:
 def measure_set(bench: FeatureBench, name: str) -> Rebuilt:
     """Make a set and describe it."""
     made = bench.made(name)
-    return describe_set(name, made, bench.sources()[0], bench.train[0][made.start] if name in SEEN else None)
+    return describe_set(name, made, bench.sources()[0], bench.train[0][made.start] if name in ENCODER_OF_SET else None)
 
 
 def align_network(bench: FeatureBench, name: str) -> Aligned:
@@ -118,14 +118,14 @@ def align_network(bench: FeatureBench, name: str) -> Aligned:
 
 def attack_parts(bench: FeatureBench) -> dict[str, tuple[str, int]]:
     """Return unit name -> (network, first image) of everything that is attacked."""
-    firsts = range(0, min(bench.size.robust_n, len(bench.test[1])), PART)
+    firsts = range(0, min(bench.size.robust_n, len(bench.test[1])), IMAGES_PER_UNIT)
     return {f"{name}, {first}" if first else name: (name, first) for name in ATTACKED for first in firsts}
 
 
 def attack_part(bench: FeatureBench, part: tuple[str, int]) -> Attacked:
     """Attack a network on one part of the test images, at all shares of the radius."""
     name, first = part
-    rows = slice(first, min(first + PART, bench.size.robust_n))
+    rows = slice(first, min(first + IMAGES_PER_UNIT, bench.size.robust_n))
     x, y = (samples[rows].to(bench.device) for samples in bench.test)
     threats = [bench.task.threat.scaled(share) for share in SHARES]
     effort = EFFORTS[bench.size.effort]

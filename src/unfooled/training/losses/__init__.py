@@ -13,6 +13,8 @@ from unfooled.training.losses.arp import (
 )
 from unfooled.training.losses.arp_published import ArpPublished, PublishedTerms
 from unfooled.training.losses.attribution import IgNorm, IgSumNorm
+from unfooled.training.losses.concept_margin import ConceptMargin, ConceptStability
+from unfooled.training.losses.concepts import ConceptBall, ConceptLoss, ConceptMadry
 from unfooled.training.losses.fast import Fast, n_fgsm
 from unfooled.training.losses.free import Free
 from unfooled.training.losses.group_worst import Augmented, GroupWorst
@@ -29,6 +31,11 @@ __all__ = [
     "ArpPublished",
     "ArpTerms",
     "Augmented",
+    "ConceptBall",
+    "ConceptLoss",
+    "ConceptMadry",
+    "ConceptMargin",
+    "ConceptStability",
     "Fast",
     "Free",
     "GroupWorst",

@@ -104,7 +104,7 @@ def at_least(least: float, **options: float) -> None:
             raise ValueError(f"{name} is {value}; it must be at least {least:g}")
 
 
-def remembering(start: str, memory: Starts | None) -> Starts | None:
+def memory_for(start: str, memory: Starts | None) -> Starts | None:
     """Return the memory of a loss: none for random starts, else the given one or a new one."""
     if start not in ("random", "warm"):
         raise ValueError(f'start is {start!r}; it must be "random" or "warm"')

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import cross_entropy
 from unfooled.core.threats import Threat
-from unfooled.training.losses.inner import remembering, worst_points
+from unfooled.training.losses.inner import memory_for, worst_points
 from unfooled.training.losses.memory import Starts
 
 
@@ -51,7 +51,7 @@ class Madry:
     memory: Starts | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "memory", remembering(self.start, self.memory))
+        object.__setattr__(self, "memory", memory_for(self.start, self.memory))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""

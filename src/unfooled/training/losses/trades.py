@@ -15,7 +15,7 @@ from unfooled.core.ascent import Constant, Rule
 from unfooled.core.losses import kl
 from unfooled.core.model.modes import evaluating
 from unfooled.core.threats import Threat
-from unfooled.training.losses.inner import remembering, worst_points
+from unfooled.training.losses.inner import memory_for, worst_points
 from unfooled.training.losses.memory import Starts
 
 
@@ -76,7 +76,7 @@ class Trades:
     memory: Starts | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "memory", remembering(self.start, self.memory))
+        object.__setattr__(self, "memory", memory_for(self.start, self.memory))
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the batch, a scalar."""

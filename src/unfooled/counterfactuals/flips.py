@@ -1,0 +1,255 @@
+"""The nearest change of label: distances to all boundaries of an affine head, and the edit that crosses the nearest.
+
+    dist_p(e) = min_{k != i} m_k / ||d_k||_q,    1/p + 1/q = 1
+    delta     = (1 + overshoot) dist_p s,        s = d_k / ||d_k||_2,  sign(d_k),  sign(d_kf) at f = argmax |d_kf|
+                                                 for l_2, l_inf, l_1
+    k-sparse: the k largest |d_kf| alone         covariance: m_k / sqrt(d_k^T S d_k), along S d_k
+    bounds:   see `edits.fill`                   groups: see `exchanges`
+
+One boundary at a time suffices: were another class above i at the nearest point of a boundary, a shorter step in the
+same direction would meet its boundary sooner. This holds for every norm and every set of changes that is star-shaped
+about 0.
+
+References:
+    Moosavi-Dezfooli et al., DeepFool, CVPR 2016, arXiv:1511.04599 (the l_p distances of an affine classifier).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.counterfactuals.cost import Cost
+from unfooled.counterfactuals.edits import Edit, Sheet, check_norm, dual_lengths, fill, lengths, steepest
+from unfooled.counterfactuals.exchanges import exchanged
+from unfooled.counterfactuals.head import AffineHead, embeddings
+from unfooled.counterfactuals.least_distance import Smallest
+
+PART = 1 << 22
+"""Numbers in a temporary array, at most."""
+
+
+def flip_distance(head: AffineHead, e: Tensor, *, norm: float = 2, cost: Cost | None = None) -> Tensor:
+    """Compute the distance of embeddings to every boundary of the predicted class.
+
+    Args:
+        head: The affine head.
+        e: Embeddings, (B, n).
+        norm: 1, 2 or inf, of the change of the embedding.
+        cost: Permitted changes and what they cost. With groups, the distance counts exchanges.
+
+    Returns:
+        (B, c) float64: column k is the least change after which class k is no longer below the predicted class; inf on
+        the predicted class itself, and where no permitted change is enough. `.amin(1)` is the distance to the nearest
+        change of label. 0 where two classes are tied.
+
+    Raises:
+        BadInput: Embeddings, norm or cost do not fit the head.
+
+    Example:
+        >>> head = AffineHead(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.zeros(2))
+        >>> flip_distance(head, torch.tensor([[3.0, 1.0]]), norm=1)
+        tensor([[inf, 2.]], dtype=torch.float64)
+    """
+    values = embeddings(head, e).numpy()
+    cost, norm = cost or Cost(), check_option(cost, norm, None)
+    distance, _ = _distances(head, values, norm, None, cost)
+    return torch.from_numpy(distance).to(torch.as_tensor(e).device)
+
+
+def flip_edit(
+    head: AffineHead,
+    e: Tensor,
+    *,
+    norm: float = 2,
+    sparse: int | None = None,
+    cost: Cost | None = None,
+    overshoot: float = 1e-4,
+) -> Edit:
+    """Compute the smallest changes of embeddings that change the label to any other.
+
+    Args:
+        head: The affine head.
+        e: Embeddings, (B, n).
+        norm: 1, 2 or inf, of the change. The answer in l_1 changes a single attribute.
+        sparse: Number of attributes that may change. None: all.
+        cost: Permitted changes and what they cost.
+        overshoot: Share by which the boundary is overstepped, as far as the bounds permit.
+
+    Returns:
+        An `Edit`; its cost is the distance to the boundary, without the overshoot.
+
+    Raises:
+        BadInput: Embeddings, norm or cost do not fit the head or each other.
+    """
+    values = embeddings(head, e).numpy()
+    cost, norm = cost or Cost(), check_option(cost, norm, sparse)
+    if not overshoot >= 0:
+        raise BadInput(f"overshoot is {overshoot!r}; it must be at least 0")
+    distance, short = _distances(head, values, norm, sparse, cost)
+    sheet = Sheet.blank(len(values), head.n, head.c)
+    weight, first = head.weight.numpy(), _predicted(head, values)
+    rows = np.arange(len(values))
+    sheet.target = np.where(np.isfinite(distance).any(1), distance.argmin(1), short.argmin(1))
+    sheet.cost = distance[rows, sheet.target]
+    sheet.shortfall = short.min(1)
+    sheet.active[rows, sheet.target] = True
+    d = weight[sheet.target] - weight[first]
+    need = _margins(head, values, first)[rows, sheet.target]
+    sheet.delta = _steps(head, values, d, need, norm, sparse, cost, overshoot, sheet.target)
+    return sheet.edit(torch.as_tensor(e).device)
+
+
+def check_option(cost: Cost | None, norm: float, sparse: int | None) -> float:
+    """Return the norm; refuse options that have no meaning together."""
+    cost, norm = cost or Cost(), check_norm(norm)
+    if sparse is not None and (isinstance(sparse, bool) or not isinstance(sparse, int) or sparse < 1):
+        raise BadInput(f"sparse is {sparse!r}; it must be a number of attributes, at least 1")
+    if cost.weights is not None:
+        raise BadInput(
+            "weights are costs of whole attributes, for flip_attributes; here a covariance, diag(1 / w^2), weighs"
+        )
+    if cost.covariance is not None and norm != 2:
+        raise BadInput(f"a covariance replaces the l_2 norm, but norm is {norm:g}; leave one of them out")
+    if cost.groups and (cost.covariance is not None or sparse is not None):
+        raise BadInput("groups permit one exchange at a time; a covariance or sparse has no meaning with them")
+    return norm
+
+
+def _predicted(head: AffineHead, e: np.ndarray) -> np.ndarray:
+    return np.asarray((e @ head.weight.numpy().T + head.bias.numpy()).argmax(1))
+
+
+def _margins(head: AffineHead, e: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return m_k = l_i - l_k, (B, c)."""
+    logits = e @ head.weight.numpy().T + head.bias.numpy()
+    return np.asarray(logits[np.arange(len(e)), first][:, None] - logits)
+
+
+def _distances(
+    head: AffineHead, e: np.ndarray, norm: float, sparse: int | None, cost: Cost
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distances and the shortfalls, (B, c) each, inf on the predicted class."""
+    first = _predicted(head, e)
+    margin = _margins(head, e, first)
+    if cost.groups:
+        distance, short, _ = exchanged(head, e, first, margin, cost)
+    elif not cost.bounded:
+        distance, short = _unbounded(head, first, margin, norm, sparse, cost)
+    elif sparse is not None:
+        raise BadInput("sparse edits to any class take immutable attributes, but no bounds; targeted_edit takes both")
+    elif cost.covariance is not None:
+        distance, short = _bounded_ellipse(head, e, first, margin, cost)
+    else:
+        distance, short = _bounded(head, e, first, margin, norm, cost)
+    rows = np.arange(len(e))
+    distance[rows, first] = short[rows, first] = np.inf
+    return distance, short
+
+
+def _unbounded(
+    head: AffineHead, first: np.ndarray, margin: np.ndarray, norm: float, sparse: int | None, cost: Cost
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances and shortfalls without bounds: margins over dual norms, one table per predicted class."""
+    w = head.weight.numpy() @ cost.basis(head)
+    gain = np.zeros_like(margin)
+    for i in np.unique(first):
+        gain[first == i] = dual_lengths(w - w[i], norm, sparse)
+    distance = np.divide(margin, gain, out=np.full_like(margin, np.inf), where=gain > 0)
+    distance[margin <= 0] = 0.0
+    return distance, np.where(np.isfinite(distance), 0.0, margin)
+
+
+def _bounded(
+    head: AffineHead, e: np.ndarray, first: np.ndarray, margin: np.ndarray, norm: float, cost: Cost
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances and shortfalls inside bounds."""
+    free, (low, high) = cost.free(head), cost.box(e)
+    weight = head.weight.numpy()[:, free]
+    low, high = low[:, free], high[:, free]
+    distance, short = np.full_like(margin, np.inf), np.zeros_like(margin)
+    part = max(1, PART // (head.c * head.n))
+    for start in range(0, len(e), part):
+        take = slice(start, start + part)
+        d = weight[None] - weight[first[take]][:, None]  # (b, c, r)
+        size = d.shape[:2]
+        ends = [np.repeat(bound[take], head.c, 0) for bound in (low, high)]
+        x, best = fill(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), norm)
+        found = lengths(x, norm).reshape(size)
+        distance[take] = np.where(np.isnan(found), np.inf, found)
+        short[take] = np.where(np.isnan(found), margin[take] - best.reshape(size), 0.0)
+    return distance, short
+
+
+def _bounded_ellipse(
+    head: AffineHead, e: np.ndarray, first: np.ndarray, margin: np.ndarray, cost: Cost
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances and shortfalls inside bounds under a covariance: one program for each sample and rival."""
+    free, (low, high) = cost.free(head), cost.box(e)
+    weight = head.weight.numpy()
+    distance, short = np.full_like(margin, np.inf), np.zeros_like(margin)
+    for s, i in enumerate(first):
+        for k in range(head.c):
+            x = None if k == i else _inside(weight[k] - weight[i], margin[s, k], low[s], high[s], cost.basis(head))
+            if x is not None:
+                distance[s, k] = np.sqrt(x @ x)
+                continue
+            d = np.where(free, weight[k] - weight[i], 0.0)
+            corner = np.where(d > 0, high[s], np.where(d < 0, low[s], 0.0))
+            short[s, k] = margin[s, k] - d[d != 0] @ corner[d != 0]
+    return distance, short
+
+
+def _inside(d: np.ndarray, need: float, low: np.ndarray, high: np.ndarray, basis: np.ndarray) -> np.ndarray | None:
+    """Return the smallest u with d . L u >= need and low <= L u <= high; None: there is none."""
+    below, above = np.isfinite(low), np.isfinite(high)
+    rows = np.vstack([(d @ basis)[None], basis[below], -basis[above]])
+    found = Smallest(rows).solve(np.r_[need, low[below], -high[above]])
+    return None if found is None else found[0]
+
+
+def _steps(
+    head: AffineHead,
+    e: np.ndarray,
+    d: np.ndarray,
+    need: np.ndarray,
+    norm: float,
+    sparse: int | None,
+    cost: Cost,
+    overshoot: float,
+    target: np.ndarray,
+) -> np.ndarray:
+    """Return the changes that cross one boundary each, (B, n); NaN or zero where that is not possible."""
+    need = np.maximum(need, 0.0)
+    if cost.groups:
+        first = _predicted(head, e)
+        _, _, step = exchanged(head, e, first, _margins(head, e, first), cost, overshoot=overshoot, target=target)
+        return step
+    basis = cost.basis(head)
+    if not cost.bounded:
+        direction = steepest(d @ basis, norm, sparse)
+        gain = (direction * (d @ basis)).sum(1)
+        size = np.divide(need, gain, out=np.zeros_like(need), where=gain > 0)
+        return np.asarray((1 + overshoot) * size[:, None] * direction @ basis.T)
+    low, high = cost.box(e)
+    free = cost.free(head)
+    corner = np.where(d * free > 0, high, np.where(d * free < 0, low, 0.0))
+    best = np.where(d * free != 0, d, 0.0) * np.where(corner == 0, 0.0, corner)
+    most = np.where(np.isinf(best).any(1), np.inf, np.nan_to_num(best, posinf=0.0).sum(1))
+    further = np.minimum(need * (1 + overshoot), np.maximum(most, need))
+    if cost.covariance is None:
+        x, _ = fill(d[:, free], low[:, free], high[:, free], further, norm)
+        return np.asarray(x @ np.eye(head.n)[free])
+    out = np.zeros_like(e)
+    for s in range(len(e)):
+        for wanted in (further[s], need[s]):
+            u = _inside(d[s], wanted, low[s], high[s], basis)
+            if u is not None:
+                out[s] = basis @ u
+                break
+    return out
+
+
+__all__ = ["check_option", "flip_distance", "flip_edit"]

@@ -1,0 +1,307 @@
+"""Edits of attributes carried to inputs: can a real input do what the edit asks for?
+
+    min over z in threat   ||(g(z) - e - delta) / gap||_2 + kappa relu( max_{k != j} l_k(z) - l_j(z) + m )
+
+g(z) are the attribute logits, e = g(x), j the target, m its margin, gap the switch of each attribute: its mean logit
+where it is present minus where it is absent. The target is part of the objective, since an input that matches every
+attribute of an edit as well as it can does not, as a rule, change the label. kappa sets how much the label counts
+against the attributes; of several, the least valid one is returned and the others are the curve.
+
+`match_edit` is the other problem, all attributes and no label, by Levenberg-Marquardt steps:
+
+    d = J^T (J J^T + mu I)^-1 r,      ||d|| <= trust,      r = (e + delta - g(z)) / gap,  J = d (g / gap) / d z
+
+References:
+    adityaSridharr/SPECTRA (images rebuilt from edited attributes; there without a threat and without the label).
+    Marquardt, An algorithm for least-squares estimation of nonlinear parameters, SIAM 1963.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unfooled.core.ascent import Decaying
+from unfooled.core.checks import check_inputs, check_mode, check_threat
+from unfooled.core.errors import BadInput
+from unfooled.core.model.batching import batched
+from unfooled.core.model.modes import frozen
+from unfooled.core.shapes import flat, where_rows
+from unfooled.core.threats import Threat
+from unfooled.counterfactuals.edits import Edit
+from unfooled.counterfactuals.head import AffineHead
+
+Encode = Callable[[Tensor], Tensor]
+Invert = Callable[..., Any]
+"""`features.invert_features`, whose result has `.x` and `.steps_used`."""
+
+KAPPA = (1.0, 5.0, 30.0)
+RULE = Decaying(first=0.2, last=0.002, absolute=True)
+MOST = 64
+"""Attributes for which `match_edit` takes a Jacobian."""
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Edits carried to inputs at one kappa, one entry per sample.
+
+    Attributes:
+        kappa: Weight of the label.
+        x: Inputs inside the threat, (B, *D).
+        delta: Change of the attribute logits, g(x') - g(x), (B, n).
+        residual: ||(g(x') - e - delta) / gap||, (B,).
+        valid: Samples for which the head names the target, (B,) bool.
+        steps: Steps taken, (B,) int64.
+    """
+
+    kappa: float
+    x: Tensor
+    delta: Tensor
+    residual: Tensor
+    valid: Tensor
+    steps: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Realized:
+    """Edits carried to inputs, one entry per sample.
+
+    Attributes:
+        x: Inputs inside the threat, (B, *D), at the least kappa that is valid; at the largest where none is.
+        delta: Change of the attribute logits, g(x') - g(x), (B, n).
+        residual: ||(g(x') - e - delta) / gap||, (B,).
+        valid: Samples for which the head names the target, (B,) bool; never for an edit that is not feasible.
+        steps: Steps taken at this kappa, (B,) int64.
+        kappa: The kappa of x, (B,).
+        curve: Results at every kappa, from the least to the largest.
+    """
+
+    x: Tensor
+    delta: Tensor
+    residual: Tensor
+    valid: Tensor
+    steps: Tensor
+    kappa: Tensor
+    curve: tuple[Carried, ...]
+
+
+class _Remembering:
+    """Features in units of the switches, the last ones stored, so that a penalty does not compute them again."""
+
+    def __init__(self, encode: Encode, gap: Tensor) -> None:
+        self.encode, self.gap = encode, gap
+        self.z: Tensor | None = None
+        self.model = encode  # so that the modules behind it are found
+        self.features: Tensor = gap
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.z, self.features = z, self.encode(z) / self.gap
+        return self.features
+
+    def at(self, z: Tensor) -> Tensor:
+        return self.features if self.z is z else self(z)
+
+
+def realize_edit(
+    encode: Encode,
+    head: AffineHead,
+    x: Tensor,
+    edit: Edit,
+    threat: Threat,
+    *,
+    invert: Invert,
+    gap: Tensor,
+    kappa: Sequence[float] = KAPPA,
+    margin: float = 0.5,
+    steps: int = 200,
+    batch: int = 256,
+) -> Realized:
+    """Carry edits to inputs of the threat in which the target wins.
+
+    Args:
+        encode: Attribute logits of inputs, (b, *D) -> (b, n), such as `ConceptCnn.encode`. Not modified.
+        head: The affine head on these logits.
+        x: Inputs, (B, *D).
+        edit: Edits of their attribute logits; those that are not feasible leave x as it is.
+        threat: Constraint set of the result; the box is part of it.
+        invert: `features.invert_features`, or a function of its signature.
+        gap: Switch of each attribute, above 0, (n,).
+        kappa: Weights of the label, in attribute switches per logit. Cost: `steps` gradients for each.
+        margin: Logits by which the target should win.
+        steps: Steps for each kappa.
+        batch: Samples computed at once.
+
+    Raises:
+        BadInput: x outside the box, shapes that do not agree, a gap that is not above 0, no kappa or one below 0.
+
+    Example:
+        `realize_edit(net.encode, head, x, targeted_edit(head, e, 2), L2(3.0), invert=invert_features, gap=gap).valid`
+    """
+    gap = _checked(encode, x, edit, threat, gap)
+    weights = sorted(float(k) for k in kappa)
+    if not weights or weights[0] < 0:
+        raise BadInput(f"kappa is {list(kappa)}; give at least one weight, none below 0")
+    with torch.no_grad():
+        e = batched(encode, batch)(x)
+    curve = tuple(
+        _carried(encode, head, x, e, edit, threat, partial(invert, steps=steps, batch=batch), gap, k, margin, batch)
+        for k in weights
+    )
+    at = torch.stack([torch.where(c.valid, i, len(curve) - 1) for i, c in enumerate(curve)]).amin(0)
+
+    def pick(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(values))[at, torch.arange(len(x), device=at.device)]
+
+    return Realized(
+        pick([c.x for c in curve]), pick([c.delta for c in curve]), pick([c.residual for c in curve]),
+        pick([c.valid for c in curve]), pick([c.steps for c in curve]),
+        torch.tensor(weights, device=at.device)[at], curve,
+    )  # fmt: skip
+
+
+def _carried(
+    encode: Encode, head: AffineHead, x: Tensor, e: Tensor, edit: Edit, threat: Threat, invert: Invert, gap: Tensor,
+    kappa: float, margin: float, batch: int,
+) -> Carried:  # fmt: skip
+    """Return the result at one kappa."""
+    rows = edit.feasible.to(x.device).nonzero()[:, 0]
+    moved, taken = x.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    wanted = e + edit.delta.to(e)
+    if len(rows):
+        seen, target = _Remembering(encode, gap), edit.target.to(x.device)[rows]
+
+        def short(z: Tensor, at: Tensor) -> Tensor:
+            logits = logits_of(head, seen.at(z) * gap)
+            own = F.one_hot(target[at], logits.shape[1]).bool()
+            rival = logits.masked_fill(own, -torch.inf).amax(1)
+            return kappa * (rival - logits[own] + margin).relu()
+
+        found = invert(
+            seen, wanted[rows] / gap, x[rows], threat=threat.take(rows), tol=0.0, rule=RULE, penalty=short
+        )  # fmt: skip
+        moved[rows], taken[rows] = found.x, found.steps_used
+    return _judged(encode, head, x, e, wanted, edit, gap, kappa, moved, taken, batch)
+
+
+def _judged(
+    encode: Encode, head: AffineHead, x: Tensor, e: Tensor, wanted: Tensor, edit: Edit, gap: Tensor, kappa: float,
+    moved: Tensor, taken: Tensor, batch: int,
+) -> Carried:  # fmt: skip
+    """Return what became of the edits at these inputs."""
+    with torch.no_grad():
+        now = batched(encode, batch)(moved)
+    named = logits_of(head, now).argmax(1) == edit.target.to(now.device)
+    residual = torch.linalg.vector_norm((now - wanted) / gap, dim=1)
+    return Carried(kappa, moved, now - e, residual, named & edit.feasible.to(now.device), taken)
+
+
+def logits_of(head: AffineHead, e: Tensor) -> Tensor:
+    """Return the head's logits, (B, K), in the precision of e, with a gradient."""
+    return F.linear(e, head.weight.to(e), head.bias.to(e))
+
+
+def match_edit(
+    encode: Encode,
+    head: AffineHead,
+    x: Tensor,
+    edit: Edit,
+    threat: Threat,
+    *,
+    gap: Tensor,
+    asked: float = 1.0,
+    steps: int = 30,
+    trust: float = 0.12,
+    damping: float = 1e-3,
+    batch: int = 256,
+) -> Carried:
+    """Match all attributes of edits by Levenberg-Marquardt steps, whatever the label becomes.
+
+    More selective than `realize_edit`, and rarely valid. Cost: a forward and n backwards a step.
+
+    Args:
+        encode: Attribute logits of inputs, (b, *D) -> (b, n), n at most 64.
+        head: The affine head on these logits, by which the result is judged.
+        x: Inputs, (B, *D).
+        edit: Edits of their attribute logits.
+        threat: Constraint set of the result.
+        gap: Switch of each attribute, above 0, (n,).
+        asked: Multiple of the edit that is asked for; above 1 more results are valid.
+        steps: Steps.
+        trust: Longest step, in the l_2 norm of the input; halved for a sample whose residual does not fall.
+        damping: mu, relative to the mean squared length of the Jacobian's rows.
+        batch: Samples computed at once.
+
+    Returns:
+        A `Carried`, with kappa 0; its residual is to the edit itself, not to the multiple.
+
+    Raises:
+        BadInput: As `realize_edit`, or more than 64 attributes.
+    """
+    gap = _checked(encode, x, edit, threat, gap)
+    if len(gap) > MOST:
+        raise BadInput(f"there are {len(gap)} attributes, more than the {MOST} whose Jacobian is taken; realize_edit")
+    with torch.no_grad():
+        e = batched(encode, batch)(x)
+    delta = torch.where(edit.feasible.to(x.device)[:, None], edit.delta.to(e), 0.0)
+    wanted = e + asked * delta
+
+    def matched(x: Tensor, wanted: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return _matched(encode, x, wanted, threat.take(rows), gap, steps, trust, damping)
+
+    with frozen(encode):
+        moved, taken = batched(matched, batch)(x, wanted, torch.arange(len(x), device=x.device))
+    return _judged(encode, head, x, e, e + delta, edit, gap, 0.0, moved, taken, batch)
+
+
+def _matched(
+    encode: Encode, x: Tensor, wanted: Tensor, threat: Threat, gap: Tensor, steps: int, trust: float, damping: float
+) -> tuple[Tensor, Tensor]:
+    """Return the points of least residual, and the number of steps that lowered it."""
+    best, reach = x, torch.full((len(x),), trust, dtype=x.dtype, device=x.device)
+    least = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+    step, taken = torch.zeros_like(flat(x)), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    for number in range(steps + 1):
+        z = threat.project(best + step.reshape(x.shape), x).detach().requires_grad_()
+        features = encode(z) / gap
+        away = wanted / gap - features.detach()
+        size = torch.linalg.vector_norm(away, dim=1)
+        better = size < least
+        taken += better & torch.isfinite(least)
+        best, least = where_rows(better, z.detach(), best), torch.where(better, size, least)
+        reach = torch.where(better, reach, reach / 2)
+        if number == steps:
+            break
+        rows = [torch.autograd.grad(f.sum(), z, retain_graph=True)[0] for f in features.unbind(1)]
+        jacobian = torch.stack([flat(g) for g in rows], 1)
+        inner = jacobian @ jacobian.mT
+        mu = damping * inner.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
+        eye = torch.eye(len(gap), dtype=inner.dtype, device=inner.device)
+        full = (jacobian.mT @ torch.linalg.solve(inner + mu[:, None, None] * eye, away[:, :, None]))[:, :, 0]
+        length = torch.linalg.vector_norm(full, dim=1).clamp(min=1e-12)
+        new = full * (reach / length).clamp(max=1)[:, None]
+        step = where_rows(better, new, step / 2)
+    return best, taken
+
+
+def _checked(encode: Encode, x: Tensor, edit: Edit, threat: Threat, gap: Tensor) -> Tensor:
+    """Return the switches in the precision of x; refuse what cannot be used."""
+    check_threat(x, threat)
+    check_inputs(x, box=threat.box)
+    check_mode(encode)
+    if len(edit.delta) != len(x):
+        raise BadInput(f"there are {len(edit.delta)} edits for {len(x)} inputs; give one each")
+    n = edit.delta.shape[1]
+    if gap.shape != (n,):
+        raise BadInput(f"gap has shape {tuple(gap.shape)}, and the edits have {n} attributes; give one switch each")
+    if bad := [f for f, value in enumerate(gap.tolist()) if not 0 < value < float("inf")]:
+        raise BadInput(
+            f"the switch of attribute {bad[0]} is {float(gap[bad[0]]):g}, and must be above 0: {len(bad)} attributes "
+            "are constant or not learnt; give these the mean switch, and leave them out of the edit"
+        )
+    return gap.to(x)

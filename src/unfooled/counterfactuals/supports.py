@@ -1,0 +1,127 @@
+"""Sparse targeted edits: the smallest change of at most k attributes after which the target wins.
+
+All supports of k attributes are compared up to 20,000 of them, in the order of a lower bound, the farthest single
+boundary, so that most need no solution. With more, the supports are those of the attributes that the smallest edits in
+l_1 and l_2 move most, and the result is an upper bound.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+
+from unfooled.counterfactuals.cost import Cost
+from unfooled.counterfactuals.least_distance import Smallest, linear, shortfall
+
+MOST = 20_000
+"""Supports that are enumerated."""
+FEW = 300
+"""Supports up to which the shortfall of a sparse edit is computed."""
+
+
+class Found(NamedTuple):
+    """Smallest edit of one sample.
+
+    Attributes:
+        delta: Change of the embedding, (n,).
+        cost: Its length; inf where none was found, although there may be one.
+        active: Rivals that are met, (c - 1,) bool.
+        exact: True where no permitted change is smaller.
+    """
+
+    delta: np.ndarray
+    cost: float
+    active: np.ndarray
+    exact: bool
+
+
+class Supports:
+    """Solver of sparse edits towards one target.
+
+    Args:
+        g: Rows w_j - w_k, (c - 1, n).
+        free: Attributes that may change, (n,) bool.
+        k: Number of attributes that change at most.
+        cost: Bounds and covariance.
+    """
+
+    def __init__(self, g: np.ndarray, free: np.ndarray, k: int, cost: Cost) -> None:
+        self.g, self.free, self.k = g, free, k
+        self.precision = None if cost.covariance is None else np.linalg.inv(cost.covariance.numpy())
+        self.all = comb(int(free.sum()), k) <= MOST
+        self.table: tuple[np.ndarray, np.ndarray] | None = None
+
+    def solved(self, h: np.ndarray, low: np.ndarray, high: np.ndarray, dense: np.ndarray) -> Found | None:
+        """Return the smallest sparse edit of one sample; None: there is none.
+
+        Args:
+            h: Logits needed, (c - 1,).
+            low: Least changes, (n,).
+            high: Largest changes, (n,).
+            dense: Smallest edit of all attributes, (n,).
+        """
+        supports, gains = self._table(h, low, high, dense)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = np.where(h > 0, h / gains, 0.0).max(1)
+        best = None
+        for at in np.argsort(bound, kind="stable"):
+            if not bound[at] < (np.inf if best is None else best.cost):
+                break
+            found = self._on(supports[at], h, low, high)
+            if found is not None and (best is None or found.cost < best.cost):
+                best = found
+        if best is None:
+            return None if self.all else Found(np.zeros(len(low)), np.inf, np.zeros(len(h), bool), False)
+        return best
+
+    def _table(
+        self, h: np.ndarray, low: np.ndarray, high: np.ndarray, dense: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the supports, (S, k), and the gain of a step of length 1 on each towards each rival, (S, c - 1)."""
+        if self.table is not None:
+            return self.table
+        places = np.flatnonzero(self.free)
+        if not self.all:
+            sparse = linear(self.g[:, places], h, low[places], high[places], 1.0)
+            first = np.abs(dense[places]) / (np.abs(dense).max() or 1.0)
+            first = first + (0.0 if sparse is None else 2.0 * (np.abs(sparse[0]) > 1e-9))
+            most = max(
+                m for m in range(self.k, len(places) + 1) if comb(m, self.k) <= max(MOST // 10, 1) or m == self.k
+            )
+            places = np.sort(places[np.argsort(-first, kind="stable")[:most]])
+        supports = np.array(list(combinations(places.tolist(), self.k)))
+        gains = np.stack([np.sqrt(((self.g[:, s] @ self._root(s)) ** 2).sum(1)) for s in supports])
+        if self.all:
+            self.table = supports, gains
+        return supports, gains
+
+    def _root(self, support: np.ndarray) -> np.ndarray:
+        """Return the root of the covariance given that all other attributes stay."""
+        if self.precision is None:
+            return np.eye(len(support))
+        return np.asarray(np.linalg.cholesky(np.linalg.inv(self.precision[np.ix_(support, support)])))
+
+    def _on(self, support: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> Found | None:
+        """Return the smallest edit on one support."""
+        root = self._root(support)
+        low, high, n = low[support], high[support], len(low)
+        below, above = np.isfinite(low), np.isfinite(high)
+        solver = Smallest(np.vstack([self.g[:, support] @ root, root[below], -root[above]]))
+        found = solver.solve(np.r_[h, low[below], -high[above]])
+        if found is None:
+            return None
+        u, active = found
+        delta = np.zeros(n)
+        delta[support] = root @ u
+        return Found(delta, float(np.sqrt(u @ u)), active[: len(h)], self.all)
+
+    def shortfall(self, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
+        """Return the logits that the best sparse change falls short of; NaN for more than `FEW` supports."""
+        if not self.all or comb(int(self.free.sum()), self.k) > FEW:
+            return float("nan")
+        places = np.flatnonzero(self.free).tolist()
+        each = (list(s) for s in combinations(places, self.k))
+        return min(shortfall(self.g[:, s], h, low[s], high[s]) for s in each)

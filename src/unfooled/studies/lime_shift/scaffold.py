@@ -1,0 +1,127 @@
+"""Scaffolding: a biased model that hides from explanations which ask about rows that are not real.
+
+    e(x) = biased(x) where a detector takes x for a real row, innocent(x) elsewhere
+
+Both decide by one column: the biased model by the sensitive one, the innocent model by one without meaning. The
+detector is a random forest that tells training rows from rows perturbed as LIME perturbs them. An explanation sees the
+bias as far as its perturbed rows look real, which the area under the detector's ROC curve measures.
+
+References:
+    Slack, Hilgard, Jia, Singh, Lakkaraju, Fooling LIME and SHAP, AIES 2020, arXiv:1911.02508. Differs: a made table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import RandomForestClassifier
+
+from unfooled.explanations import TabularSpace, lime_tabular
+from unfooled.explanations.lime import by_bins, conditional, neighbours
+from unfooled.studies.lime_shift.scale import TableScale
+
+Table = npt.NDArray[np.float64]
+SENSITIVE, INNOCENT = 0, 1
+NAMES = ("sensitive", "innocent", *(f"measure {k}" for k in range(1, 7)))
+LIME, CONDITIONAL, NEIGHBOURS = "bins, as LIME", "conditional", "neighbours"
+SAMPLERS: dict[str, Any] = {LIME: by_bins, CONDITIONAL: conditional(20), NEIGHBOURS: neighbours(5, 20)}
+RIDGE = 1e-3
+
+
+def made_table(rows: int, seed: int) -> Table:
+    """Make a table: six measures of two hidden quantities, a sensitive column tied to one, and an innocent one."""
+    draw = np.random.default_rng(seed)
+    hidden = draw.normal(size=(rows, 2))
+    mixing = np.random.default_rng(0).normal(size=(2, 6))
+    measures = hidden @ mixing + 0.1 * draw.normal(size=(rows, 6))
+    sensitive = hidden[:, 0] + 0.5 * draw.normal(size=rows) > 0
+    return np.column_stack([sensitive, draw.random(rows) > 0.5, measures])
+
+
+def by_column(column: int) -> Callable[[Table], Table]:
+    """Return a model that decides by one column of 0 and 1."""
+    return lambda x: np.column_stack([1 - x[:, column], x[:, column]])
+
+
+@dataclass(frozen=True, eq=False)
+class Scaffold:
+    """A model that is biased on rows that look real.
+
+    Attributes:
+        detector: Classifier of real (0) and perturbed (1) rows.
+    """
+
+    detector: Any
+
+    def __call__(self, x: Table) -> Table:
+        """Return the probabilities of both classes, (n, 2)."""
+        real = self.suspicion(x) < 0.5
+        return np.where(real[:, None], by_column(SENSITIVE)(x), by_column(INNOCENT)(x))
+
+    def suspicion(self, x: Table) -> Table:
+        """Return the detector's probability that rows are perturbed, (n,)."""
+        found: Table = self.detector.predict_proba(x)[:, 1]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class TableBench:
+    """A table, rows to explain, and the scaffold that was built on it.
+
+    Attributes:
+        space: What the explainer has learnt, from rows that the detector has not seen.
+        held_out: Rows that neither has seen.
+        explained: Rows to explain, the first of these.
+        scaffold: The scaffold.
+        samples: Perturbed rows for each row.
+        seed: Random seed.
+    """
+
+    space: TabularSpace
+    held_out: Table
+    explained: Table
+    scaffold: Scaffold
+    samples: int
+    seed: int
+
+    def perturbed(self, k: int, sampler: str) -> Table:
+        """Return the rows that a sampler draws around the k-th explained row, without the row itself."""
+        row = self.explained[k]
+        own = self.space.read(row)[0]
+        drawn = SAMPLERS[sampler](self.space.columns, self.space.features, own, self.samples, self.seed + k)
+        table: Table = self.space.table(drawn.columns)
+        return table[(table != row).any(1)]
+
+    def auc(self, sampler: str) -> list[float]:
+        """Return for each explained row how well the detector tells its perturbed rows from real ones."""
+        real = self.scaffold.suspicion(self.held_out)
+        scores = (self.scaffold.suspicion(self.perturbed(k, sampler)) for k in range(len(self.explained)))
+        return [float((s[:, None] > real).mean() + 0.5 * (s[:, None] == real).mean()) for s in scores]
+
+    def leading(self, model: Callable[[Table], Table], sampler: str) -> list[int]:
+        """Return for each explained row the column of the largest |weight|."""
+        found = lime_tabular(
+            model, self.explained, 1, space=self.space, sampler=SAMPLERS[sampler], samples=self.samples, ridge=RIDGE
+        )
+        columns = [self.space.features[int(w.abs().argmax())][0] for w in found.weights[:, 0]]
+        return [int(column) for column in columns]
+
+
+def table_bench(size: TableScale, seed: int) -> TableBench:
+    """Make the table and train the detector on training rows and rows perturbed around them by LIME's sampler."""
+    train, known, held_out = np.split(made_table(3 * size.rows, seed), 3)
+    space, other = (TabularSpace.learn(rows, categorical=[SENSITIVE, INNOCENT], names=NAMES) for rows in (train, known))
+    around = min(50, size.rows)
+    each = -(-size.rows // around)
+    drawn = [
+        space.table(by_bins(space.columns, space.features, list(row), each, seed + 1 + k).columns)
+        for k, row in enumerate(train[:around])
+    ]
+    perturbed = np.concatenate(drawn)
+    rows, label = np.concatenate([train, perturbed]), np.repeat([0, 1], [len(train), len(perturbed)])
+    detector = RandomForestClassifier(size.trees, random_state=seed, n_jobs=1).fit(rows, label)
+    return TableBench(other, held_out, held_out[: size.explained], Scaffold(detector), size.samples, seed)

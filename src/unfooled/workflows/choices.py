@@ -1,0 +1,63 @@
+"""Choices written as text, with options behind a colon: `grid`, `slic:80`, `slic:segments=80,compactness=1`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from unfooled.core.errors import BadInput, nearest
+from unfooled.workflows import catalog
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import choose, number
+
+
+def made(table: Mapping[str, catalog.Piece], text: str | Callable[..., Any], kind: str) -> Any:
+    """Return the function that a choice names; a function is returned as it is.
+
+    Args:
+        table: Choices by name.
+        text: A name, with options behind a colon where the choice takes them.
+        kind: Kind of the choices, for errors; also the name of the option.
+
+    Raises:
+        BadOption: There is no such choice or option, or a value is no number.
+    """
+    if not isinstance(text, str):
+        return text
+    name, colon, rest = text.partition(":")
+    piece = choose(table, name, kind)
+    function = catalog.resolve(piece.path)
+    if not piece.makes:
+        if colon:
+            raise BadOption("{" + kind + "} is {0!r}; {1} takes no options", text, name)
+        return function
+    options = _options(function, rest, text, kind) if rest else {}
+    try:
+        return function(**options)
+    except BadInput as error:
+        raise BadOption("{" + kind + "} is {0!r}: {1}", text, error) from None
+
+
+def _options(function: Callable[..., Any], rest: str, text: str, kind: str) -> dict[str, Any]:
+    """Return the options that a choice's text gives, as numbers; one without a name is the first."""
+    known = {
+        name: p for name, p in inspect.signature(function).parameters.items() if isinstance(p.default, (int, float))
+    }
+    options: dict[str, Any] = {}
+    if not known:
+        raise BadOption("{" + kind + "} is {0!r}; {1} takes no options", text, text.partition(":")[0])
+    for k, part in enumerate(rest.split(",")):
+        name, equals, value = part.partition("=")
+        name, value = (name.strip().replace("-", "_"), value) if equals else (next(iter(known)), part)
+        if name not in known or (not equals and k):
+            raise BadOption(
+                "{" + kind + "} is {0!r}; {1} has no option {2!r}{3}; it has {4}",
+                text, text.partition(":")[0], name if equals else part, nearest(name, known), ", ".join(known),
+            )  # fmt: skip
+        given = number(value, "{" + kind + "}")
+        whole = isinstance(known[name].default, int)
+        if whole and given != int(given):
+            raise BadOption("{" + kind + "} is {0!r}; {1} is a whole number", text, name)
+        options[name] = int(given) if whole else given
+    return options

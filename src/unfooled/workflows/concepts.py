@@ -1,0 +1,140 @@
+"""Attributes for training: those of the shapes, or of a user's table, by the rows of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.model.batching import batched
+from unfooled.core.model.modes import evaluating
+from unfooled.data.dataset import Dataset
+from unfooled.data.formats.attributes import constant_attributes, read_attributes
+from unfooled.data.formats.folders import files_of
+from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
+from unfooled.models.architectures import build, builder_of
+from unfooled.training.losses.concepts import concept_logits, on_rows, rows_of
+from unfooled.workflows.catalog import takes
+from unfooled.workflows.errors import BadOption
+
+LEARNT = 0.95
+"""AUC from which on an attribute counts as learnt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Concepts:
+    """Attributes of the samples of a data set.
+
+    Attributes:
+        names: Names of the attributes that vary.
+        values: Values in [0, 1], (N, n); NaN: unknown.
+        left_out: Names of those that are constant, which are left out.
+        held_out: Values of held-out samples, (M, n). None: there are none.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    left_out: tuple[str, ...] = ()
+    held_out: Tensor | None = None
+
+
+def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[tuple[str, ...], Tensor]:
+    """Return the names and values, (N, n), of the attributes of a data set.
+
+    Args:
+        data: The samples.
+        source: Where they were loaded from.
+        table: CSV of attributes. None: those of the shapes.
+
+    Raises:
+        BadOption: The data have no attributes of their own, or are no folder of images that a table could name.
+    """
+    if table is None:
+        if data.name.partition(":")[0] != "shapes":
+            raise BadOption("{0} has no attributes of its own; give a table of them, {attributes:table.csv}", data.name)
+        rho = float(data.name.partition(":")[2] or 0.25)
+        made = load_shapes(int(data.index.max()) + 1, rho=rho, split=data.split)
+        return ATTRIBUTES, made.attributes[data.index]
+    if not isinstance(source, (str, Path)) or not Path(source).is_dir():
+        raise BadOption("{attributes} names images by their path, and {0} is no folder of images", data.name)
+    root, read = Path(source), read_attributes(table)
+    files = files_of(root, data.split)
+    return read.names, read.of([files[row] for row in data.index.tolist()], root)
+
+
+def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
+    """Leave out the attributes that are constant in training.
+
+    Raises:
+        BadOption: None is left.
+    """
+    constant = constant_attributes(values, names)
+    kept = [column for column, name in enumerate(names) if name not in constant]
+    if not kept:
+        raise BadOption("all {0} attributes are constant in the training data; there is nothing to learn", len(names))
+    return Concepts(tuple(names[column] for column in kept), values[:, kept], constant)
+
+
+def with_attributes(
+    objective: Any, data: Dataset, held_out: Dataset | None, source: Any, table: str | Path | None
+) -> tuple[Concepts, Any]:
+    """Return the attributes of the samples, and the loss with their labels and attributes.
+
+    A loss that was given as an object keeps its own.
+
+    Raises:
+        BadOption: The loss has another number of rows than there are samples, or the data have no attributes.
+    """
+    stored = rows_of(objective)
+    if len(stored):
+        if len(stored) != len(data.y):
+            raise BadOption("{loss} has {0} rows, and there are {1} samples to train on", len(stored), len(data.y))
+        return Concepts((), stored), objective
+    concepts = varying(*concepts_of(data, source, table))
+    if held_out is not None:
+        names, values = concepts_of(held_out, source, table)
+        concepts = replace(concepts, held_out=values[:, [names.index(name) for name in concepts.names]])
+    return concepts, on_rows(objective, data.y, concepts.values)
+
+
+def built(arch: str, shape: tuple[int, ...], classes: int, concepts: Concepts | None) -> nn.Module:
+    """Build a network, with a head on attribute logits where there are attributes.
+
+    Raises:
+        BadOption: The architecture has no such head.
+    """
+    if concepts is None:
+        return build(arch, shape, classes)
+    if "attributes" not in takes(builder_of(arch)):
+        raise BadOption("{arch} {0} has no head on attribute logits; give {arch:concept-cnn}", arch)
+    return build(arch, shape, classes, attributes=concepts.values.shape[1])
+
+
+def attribute_auc(e: Tensor, a: Tensor) -> Tensor:
+    """Return the area under the ROC curve of each attribute, (n,); NaN where one of its two values does not occur.
+
+    Args:
+        e: Attribute logits, (N, n).
+        a: Attributes, (N, n); present from .5 on, NaN: unknown.
+    """
+    areas = []
+    for logits, values in zip(e.unbind(1), a.unbind(1), strict=True):
+        present, absent = logits[values >= 0.5], logits[values < 0.5].sort().values
+        below = torch.searchsorted(absent, present), torch.searchsorted(absent, present, right=True)
+        pairs = len(present) * len(absent)
+        areas.append(0.5 * float(below[0].sum() + below[1].sum()) / pairs if pairs else float("nan"))
+    return torch.tensor(areas)
+
+
+def not_learnt(model: nn.Module, x: Tensor, concepts: Concepts, device: str) -> dict[str, float]:
+    """Return the attributes whose AUC on held-out samples is below .95, with it; NaN where it is not defined."""
+    if concepts.held_out is None:
+        return {}
+    n = len(concepts.names)
+    with torch.no_grad(), evaluating(model):
+        e = batched(lambda part: concept_logits(model, part.to(device), n)[0].cpu(), 200)(x)
+    areas = attribute_auc(e, concepts.held_out).tolist()
+    return {name: area for name, area in zip(concepts.names, areas, strict=True) if not area >= LEARNT}

@@ -1,0 +1,337 @@
+"""Local surrogates (LIME) of images, texts and rows, and the pick of a few that cover many: one page, one JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfooled.core.checks import check_mode
+from unfooled.core.goals import read_logits
+from unfooled.core.limits import Limits, allowing
+from unfooled.core.unanswered import check_answered
+from unfooled.data.formats.text import read_text, read_texts
+from unfooled.explanations import lime as native
+from unfooled.explanations.lime.result import Surrogates
+from unfooled.workflows import catalog
+from unfooled.workflows.choices import made
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs
+from unfooled.workflows.lime_options import LimeOptions, TableOptions, TextOptions, classes_of, read_rows
+from unfooled.workflows.lime_records import LimeRecord, Picked, explained, write
+from unfooled.workflows.lime_sources import (
+    BATCH,
+    Labels,
+    Source,
+    TableRows,
+    Texts,
+    check_choices,
+    check_numbers,
+    checked_texts,
+    numbers_of,
+    quiet,
+)
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_folder
+from unfooled.workflows.predicting import Predictor, opened
+from unfooled.workflows.words import at_least, number
+
+IMPORTANT = 20  # features of a pick whose importance is recorded
+CPU = Machine("cpu")
+Model = str | Path | Callable[..., Any] | Any
+"""Model of texts or rows; see `predicting.opened`."""
+
+
+def lime_image(
+    inputs: Inputs,
+    *,
+    index: str | int | Sequence[int] = 0,
+    segments: str | Callable[..., Any] = "grid",
+    baseline: str | Callable[..., Any] = "mean",
+    score: str | Callable[..., Any] = "logit",
+    options: LimeOptions = LimeOptions(),  # noqa: B008  (frozen)
+    out: str | Path = "lime",
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+) -> LimeRecord:
+    """Explain images by linear surrogates over their segments, and write lime.html and lime.json.
+
+    Args:
+        inputs: Model and data, as for `explain`; `n` is not used.
+        index: Numbers of the samples, from 0: 3, [0, 3] or "0,3".
+        segments: Name in `catalog.SEGMENTERS`, with options as in "grid:5" or "slic:80", or a segmenter.
+        baseline: Values of hidden segments: a name in `catalog.BASELINES`, a number, or a function.
+        score: Name in `catalog.SCORES` of what is explained, or a function of logits and labels.
+        options: Options of all local surrogates.
+        out: Folder.
+        seed: Random seed.
+        machine: The device.
+
+    Returns:
+        A `LimeRecord`.
+
+    Raises:
+        BadInput: options, model or data that cannot be used.
+    """
+    options.check()
+    if options.link != "identity":
+        raise BadOption("{link} is for texts and tables; for images give {score}")
+    rows = numbers_of(index, "index")
+    settings: dict[str, Any] = {
+        "segments": made(catalog.SEGMENTERS, segments, "segments"),
+        "baseline": made(catalog.BASELINES, _constant(baseline), "baseline"),
+        "score": made(catalog.SCORES, score, "score"),
+        "sampler": made(catalog.MASK_SAMPLERS, options.sampler or "paired", "sampler"),
+    }
+    inputs = replace(inputs, n=max(rows) + 1)
+    inputs.check()
+    folder, device = check_folder(out), machine.prepare(seed)
+    loaded = inputs.load_unlabelled(device) or inputs.load(device, seed=seed)
+    check_mode(loaded.model)
+    check_numbers(rows, len(loaded.x), "index", "samples")
+    x, y = loaded.x[rows], loaded.y[rows]
+    with torch.no_grad():
+        logits = read_logits(loaded.model, x, batch=BATCH)
+    check_answered(logits)
+    labels = classes_of(options, logits, loaded.classes, y.to(logits.device))
+    generator = torch.Generator().manual_seed(seed)
+    with quiet():
+        result = native.lime_image(loaded.model, x, labels, **settings, **options.given, generator=generator)
+    if options.stability:
+        result = native.with_stability(
+            result, loaded.model, baseline=settings["baseline"], draws=options.stability, generator=generator
+        )
+    result = replace(result, classes=tuple(loaded.classes))
+    items = [f"sample {row}" for row in rows]
+    about = {"model": inputs.model_name, "data": inputs.data_name, "warnings": list(loaded.warnings)}
+    return _written(folder, result, options, items, about)
+
+
+def lime_text(
+    model: Model,
+    text: str | Path | Sequence[str],
+    *,
+    text_options: TextOptions = TextOptions(),  # noqa: B008  (frozen)
+    options: LimeOptions = LimeOptions(),  # noqa: B008  (frozen)
+    labels: Labels = None,
+    out: str | Path = "lime",
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> LimeRecord:
+    """Explain what a model answers about a text by a linear surrogate of its words, and write lime.html and lime.json.
+
+    Args:
+        model: "file.py:name": a function from a list of texts to outputs (n, K), an object with `predict_proba` or
+            `predict`, or a function that returns one; or the object itself.
+        text: File, also compressed (.gz), "-" for standard input, or a list of texts.
+        text_options: How a text is taken apart.
+        options: Options of all local surrogates.
+        labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
+        out: Folder.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        seed: Random seed.
+
+    Returns:
+        A `LimeRecord`.
+
+    Raises:
+        BadInput: options, model or text that cannot be used.
+    """
+    options.check()
+    text_options.made()
+    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    folder, _ = check_folder(out), CPU.prepare(seed)
+    with allowing(limits):
+        texts = [read_text(text)] if isinstance(text, (str, Path)) else checked_texts(text)
+    data = str(text) if isinstance(text, (str, Path)) else "texts"
+    with opened(model) as predict:
+        source = Texts(predict, texts, data, text_options, options, labels, seed)
+        at = range(len(texts))
+        result = source.with_stability(source.explain(at), at)
+    items = [source.name(i) for i in at]
+    return _written(folder, result, options, items, {"model": predict.name, "data": data})
+
+
+def lime_table(
+    model: Model,
+    train: str | Path,
+    *,
+    row: str | int | Sequence[int] = 0,
+    table_options: TableOptions = TableOptions(),  # noqa: B008  (frozen)
+    options: LimeOptions = LimeOptions(),  # noqa: B008  (frozen)
+    labels: Labels = None,
+    out: str | Path = "lime",
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> LimeRecord:
+    """Explain what a model answers about rows of a table by linear surrogates, and write lime.html and lime.json.
+
+    Args:
+        model: "file.py:name": a function from a table to outputs (n, K), an object with `predict_proba` or `predict`,
+            or a function that returns one; or the object itself. It gets an array, or a frame if it was fitted on one.
+        train: Training table, a CSV file; bins, categories and hidden values come from it.
+        row: Numbers of the rows, from 0: 3, [0, 3] or "0,3".
+        table_options: Columns, and the file of the rows.
+        options: Options of all local surrogates.
+        labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
+        out: Folder.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        seed: Random seed.
+
+    Returns:
+        A `LimeRecord`.
+
+    Raises:
+        BadInput: options, model or tables that cannot be used.
+    """
+    options.check()
+    rows = numbers_of(row, "row")
+    check_choices(options, catalog.TABLE_SAMPLERS, "bins")
+    folder, _ = check_folder(out), CPU.prepare(seed)
+    with opened(model) as predict:
+        with allowing(limits):
+            table = read_rows(train, table_options, frames=predict.frames)
+        source = TableRows(predict, table, options, labels, seed)
+        check_numbers(rows, len(source), "row", "rows")
+        result = source.with_stability(source.explain(rows), rows)
+    about = {"model": predict.name, "data": source.data, "warnings": list(table.warnings)}
+    return _written(folder, result, options, [source.name(k) for k in rows], about)
+
+
+def lime_pick(
+    model: Model,
+    *,
+    text: str | Path | Sequence[str] | None = None,
+    train: str | Path | None = None,
+    n: int = 100,
+    budget: int = 5,
+    cover: str | Callable[..., Any] = "any",
+    inputs: TextOptions | TableOptions | None = None,
+    options: LimeOptions = LimeOptions(),  # noqa: B008  (frozen)
+    labels: Labels = None,
+    out: str | Path = "lime",
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> LimeRecord:
+    """Explain many texts or rows, pick a few that cover the features that matter, and write lime.html and lime.json.
+
+    Args:
+        model: As for `lime_text` and `lime_table`.
+        text: File of texts, one a line or JSON lines with the field "text", "-", or a list of texts.
+        train: Training table; give this or `text`.
+        n: Inputs that are explained, drawn at random if there are more.
+        budget: Explanations that are picked.
+        cover: Name in `catalog.COVERS`: "any" or "soft".
+        inputs: Options of texts, or of tables.
+        options: Options of all local surrogates.
+        labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
+        out: Folder.
+        limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
+        seed: Random seed.
+
+    Returns:
+        A `LimeRecord` of the explanations picked.
+
+    Raises:
+        BadInput: options, model or data that cannot be used.
+    """
+    options.check()
+    at_least("n", n, 1)
+    at_least("budget", budget, 1)
+    coverage = made(catalog.COVERS, cover, "cover")
+    if (text is None) == (train is None):
+        raise BadOption("give {text} for texts or {train} for a table, one of them; images share no features")
+    if isinstance(inputs, TextOptions):
+        inputs.made()
+    folder, _ = check_folder(out), CPU.prepare(seed)
+    with opened(model) as predict:
+        with allowing(limits):
+            source = _source(predict, text, train, inputs, options, labels, seed)
+        at = np.arange(len(source))
+        if len(at) > n:
+            at = np.sort(np.random.default_rng(seed).permutation(at)[:n])
+        result = source.explain(at.tolist())
+        found = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
+        index = [int(at[i]) for i in found.index]
+        best = source.with_stability(result[list(found.index)], index)
+    pick = Picked(
+        index=index, gain=list(found.gain), among=len(at), importance=_leading(result, found.importance, IMPORTANT)
+    )
+    about = {"model": predict.name, "data": source.data, "pick": pick}
+    return _written(folder, best, options, [source.name(i) for i in index], about)
+
+
+def _source(
+    predict: Predictor,
+    text: str | Path | Sequence[str] | None,
+    train: str | Path | None,
+    inputs: TextOptions | TableOptions | None,
+    options: LimeOptions,
+    labels: Labels,
+    seed: int,
+) -> Source:
+    """Open the texts or the table of a pick."""
+    if text is None:
+        assert train is not None
+        check_choices(options, catalog.TABLE_SAMPLERS, "bins")
+        of_table = inputs if isinstance(inputs, TableOptions) else TableOptions()
+        return TableRows(predict, read_rows(train, of_table, frames=predict.frames), options, labels, seed)
+    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
+    data = str(text) if isinstance(text, (str, Path)) else "texts"
+    return Texts(
+        predict, texts, data, inputs if isinstance(inputs, TextOptions) else TextOptions(), options, labels, seed
+    )
+
+
+def _constant(baseline: str | Callable[..., Any]) -> str | Callable[..., Any]:
+    """Return a baseline; a number is the name of a constant one."""
+    if not isinstance(baseline, str) or baseline.strip()[:1] not in tuple("0123456789.-+"):
+        return baseline
+    return f"constant:{number(baseline, '{baseline}')}"
+
+
+def _leading(result: Surrogates, importance: dict[Any, float], most: int) -> dict[str, float]:
+    """Return the importance of the leading features, by their names."""
+    names: dict[Any, str] = {}
+    keys = result.keys if result.keys is not None else result.names
+    for row, own in zip(keys, result.names, strict=True):
+        for key, name in zip(row, own, strict=True):
+            names.setdefault(key, name)
+    leading = sorted(importance.items(), key=lambda pair: -pair[1])[:most]
+    return {names[key]: value for key, value in leading}
+
+
+def _written(
+    folder: Path, result: Surrogates, options: LimeOptions, items: Sequence[str], about: dict[str, Any]
+) -> LimeRecord:
+    """Write the page and the JSON; return the record."""
+    record = LimeRecord(
+        kind=result.kind.value,
+        seed=result.seed,
+        calls=result.calls.tolist(),
+        explanations=explained(result, options.top, items),
+        seconds=result.seconds,
+        files=[str(folder / name) for name in ("lime.html", "lime.json")],
+        **about,
+    )
+    pick, title, extra = record.pick, "", ""
+    if pick is not None:
+        word = "rows" if result.kind == native.Kind.TABLE else "texts"
+        title = f"{len(items)} of {pick.among} {word} that cover what matters"
+        extra = _important(pick)
+    html = result.to_html(options.top, names=list(items), title=title, extra=extra)
+    write(folder, result, html, record)
+    return record
+
+
+def _important(pick: Picked) -> str:
+    """Return the importance of the leading features, as a part of the page."""
+    rows = [("feature", "importance"), *((name, f"{value:.3g}") for name, value in pick.importance.items())][:11]
+    lines = "".join(f"<tr><td>{escape(name[:60])}</td><td>{value}</td></tr>" for name, value in rows)
+    return f"<section><h2>Features of all {pick.among}</h2><table>{lines}</table></section>"

@@ -1,0 +1,250 @@
+"""Options of local surrogates: what is explained, how inputs are taken apart, and where rows come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput, nearest
+from unfooled.data.classes import read_names
+from unfooled.data.formats.table import Table, read_table
+from unfooled.explanations import lime as native
+from unfooled.workflows import catalog
+from unfooled.workflows.choices import made
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.words import at_least
+
+
+@dataclass(frozen=True)
+class LimeOptions:
+    """Options of all local surrogates; None: the method's own default.
+
+    Args:
+        samples: Perturbed copies of each input.
+        of: Classes explained: "prediction", "label" (images), "all", or names or numbers, separated by commas.
+        top_labels: Number of most likely classes explained, in place of `of`.
+        top: Features of each class that are shown.
+        link: What is explained of probabilities: "identity" or "log-odds" (texts and tables).
+        sampler: Name in `catalog.MASK_SAMPLERS`, for rows in `catalog.TABLE_SAMPLERS`, or a sampler.
+        stability: Draws of the soft stability, in addition to the samples; 0: it is left out.
+    """
+
+    samples: int | None = None
+    of: str = "prediction"
+    top_labels: int | None = None
+    top: int = 12
+    link: str = "identity"
+    sampler: str | Callable[..., Any] | None = None
+    stability: int = 150
+
+    def check(self) -> None:
+        """Refuse numbers that cannot be used."""
+        at_least("samples", self.samples, 1)
+        at_least("top_labels", self.top_labels, 1)
+        at_least("top", self.top, 1)
+        at_least("stability", self.stability, 0)
+        if self.top_labels is not None and self.of != "prediction":
+            raise BadOption("{of} and {top_labels} both say which classes are explained; give one of them")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options of the method that are given."""
+        return {} if self.samples is None else {"samples": self.samples}
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of texts.
+
+    Args:
+        split: Pieces of a text, a name in `catalog.SPLITS`, or a function.
+        unit: Hide equal pieces together, "types", or each one separately, "positions".
+        hide: Write for a hidden piece: nothing, "delete", or a token such as "[MASK]".
+    """
+
+    split: str | Callable[..., Any] = "words"
+    unit: str | Callable[..., Any] = "types"
+    hide: str | Callable[..., Any] = "delete"
+
+    def made(self) -> dict[str, Any]:
+        """Return the options of `lime_text`."""
+        hide = self.hide if self.hide != "delete" else native.delete
+        return {
+            "split": made(catalog.SPLITS, self.split, "split"),
+            "unit": made(catalog.UNITS, self.unit, "unit"),
+            "hide": native.mask_token(hide) if isinstance(hide, str) else hide,
+        }
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of tables.
+
+    Args:
+        label: Column of the labels, which the model does not get. None: there is none.
+        csv: File of the rows that are explained. None: the training table.
+        columns: Names of the columns, of files without a line of names.
+        categorical: Columns of numbers that are categories, in addition to those of words.
+        group: Groups of columns that act as one feature, such as those of a one-hot code.
+        bins: Bins of numbers, a name in `catalog.BINS`.
+        frame: Give the model pandas frames. None: where it was fitted on frames.
+    """
+
+    label: str | None = None
+    csv: str | Path | None = None
+    columns: Sequence[str] | None = None
+    categorical: Sequence[str] = ()
+    group: Sequence[Sequence[str]] = ()
+    bins: str = "quartiles"
+    frame: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Training table and rows, as the model takes them.
+
+    Attributes:
+        space: What was learnt from the training table.
+        table: Rows of the file, without labels.
+        labels: Label of each row. None: not known.
+        frames: True: the model takes frames.
+        warnings: What a reader should know.
+    """
+
+    space: native.TabularSpace
+    table: Table
+    labels: tuple[str, ...] | None
+    frames: bool
+    warnings: tuple[str, ...]
+
+    def take(self, rows: Sequence[int]) -> Any:
+        """Return some rows as the model takes them."""
+        part = self.table.take(rows)
+        return part.frame() if self.frames else part.array()
+
+    def name(self, row: int) -> str:
+        """Return the name of a row, with its label."""
+        return f"row {row}" if self.labels is None else f"row {row} (label {self.labels[row].strip()})"
+
+
+def read_rows(train: str | Path, options: TableOptions, *, frames: bool) -> Rows:
+    """Read the training table and the rows, and learn bins and categories.
+
+    Args:
+        train: File of the training table.
+        options: Options of tables.
+        frames: True: the model was fitted on frames.
+
+    Raises:
+        BadInput: A file cannot be read, a column is not there, or the tables have other columns.
+    """
+    whole = read_table(train, columns=options.columns)
+    if options.label is not None:
+        whole.column(options.label)
+    table = whole.without(*([] if options.label is None else [options.label]))
+    if not table.names:
+        raise BadInput(f"{whole.source} has no column but the labels; there is nothing to explain")
+    for name in (*options.categorical, *(name for group in options.group for name in group)):
+        table.column(name)
+    as_frames = frames if options.frame is None else options.frame
+    learnt = native.TabularSpace.learn(
+        table.frame() if as_frames else table.array(),
+        categorical=[*table.words, *options.categorical],
+        groups=[tuple(group) for group in options.group] or None,
+        bins=made(catalog.BINS, options.bins, "bins"),
+        labels=_codes(whole, options.label),
+        names=table.names,
+    )
+    rows, labels = whole if options.csv is None else read_table(options.csv, columns=options.columns, like=whole), None
+    if options.label is not None and options.label in rows.names:
+        labels = tuple(str(value) for value in rows.column(options.label))
+    rows = _arranged(rows, table, options.label)
+    notes = [f"Columns that never change are no features: {', '.join(learnt.constant)}."] if learnt.constant else []
+    return Rows(learnt, rows, labels, as_frames, tuple(notes))
+
+
+def _codes(table: Table, label: str | None) -> Any:
+    """Return the labels of the training rows as text. None: not known."""
+    return None if label is None else [str(value) for value in table.column(label)]
+
+
+def _arranged(rows: Table, train: Table, label: str | None) -> Table:
+    """Return the rows with the columns of the training table, in its order."""
+    own = rows.without(*([] if label is None else [label]))
+    unseen = next((name for name in own.names if name not in train.names), None)
+    if unseen is not None:
+        raise BadInput(
+            f"{rows.source} has a column {unseen!r} that was not in training{nearest(unseen, train.names)}; the "
+            f"columns of {train.source} are {', '.join(train.names[:12])}"
+        )
+    return replace(own, names=train.names, columns=tuple(own.column(name) for name in train.names))
+
+
+def read_classes(
+    labels: str | Path | Sequence[str] | None, own: Sequence[str] | None, count: int
+) -> tuple[str, ...] | None:
+    """Return the names of the outputs: those given, else the model's own; None: numbers.
+
+    Args:
+        labels: File of names, one a line or JSON, or the names.
+        own: Names that the model states.
+        count: Number of outputs.
+
+    Raises:
+        BadOption: There are more or fewer names than outputs.
+    """
+    if labels is None:
+        return tuple(own) if own is not None and len(own) == count else None
+    names = [item[-1] for item in read_names(Path(labels))] if isinstance(labels, (str, Path)) else list(labels)
+    if len(names) != count:
+        raise BadOption("{labels} names {0} classes, and the model returns {1} outputs", len(names), count)
+    return tuple(names)
+
+
+def classes_of(options: LimeOptions, outputs: Tensor, names: Sequence[str] | None, y: Tensor | None = None) -> Tensor:
+    """Return the classes to explain, (B, T).
+
+    Args:
+        options: Options, of which `of` and `top_labels` are used.
+        outputs: Outputs of the inputs, (B, K).
+        names: Names of the outputs. None: numbers.
+        y: Labels of the inputs, (B,). None: not known.
+
+    Raises:
+        BadOption: A class does not exist, or there are no labels.
+    """
+    count = outputs.shape[1]
+    if options.top_labels is not None:
+        if options.top_labels > count:
+            raise BadOption("{top_labels} is {0}, and the model returns {1} outputs", options.top_labels, count)
+        return outputs.topk(options.top_labels, dim=1).indices
+    if options.of == "prediction":
+        return outputs.argmax(1, keepdim=True)
+    if options.of == "label":
+        if y is None:
+            raise BadOption("{of:label} needs labels, which are known of images only; give the name of a class")
+        return y[:, None]
+    if options.of == "all":
+        return torch.arange(count).expand(len(outputs), count)
+    found = list(dict.fromkeys(_class(word.strip(), count, names or ()) for word in options.of.split(",")))
+    return torch.tensor(found).expand(len(outputs), len(found))
+
+
+def _class(word: str, count: int, names: Sequence[str]) -> int:
+    """Return the number of a class that is given by its name or number."""
+    stripped = [name.strip() for name in names]
+    if word in stripped:
+        return stripped.index(word)
+    if word.isdecimal() and int(word) < count:
+        return int(word)
+    known = ", ".join(stripped[:12]) if names else f"0 to {count - 1}"
+    if count == 1:
+        known += "; for the probability p of a class let the model return [1 - p, p] for each input"
+    raise BadOption(
+        "{of} has {0!r}, which is no class of the model{1}; there are {2}", word, nearest(word, stripped), known
+    )  # fmt: skip

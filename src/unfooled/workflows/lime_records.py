@@ -1,0 +1,183 @@
+"""Records of local surrogates: leading features with their errors, and how far they can be relied on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from unfooled.explanations.lime.findings import LOW_R2, Kind, notes
+from unfooled.explanations.lime.result import Surrogates
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Record
+
+LOW_FIT = "No linear surrogate fits well here: the held-out R2 is {:.2f}."
+
+
+class Weight(Record):
+    """Weight of a feature, with its standard error."""
+
+    name: str
+    weight: float
+    se: float
+
+
+class ClassWeights(Record):
+    """Leading features of a class.
+
+    Attributes:
+        label: Number of the class or output.
+        name: Its name.
+        features: Leading features by falling size of the weight.
+        intercept: Intercept of the surrogate.
+        prediction: Answer of the model.
+        local_prediction: Answer of the surrogate for the input.
+        r2, r2_held_out: R2 of the samples used, and of samples left out; None: not defined.
+    """
+
+    label: int
+    name: str
+    features: list[Weight]
+    intercept: float
+    prediction: float
+    local_prediction: float
+    r2: float | None
+    r2_held_out: float | None
+
+
+class Explained(Record):
+    """Explanation of one input.
+
+    Attributes:
+        item: The input, such as "row 7".
+        predicted: Name of the predicted class, or the answer of a regression.
+        several: True if the model has several outputs; False: a regression.
+        classes: Classes explained.
+        features: Number of features.
+        ess: Effective sample size.
+        stability: Soft stability of the leading features, as (value, low, high); None: not computed.
+        notes: What limits the explanation, in words.
+    """
+
+    item: str
+    predicted: str
+    several: bool
+    classes: list[ClassWeights]
+    features: int
+    ess: float
+    stability: tuple[float, float, float] | None
+    notes: list[str]
+
+
+class Picked(Record):
+    """A submodular pick.
+
+    Attributes:
+        index: Numbers of the inputs picked, in order.
+        gain: Coverage that each added.
+        among: Number of inputs among which it picked.
+        importance: Importance of the leading features of all inputs.
+    """
+
+    index: list[int]
+    gain: list[float]
+    among: int
+    importance: dict[str, float]
+
+
+class LimeRecord(Record):
+    """Local surrogates of a model's decisions.
+
+    Attributes:
+        model: Name of the model.
+        data: Name of the data.
+        kind: Kind of the inputs: image, text or table.
+        seed: Random seed.
+        calls: Evaluations of the model for each input.
+        explanations: Explanations; those picked, of a pick.
+        pick: The pick, where there was one.
+        warnings: Assumptions of the readers.
+        seconds: Wall time of the explanation.
+        files: Files that were written.
+    """
+
+    model: str
+    data: str
+    kind: str
+    seed: int
+    calls: list[int]
+    explanations: list[Explained]
+    pick: Picked | None = None
+    warnings: list[str] = Field(default_factory=list)
+    seconds: float
+    files: list[str]
+
+
+def explained(result: Surrogates, top: int, items: Sequence[str]) -> list[Explained]:
+    """Return the record of each explanation."""
+    return [_explained(one, top, item) for one, item in zip(result, items, strict=True)]
+
+
+def _explained(one: Surrogates, top: int, item: str) -> Explained:
+    count = len(one.names[0])
+    classes = []
+    for t, label in enumerate(one.y[0].tolist()):
+        order = one.weights[0, t, :count].abs().argsort(descending=True, stable=True)[:top].tolist()
+        features = [
+            Weight(
+                name=feature_name(one, j), weight=float(one.weights[0, t, j]), se=float(one.se[0, t, j])
+            )
+            for j in order
+        ]  # fmt: skip
+        classes.append(
+            ClassWeights(
+                label=label,
+                name=one.class_name(label),
+                features=features,
+                intercept=float(one.intercept[0, t]),
+                prediction=float(one.prediction[0, t]),
+                local_prediction=float(one.local_prediction[0, t]),
+                r2=_finite(one.r2[0, t]),
+                r2_held_out=_finite(one.r2_held_out[0, t]),
+            )
+        )
+    held = classes[0].r2_held_out
+    low = [LOW_FIT.format(held)] if held is not None and held < LOW_R2 and count else []
+    return Explained(
+        item=item,
+        predicted=predicted(one),
+        several=one.outputs is not None and one.outputs.shape[1] > 1,
+        classes=classes,
+        features=count,
+        ess=float(one.ess[0]),
+        stability=None if one.stability is None or not count else one.stability[0],
+        notes=[*notes(one.flags[0], float(one.ess[0]), count), *low],
+    )
+
+
+def feature_name(one: Surrogates, j: int) -> str:
+    """Return the name of a feature."""
+    return f"segment {one.names[0][j]}" if one.kind == Kind.IMAGE else one.names[0][j]
+
+
+def predicted(one: Surrogates) -> str:
+    """Return the predicted class, or the answer where there is one output."""
+    if one.outputs is None or one.outputs.shape[1] < 2:
+        return f"{float(one.prediction[0, 0]):.4g}"
+    return one.class_name(int(one.outputs[0].argmax()))
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number; None for NaN."""
+    return None if math.isnan(float(value)) else float(value)
+
+
+def write(out: Path, result: Surrogates, html: str, record: LimeRecord) -> None:
+    """Write lime.html and lime.json; the JSON is read by `Surrogates.from_json`, and has the record beside."""
+    whole = json.loads(result.to_json()) | {"record": json.loads(record.model_dump_json())}
+    write_whole(out / "lime.json", json.dumps(whole).encode())
+    write_whole(out / "lime.html", html.encode("utf-8", "replace"))

@@ -1,0 +1,234 @@
+"""Inputs of local surrogates that the user's own code answers: texts, and rows of a table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from unfooled.core.errors import BadInput
+from unfooled.explanations import lime as native
+from unfooled.explanations.lime.predicting import outputs_of
+from unfooled.explanations.lime.result import Surrogates
+from unfooled.explanations.lime.text import pieces_of
+from unfooled.workflows import catalog
+from unfooled.workflows.choices import made
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.lime_options import LimeOptions, Rows, TextOptions, classes_of, read_classes
+from unfooled.workflows.predicting import Predictor
+
+MOST = 4000
+"""Features of one input at most: the equations take memory in their square."""
+BATCH = 256
+Labels = str | Path | Sequence[str] | None
+
+
+class Source(Protocol):
+    """Inputs that can be explained, by number."""
+
+    @property
+    def data(self) -> str:
+        """Return the name of the data."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of inputs."""
+        ...
+
+    def name(self, i: int) -> str:
+        """Return the name of an input."""
+        ...
+
+    def explain(self, at: Sequence[int]) -> Surrogates:
+        """Return the explanations of some inputs."""
+        ...
+
+    def with_stability(self, result: Surrogates, at: Sequence[int]) -> Surrogates:
+        """Return explanations of some inputs with their soft stability."""
+        ...
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out the warning about few effective samples, which the record and the page state in words."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*rest on few effective samples.*", category=UserWarning)
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts and the model that answers them.
+
+    Attributes:
+        predict: The model.
+        texts: The texts.
+        data: Name of the data.
+        pieces: How texts are taken apart.
+        options: Options of all local surrogates.
+        labels: Names of the outputs. None: the model's own.
+        seed: Random seed.
+    """
+
+    predict: Predictor
+    texts: Sequence[str]
+    data: str
+    pieces: TextOptions
+    options: LimeOptions
+    labels: Labels
+    seed: int
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self.texts)
+
+    def name(self, i: int) -> str:
+        """Return the name of a text."""
+        return "text" if len(self.texts) == 1 else f"text {i}"
+
+    def explain(self, at: Sequence[int]) -> Surrogates:
+        """Return the explanations of some texts."""
+        settings, texts = self.pieces.made(), [self.texts[i] for i in at]
+        for i in at:
+            check_size(
+                pieces_of(self.texts[i], **settings).features, self.name(i), "explain {split:sentences}, or a part"
+            )
+        outputs = outputs_of(self.predict, texts, BATCH)
+        names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
+        with quiet():
+            result = native.lime_text(
+                self.predict,
+                texts,
+                classes_of(self.options, outputs, names),
+                **settings,
+                **self.options.given,
+                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "by-size", "sampler"),
+                link=made(catalog.LINKS, self.options.link, "link"),
+                generator=torch.Generator().manual_seed(self.seed),
+            )
+        return replace(result, classes=names)
+
+    def with_stability(self, result: Surrogates, at: Sequence[int]) -> Surrogates:
+        """Return explanations of some texts with their soft stability."""
+        if not self.options.stability:
+            return result
+        return native.with_text_stability(
+            result,
+            self.predict,
+            hide=self.pieces.made()["hide"],
+            settings=native.Stability(draws=self.options.stability),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """Rows of a table and the model that answers them.
+
+    Attributes:
+        predict: The model.
+        rows: The rows and the training table.
+        options: Options of all local surrogates.
+        labels: Names of the outputs. None: the model's own.
+        seed: Random seed.
+    """
+
+    predict: Predictor
+    rows: Rows
+    options: LimeOptions
+    labels: Labels
+    seed: int
+
+    @property
+    def data(self) -> str:
+        """Return the name of the file."""
+        return self.rows.table.source
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows.table)
+
+    def name(self, i: int) -> str:
+        """Return the name of a row, with its label."""
+        return self.rows.name(i)
+
+    def explain(self, at: Sequence[int]) -> Surrogates:
+        """Return the explanations of some rows."""
+        space, rows = self.rows.space, self.rows.take(at)
+        check_size(len(space.features), "the table", "leave some columns out, or join them by {group}")
+        space.read(rows)
+        outputs = outputs_of(self.predict, rows, BATCH)
+        names = read_classes(self.labels, self.predict.classes, outputs.shape[1])
+        with quiet():
+            return native.lime_tabular(
+                self.predict,
+                rows,
+                classes_of(self.options, outputs, names),
+                space=space,
+                classes=names,
+                **self.options.given,
+                sampler=made(catalog.TABLE_SAMPLERS, self.options.sampler or "bins", "sampler"),
+                link=made(catalog.LINKS, self.options.link, "link"),
+                generator=torch.Generator().manual_seed(self.seed),
+            )
+
+    def with_stability(self, result: Surrogates, at: Sequence[int]) -> Surrogates:
+        """Return explanations of some rows with their soft stability."""
+        if not self.options.stability:
+            return result
+        return native.with_row_stability(
+            result,
+            self.predict,
+            self.rows.take(at),
+            space=self.rows.space,
+            settings=native.Stability(draws=self.options.stability),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def check_size(features: int, name: str, mend: str) -> None:
+    """Refuse an input of more features than fit into memory."""
+    if features > MOST:
+        raise BadOption(f"{{0}} has {{1:,}} features, and at most {MOST:,} are explained; {mend}", name, features)
+
+
+def checked_texts(texts: Sequence[str]) -> list[str]:
+    """Return texts as a list; refuse none, and what is no text."""
+    listed = list(texts)
+    if not listed:
+        raise BadInput("there is no text to explain")
+    wrong = next((text for text in listed if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise BadInput(f"a text is a {type(wrong).__name__}; give strings")
+    return listed
+
+
+def check_numbers(rows: Sequence[int], count: int, option: str, what: str) -> None:
+    """Refuse numbers of inputs that do not exist."""
+    for row in rows:
+        if not 0 <= row < count:
+            raise BadOption("{" + option + "} is {0}, and there are {1} {2}, 0 to {3}", row, count, what, count - 1)
+
+
+def numbers_of(value: str | int | Sequence[int], option: str) -> list[int]:
+    """Read the numbers of inputs, "0,3", each once.
+
+    Raises:
+        BadOption: One is no whole number of at least 0.
+    """
+    words = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+    found = [int(word) if str(word).strip().isdecimal() else -1 for word in words]
+    if not found or min(found) < 0:
+        raise BadOption("{" + option + "} is {0!r}; give the numbers of inputs from 0, such as 3 or 0,3", value)
+    return list(dict.fromkeys(found))
+
+
+def check_choices(options: LimeOptions, samplers: dict[str, catalog.Piece], sampler: str) -> None:
+    """Refuse a sampler or link that does not exist."""
+    made(samplers, options.sampler or sampler, "sampler")
+    made(catalog.LINKS, options.link, "link")

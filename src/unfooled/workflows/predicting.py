@@ -1,0 +1,125 @@
+"""The user's models of texts and tables: a function, or an object with `predict_proba` or `predict`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfooled.core.errors import BadInput
+from unfooled.core.user_code import imported
+from unfooled.workflows.errors import BadOption
+
+METHODS = ("predict_proba", "predict")
+PICKLES = (".pkl", ".pickle", ".joblib", ".sav", ".dill")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A model of texts or table rows.
+
+    Attributes:
+        name: Name for records and errors.
+        function: Function from inputs to outputs, (n, K).
+        classes: Names of the outputs. None: not known.
+        frames: True if the model was fitted on frames, and so takes rows as such.
+    """
+
+    name: str
+    function: Callable[[Any], Any]
+    classes: tuple[str, ...] | None = None
+    frames: bool = False
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the outputs; an error of the user's code becomes one sentence."""
+        try:
+            return self.function(inputs)
+        except BadInput:
+            raise
+        except (Exception, SystemExit) as error:
+            raise BadInput(
+                f"{self.name} raised {type(error).__name__}: {error} (it was given {len(inputs)} inputs as a "
+                f"{type(inputs).__name__})"
+            ) from error
+
+
+@contextmanager
+def opened(model: str | Path | Callable[..., Any] | Any) -> Iterator[Predictor]:
+    """Yield the user's model, with its folder on `sys.path` until the context ends.
+
+    Args:
+        model: "file.py:name" or "package.module:name", or the object itself: a function from inputs to outputs (n, K),
+            an object with `predict_proba` or `predict`, or a function without parameters that returns either.
+
+    Raises:
+        BadInput: It is none of these, does not exist, or its code fails.
+    """
+    if not isinstance(model, (str, Path)):
+        yield predictor(model, getattr(model, "__name__", type(model).__name__))
+        return
+    source = str(model)
+    place, _, attribute = source.rpartition(":")
+    if Path(source).suffix in PICKLES:
+        raise BadOption(
+            "{model} is {0}; a pickled model could run any code when it is opened, so write a function that returns "
+            "yours into a file, and give {model:file.py:function}",
+            source,
+        )
+    if not place or not attribute:
+        raise BadOption(
+            "{model} is {0!r}; give file.py:name or package.module:name of a function, or of an object with "
+            "predict_proba or predict",
+            source,
+        )
+    with imported(source) as found:
+        yield predictor(found, source)
+
+
+def predictor(found: Any, name: str) -> Predictor:
+    """Return the user's object as a model; a factory is called first."""
+    if _is_factory(found):
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:
+            raise BadInput(
+                f"{name}() raised {type(error).__name__}: {error} (it has no parameters, so it is called to make the "
+                "model)"
+            ) from error
+        name = f"{name}()"
+    if isinstance(found, type):
+        raise BadInput(f"{name} is a class that needs arguments; name an object, or a function that returns one")
+    method = next((m for m in METHODS if callable(getattr(found, m, None))), None)
+    if method is None and not callable(found):
+        raise BadInput(
+            f"{name} is a {type(found).__name__}; name a function from inputs to outputs (n, K), or an object with "
+            "predict_proba or predict"
+        )
+    labels = getattr(found, "classes_", None)
+    classes = None if labels is None else tuple(map(str, np.asarray(labels).tolist()))
+    function = found if method is None else getattr(found, method)
+    if method == "predict" and labels is not None:
+        function = partial(votes, predict=function, labels=np.asarray(labels))
+    return Predictor(name, function, classes, hasattr(found, "feature_names_in_"))
+
+
+def votes(inputs: Any, *, predict: Callable[[Any], Any], labels: Any) -> Any:
+    """Return the labels that a classifier without probabilities predicts as rows of 0 and 1, (n, K)."""
+    return (np.asarray(predict(inputs))[:, None] == labels[None]).astype(np.float64)
+
+
+def _is_factory(found: Any) -> bool:
+    """Return whether an object is a function or a class that can be called without arguments."""
+    if not (inspect.isroutine(found) or inspect.isclass(found) or isinstance(found, partial)):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # a built-in without a signature
+        return False
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.kind == kinds[1] or (p.kind not in kinds and p.default is not p.empty) for p in parameters)

@@ -1,0 +1,370 @@
+"""`unfooled lime`: pages and JSON of images, texts, table rows and picks; what is refused, in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.cli.test_cli import run
+from tests.contract.test_lime_page import check_page
+
+from unfooled import workflows
+from unfooled.explanations import Surrogates
+from unfooled.models import SmallCnn
+from unfooled.workflows import BadOption, LimeOptions, TableOptions, TextOptions
+from unfooled.workflows.predicting import opened
+
+CODE = """
+import numpy as np
+
+def predict(texts):
+    assert isinstance(texts, list)
+    p = np.array([0.8 * ("bad" in t) + 0.1 * ("long" in t) for t in texts])
+    return np.stack([1 - p, p], axis=1)
+
+def score(texts):
+    return [2.0 * ("bad" in t) for t in texts]
+
+def fails(texts):
+    raise KeyError("weights")
+
+def leaves(texts):
+    raise SystemExit(0)
+
+def broken():
+    raise RuntimeError("no weights")
+
+def nothing():
+    return None
+
+number = 5
+
+class Linear:
+    classes_ = np.array(["no", "yes"])
+
+    def predict_proba(self, x):
+        x = np.asarray(x, dtype=object)
+        p = 1 / (1 + np.exp(-(2 * x[:, 0].astype(float) + (x[:, 2] == "red"))))
+        return np.stack([1 - p, p], axis=1)
+
+class Votes:
+    classes_ = np.array(["no", "yes"])
+
+    def predict(self, x):
+        return np.where(np.asarray(x)[:, 0].astype(float) > 0, "yes", "no")
+
+class Fitted(Linear):
+    feature_names_in_ = np.array(["size", "noise", "colour"])
+
+class Needs:
+    def __init__(self, weights):
+        self.weights = weights
+
+linear = Linear()
+
+def regression(x):
+    return 3 * np.asarray(x)[:, 0].astype(float)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lime")
+    (folder / "own.py").write_text(CODE)
+    (folder / "film.txt").write_text("This is a bad film, and a long one")
+    (folder / "empty.txt").write_text("")
+    (folder / "marks.txt").write_text("... !!!")
+    (folder / "films.txt").write_text("a bad film\na good film\na long film\nthe bad end\n")
+    draw = np.random.default_rng(0)
+    rows = [
+        [f"{a:.3f}", f"{b:.3f}", c, "7"]
+        for a, b, c in zip(*draw.normal(size=(2, 80)), ["red", "blue"] * 40, strict=False)
+    ]
+    for name, table in {
+        "train.csv": [["size", "noise", "colour", "same", "paid"], *([*row, "yes"] for row in rows)],
+        "new.csv": [["colour", "size", "same", "noise"], ["red", "1.5", "7", "0"], ["green", "0", "7", "1"]],
+        "other.csv": [["colour", "size", "same", "sound"], ["red", "1.5", "7", "0"]],
+        "gap.csv": [["colour", "size", "same", "noise"], ["red", "", "7", "0"]],
+        "only.csv": [["paid"], ["yes"], ["no"]],
+    }.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(table)
+    torch.manual_seed(0)
+    net = SmallCnn((1, 8, 8), 10)
+    torch.save({"model": net.state_dict(), "arch": "small-cnn", "input_shape": [1, 8, 8]}, folder / "net.pt")
+    return folder
+
+
+TABLE = ("lime", "table", "--train", "train.csv", "--label", "paid", "--samples", "300", "--stability", "20")
+
+
+def result_of(home: Path, out: str) -> tuple[Surrogates, dict[str, Any], str]:
+    text = (home / out / "lime.json").read_text()
+    return Surrogates.from_json(text), json.loads(text)["record"], (home / out / "lime.html").read_text()
+
+
+def test_a_text(home: Path) -> None:
+    done = run(home, "lime", "text", "--model", "own.py:predict", "--text", "film.txt", "--out", "text")
+    result, record, page = result_of(home, "text")
+    assert dict(result.as_list())["bad"] == pytest.approx(0.8, abs=1e-6)
+    assert int(result.y) == 1
+    assert record["explanations"][0]["classes"][0]["features"][0]["name"] == "bad"
+    assert re.search(r"bad +\+0\.8 ", done.stdout)
+    assert "R2 held out 1.00" in done.stdout
+    assert "soft stability 1.00" in done.stdout
+    assert done.stdout.rstrip().endswith("text/lime.html\ntext/lime.json")
+    assert "Soft stability" in page
+    check_page(page, 0)
+    assert run(home, "lime", "text", "--model", "own.py:predict", "--text", "film.txt", "-q").stdout == ""
+
+
+def test_a_text_from_standard_input_and_its_options(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"bad. bad film! long")))
+    (home / "names.txt").write_text("good\nnegative\n")
+    words = ("--text", "-", "--split", "sentences", "--unit", "positions", "--hide", "[MASK]", "--of", "good,1")
+    done = run(
+        home, "lime", "text", "--model", "own.py:predict", *words, "--labels", "names.txt", "--out", "b", "--json"
+    )
+    record = json.loads(done.stdout)
+    assert [found["name"] for found in record["explanations"][0]["classes"]] == ["good", "negative"]
+    result, _, page = result_of(home, "b")
+    assert result.names == (("bad.", "bad film!", "long"),)
+    assert "[MASK]" in result.baseline
+    assert "class negative" in page
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"bad")))
+    run(home, "lime", "text", "--model", "own.py:predict", "--text", "-", "--split", "characters", "--top-labels", "2")
+
+
+def test_a_text_without_features_and_a_regression(home: Path) -> None:
+    done = run(home, "lime", "text", "--model", "own.py:predict", "--text", "empty.txt", "--out", "none")
+    assert "no features" in done.stdout
+    assert "There are no features" in (home / "none/lime.html").read_text()
+    done = run(home, "lime", "text", "--model", "own.py:score", "--text", "film.txt", "--out", "score")
+    assert "output 0" in done.stdout
+    assert result_of(home, "score")[1]["explanations"][0]["stability"] is None
+
+
+def test_few_samples_are_said_in_words(home: Path) -> None:
+    words = ("--samples", "20", "--stability", "0")
+    done = run(home, "lime", "text", "--model", "own.py:predict", "--text", "film.txt", *words, "--out", "few")
+    assert "More samples needed" in done.stdout
+    assert "soft stability" not in done.stdout
+    assert "More samples needed" in (home / "few/lime.html").read_text()
+
+
+@pytest.mark.parametrize("model", ["own.py:linear", "own.py:Linear", "own:Linear"])
+def test_rows(home: Path, model: str) -> None:
+    done = run(home, *TABLE, "--model", model, "--csv", "new.csv", "--row", "0,1", "--out", "rows")
+    result, record, page = result_of(home, "rows")
+    assert result.classes == ("no", "yes")
+    assert dict(result[0].as_list())["colour = red"] > 0
+    assert [one["item"] for one in record["explanations"]] == ["row 0", "row 1"]
+    assert record["warnings"] == ["Columns that never change are no features: same."]
+    assert "row 0: yes" in done.stdout
+    for text in ("<td>green</td>", "not in training", "<td>1.5</td>", "<td>constant</td>", "Soft stability"):
+        assert text in page
+    check_page(page, 0)
+
+
+def test_a_regression_of_a_row_of_the_training_table(home: Path) -> None:
+    done = run(home, *TABLE, "--model", "own.py:regression", "--row", "3", "--out", "regression")
+    assert "row 3 (label yes)" in done.stdout
+    assert "between the least and the largest seen" in (home / "regression/lime.html").read_text()
+    again = run(home, *TABLE, "--model", "own.py:Votes", "--row", "3", "--out", "votes", "--sampler", "hidden")
+    assert "class yes" in again.stdout or "class no" in again.stdout
+
+
+def test_frames_where_the_model_was_fitted_on_frames(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    said = run(home, *TABLE, "--model", "own.py:Fitted", "--out", "frames", code=2).stderr
+    assert "a frame needs pandas: pip install pandas" in said
+    assert "pandas" in run(home, *TABLE, "--model", "own.py:Linear", "--frame", code=2).stderr
+    run(home, *TABLE, "--model", "own.py:Fitted", "--array", "--out", "frames", "-q")
+
+
+@pytest.mark.parametrize(
+    "words", [("--train", "train.csv", "--label", "paid", "--model", "own.py:linear"),
+              ("--text", "films.txt", "--model", "own.py:predict")]
+)  # fmt: skip
+def test_a_pick(home: Path, words: tuple[str, ...]) -> None:
+    line = (
+        "lime",
+        "pick",
+        *words,
+        "--n",
+        "4",
+        "--budget",
+        "2",
+        "--samples",
+        "200",
+        "--out",
+        "pick",
+        "--stability",
+        "20",
+    )
+    done = run(home, *line)
+    assert done.stdout.startswith("2 of 4 picked")
+    result, record, page = result_of(home, "pick")
+    assert len(result) == 2
+    assert len(record["pick"]["index"]) == 2
+    assert record["pick"]["among"] == 4
+    assert next(iter(record["pick"]["importance"])) in ("bad", *result.names[0], *result.names[1])
+    assert "that cover what matters" in page
+    check_page(page, 0)
+    assert json.loads(run(home, *line, "--json").stdout)["pick"] == record["pick"]
+
+
+def test_images(home: Path) -> None:
+    line = ("lime", "image", "--model", "net.pt", "--index", "0,3", "--samples", "64", "--device", "cpu")
+    done = run(home, *line, "--segments", "grid:3", "--baseline", "0.5", "--out", "image", "--stability", "20")
+    assert "segment " in done.stdout
+    result, record, page = result_of(home, "image")
+    assert "constant" in result.baseline
+    assert [one["item"] for one in record["explanations"]] == ["sample 0", "sample 3"]
+    assert "Soft stability" in page
+    check_page(page, 4)
+    run(home, *line, "--of", "label", "--score", "lead", "--sampler", "bernoulli", "--out", "image", "-q")
+
+
+MODEL = "--model own.py:predict"
+REFUSED = [
+    (f"text {MODEL} --text absent.txt", "there is no file absent.txt"),
+    (f"text {MODEL} --text marks.txt", "nothing is left of the text '... !!!' after splitting"),
+    (f"text {MODEL} --text film.txt --of spam", "--of has 'spam', which is no class of the model; there are 0 to 1"),
+    (f"text {MODEL} --text film.txt --of 2", "--of has '2'"),
+    (f"text {MODEL} --text film.txt --of label", "--of label needs labels"),
+    (f"text {MODEL} --text film.txt --top-labels 3", "--top-labels is 3, and the model returns 2 outputs"),
+    (f"text {MODEL} --text film.txt --top-labels 1 --of 1", "--of and --top-labels"),
+    (f"text {MODEL} --text film.txt --samples 0", "--samples is 0"),
+    (f"text {MODEL} --text film.txt --split lines", "there is no split 'lines'"),
+    (f"text {MODEL} --text film.txt --sampler bins", "there is no sampler 'bins'"),
+    (f"text {MODEL} --text film.txt --link logit", "there is no link 'logit'"),
+    (f"text {MODEL} --text film.txt --labels train.csv", "names 81 classes, and the model returns 2"),
+    (f"text {MODEL} --text film.txt --out film.txt", "cannot write film.txt"),
+    (f"text {MODEL} --text film.txt --seed -1", "--seed is -1"),
+    ("text --model own.py:score --text film.txt --of 1", "let the model return [1 - p, p] for each input"),
+    ("text --model own.py:fails --text film.txt", "own.py:fails raised KeyError: 'weights' (it was given 1 inputs"),
+    ("text --model own.py:leaves --text film.txt", "own.py:leaves raised SystemExit"),
+    ("text --model own.py:broken --text film.txt", "own.py:broken() raised RuntimeError: no weights"),
+    ("text --model own.py:nothing --text film.txt", "own.py:nothing() is a NoneType"),
+    ("text --model own.py:number --text film.txt", "own.py:number is a int"),
+    ("text --model own.py:Needs --text film.txt", "own.py:Needs is a class that needs arguments"),
+    ("text --model own.py:absent --text film.txt", "has no 'absent'"),
+    ("text --model own.py --text film.txt", "give file.py:name"),
+    ("text --model model.joblib --text film.txt", "a pickled model could run any code"),
+    ("text --model own.py:Linear --text film.txt", "own.py:Linear() raised"),
+    ("table --model own.py:Linear --train train.csv --label payed", "has no column 'payed'; did you mean paid"),
+    ("table --model own.py:Linear --train absent.csv", "there is no file absent.csv"),
+    ("table --model own.py:Linear --train only.csv --label paid", "has no column but the labels"),
+    (
+        "table --model own.py:Linear --train train.csv --label paid --row 80",
+        "--row is 80, and there are 80 rows, 0 to 79",
+    ),
+    ("table --model own.py:Linear --train train.csv --row -1", "--row is '-1'"),
+    ("table --model own.py:Linear --train train.csv --csv other.csv --label paid", "column 'sound' that was not in tr"),
+    ("table --model own.py:Linear --train train.csv --csv new.csv", "new.csv has no column 'paid'"),
+    ("table --model own.py:Linear --train train.csv --csv gap.csv --label paid", "column 'size' is missing in the row"),
+    ("table --model own.py:Linear --train train.csv --label paid --group size,nose", "has no column 'nose'"),
+    ("table --model own.py:Linear --train train.csv --label paid --sampler around:-1", "scale is -1.0"),
+    ("table --model own.py:Linear --train train.csv --label paid --sampler bins:3", "bins takes no options"),
+    ("table --model own.py:Linear --train train.csv --label paid --sampler hidden:3", "hidden takes no options"),
+    ("table --model own.py:Linear --train train.csv --label paid --samples 3", "draw at least"),
+    ("table --model own.py:Linear --train train.csv --bins thirds", "there is no bins 'thirds'"),
+    (f"pick {MODEL}", "give --text for texts or --train for a table"),
+    (f"pick {MODEL} --text films.txt --budget 0", "--budget is 0"),
+    (f"pick {MODEL} --text films.txt --cover all", "there is no cover 'all'"),
+    ("image --model net.pt --index x", "--index is 'x'"),
+    ("image --model net.pt --index 9999", "--index is 9999, and there are"),
+    ("image --model net.pt --segments squares", "there is no segments 'squares'"),
+    ("image --model net.pt --segments slic:size=3", "slic has no option 'size'; it has segments, compactness, sigma"),
+    ("image --model net.pt --segments grid:2.5", "cells is a whole number"),
+    ("image --model net.pt --segments grid:0", "cells is 0"),
+    ("image --model net.pt --baseline black", "there is no baseline 'black'"),
+    ("image --model net.pt --score odds", "there is no score 'odds'"),
+    ("image --model net.pt --samples 4", "draw at least"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), REFUSED)
+def test_what_is_refused(home: Path, line: str, says: str) -> None:
+    before = sorted(home.iterdir())
+    said = run(home, "lime", *line.split(), *([] if "--out" in line else ["--out", "refused"]), code=2).stderr
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert sorted(home.iterdir()) == before
+
+
+def test_segments_of_scikit_image_need_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    said = run(home, "lime", "image", "--model", "net.pt", "--segments", "slic:9", code=2).stderr
+    assert "needs scikit-image" in said
+
+
+def test_a_text_of_very_many_words(home: Path) -> None:
+    (home / "long.txt").write_text(" ".join(f"w{k}" for k in range(5000)))
+    said = run(home, "lime", "text", "--model", "own.py:predict", "--text", "long.txt", code=2).stderr
+    assert "text has 5,000 features, and at most 4,000 are explained; explain --split sentences" in said
+
+
+SAME: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "text": (
+        "lime text --model own.py:predict --text film.txt --split words --samples 100 --top 3 --seed 2",
+        lambda own: workflows.lime_text(
+            own.predict, "film.txt", text_options=TextOptions("words"), options=LimeOptions(samples=100, top=3), seed=2
+        ),
+    ),
+    "table": (
+        "lime table --model own.py:linear --train train.csv --label paid --row 2 --samples 100 --bins deciles",
+        lambda own: workflows.lime_table(
+            own.linear, "train.csv", row=2, table_options=TableOptions("paid", bins="deciles"),
+            options=LimeOptions(samples=100),
+        ),
+    ),
+    "pick": (
+        "lime pick --model own.py:predict --text films.txt --n 3 --budget 2 --samples 100 --top 8",
+        lambda own: workflows.lime_pick(
+            own.predict, text="films.txt", n=3, budget=2, options=LimeOptions(samples=100, top=8)
+        ),
+    ),
+    "image": (
+        "lime image --model net.pt --index 1 --samples 64 --device cpu",
+        lambda own: workflows.lime_image(
+            workflows.Inputs("net.pt"), index=1, options=LimeOptions(samples=64), machine=workflows.Machine("cpu")
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_python_does_what_the_command_does(home: Path, name: str) -> None:
+    line, call = SAME[name]
+    printed = json.loads(run(home, *line.split(), "--json").stdout)
+    with contextlib.chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(home), *sys.path])
+        import importlib
+
+        returned = json.loads(call(importlib.import_module("own")).model_dump_json())
+    for record in (printed, returned):
+        assert record.pop("seconds") >= 0
+        record.pop("model")
+    assert returned == printed
+
+
+def test_texts_and_rows_of_python() -> None:
+    with opened(lambda texts: [[len(t)] for t in texts]) as predict:
+        assert predict(["a"]) == [[1]]
+    with pytest.raises(BadOption, match="row is"):
+        workflows.lime_table(len, "none.csv", row=[-1])
+    with pytest.raises(workflows.BadOption, match="give text for texts or train"):
+        workflows.lime_pick(len)
