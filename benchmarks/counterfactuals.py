@@ -66,7 +66,8 @@ def table(shares: Tensor, steps: int) -> dict[str, Any]:
     used = e.any(0)
     weight = torch.zeros(len(e), int(used.sum()), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(e), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
     for _ in range(steps):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(e[:, used] @ weight.T + bias, y).backward()
@@ -120,8 +121,8 @@ def images(shares: Tensor, labels: Tensor, train: Tensor, decay: float, seed: in
         "embedding_norm_median": float(x.norm(dim=1).median()),
         "shares": SHARES,
         **{
-            f"{name}{among}": np.quantile(values[rows].numpy(), SHARES, method=method).tolist()
-            for name, values, method in (("flip", flips, "linear"), ("radius", r, "linear"), ("whole", whole, "higher"))
+            f"{name}{among}": values[rows].quantile(torch.tensor(SHARES, dtype=torch.float64)).tolist()
+            for name, values in (("flip", flips), ("radius", r), ("whole", whole))
             for among, rows in (("", right | True), ("_of_correct", right))
         },
         "intervals_not_empty": float(there.double().mean()),

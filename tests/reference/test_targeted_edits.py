@@ -47,7 +47,7 @@ def test_random_heads_and_every_target(heads: int, seen: tuple[int, int]) -> Non
                 assert edit.cost[j] == torch.inf
                 assert not edit.delta[j].any()
             elif x.any():
-                worst = max(worst, np.linalg.norm(edit.delta[j].numpy() - x) / np.linalg.norm(x))
+                worst = max(worst, float(np.linalg.norm(edit.delta[j].numpy() - x) / np.linalg.norm(x)))
         others = torch.arange(c) != head.logits(point).argmax()
         nearest = flip_distance(head, point).amin(1).item()
         assert edit.cost[others].min().item() == pytest.approx(nearest, rel=1e-9)

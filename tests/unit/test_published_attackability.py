@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 from unfooled.counterfactuals import (
     AffineHead,
     attribute_interval,
+    bayes_head,
     fit_head,
+    flip_attributes,
     flip_distance,
     nearest_in,
     pinv_attackability,
@@ -138,7 +141,8 @@ def test_the_class_table_of_cub() -> None:
     y, used = torch.arange(200), e.any(0)
     weight = torch.zeros(200, int(used.sum()), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(200, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
     for _ in range(400):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(e[:, used] @ weight.T + bias, y).backward()
@@ -153,6 +157,19 @@ def test_the_class_table_of_cub() -> None:
         fine, coarse = (pinv_attackability(head, some, cutoff=cutoff) for cutoff in (1e-12, 1e-6))
     assert fine.score < 1e-4  # whatever singular values the optimiser has left; more steps, less
     assert coarse.score == pytest.approx(0.72, abs=0.06)
+
+
+@pytest.mark.skipif(not CUB.is_file(), reason=f"no {CUB}; set UNFOOLED_DATA")
+def test_naive_bayes_on_attributes_simulated_from_the_class_table() -> None:
+    with np.load(CUB) as file:
+        shares, labels = file["class_attr"].astype(float) / 100, file["class_label"][~file["is_train"]].astype(np.int64)
+    a = torch.from_numpy(np.random.default_rng(0).random((len(labels), 312)) < shares[labels]).double()
+    head = bayes_head(torch.from_numpy(shares))
+    accuracy = float((head.logits(a).argmax(1) == torch.from_numpy(labels)).double().mean())
+    assert 0.95 < accuracy < 0.98
+    whole = flip_attributes(head, a[::100])
+    assert whole.feasible.all()
+    assert 1 <= whole.cost.median() <= 3
 
 
 def test_few_single_attributes_reach_a_target() -> None:

@@ -21,7 +21,7 @@ def directions(head: AffineHead, e: np.ndarray, cost: Cost) -> list[tuple[np.nda
     Raises:
         BadInput: A group has no means, or means of another width.
     """
-    found = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []
     for group in cost.groups:
         assert isinstance(group, Group)
         means = None if group.means is None else group.means.numpy()

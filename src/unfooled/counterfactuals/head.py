@@ -88,8 +88,8 @@ class AffineHead:
             BadInput: The module is not affine; the message names the layer that the embedding should be taken before.
         """
         if type(layer) is nn.Linear:
-            bias = layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
-            return cls(layer.weight, bias, classes, attributes)
+            zeros = layer.weight.new_zeros(layer.out_features)
+            return cls(layer.weight, zeros if layer.bias is None else layer.bias, classes, attributes)
         if not isinstance(layer, nn.Module):
             raise BadInput(f"the head is a {type(layer).__name__}; give a torch module, or AffineHead(weight, bias)")
         if isinstance(layer, nn.Sequential):

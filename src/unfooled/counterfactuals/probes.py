@@ -98,7 +98,8 @@ def fit_probe(features: Tensor, attributes: Tensor, *, ridge: float = 1.0, logis
             continue
         auc[f], r2[f] = _held_out(x, a, ridge, logistic)
         weight[f], bias[f] = _fitted(x, a, ridge, logistic)
-    return Probe(*(torch.from_numpy(v) for v in (weight, bias, auc, r2)), tuple(left_out))
+    directions, offsets, areas, explained = (torch.from_numpy(v) for v in (weight, bias, auc, r2))
+    return Probe(directions, offsets, areas, explained, tuple(left_out))
 
 
 def _fitted(x: np.ndarray, a: np.ndarray, ridge: float, logistic: bool) -> tuple[np.ndarray, float]:

@@ -26,7 +26,6 @@ from unfooled.counterfactuals.cost import Cost, Group
 from unfooled.counterfactuals.flips import flip_distance
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.statistics import Cases, Estimate, Interval, partial_spearman, quantile_of, share
-from unfooled.statistics.intervals import NO_SAMPLES
 
 DRAWS = 1000
 """Resamples of an interval."""
@@ -226,4 +225,4 @@ def _interval(values: np.ndarray, q: float) -> Interval:
     if np.isfinite(found.value) or not len(values):
         return found
     value = float(np.quantile(values, q))
-    return NO_SAMPLES._replace(value=value, n=len(values))
+    return Interval(value, np.nan, np.nan, len(values))

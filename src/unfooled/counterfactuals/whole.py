@@ -126,7 +126,9 @@ def _items(head: AffineHead, a: np.ndarray, cost: Cost) -> tuple[np.ndarray, np.
     free = cost.free(head)
     each = np.ones(head.n) if cost.weights is None else cost.weights.numpy()
     grouped = {f for g in cost.groups if isinstance(g, Group) for f in g.members}
-    changes, weights, owners = [], [], []
+    changes: list[np.ndarray] = []
+    weights: list[float] = []
+    owners: list[int] = []
     for f in np.flatnonzero(free):
         if int(f) not in grouped:
             step = np.zeros(head.n)

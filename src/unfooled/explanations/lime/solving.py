@@ -231,7 +231,7 @@ def solve_each(
     return [found[i] for i in range(len(features))]
 
 
-def samples_of(parts: list[Solved], keep: bool) -> dict[str, tuple[Tensor, ...]]:
+def samples_of(parts: list[Solved], keep: bool) -> dict[str, Any]:
     """Return the masks and answers of each input for the result; nothing if they are not asked for."""
     if not keep:
         return {}

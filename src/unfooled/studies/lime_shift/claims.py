@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unfooled.studies.common.claims import ABOVE, claim
+from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
 from unfooled.studies.common.records import Claim
 from unfooled.studies.lime_shift.bench import ALL, LAST
 from unfooled.studies.lime_shift.figures import Columns, table_columns
@@ -36,10 +36,10 @@ def _of_attacks(shifts: Columns, where: str) -> list[Claim]:
         for other, words in ((NOISE, "equal noise"), (SEED, "other masks")):
             text = f"{subject} moves the explanation more than {words}; difference of the rank correlations."
             gap = shifts.gap(f"{other}, {name}, rank", f"{ATTACK}, {name}, rank")
-            made.append(claim(text, OWN, gap, ABOVE))
+            made.append(claim(text, OWN, gap, MIN_DIFFERENCE))
         text = f"{subject} turns the sign of more segments, beyond 2 standard errors, than equal noise; difference."
         gap = shifts.gap(f"{ATTACK}, {name}, flips", f"{NOISE}, {name}, flips")
-        made.append(claim(text, OWN, gap, ABOVE))
+        made.append(claim(text, OWN, gap, MIN_DIFFERENCE))
     return made
 
 
@@ -49,7 +49,7 @@ def _of_lime(own: Columns, where: str, top: int) -> list[Claim]:
     made = [claim(text, RIBEIRO, own.mean("seed, top"), STABLE)]
     for name in BASELINES:
         text = f"{where}: {name} moves the explanation more than other masks do; difference of the rank correlations."
-        made.append(claim(text, OWN, own.gap("seed, rank", f"{name}, rank"), ABOVE))
+        made.append(claim(text, OWN, own.gap("seed, rank", f"{name}, rank"), MIN_DIFFERENCE))
     for depth in (LAST, ALL):
         text = f"{where}: new weights in {depth} leave a rank correlation of at most {UNRELATED:g}; 1 minus it."
         made.append(claim(text, ADEBAYO, own.mean(f"{depth}, rank").complement(), 1 - UNRELATED))
@@ -67,12 +67,15 @@ def scaffold_claims(rows: Sequence[Scaffolded]) -> list[Claim]:
     made = [
         claim(told, SLACK, auc.mean(LIME), TOLD),
         claim(misled, SLACK, innocent.mean(LIME), 0.5),
-        claim(hides, SLACK, lost.mean(LIME), ABOVE),
+        claim(hides, SLACK, lost.mean(LIME), MIN_DIFFERENCE),
     ]
     for name in (CONDITIONAL, NEIGHBOURS):
         harder = f"Table: rows of the sampler {name} are harder to tell from real ones; difference of the AUC."
         finds = f"Table: the sampler {name} finds the sensitive column more often than LIME's; difference."
-        made += [claim(harder, OWN, auc.gap(LIME, name), ABOVE), claim(finds, OWN, shown.gap(name, LIME), ABOVE)]
+        made += [
+            claim(harder, OWN, auc.gap(LIME, name), MIN_DIFFERENCE),
+            claim(finds, OWN, shown.gap(name, LIME), MIN_DIFFERENCE),
+        ]
     return made
 
 

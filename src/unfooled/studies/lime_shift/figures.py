@@ -9,7 +9,7 @@ import numpy as np
 
 from unfooled.statistics.association import mean_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
-from unfooled.statistics.intervals import NOTHING, Interval, over_seeds
+from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
 from unfooled.studies.common.records import array
 from unfooled.studies.lime_shift.units import Compared, Scaffolded
 
@@ -50,7 +50,7 @@ class Columns:
     def figure(self, needed: Sequence[str], value: Callable[[Rows], np.ndarray]) -> Interval:
         """Return the mean of a value of each image."""
         if not self.seeds or any(name not in rows for rows in self.seeds for name in needed):
-            return NOTHING
+            return NO_SAMPLES
         seeds = tuple({"id": rows["id"], "value": value(rows)} for rows in self.seeds)
         values = np.concatenate([rows["value"] for rows in seeds])
         if len(np.unique(values[np.isfinite(values)])) == 1:  # a bootstrap has no spread
@@ -85,7 +85,7 @@ class TableColumns:
 def _mean(by_seed: Sequence[np.ndarray]) -> Interval:
     """Return the mean over the rows of all seeds."""
     if not by_seed:
-        return NOTHING
+        return NO_SAMPLES
     return over_seeds([float(values.mean()) for values in by_seed], discrete_mean(np.concatenate(by_seed)))
 
 
