@@ -26,6 +26,7 @@ from unfooled.explanations.lime import (
     around,
     conditional,
     constant,
+    grid,
     hidden,
     image_part,
     log_odds,
@@ -256,3 +257,51 @@ def test_several_explanations_by_number() -> None:
     assert some.content == ("d e f", "a b")
     assert some.weights.shape == (2, 1, 3)
     assert some.flags == (found.flags[2], found.flags[0])
+
+
+LETTERS = "a good day"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: lime_text(sized, LETTERS, hide="[MASK]"), r"hide is '\[MASK\]'; .* mask_token\('\[MASK\]'\)"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, split=r"\W+"), "split is .* such as words"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, split=str.split), "split returns no places"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, unit="types"), "unit is 'types'"),  # type: ignore[arg-type]
+        (lambda: lime_text(sized, LETTERS, unit=lambda text, spans: [0]), r"unit returns \(0,\) for 3 pieces"),
+        (lambda: lime_text(sized, LETTERS, unit=lambda text, spans: [0, 2, 5]), r"from 0, no gaps"),
+        (lambda: lime_text(sized, LETTERS, unit=lambda text, spans: [-1, 0, 1]), r"from 0, no gaps"),
+        (lambda: lime_text(sized, LETTERS, "spam"), "y is 'spam'; give numbers of outputs, 0 to 1"),
+        (lambda: lime_text(sized, LETTERS, batch=2.5), "batch is 2.5; it is a number of texts"),  # type: ignore[arg-type]
+        (lambda: lime_text(3, LETTERS), "predict is a int; give a function"),  # type: ignore[arg-type]
+        (lambda: pictured(batch="a"), "batch is 'a'; it is a number of rows"),
+        (lambda: pictured(batch=2.5), "batch is 2.5"),
+        (lambda: pictured(segments=5), r"segments is 5; give a segmenter, such as grid\(5\)"),
+        (lambda: pictured(segments="slic"), r"segments is 'slic'; give a segmenter"),
+        (lambda: pictured(sampler=3), "sampler is 3; give a function, such as paired"),
+        (lambda: pictured(baseline=0.0), r"baseline is 0.0; give a function, such as segment_mean or constant\(0.0\)"),
+        (lambda: grid("3"), "cells is '3'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_function_or_number_is_refused(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        make()
+
+
+def sized(inputs: list[str]) -> list[list[float]]:
+    """Return the length of each text, and whether it is good."""
+    return [[len(text) / 100, float("good" in text)] for text in inputs]
+
+
+def pictured(**options: Any) -> Surrogates:
+    """Explain an image of 8 x 8 by a linear model."""
+    return lime_image(lambda x: x.flatten(1)[:, :3], torch.rand(1, 1, 8, 8), **options)
+
+
+def test_maps_of_segments_may_be_arrays() -> None:
+    ids = np.arange(64).reshape(8, 8) // 16 + 1
+    found = pictured(segments=ids, samples=50)
+    assert found.weights.shape == (1, 1, 4)
+    assert found.segments is not None
+    assert found.segments.unique().tolist() == [0, 1, 2, 3]

@@ -15,6 +15,7 @@ from unfooled.core.goals import checked_once
 from unfooled.core.model.batching import fitting_batch, halving
 from unfooled.core.types import Loss, Model
 from unfooled.explanations.lime.baselines import Baseline, Expected
+from unfooled.explanations.lime.predicting import check_rows
 from unfooled.explanations.lime.segments import composed, pixel_masks
 
 Result = TypeVar("Result")
@@ -53,8 +54,10 @@ class Masked:
     def __init__(
         self, model: Model, x: Tensor, y: Tensor, ids: Tensor, baseline: Baseline, score: Loss, batch: int | None = None
     ) -> None:
-        if batch is not None and (isinstance(batch, bool) or batch < 1):
-            raise BadInput(f"batch is {batch}; it is a number of rows of at least 1")
+        if batch is not None:
+            check_rows(batch, "rows")
+        if not callable(baseline):
+            raise BadInput(f"baseline is {baseline!r}; give a function, such as segment_mean or constant(0.0)")
         self.model, self.x, self.y, self.ids, self.score = checked_once(model, y.flatten()), x, y, ids, score
         self.draws = baseline.draws if isinstance(baseline, Expected) else 1
         self.hidden = [baseline(x, ids, draw=draw).to(x.dtype) for draw in range(self.draws)]

@@ -47,18 +47,20 @@ class Column:
             return len(set(self.code_of_rows.tolist())) < 2
         return self.sd == 0 and not self.missing
 
-    def check(self, value: Any) -> None:
-        """Refuse missing values where training had none, and numbers that are none."""
+    def read(self, value: Any) -> Any:
+        """Return a value, NaN for a missing number; refuse missing values where training had none, and no numbers."""
         if is_missing(value):
             if not self.missing:
                 raise BadInput(f"column {self.name!r} is missing in the row; it never was in the training table")
-        elif self.edges is not None:
+            return value if self.edges is None else math.nan
+        if self.edges is not None:
             try:
                 finite = math.isfinite(float(value))
             except (TypeError, ValueError) as error:
                 raise BadInput(f"column {self.name!r} has {value!r}, which is no number") from error
             if not finite:
                 raise BadInput(f"column {self.name!r} is infinite in the row; cut it to a number, or leave it missing")
+        return value
 
     def code(self, value: Any) -> int:
         """Return the bin or category of a value; an unseen category has one of its own."""
@@ -91,7 +93,9 @@ class Column:
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
         found = self.values[donors.clip(0)]
-        if found.dtype.kind in "iub" and (is_missing(value) or value != found.dtype.type(value)):
+        if self.edges is None and found.dtype.kind in "biufUS":
+            found = found.astype(object)  # what training did not have may be longer, or of another type
+        elif found.dtype.kind in "iub" and (is_missing(value) or value != found.dtype.type(value)):
             found = found.astype(np.float64)
         found[donors < 0] = value
         return found
@@ -110,24 +114,97 @@ def columns_of(
     """Return the columns of a table; see `TabularSpace.learn`."""
     if hasattr(frame, "columns"):
         titles = [str(name) for name in frame.columns]
-        arrays = [frame[name].to_numpy() for name in frame.columns]
+        twice = next((title for k, title in enumerate(titles) if title in titles[:k]), None)
+        if twice is not None:
+            raise BadInput(f"the training table has two columns {twice!r}; give each a name of its own")
+        arrays = [_array(frame[name]) for name in frame.columns]
     else:
-        table = frame.detach().cpu().numpy() if isinstance(frame, Tensor) else np.asarray(frame)
+        table = array_of(frame)
         if table.ndim != 2:
             raise BadInput(f"the training table has shape {table.shape}; it is (N, C)")
         titles = [str(name) for name in names] if names is not None else [f"column {k}" for k in range(table.shape[1])]
         arrays = list(table.T.copy())
     if len(titles) != len(arrays) or len(set(titles)) != len(titles):
         raise BadInput(f"there are {len(arrays)} columns and {len(set(titles))} different names")
-    unknown = [c for c in categorical or () if c not in titles and not (isinstance(c, int) and 0 <= c < len(titles))]
-    if unknown:
-        raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
-    picked = {titles[c] if isinstance(c, int) else c for c in categorical or ()}
+    if labels is not None and len(labels) != len(frame):
+        raise BadInput(f"there are {len(labels)} labels and {len(frame)} training rows; give one label a row")
+    picked = _picked(categorical, titles)
     found = []
     for title, array in zip(titles, arrays, strict=True):
-        as_category = title in picked or (categorical is None and array.dtype.kind not in "fiub")
+        as_category = title in picked or (categorical is None and not _is_numeric(array))
         found.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
     return found
+
+
+def array_of(table: Any) -> npt.NDArray[Any]:
+    """Return an array, a tensor or lists as an array."""
+    if isinstance(table, Tensor):
+        table = table.detach().cpu()
+        return (table.double() if table.is_floating_point() and table.itemsize < 4 else table).numpy()
+    if hasattr(table, "toarray"):
+        raise BadInput("the table is sparse; give a dense one, with table.toarray()")
+    return np.asarray(table)
+
+
+def _array(series: Any) -> npt.NDArray[Any]:
+    """Return a column of a frame: missing numbers as NaN, dates as the objects that rows have."""
+    kind, array = getattr(series.dtype, "kind", "O"), series.to_numpy()
+    if kind in "iuf" and array.dtype.kind == "O":
+        array = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    found: npt.NDArray[Any] = series.astype(object).to_numpy() if array.dtype.kind in "mM" else array
+    return found
+
+
+def _is_numeric(array: npt.NDArray[Any]) -> bool:
+    """Return whether a column holds numbers; truth values are none."""
+    if array.dtype.kind != "O":
+        return array.dtype.kind in "fiu"
+    present = [value for value in array.tolist() if not is_missing(value)]
+    return bool(present) and all(
+        isinstance(v, (int, float, np.number)) and not isinstance(v, (bool, np.bool_)) for v in present
+    )
+
+
+def _picked(categorical: Sequence[Any] | None, titles: list[str]) -> set[str]:
+    """Return the names of the categorical columns that are given by name or number."""
+    if isinstance(categorical, (str, int)):
+        raise BadInput(f"categorical is {categorical!r}; give a list of names or numbers: [{categorical!r}]")
+    given = [] if categorical is None else [int(c) if isinstance(c, np.integer) else c for c in categorical]
+    unknown = [c for c in given if c not in titles and not (isinstance(c, int) and 0 <= c < len(titles))]
+    if unknown:
+        raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
+    return {titles[c] if isinstance(c, int) else c for c in given}
+
+
+def series_of(values: npt.NDArray[Any], dtype: Any) -> Any:
+    """Return values as a column of a frame of a type, or of their own where that cannot hold them."""
+    import pandas
+
+    if isinstance(dtype, pandas.CategoricalDtype):
+        unseen = [v for v in dict.fromkeys(values.tolist()) if not is_missing(v) and v not in dtype.categories]
+        if unseen:
+            dtype = pandas.CategoricalDtype([*dtype.categories, *unseen], dtype.ordered)
+    elif dtype == np.bool_ and not all(isinstance(v, (bool, np.bool_)) for v in values.tolist()):
+        return pandas.Series(values)
+    try:
+        return pandas.Series(values, dtype=dtype)
+    except (TypeError, ValueError, OverflowError):
+        return pandas.Series(values)
+
+
+def typed(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return values as a type, or as they are where it cannot hold them, such as 1.5 for whole numbers."""
+    if dtype.kind in "US":
+        words = values.astype(np.str_)
+        return words.astype(dtype) if words.dtype.itemsize <= dtype.itemsize else words
+    if dtype.kind not in "iub":
+        return values.astype(dtype)
+    with np.errstate(invalid="ignore"):
+        try:
+            same = values.astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            return values
+    return same if np.array_equal(same, values) else values
 
 
 def _categories(name: str, array: npt.NDArray[Any]) -> Column:

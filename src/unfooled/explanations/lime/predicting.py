@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int)
     Raises:
         BadInput: It returns another number of rows, something that is no table of numbers, or NaN.
     """
+    if not callable(predict):
+        raise BadInput(f"predict is a {type(predict).__name__}; give a function, such as model.predict_proba")
     with torch.no_grad():
         parts, _ = halving(lambda part: _table(predict(inputs[part]), part.stop - part.start), len(inputs), batch)
     if len({part.shape[1] for part in parts}) != 1:
@@ -61,12 +64,31 @@ def _table(answer: Any, n: int) -> Tensor:
     return table
 
 
+def check_rows(batch: int, what: str) -> None:
+    """Refuse a batch that is no number of inputs."""
+    if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
+        raise BadInput(f"batch is {batch!r}; it is a number of {what} of at least 1")
+
+
+def named_outputs(classes: Sequence[Any], outputs: Tensor) -> tuple[str, ...]:
+    """Return the names of the outputs as strings; refuse another number of names."""
+    names = tuple(map(str, classes))
+    if len(names) != outputs.shape[1]:
+        raise BadInput(f"classes has {len(names)} names, and predict returns {outputs.shape[1]} outputs")
+    return names
+
+
 def labels_of(y: Tensor | Sequence[Any] | int | None, outputs: Tensor) -> Tensor:
     """Return the outputs to explain, (B, T) int64; None: the largest of each row."""
     count, width = outputs.shape
     if y is None:
         return outputs.argmax(1, keepdim=True)
-    labels = torch.as_tensor(y)
+    try:
+        labels = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"y is {y!r}; give numbers of outputs, 0 to {width - 1}, (B,) or (B, T), or one for all"
+        ) from error
     labels = labels.expand(count)[:, None] if labels.ndim == 0 else labels
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or len(labels) != count or labels.is_floating_point() or not labels.shape[1]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +31,8 @@ def grid(cells: int = 7, least: int = 2) -> Segmenter:
         least: Fewest values along a side of a cell, so that small images have fewer cells: the mean of a single pixel
             is that pixel, and would hide nothing.
     """
-    if cells < 1 or least < 1:
-        raise BadInput(f"cells is {cells}, least {least}; a grid has at least 1 cell along each side, of 1 value")
+    if not isinstance(cells, Integral) or not isinstance(least, Integral) or cells < 1 or least < 1:
+        raise BadInput(f"cells is {cells!r}, least {least!r}; a grid has at least 1 cell along each side, of 1 value")
     return partial(grid_of, cells=cells, least=least)
 
 
@@ -110,10 +112,16 @@ def contiguous(ids: Tensor) -> Tensor:
 def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
     """Return the ids of samples, relabelled, (B, *S); `segments` may be a function, one map, or one per sample.
 
+    Maps may be arrays, as scikit-image returns them.
+
     Raises:
         BadInput: The ids are not whole numbers, or have another shape than the samples; a map of one segment is given.
     """
+    segments = torch.as_tensor(segments) if isinstance(segments, np.ndarray) else segments
     given = isinstance(segments, Tensor)
+    if not given and not callable(segments):
+        mend = f"grid({segments})" if isinstance(segments, int) else "grid(7)"
+        raise BadInput(f"segments is {segments!r}; give a segmenter, such as {mend}, or a map of ids")
     ids = segments if isinstance(segments, Tensor) else segments(x.detach())
     whole, plain = tuple(x.shape[1:]), tuple(x.shape[2:])
     if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex():

@@ -100,6 +100,8 @@ def drawn(features: int, count: int, settings: Settings, start: int = 0) -> Desi
     """Draw `count` masks, the first with index `start`; refuse a count that is not a positive integer."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise BadInput(f"samples is {count!r}; it is a whole number of at least 1, or until_stable(...)")
+    if not callable(settings.sampler):
+        raise BadInput(f"sampler is {settings.sampler!r}; give a function, such as paired or by_size")
     return settings.sampler(features, count, settings.seed, start=start)
 
 

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from unfooled.core import rng
 from unfooled.core.errors import BadInput
-from unfooled.explanations.lime.columns import Column, columns_of
+from unfooled.explanations.lime.columns import Column, array_of, columns_of, series_of, typed
 from unfooled.explanations.lime.discretize import Bins, quartiles
 from unfooled.explanations.lime.findings import Flag, Kind, few_effective
 from unfooled.explanations.lime.kernels import Kernel, l2_kernel, uniform
-from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
+from unfooled.explanations.lime.predicting import Link, identity, labels_of, named_outputs, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.solving import Settings, Solved, assembled
 from unfooled.explanations.lime.surrogate import fit
@@ -74,12 +74,21 @@ class TabularSpace:
             labels: Labels of the rows, for `entropy_bins`.
             names: Names of an array's columns.
         """
+        if not hasattr(frame, "__len__") or isinstance(frame, (str, bytes)):
+            raise BadInput(
+                f"the training table is a {type(frame).__name__}; give a frame, an array or a tensor, (N, C)"
+            )
+        frame = frame if hasattr(frame, "columns") or isinstance(frame, Tensor) else array_of(frame)
         if not len(frame):
             raise BadInput("the training table has no rows")
         columns = columns_of(frame, categorical, bins, labels, names)
         place = {column.name: k for k, column in enumerate(columns)} | {k: k for k in range(len(columns))}
         grouped: list[tuple[int, ...]] = []
         for group in groups or ():
+            if isinstance(group, (str, int)):
+                raise BadInput(
+                    f"group {group!r} is one column; groups are lists of columns, such as [['a', 'b'], ['c', 'd']]"
+                )
             unknown = [name for name in group if name not in place]
             if unknown:
                 raise BadInput(f"group {tuple(group)} has no column {unknown[0]!r} of the training table")
@@ -112,17 +121,14 @@ class TabularSpace:
                 raise BadInput(f"the rows have {what}; the columns are {', '.join(names[:8])}")
             values = [list(row) for row in table[list(self.template.columns)].itertuples(index=False, name=None)]
         else:
-            array = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+            array = array_of(rows)
             array = array[None] if array.ndim == 1 else array
             if array.ndim != 2 or array.shape[1] != len(self.columns):
                 raise BadInput(f"the rows have shape {array.shape}; the training table has {len(self.columns)} columns")
             values = [list(row) for row in array]
         if not values:
             raise BadInput("there is no row to explain")
-        for row in values:
-            for column, value in zip(self.columns, row, strict=True):
-                column.check(value)
-        return values
+        return [[column.read(value) for column, value in zip(self.columns, row, strict=True)] for row in values]
 
     def table(self, columns: list[npt.NDArray[Any]]) -> Any:
         """Return columns as a table of the kind that the model gets."""
@@ -130,11 +136,14 @@ class TabularSpace:
             import pandas
 
             pairs = zip(self.template.columns, columns, strict=True)
-            return pandas.DataFrame({name: pandas.Series(v, dtype=self.template[name].dtype) for name, v in pairs})
+            return pandas.DataFrame({name: series_of(v, self.template[name].dtype) for name, v in pairs})
         array = np.column_stack(columns)
         if isinstance(self.template, Tensor):
-            return torch.as_tensor(array.astype(np.float64)).to(self.template.dtype)
-        return array.astype(np.asarray(self.template).dtype)
+            numbers = torch.as_tensor(array.astype(np.float64))
+            table = numbers.to(self.template.dtype)
+            whole = self.template.is_floating_point() or bool((table == numbers).all())
+            return table if whole else numbers.to(torch.get_default_dtype())
+        return typed(array, np.asarray(self.template).dtype)
 
     def names(self, row: list[Any]) -> tuple[str, ...]:
         """Return the features of a row in words."""
@@ -197,10 +206,13 @@ def lime_tabular(
         BadInput: An argument, a row or the function's answer is invalid.
     """
     began = time.perf_counter()
+    if not isinstance(space, TabularSpace):
+        raise BadInput(f"space is a {type(space).__name__}; give TabularSpace.learn(training_table)")
     values = space.read(rows)
     settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
     outputs, first = _together(predict, space, values, settings, kernel)
     labels = labels_of(y, outputs)
+    names = None if classes is None else named_outputs(classes, outputs)
     prediction = link(outputs).gather(1, labels)
     each = enumerate(_each(predict, space, values, first, settings, kernel))
     parts = [_explained(drawn, link(found)[:, labels[i]], settings, prediction[i]) for i, (drawn, found) in each]
@@ -212,7 +224,7 @@ def lime_tabular(
         baseline="training rows",
         score="output",
         link=spelled(link),
-        classes=None if classes is None else tuple(classes),
+        classes=names,
         outputs=outputs,
         seen=_range(solved, prediction) if outputs.shape[1] == 1 else None,
         local=local,

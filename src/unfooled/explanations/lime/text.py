@@ -24,7 +24,7 @@ from unfooled.core import rng
 from unfooled.core.errors import BadInput
 from unfooled.explanations.lime.findings import Kind
 from unfooled.explanations.lime.kernels import Kernel, cosine_kernel
-from unfooled.explanations.lime.predicting import Link, identity, labels_of, outputs_of
+from unfooled.explanations.lime.predicting import Link, check_rows, identity, labels_of, outputs_of
 from unfooled.explanations.lime.result import Surrogates, warn_if_few
 from unfooled.explanations.lime.samplers import Sampler, by_size
 from unfooled.explanations.lime.solving import Settings, assembled, samples_of, shrinking, solve_each, stopping
@@ -179,7 +179,17 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
     """
     if not isinstance(text, str):
         raise BadInput(f"a text is a {type(text).__name__}; give strings")
-    spans = tuple((int(start), int(end)) for start, end in split(text))
+    for name, value, mend in (
+        ("split", split, "words, characters, sentences or offsets(tokenizer)"),
+        ("unit", unit, "types or positions"),
+        ("hide", hide, f"delete or mask_token({hide if isinstance(hide, str) else '[MASK]'!r})"),
+    ):
+        if not callable(value):
+            raise BadInput(f"{name} is {value!r}; give a function, such as {mend}")
+    try:
+        spans = tuple((int(start), int(end)) for start, end in split(text))
+    except (TypeError, ValueError) as error:
+        raise BadInput("split returns no places; return pairs (start, end), as words does") from error
     at = 0
     for start, end in spans:
         if not at <= start < end <= len(text):
@@ -187,7 +197,12 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
         at = end
     if text.strip() and not spans:
         raise BadInput(f"nothing is left of the text {text[:30]!r} after splitting; give another split")
-    return Pieces(text, spans, tuple(unit(text, spans)), hide)
+    feature = tuple(unit(text, spans))
+    if len(feature) != len(spans) or set(feature) != set(range(len(set(feature)))):
+        raise BadInput(
+            f"unit returns {feature[:8]} for {len(spans)} pieces; return one number each, from 0, no gaps"
+        )
+    return Pieces(text, spans, feature, hide)
 
 
 def lime_text(
@@ -284,8 +299,7 @@ def _described(pieces: list[Pieces]) -> dict[str, Any]:
 
 def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
     """Return texts as a list; refuse an empty one, and a batch that is no number of texts."""
-    if isinstance(batch, bool) or batch < 1:
-        raise BadInput(f"batch is {batch}; it is a number of texts of at least 1")
+    check_rows(batch, "texts")
     if not isinstance(texts, Iterable):
         raise BadInput(f"texts is a {type(texts).__name__}; give a string, or a list of them")
     listed = [texts] if isinstance(texts, str) else list(texts)
