@@ -413,3 +413,9 @@ def test_verbose_prints_what_the_original_prints(capsys: pytest.CaptureFixture[s
         "Prediction_local",
         "Right:",
     ]
+
+
+def test_a_sequence_may_come_as_a_batch_of_one() -> None:
+    explainer = RecurrentTabularExplainer(cases.SEQUENCES, feature_names=["u", "v"], random_state=2)
+    made = explainer.explain_instance(cases.SEQUENCES[3:4], cases.sequence_model, num_samples=cases.SAMPLES)
+    agree(cases.summary(made), RECORD["cases"]["recurrent"])

@@ -320,7 +320,7 @@ class RecurrentTabularExplainer(LimeTabularExplainer):
         """Return the explanation of one prediction.
 
         Args:
-            data_row: Sequence, (T, F).
+            data_row: Sequence, (T, F) or (1, T, F).
             classifier_fn: Function from sequences, (N, T, F), to probabilities or values.
             labels: Labels to explain, unless `top_labels` is given.
             top_labels: Number of labels to explain, those with the largest probabilities. None: `labels`.
@@ -331,10 +331,9 @@ class RecurrentTabularExplainer(LimeTabularExplainer):
             predict_batch: Sequences a call of the model. None: all in one call.
         """
         sequence = numbers(data_row, "data_row")
-        if sequence.shape != (self.n_timesteps, self.n_features):
-            raise BadInput(
-                f"data_row must be one sequence, {(self.n_timesteps, self.n_features)}, not shape {sequence.shape}"
-            )
+        one = (self.n_timesteps, self.n_features)
+        if sequence.shape not in (one, (1, *one)):
+            raise BadInput(f"data_row must be one sequence, {one}, not shape {sequence.shape}")
         return super().explain_instance(
             sequence.T.reshape(-1),
             self._make_predict_proba(classifier_fn),
