@@ -121,7 +121,7 @@ def test_a_text(home: Path) -> None:
     assert int(result.y) == 1
     assert record["explanations"][0]["classes"][0]["features"][0]["name"] == "bad"
     assert re.search(r"bad +\+0\.8 ", done.stdout)
-    assert "R2 held out 1.00" in done.stdout
+    assert re.search(r"^class .*R2 held out 1\.00$", done.stdout, re.MULTILINE)
     assert "soft stability 1.00" in done.stdout
     assert done.stdout.rstrip().endswith("text/lime.html\ntext/lime.json")
     assert "Soft stability" in page

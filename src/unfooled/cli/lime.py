@@ -330,10 +330,11 @@ def print_class(found: ClassWeights, word: str) -> None:
 
     held = show.number(found.r2_held_out)
     title = f"{word} {show.plain(found.name)}   R2 held out {held}"
-    lines = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    lines = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)
     lines.add_column("\u00b1 se", justify="right", no_wrap=True)
     for one in found.features:
         lines.add_row(show.plain(one.name), f"{one.weight:+.3g}", f"{one.se:.2g}")
-    show.out.print(lines if found.features else f"{title}\nno features")
+    show.out.print(f"[italic]{title}[/italic]", soft_wrap=True)
+    show.out.print(lines if found.features else "no features")
