@@ -31,7 +31,8 @@ def grid(cells: int = 7, least: int = 2) -> Segmenter:
         least: Fewest values along a side of a cell, so that small images have fewer cells: the mean of a single pixel
             is that pixel, and would hide nothing.
     """
-    if not isinstance(cells, Integral) or not isinstance(least, Integral) or cells < 1 or least < 1:
+    sizes: tuple[Any, ...] = (cells, least)
+    if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
         raise BadInput(f"cells is {cells!r}, least {least!r}; a grid has at least 1 cell along each side, of 1 value")
     return partial(grid_of, cells=cells, least=least)
 
@@ -120,8 +121,9 @@ def segment(x: Tensor, segments: Segmenter | Tensor) -> Tensor:
     segments = torch.as_tensor(segments) if isinstance(segments, np.ndarray) else segments
     given = isinstance(segments, Tensor)
     if not given and not callable(segments):
-        mend = f"grid({segments})" if isinstance(segments, int) else "grid(7)"
-        raise BadInput(f"segments is {segments!r}; give a segmenter, such as {mend}, or a map of ids")
+        cells: Any = segments
+        mend = f"grid({cells})" if isinstance(cells, int) else "grid(7)"
+        raise BadInput(f"segments is {cells!r}; give a segmenter, such as {mend}, or a map of ids")
     ids = segments if isinstance(segments, Tensor) else segments(x.detach())
     whole, plain = tuple(x.shape[1:]), tuple(x.shape[2:])
     if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex():

@@ -199,9 +199,7 @@ def pieces_of(text: str, split: Split = words, unit: Any = types, hide: Hide = d
         raise BadInput(f"nothing is left of the text {text[:30]!r} after splitting; give another split")
     feature = tuple(unit(text, spans))
     if len(feature) != len(spans) or set(feature) != set(range(len(set(feature)))):
-        raise BadInput(
-            f"unit returns {feature[:8]} for {len(spans)} pieces; return one number each, from 0, no gaps"
-        )
+        raise BadInput(f"unit returns {feature[:8]} for {len(spans)} pieces; return one number each, from 0, no gaps")
     return Pieces(text, spans, feature, hide)
 
 
