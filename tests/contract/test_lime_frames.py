@@ -125,12 +125,12 @@ def test_tensors_of_half_precision() -> None:
     ("make", "words"),
     [
         (lambda: TabularSpace.learn(WHOLE, categorical="a"), r"categorical is 'a'; give a list.*\['a'\]"),
-        (lambda: TabularSpace.learn(WHOLE, categorical=2), r"give a list of names or numbers: \[2\]"),
-        (lambda: TabularSpace.learn(WHOLE, groups=[0, 1]), "group 0 is one column"),
+        (lambda: TabularSpace.learn(WHOLE, categorical=2), r"give a list of names or numbers: \[2\]"),  # type: ignore[arg-type]
+        (lambda: TabularSpace.learn(WHOLE, groups=[0, 1]), "group 0 is one column"),  # type: ignore[list-item]
         (lambda: TabularSpace.learn(WHOLE, labels=[0, 1]), "2 labels and 60 training rows"),
         (lambda: TabularSpace.learn(None), "the training table is a NoneType"),
-        (lambda: lime_tabular(lambda t: t, WHOLE[0], space=WHOLE), r"give TabularSpace.learn"),
-        (lambda: lime_tabular(3, WHOLE[0], space=TabularSpace.learn(WHOLE)), "predict is a int"),
+        (lambda: lime_tabular(lambda t: t, WHOLE[0], space=WHOLE), r"give TabularSpace.learn"),  # type: ignore[arg-type]
+        (lambda: lime_tabular(3, WHOLE[0], space=TabularSpace.learn(WHOLE)), "predict is a int"),  # type: ignore[arg-type]
         (
             lambda: lime_tabular(lambda t: t, WHOLE[0], space=TabularSpace.learn(WHOLE), classes=["a"]),
             "1 names, and predict returns 3",

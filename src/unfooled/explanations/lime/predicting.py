@@ -64,7 +64,7 @@ def _table(answer: Any, n: int) -> Tensor:
     return table
 
 
-def check_rows(batch: int, what: str) -> None:
+def check_rows(batch: Any, what: str) -> None:
     """Refuse a batch that is no number of inputs."""
     if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
         raise BadInput(f"batch is {batch!r}; it is a number of {what} of at least 1")
