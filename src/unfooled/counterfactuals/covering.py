@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 NODES = 20_000
-"""Nodes that are looked at; with more, the best found so far is an upper bound."""
+"""Nodes that are visited; with more, the best found so far is an upper bound."""
 TIE = 1e-12
 """Share of a need that may be missing, for round-off."""
 
@@ -26,7 +26,7 @@ class Items:
     Attributes:
         gains: G, (m, I).
         weights: Positive costs, (I,).
-        owners: Numbers, (I,); of items with the same one, at most one is chosen.
+        owners: Owner of each item, (I,): of the items of one owner at most one is chosen.
     """
 
     gains: np.ndarray
@@ -41,7 +41,7 @@ class Cover(NamedTuple):
         chosen: Items. None: nothing cheaper than the limit was found.
         cost: Sum of their weights; inf where none was found.
         exact: True where the search was complete.
-        shortfall: Least largest need that stayed uncovered at any node; 0 where all were covered.
+        shortfall: Largest uncovered need of the node where it is smallest; 0 where all needs were covered.
     """
 
     chosen: tuple[int, ...] | None

@@ -1,4 +1,4 @@
-"""Exchanges within groups of exclusive attributes: one value for another, one number t.
+"""Exchanges within groups of exclusive attributes: one value for another, by a share t of the exchange.
 
     delta = t (mu_b - mu_a)       a: the group's present value, the member with the largest logit; b: any other
     t     = min over groups, b and k of  m_k / (d_k . (mu_b - mu_a))
@@ -44,7 +44,7 @@ def farthest(head: AffineHead, low: np.ndarray, high: np.ndarray, v: np.ndarray,
     return np.asarray(np.maximum(reach.min(1), 0.0))
 
 
-def exchanged(
+def exchange_distances(
     head: AffineHead,
     e: np.ndarray,
     first: np.ndarray,
@@ -62,7 +62,7 @@ def exchanged(
         first: Predicted classes, (B,).
         margin: m_k, (B, c).
         cost: Groups with means, bounds and immutable attributes.
-        overshoot: Share by which the steps overstep the boundary.
+        overshoot: Share of the step by which it goes beyond the boundary.
         target: Rivals that the steps lead to, (B,). None: the steps are zero.
     """
     distance, short = np.full_like(margin, np.inf), np.maximum(margin, 0.0)

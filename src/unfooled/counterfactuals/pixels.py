@@ -56,7 +56,7 @@ class Carried:
         x: Inputs inside the threat, (B, *D).
         delta: Change of the attribute logits, g(x') - g(x), (B, n).
         residual: ||(g(x') - e - delta) / gap||, (B,).
-        valid: Samples for which the head names the target, (B,) bool.
+        valid: Samples for which the head predicts the target, (B,) bool.
         steps: Steps taken, (B,) int64.
     """
 
@@ -76,7 +76,7 @@ class Realized:
         x: Inputs inside the threat, (B, *D), at the least kappa that is valid; at the largest where none is.
         delta: Change of the attribute logits, g(x') - g(x), (B, n).
         residual: ||(g(x') - e - delta) / gap||, (B,).
-        valid: Samples for which the head names the target, (B,) bool; never for an edit that is not feasible.
+        valid: Samples for which the head predicts the target, (B,) bool; never for an edit that is not feasible.
         steps: Steps taken at this kappa, (B,) int64.
         kappa: The kappa of x, (B,).
         curve: Results at every kappa, from the least to the largest.
