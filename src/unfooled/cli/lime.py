@@ -1,4 +1,4 @@
-"""`unfooled lime`: local surrogates of images, texts and table rows, and the pick of a few that cover many."""
+"""`unfooled lime`: local surrogates of images, texts and table rows, and the submodular pick."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def table(
     from unfooled import workflows
 
     record = workflows.lime_table(
-        model, train, row=row, table_options=of_table(label, csv, columns, categorical, group, bins, frame),
+        model, train, row=row, table_options=table_options_of(label, csv, columns, categorical, group, bins, frame),
         options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
         labels=labels, out=out, limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
@@ -254,7 +254,7 @@ def pick(
     """  # fmt: skip
     from unfooled import workflows
 
-    inputs = workflows.TextOptions(split, unit, hide) if text is not None else of_table(
+    inputs = workflows.TextOptions(split, unit, hide) if text is not None else table_options_of(
         label, csv, columns, categorical, group, bins, frame
     )  # fmt: skip
     record = workflows.lime_pick(
@@ -265,7 +265,7 @@ def pick(
     report(record, json=json, quiet=quiet)
 
 
-def of_table(
+def table_options_of(
     label: str | None,
     csv: Path | None,
     columns: str | None,
@@ -328,8 +328,8 @@ def print_class(found: ClassWeights, word: str) -> None:
 
     from unfooled.cli import show
 
-    held = show.number(found.r2_held_out)
-    title = f"{word} {show.plain(found.name)}   R2 held out {held}"
+    held_out = show.number(found.r2_held_out)
+    title = f"{word} {show.plain(found.name)}   R2 held out {held_out}"
     lines = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)

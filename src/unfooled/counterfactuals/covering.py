@@ -21,7 +21,7 @@ TIE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What can be chosen.
+    """Items that can be chosen.
 
     Attributes:
         gains: G, (m, I).

@@ -1,4 +1,4 @@
-"""Local surrogates (LIME) of images, texts and rows, and the pick of a few that cover many: one page, one JSON."""
+"""Local surrogates (LIME) of images, texts and rows, and the submodular pick: one page and one JSON file each."""
 
 from __future__ import annotations
 
@@ -279,8 +279,8 @@ def _source(
     if text is None:
         assert train is not None
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
-        of_table = inputs if isinstance(inputs, TableOptions) else TableOptions()
-        return TableRows(predict, read_rows(train, of_table, frames=predict.frames), options, labels, seed)
+        table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
+        return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
     check_choices(options, catalog.MASK_SAMPLERS, "by-size")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"

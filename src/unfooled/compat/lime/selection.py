@@ -83,7 +83,7 @@ def sparse_score(data: Any, y: Array, weights: Array) -> Callable[[list[int]], f
 
 
 class Gains:
-    """What each feature would add to the explained variance, kept current while features are taken.
+    """Gain of explained variance that each feature would add, kept current while features are taken.
 
     Args:
         x: features, (S, M).

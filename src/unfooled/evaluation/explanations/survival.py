@@ -65,7 +65,7 @@ FINITE_DIFFERENCES = Differences(draws=4)
 
 
 class Derivative(StrEnum):
-    """What an attack on an explanation follows."""
+    """Signal that an attack on an explanation follows."""
 
     GRADIENTS = "gradients"
     DIFFERENCES = "differences"

@@ -15,7 +15,7 @@ from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import Design, Sampler
-from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fit, least
+from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fewest_samples, fit
 from unfooled.runs.spelling import spelled
 
 RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
@@ -129,7 +129,7 @@ def solve(
     """
     settings = settings.resolved(features)
     rule = settings.samples if isinstance(settings.samples, UntilStable) else None
-    count: Any = settings.samples if rule is None else max(rule.first, least(features, 2))
+    count: Any = settings.samples if rule is None else max(rule.first, fewest_samples(features, 2))
     design = drawn(features, count, settings)
     _enough(features, design, settings)
     answers_of = {i: answers(i, design.masks) for i in rows}
@@ -169,7 +169,7 @@ def _flagged(part: Solved, flag: Flag) -> Solved:
 
 def _enough(features: int, design: Design, settings: Settings) -> None:
     """Refuse draws that do not identify the weights."""
-    needed = least(features, design.unit) if design.unit else 0
+    needed = fewest_samples(features, design.unit) if design.unit else 0
     if not settings.penalty and len(design.masks) < needed:
         raise BadInput(
             f"{len(design.masks)} samples do not identify the weights of {features} features; "
