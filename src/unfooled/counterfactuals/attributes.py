@@ -91,7 +91,7 @@ class Effects:
     """Linear effect of all true attributes on the embedding.
 
     Attributes:
-        matrix: B, (p, n): what moves in e with each of the p attributes.
+        matrix: B, (p, n): change of e with each of the p attributes.
         r2: Share of the embedding's variance that the attributes explain.
         constant: Attributes with a single value in the data; their rows are 0.
     """
@@ -187,7 +187,7 @@ def total_table(
         e: Embeddings, (B, n).
         attributes: True attributes, (B, p).
         effects: B, see `fit_effects`.
-        factors: Name -> places of its attributes, see `total_effect`.
+        factors: Name -> indices of its attributes, see `total_effect`.
     """
     found = {name: total_effect(head, e, attributes, effects, places) for name, places in factors.items()}
     return {name: mean_of_shares(values[~values.isnan()]) for name, values in found.items()}

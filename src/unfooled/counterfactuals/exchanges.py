@@ -21,7 +21,7 @@ def directions(head: AffineHead, e: np.ndarray, cost: Cost) -> list[tuple[np.nda
     Raises:
         BadInput: A group has no means, or means of another width.
     """
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    exchanges: list[tuple[np.ndarray, np.ndarray]] = []
     for group in cost.groups:
         assert isinstance(group, Group)
         means = None if group.means is None else group.means.numpy()
@@ -31,8 +31,8 @@ def directions(head: AffineHead, e: np.ndarray, cost: Cost) -> list[tuple[np.nda
         present = e[:, list(group.members)].argmax(1)
         for a in np.unique(present):
             rows = np.flatnonzero(present == a)
-            found.extend((rows, means[b] - means[a]) for b in range(len(group.members)) if b != a)
-    return found
+            exchanges.extend((rows, means[b] - means[a]) for b in range(len(group.members)) if b != a)
+    return exchanges
 
 
 def farthest(head: AffineHead, low: np.ndarray, high: np.ndarray, v: np.ndarray, cost: Cost) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Edits of attributes carried to inputs: can a real input do what the edit asks for?
+"""Edits of attributes carried to inputs: is there an input whose attributes change as the edit asks?
 
     min over z in threat   ||(g(z) - e - delta) / gap||_2 + kappa relu( max_{k != j} l_k(z) - l_j(z) + m )
 
 g(z) are the attribute logits, e = g(x), j the target, m its margin, gap the switch of each attribute: its mean logit
-where it is present minus where it is absent. The target is part of the objective, since an input that matches every
-attribute of an edit as well as it can does not, as a rule, change the label. kappa sets how much the label counts
-against the attributes; of several, the least valid one is returned and the others are the curve.
+where it is present minus where it is absent. The target is part of the objective, since the input that matches the
+edited attributes best usually does not change the label. kappa sets how much the label counts
+against the attributes; of several, the result is that of the least with which the target is predicted; `curve` has all.
 
 `match_edit` is the other problem, all attributes and no label, by Levenberg-Marquardt steps:
 
@@ -92,7 +92,7 @@ class Realized:
 
 
 class _Remembering:
-    """Features in units of the switches, the last ones stored, so that a penalty does not compute them again."""
+    """Features divided by the switches; the last ones are stored, so that a penalty does not compute them again."""
 
     def __init__(self, encode: Encode, gap: Tensor) -> None:
         self.encode, self.gap = encode, gap

@@ -170,9 +170,9 @@ def _branch_and_bound(head: AffineHead, a: np.ndarray, target: int | None, cost:
         found = cover(items, wanted, sheet.cost[s])
         exact &= found.exact
         short = min(short, found.shortfall)
-        if found.chosen is not None:
+        if found.selected is not None:
             sheet.cost[s] = found.cost
-            sheet.delta[s] = changes[list(found.chosen)].sum(0)
+            sheet.delta[s] = changes[list(found.selected)].sum(0)
     after = weight @ (a + sheet.delta[s]) + head.bias.numpy()
     if target is None:
         after[first] = -np.inf

@@ -246,7 +246,7 @@ def _training_patches(
     parts: list[Tensor], size: int, stride: int, least: float, most: int, source: torch.Generator
 ) -> Tensor:
     """Return the patches of each cluster, (M, P, n), padded with zero patches, which change no dictionary."""
-    found: list[Tensor] = []
+    by_cluster: list[Tensor] = []
     for members in parts:
         # Images in random order, and no more of them than have enough patches.
         members = members[torch.randperm(len(members), generator=source).to(members.device)]
@@ -258,17 +258,17 @@ def _training_patches(
                 break
         joined = torch.cat(rows) if rows else members.new_zeros(0, members.shape[1] * size * size)
         pick = torch.randperm(len(joined), generator=source)[:most].to(joined.device)
-        found.append(joined[pick])
-    everything = torch.cat(found)
+        by_cluster.append(joined[pick])
+    everything = torch.cat(by_cluster)
     if not len(everything):
         raise BadInput(
             f"no patch of the high band has a standard deviation of {least:g}; no filter can be learnt from "
             "constant images: give others, or raise smooth, which is the weight of the low-pass filter"
         )
     fallback = everything[torch.randperm(len(everything), generator=source)[:most].to(everything.device)]
-    found = [rows if len(rows) else fallback for rows in found]
-    longest = max(len(rows) for rows in found)
-    return torch.stack([F.pad(rows, (0, 0, 0, longest - len(rows))) for rows in found])
+    by_cluster = [rows if len(rows) else fallback for rows in by_cluster]
+    longest = max(len(rows) for rows in by_cluster)
+    return torch.stack([F.pad(rows, (0, 0, 0, longest - len(rows))) for rows in by_cluster])
 
 
 def _first_atoms(patches: Tensor, atoms: int, source: torch.Generator) -> Tensor:

@@ -221,7 +221,7 @@ def _column(path: Path, count: int) -> np.ndarray:
     try:
         return np.array([int(value) for value in values], np.int64)
     except ValueError as error:
-        raise BadInput(f"{path} holds what is no whole number: {error}") from None
+        raise BadInput(f"{path} holds a value that is not a whole number: {error}") from None
 
 
 def _attribute_names(root: Path) -> tuple[str, ...]:

@@ -42,13 +42,13 @@ class Column:
 
     @property
     def constant(self) -> bool:
-        """True if the column never changes."""
+        """True if all values of the column are equal."""
         if self.edges is None:
             return len(set(self.code_of_rows.tolist())) < 2
         return self.sd == 0 and not self.missing
 
     def check(self, value: Any) -> None:
-        """Refuse missing values where training had none, and numbers that are none."""
+        """Refuse missing values where training had none, and values of a numeric column that are not numbers."""
         if is_missing(value):
             if not self.missing:
                 raise BadInput(f"column {self.name!r} is missing in the row; it never was in the training table")
@@ -82,7 +82,7 @@ class Column:
         return f"{float(value):.6g}" if isinstance(value, (float, np.floating)) else str(value)
 
     def bin_of(self, value: Any) -> str:
-        """Return the bin of a number in words; of a category nothing, or that training did not have it."""
+        """Return the bin of a number in words; empty for a category, but a note for one that training did not have."""
         if self.edges is not None:
             return "" if is_missing(value) or not len(self.edges) else self.words(value)
         assert self.categories is not None
@@ -149,7 +149,7 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
     try:
         numbers = np.array([np.nan if is_missing(v) else float(v) for v in array.tolist()])
     except (TypeError, ValueError) as error:
-        raise BadInput(f"column {name!r} holds what is no number; list it in categorical") from error
+        raise BadInput(f"column {name!r} holds a value that is not a number; list it in categorical") from error
     present = ~np.isnan(numbers)
     if np.isinf(numbers).any():
         raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")

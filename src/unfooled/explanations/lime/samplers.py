@@ -226,17 +226,17 @@ def _distinct(seed: int, features: int, k: int, count: int, half: bool) -> Tenso
     if count >= total:
         at = torch.combinations(torch.arange(features - half), k)
         return torch.zeros(len(at), features, dtype=torch.bool).scatter(1, at, True)
-    found: dict[bytes, Tensor] = {}
+    distinct: dict[bytes, Tensor] = {}
     draw, seed = 0, seed ^ (k << 32)  # each size has a stream of its own
-    while len(found) < count:
+    while len(distinct) < count:
         rows = torch.arange(draw, draw + count)
         masks = _subsets(seed, features, rows, torch.full_like(rows, k))
         if half:
             masks = masks ^ masks[:, -1:]
         for mask in masks:
-            found.setdefault(mask.numpy().tobytes(), mask)
+            distinct.setdefault(mask.numpy().tobytes(), mask)
         draw += count
-    return torch.stack(list(found.values())[:count])
+    return torch.stack(list(distinct.values())[:count])
 
 
 def _subsets(seed: int, features: int, rows: Tensor, size: Tensor) -> Tensor:

@@ -205,7 +205,7 @@ def _fitted(
 
 
 def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
-    """Join fits of different numbers of features, padded with zeros; also return these numbers."""
+    """Join fits of different numbers of features, padded with zeros; also return the numbers of features."""
     numbers = [part.weights.shape[2] for part in fits]
     most = max(numbers, default=0)
 
@@ -225,10 +225,10 @@ def solve_each(
     answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
 ) -> list[Solved]:
     """Fit inputs that are evaluated one by one; those with the same number of features share their masks."""
-    found: dict[int, Solved] = {}
+    solved: dict[int, Solved] = {}
     for number in sorted(set(features)):
-        found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
-    return [found[i] for i in range(len(features))]
+        solved |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
+    return [solved[i] for i in range(len(features))]
 
 
 def samples_of(parts: list[Solved], keep: bool) -> dict[str, Any]:
@@ -239,16 +239,16 @@ def samples_of(parts: list[Solved], keep: bool) -> dict[str, Any]:
 
 
 def assembled(
-    found: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
+    fits: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
 ) -> Surrogates:
     """Return the result of fits; the other fields of `Surrogates` are given by name.
 
     Args:
-        found: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
+        fits: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
         local: Outputs of the surrogate at the inputs, (B, T). None: intercept plus the sum of the weights.
         fields_of_result: Other fields.
     """
-    parts, prediction, labels, settings = found
+    parts, prediction, labels, settings = fits
     joined, _ = padded([part.fit for part in parts])
     return Surrogates(
         weights=joined.weights,

@@ -228,10 +228,10 @@ def _donors(columns: Columns, features: Features, samples: int, seed: int) -> np
 def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:
     """Draw uniform numbers, (S, width)."""
     seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
-    found: npt.NDArray[np.float64] = rng.uniform(
+    numbers: npt.NDArray[np.float64] = rng.uniform(
         seeds, (width,), draw=torch.arange(samples), dtype=torch.float64
     ).numpy()
-    return found
+    return numbers
 
 
 def _scaled(column: Column) -> npt.NDArray[np.float64]:

@@ -155,11 +155,11 @@ class Pieces:
         return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
 
     def copies(self, masks: Tensor) -> list[str]:
-        """Return the text once a mask, (S, M), with the features that it does not show hidden."""
+        """Return a copy of the text for each mask, (S, M), with the features hidden that it does not show."""
         token = "" if self.hide is delete else self.hide.token if isinstance(self.hide, MaskToken) else None
         if token is None or not self.spans:
             return [self.written(row) for row in masks.tolist()]
-        # What stands between the pieces, each piece, and the token in place of each piece, by turns.
+        # Alternately the text between two pieces, and a piece or the token in its place.
         parts, at = [], 0
         for start, end in self.spans:
             parts += [self.text[at:start], self.text[start:end], *([token] if token else [])]
@@ -283,7 +283,7 @@ def _described(pieces: list[Pieces]) -> dict[str, Any]:
 
 
 def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
-    """Return texts as a list; refuse an empty one, and a batch that is no number of texts."""
+    """Return texts as a list; refuse an empty one, and an invalid batch."""
     if isinstance(batch, bool) or batch < 1:
         raise BadInput(f"batch is {batch}; it is a number of texts of at least 1")
     if not isinstance(texts, Iterable):

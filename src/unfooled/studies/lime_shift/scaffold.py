@@ -65,8 +65,8 @@ class Scaffold:
 
     def suspicion(self, x: Table) -> Table:
         """Return the detector's probability that rows are perturbed, (n,)."""
-        found: Table = self.detector.predict_proba(x)[:, 1]
-        return found
+        probability: Table = self.detector.predict_proba(x)[:, 1]
+        return probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +105,10 @@ class TableBench:
 
     def leading(self, model: Callable[[Table], Table], sampler: str) -> list[int]:
         """Return for each explained row the column of the largest |weight|."""
-        found = lime_tabular(
+        explanations = lime_tabular(
             model, self.explained, 1, space=self.space, sampler=SAMPLERS[sampler], samples=self.samples, ridge=RIDGE
         )
-        columns = [self.space.features[int(w.abs().argmax())][0] for w in found.weights[:, 0]]
+        columns = [self.space.features[int(w.abs().argmax())][0] for w in explanations.weights[:, 0]]
         return [int(column) for column in columns]
 
 
