@@ -189,5 +189,5 @@ def total_table(
         effects: B, see `fit_effects`.
         factors: Name -> indices of its attributes, see `total_effect`.
     """
-    found = {name: total_effect(head, e, attributes, effects, places) for name, places in factors.items()}
-    return {name: mean_of_shares(values[~values.isnan()]) for name, values in found.items()}
+    shares_of = {name: total_effect(head, e, attributes, effects, places) for name, places in factors.items()}
+    return {name: mean_of_shares(values[~values.isnan()]) for name, values in shares_of.items()}

@@ -38,7 +38,7 @@ class Cover(NamedTuple):
     """Result of a search.
 
     Attributes:
-        chosen: Items. None: nothing cheaper than the limit was found.
+        selected: Items. None: nothing cheaper than the limit was found.
         cost: Sum of their weights; inf where none was found.
         exact: True where the search was complete.
         shortfall: Largest uncovered need of the node where it is smallest; 0 where all needs were covered.

@@ -177,9 +177,9 @@ def _bounded(
         size = d.shape[:2]
         ends = [np.repeat(bound[take], head.c, 0) for bound in (low, high)]
         x, best = fill(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), norm)
-        found = lengths(x, norm).reshape(size)
-        distance[take] = np.where(np.isnan(found), np.inf, found)
-        short[take] = np.where(np.isnan(found), margin[take] - best.reshape(size), 0.0)
+        reached = lengths(x, norm).reshape(size)
+        distance[take] = np.where(np.isnan(reached), np.inf, reached)
+        short[take] = np.where(np.isnan(reached), margin[take] - best.reshape(size), 0.0)
     return distance, short
 
 
@@ -206,8 +206,8 @@ def _inside(d: np.ndarray, need: float, low: np.ndarray, high: np.ndarray, basis
     """Return the smallest u with d . L u >= need and low <= L u <= high; None: there is none."""
     below, above = np.isfinite(low), np.isfinite(high)
     rows = np.vstack([(d @ basis)[None], basis[below], -basis[above]])
-    found = LeastDistance(rows).solve(np.r_[need, low[below], -high[above]])
-    return None if found is None else found[0]
+    solution = LeastDistance(rows).solve(np.r_[need, low[below], -high[above]])
+    return None if solution is None else solution[0]
 
 
 def _steps(

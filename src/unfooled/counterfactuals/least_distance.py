@@ -48,12 +48,12 @@ class LeastDistance:
         scale = float(need.max(initial=0.0))
         if scale <= 0:
             return np.zeros(self.unit.shape[1]), active
-        found = self._active_set(need / scale)
-        if found is None:
-            found = _by_nnls(self.unit, need / scale)
-        if found is None:
+        solution = self._active_set(need / scale)
+        if solution is None:
+            solution = _by_nnls(self.unit, need / scale)
+        if solution is None:
             return None
-        x, rows = found
+        x, rows = solution
         active[np.flatnonzero(self.nonzero)[rows]] = True
         return x * scale, active
 
@@ -176,9 +176,9 @@ def _solve_lp(
 
     scale = max(float(np.abs(right).max(initial=0.0)), 1e-300)
     scaled = [(low / scale, high / scale) for low, high in bounds]
-    found = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs")
-    if found.status == 2:
+    solution = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs")
+    if solution.status == 2:
         return None
-    if found.status != 0:
-        raise BadInput(f"the linear program of the edit could not be solved: {found.message}")
-    return np.asarray(found.x) * scale
+    if solution.status != 0:
+        raise BadInput(f"the linear program of the edit could not be solved: {solution.message}")
+    return np.asarray(solution.x) * scale

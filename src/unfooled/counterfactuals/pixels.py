@@ -182,10 +182,10 @@ def _carried(
             rival = logits.masked_fill(own, -torch.inf).amax(1)
             return kappa * (rival - logits[own] + margin).relu()
 
-        found = invert(
+        inversion = invert(
             seen, wanted[rows] / gap, x[rows], threat=threat.take(rows), tol=0.0, rule=RULE, penalty=short
         )  # fmt: skip
-        moved[rows], taken[rows] = found.x, found.steps_used
+        moved[rows], taken[rows] = inversion.x, inversion.steps_used
     return _judged(encode, head, x, e, wanted, edit, gap, kappa, moved, taken, batch)
 
 
@@ -196,9 +196,9 @@ def _judged(
     """Return what became of the edits at these inputs."""
     with torch.no_grad():
         now = batched(encode, batch)(moved)
-    named = logits_of(head, now).argmax(1) == edit.target.to(now.device)
+    on_target = logits_of(head, now).argmax(1) == edit.target.to(now.device)
     residual = torch.linalg.vector_norm((now - wanted) / gap, dim=1)
-    return Carried(kappa, moved, now - e, residual, named & edit.feasible.to(now.device), taken)
+    return Carried(kappa, moved, now - e, residual, on_target & edit.feasible.to(now.device), taken)
 
 
 def logits_of(head: AffineHead, e: Tensor) -> Tensor:

@@ -222,8 +222,8 @@ def class_means(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 def _interval(values: np.ndarray, q: float) -> Interval:
     """Return a quantile with its bootstrap interval; too few samples have none."""
     columns = {"id": np.arange(len(values)), "value": values}
-    found = Cases((columns,)).interval(quantile_of("value", q), ("value",), draws=DRAWS)
-    if np.isfinite(found.value) or not len(values):
-        return found
+    estimate = Cases((columns,)).interval(quantile_of("value", q), ("value",), draws=DRAWS)
+    if np.isfinite(estimate.value) or not len(values):
+        return estimate
     value = float(np.quantile(values, q))
     return Interval(value, np.nan, np.nan, len(values))

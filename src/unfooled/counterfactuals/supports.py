@@ -71,9 +71,9 @@ class Supports:
         for at in np.argsort(bound, kind="stable"):
             if not bound[at] < (np.inf if best is None else best.cost):
                 break
-            found = self._solve_on(supports[at], h, low, high)
-            if found is not None and (best is None or found.cost < best.cost):
-                best = found
+            solution = self._solve_on(supports[at], h, low, high)
+            if solution is not None and (best is None or solution.cost < best.cost):
+                best = solution
         if best is None:
             return None if self.all else SparseEdit(np.zeros(len(low)), np.inf, np.zeros(len(h), bool), False)
         return best
@@ -111,10 +111,10 @@ class Supports:
         low, high, n = low[support], high[support], len(low)
         below, above = np.isfinite(low), np.isfinite(high)
         solver = LeastDistance(np.vstack([self.g[:, support] @ root, root[below], -root[above]]))
-        found = solver.solve(np.r_[h, low[below], -high[above]])
-        if found is None:
+        solution = solver.solve(np.r_[h, low[below], -high[above]])
+        if solution is None:
             return None
-        u, active = found
+        u, active = solution
         delta = np.zeros(n)
         delta[support] = root @ u
         return SparseEdit(delta, float(np.sqrt(u @ u)), active[: len(h)], self.all)

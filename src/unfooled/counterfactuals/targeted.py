@@ -76,13 +76,13 @@ def targeted_edit(
         rivals, g, h = constraints(head, values[rows], int(j), margin)
         problem = _Problem(head, g, norm, sparse, cost)
         for s, need in zip(rows, h, strict=True):
-            found = problem.solve(values[s], need, low[s], high[s])
-            if found is None or not np.isfinite(found.cost):
+            edit = problem.solve(values[s], need, low[s], high[s])
+            if edit is None or not np.isfinite(edit.cost):
                 sheet.shortfall[s] = problem.shortfall(values[s], need, low[s], high[s])
-                sheet.exact[s] = found is None
+                sheet.exact[s] = edit is None
             else:
-                sheet.delta[s], sheet.cost[s], sheet.exact[s] = found.delta, found.cost, found.exact
-                sheet.active[s, rivals[found.active]] = True
+                sheet.delta[s], sheet.cost[s], sheet.exact[s] = edit.delta, edit.cost, edit.exact
+                sheet.active[s, rivals[edit.active]] = True
     return sheet.edit(torch.as_tensor(e).device)
 
 
@@ -154,12 +154,12 @@ class _Problem:
         if self.cost.groups:
             return self._by_exchange(e, h, low, high)
         if self.norm != 2:
-            found = smallest_by_lp(self.g[:, self.free], h, low[self.free], high[self.free], self.norm)
-            if found is None:
+            solution = smallest_by_lp(self.g[:, self.free], h, low[self.free], high[self.free], self.norm)
+            if solution is None:
                 return None
             delta = np.zeros(len(low))
-            delta[self.free] = found[0]
-            return SparseEdit(delta, float(np.linalg.norm(found[0], self.norm)), found[1], True)
+            delta[self.free] = solution[0]
+            return SparseEdit(delta, float(np.linalg.norm(solution[0], self.norm)), solution[1], True)
         dense = self._dense(h, low, high)
         if dense is None or self.supports is None:
             return dense
@@ -172,10 +172,10 @@ class _Problem:
         if self.solver is None or self.solver[0] != key:
             rows = np.vstack([self.g @ self.basis, self.basis[below], -self.basis[above]])
             self.solver = key, LeastDistance(rows)
-        found = self.solver[1].solve(np.r_[h, low[below], -high[above]])
-        if found is None:
+        solution = self.solver[1].solve(np.r_[h, low[below], -high[above]])
+        if solution is None:
             return None
-        u, active = found
+        u, active = solution
         return SparseEdit(self.basis @ u, float(np.sqrt(u @ u)), active[: len(h)], True)
 
     def _by_exchange(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> SparseEdit | None:
@@ -191,8 +191,8 @@ class _Problem:
         return best
 
     def _directions(self, e: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        found = directions(self.head, e[None], self.cost)
-        return [(v, float(farthest(self.head, low[None], high[None], v, self.cost)[0])) for _, v in found]
+        exchanges = directions(self.head, e[None], self.cost)
+        return [(v, float(farthest(self.head, low[None], high[None], v, self.cost)[0])) for _, v in exchanges]
 
     def shortfall(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
         """Return the logits that the best permitted change falls short of."""

@@ -102,17 +102,17 @@ def _at_most(
     can = (count <= most) & rival
     count = np.where(can, count, head.n + 1)
     k = np.where((count == count.min(1, keepdims=True)) & can, surplus, -np.inf).argmax(1)
-    found = can.any(1)
-    sheet.cost[rows] = np.where(found, count[here, k], np.inf)
+    feasible = can.any(1)
+    sheet.cost[rows] = np.where(feasible, count[here, k], np.inf)
     sheet.shortfall[rows] = np.where(rival, need - total[:, :, -1], np.inf).min(1)
     for b in here:
         row, best_k = rows[b], int(k[b])
-        if found[b]:
+        if feasible[b]:
             turned = np.argsort(-gain[b, best_k], kind="stable")[: int(count[b, best_k])]
             sheet.delta[row, turned] = 1 - 2 * a[row, turned]
             sheet.active[row, best_k] = True
         sheet.target[row] = _winner(head, a[row] + sheet.delta[row], int(first[b]), best_k)
-    return rows[~found]
+    return rows[~feasible]
 
 
 def _winner(head: AffineHead, a: np.ndarray, first: int, tied: int) -> int:
@@ -167,12 +167,12 @@ def _branch_and_bound(head: AffineHead, a: np.ndarray, target: int | None, cost:
         problems = [(Items(gains, weights, owners), need)]
     exact, short = True, np.inf
     for items, wanted in problems:
-        found = cover(items, wanted, sheet.cost[s])
-        exact &= found.exact
-        short = min(short, found.shortfall)
-        if found.selected is not None:
-            sheet.cost[s] = found.cost
-            sheet.delta[s] = changes[list(found.selected)].sum(0)
+        best = cover(items, wanted, sheet.cost[s])
+        exact &= best.exact
+        short = min(short, best.shortfall)
+        if best.selected is not None:
+            sheet.cost[s] = best.cost
+            sheet.delta[s] = changes[list(best.selected)].sum(0)
     after = weight @ (a + sheet.delta[s]) + head.bias.numpy()
     if target is None:
         after[first] = -np.inf

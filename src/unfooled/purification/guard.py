@@ -132,8 +132,8 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         BadInput: Another shape, NaN or infinite values, or values outside [0, 1].
     """
     if not isinstance(purified, Tensor) or purified.shape != x.shape:
-        found = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
-        raise BadInput(f"the purifier returns {found} for inputs of shape {tuple(x.shape)}; it must keep the shape")
+        returned = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
+        raise BadInput(f"the purifier returns {returned} for inputs of shape {tuple(x.shape)}; it must keep the shape")
     if not values or not len(x):
         return
     low, high = extent(purified)

@@ -256,11 +256,14 @@ def lime_pick(
         if len(at) > n:
             at = np.sort(np.random.default_rng(seed).permutation(at)[:n])
         result = source.explain(at.tolist())
-        found = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
-        index = [int(at[i]) for i in found.index]
-        best = source.with_stability(result[list(found.index)], index)
+        selection = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
+        index = [int(at[i]) for i in selection.index]
+        best = source.with_stability(result[list(selection.index)], index)
     pick = Picked(
-        index=index, gain=list(found.gain), among=len(at), importance=_leading(result, found.importance, IMPORTANT)
+        index=index,
+        gain=list(selection.gain),
+        among=len(at),
+        importance=_leading(result, selection.importance, IMPORTANT),
     )
     about = {"model": predict.name, "data": source.data, "pick": pick}
     return _written(folder, best, options, [source.name(i) for i in index], about)

@@ -231,8 +231,8 @@ def classes_of(options: LimeOptions, outputs: Tensor, names: Sequence[str] | Non
         return y[:, None]
     if options.of == "all":
         return torch.arange(count).expand(len(outputs), count)
-    found = list(dict.fromkeys(_class(word.strip(), count, names or ()) for word in options.of.split(",")))
-    return torch.tensor(found).expand(len(outputs), len(found))
+    classes = list(dict.fromkeys(_class(word.strip(), count, names or ()) for word in options.of.split(",")))
+    return torch.tensor(classes).expand(len(outputs), len(classes))
 
 
 def _class(word: str, count: int, names: Sequence[str]) -> int:

@@ -222,10 +222,10 @@ def numbers_of(value: str | int | Sequence[int], option: str) -> list[int]:
         BadOption: One is no whole number of at least 0.
     """
     words = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
-    found = [int(word) if str(word).strip().isdecimal() else -1 for word in words]
-    if not found or min(found) < 0:
+    numbers = [int(word) if str(word).strip().isdecimal() else -1 for word in words]
+    if not numbers or min(numbers) < 0:
         raise BadOption("{" + option + "} is {0!r}; give the numbers of inputs from 0, such as 3 or 0,3", value)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(numbers))
 
 
 def check_choices(options: LimeOptions, samplers: dict[str, catalog.Piece], sampler: str) -> None:

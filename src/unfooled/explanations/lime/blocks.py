@@ -39,11 +39,11 @@ class Blocks:
         """
         block = -(self._rows(effect) @ self._rows(design).mT) * self._rows(weights)[:, None]
         block.diagonal(dim1=1, dim2=2).add_(1)
-        found = _solved(block, self._rows(residual))
+        solution = _solved(block, self._rows(residual))
         if not self.ragged:
-            return found.reshape(-1, residual.shape[1])
+            return solution.reshape(-1, residual.shape[1])
         out = torch.zeros_like(residual)
-        out[self.at[self.present]] = found[self.present]
+        out[self.at[self.present]] = solution[self.present]
         return out
 
     def variance(self, effect: Tensor, left_out: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ def _solved(block: Tensor, residual: Tensor) -> Tensor:
         (a, b), (c, d) = block[:, 0].unbind(1), block[:, 1].unbind(1)
         det = a * d - b * c
         adjugate = torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2)
-        found = adjugate @ residual / det[:, None, None]
-        return torch.where((det > SINGULAR)[:, None, None], found, residual)
+        solution = adjugate @ residual / det[:, None, None]
+        return torch.where((det > SINGULAR)[:, None, None], solution, residual)
     eye = torch.eye(block.shape[1], dtype=block.dtype)
     block = torch.where((torch.linalg.det(block) > SINGULAR)[:, None, None], block, eye)
     return torch.linalg.solve(block, residual)

@@ -90,11 +90,11 @@ class Column:
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
-        found = self.values[donors.clip(0)]
-        if found.dtype.kind in "iub" and (is_missing(value) or value != found.dtype.type(value)):
-            found = found.astype(np.float64)
-        found[donors < 0] = value
-        return found
+        values = self.values[donors.clip(0)]
+        if values.dtype.kind in "iub" and (is_missing(value) or value != values.dtype.type(value)):
+            values = values.astype(np.float64)
+        values[donors < 0] = value
+        return values
 
 
 def is_missing(value: Any) -> bool:
@@ -123,11 +123,11 @@ def columns_of(
     if unknown:
         raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
     picked = {titles[c] if isinstance(c, int) else c for c in categorical or ()}
-    found = []
+    columns = []
     for title, array in zip(titles, arrays, strict=True):
         as_category = title in picked or (categorical is None and array.dtype.kind not in "fiub")
-        found.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
-    return found
+        columns.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
+    return columns
 
 
 def _categories(name: str, array: npt.NDArray[Any]) -> Column:

@@ -186,7 +186,7 @@ def _with(
     """Return explanations with the stability of the leading features under a function of (sample, masks)."""
     if result.outputs is not None and result.outputs.shape[1] < 2:
         return result
-    found = []
+    intervals = []
     for i, names in enumerate(result.names):
         w = result.weights[i, 0, : len(names)]
         selected = torch.zeros(len(w), dtype=torch.bool)
@@ -196,5 +196,5 @@ def _with(
             return answers(i, z)
 
         stable = soft_stability(of, selected, settings.r, draws=settings.draws, generator=generator)
-        found.append((stable.value, stable.low, stable.high))
-    return replace(result, stability=tuple(found))
+        intervals.append((stable.value, stable.low, stable.high))
+    return replace(result, stability=tuple(intervals))

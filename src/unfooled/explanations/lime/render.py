@@ -84,8 +84,8 @@ def _section(sample: Sample, number: int) -> str:
     )
     if len(sample.charts) > LABELS:
         charts += f"<p class=note>{LABELS} of {len(sample.charts)} outputs are shown.</p>"
-    found = notes(sample.flags, sample.ess, sample.features)
-    warnings = "".join(f'<p class="note warn">{note}</p>' for note in found)
+    sentences = notes(sample.flags, sample.ess, sample.features)
+    warnings = "".join(f'<p class="note warn">{note}</p>' for note in sentences)
     contents = "".join(map(content, sample.contents))
     return (
         f"<section><h2>{number}. {escape(sample.heading)}</h2><div class=row>{_outputs(sample)}{contents}</div>"

@@ -242,8 +242,8 @@ class Surrogates:
         except ValueError as error:
             raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
         if not isinstance(record, dict) or record.get("version") != VERSION:
-            found = record.get("version") if isinstance(record, dict) else None
-            raise BadInput(f"the explanation has version {found}; this release reads version {VERSION}")
+            version = record.get("version") if isinstance(record, dict) else None
+            raise BadInput(f"the explanation has version {version}; this release reads version {VERSION}")
         known = {f.name for f in fields(cls)}
         values = {name: restored(value) for name, value in record.items() if name in known}
         try:
@@ -316,12 +316,12 @@ class Surrogates:
     def _chart(self, t: int, top: int | None) -> Chart:
         """Return the leading weights of a class of the first sample."""
         word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
-        found = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
+        figures = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
         ordered = self._ordered(t, top)
         return Chart(
             f"{word} {self.class_name(int(self.y[0, t]))}",
             tuple(Bar(self.names[0][j], weight, float(self.se[0, t, j])) for j, weight in ordered),
-            *(float(value[0, t]) for value in found),
+            *(float(value[0, t]) for value in figures),
         )
 
     def _contents(self) -> tuple[Content, ...]:

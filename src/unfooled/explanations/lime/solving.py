@@ -137,23 +137,23 @@ def solve(
         return _fitted(answers_of, design, settings, prediction, {})
     done: dict[int, Solved] = {}
     while True:
-        found = _fitted(answers_of, design, settings, prediction, {})
+        fitted = _fitted(answers_of, design, settings, prediction, {})
         pi = settings.kernel(design.masks)
         stable = {
             i
             for i in answers_of
             if design.unit == 0
             or (
-                Flag.FEW not in found[i].flags
+                Flag.FEW not in fitted[i].flags
                 and rule.reached(
-                    design.masks, answers_of[i], pi, found[i].fit, ridge=settings.penalty, groups=design.unit
+                    design.masks, answers_of[i], pi, fitted[i].fit, ridge=settings.penalty, groups=design.unit
                 )
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most
         for i in [i for i in answers_of if i in stable or full]:
             flag = Flag.STABLE if i in stable else Flag.NOT_REACHED
-            done[i] = _flagged(found[i], flag)
+            done[i] = _flagged(fitted[i], flag)
             del answers_of[i]
         if not answers_of:
             return done

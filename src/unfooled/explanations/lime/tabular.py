@@ -203,7 +203,7 @@ def lime_tabular(
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
     each = enumerate(_each_perturbed(predict, space, values, first, settings, kernel))
-    parts = [_fit_row(drawn, link(found)[:, labels[i]], settings, prediction[i]) for i, (drawn, found) in each]
+    parts = [_fit_row(drawn, link(raw)[:, labels[i]], settings, prediction[i]) for i, (drawn, raw) in each]
     solved, local = [part for part, _ in parts], torch.stack([local for _, local in parts])
     result = assembled(
         (solved, prediction, labels, settings),
@@ -270,11 +270,11 @@ def _fit_row(drawn: Perturbed, answers: Tensor, settings: Settings, base: Tensor
     """Return the fit of a row, and what the surrogate gives for the row itself, (T,)."""
     z, unit = drawn.z, drawn.unit
     pi = settings.kernel(z) if drawn.binary else uniform(z)
-    found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
-    flags = [Flag.SINGULAR] if bool(found.singular[0]) else []
-    flags += [Flag.FEW] if unit and float(found.ess[0]) < few_effective(z.shape[1]) else []
-    local = found.intercept[0] + (found.weights[0].sum(1) if drawn.binary else 0)
-    return Solved(found, z, answers, len(z), tuple(flags)), local
+    fitted = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
+    flags = [Flag.SINGULAR] if bool(fitted.singular[0]) else []
+    flags += [Flag.FEW] if unit and float(fitted.ess[0]) < few_effective(z.shape[1]) else []
+    local = fitted.intercept[0] + (fitted.weights[0].sum(1) if drawn.binary else 0)
+    return Solved(fitted, z, answers, len(z), tuple(flags)), local
 
 
 def _range(parts: list[Solved], prediction: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ def offsets(tokenizer: Any) -> Split:
     """
 
     def split(text: str) -> list[Span]:
-        found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-        return [(int(start), int(end)) for start, end in found if end > start]
+        places = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+        return [(int(start), int(end)) for start, end in places if end > start]
 
     return split
 
@@ -165,9 +165,9 @@ class Pieces:
             parts += [self.text[at:start], self.text[start:end], *([token] if token else [])]
             at = end
         shown = masks[:, list(self.feature)]
-        chosen = [torch.ones_like(shown), shown, *([~shown] if token else [])]
+        selected = [torch.ones_like(shown), shown, *([~shown] if token else [])]
         rest = self.text[at:]
-        rows = torch.stack(chosen, 2).flatten(1).numpy()
+        rows = torch.stack(selected, 2).flatten(1).numpy()
         return ["".join(compress(parts, row.tobytes())) + rest for row in rows]
 
 

@@ -137,16 +137,16 @@ def shift(bench: ShiftBench, first: int) -> Compared:
         ATTACK: bench.explained(x_adv, labels),
         NOISE: bench.explained(bench.noisy(x, x_adv), labels),
     }
-    found = {arm: compared(clean, other, bench.size.top) for arm, other in others.items()}
+    comparisons = {arm: compared(clean, other, bench.size.top) for arm, other in others.items()}
     redrawn = bench.explained(x, labels, seed=bench.seed + 1)
     a, b = clean.weights.flatten(0, 1), redrawn.weights.flatten(0, 1)
     own = {"rank": ranks(a, b), "top": jaccard(a, b, bench.size.top), "flips": _sign_changes(clean, redrawn).flatten()}
-    found[SEED] = {name: value.reshape(labels.shape) for name, value in own.items()}
+    comparisons[SEED] = {name: value.reshape(labels.shape) for name, value in own.items()}
     columns = {"fooled": fooled.double()}
     fits = {"clean": clean, **others}
     columns |= {f"held-out R2, {arm}": one.r2_held_out[:, 0].where(fooled, torch.nan) for arm, one in fits.items()}
     columns |= {
-        f"{arm}, {name}, {measure}": found[arm][measure][:, t].where(fooled, torch.nan)
+        f"{arm}, {name}, {measure}": comparisons[arm][measure][:, t].where(fooled, torch.nan)
         for arm in ARMS
         for t, name in enumerate(CLASSES)
         for measure in MEASURES
