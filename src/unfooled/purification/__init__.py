@@ -1,4 +1,4 @@
-"""Purification: functions x -> x in front of a model, and the guard that shows attacks both parts.
+"""Purification: functions x -> x in front of a model, and `guard`, which lets attacks see the purifier too.
 
 `fit_purifier` learns a semantic purifier (arXiv:2104.02155): clusters of latents, one dictionary for each, high
 frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized` and
