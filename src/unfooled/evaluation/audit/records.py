@@ -148,6 +148,28 @@ class Guard(Record):
         return f"not stated (missing: {', '.join(self.missing)})" if self.missing else ""
 
 
+def purifier_sentence(guard: Guard) -> str:
+    """Say in one sentence or two what a purifier adds, or why this is not stated."""
+    if guard.adds is None or guard.adds.value is None or guard.worst is None or guard.bare_robust is None:
+        static = guard.static.value if guard.static is not None else None
+        shown = "" if static is None else f" Static: {100 * static:.1f} %, which is no robust accuracy."
+        return f"What the purifier adds is {guard.not_stated or 'not available'}.{shown}"
+    value, low, high = guard.adds.value, guard.adds.low, guard.adds.high
+    within, found = "", "undecided"
+    if low is not None and high is not None:
+        within = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        found = "a gain" if low > 0 else "a loss" if high < 0 else found
+    worst, bare = (100 * (e.value or 0.0) for e in (guard.worst, guard.bare_robust))
+    text = (
+        f"Under the worst attack the purifier adds {100 * value:+.1f} points{within} over the bare network, {found}: "
+        f"{worst:.1f} % against {bare:.1f} %, paired, n = {guard.adds.n}."
+    )
+    apart = guard.static_minus_worst
+    if apart is None or apart.value is None:
+        return text
+    return f"{text} Static minus worst: {100 * apart.value:+.1f} points."
+
+
 class Summary(Record):
     """Results of an audit.
 
