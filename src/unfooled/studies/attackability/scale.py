@@ -71,7 +71,7 @@ class Semantic:
     arms: tuple[str, ...] = ARMS
     budget: int = 4000
     scenes: int = 2000
-    width: int = 16
+    width: int = 8
     steps: int = 7
     threat: Threat = NARROW
     n: int = 200
@@ -114,9 +114,9 @@ class AttackabilityScale(Scale):
 
 SCALES = {
     "small": AttackabilityScale(
-        recipe=Recipe(width=6, scenes=3000, updates=600, batch=32, rate=6e-3), n=300, twins=120, near=60, near_few=16,
-        near_steps=40, editing=Editing(n=24, steps=40),
-        semantic=Semantic(budget=320, scenes=1000, width=6, steps=3, n=40, effort=QUICK),
+        recipe=Recipe(width=6, scenes=3000, updates=320, batch=32, rate=8e-3), n=300, twins=120, near=50, near_few=12,
+        near_steps=30, editing=Editing(n=20, steps=40),
+        semantic=Semantic(budget=200, scenes=1000, width=6, steps=3, n=32, effort=QUICK),
     ),
     "medium": AttackabilityScale(data=(SHAPES, TABLE, TEN), rhos=(0.25, 0.9, 1.0)),
     "full": AttackabilityScale(

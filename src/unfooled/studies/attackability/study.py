@@ -16,26 +16,35 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from unfooled.data.formats.birds import load_birds, load_class_table
+from unfooled.data.load import load_dataset
+from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.units import Units
 from unfooled.studies.attackability.bench import ConceptBench
+from unfooled.studies.attackability.birds import bird_claims, class_table, simulated
 from unfooled.studies.attackability.carried import carry
 from unfooled.studies.attackability.claims import claims
 from unfooled.studies.attackability.figures import Results
+from unfooled.studies.attackability.folder import own_folder, root
 from unfooled.studies.attackability.geometry import geometry
 from unfooled.studies.attackability.pictures import pictures
 from unfooled.studies.attackability.published import exposed
 from unfooled.studies.attackability.records import Carried, Geometry, Near, Tables, Trained
-from unfooled.studies.attackability.scale import SCALES, SHAPES, AttackabilityScale
+from unfooled.studies.attackability.scale import BIRDS, SCALES, SHAPES, TABLE, TEN, AttackabilityScale
 from unfooled.studies.attackability.tables import tables
+from unfooled.studies.attackability.ten import ten_classes
 from unfooled.studies.attackability.training import near, trained
-from unfooled.studies.common.records import StudySummary
+from unfooled.studies.common.records import Claim, StudySummary, Table
 from unfooled.studies.common.run import Findings, StudyRun, map_jobs, pick_data, seconds_of
 from unfooled.studies.common.scale import pick_scale
 
+SIDE = 128
+"""Side of the images of CUB's own folder."""
 NAME, TITLE = "attackability", "Which attributes flip a decision, and can pixels do it?"
 
 
@@ -70,12 +79,41 @@ def run_attackability(
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
     parts = pick_data(list(size.data), data)
+    check(parts)  # missing data must not leave a folder behind
     units = run.units(size.settings(), n=size.n)
     results = Results()
     if SHAPES in parts:
         make = partial(ConceptBench, size, folder=out, device=device, progress=progress)
         results = measure(size, seeds, units, make)
+    results = replace(results, others=measure_birds(size, parts, seeds, units, device))
     return run.finish(findings(results, size))
+
+
+def check(parts: Sequence[str]) -> None:
+    """Refuse parts whose data are not there."""
+    if TABLE in parts or TEN in parts:
+        load_class_table()
+    if TEN in parts:
+        load_dataset("cub", "test", n=1)
+    if BIRDS in parts:
+        load_birds(root(), denoised=True)
+
+
+def measure_birds(
+    size: AttackabilityScale, parts: Sequence[str], seeds: Sequence[int], units: Units, device: str
+) -> list[Tables]:
+    """Compute all units on CUB's birds, or read those of an earlier start."""
+    jobs: dict[str, Callable[[int], Tables]] = {}
+    if TABLE in parts:
+        jobs |= {"class table": class_table, "simulated": partial(simulated, size.simulated)}
+    if TEN in parts:
+        jobs["ten classes"] = partial(ten_classes, device)
+    if BIRDS in parts:
+        jobs["folder"] = partial(own_folder, size.recipe, SIDE, device)
+    found: list[Tables] = []
+    for seed in seeds if jobs else ():
+        found += map_jobs(units, f"seed {seed}, birds", Tables, jobs, lambda job, seed=seed: job(seed))
+    return found
 
 
 def measure(
@@ -118,9 +156,13 @@ class Lazy:
 
 def findings(results: Results, size: AttackabilityScale) -> Findings:
     """Make tables, claims and pictures from the stored results."""
-    made, decided, drawn = {}, [], []
+    made: dict[str, Table] = {}
+    decided: list[Claim] = []
+    drawn: list[Picture] = []
     if results.geometries:
         made, decided, drawn = tables(results, size), claims(results), pictures(results)
+    made |= {title: rows for one in reversed(results.others) for title, rows in one.tables.items()}
+    decided = [*decided, *bird_claims(results)]
     records = (
         results.geometries, results.near, results.carried, results.trained, results.published, results.others,
     )  # fmt: skip
@@ -139,5 +181,7 @@ NOTES = (
     "Semantic trainings have the same passes (a forward and a backward of a batch), not the same updates. They share "
     "initial weights, scenes and order; differences are paired by scene.",
     "Figures of AUROC count networks, and have wide intervals for few of them.",
+    "Birds are simulated from class percentages, attribute by attribute: probably easier than real ones. In the ten "
+    "classes attributes are functions of the class, and no claim of accuracy is made.",
     "The published attackability is not a robustness measure; it is given because it is claimed to be one.",
 )
