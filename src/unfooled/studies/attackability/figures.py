@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfooled.statistics.association import partial_spearman, quantile_of
-from unfooled.statistics.association import ranks as ranked
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
 from unfooled.studies.attackability.bench import IRRELEVANT, PLANTED, learnt_factors
@@ -68,6 +67,12 @@ def median(values: np.ndarray) -> Interval:
     return Interval(float(np.median(good)), float(good.min()), float(good.max()), len(good))
 
 
+def middle(values: np.ndarray) -> float:
+    """Return the median of the finite values; NaN where there is none."""
+    good = values[np.isfinite(values)]
+    return float(np.median(good)) if len(good) else float("nan")
+
+
 def mean(values: np.ndarray) -> Interval:
     """Return the mean of values in [-1, 1], such as differences of shares, with its interval."""
     return discrete_mean(values[np.isfinite(values)])
@@ -124,18 +129,26 @@ def factor_order(rows: Sequence[Geometry], what: str) -> Interval:
             np.stack([(w @ np.nan_to_num(columns[f"{n}, {kind}"])) / w.sum(1) for n in names], 1)
             for kind in (what, "twin")
         ]
-        every = np.array([_rank_correlation(x, y) for x, y in zip(*sides, strict=True)])
+        every = _rank_correlations(*sides)
         values.append(every[0])
         resampled.append(every[1:])
-    low, high = np.nanquantile(np.nanmean(resampled, axis=0), [0.025, 0.975])
-    return Interval(float(np.nanmean(values)), float(low), float(high), len(values))
+    good = np.isfinite(values)  # a correlation is undefined where all factors have the same effect
+    if not good.any():
+        return NO_SAMPLES
+    drawn = np.array(resampled)[good]
+    seen = np.isfinite(drawn)
+    means = np.where(seen, drawn, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
+    low, high = np.quantile(means[seen.any(0)], [0.025, 0.975])
+    return Interval(float(np.array(values)[good].mean()), float(low), float(high), int(good.sum()))
 
 
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    one = np.ones((1, len(a)))
-    x, y = ranked(a, one)[0], ranked(b, one)[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 and y.std() > 0 else np.nan
+def _rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Spearman's correlation of each row, (draws,); NaN where all its values are equal."""
+    from scipy.stats import rankdata
+
+    x, y = (rows - rows.mean(1, keepdims=True) for rows in (rankdata(a, axis=1), rankdata(b, axis=1)))
+    size = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.where(size > 0, (x * y).sum(1) / np.where(size > 0, size, 1.0), np.nan)
 
 
 def auroc(planted: Sequence[float], others: Sequence[float]) -> Interval:
@@ -173,7 +186,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
 def over_networks(results: Results) -> Arrays:
     """Return the median radius and pixel distance of every network, semantic trainings included."""
     sets = [arrays(one.columns) for one in (*results.near, *results.trained)]
-    rows = [(np.nanmedian(one["radius"]), np.nanmedian(one["flip"]), np.median(one["distance"])) for one in sets]
+    rows = [tuple(middle(one[name]) for name in ("radius", "flip", "distance")) for one in sets]
     table = np.array([row for row in rows if np.isfinite(row).all()]).reshape(-1, 3)
     return {"id": np.arange(len(table)), "radius": table[:, 0], "flip": table[:, 1], "distance": table[:, 2]}
 

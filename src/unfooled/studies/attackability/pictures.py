@@ -23,7 +23,7 @@ from unfooled.drawing.figures import (
     new_figure,
     show_image,
 )
-from unfooled.studies.attackability.figures import Results, arrays, factor_mean
+from unfooled.studies.attackability.figures import Results, arrays, factor_mean, middle
 from unfooled.studies.attackability.records import Carried, Example
 from unfooled.studies.attackability.tables import CLASSES
 from unfooled.studies.common.records import array
@@ -143,7 +143,7 @@ def radii(results: Results) -> Picture:
     groups = {"concept networks": results.near, "semantic trainings": results.trained}
     for k, (words, rows) in enumerate(groups.items()):
         sets = [arrays(one.columns) for one in rows]
-        places = [[np.nanmedian(one[name]) for one in sets] for name in ("radius", "distance")]
+        places = [[middle(one[name]) for one in sets] for name in ("radius", "distance")]
         axes[0, 1].plot(*places, MARKERS[k], ms=4, color=COLOURS[k], label=words)
     axes[0, 1].set_title("medians of networks", fontsize=9)
     add_legend(axes[0, 1])

@@ -19,6 +19,7 @@ from unfooled.studies.attackability.figures import (
     factor_mean,
     factor_order,
     median,
+    middle,
     over_networks,
     planted_effects,
     share,
@@ -65,7 +66,7 @@ def _networks(results: Results) -> Table:
     return [
         {
             "rho": one.rho, "network": one.seed, "accuracy": round(one.accuracy, 3),
-            "AUC, median": round(float(np.nanmedian(array(one.auc))), 3),
+            "AUC, median": round(middle(array(one.auc)), 3),
             "not learnt": int((~(array(one.auc) >= LEARNT)).sum()),
             "factors learnt": ", ".join(learnt_factors(array(one.auc).tolist())),
         }
@@ -79,7 +80,8 @@ def _unlearnt(results: Results) -> Table:
     return [
         {
             "attribute": name, "networks": int((~(column >= LEARNT)).sum()), "of": len(column),
-            "AUC, least": round(float(np.nanmin(column)), 3), "AUC, median": round(float(np.nanmedian(column)), 3),
+            "AUC, least": _round(float(np.min(column[np.isfinite(column)], initial=1.0))),
+            "AUC, median": _round(middle(column)),
         }
         for name, column in zip(ATTRIBUTES, areas.T, strict=True)
         if not (column >= LEARNT).all()
@@ -140,11 +142,11 @@ def _radii(results: Results) -> Table:
     rows: Table = []
     for rho in results.rhos:
         r = np.concatenate([array(one.columns["radius"]) for one in results.at(rho)])
-        middle = median(r)
+        centre, finite = median(r), r[np.isfinite(r)]  # the others are infinite: no attribute tells two classes apart
         rows.append({
-            "rho": rho, "median": middle.text(2),
-            "quartiles": "{:.2f}, {:.2f}".format(*np.nanquantile(r, [0.25, 0.75])),
-            "attackability, 1 / (1 + median)": round(1 / (1 + middle.value), 3),
+            "rho": rho, "median": centre.text(2),
+            "quartiles": "{:.2f}, {:.2f}".format(*np.quantile(finite, [0.25, 0.75])) if len(finite) else "",
+            "attackability, 1 / (1 + median)": _round(1 / (1 + centre.value)),
             **{f"r <= {tau:g}": round(float((r <= tau).mean()), 3) for tau in TAUS},
         })  # fmt: skip
     return rows
@@ -160,7 +162,7 @@ def _agreement(results: Results) -> Table:
         rows.append({
             "networks": f"rho {one.rho:g}, {one.seed}", "n": len(columns["id"]),
             **{f"{name}": interval.text(2) for name, interval in found.items()},
-            "pixel distance / radius, median": _round(float(np.nanmedian(ratio))),
+            "pixel distance / radius, median": _round(middle(ratio)),
             "verdict": _predictive(found["radius"]),
         })  # fmt: skip
     medians = over_networks(results)
@@ -169,7 +171,7 @@ def _agreement(results: Results) -> Table:
         rows.append({
             "networks": "medians of all networks, trainings included", "n": len(medians["id"]),
             **{name: interval.text(2) for name, interval in found.items()}, "margin": "",
-            "pixel distance / radius, median": _round(float(np.median(medians["distance"] / medians["radius"]))),
+            "pixel distance / radius, median": _round(middle(medians["distance"] / medians["radius"])),
             "verdict": _predictive(found["radius"]),
         })  # fmt: skip
     return rows
@@ -193,7 +195,7 @@ def _carried(results: Results, size: AttackabilityScale) -> Table:
         rows.append({
             "how": how, "success": str(attack_success(valid, size.editing.threat, size.editing.steps)),
             **{name: share(columns[name]).text(2) for name in ("valid", "valid_8bit")},
-            **{name: _round(float(np.nanmedian(columns[name]))) for name in MEASURES[2:]},
+            **{name: _round(middle(columns[name])) for name in MEASURES[2:]},
         })  # fmt: skip
     return rows
 
@@ -218,7 +220,7 @@ def _row_of(arm: str, own: Sequence[Trained], size: AttackabilityScale) -> dict[
         f"robust, {size.semantic.threat}": share(columns["robust"]).text(2),
         "pixel distance": median(columns["distance"]).text(2), "radius": median(columns["radius"]).text(2),
         "exact distance": median(columns["flip"]).text(2),
-        "published (not a robustness measure)": _round(float(np.nanmedian(columns["published"]))),
+        "published (not a robustness measure)": _round(middle(columns["published"])),
     }  # fmt: skip
 
 
