@@ -90,7 +90,8 @@ def networks(planted: float) -> list[Geometry]:
 def spoiled(arm: str, value: float) -> Trained:
     spread = np.linspace(-0.1, 0.1, 40)
     columns: dict[str, list[float | None]] = {
-        "clean": [float(k < 40 * (0.5 + 0.5 * value)) for k in range(40)], "robust": [float(k < 40 * value) for k in range(40)],
+        "clean": [float(k < 40 * (0.5 + 0.5 * value)) for k in range(40)],
+        "robust": [float(k < 40 * value) for k in range(40)],
         **{name: list(value + 1 + spread) for name in ("flip", "radius", "distance")},
         "published": list(2 - value + spread),
     }  # fmt: skip
