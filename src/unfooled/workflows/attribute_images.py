@@ -197,6 +197,8 @@ def _features(layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, prog
     rows, parts = np.arange(len(images.files)), []
     with allowing(inputs.limits), torch.no_grad():
         read = Decoder(images.files, size_of(inputs.size), channels).survey(rows)
+        if progress is not None:
+            progress("attributes", 0, len(rows))
         for start in range(0, len(rows), AT_ONCE):
             part = torch.from_numpy(read(rows[start : start + AT_ONCE])).to(x)
             if start == 0 and part.shape[1:] != x.shape[1:]:

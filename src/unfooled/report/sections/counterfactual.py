@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +96,3 @@ def _sizes(value: Array) -> Plate:
 def _picture(caption: str, alt: str, plate: Plate) -> Picture:
     source, width, height = encode(plate, ENLARGED)
     return Picture(caption, alt, source, width, height, max(width, height) <= MAX_PIXELATED_EDGE)
-
-
-def counts(results: Sequence[Counterfactual]) -> dict[str, int]:
-    """Return how many images had each outcome."""
-    return {name: sum(r.outcome == name for r in results) for name in dict.fromkeys(r.outcome for r in results)}
