@@ -121,7 +121,7 @@ class AttributeSpace:
         delta = found.delta.clone()
         delta[:, :p] = delta[:, :p] @ self.moves.T
         delta[delta.abs() < 1e-9] = 0.0
-        changed = (delta - found.delta).abs().amax(1) > 1e-6
+        changed = (delta - found.delta).abs().amax(1) > 1e-9
         cost = torch.where(changed & found.feasible, delta.abs().sum(1), found.cost)
         return replace(found, delta=delta, cost=cost, exact=found.exact & ~changed)
 
