@@ -60,6 +60,7 @@ def test_each_is_tested() -> None:
         "lime_pick",
         "lime_topics",
         "own_attack",
+        "purify_digits",
         "robustness_curve",
     }
 

@@ -182,7 +182,8 @@ def test_folders_and_encoders_that_do_not_fit(net: nn.Module, purify: SemanticPu
     with pytest.raises(BadInput, match=r"has no purifier.npz and no purifier.json; a purifier is a folder"):
         load_purifier(tmp_path)
     facts = json.loads((folder / "purifier.json").read_text())
-    for change in ({"format": 9}, {"options": {}}, {"encoder": {}}, {"fits": 3}):
+    changes: list[dict[str, Any]] = [{"format": 9}, {"options": {}}, {"encoder": {}}, {"fits": 3}]
+    for change in changes:
         (folder / "purifier.json").write_text(json.dumps({**facts, **change}))
         with pytest.raises(BadInput, match=r"save .*again"):
             load_purifier(folder)

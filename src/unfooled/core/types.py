@@ -42,7 +42,7 @@ class Explain(Protocol):
 class TrainingLoss(Protocol):
     """A scalar to minimise, with gradients to the parameters of `model`."""
 
-    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor, /) -> Tensor:
         """Return the loss of the batch, a scalar."""
         ...
 

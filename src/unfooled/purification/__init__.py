@@ -1,8 +1,8 @@
 """Purification: functions x -> x in front of a model, and the guard that shows attacks both parts.
 
 `fit_purifier` learns a semantic purifier (arXiv:2104.02155): clusters of latents, one dictionary for each, high
-frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized`,
-`fit_autoencoder` and `identity` are the classical ones. `guard(model, purify)` is the guarded model. What a purifier
+frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized` and
+`fit_autoencoder` are the classical ones. `guard(model, purify)` is the guarded model. What a purifier
 adds is the accuracy under attacks on the guarded model, never that under attacks on the bare one.
 """
 
@@ -11,7 +11,6 @@ from unfooled.purification.classic import (
     DenoisingAutoencoder,
     bit_depth,
     fit_autoencoder,
-    identity,
     jpeg,
     low_band,
     median,
@@ -35,7 +34,6 @@ __all__ = [
     "fit_clusters",
     "fit_purifier",
     "guard",
-    "identity",
     "is_differentiable",
     "ista",
     "jpeg",

@@ -186,9 +186,9 @@ def fit_clusters(
     seed = rng.base_seed(generator)
     with _quiet():
         fits, members = [], []
-        for label in range(int(y.max()) + 1):
-            rows = reduced[y == label].numpy()
-            fit, partition = _fit_class(rows, label, max_clusters, min_size, seed)
+        for c in range(int(y.max()) + 1):
+            rows = reduced[y == c].numpy()
+            fit, partition = _fit_class(rows, c, max_clusters, min_size, seed)
             fits.append(fit)
             members += [rows[partition == k] for k in range(fit.k)]
         spread = _within(reduced, y)

@@ -66,8 +66,8 @@ def ista(
         BadInput: Sizes of patches and atoms that differ, a negative sparsity, or steps below 1.
 
     Example:
-        >>> ista(torch.tensor([[0.9, -0.2]]), torch.eye(2), sparsity=0.5, steps=1)
-        tensor([[0.4000, 0.0000]])
+        >>> ista(torch.tensor([[0.9, 0.7]]), torch.eye(2), sparsity=0.5, steps=1)
+        tensor([[0.4000, 0.2000]])
     """
     if patches.shape[-1] != dictionary.shape[-1]:
         raise BadInput(f"patches have {patches.shape[-1]} values, atoms {dictionary.shape[-1]}; they must agree")

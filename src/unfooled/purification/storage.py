@@ -87,7 +87,7 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
     for i, module in enumerate(modules_of(purify.encode)):
         arrays |= {f"encoder/{i}/{name}": value for name, value in module.state_dict().items()}
     content = io.BytesIO()
-    np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
     facts = {
         "format": FORMAT,
         "options": dict(purify.options),
@@ -184,8 +184,8 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     weights = {name: value for name, value in bare.items() if not known["classifier"] or name not in ("mean", "std")}
     model = _built(known["architecture"], weights, facts["about"]["shape"])
     if known["classifier"]:
-        given = {"mean": state["mean"].tolist(), "std": state["std"].tolist()} if known["normalises"] else {}
-        model = Classifier(model, **given)
+        mean, std = (state[name].tolist() if known["normalises"] else None for name in ("mean", "std"))
+        model = Classifier(model, mean=mean, std=std)
     dtype = next(value.dtype for value in weights.values() if value.is_floating_point())
     model.to(dtype).load_state_dict(state)
     encode = Encoder(model.eval().requires_grad_(False), known["layer"], known["relu"])

@@ -121,7 +121,8 @@ def read_attributes(path: str | Path) -> AttributeTable:
         raise BadInput(f"column {names.index('') + 1} of {path} has no name; name each attribute")
     if len(table) < 2:
         raise BadInput(f"{path} has no rows; it needs one for each image")
-    at, rows, values = names.index(PATH), dict[str, int](), []
+    at, rows = names.index(PATH), dict[str, int]()
+    values: list[list[float]] = []
     for number, line in table[1:]:
         if len(line) != len(names):
             raise BadInput(f"line {number} of {path} has {len(line)} fields for {len(names)} columns")

@@ -38,10 +38,17 @@ ATTACKED = ("both", "label", "attribute")
 class Joint(Protocol):
     """A loss with the labels and attributes of all rows, and the joint loss of one batch."""
 
-    labels: Tensor
-    attributes: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """Labels of all rows, (N,) int64."""
+        ...
 
-    def __call__(self, model: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+    @property
+    def attributes(self) -> Tensor:
+        """Attributes of all rows, (N, A)."""
+        ...
+
+    def __call__(self, model: nn.Module, x: Tensor, rows: Tensor, /) -> Tensor:
         """Return the loss of the batch, a scalar."""
         ...
 
