@@ -1,6 +1,7 @@
 """Workflows: one function a command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    counterfactual                                                                `unfooled counterfactual`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     diagnose                                                                      the checks of an audit alone
     make_loss, bind_attack, within_threat                                         losses and attacks by name
@@ -22,6 +23,7 @@ _NAMES = {
     "BadOption": "errors",
     "Below": "errors",
     "BoundAttack": "attacks",
+    "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
     "ExplanationRecord": "explaining",
@@ -44,6 +46,7 @@ _NAMES = {
     "audit": "auditing",
     "bind_attack": "attacks",
     "check_bounds": "bounds",
+    "counterfactual": "counterfactuals",
     "demo": "demonstrating",
     "diagnose": "diagnosing",
     "doctor": "examining",
@@ -68,6 +71,7 @@ __all__ = [
     "BadOption",
     "Below",
     "BoundAttack",
+    "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
     "ExplanationRecord",
@@ -91,6 +95,7 @@ __all__ = [
     "bind_attack",
     "catalog",
     "check_bounds",
+    "counterfactual",
     "demo",
     "diagnose",
     "doctor",
@@ -124,6 +129,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
     from unfooled.workflows.errors import BadOption, Below
