@@ -42,13 +42,17 @@ class Column:
 
     @property
     def constant(self) -> bool:
-        """True if the column never changes."""
+        """True if all values of the column are equal."""
         if self.edges is None:
             return len(set(self.code_of_rows.tolist())) < 2
         return self.sd == 0 and not self.missing
 
     def read(self, value: Any) -> Any:
-        """Return a value, NaN for a missing number; refuse missing values where training had none, and no numbers."""
+        """Return a value, NaN for a missing number.
+
+        Raises:
+            BadInput: It is missing and never was in training, or is not a number in a numeric column.
+        """
         if is_missing(value):
             if not self.missing:
                 raise BadInput(f"column {self.name!r} is missing in the row; it never was in the training table")
@@ -84,7 +88,7 @@ class Column:
         return f"{float(value):.6g}" if isinstance(value, (float, np.floating)) else str(value)
 
     def bin_of(self, value: Any) -> str:
-        """Return the bin of a number in words; of a category nothing, or that training did not have it."""
+        """Return the bin of a number in words; empty for a category, but a note for one that training did not have."""
         if self.edges is not None:
             return "" if is_missing(value) or not len(self.edges) else self.words(value)
         assert self.categories is not None
@@ -92,13 +96,13 @@ class Column:
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
-        found = self.values[donors.clip(0)]
-        if self.edges is None and found.dtype.kind in "biufUS":
-            found = found.astype(object)  # what training did not have may be longer, or of another type
-        elif found.dtype.kind in "iub" and (is_missing(value) or value != found.dtype.type(value)):
-            found = found.astype(np.float64)
-        found[donors < 0] = value
-        return found
+        values = self.values[donors.clip(0)]
+        if self.edges is None and values.dtype.kind in "biufUS":
+            values = values.astype(object)  # what training did not have may be longer, or of another type
+        elif values.dtype.kind in "iub" and (is_missing(value) or value != values.dtype.type(value)):
+            values = values.astype(np.float64)
+        values[donors < 0] = value
+        return values
 
 
 def is_missing(value: Any) -> bool:
@@ -129,11 +133,11 @@ def columns_of(
     if labels is not None and len(labels) != len(frame):
         raise BadInput(f"there are {len(labels)} labels and {len(frame)} training rows; give one label a row")
     picked = _picked(categorical, titles)
-    found = []
+    columns = []
     for title, array in zip(titles, arrays, strict=True):
         as_category = title in picked or (categorical is None and not _is_numeric(array))
-        found.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
-    return found
+        columns.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
+    return columns
 
 
 def array_of(table: Any) -> npt.NDArray[Any]:
@@ -226,7 +230,7 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
     try:
         numbers = np.array([np.nan if is_missing(v) else float(v) for v in array.tolist()])
     except (TypeError, ValueError) as error:
-        raise BadInput(f"column {name!r} holds what is no number; list it in categorical") from error
+        raise BadInput(f"column {name!r} holds a value that is not a number; list it in categorical") from error
     present = ~np.isnan(numbers)
     if np.isinf(numbers).any():
         raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")
