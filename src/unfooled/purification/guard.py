@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.samples import extent
 from unfooled.core.threats import UNIT
 from unfooled.core.types import Model, Purify
@@ -143,6 +144,24 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         raise BadInput(
             f"the purifier returns values in [{low:.4g}, {high:.4g}]; images lie in [0, 1]: end it with clamp(0, 1)"
         )
+
+
+def guarded_in(model: Model) -> Guarded | None:
+    """Return the guarded model that a callable is, or that it wraps without a change; None where it is no such model.
+
+    Args:
+        model: Any callable to logits.
+    """
+    if isinstance(model, Guarded):
+        return model
+    if isinstance(model, Classifier) and not model.normalises:
+        return guarded_in(model.module)
+    return None
+
+
+def holds_guarded(model: Model) -> bool:
+    """Return whether there is a guarded model anywhere in a callable."""
+    return any(isinstance(module, Guarded) for root in modules_of(model) for module in root.modules())
 
 
 def is_differentiable(purify: Purify, x: Tensor) -> bool:

@@ -125,6 +125,20 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         raise damaged(folder, error) from None
 
 
+def stored_layer(folder: str | Path) -> tuple[str, bool]:
+    """Return the layer of a stored purifier's encoder, and whether a ReLU follows it.
+
+    Raises:
+        BadInput: A folder without a purifier, or an encoder that is no layer of a network.
+    """
+    known = _facts(Path(folder)).get("encoder")
+    if not isinstance(known, dict) or not known.get("layer"):
+        raise BadInput(
+            f"the encoder of {folder} is no layer of a network; give the encoder itself, load_purifier(folder, encode)"
+        )
+    return str(known["layer"]), bool(known.get("relu"))
+
+
 def _facts(folder: Path) -> dict[str, Any]:
     """Return the content of the JSON file; refuse a folder that is no purifier."""
     missing = [name for name in (ARRAYS, FACTS) if not (folder / name).is_file()]
