@@ -318,7 +318,7 @@ def test_widths_for_a_share_of_effective_samples() -> None:
         (lambda: fit(torch.ones(9, 2), torch.ones(1, 9, 1), ridge=-1.0), "at least 0"),
         (lambda: every_mask(40), "2\\^40"),
         (lambda: hadamard(30, 40), "at least 64"),
-        (lambda: leverage(1, 10, 0), "a single one"),
+        (lambda: leverage(1, 10, 0), "the only feature has"),
         (partial(cosine_kernel, 0.0), "above 0"),
         (lambda: width_for(1.0, 4), "a share"),
         (lambda: until_stable(0), "at least 1"),
