@@ -173,3 +173,9 @@ def test_gradients_that_purifiers_pass_on() -> None:
     assert is_differentiable(median, x)
     for none in (bit_depth, lambda x: x.detach(), lambda x: torch.from_numpy(x.numpy())):
         assert not is_differentiable(none, x)
+
+
+def test_values_are_only_checked_where_the_input_lies_in_the_box() -> None:
+    model = guard(lambda x: torch.stack([x.sum(1), 1 - x.sum(1)], 1), lambda x: x * 1)
+    with torch.no_grad():
+        assert model(torch.tensor([[1.001, -0.001]])).shape == (1, 2), "differences step out of the box"

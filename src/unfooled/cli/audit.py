@@ -51,9 +51,7 @@ def audit(
     reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
     purify: Annotated[
         str | None,
-        typer.Option(
-            "--purify", help="Purifier in front of the model: a folder, or file.py:name of a function x -> x."
-        ),
+        typer.Option("--purify", help="Purifier in front of the model: a folder, or file.py:name of a function."),
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[

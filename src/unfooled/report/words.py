@@ -156,7 +156,7 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     if s.guard is not None and s.guard.missing:
         return (
             f"Robust accuracy is {s.guard.not_stated}.",
-            "Run every attack that a purifier must face, and audit again.",
+            "Run the attacks that are missing, and audit again.",
         )
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""

@@ -1,0 +1,306 @@
+"""An audit of a model behind a purifier: every attack is made, and no robust accuracy is stated without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import unfooled as uf
+from unfooled.attacks import pgd
+from unfooled.attacks.ensembles.cascade import Effort
+from unfooled.attacks.ensembles.frontier import Frontier
+from unfooled.attacks.ensembles.stages import Ascents, Searches
+from unfooled.core.errors import BadInput
+from unfooled.core.model.classifier import Classifier
+from unfooled.evaluation.audit import guards
+from unfooled.evaluation.audit.guards import united
+from unfooled.evaluation.audit.records import Summary
+from unfooled.evaluation.checks import extending
+from unfooled.evaluation.checks.guards import Way, required, ways_agree
+from unfooled.evaluation.checks.table import Kind
+from unfooled.purification import SemanticPurifier, fit_purifier, guard, low_band, resized
+from unfooled.report import render
+
+TINY = Effort("tiny", (Ascents(8), Searches(20)))
+SMALL: dict[str, Any] = {
+    "nearest_n": 1, "nearest_budget": 100, "explain_n": 1, "gallery": 1, "reasons": None, "floor": 0,
+}  # fmt: skip
+PLAN = uf.Plan(effort=TINY, **SMALL)
+EPS = uf.Linf(0.05)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop continued attacks at once: these tests are about what comes before."""
+    monkeypatch.setattr(extending, "TIMES", 0)
+    monkeypatch.setattr(extending, "AT_LEAST", 0)
+
+
+@pytest.fixture(scope="module")
+def net() -> Classifier:
+    x, y = uf.load_data("digits", split="train")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 10)))
+    adam = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(80):
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        adam.step()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def semantic(net: Classifier) -> SemanticPurifier:
+    x, y = uf.load_data("digits", split="train", n=400)
+    return fit_purifier(latents(net), x, y, seed=0, size=4, atoms=8, max_clusters=1, smooth=1.0, sparsity=0.1)
+
+
+def latents(net: Classifier) -> Callable[[Tensor], Tensor]:
+    assert isinstance(net.module, nn.Sequential)
+    first = net.module[1]
+    return lambda x: first(x.flatten(1))
+
+
+def samples(n: int = 20) -> tuple[Tensor, Tensor]:
+    x, y = uf.load_data("digits", n=n)
+    return x, y
+
+
+def audited(model: Any, n: int = 12, threat: uf.Threat = EPS, **options: Any) -> Summary:
+    return uf.audit(model, *samples(n), threat, **({"plan": PLAN} | options))
+
+
+def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
+    net: Classifier, semantic: SemanticPurifier, tmp_path: Path
+) -> None:
+    summary = audited(guard(net, semantic), threat=uf.Linf(0.1), out=tmp_path / "run")
+    record = summary.guard
+    assert record is not None
+    assert record.missing == []
+    wanted = required(EPS, clusters=True, random=False)
+    assert {row.key for row in record.rows} == set(wanted) == {
+        "static", "bpda", "bpda-low-pass", "end-to-end", "assignment", "low-frequency", "black-box",
+    }  # fmt: skip
+    accuracy = {row.key: row.accuracy.value for row in record.rows}
+    assert record.worst == summary.robust_accuracy
+    assert record.worst.value == min(v for v in [record.worst.value, *accuracy.values()] if v is not None)
+    assert record.static is not None
+    assert record.static.value == accuracy["static"]
+    assert record.adds is not None
+    assert record.bare_robust is not None
+    assert record.adds.value == pytest.approx(record.worst.value - record.bare_robust.value)
+    assert record.static_minus_worst is not None
+    assert record.static_minus_worst.value == pytest.approx(record.static.value - record.worst.value)
+    assert record.left is not None
+    assert 0 < record.left < 1.5
+    assert record.own_cluster_clean is not None
+    assert record.own_cluster_attacked is not None
+    assert record.own_cluster_clean.value > record.own_cluster_attacked.value
+    stages = [p.stage for p in summary.progress]
+    assert [s for s in stages if "soft" in s] == [f"{k}-soft-{t}" for k, t in ((122, "10"), (123, "1"), (124, "0.1"))]
+    again = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text())
+    assert again.guard == record
+    page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
+    assert "Under the worst attack the purifier adds" in page
+    assert "Static minus worst" in page
+    assert "With the purifier, BPDA, identity" in page
+
+
+def test_a_record_without_a_guard_still_reads(net: Classifier) -> None:
+    summary = audited(net, 4)
+    assert summary.guard is None
+    fields = summary.model_dump(mode="json")
+    del fields["guard"]
+    assert Summary.model_validate(fields) == summary
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[Way], None]:
+    def drop(way: Way) -> None:
+        every = guards._Guards.ways
+
+        def others(self: Any) -> Iterator[Any]:
+            yield from (one for one in every(self) if one[0] != way)
+
+        monkeypatch.setattr(guards._Guards, "ways", others)
+
+    return drop
+
+
+@pytest.mark.parametrize("way", [w for w in required(EPS, clusters=True, random=False) if w != Way.END_TO_END])
+def test_without_one_attack_there_is_no_robust_accuracy(
+    net: Classifier, semantic: SemanticPurifier, without: Callable[[Way], None], way: Way
+) -> None:
+    without(way)
+    refused(audited(guard(net, semantic), 2), way)
+
+
+def refused(summary: Summary, *ways: str) -> None:
+    assert summary.verdict == "NOT EVALUABLE"
+    assert summary.guard is not None
+    assert summary.guard.missing == list(ways)
+    assert summary.guard.not_stated == f"not stated (missing: {', '.join(ways)})"
+    assert summary.robust_accuracy.value is None
+    assert summary.robust_accuracy_8bit is None
+    assert summary.attack_success_rate.value is None
+    assert summary.guard.worst is None
+    assert summary.guard.adds is None
+    assert [point.eps for point in summary.curve] == [0]
+    assert "D29" in summary.because
+
+
+def test_an_effort_without_gradients_misses_the_end_to_end_attack(net: Classifier) -> None:
+    refused(
+        audited(guard(net, low_band), 4, plan=PLAN.with_options(effort=Effort("blind", (Searches(20),)))), "end-to-end"
+    )
+
+
+OWN = {"attack": {"attack": partial(pgd, steps=2)}, "whole": {"whole": lambda model, x, y, threat, **_: x}}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_attack_of_ones_own_is_no_judge_of_a_purifier(net: Classifier, name: str) -> None:
+    every = required(EPS, clusters=False, random=False)
+    refused(audited(guard(net, low_band), 4, plan=uf.Plan(**OWN[name], **SMALL)), *every)
+
+
+def test_a_guard_inside_of_another_model(net: Classifier) -> None:
+    inside = nn.Sequential(nn.Identity(), guard(net, low_band)).eval()
+    summary = audited(inside, 4)
+    refused(summary, *required(EPS, clusters=False, random=False))
+    assert any("give guard(model, purify) itself" in text for text in summary.warnings)
+    seen = audited(Classifier(guard(net, low_band)).eval(), 4)
+    assert seen.guard is not None
+    assert seen.guard.missing == []
+
+
+def flipped(x: Tensor) -> Tensor:
+    """The image, with a gradient of the wrong sign."""
+    return 2 * x.detach() - x
+
+
+SHAMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "detached": lambda x: x.detach().clone(),
+    "rounded": lambda x: (x * 255).round() / 255,
+    "flipped": flipped,
+}
+
+
+@pytest.mark.parametrize("name", SHAMS)
+def test_sham_purifiers(net: Classifier, name: str) -> None:
+    summary = audited(guard(net, SHAMS[name]), 20)
+    record = summary.guard
+    assert record is not None
+    assert record.bare_robust is not None
+    assert record.bare_robust.value is not None
+    assert summary.robust_accuracy.value is not None
+    assert 0.2 < record.bare_robust.value < 0.95
+    assert abs(summary.robust_accuracy.value - record.bare_robust.value) <= 0.05
+    if name == "detached":
+        assert not record.differentiable
+        assert "estimated" in {row.key for row in record.rows}
+        assert any("passes no gradient on" in text for text in summary.warnings)
+        assert summary.verdict == "OVERSTATED"
+
+
+def test_an_undefended_network_gains_nothing_that_lasts(net: Classifier, semantic: SemanticPurifier) -> None:
+    by_eps = [audited(guard(net, semantic), 8, uf.Linf(eps)).robust_accuracy.value for eps in (0.04, 0.3, 1.0)]
+    values = [value for value in by_eps if value is not None]
+    assert len(values) == 3
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 0.5
+    assert values[1] <= 0.05
+    assert values[2] == 0
+
+
+def test_a_random_purifier_is_submitted_ten_times(net: Classifier) -> None:
+    summary = audited(guard(net, resized, stochastic=True), 3)
+    record = summary.guard
+    assert record is not None
+    assert record.missing == []
+    assert "eot" in {row.key for row in record.rows}
+    assert record.submissions is not None
+    assert record.submissions.count == 10
+    assert record.submissions.mean.value is not None
+    assert record.submissions.worst.value is not None
+    assert record.submissions.worst.value <= record.submissions.mean.value
+    assert record.worst == summary.robust_accuracy
+
+
+def test_what_other_ways_find_is_a_finding() -> None:
+    found = ways_agree({Way.STATIC: 2.0, Way.IDENTITY: 2.0}, 100)
+    assert (found.fired, found.kind) == (True, Kind.MASKING)
+    assert found.detail == "static: points of the bare model: fooled 2 that the gradient did not"
+    assert ways_agree({Way.IDENTITY: 2.0, Way.STATIC: 0.0}, 100).kind == Kind.EXTEND
+    assert not ways_agree({Way.IDENTITY: 0.0}, 100).fired
+    assert not ways_agree({Way.IDENTITY: 2.0}, 1000).fired
+
+
+def test_what_other_ways_find_counts() -> None:
+    x = torch.rand(4, 2)
+    before = replace(Frontier.start(x), fooled=torch.tensor([True, False, False, False]), margins=-torch.ones(4))
+    other = replace(
+        before,
+        points=x + 1,
+        fooled=torch.tensor([True, True, False, False]),
+        margins=torch.tensor([2.0, 1.0, -0.5, -2.0]),
+    )
+    both = united(before, other)
+    assert both.fooled.tolist() == [True, True, False, False]
+    assert torch.equal(both.points, torch.stack([x[0], x[1] + 1, x[2] + 1, x[3]]))
+
+
+def test_in_l0_there_is_neither_search_nor_low_frequency() -> None:
+    assert set(required(uf.L0(3), clusters=False, random=False)) == {"static", "bpda", "bpda-low-pass", "end-to-end"}
+
+
+class Switching(nn.Module):
+    """A purifier that puts itself into training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.drop.train()
+        return x.clone()
+
+
+BAD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "shape": (lambda x: x[..., 1:], "must keep the shape"),
+    "range": (lambda x: x * 3 - 1, r"images lie in \[0, 1\]"),
+    "nan": (lambda x: x / 0 * 0, "NaN or infinite"),
+    "writes": (lambda x: x.mul_(0.5), "writes into its input"),
+    "mode": (Switching(), "changes the mode"),
+    "random": (resized, "stochastic=True"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_purifiers_that_break_a_rule_are_refused(net: Classifier, name: str) -> None:
+    purify, said = BAD[name]
+    with pytest.raises(BadInput, match=said):
+        audited(guard(net, purify), 4)
+
+
+def test_a_grey_purifier_on_colour_images(semantic: SemanticPurifier) -> None:
+    colour = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(192, 10))).eval()
+    x, y = samples(4)
+    with pytest.raises(BadInput, match="images of 1 channels, these have 3"):
+        uf.audit(guard(colour, semantic), x.expand(-1, 3, -1, -1).contiguous(), y, EPS, plan=PLAN)
+
+
+def test_constant_images_are_an_answer(net: Classifier, semantic: SemanticPurifier) -> None:
+    x = torch.linspace(0.1, 0.9, 2)[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
+    guarded = guard(net, replace(semantic, temperature=0.0))
+    summary = uf.audit(guarded, x, guarded(x).argmax(1), EPS, plan=PLAN)
+    assert summary.guard is not None
+    assert summary.guard.missing == []
