@@ -162,6 +162,7 @@ def test_effects_are_ranked_over_learnt_factors_alone() -> None:
     assert factor_order([wrong], "total").value < 0.9
     assert factor_order([right], "total").value == pytest.approx(1.0)
     assert factor_order([right], "head").value == pytest.approx(-1.0)
+    assert factor_order([right], "total", every=True).value == factor_order([wrong], "total").value
     own, others = planted_effects([right], "total")
     assert (len(own), len(others)) == (1, len(IRRELEVANT) - 1)
     assert planted_effects([made(0.9, 0, total, twin, "background")], "total") == ([], [])
@@ -219,6 +220,12 @@ def test_the_cheapest_edit_is_of_a_learnt_attribute() -> None:
     assert torch.allclose(delta, torch.tensor([[-1.0, 0.0], [-2.0, 0.0]]).double(), rtol=1e-3)
     assert target.tolist() == [1, 1]
     assert switch.tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_an_attribute_that_is_not_learnt_is_measured_in_standard_deviations() -> None:
+    found = replace(embedded(), gap=torch.tensor([2.0, 1e-3]).double())
+    assert found.unit[0] == 2
+    assert float(found.unit[1]) == pytest.approx(9 * 2**0.5)
 
 
 def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,14 @@ class Embedded:
         """Attributes that claims may be made about, (n,) bool."""
         return self.auc >= LEARNT
 
+    @property
+    def unit(self) -> Tensor:
+        """Unit of each attribute's logit, (n,): its switch; the standard deviation of one that is not learnt.
+
+        The switch of an attribute that is not learnt is near 0, and changes measured in it would drown all others.
+        """
+        return torch.where(self.learnt, self.gap, self.held.std(0).clamp(min=1e-3))
+
 
 class ConceptBench(Bench):
     """Bench with concept networks on shapes in which the background is planted.

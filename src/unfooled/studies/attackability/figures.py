@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unfooled.data.made.shapes import FACTORS
 from unfooled.statistics.association import partial_spearman, quantile_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
@@ -106,15 +107,23 @@ def factor_mean(rows: Sequence[Geometry], factor: str, what: str) -> Interval:
     """Return the mean of a factor's "head", "total", "twin" or "cosine" over the scenes of all networks."""
     parts = [array(one.twins[f"{factor}, {what}"]) for one in rows]
     by_network = [float(np.nanmean(part)) for part in parts if np.isfinite(part).any()]
-    of = mean if what == "cosine" else share
-    return over_seeds(by_network, of(np.concatenate(parts))) if parts else NO_SAMPLES
+    if not parts:
+        return NO_SAMPLES
+    value, low, high, n = over_seeds(by_network, mean(np.concatenate(parts)))
+    return Interval(value, max(low, -1.0 if what == "cosine" else 0.0), min(high, 1.0), n)
 
 
-def factor_order(rows: Sequence[Geometry], what: str) -> Interval:
-    """Return Spearman's correlation of "head" or "total" with the twins over the learnt factors, network by network."""
+def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) -> Interval:
+    """Return Spearman's correlation of "head" or "total" with the twins over factors, the mean of the networks.
+
+    Args:
+        rows: Networks; those with fewer than four factors are left out.
+        what: "head" or "total".
+        every: Take all factors, for a table; False: those that are learnt, for a claim.
+    """
     seeds = []
     for one in rows:
-        names = learnt_factors([np.nan if v is None else v for v in one.auc])
+        names = list(FACTORS) if every else learnt_factors(array(one.auc).tolist())
         if len(names) < 4:
             continue
         seeds.append((names, arrays(one.twins, one.seed)))
@@ -129,9 +138,9 @@ def factor_order(rows: Sequence[Geometry], what: str) -> Interval:
             np.stack([(w @ np.nan_to_num(columns[f"{n}, {kind}"])) / w.sum(1) for n in names], 1)
             for kind in (what, "twin")
         ]
-        every = _rank_correlations(*sides)
-        values.append(every[0])
-        resampled.append(every[1:])
+        found = _rank_correlations(*sides)
+        values.append(found[0])
+        resampled.append(found[1:])
     good = np.isfinite(values)  # a correlation is undefined where all factors have the same effect
     if not good.any():
         return NO_SAMPLES
@@ -175,7 +184,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
     """Return "head" or "total" of the planted factor, and of the learnt irrelevant ones, network by network."""
     planted, others = [], []
     for one in rows:
-        names = learnt_factors([np.nan if v is None else v for v in one.auc])
+        names = learnt_factors(array(one.auc).tolist())
         if PLANTED not in names:
             continue
         planted.append(float(np.nanmean(array(one.twins[f"{PLANTED}, {what}"]))))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.counterfactuals import (
+    AffineHead,
     Cost,
     attribute_interval,
     fit_effects,
@@ -72,17 +73,18 @@ def one_attribute(found: Embedded, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Changes of the embedding, (B, n), classes that they lead to, (B,), and the switches that they take, (B,).
     """
-    scaled = type(found.head)(found.head.weight * found.gap, found.head.bias)
+    unit = found.unit
+    scaled = AffineHead(found.head.weight * unit, found.head.bias)
     free = found.learnt if found.learnt.any() else torch.ones_like(found.learnt)
-    edit = flip_edit(scaled, e / found.gap, norm=1, cost=Cost(immutable=~free))
-    return edit.delta * found.gap, edit.target, edit.cost
+    edit = flip_edit(scaled, e / unit, norm=1, cost=Cost(immutable=~free))
+    return edit.delta * unit, edit.target, edit.cost
 
 
 def cheapest(found: Embedded) -> Table:
     """List the commonest cheapest edits of one learnt attribute."""
     head, e = found.head, found.test
     delta, target, switch = one_attribute(found, e)
-    first, place = head.logits(e).argmax(1), (delta / found.gap).abs().argmax(1)
+    first, place = head.logits(e).argmax(1), (delta / found.unit).abs().argmax(1)
     sign = delta.gather(1, place[:, None])[:, 0] > 0
     kinds = list(zip(first.tolist(), target.tolist(), place.tolist(), sign.tolist(), strict=True))
     rows: Table = []
