@@ -123,8 +123,8 @@ class ConceptBench(Bench):
         """Return a loss on the first n scenes, and its passes for each update."""
         y, a = self.scenes.y[:n].to(self.device), self.scenes.attributes[:n].to(self.device)
         semantic = self.size.semantic
-        plain = ConceptLoss(y, a)
-        madry = partial(ConceptMadry, y, a, semantic.threat, steps=semantic.steps)
+        plain: Any = ConceptLoss(y, a)
+        madry: Any = partial(ConceptMadry, y, a, semantic.threat, steps=semantic.steps)
         made: dict[str, tuple[Any, int]] = {
             "standard": (plain, 1),
             "concept margin": (ConceptMargin(plain), 2),

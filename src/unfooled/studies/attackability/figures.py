@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,9 +91,10 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Interval:
     columns = {"id": np.arange(good.sum()), "a": a[good], "b": b[good]}
     above, below = quantile_of("a", 0.5), quantile_of("b", 0.5)
 
-    def statistic(rows: Arrays, w: np.ndarray) -> np.ndarray:
+    def statistic(rows: Mapping[str, np.ndarray], w: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return above(rows, w) / below(rows, w)
+            quotient: np.ndarray = above(rows, w) / below(rows, w)
+        return quotient
 
     return Cases((columns,)).interval(statistic, ["a", "b"])
 
@@ -194,7 +195,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
 
 def over_networks(results: Results) -> Arrays:
     """Return the median radius and pixel distance of every network, semantic trainings included."""
-    sets = [arrays(one.columns) for one in (*results.near, *results.trained)]
+    sets = [arrays(one.columns) for one in results.near] + [arrays(one.columns) for one in results.trained]
     rows = [tuple(middle(one[name]) for name in ("radius", "flip", "distance")) for one in sets]
     table = np.array([row for row in rows if np.isfinite(row).all()]).reshape(-1, 3)
     return {"id": np.arange(len(table)), "radius": table[:, 0], "flip": table[:, 1], "distance": table[:, 2]}

@@ -105,8 +105,8 @@ def barred(found: Embedded) -> Table:
     first = head.logits(e).argmax(1)
     empty, far, edits = 0, 0, 0
     infeasible, lacks = [], []
-    ends = {"low": found.held.amin(0), "high": found.held.amax(0)}
-    inside = ((e >= ends["low"]) & (e <= ends["high"])).all(1)
+    least, most = found.held.amin(0), found.held.amax(0)
+    inside = ((e >= least) & (e <= most)).all(1)
     held = [f for name in RELEVANT for f in PLACES[name]]
     for j in range(head.c):
         rows = first != j
@@ -118,7 +118,7 @@ def barred(found: Embedded) -> Table:
         empty += int(near.isnan().sum())
         far += int((near.abs() > found.gap[found.learnt]).sum())
         if (rows & inside).any():
-            kept = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=held, **ends))
+            kept = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=held, low=least, high=most))
             infeasible += (~kept.feasible).tolist()
             lacks += kept.shortfall[~kept.feasible].tolist()
     return [
