@@ -11,6 +11,7 @@ from unfooled.studies.broken_defences import run_broken_defences
 from unfooled.studies.common.records import Claim, StudySummary
 from unfooled.studies.lime_shift import run_lime_shift
 from unfooled.studies.mnist_features import run_mnist_features
+from unfooled.studies.purification import run_purification
 from unfooled.studies.robust_features import run_robust_features
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "run_broken_defences",
     "run_lime_shift",
     "run_mnist_features",
+    "run_purification",
     "run_robust_features",
 ]

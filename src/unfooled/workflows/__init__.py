@@ -1,12 +1,15 @@
 """Workflows: one function a command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    counterfactual                                                                `unfooled counterfactual`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
+    purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
     make_loss, bind_attack, within_threat                                         losses and attacks by name
 
 Related options are grouped in small frozen values: `Inputs` (a model and data), `Machine` (where it runs),
-`AuditOptions`, `LossOptions`, `Network`, `Recipe`, `MapAttack`, `FeatureOptions`, `OwnNetwork`. An option is called in
+`AuditOptions`, `LossOptions`, `Network`, `Recipe`, `MapAttack`, `FeatureOptions`, `PurifierOptions`,
+`OwnNetwork`. An option is called in
 Python what it is called on the command line, with `_` for `-`. The names are those of `catalog`.
 """
 
@@ -17,11 +20,13 @@ from typing import TYPE_CHECKING
 from unfooled.core.lazy import importer
 
 _NAMES = {
+    "AppliedRecord": "purify",
     "AttackRecord": "attacking",
     "AuditOptions": "auditing",
     "BadOption": "errors",
     "Below": "errors",
     "BoundAttack": "attacks",
+    "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
     "ExplanationRecord": "explaining",
@@ -36,6 +41,8 @@ _NAMES = {
     "MapAttack": "map_attack",
     "Network": "training",
     "OwnNetwork": "reproducing",
+    "PurifierOptions": "purify",
+    "PurifierRecord": "purify",
     "Recipe": "training",
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
@@ -44,6 +51,7 @@ _NAMES = {
     "audit": "auditing",
     "bind_attack": "attacks",
     "check_bounds": "bounds",
+    "counterfactual": "counterfactuals",
     "demo": "demonstrating",
     "diagnose": "diagnosing",
     "doctor": "examining",
@@ -55,6 +63,8 @@ _NAMES = {
     "lime_table": "lime",
     "lime_text": "lime",
     "make_loss": "losses",
+    "purify_apply": "purify",
+    "purify_fit": "purify",
     "read_bound": "bounds",
     "report": "reporting",
     "study": "reproducing",
@@ -63,11 +73,13 @@ _NAMES = {
 }
 
 __all__ = [
+    "AppliedRecord",
     "AttackRecord",
     "AuditOptions",
     "BadOption",
     "Below",
     "BoundAttack",
+    "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
     "ExplanationRecord",
@@ -82,6 +94,8 @@ __all__ = [
     "MapAttack",
     "Network",
     "OwnNetwork",
+    "PurifierOptions",
+    "PurifierRecord",
     "Recipe",
     "TableOptions",
     "TextOptions",
@@ -91,6 +105,7 @@ __all__ = [
     "bind_attack",
     "catalog",
     "check_bounds",
+    "counterfactual",
     "demo",
     "diagnose",
     "doctor",
@@ -102,6 +117,8 @@ __all__ = [
     "lime_table",
     "lime_text",
     "make_loss",
+    "purify_apply",
+    "purify_fit",
     "read_bound",
     "report",
     "study",
@@ -124,6 +141,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
     from unfooled.workflows.errors import BadOption, Below
@@ -136,6 +154,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.losses import LossOptions, make_loss
     from unfooled.workflows.machine import Machine
     from unfooled.workflows.map_attack import MapAttack
+    from unfooled.workflows.purify import AppliedRecord, PurifierOptions, PurifierRecord, purify_apply, purify_fit
     from unfooled.workflows.rebuilding import FeatureOptions, features
     from unfooled.workflows.reporting import report
     from unfooled.workflows.reproducing import OwnNetwork, study

@@ -300,6 +300,15 @@ STUDIES = {
             "full": "the same, wider networks, and CUB-200-2011's own folder; a day on a GPU",
         },
     ),
+    "purification": Study(
+        "studies.purification:run_purification",
+        "What does a purifier add, once it is attacked? Semantic dictionaries and others, static and adaptive",
+        {
+            "small": "digits, MNIST, 60 images; about 5 minutes on 2 cores",
+            "medium": "MNIST, 500 images, 50 steps; about two hours on 2 cores",
+            "full": "CIFAR-10, 2,000 images, ResNet-18; a day on a GPU",
+        },
+    ),
     "attention": Study(
         "studies.attention:run_attention",
         "Is incomplete attention vulnerable, and does training that preserves it resist? --model: your own network",
