@@ -57,15 +57,15 @@ TINY = AttackabilityScale(
 
 def made(rho: float, seed: int, total: dict[str, float], twin: dict[str, float], unlearnt: str = "") -> Geometry:
     """A network whose factors have these effects, in total and by twins; the head sees the reverse."""
-    auc = [0.5 if unlearnt and name.startswith(unlearnt) else 1.0 for name in ATTRIBUTES]
+    auc: Any = [0.5 if unlearnt and name.startswith(unlearnt) else 1.0 for name in ATTRIBUTES]
     few = 60
-    twins: dict[str, list[float | None]] = {}
+    twins: Any = {}
     for name in FACTORS:
         on = [float(k < round(few * total[name])) for k in range(few)]
         real = [float(k < round(few * twin[name])) for k in range(few)]
         twins |= {f"{name}, total": on, f"{name}, twin": real, f"{name}, head": [1 - v for v in on]}
         twins[f"{name}, cosine"] = [0.5] * few
-    columns: dict[str, list[float | None]] = {
+    columns: Any = {
         "flip": [1.0] * few, "radius": list(np.linspace(0.5, 3, few)), "below": [0.0] * few, "above": [1.0] * few
     }  # fmt: skip
     return Geometry(
@@ -89,7 +89,7 @@ def networks(planted: float) -> list[Geometry]:
 
 def spoiled(arm: str, value: float) -> Trained:
     spread = np.linspace(-0.1, 0.1, 40)
-    columns: dict[str, list[float | None]] = {
+    columns: Any = {
         "clean": [float(k < 40 * (0.5 + 0.5 * value)) for k in range(40)],
         "robust": [float(k < 40 * value) for k in range(40)],
         **{name: list(value + 1 + spread) for name in ("flip", "radius", "distance")},
@@ -102,7 +102,7 @@ def spoiled(arm: str, value: float) -> Trained:
 
 def edits(valid: float, own: float, pgd: float) -> Carried:
     ways = {"edit": own, "kappa 1": own, "random attribute": 0.0, "targeted PGD": pgd}
-    columns: dict[str, list[float | None]] = {}
+    columns: Any = {}
     for how, selective in ways.items():
         for name in carried.MEASURES:
             columns[f"{how}, {name}"] = list(np.linspace(0.98, 1.02, 120) * selective)
@@ -114,7 +114,7 @@ def edits(valid: float, own: float, pgd: float) -> Carried:
 
 def near(rho: float, seed: int, sign: float) -> Near:
     r = np.linspace(1, 2, 30) + seed / 10
-    columns: dict[str, list[float | None]] = {
+    columns: Any = {
         "radius": list(r), "flip": list(r), "margin": list(r[::-1]), "distance": list(3 + sign * r)
     }  # fmt: skip
     return Near(rho=rho, seed=seed, columns=columns, seconds=1.0)
@@ -162,6 +162,7 @@ def test_effects_are_ranked_over_learnt_factors_alone() -> None:
     assert factor_order([wrong], "total").value < 0.9
     assert factor_order([right], "total").value == pytest.approx(1.0)
     assert factor_order([right], "head").value == pytest.approx(-1.0)
+    assert factor_order([right], "total", every=True).value == factor_order([wrong], "total").value
     own, others = planted_effects([right], "total")
     assert (len(own), len(others)) == (1, len(IRRELEVANT) - 1)
     assert planted_effects([made(0.9, 0, total, twin, "background")], "total") == ([], [])
@@ -219,6 +220,12 @@ def test_the_cheapest_edit_is_of_a_learnt_attribute() -> None:
     assert torch.allclose(delta, torch.tensor([[-1.0, 0.0], [-2.0, 0.0]]).double(), rtol=1e-3)
     assert target.tolist() == [1, 1]
     assert switch.tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_an_attribute_that_is_not_learnt_is_measured_in_standard_deviations() -> None:
+    found = replace(embedded(), gap=torch.tensor([2.0, 1e-3]).double())
+    assert found.unit[0] == 2
+    assert float(found.unit[1]) == pytest.approx(9 * 2**0.5)
 
 
 def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +309,12 @@ def test_a_tiny_study_is_stored_and_found_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(carried, "SHOWN", 1)
     monkeypatch.setattr(published, "HEADS", 2)
     drawn: list[Any] = []
-    monkeypatch.setattr(study, "pictures", lambda found: drawn.append(found) or [])
+
+    def remember(found: Results) -> list[Picture]:
+        drawn.append(found)
+        return []
+
+    monkeypatch.setattr(study, "pictures", remember)
     summary = run_attackability(TINY, out=tmp_path / "a", command="unfooled study attackability")
     assert summary.scale == "own"
     assert read_record(tmp_path / "a/summary.json", StudySummary) == summary

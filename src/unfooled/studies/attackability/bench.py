@@ -59,6 +59,14 @@ class Embedded:
         """Attributes that claims may be made about, (n,) bool."""
         return self.auc >= LEARNT
 
+    @property
+    def unit(self) -> Tensor:
+        """Unit of each attribute's logit, (n,): its switch; the standard deviation of one that is not learnt.
+
+        The switch of an attribute that is not learnt is near 0, and changes measured in it would drown all others.
+        """
+        return torch.where(self.learnt, self.gap, self.held.std(0).clamp(min=1e-3))
+
 
 class ConceptBench(Bench):
     """Bench with concept networks on shapes in which the background is planted.
@@ -115,8 +123,8 @@ class ConceptBench(Bench):
         """Return a loss on the first n scenes, and its passes for each update."""
         y, a = self.scenes.y[:n].to(self.device), self.scenes.attributes[:n].to(self.device)
         semantic = self.size.semantic
-        plain = ConceptLoss(y, a)
-        madry = partial(ConceptMadry, y, a, semantic.threat, steps=semantic.steps)
+        plain: Any = ConceptLoss(y, a)
+        madry: Any = partial(ConceptMadry, y, a, semantic.threat, steps=semantic.steps)
         made: dict[str, tuple[Any, int]] = {
             "standard": (plain, 1),
             "concept margin": (ConceptMargin(plain), 2),

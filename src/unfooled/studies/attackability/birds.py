@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ EVERY = 10
 TARGETED = 500
 """Simulated birds whose single-attribute intervals are computed, each to one random class."""
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
-EXPECTED = {
+Quantities = dict[str, tuple[float, ...]]
+EXPECTED: Quantities = {
     "accuracy, softmax": (0.83,),
     "accuracy, naive Bayes": (0.958,),
     "nearest flip, l2": (0.05, 0.24, 0.44, 0.68, 1.01),
@@ -44,7 +46,11 @@ EXPECTED = {
     "accuracy, 5, 10, 15 % of the attributes turned over": (0.73, 0.59, 0.42),
 }
 """Figures of a prototype on other draws; quantiles (5, 25, 50, 75, 95 %) are of birds that are named correctly."""
-EXPECTED_TABLE = {"accuracy": (1.0,), "nearest flip, l2, median": (1.48,), "rank of the differences": (169,)}
+EXPECTED_TABLE: Quantities = {
+    "accuracy": (1.0,),
+    "nearest flip, l2, median": (1.48,),
+    "rank of the differences": (169,),
+}
 
 
 def class_table(seed: int) -> Tables:
@@ -53,7 +59,7 @@ def class_table(seed: int) -> Tables:
     e = load_class_table().present().double()
     head = fitted(e, seed)
     scores = cutoffs(head, e[::EVERY])
-    found = {
+    found: Quantities = {
         "accuracy": (float((head.logits(e).argmax(1) == torch.arange(len(e))).double().mean()),),
         "nearest flip, l2, median": (float(flip_distance(head, e).amin(1).median()),),
         "rank of the differences": (float(scores[0]["rank"].split()[0]),),
@@ -73,11 +79,12 @@ def fitted(e: Tensor, seed: int) -> AffineHead:
     used = e.any(0)
     weight = torch.zeros(len(e), int(used.sum()), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(e), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}], lr=0.1)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 1e-4}, {"params": [bias]}]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
     for _ in range(STEPS):
         optimizer.zero_grad()
         logits = e[:, used] @ weight.T + bias
-        torch.nn.functional.cross_entropy(logits, torch.arange(len(e))).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(logits, torch.arange(len(e))).backward()
         optimizer.step()
     whole = torch.zeros_like(e)
     whole[:, used] = weight.detach()
@@ -101,22 +108,23 @@ def simulated(n: int | None, seed: int) -> Tables:
     head, bayes = fit_head(e, y, len(table.classes), decay=DECAY), bayes_head(table.percent.double() / 100)
     right, named = head.logits(x).argmax(1) == t, bayes.logits(x).argmax(1) == t
     flips, r = flip_distance(head, x).amin(1)[right], radius(head, x, within_covariance(e, y))[right]
-    whole = flip_attributes(head, x[right]).cost
-    found = {
+    turns = flip_attributes(head, x[right]).cost
+    found: Quantities = {
         "accuracy, softmax": (float(right.double().mean()),),
         "accuracy, naive Bayes": (float(named.double().mean()),),
         "nearest flip, l2": tuple(np.quantile(flips.numpy(), SHARES).tolist()),
         "radius": tuple(np.quantile(r.numpy(), SHARES).tolist()),
-        "whole attributes": tuple(np.quantile(whole.numpy(), SHARES, method="higher").tolist()),
+        "whole attributes": tuple(np.quantile(turns.numpy(), SHARES, method="higher").tolist()),
         "single-attribute targeted intervals, not empty": (single(head, x, seed),),
         "accuracy, 5, 10, 15 % of the attributes turned over": turned(head, x, t, seed),
     }
-    rows = compared(found, EXPECTED)
+    figures = compared(found, EXPECTED)
     columns = {
-        "softmax": right, "naive Bayes": named, "as expected": torch.tensor([r["as expected"] == "yes" for r in rows]),
+        "softmax": right, "naive Bayes": named,
+        "as expected": torch.tensor([row["as expected"] == "yes" for row in figures]),
     }  # fmt: skip
     return Tables(
-        name="simulated", tables={f"Simulated birds, {len(x):,}": rows},
+        name="simulated", tables={f"Simulated birds, {len(x):,}": figures},
         columns={name: listed(values.double()) for name, values in columns.items()},
         seconds=round(time.perf_counter() - began, 1),
     )  # fmt: skip
@@ -139,7 +147,7 @@ def turned(head: AffineHead, x: Tensor, y: Tensor, seed: int) -> tuple[float, ..
     return tuple(float((head.logits(one).argmax(1) == y).double().mean()) for one in noisy)
 
 
-def compared(found: dict[str, tuple[float, ...]], expected: dict[str, tuple[float, ...]]) -> Table:
+def compared(found: Quantities, expected: Quantities) -> Table:
     """Make rows of figures beside those expected: as expected within 3 points (5 % above 1)."""
     return [
         {
@@ -162,7 +170,8 @@ def bird_claims(results: Results) -> list[Claim]:
     for one in results.others:
         columns = {name: array(values) for name, values in one.columns.items()}
         if one.name == "table":
-            spread = Interval(*[float(columns["scores"].max() / columns["scores"].min())] * 3, len(columns["scores"]))
+            factor = float(columns["scores"].max() / columns["scores"].min())
+            spread = Interval(factor, factor, factor, len(columns["scores"]))
             text = "The cut-off alone moves the published score of a head that nothing defends at least tenfold; ratio."
             made.append(claim(text, "unfooled", spread, 10.0))
         if one.name == "simulated":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def carry(bench: ConceptBench) -> Carried:
     x, e = subset(bench.tests, rows)[0], found.test[rows]
     delta, target, _ = one_attribute(found, e)
     edit = replace(flip_edit(found.head, e), delta=delta, target=target)
-    x, gap = x.to(bench.device), found.gap.float().to(bench.device)
+    x, gap = x.to(bench.device), found.unit.float().to(bench.device)
     source = torch.Generator().manual_seed(bench.seed)
     options: dict[str, Any] = {"invert": invert_features, "gap": gap, "steps": size.steps}
     done = realize_edit(net.encode, found.head, x, edit, size.threat, kappa=size.kappa, **options)
@@ -70,19 +70,20 @@ def examples(
     """Make the examples of the pictures: worst and random edits, not the best."""
     found = bench.embedded()
     net: Any = bench.network(JOINT)
-    before, after = found.test[rows] / found.gap, bench.encode(JOINT, moved) / found.gap
-    wanted, place = before + edit.delta / found.gap, (edit.delta / found.gap).abs().argmax(1)
+    unit = found.unit
+    before, after = found.test[rows] / unit, bench.encode(JOINT, moved) / unit
+    wanted, place = before + edit.delta / unit, (edit.delta / unit).abs().argmax(1)
     made = []
     for kind, k in chosen(columns, bench.seed):
         z = x[k : k + 1].clone().requires_grad_()
         slope = torch.autograd.grad(net.encode(z)[0, place[k]], z)[0].abs().sum(1)[0]
-        score = columns[f"{EDIT}, selectivity"][k]
+        score, valid = columns[f"{EDIT}, selectivity"][k], "valid" if columns[f"{EDIT}, valid"][k] else "not valid"
         made.append(
             Example(
                 kind=kind, x=bytes_of(x[k]), changed=bytes_of(moved[k]), before=numbers(before[k]),
                 wanted=numbers(wanted[k]), achieved=numbers(after[k]), saliency=numbers(slope.flatten()),
                 title=f"{ATTRIBUTES[int(place[k])]}\nto {bench.classes[int(edit.target[k])]}\n"
-                f"selectivity {score or 0:.2f}",
+                f"selectivity {score or 0:.2f}, {valid}",
             )
         )  # fmt: skip
     return made
@@ -96,8 +97,3 @@ def bytes_of(image: Tensor) -> list[int]:
 def numbers(values: Tensor) -> list[float]:
     """Round to what a picture shows."""
     return [round(float(v), 4) for v in values.cpu().tolist()]
-
-
-def part_of(edit: Edit, rows: Tensor) -> Edit:
-    """Return the edits of some samples."""
-    return replace(edit, **{field.name: getattr(edit, field.name)[rows] for field in fields(edit)})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from unfooled.data.made.shapes import FACTORS
 from unfooled.statistics.association import partial_spearman, quantile_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
@@ -90,9 +91,10 @@ def ratio(a: np.ndarray, b: np.ndarray) -> Interval:
     columns = {"id": np.arange(good.sum()), "a": a[good], "b": b[good]}
     above, below = quantile_of("a", 0.5), quantile_of("b", 0.5)
 
-    def statistic(rows: Arrays, w: np.ndarray) -> np.ndarray:
+    def statistic(rows: Mapping[str, np.ndarray], w: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return above(rows, w) / below(rows, w)
+            quotient: np.ndarray = above(rows, w) / below(rows, w)
+        return quotient
 
     return Cases((columns,)).interval(statistic, ["a", "b"])
 
@@ -106,15 +108,23 @@ def factor_mean(rows: Sequence[Geometry], factor: str, what: str) -> Interval:
     """Return the mean of a factor's "head", "total", "twin" or "cosine" over the scenes of all networks."""
     parts = [array(one.twins[f"{factor}, {what}"]) for one in rows]
     by_network = [float(np.nanmean(part)) for part in parts if np.isfinite(part).any()]
-    of = mean if what == "cosine" else share
-    return over_seeds(by_network, of(np.concatenate(parts))) if parts else NO_SAMPLES
+    if not parts:
+        return NO_SAMPLES
+    value, low, high, n = over_seeds(by_network, mean(np.concatenate(parts)))
+    return Interval(value, max(low, -1.0 if what == "cosine" else 0.0), min(high, 1.0), n)
 
 
-def factor_order(rows: Sequence[Geometry], what: str) -> Interval:
-    """Return Spearman's correlation of "head" or "total" with the twins over the learnt factors, network by network."""
+def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) -> Interval:
+    """Return Spearman's correlation of "head" or "total" with the twins over factors, the mean of the networks.
+
+    Args:
+        rows: Networks; those with fewer than four factors are left out.
+        what: "head" or "total".
+        every: Take all factors, for a table; False: those that are learnt, for a claim.
+    """
     seeds = []
     for one in rows:
-        names = learnt_factors([np.nan if v is None else v for v in one.auc])
+        names = list(FACTORS) if every else learnt_factors(array(one.auc).tolist())
         if len(names) < 4:
             continue
         seeds.append((names, arrays(one.twins, one.seed)))
@@ -129,9 +139,9 @@ def factor_order(rows: Sequence[Geometry], what: str) -> Interval:
             np.stack([(w @ np.nan_to_num(columns[f"{n}, {kind}"])) / w.sum(1) for n in names], 1)
             for kind in (what, "twin")
         ]
-        every = _rank_correlations(*sides)
-        values.append(every[0])
-        resampled.append(every[1:])
+        found = _rank_correlations(*sides)
+        values.append(found[0])
+        resampled.append(found[1:])
     good = np.isfinite(values)  # a correlation is undefined where all factors have the same effect
     if not good.any():
         return NO_SAMPLES
@@ -175,7 +185,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
     """Return "head" or "total" of the planted factor, and of the learnt irrelevant ones, network by network."""
     planted, others = [], []
     for one in rows:
-        names = learnt_factors([np.nan if v is None else v for v in one.auc])
+        names = learnt_factors(array(one.auc).tolist())
         if PLANTED not in names:
             continue
         planted.append(float(np.nanmean(array(one.twins[f"{PLANTED}, {what}"]))))
@@ -185,7 +195,7 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
 
 def over_networks(results: Results) -> Arrays:
     """Return the median radius and pixel distance of every network, semantic trainings included."""
-    sets = [arrays(one.columns) for one in (*results.near, *results.trained)]
+    sets = [arrays(one.columns) for one in results.near] + [arrays(one.columns) for one in results.trained]
     rows = [tuple(middle(one[name]) for name in ("radius", "flip", "distance")) for one in sets]
     table = np.array([row for row in rows if np.isfinite(row).all()]).reshape(-1, 3)
     return {"id": np.arange(len(table)), "radius": table[:, 0], "flip": table[:, 1], "distance": table[:, 2]}

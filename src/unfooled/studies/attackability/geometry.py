@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unfooled.counterfactuals import (
+    AffineHead,
     Cost,
     attribute_interval,
     fit_effects,
@@ -72,17 +73,18 @@ def one_attribute(found: Embedded, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         Changes of the embedding, (B, n), classes that they lead to, (B,), and the switches that they take, (B,).
     """
-    scaled = type(found.head)(found.head.weight * found.gap, found.head.bias)
+    unit = found.unit
+    scaled = AffineHead(found.head.weight * unit, found.head.bias)
     free = found.learnt if found.learnt.any() else torch.ones_like(found.learnt)
-    edit = flip_edit(scaled, e / found.gap, norm=1, cost=Cost(immutable=~free))
-    return edit.delta * found.gap, edit.target, edit.cost
+    edit = flip_edit(scaled, e / unit, norm=1, cost=Cost(immutable=~free))
+    return edit.delta * unit, edit.target, edit.cost
 
 
 def cheapest(found: Embedded) -> Table:
     """List the commonest cheapest edits of one learnt attribute."""
     head, e = found.head, found.test
     delta, target, switch = one_attribute(found, e)
-    first, place = head.logits(e).argmax(1), (delta / found.gap).abs().argmax(1)
+    first, place = head.logits(e).argmax(1), (delta / found.unit).abs().argmax(1)
     sign = delta.gather(1, place[:, None])[:, 0] > 0
     kinds = list(zip(first.tolist(), target.tolist(), place.tolist(), sign.tolist(), strict=True))
     rows: Table = []
@@ -103,8 +105,8 @@ def barred(found: Embedded) -> Table:
     first = head.logits(e).argmax(1)
     empty, far, edits = 0, 0, 0
     infeasible, lacks = [], []
-    ends = {"low": found.held.amin(0), "high": found.held.amax(0)}
-    inside = ((e >= ends["low"]) & (e <= ends["high"])).all(1)
+    least, most = found.held.amin(0), found.held.amax(0)
+    inside = ((e >= least) & (e <= most)).all(1)
     held = [f for name in RELEVANT for f in PLACES[name]]
     for j in range(head.c):
         rows = first != j
@@ -116,7 +118,7 @@ def barred(found: Embedded) -> Table:
         empty += int(near.isnan().sum())
         far += int((near.abs() > found.gap[found.learnt]).sum())
         if (rows & inside).any():
-            kept = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=held, **ends))
+            kept = targeted_edit(head, e[rows & inside], j, cost=Cost(immutable=held, low=least, high=most))
             infeasible += (~kept.feasible).tolist()
             lacks += kept.shortfall[~kept.feasible].tolist()
     return [

@@ -140,9 +140,11 @@ def radii(results: Results) -> Picture:
     first = arrays(results.near[0].columns)
     axes[0, 0].plot(first["radius"], first["distance"], "o", ms=3, color=COLOURS[0], alpha=0.6)
     axes[0, 0].set_title("scenes of the first network", fontsize=9)
-    groups = {"concept networks": results.near, "semantic trainings": results.trained}
-    for k, (words, rows) in enumerate(groups.items()):
-        sets = [arrays(one.columns) for one in rows]
+    groups = {
+        "concept networks": [arrays(one.columns) for one in results.near],
+        "semantic trainings": [arrays(one.columns) for one in results.trained],
+    }
+    for k, (words, sets) in enumerate(groups.items()):
         places = [[middle(one[name]) for one in sets] for name in ("radius", "distance")]
         axes[0, 1].plot(*places, MARKERS[k], ms=4, color=COLOURS[k], label=words)
     axes[0, 1].set_title("medians of networks", fontsize=9)

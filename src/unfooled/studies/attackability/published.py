@@ -108,7 +108,7 @@ def tuned(head: AffineHead, e: Tensor, y: Tensor, weight: float, seed: int, step
             delta = (logits[:, 1:] - logits[:, :1]) @ torch.linalg.pinv(w[:1] - w[1:]).T
             loss = loss - weight * delta.square().sum(1).log().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return AffineHead(w.detach(), b.detach())
 

@@ -112,7 +112,7 @@ def measure_birds(
         jobs["folder"] = partial(own_folder, size.recipe, SIDE, device)
     found: list[Tables] = []
     for seed in seeds if jobs else ():
-        found += map_jobs(units, f"seed {seed}, birds", Tables, jobs, lambda job, seed=seed: job(seed))
+        found += map_jobs(units, f"seed {seed}, birds", Tables, jobs, partial(_at, seed))
     return found
 
 
@@ -135,16 +135,25 @@ def measure(
         first = benches[size.rhos[0], numbers[0]]
         carried += map_jobs(units, f"{stage}, edits in pixels", Carried, {"edits": first}, lambda one: carry(one.bench))
         arms = {arm: arm for arm in size.semantic.arms}
-        judged += map_jobs(units, f"{stage}, trainings", Trained, arms, lambda arm, one=first: trained(one.bench, arm))
+        judged += map_jobs(units, f"{stage}, trainings", Trained, arms, partial(_trained, first))
         published += map_jobs(units, f"{stage}, published metric", Tables, {"published": seed}, exposed)
     return Results(geometries, nearby, carried, judged, published)
+
+
+def _at(seed: int, job: Callable[[int], Tables]) -> Tables:
+    return job(seed)
+
+
+def _trained(first: Lazy, arm: str) -> Trained:
+    return trained(first.bench, arm)
 
 
 class Lazy:
     """A bench that is made when it is first needed, so that a finished run renders no scene."""
 
     def __init__(self, make: Callable[[], ConceptBench]) -> None:
-        self._make, self._bench = make, None
+        self._make = make
+        self._bench: ConceptBench | None = None
 
     @property
     def bench(self) -> ConceptBench:

@@ -109,13 +109,13 @@ def _factors(results: Results) -> Table:
                 "rho": rho, "factor": name, "learnt by": f"{learnt} of {len(networks)}",
                 **{word: factor_mean(networks, name, what).text(2) for what, word in words.items()},
             })  # fmt: skip
-        order = {what: factor_order(networks, what) for what in ("head", "total")}
-        words = {"head": "head only, A", "total": "total, T"}
-        rows.append({
-            "rho": rho, "factor": "Spearman with the twins, learnt factors",
-            "learnt by": f"{order['total'].n} networks",
-            **{word: order[what].text(2) for what, word in words.items()}, "twins": "", "cosine, total and twin": "",
-        })  # fmt: skip
+        for every, of in ((False, "learnt factors"), (True, "all factors, no claim")):
+            order = {what: factor_order(networks, what, every=every) for what in ("head", "total")}
+            rows.append({
+                "rho": rho, "factor": f"Spearman with the twins, {of}", "learnt by": f"{order['total'].n} networks",
+                "head only, A": order["head"].text(2), "total, T": order["total"].text(2), "twins": "",
+                "cosine, total and twin": "",
+            })  # fmt: skip
     return rows
 
 
