@@ -67,17 +67,15 @@ class TableImages:
         folders = [table.place.parent]
         if isinstance(data, (str, Path)) and Path(data).is_dir():
             folders.append(Path(data))
-        files, missing = [], []
-        for name in table.rows:
-            file = next((f / name for f in folders if (f / name).is_file()), None)
-            (missing if file is None else files).append(file or name)
+        files = [next((f / name for f in folders if (f / name).is_file()), None) for name in table.rows]
+        missing = [name for name, file in zip(table.rows, files, strict=True) if file is None]
         if missing:
-            some = ", ".join(map(str, missing[:3]))
+            some = ", ".join(missing[:3])
             raise BadInput(
                 f"{len(missing)} of {len(table.rows)} images of {table.place} do not exist, such as {some}; the column "
                 f"{PATH} is the path below {' or '.join(map(str, folders))}"
             )
-        return cls(table, [file for file in files if isinstance(file, Path)])
+        return cls(table, [file for file in files if file is not None])
 
 
 @dataclass(frozen=True, eq=False)
