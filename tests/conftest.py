@@ -29,9 +29,11 @@ def small_audits(monkeypatch: pytest.MonkeyPatch) -> None:
     from unfooled.attacks.ensembles.cascade import QUICK
     from unfooled.evaluation.audit.plan import ExplanationAttack, LabelAttack, NearestPoints, Plan
 
+    defaults = Plan.__init__.__kwdefaults__
+    assert defaults is not None
     for name, value in (
         ("label_attack", LabelAttack(effort=QUICK)),
         ("nearest", NearestPoints(n=20, budget=100)),
         ("explanation_attack", ExplanationAttack(n=2, steps=3)),
     ):
-        monkeypatch.setitem(Plan.__init__.__kwdefaults__, name, value)
+        monkeypatch.setitem(defaults, name, value)

@@ -210,6 +210,7 @@ def test_options_have_one_name(name: str) -> None:
         workflows.LimeOptions,
         workflows.TextOptions,
         workflows.TableOptions,
+        workflows.PurifierOptions,
     )
     fields = {field for value in values for field in inspect.signature(value).parameters}
     known = set(inspect.signature(getattr(workflows, name)).parameters) | fields

@@ -158,7 +158,7 @@ def test_a_tiny_study_is_stored_and_found_again(tmp_path: Path, monkeypatch: pyt
     assert len(summary.claims) == 6 + 1 + len(BASELINES) + 2 + 7
     assert [list(rows[0]) for rows in summary.tables.values()]
     assert read_record(tmp_path / "a/summary.json", StudySummary) == summary
-    for name in ("tested", "shift", "instability", "scaffolded"):
+    for name in ("train_and_test", "shift", "instability", "scaffolded"):
         monkeypatch.setattr(units, name, lambda *_: pytest.fail("computed again"))
     again = run_lime_shift(TINY, out=tmp_path / "a", command="unfooled study lime-shift")
     assert again.tables == summary.tables

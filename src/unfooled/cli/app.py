@@ -18,6 +18,7 @@ from unfooled.cli import (
     features,
     lens,
     lime,
+    purify,
     report,
     study,
     train,
@@ -42,6 +43,7 @@ app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.add_typer(lime.app, name="lime")
 app.command(name="counterfactual")(counterfactual.counterfactual)
 app.command(name="features")(features.features)
+app.add_typer(purify.app, name="purify")
 app.command(name="report")(report.report)
 app.command(name="study")(study.reproduce)
 app.command(name="doctor")(doctor.doctor)

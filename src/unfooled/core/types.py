@@ -28,7 +28,7 @@ Purify = Callable[[Tensor], Tensor]
 """x (B, *D) -> x (B, *D)."""
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(z (b, *D), at (b,) int64 positions of the live samples) -> value (b,), done (b,) bool."""
+"""(z (b, *D), at (b,) int64 positions of the samples that are still attacked) -> value (b,), done (b,) bool."""
 
 
 class Explain(Protocol):

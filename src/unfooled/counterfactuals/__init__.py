@@ -3,7 +3,7 @@
 head, cost   `AffineHead`, the last affine map of a network; `Cost`: what may change; `fit_head`, `bayes_head`
 flips        the nearest change of label (`flip_distance`, `flip_edit`), exact in l_1, l_2, l_inf, under a covariance
 targeted     the smallest change after which one class wins (`targeted_edit`), the range of one attribute
-whole        the fewest attributes to turn over (`flip_attributes`)
+whole        the fewest binary attributes to flip (`flip_attributes`)
 score        attackability of samples, class pairs and models by `radius`; `agreement` with distances in pixels
 attributes   attackability of an attribute, through the head (`head_effect`) and in total (`total_effect`)
 spaces       attributes as coordinates of a concept network (`concept_space`) or of any frozen one (`probe_space`)

@@ -1,4 +1,4 @@
-"""Purification: functions x -> x in front of a model, and the guard that shows attacks both parts.
+"""Purification: functions x -> x in front of a model, and `guard`, which lets attacks see the purifier too.
 
 `fit_purifier` learns a semantic purifier (arXiv:2104.02155): clusters of latents, one dictionary for each, high
 frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized` and
@@ -11,6 +11,7 @@ from unfooled.purification.classic import (
     DenoisingAutoencoder,
     bit_depth,
     fit_autoencoder,
+    identity,
     jpeg,
     low_band,
     median,
@@ -34,6 +35,7 @@ __all__ = [
     "fit_clusters",
     "fit_purifier",
     "guard",
+    "identity",
     "is_differentiable",
     "ista",
     "jpeg",

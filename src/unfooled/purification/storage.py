@@ -39,7 +39,7 @@ Encode = Callable[[Tensor], Tensor]
 ARRAYS, FACTS = "purifier.npz", "purifier.json"
 FORMAT = 1
 LONGEST = 1 << 26
-"""Most bytes of the JSON file."""
+"""Largest size of the JSON file in bytes."""
 PARTS = ("mean", "precision", "logdet", "label", "basis", "offset")
 
 
@@ -125,6 +125,20 @@ def read_purifier(folder: str | Path, encode: Encode | None = None) -> Stored:
         raise damaged(folder, error) from None
 
 
+def stored_layer(folder: str | Path) -> tuple[str, bool]:
+    """Return the layer of a stored purifier's encoder, and whether a ReLU follows it.
+
+    Raises:
+        BadInput: A folder without a purifier, or an encoder that is no layer of a network.
+    """
+    known = _facts(Path(folder)).get("encoder")
+    if not isinstance(known, dict) or not known.get("layer"):
+        raise BadInput(
+            f"the encoder of {folder} is no layer of a network; give the encoder itself, load_purifier(folder, encode)"
+        )
+    return str(known["layer"]), bool(known.get("relu"))
+
+
 def _facts(folder: Path) -> dict[str, Any]:
     """Return the content of the JSON file; refuse a folder that is no purifier."""
     missing = [name for name in (ARRAYS, FACTS) if not (folder / name).is_file()]
@@ -175,8 +189,8 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     known = facts["encoder"]
     if known["architecture"] not in ARCHITECTURES:
         raise BadInput(
-            f"the encoder of {folder} is of code that unfooled does not have; give encode, the encoder that it was "
-            "fitted with"
+            f"the encoder of {folder} has an architecture that unfooled does not have; give encode, the encoder "
+            "that it was fitted with"
         )
     prefix = "encoder/0/"
     state = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
@@ -207,7 +221,7 @@ def _check_shapes(clusters: Clusters) -> None:
 
 
 def _plain(fit: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers for JSON, which knows no NaN."""
+    """Return a fit for JSON, NaN as None."""
     fit["stability"] = [None if math.isnan(value) else value for value in fit["stability"]]
     fit["silhouette"] = None if math.isnan(fit["silhouette"]) else fit["silhouette"]
     return fit

@@ -3,11 +3,13 @@
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     counterfactual                                                                `unfooled counterfactual`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
+    purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
     make_loss, bind_attack, within_threat                                         losses and attacks by name
 
 Related options are grouped in small frozen values: `Inputs` (a model and data), `Machine` (where it runs),
-`AuditOptions`, `LossOptions`, `Network`, `Recipe`, `MapAttack`, `FeatureOptions`, `OwnNetwork`. An option is called in
+`AuditOptions`, `LossOptions`, `Network`, `Recipe`, `MapAttack`, `FeatureOptions`, `PurifierOptions`,
+`OwnNetwork`. An option is called in
 Python what it is called on the command line, with `_` for `-`. The names are those of `catalog`.
 """
 
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from unfooled.core.lazy import importer
 
 _NAMES = {
+    "AppliedRecord": "purify",
     "AttackRecord": "attacking",
     "AuditOptions": "auditing",
     "BadOption": "errors",
@@ -38,6 +41,8 @@ _NAMES = {
     "MapAttack": "map_attack",
     "Network": "training",
     "OwnNetwork": "reproducing",
+    "PurifierOptions": "purify",
+    "PurifierRecord": "purify",
     "Recipe": "training",
     "TableOptions": "lime_options",
     "TextOptions": "lime_options",
@@ -58,6 +63,8 @@ _NAMES = {
     "lime_table": "lime",
     "lime_text": "lime",
     "make_loss": "losses",
+    "purify_apply": "purify",
+    "purify_fit": "purify",
     "read_bound": "bounds",
     "report": "reporting",
     "study": "reproducing",
@@ -66,6 +73,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "AppliedRecord",
     "AttackRecord",
     "AuditOptions",
     "BadOption",
@@ -86,6 +94,8 @@ __all__ = [
     "MapAttack",
     "Network",
     "OwnNetwork",
+    "PurifierOptions",
+    "PurifierRecord",
     "Recipe",
     "TableOptions",
     "TextOptions",
@@ -107,6 +117,8 @@ __all__ = [
     "lime_table",
     "lime_text",
     "make_loss",
+    "purify_apply",
+    "purify_fit",
     "read_bound",
     "report",
     "study",
@@ -142,6 +154,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.losses import LossOptions, make_loss
     from unfooled.workflows.machine import Machine
     from unfooled.workflows.map_attack import MapAttack
+    from unfooled.workflows.purify import AppliedRecord, PurifierOptions, PurifierRecord, purify_apply, purify_fit
     from unfooled.workflows.rebuilding import FeatureOptions, features
     from unfooled.workflows.reporting import report
     from unfooled.workflows.reproducing import OwnNetwork, study

@@ -7,6 +7,7 @@ from unfooled.report.sections.counterfactual import Case, compose_counterfactual
 from unfooled.report.sections.curves import CurveGroup, curve_groups
 from unfooled.report.sections.effort import EffortSection, effort_section
 from unfooled.report.sections.gallery import Gallery, ReasonGallery, galleries, reason_galleries
+from unfooled.report.sections.guards import GuardSection, guard_sections
 from unfooled.report.sections.nearness import NearestSection, nearest_section
 from unfooled.report.sections.reasons import ReasonsSection, reasons_section
 
@@ -17,6 +18,7 @@ __all__ = [
     "CurveGroup",
     "EffortSection",
     "Gallery",
+    "GuardSection",
     "Line",
     "NearestSection",
     "ReasonGallery",
@@ -30,6 +32,7 @@ __all__ = [
     "different_settings",
     "effort_section",
     "galleries",
+    "guard_sections",
     "lines_of",
     "nearest_section",
     "reason_galleries",

@@ -1,0 +1,228 @@
+"""Networks and purifiers of the study of purification, one data set and one seed at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.types import Model, Purify, TrainingLoss
+from unfooled.data.sources import FOLDER
+from unfooled.features import Encoder
+from unfooled.models.architectures import build
+from unfooled.models.load import load_model
+from unfooled.purification import (
+    SemanticPurifier,
+    bit_depth,
+    fit_autoencoder,
+    fit_purifier,
+    guard,
+    identity,
+    jpeg,
+    learn_patches,
+    low_band,
+    median,
+    resized,
+    split,
+    total_variation,
+)
+from unfooled.runs.chunks import Progress
+from unfooled.studies.common.bench import Bench, load_splits
+from unfooled.studies.common.fitting import FRESH, Updates, new_network
+from unfooled.studies.purification.scale import (
+    AT,
+    GLOBAL,
+    LATENT,
+    LONGER,
+    NONE,
+    RANDOM,
+    RESIZED,
+    SRD,
+    STANDARD,
+    THROUGH,
+    TRADES,
+    PurificationScale,
+    PurifierTask,
+)
+from unfooled.training import LatentClusters, Madry, Ramp, Standard
+
+OTHER_SEED, OTHER_ARCH = "standard, other weights", "standard, other architecture"
+TUNED_ON, MOST_LOST = 500, 0.01
+"""Training images that classical purifiers are tuned on, and the clean accuracy that they may lose."""
+SETTINGS: dict[str, Sequence[Purify]] = {
+    "JPEG": [partial(jpeg, quality=q) for q in (10, 25, 50, 75, 90)],
+    "total variation": [partial(total_variation, weight=w) for w in (0.3, 0.2, 0.1, 0.05)],
+    "median": [partial(median, size=s) for s in (5, 3)],
+    "bit depth": [partial(bit_depth, bits=b) for b in (1, 2, 3, 4)],
+    "low band": [partial(low_band, smooth=mu) for mu in (5.0, 1.0, 0.3)],
+    RESIZED: [partial(resized, smallest=s) for s in (0.8, 0.9, 0.95)],
+}
+"""Classical purifiers, the strongest setting first."""
+
+
+@dataclass(frozen=True)
+class _Through:
+    """Training loss of a network behind a purifier."""
+
+    loss: TrainingLoss
+    purify: Purify
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of the batch."""
+        return self.loss(guard(model, self.purify), x, y)
+
+
+class PurificationBench(Bench):
+    """Bench of networks that differ in training, and of purifiers that are fitted to the standard one.
+
+    Args:
+        task: Data set.
+        size: Sizes of the study.
+        seed: Random seed of weights, orders, clusters, dictionaries and attacks.
+        folder: The study's folder; None: nothing is stored.
+        device: Device of the networks.
+        progress: Called with `(text, done, in all)`; None: silent.
+    """
+
+    def __init__(
+        self, task: PurifierTask, size: PurificationScale, seed: int, *, folder: Path | None = None,
+        device: str = "cpu", progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        splits = load_splits(task.source, train_n=size.train_n, test_n=size.n)
+        super().__init__(
+            splits, seed=seed, folder=folder, place=f"{task.source}-{seed}", title=f"{task.source}, seed {seed}",
+            device=device, progress=progress,
+        )  # fmt: skip
+        self.task, self.size = task, size
+        self._purifiers: dict[str, Purify] = {}
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of the networks; that of a checkpoint only where it is there."""
+        there = self._checkpoint is not None
+        return [name for name in self.size.networks if name != TRADES or there]
+
+    @cached_property
+    def _checkpoint(self) -> Path | None:
+        """File of the published network."""
+        folder = os.environ.get(FOLDER)
+        if self.task.checkpoint is None or not folder:
+            return None
+        path = Path(folder) / "models" / self.task.checkpoint[0]
+        return path if path.is_file() else None
+
+    def _train(self, name: str) -> nn.Module:
+        """Train a network, or read what was trained before."""
+        if name == TRADES and self.task.checkpoint is not None:
+            return load_model(self._checkpoint or "", self.task.checkpoint[1], self.device)
+        shape, task = tuple(self.train[0].shape[1:]), self.task
+        arch = task.other if name == OTHER_ARCH else task.arch
+        options = {} if name == OTHER_ARCH else task.options
+        seed = self.seed + (FRESH if name == OTHER_SEED else 0)
+        net = new_network(lambda: build(arch, shape, len(self.classes), **options), seed).to(self.device)
+        start = {AT: STANDARD, LATENT: STANDARD, THROUGH: AT, LONGER: AT}.get(name)
+        if start is not None:
+            net.load_state_dict(self.network(start).state_dict())
+        x, y = (part.to(self.device) for part in self.train)
+        share = 0.25 if name == THROUGH else 1.0  # a step through the purifier costs four
+        pieces = max(3, round(task.updates * share / 200))
+        batches = Updates(x, y, task.batch, self.seed, steps=max(1, round(task.updates * share / pieces)))
+        settings = {"arm": name, "seed": seed, "pieces": pieces, "steps": len(batches), "n": len(x)}
+        about = {"arch": arch, "input_shape": list(shape), "num_classes": len(self.classes)}
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+        return self._fit(
+            name, net, batches, self._loss(name, pieces), optimizer, epochs=pieces, about=about,
+            settings=settings, clip=5.0,
+        )  # fmt: skip
+
+    def _loss(self, name: str, pieces: int) -> TrainingLoss:
+        """Return the training loss of a network."""
+        madry = Madry(self.task.threat, steps=self.task.inner)
+        if name == THROUGH:
+            return _Through(madry, self.purifier(SRD))
+        if name == LATENT:
+            purify = self.semantic()
+            loss = LatentClusters(
+                self.task.threat, lambda x, y: purify.clusters.nearest(purify.encode(x), y), self._latent,
+                purify.clusters.mahalanobis, weight=self.size.weight, steps=self.task.inner,
+            )  # fmt: skip
+            return Ramp(loss, pieces / 3)
+        if name == AT:
+            return Ramp(madry, pieces / 3)
+        return madry if name == LONGER else Standard()
+
+    def _latent(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Return the latents of a network that is being trained."""
+        return Encoder(model, self.task.layer)(x)
+
+    def semantic(self) -> SemanticPurifier:
+        """Return the semantic purifier of the standard network."""
+        purify = self.purifier(SRD)
+        assert isinstance(purify, SemanticPurifier)
+        return purify
+
+    def fitted(self, network: str) -> SemanticPurifier:
+        """Fit a semantic purifier to a network."""
+        task, net = self.task, self.network(network)
+        layer = task.layer if network != OTHER_ARCH else "fc1"
+        x, y = (part.to(self.device) for part in self.train)
+        purify = fit_purifier(
+            Encoder(net, layer), x, y, seed=self.seed, sparsity=task.sparsity, atoms=task.atoms, size=task.patch,
+            max_clusters=task.clusters, min_size=task.min_size,
+        )  # fmt: skip
+        return replace(purify, stride=task.stride)
+
+    def purifier(self, name: str) -> Purify:
+        """Return a purifier; it is fitted or tuned the first time."""
+        if name not in self._purifiers:
+            self._purifiers[name] = self._purifier(name)
+        return self._purifiers[name]
+
+    def _purifier(self, name: str) -> Purify:
+        if name == NONE:
+            return identity
+        if name == SRD:
+            return self.fitted(STANDARD)
+        if name in (GLOBAL, RANDOM):
+            return self._without_choice(name)
+        if name == "autoencoder":
+            x = self.train[0].to(self.device)
+            return self._mildest([fit_autoencoder(x, seed=self.seed, noise=noise, width=16) for noise in (0.2, 0.1)])
+        return self._mildest(SETTINGS[name])
+
+    def _mildest(self, settings: Sequence[Purify]) -> Purify:
+        """Return the first setting that loses at most `MOST_LOST` of the clean accuracy, else the last one."""
+        x, y = (part[:TUNED_ON].to(self.device) for part in self.train)
+        net = self.network(STANDARD)
+        before = self._right(net, x, y)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            for purify in settings:
+                if self._right(net, purify(x), y) >= before - MOST_LOST:
+                    return purify
+        return settings[-1]
+
+    @staticmethod
+    def _right(model: Model, x: Tensor, y: Tensor) -> float:
+        with torch.no_grad():
+            return float((model(x).argmax(1) == y).double().mean())
+
+    def _without_choice(self, name: str) -> SemanticPurifier:
+        """Return the semantic purifier with one dictionary for all clusters, or with the dictionaries shuffled."""
+        purify, task = self.semantic(), self.task
+        generator = torch.Generator().manual_seed(self.seed)
+        if name == RANDOM:
+            order = torch.randperm(len(purify.clusters), generator=generator)
+            return replace(purify, dictionaries=purify.dictionaries[order.to(purify.dictionaries.device)])
+        x = self.train[0].to(self.device)
+        high = split(x, smooth=purify.smooth)[1]
+        one = learn_patches(
+            high, torch.zeros(len(x), dtype=torch.int64, device=x.device), atoms=task.atoms, size=task.patch,
+            stride=max(1, task.patch // 2), sparsity=task.sparsity, clusters=1, generator=generator,
+        )  # fmt: skip
+        return replace(purify, dictionaries=one.expand(len(purify.clusters), -1, -1, -1, -1).contiguous())

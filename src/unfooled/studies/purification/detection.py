@@ -1,0 +1,113 @@
+"""Detection as a by-product: scores of clean and attacked images, against static attacks and a joint one.
+
+    distance          min over clusters of the predicted class of d_k(e(x))
+    reconstruction    ||x - P(x)||_2
+    label change      f(x) != f(P(x))
+
+The joint attack maximises margin - kappa relu(score - tau), kappa in {.1, 1, 10}, score and tau on the scale of the
+clean scores' standard deviation; tau is the 95 % quantile of clean training images.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks import pgd
+from unfooled.core.ascent import Decaying, ascend
+from unfooled.core.goals import read_logits
+from unfooled.core.losses import margin
+from unfooled.core.model.modes import frozen
+from unfooled.core.threats import Linf
+from unfooled.core.types import Model
+from unfooled.purification import SemanticPurifier, guard
+from unfooled.runs.records import Record
+from unfooled.studies.common.records import listed
+from unfooled.studies.purification.bench import PurificationBench
+
+KAPPAS = (0.1, 1.0, 10.0)
+DISTANCE, RECONSTRUCTION, CHANGE = "distance", "reconstruction", "label change"
+SCORES = (DISTANCE, RECONSTRUCTION, CHANGE)
+QUANTILE, VALIDATION = 0.95, 500
+
+
+class Detected(Record):
+    """Scores of one network's inputs.
+
+    Attributes:
+        seed: Random seed.
+        network: Name of the network behind the purifier.
+        eps: Radius of the attacks.
+        threshold: Threshold of the distance.
+        scores: "score, images" -> score of each image; images are clean, static, end to end or joint at a kappa.
+        right: images -> whether the guarded network is right.
+        seconds: Seconds of the unit.
+    """
+
+    seed: int
+    network: str
+    eps: float
+    threshold: float
+    scores: dict[str, list[float | None]]
+    right: dict[str, list[float | None]]
+    seconds: float
+
+
+def cluster_distance(purify: SemanticPurifier, model: Model, x: Tensor) -> Tensor:
+    """Return the distance to the nearest cluster of the predicted class, (B,), differentiable."""
+    distances = purify.distance(x)
+    predicted = read_logits(model, x).detach().argmax(1)
+    others = purify.label.to(x.device)[None] != predicted[:, None]
+    return distances.masked_fill(others, torch.inf).amin(1).to(x.dtype)
+
+
+def joint(
+    model: Model, purify: SemanticPurifier, x: Tensor, y: Tensor, threat: Linf, *, kappa: float, tau: float,
+    scale: float, steps: int,
+) -> Tensor:  # fmt: skip
+    """Maximise the margin, less a penalty where the score is above the threshold."""
+
+    def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        score = cluster_distance(purify, model, z).clamp(max=tau + 1e6 * scale)
+        value = margin(read_logits(model, z), y[at]) - kappa * ((score - tau) / scale).relu()
+        return value, torch.zeros(len(z), dtype=torch.bool, device=z.device)
+
+    with frozen(model), frozen(purify):
+        start = threat.sample(x, torch.Generator().manual_seed(0))
+        return ascend(objective, x, threat, steps=steps, rule=Decaying(), start=start).z
+
+
+def detection(bench: PurificationBench, name: str) -> Detected:
+    """Score clean and attacked images of one network."""
+    began = time.perf_counter()
+    x, y = (part[: bench.size.few].to(bench.device) for part in bench.test)
+    net, purify, threat = bench.network(name), bench.semantic(), Linf(bench.task.eps[0])
+    model = guard(net, purify)
+    with torch.no_grad():
+        clean = cluster_distance(purify, model, bench.train[0][:VALIDATION].to(bench.device))
+    finite = clean[torch.isfinite(clean)]
+    tau, scale = float(finite.quantile(QUANTILE)), max(float(finite.std()), 1e-6)
+    points = {
+        "clean": x,
+        "static": pgd(net, x, y, threat, loss=margin, steps=bench.size.steps),
+        "end to end": pgd(model, x, y, threat, loss=margin, steps=bench.size.steps),
+    }
+    for kappa in KAPPAS:
+        points[f"joint {kappa:g}"] = joint(
+            model, purify, x, y, threat, kappa=kappa, tau=tau, scale=scale, steps=bench.size.steps
+        )
+    scores: dict[str, list[float | None]] = {}
+    right: dict[str, list[float | None]] = {}
+    with torch.no_grad():
+        for kind, z in points.items():
+            made, bare, behind = purify(z), net(z).argmax(1), model(z).argmax(1)
+            scores[f"{DISTANCE}, {kind}"] = listed(cluster_distance(purify, model, z))
+            scores[f"{RECONSTRUCTION}, {kind}"] = listed((z - made).flatten(1).norm(dim=1))
+            scores[f"{CHANGE}, {kind}"] = listed((bare != behind).double())
+            right[kind] = listed((behind == y).double())
+    return Detected(
+        seed=bench.seed, network=name, eps=bench.task.eps[0], threshold=tau, scores=scores, right=right,
+        seconds=round(time.perf_counter() - began, 1),
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""Attacks on a network behind a purifier, each verified on the purifier as it is used.
+
+clean            no attack
+static           points of an attack on the bare network
+BPDA             attack through the purifier with the identity's gradient; also with the low band's
+end to end       the purifier's own gradient, then a soft choice of the cluster in place of the hard one
+assignment       wrong cluster first, then the margin
+low frequency    changes that the split leaves in the low band
+black box        square, and points of an attack on another undefended network
+worst            right under every one of these
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks import Averaged, assignment, bpda, low_frequency, pgd, square
+from unfooled.attacks.pgd import pgd_from
+from unfooled.core.losses import margin
+from unfooled.core.low_pass import low_pass
+from unfooled.core.threats import Threat
+from unfooled.core.types import Model, Purify
+from unfooled.evaluation.verify import verify
+from unfooled.purification import SemanticPurifier, guard, identity, is_differentiable, jpeg, low_band
+
+CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK = (
+    "clean", "static", "BPDA", "end to end", "assignment", "low frequency", "black box",
+)  # fmt: skip
+WORST = "worst"
+ATTACKS = (CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK)
+ADAPTIVE = (BPDA, END, ASSIGN, LOW, BLACK)
+TEMPERATURES = (10.0, 1.0, 0.1)
+
+
+@dataclass(frozen=True, eq=False)
+class Defence:
+    """A network behind a purifier, and how it is attacked.
+
+    Attributes:
+        model: The bare network.
+        purify: The purifier.
+        random: Whether the purifier draws random numbers.
+        steps: Steps of each attack.
+        queries: Queries of the black-box attack; 0: none.
+        few: Samples, the first of these, of the black-box attack.
+        draws: Draws that a random purifier's gradient is averaged over.
+        submissions: Fresh draws by which a random purifier is scored.
+        seed: Random seed.
+        twin: Another undefended network, whose adversarial examples are tried; None: none.
+    """
+
+    model: Model
+    purify: Purify
+    random: bool = False
+    steps: int = 20
+    queries: int = 0
+    few: int = 0
+    draws: int = 20
+    submissions: int = 10
+    seed: int = 0
+    twin: Model | None = None
+
+    @property
+    def guarded(self) -> Model:
+        """The network behind the purifier, as it is used."""
+        return guard(self.model, self.purify, stochastic=self.random)
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no purifier."""
+        return self.purify is identity
+
+    def source(self) -> torch.Generator:
+        """Return a fresh base seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def right(self, x: Tensor, y: Tensor, z: Tensor, threat: Threat) -> Tensor:
+        """Return the share of submissions in which each point is classified correctly, (B,)."""
+        tried = self.submissions if self.random else 1
+        wins = [~verify(self.guarded, x, y, z, threat).success for _ in range(tried)]
+        return torch.stack(wins).double().mean(0)
+
+
+Points = Mapping[str, Tensor]
+
+
+def attacked(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
+    """Attack a defence in every way that applies; return the points of each attack, whole batches of them.
+
+    Args:
+        defence: Network and purifier.
+        x: Inputs, (B, C, H, W).
+        y: Labels, (B,).
+        threat: Threat.
+
+    Returns:
+        Name and number of each attack -> points; the black box moves only the first `few`.
+    """
+    guarded, model, purify = defence.guarded, defence.model, defence.purify
+    climb = partial(pgd, loss=margin, steps=defence.steps)
+    points = {CLEAN: x, STATIC: climb(model, x, y, threat, generator=defence.source())}
+    through = _differentiable(defence, x)
+    soft = Averaged(through, defence.draws) if defence.random else through
+    low = partial(low_frequency, soft, x, y, threat, steps=defence.steps, generator=defence.source())
+    points |= {f"{LOW} {mu:g}": low(low=partial(low_pass, smooth=mu)) for mu in (5.0, 1.0)}
+    if not defence.bare:
+        if not defence.random:
+            points[f"{BPDA} identity"] = climb(bpda(purify, model), x, y, threat, generator=defence.source())
+            borrowed = bpda(purify, model, partial(low_band, smooth=1.0))
+            points[f"{BPDA} low"] = climb(borrowed, x, y, threat, generator=defence.source())
+        points[END] = climb(soft, x, y, threat, generator=defence.source())
+    if isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1:
+        points[f"{END} soft"] = _annealed(defence, x, y, threat)
+        points[ASSIGN] = assignment(
+            guarded, x, y, threat, distance=purify.distance, label=purify.label, steps=defence.steps,
+            generator=defence.source(),
+        )  # fmt: skip
+    return points | _black_box(defence, x, y, threat)
+
+
+def _differentiable(defence: Defence, x: Tensor) -> Model:
+    """Return the guarded network with a gradient: the purifier's own, or that of a stand-in with nearly its values."""
+    purify = defence.purify
+    if defence.random or is_differentiable(purify, x[:2]):
+        return defence.guarded
+    function = getattr(purify, "func", None)
+    stand_in: Purify = partial(jpeg, **{**purify.keywords, "soft": True}) if function is jpeg else identity  # type: ignore[attr-defined]
+    return bpda(purify, defence.model, stand_in)
+
+
+def _annealed(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """Attack the values of the hard choice with gradients of softer ones, whose temperature falls."""
+    purify = defence.purify
+    assert isinstance(purify, SemanticPurifier)
+    z = threat.sample(x, defence.source())
+    for temperature in TEMPERATURES:
+        soft = replace(purify, temperature=temperature)
+        model = _borrowed(defence.guarded, guard(defence.model, soft))
+        z = pgd_from(z, model, x, y, threat, loss=margin, steps=max(1, defence.steps // len(TEMPERATURES)))
+    return z
+
+
+def _borrowed(values: Model, gradients: Model) -> Model:
+    """Return a model with the values of one and the gradients of another."""
+
+    def model(x: Tensor) -> Tensor:
+        near = gradients(x)
+        with torch.no_grad():
+            shift = values(x) - near
+        return near + shift
+
+    return model
+
+
+def _black_box(defence: Defence, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
+    """Return the points of attacks that see no gradient of the defence."""
+    if not defence.queries:
+        return {}
+    few, guarded = defence.few, defence.guarded
+    points = {}
+    if not defence.random:
+        moved = square(guarded, x[:few], y[:few], threat, steps=defence.queries, generator=defence.source())
+        points[f"{BLACK} square"] = torch.cat([moved, x[few:]])
+    if defence.twin is not None:
+        moved = pgd(defence.twin, x[:few], y[:few], threat, loss=margin, steps=defence.steps, stop=False)
+        points[f"{BLACK} transfer"] = torch.cat([moved, x[few:]])
+    return points
+
+
+def judged(
+    defence: Defence, x: Tensor, y: Tensor, threat: Threat, points: Points, right: Callable[..., Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return for each kind of attack, and for all, the share of submissions in which a sample is right, (B,).
+
+    Args:
+        defence: Network and purifier.
+        x: Inputs.
+        y: Labels.
+        threat: Threat.
+        points: Points of each attack, see `attacked`.
+        right: `(x, y, z, threat) -> (B,)`; None: that of the defence.
+    """
+    right = defence.right if right is None else right
+    columns: dict[str, Tensor] = {}
+    for name, z in points.items():
+        kind = next(attack for attack in ATTACKS if name.startswith(attack))
+        value = right(x, y, z, threat)
+        columns[kind] = torch.minimum(columns[kind], value) if kind in columns else value
+    columns[WORST] = torch.stack(list(columns.values())).amin(0)
+    return columns

@@ -1,0 +1,127 @@
+"""Data sets, networks, purifiers and sizes of the study of purification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unfooled.core.threats import Linf
+from unfooled.studies.common.scale import Scale
+
+STANDARD, AT, LATENT, THROUGH, LONGER = "standard", "PGD-AT", "PGD-AT + latent", "PGD-AT through SRD", "PGD-AT, longer"
+TRADES = "TRADES checkpoint"
+TRAINED = (STANDARD, AT, LATENT, THROUGH, LONGER)
+NONE, GLOBAL, RANDOM, SRD = "none", "global dictionary", "random cluster", "SRD"
+DICTIONARIES = (GLOBAL, RANDOM, SRD)
+CLASSICAL = ("JPEG", "total variation", "median", "bit depth", "low band", "autoencoder")
+RESIZED = "random resize"
+PURIFIERS = (NONE, *CLASSICAL, RESIZED, *DICTIONARIES)
+
+
+@dataclass(frozen=True)
+class PurifierTask:
+    """A data set, with the settings of training and purifying on it.
+
+    Attributes:
+        source: Data set, as `load_dataset` reads it.
+        eps: Radii of the attacks, in Linf, in increasing order; the largest below 1 is that of training.
+        updates: Updates of a network; hardened ones start from the standard one.
+        batch: Samples an update.
+        arch: Architecture, a name that `build` knows.
+        options: Options of the architecture.
+        other: Another architecture, for the transfer of purifiers.
+        layer: Layer whose output is clustered.
+        inner: Steps of the inner attack of training.
+        atoms: Atoms of a dictionary.
+        patch: Side of a patch.
+        stride: Distance of patches in use.
+        clusters: Largest number of clusters of a class.
+        min_size: Least number of images of a cluster.
+        sparsity: Weight of the codes' absolute values.
+        checkpoint: Name of a checkpoint in the data folder's `models`, with its architecture; empty: none.
+    """
+
+    source: str
+    eps: tuple[float, ...]
+    updates: int
+    batch: int = 100
+    arch: str = "strided-cnn"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    other: str = "small-cnn"
+    layer: str = "fc1"
+    inner: int = 5
+    atoms: int = 64
+    patch: int = 8
+    stride: int = 4
+    clusters: int = 5
+    min_size: int = 50
+    sparsity: float = 0.3
+    checkpoint: tuple[str, str] | None = None
+
+    @property
+    def threat(self) -> Linf:
+        """The threat of training: the largest radius below the whole box."""
+        return Linf(max(eps for eps in self.eps if eps < 1))
+
+
+@dataclass(frozen=True)
+class PurificationScale(Scale):
+    """Sizes of the study.
+
+    Attributes:
+        tasks: Data sets.
+        n: Test images.
+        few: Images, the first of these, for black-box attacks, transfer, unseen attacks and detection.
+        steps: Steps of the attacks.
+        queries: Queries of the black-box attack.
+        draws: Draws of a random purifier that its gradient is averaged over.
+        submissions: Fresh draws by which a random purifier is scored.
+        train_n: Training images; None: all.
+        networks: Networks.
+        purifiers: Purifiers in front of each network.
+        black_box: Purifiers that are attacked by queries, too.
+        weight: Weight of the latent constraint.
+    """
+
+    tasks: tuple[PurifierTask, ...]
+    n: int
+    few: int
+    steps: int = 20
+    queries: int = 1000
+    draws: int = 20
+    submissions: int = 10
+    train_n: int | None = 6000
+    networks: tuple[str, ...] = TRAINED
+    purifiers: tuple[str, ...] = PURIFIERS
+    black_box: tuple[str, ...] = (NONE, SRD)
+    weight: float = 0.3
+
+
+DIGITS = PurifierTask(
+    "digits", (0.1, 0.2, 1.0), 300, batch=64, options={"width": 16}, atoms=16, patch=4, stride=2, clusters=3,
+    min_size=30, sparsity=0.1,
+)  # fmt: skip
+MNIST = PurifierTask("mnist", (0.1, 0.2, 0.3, 1.0), 300)
+MORE_MNIST = PurifierTask(
+    "mnist", (0.1, 0.2, 0.3, 1.0), 3000, checkpoint=("mnist_trades_smallcnn.pt", "trades-small-cnn")
+)
+CIFAR = PurifierTask(
+    "cifar10", (2 / 255, 4 / 255, 8 / 255, 1.0), 30_000, batch=128, arch="resnet18", other="cifar-resnet",
+    layer="fc:input", inner=10, stride=4,
+)  # fmt: skip
+SCALES = {
+    "small": PurificationScale((DIGITS, MNIST), n=60, few=30, steps=12, queries=200, draws=4),
+    "medium": PurificationScale((MORE_MNIST,), n=500, few=200, steps=50, train_n=None, networks=(*TRAINED, TRADES)),
+    "full": PurificationScale((CIFAR,), n=2000, few=500, steps=100, queries=5000, train_n=None),
+}
+SMOKE = PurificationScale(
+    (
+        PurifierTask(
+            "digits", (0.2, 1.0), 30, batch=32, options={"width": 4}, inner=2, atoms=4, patch=4, stride=4, clusters=1,
+            min_size=10, sparsity=0.1,
+        ),
+    ),
+    n=12, few=6, steps=3, queries=5, draws=2, submissions=3, train_n=200,
+)  # fmt: skip
+"""Sizes for a first look, seconds on one core; its figures mean nothing."""

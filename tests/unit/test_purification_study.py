@@ -1,0 +1,216 @@
+"""The study of purification: attacks that know the purifier, figures with known answers, and their claims."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import points, tiny_net
+
+from unfooled.core.errors import BadInput
+from unfooled.core.threats import Linf
+from unfooled.purification import bit_depth, identity, jpeg, resized
+from unfooled.report.study_page import render_study
+from unfooled.runs.records import read_record
+from unfooled.studies.common.records import StudySummary
+from unfooled.studies.purification import run_purification, study
+from unfooled.studies.purification.bench import SETTINGS, PurificationBench
+from unfooled.studies.purification.claims import claims
+from unfooled.studies.purification.figures import Grid, area, hits_at, interval, minus, roc
+from unfooled.studies.purification.judging import BLACK, BPDA, CLEAN, END, LOW, STATIC, WORST, Defence, attacked, judged
+from unfooled.studies.purification.scale import (
+    AT,
+    CLASSICAL,
+    LATENT,
+    LONGER,
+    NONE,
+    RESIZED,
+    SCALES,
+    SMOKE,
+    SRD,
+    STANDARD,
+    THROUGH,
+    TRADES,
+)
+from unfooled.studies.purification.units import Judged, Results, unseen_changes
+
+FEW = replace(
+    SMOKE, n=8, few=4, networks=(STANDARD, AT, LATENT, LONGER), purifiers=(NONE, "bit depth", RESIZED, SRD), queries=3
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudySummary]:
+    folder = tmp_path_factory.mktemp("purification")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unfooled.studies.purification.units.EXTRA", ())
+        return folder, run_purification(FEW, out=folder, command="unfooled study purification")
+
+
+def test_the_study_runs_and_is_found_again(done: tuple[Path, StudySummary], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, summary = done
+    assert read_record(folder / "summary.json", StudySummary) == summary
+    seen: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("unfooled.studies.purification.units.EXTRA", ())
+    again = run_purification(FEW, out=folder, command="unfooled study purification", progress=lambda *a: seen.append(a))
+    assert again.claims == summary.claims
+    assert again.tables == summary.tables
+    page = render_study(folder).read_text()
+    assert "plain PGD-AT at equal compute under the worst attack" in page
+    with pytest.raises(BadInput, match="few"):
+        run_purification(replace(FEW, few=5), out=folder)
+
+
+def test_the_first_line_answers_the_question(done: tuple[Path, StudySummary]) -> None:
+    _, summary = done
+    first = summary.claims[0]
+    assert "beats plain PGD-AT at equal compute under the worst attack" in first.claim
+    word = {"holds": "Something beats", "fails": "Nothing beats", "undecided": "Nothing surely beats"}[first.verdict]
+    assert summary.notes[0].startswith(f"digits: {word} plain PGD-AT at equal compute under the worst attack")
+
+
+def test_every_claim_of_the_paper_is_answered_static_and_adaptive(done: tuple[Path, StudySummary]) -> None:
+    _, summary = done
+    texts = [claim.claim for claim in summary.claims]
+    for words in ("is more accurate than PGD-AT alone", "beat the global", "adds accuracy to the network behind SRD",
+                  "purifiers of other networks", "digits, l2", "digits, shifts"):  # fmt: skip
+        assert {("static" in t, "adaptive" in t) for t in texts if words in t} == {(True, False), (False, True)}, words
+    assert any("of the perturbation" in text for text in texts)
+    assert all(claim.n > 0 or claim.verdict == "undecided" for claim in summary.claims)
+
+
+def test_tables_and_pictures(done: tuple[Path, StudySummary]) -> None:
+    _, summary = done
+    grid = summary.tables["digits: accuracy at eps 0.2"]
+    assert [(row["network"], row["purifier"]) for row in grid] == [
+        (net, one) for net in FEW.networks for one in FEW.purifiers if net != LONGER or one == NONE
+    ]
+    transfer = next(rows for title, rows in summary.tables.items() if "other networks" in title)
+    assert len(transfer) == 9
+    randoms = next(rows for title, rows in summary.tables.items() if "random purifiers" in title)
+    assert {row["purifier"] for row in randoms} == {RESIZED}
+    titles = [picture.title for picture in summary.pictures]
+    for words in ("worst attack", "detection", "bands", "clusters", "atoms", "after, worst", "after, random"):
+        assert any(words in title for title in titles), words
+
+
+def test_nothing_survives_in_the_whole_box() -> None:
+    net, x = tiny_net(), points(6, (1, 6, 5))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    one = Defence(net, partial(bit_depth, bits=4), steps=10, queries=20, few=6)
+    found = judged(one, x, y, Linf(1.0), attacked(one, x, y, Linf(1.0)))
+    assert found[WORST].max() == 0
+    assert found[CLEAN].min() == 0 or found[CLEAN].mean() > 0.5
+
+
+def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
+    net, x = tiny_net(), points(8, (1, 8, 8))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    threat = Linf(0.1)
+    bare = Defence(net, identity, steps=5)
+    assert set(attacked(bare, x, y, threat)) == {CLEAN, STATIC, f"{LOW} 5", f"{LOW} 1"}
+    for purify, more in ((partial(jpeg, quality=50), True), (partial(resized, smallest=0.8), False)):
+        one = Defence(net, purify, random=not more, steps=5, queries=10, few=4, draws=2, submissions=3, twin=net)
+        made = attacked(one, x, y, threat)
+        assert (f"{BPDA} identity" in made) is more
+        assert (f"{BLACK} square" in made) is more
+        assert f"{BLACK} transfer" in made
+        assert all((z - x).abs().max() <= 0.1 + 1e-6 for z in made.values())
+        assert torch.equal(made[f"{BLACK} transfer"][4:], x[4:])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found = judged(one, x, y, threat, made)
+        assert torch.equal(found[WORST], torch.stack([v for k, v in found.items() if k != WORST]).amin(0))
+        assert END in found
+        if more:
+            assert set(found[WORST].tolist()) <= {0.0, 1.0}
+        else:
+            assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
+
+
+def judgement(network: str, purifier: str, **columns: list[float]) -> Judged:
+    named = {f"{name.rpartition('_')[0]}, {name.rpartition('_')[2]}": value for name, value in columns.items()}
+    return Judged(
+        seed=0, network=network, purifier=purifier, setting="", columns=named, sure={}, assigned={}, left={}, seconds=0
+    )
+
+
+def test_points_are_carried_over_and_rises_are_named() -> None:
+    rows = [
+        judgement(AT, NONE, worst_1=[1, 1, 0, 1], worst_2=[1, 0, 1, 1]),
+        judgement(AT, SRD, worst_1=[0, 0, 0, 0], worst_2=[1, 0, 0, 0]),
+    ]
+    grid = Grid(rows, (1.0, 2.0))
+    assert grid.column(AT, NONE, WORST, 2.0)[0].tolist() == [1, 0, 0, 1]
+    assert grid.column(AT, SRD, WORST, 2.0)[0].tolist() == [0, 0, 0, 0]
+    assert grid.share(AT, NONE, WORST, 2.0).value == 0.5
+    assert grid.gap((AT, SRD), (AT, NONE), WORST, 1.0).value == -0.75
+    assert grid.raw_rises() == [f"{AT} behind {SRD}"]
+
+
+def test_the_best_arm_is_not_judged_on_the_images_that_chose_it() -> None:
+    lucky, good, base = [1, 0] * 20, [0.0, 1] * 20, [0, 0] * 20
+    rows = [
+        judgement(AT, NONE, worst_1=base),
+        judgement(AT, SRD, worst_1=lucky),
+        judgement(LATENT, NONE, worst_1=good),
+    ]
+    cell, gap = Grid(rows, (1.0,)).best(1.0, AT, [(AT, SRD), (LATENT, NONE)])
+    assert cell == (AT, SRD)
+    assert (gap.value, gap.n) == (0.0, 20)
+
+
+def results(static: float, adaptive: float) -> Results:
+    """Forty images of which so many are right behind the purifier, and half without it."""
+
+    def right(share: float) -> list[float]:
+        return [float(i < 40 * share) for i in range(40)]
+
+    bare = {"static_0.2": right(0.5), "worst_0.2": right(0.5), "static_1": right(0), "worst_1": right(0)}
+    own = {"static_0.2": right(static), "worst_0.2": right(adaptive), "static_1": right(0), "worst_1": right(0)}
+    rows = [judgement(net, NONE, **bare) for net in (AT, LATENT)] + [judgement(LATENT, SRD, **own)]
+    return Results(SMOKE.tasks[0], [], rows, [], [], [], [], [])
+
+
+def test_a_static_gain_and_an_adaptive_loss_are_two_verdicts() -> None:
+    decided = {c.claim: c for c in claims(results(0.9, 0.1)) if "is more accurate than PGD-AT alone" in c.claim}
+    verdicts = {("static" in text): claim.verdict for text, claim in decided.items()}
+    assert verdicts == {True: "holds", False: "fails"}
+    sound = next(c for c in claims(results(0.9, 0.1)) if "no image survives" in c.claim)
+    assert sound.verdict == "holds"
+    assert claims(results(0.5, 0.5))[0].verdict != "holds"
+
+
+def test_areas_and_rates() -> None:
+    clean, attacked_ = np.array([0.0, 1, 2, 3]), np.array([2.0, 3, 4, 5])
+    assert area(clean, attacked_) == pytest.approx((2.5 + 3.5 + 4 + 4) / 16)
+    assert area(clean, clean) == 0.5
+    assert hits_at(clean, attacked_) == 0.5
+    false, true = roc(clean, attacked_)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true, false) == pytest.approx(area(clean, attacked_))
+
+
+def test_differences_are_paired() -> None:
+    a, b = {0: np.array([1.0, 1, 0]), 1: np.array([1.0])}, {0: np.array([1.0, 0, 0])}
+    assert minus(a, b)[0].tolist() == [0, 1, 0]
+    assert list(minus(a, b)) == [0]
+    assert interval({}).n == 0
+
+
+def test_scales_and_settings_name_what_there_is() -> None:
+    assert set(SETTINGS) == {*CLASSICAL, RESIZED} - {"autoencoder"}
+    assert all(size.tasks and size.few <= size.n for size in (*SCALES.values(), SMOKE))
+    assert TRADES in SCALES["medium"].networks
+    assert all(THROUGH in size.networks for size in SCALES.values())
+    bench = PurificationBench(SMOKE.tasks[0], SMOKE, 0)
+    assert {"l2", "l1", "low frequency", "shifts"} <= set(unseen_changes(bench))
+    assert study.NAME == "purification"
