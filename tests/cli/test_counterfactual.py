@@ -56,6 +56,29 @@ def bent():
 def shifted():
     return seeded(nn.LogSoftmax(1))
 
+class Cooled(nn.Module):
+    "Logits divided by a temperature."
+    def __init__(self):
+        super().__init__()
+        self.net = seeded()
+    def forward(self, x):
+        return self.net(x) / 4
+
+def cooled():
+    return Cooled().eval()
+
+def one_logit():
+    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
+
+def tokens():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(8, 3)
+        def forward(self, x):
+            return self.head(x[:, 0]).mean(1)
+    return Net().eval()
+
 def reversed_():
     "Layers in another order than they are called."
     class Net(nn.Module):
@@ -208,12 +231,12 @@ def test_a_threat_that_cannot_do_it_is_an_answer(home: Path) -> None:
     assert record.success["edit"].startswith("ASR(linf:1/255, 30 steps) = 0.00")
 
 
-@pytest.mark.parametrize("net", ["frozen", "shifted", "reversed_"])
+@pytest.mark.parametrize("net", ["frozen", "shifted", "reversed_", "cooled"])
 def test_a_frozen_network_gets_probes(home: Path, net: str) -> None:
     words = (*ONE, "--model", f"quarters:{net}", "--keep", "bottom right", "--out", net)
     record = ask(home, *words)
     one = only(record)
-    assert (record.kind, record.layer) == ("probes", "body.4" if net == "reversed_" else "4")
+    assert (record.kind, record.layer) == ("probes", {"reversed_": "body.4", "cooled": "net.4"}.get(net, "4"))
     assert one.outcome == Outcome.DONE
     kept = one.rows[3]
     assert kept.asked == 0
@@ -304,6 +327,8 @@ REFUSED: list[tuple[str, tuple[str, ...], str]] = [
                                            "'4'; cut the network after '4', whose input would be the embedding"),
     ("convolutions", ("--model", "quarters:convolutions"), "has no linear layer whose input could carry attributes"),
     ("function", ("--model", "quarters:function"), "has no linear layer whose input could carry attributes"),
+    ("tokens", ("--model", "quarters:tokens"), "the head is not affine: the logits are not those of the last linear"),
+    ("one logit", ("--model", "quarters:one_logit"), "class"),
     ("broken", ("--model", "quarters:broken"), "NaN"),
 ]  # fmt: skip
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-HALVES = {"top": np.s_[:4], "left": np.s_[:, :4], "middle": np.s_[2:6, 2:6]}
+HALVES: dict[str, Any] = {"top": np.s_[:4], "left": np.s_[:, :4], "middle": np.s_[2:6, 2:6]}
 """Attribute -> part of the image that is bright where it is present."""
 
 

@@ -78,6 +78,16 @@ def test_no_smaller_edit_does(probed: tuple[AttributeSpace, Tensor, AffineHead])
         assert bool((edit.cost <= least * (1 + 1e-6)).all())
 
 
+def test_edits_stay_near_the_values_seen(probed: tuple[AttributeSpace, Tensor, AffineHead]) -> None:
+    space, z, _ = probed
+    u = space.encode(z)
+    wanted = u + space.edit(u, 2).delta
+    assert bool((wanted <= torch.maximum(space.high + 1, u) + 1e-9).all())
+    assert bool((wanted >= torch.minimum(space.low - 1, u) - 1e-9).all())
+    free = replace(space, low=space.low - 1e6, high=space.high + 1e6).edit(u, 2)
+    assert bool((free.cost < space.edit(u, 2).cost - 1e-6).any())  # the bounds are felt
+
+
 def test_what_exclusive_attributes_can_do() -> None:
     z, a = planted(p=2)
     both = torch.cat([a, 1 - a[:, :1]], 1)  # the third attribute is the absence of the first

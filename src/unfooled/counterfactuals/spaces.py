@@ -122,8 +122,8 @@ class AttributeSpace:
         delta[:, :p] = delta[:, :p] @ self.moves.T
         delta[delta.abs() < 1e-9] = 0.0
         changed = (delta - found.delta).abs().amax(1) > 1e-9
-        cost = torch.where(changed & found.feasible, delta.abs().sum(1), found.cost)
-        return replace(found, delta=delta, cost=cost, exact=found.exact & ~changed)
+        size = torch.where(changed & found.feasible, delta.abs().sum(1), found.cost)
+        return replace(found, delta=delta, cost=size, exact=found.exact & ~changed)
 
     def whole(self, u: Tensor, target: int | None = None) -> Edit:
         """Return the fewest attributes of one sample to turn over, each by one switch.

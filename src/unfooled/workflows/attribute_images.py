@@ -67,17 +67,15 @@ class TableImages:
         folders = [table.place.parent]
         if isinstance(data, (str, Path)) and Path(data).is_dir():
             folders.append(Path(data))
-        files, missing = [], []
-        for name in table.rows:
-            file = next((f / name for f in folders if (f / name).is_file()), None)
-            (missing if file is None else files).append(file or name)
+        files = [next((f / name for f in folders if (f / name).is_file()), None) for name in table.rows]
+        missing = [name for name, file in zip(table.rows, files, strict=True) if file is None]
         if missing:
-            some = ", ".join(map(str, missing[:3]))
+            some = ", ".join(missing[:3])
             raise BadInput(
                 f"{len(missing)} of {len(table.rows)} images of {table.place} do not exist, such as {some}; the column "
                 f"{PATH} is the path below {' or '.join(map(str, folders))}"
             )
-        return cls(table, [file for file in files if isinstance(file, Path)])
+        return cls(table, [file for file in files if file is not None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,25 +135,32 @@ def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
     encode = Encoder(model, name + INPUT)
     with torch.no_grad():
         z = encode(x)
-    _check_affine(z, part, logits, name, list(linears))
-    head = AffineHead.of(part, classes=classes[: part.out_features])
-    return Layer(name, encode, head, hasattr(root, "encode") and getattr(root, "head", None) is part)
-
-
-def _check_affine(z: Tensor, part: nn.Linear, logits: Tensor, name: str, linears: list[tuple[str, nn.Linear]]) -> None:
-    """Refuse a network whose decision is not that of its last linear layer."""
-    same = False
-    if z.ndim == 2 and part.out_features == logits.shape[1]:
-        with torch.no_grad():
-            seen = part(z)
-        # A constant added to all logits of a sample, as by a log-softmax, changes no decision.
-        apart = (seen - seen.mean(1, keepdim=True)) - (logits - logits.mean(1, keepdim=True))
-        same = float(apart.abs().max()) <= AGREE * (float(logits.std()) + 1e-6)
-    if not same:
+    scale = _scale(z, part, logits)
+    if scale is None:
         raise BadInput(
             f"the head is not affine: the logits are not those of the last linear layer, {name!r}; cut the network "
             f"after {name!r}, whose input would be the embedding"
         )
+    read = AffineHead.of(part)
+    head = AffineHead(read.weight * scale, read.bias * scale, classes[: read.c])
+    return Layer(name, encode, head, hasattr(root, "encode") and getattr(root, "head", None) is part)
+
+
+def _scale(z: Tensor, part: nn.Linear, logits: Tensor) -> float | None:
+    """Return the factor from what a layer gives to the logits; None where the decision is not that of the layer.
+
+    A constant added to all logits of a sample, as by a log-softmax, changes no decision.
+    """
+    if z.ndim != 2 or part.out_features != logits.shape[1]:
+        return None
+    with torch.no_grad():
+        seen = part(z).double()
+    seen, wanted = seen - seen.mean(1, keepdim=True), logits.double() - logits.double().mean(1, keepdim=True)
+    size = float(seen.square().sum())
+    scale = float((seen * wanted).sum()) / size if size else 1.0
+    scale = 1.0 if abs(scale - 1) < AGREE else scale
+    same = float((scale * seen - wanted).abs().max()) <= AGREE * float(wanted.abs().max()) + 1e-6
+    return scale if same and scale > 0 else None
 
 
 def attribute_space(

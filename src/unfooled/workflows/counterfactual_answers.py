@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def _answer(
     carried = outcome in (Outcome.DONE, Outcome.UNREALISED)
     rows = _rows(tried, i, space, carried)
     achieved = _finite(tried.measures[EDIT].achieved[i])
-    about = {"predicted": classes[predicted], "target": classes[target], "outcome": outcome}
+    about: dict[str, Any] = {"predicted": classes[predicted], "target": classes[target], "outcome": outcome}
     sentence = _sentence(outcome, classes[target], rows, float(tried.edit.shortfall[i]), achieved, space, threat, steps)
     if outcome == Outcome.SAME:
         return Counterfactual(item=item, sentence=sentence, cost=0.0, whole=[], rows=rows, **about)
