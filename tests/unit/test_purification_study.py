@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,8 +136,10 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
             assert {round(3 * v, 6) % 1 for v in found[WORST].tolist()} == {0.0}
 
 
-def judgement(network: str, purifier: str, **columns: list[float]) -> Judged:
-    named = {f"{name.rpartition('_')[0]}, {name.rpartition('_')[2]}": value for name, value in columns.items()}
+def judgement(network: str, purifier: str, **columns: Sequence[float]) -> Judged:
+    named: dict[str, list[float | None]] = {
+        f"{name.rpartition('_')[0]}, {name.rpartition('_')[2]}": list(value) for name, value in columns.items()
+    }
     return Judged(
         seed=0, network=network, purifier=purifier, setting="", columns=named, sure={}, assigned={}, left={}, seconds=0
     )
