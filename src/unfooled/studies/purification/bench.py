@@ -100,6 +100,7 @@ class PurificationBench(Bench):
         )  # fmt: skip
         self.task, self.size = task, size
         self._purifiers: dict[str, Purify] = {}
+        self._fits: dict[str, SemanticPurifier] = {}
 
     @property
     def networks(self) -> list[str]:
@@ -167,7 +168,12 @@ class PurificationBench(Bench):
         return purify
 
     def fitted(self, network: str) -> SemanticPurifier:
-        """Fit a semantic purifier to a network."""
+        """Fit a semantic purifier to a network, once."""
+        if network not in self._fits:
+            self._fits[network] = self._fit_to(network)
+        return self._fits[network]
+
+    def _fit_to(self, network: str) -> SemanticPurifier:
         task, net = self.task, self.network(network)
         layer = task.layer if network != OTHER_ARCH else "fc1"
         x, y = (part.to(self.device) for part in self.train)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from unfooled.studies.common.claims import MIN_DIFFERENCE, claim
@@ -141,15 +143,15 @@ def _sound(grid: Grid, where: str) -> list[Claim]:
     return [claim(text, OWN, found._replace(low=value, high=value), 1.0)]
 
 
-def _by_name(rows: list[Moved] | tuple[Moved, ...] | object) -> dict[str, list[Moved]]:
+def _by_name(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
     """Return records by their names."""
     found: dict[str, list[Moved]] = {}
-    for row in rows:  # type: ignore[attr-defined]
+    for row in rows:
         found.setdefault(row.name, []).append(row)
     return found
 
 
-def _averaged(rows: list[Moved], a: str, b: str) -> dict[int, np.ndarray]:
+def _averaged(rows: Sequence[Moved], a: str, b: str) -> dict[int, np.ndarray]:
     """Return the mean over records of a - b, image by image, for each seed."""
     found: dict[int, list[np.ndarray]] = {}
     for row in rows:

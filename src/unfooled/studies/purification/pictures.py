@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def atoms(purify: SemanticPurifier, *, title: str) -> Picture:
 
 
 def curves(
-    lines: dict[str, tuple[Sequence[float], Sequence[float]]], *, title: str, caption: str, axis: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str, caption: str, axis: str
 ) -> Picture:
     """Draw curves with a legend.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from unfooled.drawing.figures import Picture
@@ -62,8 +64,8 @@ def pictures(results: Results) -> list[Picture]:
             lines[f"{network}, {purifier}"] = (radii, [clean, *left])
     made = [under_attack({"linf": lines}, f"{results.task.source}: under the worst attack")]
     for one in results.detected[:1]:
-        clean = array(one.scores["distance, clean"])
-        found = {name: roc(clean, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
+        unmoved = array(one.scores["distance, clean"])
+        found = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
         caption = (
             f"Distance to the nearest cluster of the predicted class as a detector, {one.network} behind SRD, eps "
             f"{one.eps:g}. Only the joint attacks know the detector."
@@ -124,9 +126,9 @@ def _random(results: Results, grid: Grid) -> Table:
     return rows
 
 
-def _named(rows: object) -> dict[str, list[Moved]]:
+def _named(rows: Sequence[Moved]) -> dict[str, list[Moved]]:
     found: dict[str, list[Moved]] = {}
-    for row in rows:  # type: ignore[attr-defined]
+    for row in rows:
         found.setdefault(row.name, []).append(row)
     return found
 
