@@ -13,9 +13,10 @@ import pytest
 import torch
 from tests.conftest import points, tiny_net
 
+from unfooled.attacks.gradients import identity
 from unfooled.core.errors import BadInput
 from unfooled.core.threats import Linf
-from unfooled.purification import bit_depth, identity, jpeg, resized
+from unfooled.purification import bit_depth, jpeg, resized
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
 from unfooled.studies.common.records import StudySummary

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unfooled.attacks.gradients import identity
 from unfooled.core.types import Model, Purify, TrainingLoss
 from unfooled.data.sources import FOLDER
 from unfooled.features import Encoder
@@ -22,7 +23,6 @@ from unfooled.purification import (
     fit_autoencoder,
     fit_purifier,
     guard,
-    identity,
     jpeg,
     learn_patches,
     low_band,

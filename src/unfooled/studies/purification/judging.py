@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from unfooled.attacks import Averaged, assignment, bpda, low_frequency, pgd, square
+from unfooled.attacks.gradients import identity
 from unfooled.attacks.pgd import pgd_from
 from unfooled.core.losses import margin
 from unfooled.core.low_pass import low_pass
 from unfooled.core.threats import Threat
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.verify import verify
-from unfooled.purification import SemanticPurifier, guard, identity, is_differentiable, jpeg, low_band
+from unfooled.purification import SemanticPurifier, guard, is_differentiable, jpeg, low_band
 
 CLEAN, STATIC, BPDA, END, ASSIGN, LOW, BLACK = (
     "clean", "static", "BPDA", "end to end", "assignment", "low frequency", "black box",
