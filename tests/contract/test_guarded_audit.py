@@ -90,20 +90,20 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
         "static", "bpda", "bpda-low-pass", "end-to-end", "assignment", "low-frequency", "black-box",
     }  # fmt: skip
     accuracy = {row.key: row.accuracy.value for row in record.rows}
+
+    def value(estimate: Any) -> float:
+        assert estimate is not None
+        assert estimate.value is not None
+        return float(estimate.value)
+
     assert record.worst == summary.robust_accuracy
     assert record.worst.value == min(v for v in [record.worst.value, *accuracy.values()] if v is not None)
-    assert record.static is not None
-    assert record.static.value == accuracy["static"]
-    assert record.adds is not None
-    assert record.bare_robust is not None
-    assert record.adds.value == pytest.approx(record.worst.value - record.bare_robust.value)
-    assert record.static_minus_worst is not None
-    assert record.static_minus_worst.value == pytest.approx(record.static.value - record.worst.value)
+    assert value(record.static) == accuracy["static"]
+    assert value(record.adds) == pytest.approx(value(record.worst) - value(record.bare_robust))
+    assert value(record.static_minus_worst) == pytest.approx(value(record.static) - value(record.worst))
     assert record.left is not None
     assert 0 < record.left < 1.5
-    assert record.own_cluster_clean is not None
-    assert record.own_cluster_attacked is not None
-    assert record.own_cluster_clean.value > record.own_cluster_attacked.value
+    assert value(record.own_cluster_clean) > value(record.own_cluster_attacked)
     stages = [p.stage for p in summary.progress]
     assert [s for s in stages if "soft" in s] == [f"{k}-soft-{t}" for k, t in ((122, "10"), (123, "1"), (124, "0.1"))]
     again = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text())
@@ -163,7 +163,10 @@ def test_an_effort_without_gradients_misses_the_end_to_end_attack(net: Classifie
     )
 
 
-OWN = {"attack": {"attack": partial(pgd, steps=2)}, "whole": {"whole": lambda model, x, y, threat, **_: x}}
+OWN: dict[str, Any] = {
+    "attack": {"attack": partial(pgd, steps=2)},
+    "whole": {"whole": lambda model, x, y, threat, **_: x},
+}
 
 
 @pytest.mark.parametrize("name", OWN)

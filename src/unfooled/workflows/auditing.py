@@ -13,7 +13,7 @@ from unfooled.attacks.ensembles.cascade import Effort
 from unfooled.core.memory import memory_limit
 from unfooled.core.model.batching import fitting_batch
 from unfooled.core.threats import Threat
-from unfooled.core.types import Explain
+from unfooled.core.types import Explain, Model
 from unfooled.evaluation.audit import audit as audit_
 from unfooled.evaluation.audit.audit import Plan
 from unfooled.evaluation.audit.records import Summary
@@ -205,7 +205,8 @@ def _audited(
     loaded = inputs.load(device, seed=seed, stream=True)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
-    attacked, known = loaded.model, inputs.options
+    attacked: Model = loaded.model
+    known = inputs.options
     if isinstance(options, AuditOptions):
         if options.purify is not None:
             attacked = guarded_by(loaded.model, options.purify, loaded.x, device)

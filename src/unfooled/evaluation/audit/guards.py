@@ -131,7 +131,7 @@ class _Guards:
         counted = {way: min(s.n, self._few(way)) for way in ends}
         rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
         frontier, own = state.frontier, rows.get(Way.END_TO_END)
-        found = {
+        found: dict[Way, float] = {
             way: float(((own > 0) & (end == 0))[: counted[way]].sum())
             for way, end in rows.items()
             if own is not None and way not in (Way.END_TO_END, Way.DRAWS)

@@ -168,9 +168,9 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     right, points = outcome.right, outcome.attack
     if outcome.guard is not None and outcome.guard.missing:
         stays = _draws(outcome, len(right))[0]
-        clean = intervals.mean_of_shares(stays) if outcome.random else intervals.share(right)
+        unattacked = intervals.mean_of_shares(stays) if outcome.random else intervals.share(right)
         nothing = intervals.share(right[:0])
-        return {"clean_accuracy": clean, "robust_accuracy": nothing, "attack_success_rate": nothing}
+        return {"clean_accuracy": unattacked, "robust_accuracy": nothing, "attack_success_rate": nothing}
     if outcome.random:
         clean, under = _draws(outcome, len(right))
         return {
