@@ -142,6 +142,12 @@ def test_a_generator_lends_its_seed_and_is_not_advanced() -> None:
     assert torch.equal(rng.seeds(x, generator), rng.seeds(x, 11)), "how far it has been used does not matter"
 
 
+def test_a_number_does_as_well_as_a_generator() -> None:
+    assert rng.base_seed(3) == rng.base_seed(torch.Generator().manual_seed(3)) == 3
+    x = points(4, (1, 6, 5))
+    assert torch.equal(rng.seeds(x, 3), rng.seeds(x, torch.Generator().manual_seed(3)))
+
+
 def test_restarts_have_seeds_of_their_own() -> None:
     x, met = points(3, (4,)), []
 

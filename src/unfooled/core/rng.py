@@ -243,8 +243,10 @@ def derived(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * Numbers.LIMIT + number) & 0x7FFFFFFF)
 
 
-def base_seed(generator: torch.Generator | None) -> int:
-    """Return the initial seed of a generator, 0 for None. The generator is not advanced."""
+def base_seed(generator: torch.Generator | int | None) -> int:
+    """Return the initial seed of a generator, which is not advanced; a number itself; 0 for None."""
+    if isinstance(generator, int):
+        return generator & 0x7FFFFFFFFFFFFFFF
     return 0 if generator is None else generator.initial_seed() & 0x7FFFFFFFFFFFFFFF
 
 
