@@ -134,6 +134,11 @@ def test_attributes_that_cannot_be_read_stay() -> None:
     assert space.usable.tolist() == [True, False, True, False]
     assert bool(space.auc[3].isnan())
     assert float(space.edit(space.encode(z)).delta[:, [1, 3]].abs().max()) == 0
+    weight = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 9.0, 0.5, 0.1]])  # the second is the cheapest to change
+    e = 4 * planted()[1] - 2 + torch.randn(200, 4, generator=torch.Generator().manual_seed(4))
+    concept = concept_space(identity, AffineHead(weight, torch.zeros(2)), e, a, NAMES)
+    assert concept.usable.tolist() == [True, False, True, False]
+    assert float(concept.edit(concept.encode(e)).delta[:, [1, 3]].abs().max()) == 0
     with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 are kept"):
         probe_space(identity, head_of(), z, a, NAMES, ["crest", "wing"])
 
