@@ -81,11 +81,14 @@ def test_no_smaller_edit_does(probed: tuple[AttributeSpace, Tensor, AffineHead])
 def test_edits_stay_near_the_values_seen(probed: tuple[AttributeSpace, Tensor, AffineHead]) -> None:
     space, z, _ = probed
     u = space.encode(z)
-    wanted = u + space.edit(u, 2).delta
-    assert bool((wanted <= torch.maximum(space.high + 1, u) + 1e-9).all())
-    assert bool((wanted >= torch.minimum(space.low - 1, u) - 1e-9).all())
-    free = replace(space, low=space.low - 1e6, high=space.high + 1e6).edit(u, 2)
-    assert bool((free.cost < space.edit(u, 2).cost - 1e-6).any())  # the bounds are felt
+    free = replace(space, low=space.low - 1e6, high=space.high + 1e6)
+    beyond = torch.zeros(2, dtype=torch.bool)
+    for target in range(3):
+        wanted, open_ended = (u + one.edit(u, target).delta for one in (space, free))
+        top, bottom = torch.maximum(space.high + 1, u) + 1e-9, torch.minimum(space.low - 1, u) - 1e-9
+        assert bool(((wanted <= top) & (wanted >= bottom)).all())
+        beyond |= torch.stack([(open_ended > top).any(), (open_ended < bottom).any()])
+    assert beyond.tolist() == [True, True]  # both bounds are felt
 
 
 def test_what_exclusive_attributes_can_do() -> None:
@@ -131,6 +134,11 @@ def test_attributes_that_cannot_be_read_stay() -> None:
     assert space.usable.tolist() == [True, False, True, False]
     assert bool(space.auc[3].isnan())
     assert float(space.edit(space.encode(z)).delta[:, [1, 3]].abs().max()) == 0
+    weight = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 9.0, 0.5, 0.1]])  # the second is the cheapest to change
+    e = 4 * planted()[1] - 2 + torch.randn(200, 4, generator=torch.Generator().manual_seed(4))
+    concept = concept_space(identity, AffineHead(weight, torch.zeros(2)), e, a, NAMES)
+    assert concept.usable.tolist() == [True, False, True, False]
+    assert float(concept.edit(concept.encode(e)).delta[:, [1, 3]].abs().max()) == 0
     with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 are kept"):
         probe_space(identity, head_of(), z, a, NAMES, ["crest", "wing"])
 
