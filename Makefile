@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests run in as many processes as there are cores, each with one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 # The tested versions; `make newest` goes without, but for torch.
 PIP := -m pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,7 +48,7 @@ newest:  ## the default tests against the newest versions of everything but torc
 	.venv-newest/bin/python -m pip install --quiet --upgrade pip
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --constraint .venv-newest/torch.txt -e ".[dev]"
 	.venv-newest/bin/python -m pip freeze --exclude-editable
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --dist worksteal
 
 dist: .venv/.installed  ## a wheel and a source archive in dist/, the wheel tried in an empty environment
 	rm -rf dist

@@ -3,7 +3,7 @@
     speed   a random head of 200 classes and 312 attributes
     table   a head fitted on CUB's class table at 50 %: exact flips beside the published attackability at four cut-offs
     images  attributes of CUB's images, simulated from the class percentages (independent: easier than real ones):
-            accuracy, nearest flips, radii, whole attributes, single-attribute intervals
+            accuracy, nearest flips, radii, binary attributes, single-attribute intervals
 
 python benchmarks/counterfactuals.py --out benchmarks/results/counterfactuals.json
 """

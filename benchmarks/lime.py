@@ -148,7 +148,7 @@ class Pictures:
 
     def shap(self, i: int) -> Any:
         """Explain by shap, at the same samples."""
-        from shap import KernelExplainer
+        from shap import KernelExplainer  # type: ignore[import-not-found,unused-ignore]
 
         def logits(z: Any) -> Any:
             with torch.inference_mode():
@@ -277,10 +277,12 @@ class People:
         asked: list[Any] = []
         self.copies = []
         for i in range(len(self.rows)):
-            lime_tabular(
-                lambda table: asked.append(table) or self.model.predict_proba(table),
-                self.rows[i : i + 1], 1, space=self.space, samples=self.samples,
-            )  # fmt: skip
+
+            def noted(table: Any) -> Any:
+                asked.append(table)
+                return self.model.predict_proba(table)
+
+            lime_tabular(noted, self.rows[i : i + 1], 1, space=self.space, samples=self.samples)
             self.copies.append(np.concatenate([table for table in asked if len(table) > 1]))
             asked.clear()
         found: dict[str, Method] = {"floor": self.floor, "unfooled": self.ours}

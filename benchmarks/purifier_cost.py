@@ -1,16 +1,12 @@
 """Cost of the semantic purifier: the fit of 20 clusters, and 1,000 images.
 
     python benchmarks/purifier_cost.py --out benchmarks/results/purifier-cost.json
-    python benchmarks/purifier_cost.py --conv      (sporco 0.2.2 must be installed)
 
 fit     `fit_purifier` on 6,000 MNIST training images with the latents of a strided-cnn of two epochs, two clusters at
-most
-        for each of ten classes; of it the clusters and the dictionaries. Target: 15 s of CPU
+        most for each of ten classes; of it the clusters and the dictionaries. Target: 15 s of CPU
 twin    scikit-learn's `MiniBatchDictionaryLearning(64, alpha=.3)` on the patches of one cluster; 20 of them would cost
-20
-        times as much
+        20 times as much
 apply   1,000 test images at stride 2 and 4, 64 atoms, 15 steps. Target at stride 2: 2 s of CPU
-conv    convolutional codes of 16 high bands at equal objective: FISTA here, ADMM in sporco's `ConvBPDN`
 
 Seconds are those of the processor, of one thread; the median over the rounds. The load of the machine is recorded,
 since other work slows memory and caches down.
@@ -37,7 +33,6 @@ from unfooled.core.model.batching import batched
 from unfooled.features import Encoder
 from unfooled.models import StridedCnn
 from unfooled.purification import fit_clusters, fit_purifier, learn_patches, split
-from unfooled.purification.convolutional import code, synthesis
 from unfooled.purification.dictionaries import image_patches
 from unfooled.training import Batches, Standard, train
 
@@ -92,33 +87,8 @@ def twin(high: Tensor, rounds: int) -> float:
     from sklearn.decomposition import MiniBatchDictionaryLearning
 
     patches = image_patches(high, size=8, stride=4).flatten(0, 1)
-    patches = patches[patches.std(1) >= 0.02][:1500].numpy()
-    return seconds(lambda: MiniBatchDictionaryLearning(n_components=64, alpha=0.3, random_state=0).fit(patches), rounds)
-
-
-def convolutional(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and objectives of convolutional codes, here and in sporco."""
-    import numpy as np
-    from sporco.admm import cbpdn
-
-    high = split(load_data(options.data, "train", n=16)[0], smooth=5.0)[1]
-    padded = torch.nn.functional.pad(high, (8, 8, 8, 8))  # its convolutions are circular
-    source = torch.Generator().manual_seed(0)
-    filters = torch.randn(32, 1, 8, 8, generator=source)
-    filters = filters / filters.flatten(1).norm(dim=1)[:, None, None, None]
-    found: list[Tensor] = []
-    ours = seconds(lambda: found.append(code(padded, filters, sparsity=0.3, steps=200)), 1)
-    rest = synthesis(found[0], filters) - padded
-    objective = float(rest.square().sum() / 2 + 0.3 * found[0].abs().sum())
-    maps, signals = filters[:, 0].permute(1, 2, 0).numpy(), padded[:, 0].permute(1, 2, 0).numpy()
-    settings = cbpdn.ConvBPDN.Options({"Verbose": False, "MaxMainIter": 200, "RelStopTol": 1e-3})
-    solver = cbpdn.ConvBPDN(np.ascontiguousarray(maps), np.ascontiguousarray(signals), 0.3, settings, dimK=1)
-    theirs = seconds(solver.solve, 1)
-    other = float(solver.getitstat().ObjFun[-1])
-    return {
-        "seconds": {"here": ours, "sporco": theirs}, "objective": {"here": objective, "sporco": other},
-        "ratio": objective / other,
-    }  # fmt: skip
+    rows = patches[patches.std(1) >= 0.02][:1500].numpy()
+    return seconds(lambda: MiniBatchDictionaryLearning(n_components=64, alpha=0.3, random_state=0).fit(rows), rounds)
 
 
 def main() -> None:
@@ -127,12 +97,11 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=6000)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--conv", action="store_true", help="compare with sporco, which must be installed")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     before = os.getloadavg()[0]
-    measured = {"convolutional": convolutional(options)} if options.conv else costs(options)
+    measured = costs(options)
     record = {
         "benchmark": "purifier-cost",
         "version": __version__,

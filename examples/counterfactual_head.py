@@ -44,7 +44,7 @@ def main() -> None:
     groups = [[k for k, name in enumerate(ATTRIBUTES) if name.startswith(f"{factor}=")] for factor in FACTORS]
     whole = flip_attributes(head, scene, cost=Cost(groups=groups))
     turned = [ATTRIBUTES[f] for f in whole.delta[0].clamp(min=0).nonzero().flatten().tolist()]
-    print(f"whole attributes: {int(whole.cost)} exchange, {', '.join(turned)}")
+    print(f"binary attributes: {int(whole.cost)} exchange, {', '.join(turned)}")
     for k, name in enumerate(head.classes):
         found = targeted_edit(head, scene, k)
         print(f"to {name}: {found.bound[0]}, {found.cost.item():.3f}")

@@ -39,7 +39,8 @@ def main() -> None:
     print(f"accuracy {model.score([row['text'] for row in test], [row['label'] for row in test]):.3f}")
 
     for document in (83, 300):
-        text, seen = test[document]["text"], []
+        text = test[document]["text"]
+        seen: list[Any] = []
 
         def predict(texts: list[str], seen: list[Any] = seen) -> Any:
             seen.append(model.predict_proba(texts))

@@ -38,8 +38,8 @@ def main() -> None:
         pass
     model.eval()
 
-    small = {"size": 4, "atoms": 24}
-    purify = fit_purifier(Encoder(model, "fc1"), x_train, y_train, seed=0, sparsity=0.1, max_clusters=2, **small)
+    fit = partial(fit_purifier, size=4, atoms=24, sparsity=0.1, max_clusters=2)
+    purify = fit(Encoder(model, "fc1"), x_train, y_train, seed=0)
     guarded, soft = guard(model, purify), guard(model, replace(purify, temperature=1.0))
     x, y = load_data("digits", "test", n=options.n)
     threat, attack = Linf(0.1), partial(pgd, steps=20, loss=margin)

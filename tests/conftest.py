@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import pytest
 import torch
@@ -28,14 +27,13 @@ def one_thread() -> Iterator[None]:
 def small_audits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make audits small where a call says nothing else, for tests of calls and not of figures."""
     from unfooled.attacks.ensembles.cascade import QUICK
-    from unfooled.evaluation.audit import plan
+    from unfooled.evaluation.audit.plan import ExplanationAttack, LabelAttack, NearestPoints, Plan
 
-    for value, given in (
-        (plan.LabelAttack, {"effort": QUICK}),
-        (plan.NearestPoints, {"n": 4, "budget": 40}),
-        (plan.ExplanationAttack, {"n": 2, "steps": 3}),
+    defaults = Plan.__init__.__kwdefaults__
+    assert defaults is not None
+    for name, value in (
+        ("label_attack", LabelAttack(effort=QUICK)),
+        ("nearest", NearestPoints(n=20, budget=100)),
+        ("explanation_attack", ExplanationAttack(n=2, steps=3)),
     ):
-        start = value.__init__
-        names = [f.name for f in fields(value)]
-        defaults = tuple(given.get(name, before) for name, before in zip(names, start.__defaults__ or (), strict=True))
-        monkeypatch.setattr(start, "__defaults__", defaults)
+        monkeypatch.setitem(defaults, name, value)

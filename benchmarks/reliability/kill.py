@@ -61,13 +61,11 @@ def prepared() -> Any:
     import scipy.stats
     import sklearn.datasets
     import torch
-    import torch._dynamo
-    import torchmetrics.functional.image
 
     from unfooled import data, workflows
     from unfooled.report import page, render
 
-    late = (jinja2, matplotlib.pyplot, safetensors.torch, torch._dynamo, torchmetrics.functional.image)
+    late = (jinja2, matplotlib.pyplot, safetensors.torch)
     assert all((*late, scipy.optimize, scipy.stats, sklearn.datasets, page, render, workflows.audit))
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -16,14 +16,12 @@ Train     train: from names and files, resumable; memory_limit: what the samples
 
 Families are packages that list their names, such as help(uf.attacks); dir(uf) lists all names, imported at first use:
 
-attacks, explanations, distances, training, features   methods, as functions over tensors
+attacks, explanations, distances, training, features, purification: methods, as functions over tensors
 counterfactuals                                        the smallest change of meaning that flips a decision, exactly
-purification                                           purifiers in front of a model, and their guards
 models, data                                           readers of models and data; small networks and data sets
 evaluation, studies, report                            the judge and the audit; published experiments; pages
 workflows                                              what each command of `unfooled --help` does, as a function
-testing                                                contract checks for attacks, explanations, distances, losses
-compat                                                 lime's modules and numbers: change an import, keep the notebook
+testing, compat                                        contract checks for your methods; lime's modules and numbers
 core, runs, statistics, drawing                        what the others are built on
 """
 

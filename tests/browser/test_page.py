@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.counterfactual_page import counterfactual_page
 from tests.unit.report_runs import attention, fabricate, judged, reasons
 
 from unfooled.report import render
@@ -96,7 +97,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     fabricate(folder / "c", shape=(30,), classes=30, examples=2)
     fabricate(folder / "d", examples=2, title="d", reasons=reasons(attack=0.4), **judged("OVERSTATED", because=LONG))
     fabricate(folder / "e", examples=2, title="e", **judged("NOT EVALUABLE", threat="linf:8/255"))
+    edits = folder / "edits.html"
+    edits.write_text(counterfactual_page(LONG), encoding="utf-8")
     return {
+        "edits": edits,
         "study": render_study(study_folder(folder / "study")),
         "one": render([folder / "a"], folder / "one.html"),
         "two": render([folder / "a", folder / "b"], folder / "two.html"),
@@ -123,10 +127,10 @@ def test_nothing_overflows_at_any_width(pages: dict[str, Path], tmp_path: Path) 
         assert not one["small"], (name, one)
 
 
-@pytest.mark.parametrize("name", ["one", "two", "study"])
+@pytest.mark.parametrize("name", ["one", "two", "study", "edits"])
 def test_no_errors_and_the_script_runs(pages: dict[str, Path], name: str, tmp_path: Path) -> None:
     dom, console = browse(pages[name], tmp_path / "profile")
     assert console == []
     buttons = re.findall(r"<button[^>]*>", dom)
-    assert len(buttons) == {"one": 1, "two": 2, "study": 1}[name]
+    assert len(buttons) == {"one": 1, "two": 2, "study": 1, "edits": 1}[name]
     assert not any("hidden" in button for button in buttons)  # its policy lets the page's own script run

@@ -386,11 +386,11 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
         "--threat",
         "linf:0.05",
         "--n",
-        "160",
+        "80",
         "--steps",
         "60",
         "--chunk",
-        "10",
+        "5",
     ]
     arguments += ["--out", "runs/stopped", "--threads", "1", "--reasons", "none"]
     process = subprocess.Popen(
@@ -414,7 +414,7 @@ def test_ctrl_c_keeps_chunks_and_the_next_start_continues(home: Path) -> None:
     kept = len(list(folder.glob("*.safetensors")))
     assert 2 <= kept < 16
     done = run(home, *arguments)
-    assert f"attack, stage 1: attack: {10 * kept} of " in done.stderr
+    assert f"attack, stage 1: attack: {5 * kept} of " in done.stderr
 
 
 def test_parsers() -> None:

@@ -170,7 +170,7 @@ def test_rows(home: Path, model: str) -> None:
     assert result.classes == ("no", "yes")
     assert dict(result[0].as_list())["colour = red"] > 0
     assert [one["item"] for one in record["explanations"]] == ["row 0", "row 1"]
-    assert record["warnings"] == ["Columns that never change are no features: same."]
+    assert record["warnings"] == ["Constant columns are not used as features: same."]
     assert "row 0: yes" in done.stdout
     for text in ("<td>green</td>", "not in training", "<td>1.5</td>", "<td>constant</td>", "Soft stability"):
         assert text in page

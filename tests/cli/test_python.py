@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel
 from tests.cli.test_cli import NET, run
 from tests.conftest import points, tiny_net
+from tests.unit.attribute_images import write_attributes
 
 import unfooled as uf
 from unfooled import workflows
@@ -49,6 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a = np.random.default_rng(0).random((4, 12, 12), dtype=np.float32)
     np.save(folder / "a.npy", a)
     np.save(folder / "b.npy", np.roll(a, 1, 2))
+    write_attributes(folder / "images", 24)
     run(folder, "train", "--n", "120", "--epochs", "1", "--out", "net.pt", "--quiet")
     run(folder, *AUDIT, "--out", "audited", "--quiet")
     return folder
@@ -89,6 +91,14 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Path], Any]]] = {
     "lens": (
         ("lens", "a.npy", "b.npy", "--k", "9", "20", "--diverse", "--device", "cpu"),
         lambda _: workflows.lens("a.npy", "b.npy", k=[9, 20], diverse=True, machine=CPU),
+    ),
+    "counterfactual": (
+        ("counterfactual", *NETS, "--attributes", "images/attributes.csv", "--data", "images", "--n", "2", "--target",
+         "3", "--threat", "linf:0.3", "--steps", "3", "--keep", "top", "--out", "cli-edits"),
+        lambda _: workflows.counterfactual(
+            Inputs("python_nets:build", "images", n=2), "images/attributes.csv", target="3", threat=uf.Linf(0.3),
+            steps=3, keep=["top"], out="python-edits", machine=CPU,
+        ),
     ),
     "features": (
         ("features", "--model", "net.pt", "--n", "20", "--steps", "5", "--kind", "non-robust", "--device", "cpu",

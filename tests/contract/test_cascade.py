@@ -18,7 +18,8 @@ from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents, Waves, targets
+from unfooled.attacks.ensembles.stages import Ascents, Searches, TargetedAscents, Waves
+from unfooled.attacks.ensembles.targets import targets
 from unfooled.core.errors import BadInput
 from unfooled.core.model.wrappers import Counted, counted
 from unfooled.core.threats import L0, L1, L2, Linf, Threat

@@ -560,7 +560,7 @@ def test_bad_input_is_named() -> None:
         best_of_random(net, x, y, Linf(0.1), saliency, objective=cosine(), n=0)
     with pytest.raises(BadInput, match="steps is 0"):
         random_walk(net, x, y, Linf(0.1), saliency, objective=cosine(), steps=0)
-    with pytest.raises(BadInput, match="square knows"):
+    with pytest.raises(BadInput, match="square supports"):
         square_explain(net, x, y, L0(3), saliency, objective=cosine())
     with pytest.raises(BadInput, match="w is -1"):
         out_of_lens(3, -1)

@@ -273,7 +273,7 @@ def test_position_biases_and_tokens_in_another_order_are_no_maps() -> None:
         grad_cam_map(Biased().eval(), x, y, layer="bias")
     net = Shuffled().eval()
     assert find_spatial(net, x).layer == "patch"
-    with pytest.raises(BadInput, match=r"'turn' holds 8 x 8 cells that do not look at their own place.*grid=\(h, w\)"):
+    with pytest.raises(BadInput, match=r"8 x 8 cells that do not depend most on their own place.*grid=\(h, w\)"):
         attention(net, x, y, layer="turn")
 
 

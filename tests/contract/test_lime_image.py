@@ -285,7 +285,12 @@ def test_batches_are_halved_where_memory_runs_out() -> None:
         assert (lime_map(small, x, y, segments=IDS) - lime_map(net, x, y, segments=IDS)).abs().max() < 1e-9
     seen.clear()
     lime_image(net, x, y, segments=IDS, samples=100, batch=7)
-    mine = lime_image(lambda z: seen.append(len(z)) or net(z), x, y, segments=IDS, samples=100, batch=7)
+
+    def noted(z: Tensor) -> Tensor:
+        seen.append(len(z))
+        return net(z)
+
+    mine = lime_image(noted, x, y, segments=IDS, samples=100, batch=7)
     assert max(seen) <= 7
     assert (mine.weights - whole.weights).abs().max() < 1e-9
 

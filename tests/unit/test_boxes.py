@@ -71,7 +71,7 @@ def test_a_wrong_csv_is_named(pictures: Path) -> None:
     path = pictures / "boxes.csv"
     for text, said in (
         ("file,left,top\n", "it needs file, left, top, width, height"),
-        ("file,x,y,w,h\ntest/cat/a.png,1,2,x,4", "line 2 of .* holds what is no number"),
+        ("file,x,y,w,h\ntest/cat/a.png,1,2,x,4", "line 2 of .* holds a value that is not a number"),
         ("file,x,y,w,h\ntest/cat/a.png,1,2,0,4", "is an empty box"),
         ("file,x,y,w,h\ntest/cat/a.png,1,nan,3,4", "line 2 of .* holds NaN or infinity"),
         ("file,x,y,w,h\ntest/cat/a.png,1,2,inf,4", "line 2 of .* holds NaN or infinity"),

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unfooled.attacks.gradients import identity
 from unfooled.core.errors import BadInput
 from unfooled.core.types import Purify
 from unfooled.purification import (
     bit_depth,
     fit_autoencoder,
-    identity,
     jpeg,
     low_band,
     median,

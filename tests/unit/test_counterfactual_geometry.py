@@ -247,7 +247,7 @@ def test_a_search_that_is_cut_off_gives_an_upper_bound() -> None:
     short, full = cover(items, need, nodes=3), cover(items, need, nodes=4000)
     assert not short.exact
     assert short.cost >= full.cost
-    assert (items.gains[:, list(short.chosen or ())].sum(1) >= need).all()
+    assert (items.gains[:, list(short.selected or ())].sum(1) >= need).all()
 
 
 def test_exchanges_are_one_number() -> None:

@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "all immutable": (lambda: flip_edit(HEAD, E, cost=Cost(immutable=range(4))), "all 4 attributes are immutable"),
     "bounds": (
         lambda: flip_edit(HEAD, E, cost=Cost(high=6.5)),
-        "attribute 3 of sample 1 is 7, outside its bound high = 6.5; bounds must hold the present values",
+        "attribute 3 of sample 1 is 7, outside its bound high = 6.5; bounds must contain the current values",
     ),
     "bounds' shape": (lambda: flip_edit(HEAD, E, cost=Cost(low=torch.zeros(3))), r"low has shape \(3,\)"),
     "nan bound": (lambda: Cost(low=math.nan), "low holds NaN"),
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "sparse": (lambda: flip_edit(HEAD, E, sparse=0), "sparse is 0"),
     "weights": (lambda: Cost(weights=torch.zeros(4)), "weights must be positive"),
     "weights there": (lambda: flip_edit(HEAD, E, cost=Cost(weights=torch.ones(4))), "for flip_attributes"),
-    "not whole": (lambda: flip_attributes(HEAD, E / 10), "attribute 1 of sample 0 is 0.1; whole attributes are 0 or 1"),
+    "not binary": (lambda: flip_attributes(HEAD, E / 10), "attribute 1 of sample 0 is 0.1; binary attributes"),
     "whole bounds": (lambda: flip_attributes(HEAD, torch.ones(1, 4), cost=Cost(low=0)), "no bounds or covariance"),
     "overshoot": (lambda: flip_edit(HEAD, E, overshoot=-1), "overshoot is -1"),
     "cut-off": (lambda: pinv_edit(HEAD, E, 0, cutoff=2), "cutoff is 2"),

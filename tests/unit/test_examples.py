@@ -60,6 +60,7 @@ def test_each_is_tested() -> None:
         "lime_pick",
         "lime_topics",
         "own_attack",
+        "purify_digits",
         "robustness_curve",
     }
 
@@ -176,7 +177,7 @@ def test_counterfactual_head(printed: Printed) -> None:
     anything, constrained = (numbers(line)[0] for line in lines[1:3])
     assert 0 < abs(anything) <= abs(constrained)
     assert "shape=" not in lines[2]
-    assert lines[3].startswith("whole attributes: 1 exchange, ")
+    assert lines[3].startswith("binary attributes: 1 exchange, ")
     costs = {line.split(": ")[0].removeprefix("to "): numbers(line)[0] for line in lines[4:8]}
     assert costs.pop(predicted) == 0
     assert 0 < min(costs.values()) <= abs(anything) + 1e-3  # l_2 is at most l_1

@@ -82,8 +82,8 @@ def test_noise_is_as_large_as_the_attack() -> None:
     x = torch.full((3, 1, 8, 8), 0.5)
     x_adv = x + torch.linspace(-0.3, 0.2, 64).reshape(1, 1, 8, 8)
     noisy = bench.noisy(x, x_adv)
-    sizes = [(z - x).abs().flatten(1).sort(1).values for z in (x_adv, noisy)]
-    assert torch.allclose(*sizes, atol=1e-6)
+    attacked, random = ((z - x).abs().flatten(1).sort(1).values for z in (x_adv, noisy))
+    assert torch.allclose(attacked, random, atol=1e-6)
     assert not torch.equal(noisy, x_adv)
 
 
@@ -103,7 +103,7 @@ def results(attack: float, noise: float, other: float) -> Results:
     """Thirty images whose explanations moved as told: rank correlations of the arms."""
     level = {"attack": attack, "noise": noise, "seed": other}
     spread = np.linspace(-0.02, 0.02, 30)
-    columns = {"fooled": [1.0] * 30}
+    columns: dict[str, list[float | None]] = {"fooled": [1.0] * 30}
     for arm in ARMS:
         for name in CLASSES:
             values = {"rank": level[arm], "top": level[arm], "flips": 1 - level[arm]}
@@ -158,7 +158,7 @@ def test_a_tiny_study_is_stored_and_found_again(tmp_path: Path, monkeypatch: pyt
     assert len(summary.claims) == 6 + 1 + len(BASELINES) + 2 + 7
     assert [list(rows[0]) for rows in summary.tables.values()]
     assert read_record(tmp_path / "a/summary.json", StudySummary) == summary
-    for name in ("tested", "shift", "instability", "scaffolded"):
+    for name in ("train_and_test", "shift", "instability", "scaffolded"):
         monkeypatch.setattr(units, name, lambda *_: pytest.fail("computed again"))
     again = run_lime_shift(TINY, out=tmp_path / "a", command="unfooled study lime-shift")
     assert again.tables == summary.tables

@@ -87,7 +87,7 @@ def test_the_calls_of_the_image_notebooks() -> None:
     found = LimeImageExplainer(random_state=1).explain_instance(
         image, batch_predict, top_labels=2, hide_color=0, num_samples=200, segmentation_fn=squares
     )
-    label = found.top_labels[0]
+    label = (found.top_labels or [-1])[0]
     assert label == batch_predict([image]).argmax()
     heat = np.vectorize(dict(found.local_exp[label]).get)(found.segments)
     assert heat.shape == (12, 12)
@@ -122,6 +122,7 @@ def test_a_forest_on_grey_digits() -> None:
     found = LimeImageExplainer(random_state=0).explain_instance(
         image, predict, top_labels=3, hide_color=0, num_samples=300, segmentation_fn=squares
     )
+    assert found.top_labels is not None
     assert found.top_labels[0] == digits.target[0]
     assert len(found.top_labels) == 3
     assert found.image.shape == (8, 8, 3)
@@ -146,7 +147,7 @@ def test_faces_like_images_by_principal_components(monkeypatch: pytest.MonkeyPat
     found = LimeImageExplainer(random_state=0).explain_instance(
         images[0], predict, top_labels=3, num_samples=200, segmentation_fn=slic
     )
-    label = found.top_labels[0]
+    label = (found.top_labels or [-1])[0]
     weights = dict(found.local_exp[label])
     least = sorted(weights.values())[-4]
     _, mask = found.get_image_and_mask(label, positive_only=True, num_features=10, min_weight=least)
@@ -166,6 +167,9 @@ def test_a_regression() -> None:
     leading = [name for name, _ in found.as_list()]
     assert len(leading) == 5
     assert any("bmi" in name or "s5" in name for name in leading[:3])
+    assert found.predicted_value is not None
+    assert found.min_value is not None
+    assert found.max_value is not None
     assert found.min_value <= found.predicted_value <= found.max_value
     assert found.predicted_value == pytest.approx(forest.predict(diabetes.data[:1])[0])
     page = found.as_html(show_table=True)

@@ -137,9 +137,10 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
 
 
 def judgement(network: str, purifier: str, **columns: Sequence[float]) -> Judged:
-    named: dict[str, list[float | None]] = {
-        f"{name.rpartition('_')[0]}, {name.rpartition('_')[2]}": list(value) for name, value in columns.items()
-    }
+    named: dict[str, list[float | None]] = {}
+    for name, values in columns.items():
+        attack, _, eps = name.rpartition("_")
+        named[f"{attack}, {eps}"] = list(values)
     return Judged(
         seed=0, network=network, purifier=purifier, setting="", columns=named, sure={}, assigned={}, left={}, seconds=0
     )

@@ -72,6 +72,8 @@ def test_no_samples_give_one_empty_result() -> None:
 OWN_PARTS = {
     "attacks/ensembles/cascade.py": "parts of the survivors: the next one is attacked only if this one succeeds",
     "training/batches.py": "steps of training",
+    "purification/classic.py": "steps of training",
+    "purification/dictionaries.py": "images in random order, until there are enough patches",
     "testing/manners.py": "the contract that a part alone equals the whole",
     "explanations/lime/mixed.py": "columns of the masks, one set for each input",
     "explanations/shapley.py": "masks in arrays of any library",

@@ -86,8 +86,8 @@ def assignment(
     def objective(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         distances, logits = distance(z), reader(z, y[at])
         if distances.shape != (len(z), len(label)):
-            found = tuple(distances.shape)
-            raise BadInput(f"distance returns shape {found} for {len(z)} samples; label has {len(label)} clusters")
+            shape = tuple(distances.shape)
+            raise BadInput(f"distance returns shape {shape} for {len(z)} samples; label has {len(label)} clusters")
         gap, m = assignment_gap(distances, label, y[at]), margin(logits, y[at])
         value = torch.where(gap > 0, 1 + m / (1 + m.abs()), gap.clamp(max=0).to(m.dtype))
         return value, fooled(logits.detach(), y[at])

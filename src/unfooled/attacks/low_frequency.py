@@ -2,7 +2,7 @@
 
     max over u in T(x)   l(f(P(x + low(u - x))), y),     the returned point is P(x + low(u - x))
 
-A purifier that replaces the high frequencies of its input leaves this change as it is. T(x) is the threat without its
+A purifier that replaces the high frequencies of its input does not remove such a change. T(x) is the threat without its
 box and P its projection; in Linf the filter keeps a change inside the ball, so that P only clamps to the box.
 """
 
@@ -47,7 +47,7 @@ def low_frequency(
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K). Not modified.
-        x: Inputs in the threat's box, (B, *D); what is no image counts as one of one row or one channel.
+        x: Inputs in the threat's box, (B, *D); vectors and single-channel inputs are reshaped to images.
         y: Labels, or targets when `targeted`, (B,) int64.
         threat: `Linf`, `L2` or `L1`; its eps may be (B,).
         targeted: True: y are target classes, whose loss is minimised.

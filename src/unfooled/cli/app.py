@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from unfooled._version import __version__
-from unfooled.cli import attack, audit, demo, doctor, explain, features, lens, lime, purify, report, study, train
+from unfooled.cli import (
+    attack,
+    audit,
+    counterfactual,
+    demo,
+    doctor,
+    explain,
+    features,
+    lens,
+    lime,
+    purify,
+    report,
+    study,
+    train,
+)
 from unfooled.cli.errors import INTERRUPTED, guarded, refuse_empty, report_error
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ app.command(name="attack")(attack.attack)
 app.command(name="explain")(explain.explain)
 app.command(name="lens", cls=lens.ListCommand)(lens.lens)
 app.add_typer(lime.app, name="lime")
+app.command(name="counterfactual")(counterfactual.counterfactual)
 app.command(name="features")(features.features)
 app.add_typer(purify.app, name="purify")
 app.command(name="report")(report.report)

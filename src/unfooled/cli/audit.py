@@ -49,6 +49,12 @@ def audit(
         typer.Option("--reasons", help=f"Explanation that is attacked, label kept: {', '.join(catalog.REASONS)}."),
     ] = "saliency",
     reasons_n: Annotated[int, typer.Option("--reasons-n", help="Samples whose explanation is attacked.")] = 32,
+    purify: Annotated[
+        str | None,
+        typer.Option(
+            "--purify", help="Purifier in front of the model: a folder, or file.py:name of a function x -> x."
+        ),
+    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the run in the report.")] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -87,7 +93,9 @@ def audit(
         summary = workflows.audit(
             inputs,
             threat,
-            options=workflows.AuditOptions(effort, envelope, attack, steps, restarts, explain, reasons, reasons_n),
+            options=workflows.AuditOptions(
+                effort, envelope, attack, steps, restarts, explain, reasons, reasons_n, purify
+            ),
             out=out,
             title=title,
             chunk=chunk,

@@ -120,7 +120,7 @@ def print_tables(scores: Survival, warnings: list[str]) -> None:
             table.add_column(heading, no_wrap=heading != "chance")
         for row in block.scores:
             colour = "yellow" if row.uninformative else ""
-            level = show.number(row.chance.value) + (" uninformative" if row.uninformative else "")
+            level = show.number(row.chance.value) + (" too high" if row.uninformative else "")
             table.add_row(
                 row.score, row.neutral.removesuffix("_dilated"), mean(row.raw),
                 f"[{colour}]{level}" if colour else level, mean(row.corrected), str(row.raw.n),

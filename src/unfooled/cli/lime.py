@@ -1,4 +1,4 @@
-"""`unfooled lime`: local surrogates of images, texts and table rows, and the pick of a few that cover many."""
+"""`unfooled lime`: local surrogates of images, texts and table rows, and the submodular pick."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def table(
     from unfooled import workflows
 
     record = workflows.lime_table(
-        model, train, row=row, table_options=of_table(label, csv, columns, categorical, group, bins, frame),
+        model, train, row=row, table_options=table_options_of(label, csv, columns, categorical, group, bins, frame),
         options=workflows.LimeOptions(samples, of, top_labels, top, link, sampler, stability),
         labels=labels, out=out, limits=workflows.Limits(max_bytes=max_bytes), seed=seed,
     )  # fmt: skip
@@ -254,7 +254,7 @@ def pick(
     """  # fmt: skip
     from unfooled import workflows
 
-    inputs = workflows.TextOptions(split, unit, hide) if text is not None else of_table(
+    inputs = workflows.TextOptions(split, unit, hide) if text is not None else table_options_of(
         label, csv, columns, categorical, group, bins, frame
     )  # fmt: skip
     record = workflows.lime_pick(
@@ -265,7 +265,7 @@ def pick(
     report(record, json=json, quiet=quiet)
 
 
-def of_table(
+def table_options_of(
     label: str | None,
     csv: Path | None,
     columns: str | None,
@@ -309,8 +309,8 @@ def print_one(one: Explained, calls: list[int]) -> None:
     from unfooled.cli import show
 
     show.out.print(f"[bold]{show.plain(one.item)}[/bold]: {show.plain(one.predicted)}", soft_wrap=True)
-    for found in one.classes[:SHOWN]:
-        print_class(found, "class" if one.several else "output")
+    for class_weights in one.classes[:SHOWN]:
+        print_class(class_weights, "class" if one.several else "output")
     if len(one.classes) > SHOWN:
         show.out.print(f"[dim]{SHOWN} of {len(one.classes)} classes; all are on the page", soft_wrap=True)
     line = f"{one.ess:.0f} effective samples"
@@ -322,18 +322,18 @@ def print_one(one: Explained, calls: list[int]) -> None:
         show.out.print(f"[yellow]{show.plain(note)}", soft_wrap=True)
 
 
-def print_class(found: ClassWeights, word: str) -> None:
+def print_class(class_weights: ClassWeights, word: str) -> None:
     """Print the leading features of a class, or of the only output."""
     from rich.table import Table
 
     from unfooled.cli import show
 
-    held = show.number(found.r2_held_out)
-    title = f"{word} {show.plain(found.name)}   R2 held out {held}"
+    held_out = show.number(class_weights.r2_held_out)
+    title = f"{word} {show.plain(class_weights.name)}   R2 held out {held_out}"
     lines = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     lines.add_column("feature", overflow="fold")
     lines.add_column("weight", justify="right", no_wrap=True)
     lines.add_column("\u00b1 se", justify="right", no_wrap=True)
-    for one in found.features:
+    for one in class_weights.features:
         lines.add_row(show.plain(one.name), f"{one.weight:+.3g}", f"{one.se:.2g}")
-    show.out.print(lines if found.features else f"{title}\nno features")
+    show.out.print(lines if class_weights.features else f"{title}\nno features")

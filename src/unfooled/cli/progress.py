@@ -30,8 +30,8 @@ REDRAW_SECONDS = 0.2  # seconds from one drawing of the samples to the next
 class Stages:
     """Progress of the stages of a workflow, which are called as `(stage, done, total)`.
 
-    A stage that an earlier start began says what it found. Between two calls, the samples that went through the model
-    show that the work goes on.
+    If an earlier start began a stage, the number of its finished items is printed. Between two calls, the samples that
+    went through the model show that the work goes on.
 
     Attributes:
         quiet: True: nothing is shown.

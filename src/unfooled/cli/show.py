@@ -64,6 +64,20 @@ def mean(average: Mean, unit: str = "", digits: int = 2) -> str:
     )
 
 
+def robust(run: Summary) -> str:
+    """Format robust accuracy, or say why it is not stated."""
+    missing = run.guard.not_stated if run.guard is not None else ""
+    return missing or percent(run.robust_accuracy)
+
+
+def gain_sentence(run: Summary) -> str:
+    """Return one line on what the purifier adds."""
+    from unfooled.evaluation.audit.records import purifier_sentence
+
+    assert run.guard is not None
+    return purifier_sentence(run.guard)
+
+
 def explanation_first(run: Summary) -> str:
     """Format the share of the samples whose explanation changed at a smaller eps than the label."""
     share = run.reasons.reason_first if run.reasons is not None else None
@@ -80,7 +94,7 @@ def summaries(runs: Sequence[Summary]) -> None:
     table.add_row("threat", *(plain(r.threat) for r in runs))
     table.add_row("attack", *(plain(r.attack) for r in runs))
     table.add_row("clean accuracy", *(percent(r.clean_accuracy) for r in runs))
-    table.add_row("[bold]robust accuracy, at most", *(f"[bold]{percent(r.robust_accuracy)}" for r in runs))
+    table.add_row("[bold]robust accuracy, at most", *(f"[bold]{robust(r)}" for r in runs))
     table.add_row("can it be believed", *(f"[{COLOURS.get(r.verdict, '')}]{r.verdict}" for r in runs))
     table.add_row("attack success rate", *(percent(r.attack_success_rate) for r in runs))
     if any(r.no_answer is not None and r.no_answer.value for r in runs):
@@ -104,6 +118,8 @@ def summaries(runs: Sequence[Summary]) -> None:
     out.print(table)
     out.print("[dim]95 % intervals in brackets; robust accuracy is an upper bound, a stronger attack may lower it.")
     for run in runs:
+        if run.guard is not None:
+            out.print(f"{plain(run.title)}: {plain(gain_sentence(run))}", soft_wrap=True)
         if run.verdict not in ("SOUND", ""):
             out.print(
                 f"[{COLOURS[run.verdict]}]{plain(run.title)}: {run.verdict}. {plain(run.because)}", soft_wrap=True
@@ -115,9 +131,12 @@ def summaries(runs: Sequence[Summary]) -> None:
 def verdict(run: Summary) -> None:
     """Print the verdict and the figures of an audit in one line."""
     figures = (run.clean_accuracy.value, run.robust_accuracy.value)
-    clean, robust = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
+    clean, under = ("not available" if value is None else f"{100 * value:.1f} %" for value in figures)
+    missing = run.guard.not_stated if run.guard is not None else ""
     figures_of = f"({run.n} samples, {printable(run.threat)})"
-    typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy at most {robust} {figures_of}")
+    typer.echo(f"{run.verdict}: clean accuracy {clean}, robust accuracy {missing or 'at most ' + under} {figures_of}")
+    if run.guard is not None:
+        typer.echo(printable(gain_sentence(run)))
 
 
 def record(result: BaseModel | Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder; a second start continues it. runs/NAME-SCALE if not given.")
     ] = None,
-    known: Annotated[bool, typer.Option("--list", help="List the studies and their costs.")] = False,
+    list_studies: Annotated[bool, typer.Option("--list", help="List the studies and their costs.")] = False,
     seed: options.SeedOpt = 0,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds, from --seed on.")] = 1,
     data: Annotated[
@@ -60,7 +60,7 @@ def reproduce(
 
         unfooled study broken-defences --scale small --out runs/broken-defences
     """
-    if known:
+    if list_studies:
         listing(json=json)
         return
     if name is None:

@@ -122,13 +122,13 @@ def train(
     quiet: options.QuietOpt = False,
 ) -> None:
     """Train a classifier: plainly, against attacks, to keep its explanations stable (ig-norm, igr, r2et, ...),
-    on the worst of five corruptions (group-worst), or by attributes that the class is named from (concept, ...).
+    on the worst of five corruptions (group-worst), or with attributes that the class is predicted from (concept, ...).
 
     For example, a hardened network for the digits:
 
         unfooled train --data digits --loss madry --threat linf:0.15 --epochs 25 --out runs/hardened.pt
 
-    and one that names the attributes of photos first:
+    and one that predicts the attributes of photos first:
 
         unfooled train --data photos --attributes photos.csv --loss concept --arch concept-cnn --out runs/concepts.pt
     """

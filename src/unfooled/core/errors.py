@@ -41,7 +41,7 @@ class BadInput(ValueError):
 
     def spelled(self, spell: Spell) -> str:
         """Return the sentence with the options written by `spell`."""
-        return printable(_OPTION.sub(lambda found: spell(found[1], found[2]), self.message))
+        return printable(_OPTION.sub(lambda match: spell(match[1], match[2]), self.message))
 
     def __reduce__(self) -> tuple[type[BadInput], tuple[object, ...]]:
         return type(self), (self.message,)
@@ -71,8 +71,8 @@ def printable(text: str, *, json: bool = False) -> str:
         cat\x1b[2J
     """
 
-    def visible(found: re.Match[str]) -> str:
-        return f"\\u{ord(found[0]):04x}" if json or ord(found[0]) > 255 else f"\\x{ord(found[0]):02x}"
+    def visible(match: re.Match[str]) -> str:
+        return f"\\u{ord(match[0]):04x}" if json or ord(match[0]) > 255 else f"\\x{ord(match[0]):02x}"
 
     return _CONTROL.sub(visible, text)
 

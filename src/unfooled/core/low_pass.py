@@ -94,5 +94,5 @@ def cosines(side: int) -> Tensor:
 def check_images(x: Tensor) -> None:
     """Refuse what is not a batch of floating-point images, (B, C, H, W)."""
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
-        found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise BadInput(f"x is {found}; images are floating point, (B, C, H, W)")
+        given = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise BadInput(f"x is {given}; images are floating point, (B, C, H, W)")

@@ -1,4 +1,4 @@
-"""Signs of life of long work, for whoever shows progress: samples that a model was given, stages without chunks.
+"""Heartbeats of long work, for progress displays: samples that went through a model, stages without chunks.
 
 with listening(show):
 attack(model, x, y, threat)      show is called with every batch that goes through a counted model
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Receiver of the signs of life."""
+    """Receiver of heartbeats, such as a progress bar."""
 
     def beat(self, samples: int) -> None:
         """Note that samples went through a model."""
@@ -27,7 +27,7 @@ _LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send the signs of life to a listener until the context ends."""
+    """Send heartbeats to a listener until the context ends."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -36,12 +36,12 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def beat(samples: int) -> None:
-    """Say that samples went through a model."""
+    """Report that samples went through a model."""
     if (listener := _LISTENER.get()) is not None:
         listener.beat(samples)
 
 
 def report_stage(stage: str, done: int, total: int) -> None:
-    """Say how much of a stage is done that stores no chunks."""
+    """Report how much of a stage that stores no chunks is done."""
     if (listener := _LISTENER.get()) is not None:
         listener(stage, done, total)

@@ -123,6 +123,8 @@ class Numbers:
 
     ATTACK = range(41)
     """Stages of an effort, at most 40; the last number is that of the stage which L0 may add."""
+    GUARD = range(100, 125)
+    """Attacks on a model behind a purifier, each by itself."""
     CHECKS = range(200, 240)
     WHOLE_BOX = range(250, 251)
     AGAIN = (range(300, 341), range(350, 391))
@@ -133,7 +135,7 @@ class Numbers:
     """Attacks that found something and run on, one range per round."""
     AUTOATTACK_L1 = range(600, 609)
     """Targets of AutoAttack's APGD in L1."""
-    EVERY = (ATTACK, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *REPEATED, AUTOATTACK_L1)
+    EVERY = (ATTACK, GUARD, CHECKS, WHOLE_BOX, *AGAIN, *HIDDEN, *REPEATED, AUTOATTACK_L1)
     LIMIT = 1009
     """Upper bound of all numbers: `derived` gives each pair of seed and number its own base seed."""
 

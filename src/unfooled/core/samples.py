@@ -178,10 +178,10 @@ def facts(x: Tensor) -> Facts:
         low, high = (math.nan, math.nan) if math.isnan(sum(ends)) else (min(low, ends[0]), max(high, ends[1]))
         grid = grid and on_grid(part)
         start = end
-    found = Facts(low, high, bad.nonzero()[:, 0], grid, keys, digest)
+    facts = Facts(low, high, bad.nonzero()[:, 0], grid, keys, digest)
     if isinstance(x, Streamed):
-        x._facts = found
-    return found
+        x._facts = facts
+    return facts
 
 
 def extent(x: Tensor) -> tuple[float, float]:

@@ -28,7 +28,7 @@ Purify = Callable[[Tensor], Tensor]
 """x (B, *D) -> x (B, *D)."""
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(z (b, *D), at (b,) int64 positions of the live samples) -> value (b,), done (b,) bool."""
+"""(z (b, *D), at (b,) int64 positions of the samples that are still attacked) -> value (b,), done (b,) bool."""
 
 
 class Explain(Protocol):
@@ -42,7 +42,7 @@ class Explain(Protocol):
 class TrainingLoss(Protocol):
     """A scalar to minimise, with gradients to the parameters of `model`."""
 
-    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, model: torch.nn.Module, x: Tensor, y: Tensor, /) -> Tensor:
         """Return the loss of the batch, a scalar."""
         ...
 

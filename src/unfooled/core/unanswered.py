@@ -13,8 +13,8 @@ from unfooled.core.threats import Threat
 class Unanswered:
     """An observer of a model's answers that stores each sample's nearest point without a finite answer.
 
-    Such a point is neither right nor wrong, and attacks leave it behind, since no margin can be compared there. A point
-    belongs to the sample that is nearest to it, if the threat allows it there, whatever asked for it.
+    Such a point is neither right nor wrong, and attacks discard it, since it has no margin to compare. A point is
+    assigned to the sample that is nearest to it, if it lies in that sample's threat.
 
     Attributes:
         distance: Distances of the points, inf where there is none, (B,).
@@ -47,7 +47,7 @@ class Unanswered:
         return torch.isfinite(self.distance)
 
     def substitute(self, points: Tensor, fooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return points, replaced where the model gives no answer nearby and is not fooled, and where that is, (B,)."""
+        """Put in the stored points of samples that are not fooled; return the points, and which were replaced."""
         rows = self.seen & ~fooled
         return (where_rows(rows, self.points, points) if bool(rows.any()) else points), rows
 

@@ -3,9 +3,10 @@
 head, cost   `AffineHead`, the last affine map of a network; `Cost`: what may change; `fit_head`, `bayes_head`
 flips        the nearest change of label (`flip_distance`, `flip_edit`), exact in l_1, l_2, l_inf, under a covariance
 targeted     the smallest change after which one class wins (`targeted_edit`), the range of one attribute
-whole        the fewest attributes to turn over (`flip_attributes`)
+whole        the fewest binary attributes to flip (`flip_attributes`)
 score        attackability of samples, class pairs and models by `radius`; `agreement` with distances in pixels
 attributes   attackability of an attribute, through the head (`head_effect`) and in total (`total_effect`)
+spaces       attributes as coordinates of a concept network (`concept_space`) or of any frozen one (`probe_space`)
 probes       attribute directions of any layer (`fit_probe`); neighbours: `tcav`, `concept_counterfactual`
 pixels       edits carried to inputs (`realize_edit`); `measure`, and the controls beside every figure
 legacy       the published pseudo-inverse metric, which is not a robustness measure
@@ -49,6 +50,7 @@ from unfooled.counterfactuals.score import (
     radius,
     within_covariance,
 )
+from unfooled.counterfactuals.spaces import AttributeSpace, concept_space, probe_space
 from unfooled.counterfactuals.targeted import attribute_interval, nearest_in, targeted_edit
 from unfooled.counterfactuals.whole import flip_attributes
 
@@ -56,6 +58,7 @@ __all__ = [
     "AffineHead",
     "Agreement",
     "AttackSuccess",
+    "AttributeSpace",
     "Carried",
     "ConceptEdit",
     "Cost",
@@ -74,6 +77,7 @@ __all__ = [
     "attribute_interval",
     "bayes_head",
     "concept_counterfactual",
+    "concept_space",
     "constant_attributes",
     "fit_effects",
     "fit_head",
@@ -90,6 +94,7 @@ __all__ = [
     "pair_radii",
     "pinv_attackability",
     "pinv_edit",
+    "probe_space",
     "radii",
     "radius",
     "random_attributes",

@@ -1,13 +1,13 @@
 """How easily an attribute changes the label: through the head alone, and in total.
 
-    gap_f = mean(e_f | a_f = 1) - mean(e_f | a_f = 0)          the attribute's switch, its unit
+    gap_f = mean(e_f | a_f = 1) - mean(e_f | a_f = 0)          the attribute's switch: the unit of its changes
     head:   t_f = min_k m_k / (gap_f |d_kf|),                  A_f = share of samples with t_f <= 1
     total:  B = least squares of e on all true attributes,     delta = B_v - B_u for a change of value u to v
             T_f = share of samples whose label changes at l + W delta
 
-The within-class standard deviation is no unit: it is large for attributes that the label ignores and small for those it
-is made of. The head alone misses what leaks through the other attributes' logits; an alarm is built on the total
-effect.
+The within-class standard deviation is not used as the unit: it is large for attributes that do not determine the label
+and small for those that do. The head alone misses the effect through the other attributes' logits; build an alarm on
+the total effect.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def switches(e: Tensor, attributes: Tensor) -> Tensor:
 
 
 def constant_attributes(attributes: Tensor) -> tuple[int, ...]:
-    """Return the attributes with a single value, which nothing can be said about.
+    """Return the attributes with a single value, whose effect cannot be estimated.
 
     Args:
         attributes: (N, n), 0 or 1; NaN where unknown.
@@ -91,7 +91,7 @@ class Effects:
     """Linear effect of all true attributes on the embedding.
 
     Attributes:
-        matrix: B, (p, n): what moves in e with each of the p attributes.
+        matrix: B, (p, n): change of e with each of the p attributes.
         r2: Share of the embedding's variance that the attributes explain.
         constant: Attributes with a single value in the data; their rows are 0.
     """
@@ -133,8 +133,8 @@ def total_effect(head: AffineHead, e: Tensor, attributes: Tensor, effects: Effec
         e: Embeddings, (B, n).
         attributes: True attributes, (B, p).
         effects: B, see `fit_effects`.
-        members: Places of a group of exclusive attributes: the one that is 1 is exchanged for each other member. One
-            place: the attribute is turned over.
+        members: Indices of a group of exclusive attributes: the one that is 1 is exchanged for each other member. One
+            index: the attribute is flipped.
 
     Returns:
         Shares; NaN for samples in which no member, or more than one, is 1. All NaN where the attribute is constant.
@@ -187,7 +187,7 @@ def total_table(
         e: Embeddings, (B, n).
         attributes: True attributes, (B, p).
         effects: B, see `fit_effects`.
-        factors: Name -> places of its attributes, see `total_effect`.
+        factors: Name -> indices of its attributes, see `total_effect`.
     """
-    found = {name: total_effect(head, e, attributes, effects, places) for name, places in factors.items()}
-    return {name: mean_of_shares(values[~values.isnan()]) for name, values in found.items()}
+    shares_of = {name: total_effect(head, e, attributes, effects, places) for name, places in factors.items()}
+    return {name: mean_of_shares(values[~values.isnan()]) for name, values in shares_of.items()}

@@ -1,4 +1,4 @@
-"""Neighbours of the exact edits: TCAV's scores of concepts, and counterfactual explanations in concept space.
+"""Methods related to the exact edits: TCAV's scores of concepts, and counterfactual explanations in concept space.
 
     TCAV: v_C = linear classifier of a concept against random features; score = share of samples, grad h_k . v_C > 0;
           at least 20 random sets, t-test against directions between random sets, Bonferroni

@@ -4,7 +4,7 @@ low <= e + delta <= high        bounds on the attributes' values
 immutable                       attributes that stay as they are
 sqrt(delta^T S^-1 delta)        the length under a covariance S (Mahalanobis), in place of l_2
 groups                          exclusive attributes: one value of a group is exchanged for another, t (mu_b - mu_a)
-weights                         cost of turning over a whole attribute, for `flip_attributes`
+weights                         cost of flipping a binary attribute, for `flip_attributes`
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Group:
     """Exclusive attributes, such as the colours of a wing.
 
     Attributes:
-        members: Places of the attributes in the embedding.
+        members: Indices of the attributes in the embedding.
         means: Mean embedding given each value, (members, n) float64: an exchange of a for b moves along means[b] -
-            means[a], see `score.group_means`. None: only whole attributes can be exchanged.
+            means[a], see `score.group_means`. None: only binary attributes can be exchanged, by
+            `flip_attributes`.
         name: Name for messages.
 
     Raises:
@@ -47,7 +48,7 @@ class Group:
         members = tuple(int(f) for f in self.members)
         label = f"the group {self.name!r}" if self.name else "a group"
         if not members:
-            raise BadInput(f"{label} has no member; leave it out, or give the places of its attributes")
+            raise BadInput(f"{label} has no member; leave it out, or give the indices of its attributes")
         if len(set(members)) < len(members):
             raise BadInput(f"{label} has a member twice: {', '.join(map(str, members))}")
         object.__setattr__(self, "members", members)
@@ -69,10 +70,10 @@ class Cost:
     Attributes:
         low: Smallest values of e + delta, a number, (n,) or (B, n). None: unbounded.
         high: Largest values of e + delta.
-        immutable: Attributes that stay: places, names of the head's attributes, or a mask, (n,) bool.
+        immutable: Attributes that may not change: indices, names of the head's attributes, or a mask, (n,) bool.
         groups: Groups of exclusive attributes, or their members alone. Only exchanges within one group are permitted.
         covariance: S, (n, n), symmetric. A singular one is shrunk towards a multiple of the identity, with a warning.
-        weights: Positive cost of turning over each whole attribute, (n,). None: 1.
+        weights: Positive cost of flipping each binary attribute, (n,). None: 1.
 
     Raises:
         BadInput: A value contradicts itself or the others.
@@ -85,7 +86,7 @@ class Cost:
     covariance: Tensor | None = None
     weights: Tensor | None = None
     shrunk: float = field(default=0.0, init=False)
-    """Share of the identity's multiple in a covariance that was singular."""
+    """Shrinkage intensity: weight of the multiple of the identity in the covariance; 0 if S was not singular."""
 
     def __post_init__(self) -> None:
         groups = tuple(g if isinstance(g, Group) else Group(g) for g in self.groups)
@@ -147,7 +148,7 @@ class Cost:
         """Return the least and the largest changes, (B, n) each.
 
         Raises:
-            BadInput: A present value lies outside its bounds.
+            BadInput: A current value lies outside its bounds.
         """
         ends = []
         for name, value, open_end in (("low", self.low, -np.inf), ("high", self.high, np.inf)):
@@ -170,14 +171,14 @@ class Cost:
             side, end = ("low", value + low[sample, f]) if low[sample, f] > 0 else ("high", value + high[sample, f])
             raise BadInput(
                 f"attribute {f} of sample {sample} is {value:.4g}, outside its bound {side} = {end:.4g}; bounds must "
-                "hold the present values"
+                "contain the current values"
             )
         return np.minimum(low, 0.0), np.maximum(high, 0.0)
 
     def basis(self, head: AffineHead) -> np.ndarray:
-        """Return L, (n, r), such that delta = L u costs the length of u: the free axes, or a root of the covariance.
+        """Return L, (n, r), such that delta = L u costs ||u||_2: the axes of the free attributes, or S = L L^T.
 
-        With immutable attributes the root is that of the covariance given that they stay.
+        With immutable attributes L is the root of the conditional covariance given that these do not change.
         """
         free = self.free(head)
         basis = np.eye(head.n)[:, free]
@@ -197,7 +198,7 @@ def _check_place(place: int, n: int) -> None:
 
 
 def _positive(covariance: Any) -> tuple[Tensor, float]:
-    """Return a covariance that is positive definite, and the share by which it was shrunk for that."""
+    """Return a positive definite covariance, and the shrinkage intensity that was needed for it; 0: none."""
     matrix = torch.as_tensor(covariance).detach().to("cpu", torch.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise BadInput(f"the covariance has shape {tuple(matrix.shape)}; it must be square, (n, n)")

@@ -1,6 +1,6 @@
 """The cheapest items whose gains cover several needs at once: branch and bound.
 
-    min sum w_f x_f   s.t.   sum_f G_kf x_f >= h_k for all k,   x_f in {0, 1},   one item per owner
+    min sum w_f x_f   s.t.   sum_f G_kf x_f >= h_k for all k,   x_f in {0, 1},   at most one item per owner
 
 The bound of a node is, over the needs that are left, the largest cost of covering that need alone with parts of items
 (its linear relaxation), rounded up to whole numbers where all weights are.
@@ -14,19 +14,19 @@ from typing import NamedTuple
 import numpy as np
 
 NODES = 20_000
-"""Nodes that are looked at; with more, the best found so far is an upper bound."""
+"""Nodes that are visited; with more, the best found so far is an upper bound."""
 TIE = 1e-12
 """Share of a need that may be missing, for round-off."""
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """What can be chosen.
+    """Items that can be chosen.
 
     Attributes:
         gains: G, (m, I).
         weights: Positive costs, (I,).
-        owners: Numbers, (I,); of items with the same one, at most one is chosen.
+        owners: Owner of each item, (I,): of the items of one owner at most one is chosen.
     """
 
     gains: np.ndarray
@@ -38,20 +38,20 @@ class Cover(NamedTuple):
     """Result of a search.
 
     Attributes:
-        chosen: Items. None: nothing cheaper than the limit was found.
+        selected: Items. None: nothing cheaper than the limit was found.
         cost: Sum of their weights; inf where none was found.
         exact: True where the search was complete.
-        shortfall: Least largest need that stayed uncovered at any node; 0 where all were covered.
+        shortfall: Largest uncovered need of the node where it is smallest; 0 where all needs were covered.
     """
 
-    chosen: tuple[int, ...] | None
+    selected: tuple[int, ...] | None
     cost: float
     exact: bool
     shortfall: float
 
 
 class _Node(NamedTuple):
-    chosen: tuple[int, ...]
+    selected: tuple[int, ...]
     allowed: np.ndarray
     need: np.ndarray
     cost: float
@@ -100,10 +100,10 @@ def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NO
     """Find the cheapest cover.
 
     Args:
-        items: What can be chosen.
+        items: Items that can be selected.
         need: h, (m,); a need up to 0 is covered already.
         limit: Only covers cheaper than this are of interest.
-        nodes: Nodes that are looked at.
+        nodes: Largest number of nodes visited.
     """
     if not (need > 0).any():
         return Cover((), 0.0, True, 0.0) if limit > 0 else Cover(None, np.inf, True, 0.0)
@@ -123,7 +123,7 @@ def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NO
         short = min(short, float(left.max(initial=0.0)))
         if not left.any():
             if node.cost < cost - 1e-12:
-                best, cost = node.chosen, node.cost
+                best, cost = node.selected, node.cost
             continue
         more, row = bound.of(left, node.allowed)
         if not node.cost + more < cost - 1e-12:
@@ -131,17 +131,17 @@ def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NO
         pick = next(int(f) for f in bound.order[row] if node.allowed[f])
         without = node.allowed.copy()
         without[pick] = False
-        stack.append(_Node(node.chosen, without, node.need, node.cost))
+        stack.append(_Node(node.selected, without, node.need, node.cost))
         others = node.allowed & (items.owners != items.owners[pick])
         stack.append(
-            _Node((*node.chosen, pick), others, node.need - items.gains[:, pick], node.cost + items.weights[pick])
+            _Node((*node.selected, pick), others, node.need - items.gains[:, pick], node.cost + items.weights[pick])
         )
     return Cover(best, cost if best is not None else np.inf, not stack, 0.0 if best is not None else short)
 
 
 def _greedy(items: Items, need: np.ndarray, scale: float) -> tuple[tuple[int, ...] | None, float]:
     """Return a cover made item by item, None where that fails, and the least largest need left on the way."""
-    allowed, chosen, left = np.ones(len(items.weights), bool), [], need.copy()
+    allowed, selected, left = np.ones(len(items.weights), bool), [], need.copy()
     short = float(np.maximum(left, 0).max())
     while (left > scale).any():
         positive = np.maximum(left, 0.0)[:, None]
@@ -150,8 +150,8 @@ def _greedy(items: Items, need: np.ndarray, scale: float) -> tuple[tuple[int, ..
         pick = int(fall.argmax())
         if not fall[pick] > 0:
             return None, short
-        chosen.append(pick)
+        selected.append(pick)
         allowed &= items.owners != items.owners[pick]
         left = left - items.gains[:, pick]
         short = min(short, float(np.maximum(left, 0).max()))
-    return tuple(chosen), 0.0
+    return tuple(selected), 0.0

@@ -54,7 +54,7 @@ class Edit:
 
 
 @dataclass
-class Sheet:
+class EditRows:
     """Rows of an `Edit` while they are computed, as arrays."""
 
     delta: np.ndarray
@@ -65,8 +65,8 @@ class Sheet:
     exact: np.ndarray
 
     @classmethod
-    def blank(cls, size: int, n: int, c: int) -> Sheet:
-        """Return a sheet on which nothing is feasible yet."""
+    def infeasible(cls, size: int, n: int, c: int) -> EditRows:
+        """Return rows of which none is feasible yet."""
         return cls(
             np.zeros((size, n)),
             np.zeros(size, np.int64),

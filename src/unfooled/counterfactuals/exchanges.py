@@ -1,4 +1,4 @@
-"""Exchanges within groups of exclusive attributes: one value for another, one number t.
+"""Exchanges within groups of exclusive attributes: one value for another, by a share t of the exchange.
 
     delta = t (mu_b - mu_a)       a: the group's present value, the member with the largest logit; b: any other
     t     = min over groups, b and k of  m_k / (d_k . (mu_b - mu_a))
@@ -21,7 +21,7 @@ def directions(head: AffineHead, e: np.ndarray, cost: Cost) -> list[tuple[np.nda
     Raises:
         BadInput: A group has no means, or means of another width.
     """
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    exchanges: list[tuple[np.ndarray, np.ndarray]] = []
     for group in cost.groups:
         assert isinstance(group, Group)
         means = None if group.means is None else group.means.numpy()
@@ -31,8 +31,8 @@ def directions(head: AffineHead, e: np.ndarray, cost: Cost) -> list[tuple[np.nda
         present = e[:, list(group.members)].argmax(1)
         for a in np.unique(present):
             rows = np.flatnonzero(present == a)
-            found.extend((rows, means[b] - means[a]) for b in range(len(group.members)) if b != a)
-    return found
+            exchanges.extend((rows, means[b] - means[a]) for b in range(len(group.members)) if b != a)
+    return exchanges
 
 
 def farthest(head: AffineHead, low: np.ndarray, high: np.ndarray, v: np.ndarray, cost: Cost) -> np.ndarray:
@@ -44,7 +44,7 @@ def farthest(head: AffineHead, low: np.ndarray, high: np.ndarray, v: np.ndarray,
     return np.asarray(np.maximum(reach.min(1), 0.0))
 
 
-def exchanged(
+def exchange_distances(
     head: AffineHead,
     e: np.ndarray,
     first: np.ndarray,
@@ -62,7 +62,7 @@ def exchanged(
         first: Predicted classes, (B,).
         margin: m_k, (B, c).
         cost: Groups with means, bounds and immutable attributes.
-        overshoot: Share by which the steps overstep the boundary.
+        overshoot: Share of the step by which it goes beyond the boundary.
         target: Rivals that the steps lead to, (B,). None: the steps are zero.
     """
     distance, short = np.full_like(margin, np.inf), np.maximum(margin, 0.0)

@@ -6,9 +6,9 @@
     k-sparse: the k largest |d_kf| alone         covariance: m_k / sqrt(d_k^T S d_k), along S d_k
     bounds:   see `edits.fill`                   groups: see `exchanges`
 
-One boundary at a time suffices: were another class above i at the nearest point of a boundary, a shorter step in the
-same direction would meet its boundary sooner. This holds for every norm and every set of changes that is star-shaped
-about 0.
+One boundary at a time suffices: if another class were above i at the nearest point of a boundary, a shorter step in
+the same direction would have crossed the boundary of that class. This holds for every norm and every set of changes
+that is star-shaped about 0.
 
 References:
     Moosavi-Dezfooli et al., DeepFool, CVPR 2016, arXiv:1511.04599 (the l_p distances of an affine classifier).
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost
-from unfooled.counterfactuals.edits import Edit, Sheet, check_norm, dual_lengths, fill, lengths, steepest
-from unfooled.counterfactuals.exchanges import exchanged
+from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_lengths, fill, lengths, steepest
+from unfooled.counterfactuals.exchanges import exchange_distances
 from unfooled.counterfactuals.head import AffineHead, embeddings
-from unfooled.counterfactuals.least_distance import Smallest
+from unfooled.counterfactuals.least_distance import LeastDistance
 
 PART = 1 << 22
 """Numbers in a temporary array, at most."""
@@ -54,7 +54,7 @@ def flip_distance(head: AffineHead, e: Tensor, *, norm: float = 2, cost: Cost | 
         tensor([[inf, 2.]], dtype=torch.float64)
     """
     values = embeddings(head, e).numpy()
-    cost, norm = cost or Cost(), check_option(cost, norm, None)
+    cost, norm = cost or Cost(), check_options(cost, norm, None)
     distance, _ = _distances(head, values, norm, None, cost)
     return torch.from_numpy(distance).to(torch.as_tensor(e).device)
 
@@ -76,7 +76,7 @@ def flip_edit(
         norm: 1, 2 or inf, of the change. The answer in l_1 changes a single attribute.
         sparse: Number of attributes that may change. None: all.
         cost: Permitted changes and what they cost.
-        overshoot: Share by which the boundary is overstepped, as far as the bounds permit.
+        overshoot: Share of the distance by which the edit goes beyond the boundary, as far as the bounds permit.
 
     Returns:
         An `Edit`; its cost is the distance to the boundary, without the overshoot.
@@ -85,11 +85,11 @@ def flip_edit(
         BadInput: Embeddings, norm or cost do not fit the head or each other.
     """
     values = embeddings(head, e).numpy()
-    cost, norm = cost or Cost(), check_option(cost, norm, sparse)
+    cost, norm = cost or Cost(), check_options(cost, norm, sparse)
     if not overshoot >= 0:
         raise BadInput(f"overshoot is {overshoot!r}; it must be at least 0")
     distance, short = _distances(head, values, norm, sparse, cost)
-    sheet = Sheet.blank(len(values), head.n, head.c)
+    sheet = EditRows.infeasible(len(values), head.n, head.c)
     weight, first = head.weight.numpy(), _predicted(head, values)
     rows = np.arange(len(values))
     sheet.target = np.where(np.isfinite(distance).any(1), distance.argmin(1), short.argmin(1))
@@ -102,14 +102,14 @@ def flip_edit(
     return sheet.edit(torch.as_tensor(e).device)
 
 
-def check_option(cost: Cost | None, norm: float, sparse: int | None) -> float:
+def check_options(cost: Cost | None, norm: float, sparse: int | None) -> float:
     """Return the norm; refuse options that have no meaning together."""
     cost, norm = cost or Cost(), check_norm(norm)
     if sparse is not None and (isinstance(sparse, bool) or not isinstance(sparse, int) or sparse < 1):
         raise BadInput(f"sparse is {sparse!r}; it must be a number of attributes, at least 1")
     if cost.weights is not None:
         raise BadInput(
-            "weights are costs of whole attributes, for flip_attributes; here a covariance, diag(1 / w^2), weighs"
+            "weights are costs of binary attributes, for flip_attributes; give the covariance diag(1 / w^2) instead"
         )
     if cost.covariance is not None and norm != 2:
         raise BadInput(f"a covariance replaces the l_2 norm, but norm is {norm:g}; leave one of them out")
@@ -135,7 +135,7 @@ def _distances(
     first = _predicted(head, e)
     margin = _margins(head, e, first)
     if cost.groups:
-        distance, short, _ = exchanged(head, e, first, margin, cost)
+        distance, short, _ = exchange_distances(head, e, first, margin, cost)
     elif not cost.bounded:
         distance, short = _unbounded(head, first, margin, norm, sparse, cost)
     elif sparse is not None:
@@ -177,9 +177,9 @@ def _bounded(
         size = d.shape[:2]
         ends = [np.repeat(bound[take], head.c, 0) for bound in (low, high)]
         x, best = fill(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), norm)
-        found = lengths(x, norm).reshape(size)
-        distance[take] = np.where(np.isnan(found), np.inf, found)
-        short[take] = np.where(np.isnan(found), margin[take] - best.reshape(size), 0.0)
+        reached = lengths(x, norm).reshape(size)
+        distance[take] = np.where(np.isnan(reached), np.inf, reached)
+        short[take] = np.where(np.isnan(reached), margin[take] - best.reshape(size), 0.0)
     return distance, short
 
 
@@ -206,8 +206,8 @@ def _inside(d: np.ndarray, need: float, low: np.ndarray, high: np.ndarray, basis
     """Return the smallest u with d . L u >= need and low <= L u <= high; None: there is none."""
     below, above = np.isfinite(low), np.isfinite(high)
     rows = np.vstack([(d @ basis)[None], basis[below], -basis[above]])
-    found = Smallest(rows).solve(np.r_[need, low[below], -high[above]])
-    return None if found is None else found[0]
+    solution = LeastDistance(rows).solve(np.r_[need, low[below], -high[above]])
+    return None if solution is None else solution[0]
 
 
 def _steps(
@@ -225,7 +225,9 @@ def _steps(
     need = np.maximum(need, 0.0)
     if cost.groups:
         first = _predicted(head, e)
-        _, _, step = exchanged(head, e, first, _margins(head, e, first), cost, overshoot=overshoot, target=target)
+        _, _, step = exchange_distances(
+            head, e, first, _margins(head, e, first), cost, overshoot=overshoot, target=target
+        )
         return step
     basis = cost.basis(head)
     if not cost.bounded:
@@ -252,4 +254,4 @@ def _steps(
     return out
 
 
-__all__ = ["check_option", "flip_distance", "flip_edit"]
+__all__ = ["check_options", "flip_distance", "flip_edit"]

@@ -2,8 +2,8 @@
 
     d_k = w_k - w_i        m_k = l_i - l_k >= 0        for the predicted class i and every rival k
 
-Everything that the other files of this package compute follows from these differences. Numbers are float64 on the
-processor, whatever the embedding's dtype: an overshoot of 1e-4 of a small distance would be lost in float32.
+Everything that the other files of this package compute follows from these differences. Numbers are float64 on the CPU,
+whatever the embedding's dtype: an overshoot of 1e-4 of a small distance would be lost in float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class AffineHead:
     """The affine map from an embedding to logits.
 
     Attributes:
-        weight: W, (c, n), stored as float64 on the processor.
+        weight: W, (c, n), stored as float64 on the CPU.
         bias: b, (c,).
         classes: Names of the classes, so that a target can be given by name. Empty: numbers only.
         attributes: Names of the embedding's entries, if they have any.
@@ -85,7 +85,7 @@ class AffineHead:
             attributes: Names of the embedding's entries.
 
         Raises:
-            BadInput: The module is not affine; the message names the layer that the embedding should be taken before.
+            BadInput: The module is not affine; the message names the layer whose input should be the embedding.
         """
         if type(layer) is nn.Linear:
             zeros = layer.weight.new_zeros(layer.out_features)
@@ -93,8 +93,8 @@ class AffineHead:
         if not isinstance(layer, nn.Module):
             raise BadInput(f"the head is a {type(layer).__name__}; give a torch module, or AffineHead(weight, bias)")
         if isinstance(layer, nn.Sequential):
-            _refuse_bends(layer)
-        weight, bias = _probed(layer, _width(layer) if n is None else n)
+            _refuse_nonaffine(layer)
+        weight, bias = _read_by_evaluation(layer, _input_width(layer) if n is None else n)
         return cls(weight, bias, classes, attributes)
 
     @property
@@ -113,7 +113,7 @@ class AffineHead:
 
 
 def embeddings(head: AffineHead, e: Tensor, what: str = "e") -> Tensor:
-    """Return embeddings as (B, n) float64 on the processor.
+    """Return embeddings as (B, n) float64 on the CPU.
 
     Raises:
         BadInput: They do not fit the head, or hold NaN or infinite values.
@@ -157,7 +157,7 @@ def target_classes(head: AffineHead, target: Tensor | int | str, size: int) -> n
 
 
 def index_of(name: str, names: Sequence[str], what: str) -> int:
-    """Return the place of a name.
+    """Return the index of a name.
 
     Args:
         name: The name.
@@ -179,30 +179,30 @@ def index_of(name: str, names: Sequence[str], what: str) -> int:
 
 
 def _numbers(values: Any, what: str) -> Tensor:
-    """Return a copy as float64 on the processor; refuse what is not finite."""
+    """Return a copy as float64 on the CPU; refuse what is not finite."""
     numbers = torch.as_tensor(values).detach().to("cpu", torch.float64).clone()
     if not torch.isfinite(numbers).all():
         raise BadInput(f"{what} holds NaN or infinite values; the network may have diverged in training")
     return numbers
 
 
-def _refuse_bends(layer: nn.Sequential) -> None:
-    """Refuse a sequence with a part that is known not to be affine, and say from where on it is."""
+def _refuse_nonaffine(layer: nn.Sequential) -> None:
+    """Refuse a sequence with a submodule that is not affine; the error names the affine layers after it."""
     children = list(layer.named_children())
-    bends = [
-        k for k, (_, part) in enumerate(children) if not isinstance(part, (*AFFINE, nn.Sequential)) and _bare(part)
+    others = [
+        k for k, (_, part) in enumerate(children) if not isinstance(part, (*AFFINE, nn.Sequential)) and _leaf(part)
     ]
-    if bends:
-        name, part = children[bends[-1]]
-        rest = f"AffineHead.of(head[{bends[-1] + 1}:])" if bends[-1] + 1 < len(children) else "the layers before it"
+    if others:
+        name, part = children[others[-1]]
+        rest = f"AffineHead.of(head[{others[-1] + 1}:])" if others[-1] + 1 < len(children) else "the layers before it"
         raise BadInput(
             f"the head is not affine: its layer {name!r} is a {type(part).__name__}; take the output of {name!r} "
             f"as the embedding and read {rest}"
         )
 
 
-def _bare(part: nn.Module) -> bool:
-    """Return whether a module is one of torch's own without parts, such as an activation."""
+def _leaf(part: nn.Module) -> bool:
+    """Return whether a module is one of torch's own without submodules, such as an activation."""
     return type(part).__module__.startswith("torch.nn") and not any(True for _ in part.children())
 
 
@@ -210,7 +210,7 @@ def _linears(layer: nn.Module) -> list[tuple[str, nn.Linear]]:
     return [(name, part) for name, part in layer.named_modules() if isinstance(part, nn.Linear)]
 
 
-def _width(layer: nn.Module) -> int:
+def _input_width(layer: nn.Module) -> int:
     inside = _linears(layer)
     if not inside:
         raise BadInput(
@@ -220,7 +220,7 @@ def _width(layer: nn.Module) -> int:
     return inside[0][1].in_features
 
 
-def _probed(layer: nn.Module, n: int) -> tuple[Tensor, Tensor]:
+def _read_by_evaluation(layer: nn.Module, n: int) -> tuple[Tensor, Tensor]:
     """Return W and b of an affine module, from its values at 0 and at the unit vectors."""
     try:
         call: Callable[[Tensor], Tensor] = copy.deepcopy(layer).to("cpu", torch.float64).eval()

@@ -1,10 +1,10 @@
-"""Least-distance programming: the smallest vector that satisfies linear inequalities, and how far none does.
+"""Least-distance programming: the smallest vector that satisfies linear inequalities, and the violation if none does.
 
     min ||x||_2   s.t.   G x >= h                dual:  max h . u - ||G^T u||^2 / 2,  u >= 0,  x = G^T u
 
-`Smallest` solves the dual for many right-hand sides: an active set over the Gram matrix, started empty, to which the
-most violated row is added (Lawson and Hanson on the normal equations). Its answer is refined on G itself and accepted
-only if it satisfies the optimality conditions; else `scipy.optimize.nnls` solves the problem:
+`LeastDistance` solves the dual for many right-hand sides: an active set over the Gram matrix, started empty, to which
+the most violated row is added (Lawson and Hanson on the normal equations). Its answer is refined on G itself and
+accepted only if it satisfies the optimality conditions; else `scipy.optimize.nnls` solves the problem:
 
     E = [G^T; h^T], f = (0, ..., 0, 1):   u = nnls(E, f),  r = E u - f,  x = -r[:-1] / r[-1];   r = 0: infeasible
 
@@ -23,10 +23,10 @@ from unfooled.core.errors import BadInput
 EXACT = 1e-12
 """Violation, relative to the largest right-hand side of unit rows, up to which a solution is accepted."""
 LOOSE = 1e-8
-"""The same for solutions that are far away compared with the nearest single boundary."""
+"""The same where `EXACT` is out of reach: solutions whose norm is much larger than the largest right-hand side."""
 
 
-class Smallest:
+class LeastDistance:
     """Solver of min ||x||_2 with G x >= h, for one G and many h.
 
     Args:
@@ -35,29 +35,29 @@ class Smallest:
 
     def __init__(self, rows: np.ndarray) -> None:
         self.size = np.sqrt((rows**2).sum(1))
-        self.some = self.size > 1e-13 * max(float(self.size.max(initial=0.0)), 1e-300)
-        self.unit = rows[self.some] / self.size[self.some, None]
+        self.nonzero = self.size > 1e-13 * max(float(self.size.max(initial=0.0)), 1e-300)
+        self.unit = rows[self.nonzero] / self.size[self.nonzero, None]
         self.gram = self.unit @ self.unit.T
 
     def solve(self, h: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the smallest x, (n,), and the active rows, (m,) bool. None: there is no x."""
-        if (h[~self.some] > EXACT * max(1.0, float(np.abs(h).max(initial=0.0)))).any():
+        if (h[~self.nonzero] > EXACT * max(1.0, float(np.abs(h).max(initial=0.0)))).any():
             return None
         active = np.zeros(len(h), bool)
-        need = h[self.some] / self.size[self.some]
+        need = h[self.nonzero] / self.size[self.nonzero]
         scale = float(need.max(initial=0.0))
         if scale <= 0:
             return np.zeros(self.unit.shape[1]), active
-        found = self._ascended(need / scale)
-        if found is None:
-            found = _least_distance(self.unit, need / scale)
-        if found is None:
+        solution = self._active_set(need / scale)
+        if solution is None:
+            solution = _by_nnls(self.unit, need / scale)
+        if solution is None:
             return None
-        x, rows = found
-        active[np.flatnonzero(self.some)[rows]] = True
+        x, rows = solution
+        active[np.flatnonzero(self.nonzero)[rows]] = True
         return x * scale, active
 
-    def _ascended(self, need: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
+    def _active_set(self, need: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
         """Solve the dual over the Gram matrix; None where that is not accurate enough."""
         rows: list[int] = []
         u = np.zeros(0)
@@ -104,7 +104,7 @@ def _refined(unit: np.ndarray, need: np.ndarray, rows: list[int]) -> tuple[np.nd
     return x, rows
 
 
-def _least_distance(unit: np.ndarray, need: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
+def _by_nnls(unit: np.ndarray, need: np.ndarray) -> tuple[np.ndarray, list[int]] | None:
     """Solve by nonnegative least squares; None where there is no x."""
     from scipy.optimize import lsq_linear, nnls
 
@@ -128,7 +128,7 @@ def _least_distance(unit: np.ndarray, need: np.ndarray) -> tuple[np.ndarray, lis
     return x, rows
 
 
-def linear(
+def smallest_by_lp(
     rows: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray, norm: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the smallest x in l_1 or l_inf with G x >= h in a box, and the active rows; None: there is none.
@@ -152,7 +152,7 @@ def linear(
         a = np.vstack([np.hstack([rows, np.zeros((len(rows), 1))]), np.hstack([-eye, one]), np.hstack([eye, one])])
         right = np.r_[h, np.zeros(2 * n)]
         bounds = [*zip(low, high, strict=True), (0.0, np.inf)]
-    solution = _program(cost, a, right, bounds)
+    solution = _solve_lp(cost, a, right, bounds)
     if solution is None:
         return None
     x = solution[:n] - solution[n:] if norm == 1 else solution[:n]
@@ -164,11 +164,11 @@ def shortfall(rows: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray
     """Return the least s with G x >= h - s for some x in a box, at least 0."""
     n = rows.shape[1]
     a = np.hstack([rows, np.ones((len(rows), 1))])
-    solution = _program(np.r_[np.zeros(n), 1.0], a, h, [*zip(low, high, strict=True), (0.0, np.inf)])
+    solution = _solve_lp(np.r_[np.zeros(n), 1.0], a, h, [*zip(low, high, strict=True), (0.0, np.inf)])
     return math.nan if solution is None else float(solution[-1])
 
 
-def _program(
+def _solve_lp(
     cost: np.ndarray, a: np.ndarray, right: np.ndarray, bounds: list[tuple[float, float]]
 ) -> np.ndarray | None:
     """Solve min cost . x with a x >= right; None: infeasible."""
@@ -176,9 +176,9 @@ def _program(
 
     scale = max(float(np.abs(right).max(initial=0.0)), 1e-300)
     scaled = [(low / scale, high / scale) for low, high in bounds]
-    found = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs")
-    if found.status == 2:
+    solution = linprog(cost, A_ub=-a, b_ub=-right / scale, bounds=scaled, method="highs")
+    if solution.status == 2:
         return None
-    if found.status != 0:
-        raise BadInput(f"the linear program of the edit could not be solved: {found.message}")
-    return np.asarray(found.x) * scale
+    if solution.status != 0:
+        raise BadInput(f"the linear program of the edit could not be solved: {solution.message}")
+    return np.asarray(solution.x) * scale

@@ -4,8 +4,9 @@
     a(x)    = max_j ||e|| / ||delta_j||                            "attackability"; of a model: its mean
 
 Without bias h = -G e, so delta is minus the projection of e on the rows' differences: the same for every target, never
-longer than e, and a >= 1 whatever the weights. With one, a head may be given any score by its smallest singular values,
-which change nothing else; where the differences have rank under c - 1, the score is whatever the cut-off leaves. The
+longer than e, and a >= 1 whatever the weights. With a bias, changing the smallest singular values of the
+differences gives the head any score and changes nothing else; if their rank is below c - 1, the cut-off of the
+pseudo-inverse alone determines the score. The
 exact distance is `flip_distance`.
 
 References:

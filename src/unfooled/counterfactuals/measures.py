@@ -1,10 +1,10 @@
 """Measures of edits carried to inputs, and their controls.
 
-Delta = g(x') - g(x) is what was reached, delta what was asked, both in units of the switches; S is the support of
-delta.
+Delta = g(x') - g(x) is the change that was reached, delta the change that was asked for. Both are divided by each
+attribute's switch, its mean logit where it is present minus where it is absent. S: the attributes that delta changes.
 
     achieved      <Delta, delta> / <delta, delta>              side effect   ||Delta off S|| / ||Delta on S||
-    selectivity   ||Delta on S||^2 / ||Delta||^2               validity      the head names the target at x'
+    selectivity   ||Delta on S||^2 / ||Delta||^2               validity      the head predicts the target at x'
     noise ratio   ||x' - x|| / ||delta||, as published, and each divided by its standard deviation in the data
 
 An edit of every attribute has no side effect by definition: the measures are meant for edits of few. Equal selectivity
@@ -34,16 +34,16 @@ class Measures:
     """Measures of edits carried to inputs, (B,) each; NaN where one is not defined.
 
     Attributes:
-        achieved: Completeness along the edit; 1: all of it.
+        achieved: Share of the edit that was reached, by projection on it; 1: all of it.
         side_effect: Change off the edited attributes, relative to that on them.
-        off_target: Length of the change off the edited attributes, in switches.
+        off_target: Length of the change off the edited attributes, in units of their switches.
         selectivity: Share of the squared change on the edited attributes.
-        valid: The head names the target, bool.
+        valid: The head predicts the target, bool.
         valid_8bit: It still does after rounding to 8 bits, bool.
         distance: l_2 distance of the inputs.
         psnr: Peak signal-to-noise ratio in dB.
         ssim: Structural similarity; NaN for inputs that are not images.
-        noise: Published noise ratio, in mixed units.
+        noise: Noise ratio as published: input values over attribute logits.
         noise_standard: Noise ratio with both lengths in standard deviations of the data; NaN without these.
     """
 
@@ -72,7 +72,7 @@ def measure(
     deviations: tuple[float, Tensor] | None = None,
     batch: int = 256,
 ) -> Measures:
-    """Measure what inputs did of the edits that were asked for.
+    """Measure how far inputs realise the edits that were asked for.
 
     Args:
         encode: Attribute logits of inputs, (b, *D) -> (b, n).
@@ -80,7 +80,7 @@ def measure(
         x: Inputs before, (B, *D).
         x_new: Inputs after, (B, *D): of `realize_edit`, or of a control.
         edit: The edits that were asked for.
-        gap: Switch of each attribute, (n,).
+        gap: Switch of each attribute, (n,), see `switches`.
         deviations: Standard deviations in the data, of the inputs' values and of each attribute logit, (n,).
         batch: Samples computed at once.
     """
@@ -117,7 +117,7 @@ def measure(
 
 @dataclass(frozen=True)
 class AttackSuccess:
-    """Share of valid edits, with the budget without which it means nothing.
+    """Share of valid edits, with the threat and the number of steps that it was reached with.
 
     Attributes:
         value: Share of valid samples.
@@ -154,13 +154,13 @@ def attack_success(valid: Tensor, threat: Threat, steps: int) -> AttackSuccess:
 
 
 def random_attributes(edit: Edit, gap: Tensor, *, generator: torch.Generator | None = None) -> Edit:
-    """Return edits of the same size, in switches, on random attributes that the edits leave alone.
+    """Return edits of the same size, in units of the switches, on random attributes that the edits do not change.
 
-    Where an edit leaves too few attributes alone, some of its own are drawn again.
+    If an edit leaves fewer attributes unchanged than it changes, some of its own are among them.
 
     Args:
         edit: The edits.
-        gap: Switch of each attribute, (n,).
+        gap: Switch of each attribute, (n,), see `switches`.
         generator: Source of random numbers.
     """
     asked = (edit.delta / gap.to(edit.delta)).cpu()
@@ -183,7 +183,7 @@ def targeted_pgd(
     batch: int = 256,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return points of the threat that name the edits' targets, by plain PGD: the control for every figure.
+    """Return points of the threat that are predicted as the edits' targets, by plain PGD: the control of all measures.
 
     Args:
         encode: Attribute logits of inputs, (b, *D) -> (b, n).
@@ -192,7 +192,7 @@ def targeted_pgd(
         edit: The edits, of which only the targets are used.
         threat: Constraint set of the result.
         steps: Steps.
-        stop: True: stop a sample as soon as the target is named; False: take every step.
+        stop: True: stop a sample as soon as the target is predicted; False: take every step.
         batch: Samples computed at once.
         generator: Base seed of the starts.
     """

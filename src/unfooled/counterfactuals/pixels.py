@@ -1,11 +1,11 @@
-"""Edits of attributes carried to inputs: can a real input do what the edit asks for?
+"""Edits of attributes carried to inputs: is there an input whose attributes change as the edit asks?
 
     min over z in threat   ||(g(z) - e - delta) / gap||_2 + kappa relu( max_{k != j} l_k(z) - l_j(z) + m )
 
 g(z) are the attribute logits, e = g(x), j the target, m its margin, gap the switch of each attribute: its mean logit
-where it is present minus where it is absent. The target is part of the objective, since an input that matches every
-attribute of an edit as well as it can does not, as a rule, change the label. kappa sets how much the label counts
-against the attributes; of several, the least valid one is returned and the others are the curve.
+where it is present minus where it is absent. The target is part of the objective, since the input that matches the
+edited attributes best usually does not change the label. kappa sets how much the label counts
+against the attributes; of several, the result is that of the least with which the target is predicted; `curve` has all.
 
 `match_edit` is the other problem, all attributes and no label, by Levenberg-Marquardt steps:
 
@@ -56,7 +56,7 @@ class Carried:
         x: Inputs inside the threat, (B, *D).
         delta: Change of the attribute logits, g(x') - g(x), (B, n).
         residual: ||(g(x') - e - delta) / gap||, (B,).
-        valid: Samples for which the head names the target, (B,) bool.
+        valid: Samples for which the head predicts the target, (B,) bool.
         steps: Steps taken, (B,) int64.
     """
 
@@ -76,7 +76,7 @@ class Realized:
         x: Inputs inside the threat, (B, *D), at the least kappa that is valid; at the largest where none is.
         delta: Change of the attribute logits, g(x') - g(x), (B, n).
         residual: ||(g(x') - e - delta) / gap||, (B,).
-        valid: Samples for which the head names the target, (B,) bool; never for an edit that is not feasible.
+        valid: Samples for which the head predicts the target, (B,) bool; never for an edit that is not feasible.
         steps: Steps taken at this kappa, (B,) int64.
         kappa: The kappa of x, (B,).
         curve: Results at every kappa, from the least to the largest.
@@ -92,7 +92,7 @@ class Realized:
 
 
 class _Remembering:
-    """Features in units of the switches, the last ones stored, so that a penalty does not compute them again."""
+    """Features divided by the switches; the last ones are stored, so that a penalty does not compute them again."""
 
     def __init__(self, encode: Encode, gap: Tensor) -> None:
         self.encode, self.gap = encode, gap
@@ -182,10 +182,10 @@ def _carried(
             rival = logits.masked_fill(own, -torch.inf).amax(1)
             return kappa * (rival - logits[own] + margin).relu()
 
-        found = invert(
+        inversion = invert(
             seen, wanted[rows] / gap, x[rows], threat=threat.take(rows), tol=0.0, rule=RULE, penalty=short
         )  # fmt: skip
-        moved[rows], taken[rows] = found.x, found.steps_used
+        moved[rows], taken[rows] = inversion.x, inversion.steps_used
     return _judged(encode, head, x, e, wanted, edit, gap, kappa, moved, taken, batch)
 
 
@@ -196,9 +196,9 @@ def _judged(
     """Return what became of the edits at these inputs."""
     with torch.no_grad():
         now = batched(encode, batch)(moved)
-    named = logits_of(head, now).argmax(1) == edit.target.to(now.device)
+    on_target = logits_of(head, now).argmax(1) == edit.target.to(now.device)
     residual = torch.linalg.vector_norm((now - wanted) / gap, dim=1)
-    return Carried(kappa, moved, now - e, residual, named & edit.feasible.to(now.device), taken)
+    return Carried(kappa, moved, now - e, residual, on_target & edit.feasible.to(now.device), taken)
 
 
 def logits_of(head: AffineHead, e: Tensor) -> Tensor:

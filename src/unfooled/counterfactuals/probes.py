@@ -1,7 +1,7 @@
 """Attribute directions of a network that was trained without attributes: linear probes of a layer's features.
 
     z = (e - mean) / std,     a_f ~ v_f . z + b_f      ridge regression, or logistic with the same penalty
-    held out: AUC and R^2 from five folds; an AUC below .8 disqualifies claims about that attribute
+    held out: AUC and R^2 by five-fold cross-validation; below an AUC of .8 no claim is made about the attribute
 
 If the layer feeds the head through an affine map, the geometry of `head` applies with the direction v_f as attribute f.
 """
@@ -18,7 +18,7 @@ from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.score import finite
 
 USABLE = 0.8
-"""Held-out AUC below which nothing may be claimed about an attribute."""
+"""Held-out AUC below which no claim about an attribute is made."""
 FOLDS = 5
 
 
@@ -119,7 +119,7 @@ def _fitted(x: np.ndarray, a: np.ndarray, ridge: float, logistic: bool) -> tuple
 
 
 def _held_out(x: np.ndarray, a: np.ndarray, ridge: float, logistic: bool) -> tuple[float, float]:
-    """Return AUC and R^2 of predictions for folds that the fit has not seen; each fold has its share of both values."""
+    """Return AUC and R^2 of predictions by stratified cross-validation."""
     from sklearn.metrics import roc_auc_score
 
     order = np.argsort(a + np.random.default_rng(0).random(len(a)) / 2)

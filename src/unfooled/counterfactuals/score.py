@@ -1,8 +1,9 @@
-"""Attackability that cannot be gamed by scale: radii in within-class standard deviations, and whole attributes.
+"""Attackability that does not depend on the scale of the embedding: radii in within-class standard deviations.
 
     r(x)  = min_k m_k / sqrt(d_k^T S d_k)      S: pooled within-class covariance of e;     a = 1 / (1 + r)
     pair  (i, k): median of m_k / sqrt(d_k^T S d_k) over samples predicted i
-    model median of r, quartiles, share with r <= tau as a curve; never a mean of 1 / r, which boundary points dominate
+    model median of r, quartiles, share with r <= tau as a curve; not the mean of 1 / r, which the points near a
+          boundary dominate
 
 r does not change under any affine change of the embedding, e -> A e + t; exactly so without shrinkage.
 
@@ -30,9 +31,9 @@ from unfooled.statistics import Cases, Estimate, Interval, partial_spearman, qua
 DRAWS = 1000
 """Resamples of an interval."""
 PREDICTIVE = 0.6
-"""Rank correlation of radius and pixel distance below which a radius is printed as not predictive."""
+"""Rank correlation of radius and pixel distance below which the radius is reported as not predictive."""
 ENOUGH = 200
-"""Samples from which on the rank correlation over samples counts."""
+"""Least number of samples for which the rank correlation over samples is conclusive."""
 
 
 class Radii(NamedTuple):
@@ -122,7 +123,7 @@ def radii(radius: Tensor, taus: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 3.0)) ->
 
     Args:
         radius: r, (B,).
-        taus: Radii at which the share of samples is given.
+        taus: Radii tau for which the share of samples with a radius up to tau is computed.
     """
     values = radius.detach().cpu().double()
     lower, middle, upper = (_interval(values.numpy(), q) for q in (0.25, 0.5, 0.75))
@@ -176,13 +177,13 @@ def agreement(radius: Tensor, distance: Tensor) -> Agreement:
 def group_means(e: Tensor, attributes: Tensor, y: Tensor, members: Sequence[int], name: str = "") -> Group:
     """Return a group of exclusive attributes with the mean embedding given each value, averaged over classes.
 
-    Only the entries of the members move in an exchange; the others are 0.
+    The means are 0 outside the members' entries, so that an exchange changes only these.
 
     Args:
         e: Embeddings, (N, n), whose entries are the attributes.
         attributes: True attributes, 0 or 1, (N, n).
         y: Labels, (N,) int64.
-        members: Places of the group's attributes.
+        members: Indices of the group's attributes.
         name: Name of the group.
 
     Raises:
@@ -221,8 +222,8 @@ def class_means(values: np.ndarray, place: np.ndarray) -> np.ndarray:
 def _interval(values: np.ndarray, q: float) -> Interval:
     """Return a quantile with its bootstrap interval; too few samples have none."""
     columns = {"id": np.arange(len(values)), "value": values}
-    found = Cases((columns,)).interval(quantile_of("value", q), ("value",), draws=DRAWS)
-    if np.isfinite(found.value) or not len(values):
-        return found
+    estimate = Cases((columns,)).interval(quantile_of("value", q), ("value",), draws=DRAWS)
+    if np.isfinite(estimate.value) or not len(values):
+        return estimate
     value = float(np.quantile(values, q))
     return Interval(value, np.nan, np.nan, len(values))

@@ -1,7 +1,8 @@
 """Sparse targeted edits: the smallest change of at most k attributes after which the target wins.
 
-All supports of k attributes are compared up to 20,000 of them, in the order of a lower bound, the farthest single
-boundary, so that most need no solution. With more, the supports are those of the attributes that the smallest edits in
+A support is the set of attributes that an edit changes. If there are at most 20,000 supports of k attributes, all are
+compared, in the order of a lower bound of their cost, the distance to the farthest single boundary; most of them can be
+skipped. With more, the supports are those of the attributes that the smallest edits in
 l_1 and l_2 move most, and the result is an upper bound.
 """
 
@@ -14,21 +15,21 @@ from typing import NamedTuple
 import numpy as np
 
 from unfooled.counterfactuals.cost import Cost
-from unfooled.counterfactuals.least_distance import Smallest, linear, shortfall
+from unfooled.counterfactuals.least_distance import LeastDistance, shortfall, smallest_by_lp
 
 MOST = 20_000
-"""Supports that are enumerated."""
+"""Number of supports up to which all are enumerated."""
 FEW = 300
-"""Supports up to which the shortfall of a sparse edit is computed."""
+"""Number of supports up to which the shortfall of a sparse edit is computed."""
 
 
-class Found(NamedTuple):
+class SparseEdit(NamedTuple):
     """Smallest edit of one sample.
 
     Attributes:
         delta: Change of the embedding, (n,).
         cost: Its length; inf where none was found, although there may be one.
-        active: Rivals that are met, (c - 1,) bool.
+        active: Rivals whose boundary the edit lies on, (c - 1,) bool.
         exact: True where no permitted change is smaller.
     """
 
@@ -54,11 +55,11 @@ class Supports:
         self.all = comb(int(free.sum()), k) <= MOST
         self.table: tuple[np.ndarray, np.ndarray] | None = None
 
-    def solved(self, h: np.ndarray, low: np.ndarray, high: np.ndarray, dense: np.ndarray) -> Found | None:
+    def solve(self, h: np.ndarray, low: np.ndarray, high: np.ndarray, dense: np.ndarray) -> SparseEdit | None:
         """Return the smallest sparse edit of one sample; None: there is none.
 
         Args:
-            h: Logits needed, (c - 1,).
+            h: Logits that the target must gain on each rival, (c - 1,).
             low: Least changes, (n,).
             high: Largest changes, (n,).
             dense: Smallest edit of all attributes, (n,).
@@ -70,11 +71,11 @@ class Supports:
         for at in np.argsort(bound, kind="stable"):
             if not bound[at] < (np.inf if best is None else best.cost):
                 break
-            found = self._on(supports[at], h, low, high)
-            if found is not None and (best is None or found.cost < best.cost):
-                best = found
+            solution = self._solve_on(supports[at], h, low, high)
+            if solution is not None and (best is None or solution.cost < best.cost):
+                best = solution
         if best is None:
-            return None if self.all else Found(np.zeros(len(low)), np.inf, np.zeros(len(h), bool), False)
+            return None if self.all else SparseEdit(np.zeros(len(low)), np.inf, np.zeros(len(h), bool), False)
         return best
 
     def _table(
@@ -85,7 +86,7 @@ class Supports:
             return self.table
         places = np.flatnonzero(self.free)
         if not self.all:
-            sparse = linear(self.g[:, places], h, low[places], high[places], 1.0)
+            sparse = smallest_by_lp(self.g[:, places], h, low[places], high[places], 1.0)
             first = np.abs(dense[places]) / (np.abs(dense).max() or 1.0)
             first = first + (0.0 if sparse is None else 2.0 * (np.abs(sparse[0]) > 1e-9))
             most = max(
@@ -99,24 +100,24 @@ class Supports:
         return supports, gains
 
     def _root(self, support: np.ndarray) -> np.ndarray:
-        """Return the root of the covariance given that all other attributes stay."""
+        """Return L of the conditional covariance L L^T given that all other attributes do not change."""
         if self.precision is None:
             return np.eye(len(support))
         return np.asarray(np.linalg.cholesky(np.linalg.inv(self.precision[np.ix_(support, support)])))
 
-    def _on(self, support: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> Found | None:
+    def _solve_on(self, support: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> SparseEdit | None:
         """Return the smallest edit on one support."""
         root = self._root(support)
         low, high, n = low[support], high[support], len(low)
         below, above = np.isfinite(low), np.isfinite(high)
-        solver = Smallest(np.vstack([self.g[:, support] @ root, root[below], -root[above]]))
-        found = solver.solve(np.r_[h, low[below], -high[above]])
-        if found is None:
+        solver = LeastDistance(np.vstack([self.g[:, support] @ root, root[below], -root[above]]))
+        solution = solver.solve(np.r_[h, low[below], -high[above]])
+        if solution is None:
             return None
-        u, active = found
+        u, active = solution
         delta = np.zeros(n)
         delta[support] = root @ u
-        return Found(delta, float(np.sqrt(u @ u)), active[: len(h)], self.all)
+        return SparseEdit(delta, float(np.sqrt(u @ u)), active[: len(h)], self.all)
 
     def shortfall(self, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
         """Return the logits that the best sparse change falls short of; NaN for more than `FEW` supports."""

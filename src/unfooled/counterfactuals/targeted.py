@@ -18,12 +18,12 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost
-from unfooled.counterfactuals.edits import Edit, Sheet
+from unfooled.counterfactuals.edits import Edit, EditRows
 from unfooled.counterfactuals.exchanges import directions, farthest
-from unfooled.counterfactuals.flips import PART, check_option
+from unfooled.counterfactuals.flips import PART, check_options
 from unfooled.counterfactuals.head import AffineHead, embeddings, target_classes
-from unfooled.counterfactuals.least_distance import Smallest, linear, shortfall
-from unfooled.counterfactuals.supports import Found, Supports
+from unfooled.counterfactuals.least_distance import LeastDistance, shortfall, smallest_by_lp
+from unfooled.counterfactuals.supports import SparseEdit, Supports
 
 
 def targeted_edit(
@@ -60,7 +60,7 @@ def targeted_edit(
         tensor([[-3., -1.]], dtype=torch.float64)
     """
     values = embeddings(head, e).numpy()
-    cost, norm = cost or Cost(), check_option(cost, norm, sparse)
+    cost, norm = cost or Cost(), check_options(cost, norm, sparse)
     wanted = target_classes(head, target, len(values))
     if sparse is not None and norm != 2:
         raise BadInput(
@@ -68,7 +68,7 @@ def targeted_edit(
         )
     if not math.isfinite(margin):
         raise BadInput(f"margin is {margin!r}; it must be a finite number of logits")
-    sheet = Sheet.blank(len(values), head.n, head.c)
+    sheet = EditRows.infeasible(len(values), head.n, head.c)
     sheet.target = wanted
     low, high = cost.box(values)
     for j in np.unique(wanted):
@@ -76,13 +76,13 @@ def targeted_edit(
         rivals, g, h = constraints(head, values[rows], int(j), margin)
         problem = _Problem(head, g, norm, sparse, cost)
         for s, need in zip(rows, h, strict=True):
-            found = problem.solved(values[s], need, low[s], high[s])
-            if found is None or not np.isfinite(found.cost):
+            edit = problem.solve(values[s], need, low[s], high[s])
+            if edit is None or not np.isfinite(edit.cost):
                 sheet.shortfall[s] = problem.shortfall(values[s], need, low[s], high[s])
-                sheet.exact[s] = found is None
+                sheet.exact[s] = edit is None
             else:
-                sheet.delta[s], sheet.cost[s], sheet.exact[s] = found.delta, found.cost, found.exact
-                sheet.active[s, rivals[found.active]] = True
+                sheet.delta[s], sheet.cost[s], sheet.exact[s] = edit.delta, edit.cost, edit.exact
+                sheet.active[s, rivals[edit.active]] = True
     return sheet.edit(torch.as_tensor(e).device)
 
 
@@ -144,41 +144,41 @@ class _Problem:
         self.free, self.basis = cost.free(head), cost.basis(head)
         few = sparse is not None and sparse < self.basis.shape[1]
         self.supports = Supports(g, self.free, sparse or 1, cost) if few else None
-        self.solver: tuple[bytes, Smallest] | None = None
+        self.solver: tuple[bytes, LeastDistance] | None = None
         self.short: float | None = None
 
-    def solved(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> Found | None:
+    def solve(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> SparseEdit | None:
         """Return the smallest edit of one sample; None: there is none."""
         if (h <= 0).all():
-            return Found(np.zeros(len(low)), 0.0, np.zeros(len(h), bool), True)
+            return SparseEdit(np.zeros(len(low)), 0.0, np.zeros(len(h), bool), True)
         if self.cost.groups:
-            return self._exchanged(e, h, low, high)
+            return self._by_exchange(e, h, low, high)
         if self.norm != 2:
-            found = linear(self.g[:, self.free], h, low[self.free], high[self.free], self.norm)
-            if found is None:
+            solution = smallest_by_lp(self.g[:, self.free], h, low[self.free], high[self.free], self.norm)
+            if solution is None:
                 return None
             delta = np.zeros(len(low))
-            delta[self.free] = found[0]
-            return Found(delta, float(np.linalg.norm(found[0], self.norm)), found[1], True)
+            delta[self.free] = solution[0]
+            return SparseEdit(delta, float(np.linalg.norm(solution[0], self.norm)), solution[1], True)
         dense = self._dense(h, low, high)
         if dense is None or self.supports is None:
             return dense
-        return self.supports.solved(h, low, high, dense.delta)
+        return self.supports.solve(h, low, high, dense.delta)
 
-    def _dense(self, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> Found | None:
+    def _dense(self, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> SparseEdit | None:
         """Return the smallest edit in l_2 or under the covariance."""
         below, above = np.isfinite(low), np.isfinite(high)
         key = np.r_[below, above].tobytes()
         if self.solver is None or self.solver[0] != key:
             rows = np.vstack([self.g @ self.basis, self.basis[below], -self.basis[above]])
-            self.solver = key, Smallest(rows)
-        found = self.solver[1].solve(np.r_[h, low[below], -high[above]])
-        if found is None:
+            self.solver = key, LeastDistance(rows)
+        solution = self.solver[1].solve(np.r_[h, low[below], -high[above]])
+        if solution is None:
             return None
-        u, active = found
-        return Found(self.basis @ u, float(np.sqrt(u @ u)), active[: len(h)], True)
+        u, active = solution
+        return SparseEdit(self.basis @ u, float(np.sqrt(u @ u)), active[: len(h)], True)
 
-    def _exchanged(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> Found | None:
+    def _by_exchange(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> SparseEdit | None:
         """Return the least exchange within a group."""
         best = None
         for v, end in self._directions(e, low, high):
@@ -187,12 +187,12 @@ class _Problem:
             least = max(0.0, float(ratio[gain > 0].max(initial=0.0)))
             most = min(end, float(ratio[gain < 0].min(initial=np.inf)))
             if least <= most and not (h[gain == 0] > 0).any() and (best is None or least < best.cost):
-                best = Found(least * v, least, (gain > 0) & (ratio >= least * (1 - 1e-12)), True)
+                best = SparseEdit(least * v, least, (gain > 0) & (ratio >= least * (1 - 1e-12)), True)
         return best
 
     def _directions(self, e: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        found = directions(self.head, e[None], self.cost)
-        return [(v, float(farthest(self.head, low[None], high[None], v, self.cost)[0])) for _, v in found]
+        exchanges = directions(self.head, e[None], self.cost)
+        return [(v, float(farthest(self.head, low[None], high[None], v, self.cost)[0])) for _, v in exchanges]
 
     def shortfall(self, e: np.ndarray, h: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
         """Return the logits that the best permitted change falls short of."""

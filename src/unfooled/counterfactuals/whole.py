@@ -1,7 +1,7 @@
-"""The fewest whole attributes, yes or no, that must be turned over for the label to change.
+"""The fewest binary attributes (0 or 1) that must be flipped for the label to change.
 
-    g_kf = d_kf (1 - 2 a_f)       what turning over attribute f adds to l_k - l_i
-    "i loses" to k: sort the gains; the smallest number of them with a sum >= m_k; the least over all k
+    g_kf = d_kf (1 - 2 a_f)       what flipping attribute f adds to l_k - l_i
+    class i falls below class k: sort the gains; the smallest number of them with a sum >= m_k; the least over all k
 
 This is exact. With weights, exclusive groups (an exchange counts as one) or a target, the fewest are found by branch
 and bound (`covering`), exact up to 20,000 nodes, an upper bound beyond.
@@ -16,24 +16,24 @@ from torch import Tensor
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost, Group
 from unfooled.counterfactuals.covering import TIE, Items, cover, least_cost
-from unfooled.counterfactuals.edits import Edit, Sheet
+from unfooled.counterfactuals.edits import Edit, EditRows
 from unfooled.counterfactuals.head import AffineHead, embeddings, target_classes
 
 PART = 1 << 22
 """Numbers in a temporary array, at most."""
 FEW = 16
-"""Attributes that are tried first; they are enough for most samples."""
+"""Number of attributes with the largest gains that are tried first; they are enough for most samples."""
 
 
 def flip_attributes(
     head: AffineHead, a: Tensor, *, target: Tensor | int | str | None = None, cost: Cost | None = None
 ) -> Edit:
-    """Find the fewest whole attributes to turn over so that the label changes.
+    """Find the fewest binary attributes to flip so that the label changes.
 
     Args:
         head: Affine head on attributes.
         a: Attributes, 0 or 1, (B, n).
-        target: Class that shall win against all rivals, one or (B,). None: the predicted class shall lose.
+        target: Class whose logit shall become the largest, one or (B,). None: any class but the predicted one.
         cost: Immutable attributes, groups and weights; not bounds, nor a covariance.
 
     Returns:
@@ -52,40 +52,42 @@ def flip_attributes(
     values = embeddings(head, a, "a").numpy()
     cost = cost or Cost()
     _check(values, head, cost)
-    sheet = Sheet.blank(len(values), head.n, head.c)
+    sheet = EditRows.infeasible(len(values), head.n, head.c)
     if target is None and not cost.groups and cost.weights is None:
-        _fewest(head, values, cost.free(head), sheet)
+        _fewest_flips(head, values, cost.free(head), sheet)
     else:
         wanted = None if target is None else target_classes(head, target, len(values))
         for s in range(len(values)):
-            _searched(head, values[s], None if wanted is None else int(wanted[s]), cost, sheet, s)
+            _branch_and_bound(head, values[s], None if wanted is None else int(wanted[s]), cost, sheet, s)
     return sheet.edit(torch.as_tensor(a).device)
 
 
 def _check(a: np.ndarray, head: AffineHead, cost: Cost) -> None:
-    """Refuse attributes that are not whole, and costs that have no meaning for them."""
+    """Refuse attributes other than 0 and 1, and costs that have no meaning for them."""
     odd = np.argwhere((a != 0) & (a != 1))
     if len(odd):
         s, f = (int(v) for v in odd[0])
-        raise BadInput(f"attribute {f} of sample {s} is {a[s, f]:.4g}; whole attributes are 0 or 1: round them first")
+        raise BadInput(f"attribute {f} of sample {s} is {a[s, f]:.4g}; binary attributes are 0 or 1: round them first")
     if cost.bounded or cost.covariance is not None:
-        raise BadInput("whole attributes have no bounds or covariance; make attributes immutable, or give weights")
+        raise BadInput("binary attributes have no bounds or covariance; make attributes immutable, or give weights")
     if cost.weights is not None and cost.weights.shape != (head.n,):
         raise BadInput(f"weights have shape {tuple(cost.weights.shape)}; they must be one per attribute, ({head.n},)")
 
 
-def _fewest(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: Sheet) -> None:
-    """Fill in the fewest attributes for "i loses", for many samples and all rivals at once."""
+def _fewest_flips(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: EditRows) -> None:
+    """Fill in the fewest attributes for a change to any class, for many samples and all rivals at once."""
     part = max(1, PART // (head.c * head.n))
     few = min(FEW, head.n)
     for start in range(0, len(a), part):
         rows = np.arange(start, min(start + part, len(a)))
-        left = _turned(head, a, free, sheet, rows, few)
+        left = _at_most(head, a, free, sheet, rows, few)
         if len(left) and few < head.n:
-            _turned(head, a, free, sheet, left, head.n)
+            _at_most(head, a, free, sheet, left, head.n)
 
 
-def _turned(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: Sheet, rows: np.ndarray, most: int) -> np.ndarray:
+def _at_most(
+    head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: EditRows, rows: np.ndarray, most: int
+) -> np.ndarray:
     """Fill in rows for which at most `most` attributes are enough; return the others."""
     weight = head.weight.numpy()
     logits = a[rows] @ weight.T + head.bias.numpy()
@@ -100,17 +102,17 @@ def _turned(head: AffineHead, a: np.ndarray, free: np.ndarray, sheet: Sheet, row
     can = (count <= most) & rival
     count = np.where(can, count, head.n + 1)
     k = np.where((count == count.min(1, keepdims=True)) & can, surplus, -np.inf).argmax(1)
-    found = can.any(1)
-    sheet.cost[rows] = np.where(found, count[here, k], np.inf)
+    feasible = can.any(1)
+    sheet.cost[rows] = np.where(feasible, count[here, k], np.inf)
     sheet.shortfall[rows] = np.where(rival, need - total[:, :, -1], np.inf).min(1)
     for b in here:
         row, best_k = rows[b], int(k[b])
-        if found[b]:
+        if feasible[b]:
             turned = np.argsort(-gain[b, best_k], kind="stable")[: int(count[b, best_k])]
             sheet.delta[row, turned] = 1 - 2 * a[row, turned]
             sheet.active[row, best_k] = True
         sheet.target[row] = _winner(head, a[row] + sheet.delta[row], int(first[b]), best_k)
-    return rows[~found]
+    return rows[~feasible]
 
 
 def _winner(head: AffineHead, a: np.ndarray, first: int, tied: int) -> int:
@@ -122,7 +124,7 @@ def _winner(head: AffineHead, a: np.ndarray, first: int, tied: int) -> int:
 
 
 def _items(head: AffineHead, a: np.ndarray, cost: Cost) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what may be done to one sample: changes, (I, n), their weights and owners, (I,): one item per owner."""
+    """Return the changes permitted to one sample, (I, n), their weights and owners, (I,): at most one per owner."""
     free = cost.free(head)
     each = np.ones(head.n) if cost.weights is None else cost.weights.numpy()
     grouped = {f for g in cost.groups if isinstance(g, Group) for f in g.members}
@@ -149,7 +151,7 @@ def _items(head: AffineHead, a: np.ndarray, cost: Cost) -> tuple[np.ndarray, np.
     return np.array(changes).reshape(-1, head.n), np.array(weights), np.array(owners, dtype=np.int64)
 
 
-def _searched(head: AffineHead, a: np.ndarray, target: int | None, cost: Cost, sheet: Sheet, s: int) -> None:
+def _branch_and_bound(head: AffineHead, a: np.ndarray, target: int | None, cost: Cost, sheet: EditRows, s: int) -> None:
     """Fill in one sample by branch and bound."""
     weight = head.weight.numpy()
     logits = weight @ a + head.bias.numpy()
@@ -165,12 +167,12 @@ def _searched(head: AffineHead, a: np.ndarray, target: int | None, cost: Cost, s
         problems = [(Items(gains, weights, owners), need)]
     exact, short = True, np.inf
     for items, wanted in problems:
-        found = cover(items, wanted, sheet.cost[s])
-        exact &= found.exact
-        short = min(short, found.shortfall)
-        if found.chosen is not None:
-            sheet.cost[s] = found.cost
-            sheet.delta[s] = changes[list(found.chosen)].sum(0)
+        best = cover(items, wanted, sheet.cost[s])
+        exact &= best.exact
+        short = min(short, best.shortfall)
+        if best.selected is not None:
+            sheet.cost[s] = best.cost
+            sheet.delta[s] = changes[list(best.selected)].sum(0)
     after = weight @ (a + sheet.delta[s]) + head.bias.numpy()
     if target is None:
         after[first] = -np.inf

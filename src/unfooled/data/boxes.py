@@ -192,7 +192,7 @@ def _read(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
             try:
                 a, b, c, d = (float(line[name]) for name in names)
             except (TypeError, ValueError):
-                raise BadInput(f"line {table.line_num} of {path} holds what is no number: {line}") from None
+                raise BadInput(f"line {table.line_num} of {path} holds a value that is not a number: {line}") from None
             if not all(map(math.isfinite, (a, b, c, d))):
                 raise BadInput(
                     f"line {table.line_num} of {path} holds NaN or infinity: {line}; leave images without a box out"

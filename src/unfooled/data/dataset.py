@@ -49,8 +49,8 @@ class Source:
         read: Function of row numbers, (n,), that returns their samples, in a form of `Dataset.x`.
         warnings: Assumptions of the reader, as in `Dataset`.
         sorted: As in `Dataset`.
-        survey: Function that looks at all rows that will be read, and returns a `read` whose parts agree with each
-            other. None: those of `read` do.
+        survey: Function of the numbers of all rows that will be read in parts; it returns a `read` with one setting
+            for all of them, such as the number of channels. None: `read` has no setting that depends on the rows.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Samples of a torch `Dataset` or `DataLoader`, read when they are needed.
 
-A data set with an index is read by it; one that can only be iterated is written to a temporary file once. The data set
-of a loader is read in its own order, whatever the loader's, and the loader's `collate_fn` is applied.
+A data set that can be indexed is read by index; one that can only be iterated is written to a temporary file once. The
+data set of a loader is read in its own order, whatever the loader's, and the loader's `collate_fn` is applied.
 """
 
 from __future__ import annotations

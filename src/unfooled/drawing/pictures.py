@@ -114,7 +114,7 @@ def heat_map(value: Array, largest: float, *, signed: bool) -> Plate:
 
 
 def _pool(value: Array) -> Array:
-    """Return at most BINS values, from each bin the value furthest from 0."""
+    """Return at most `MAX_BARS` values, from each bin the value furthest from 0."""
     if len(value) <= MAX_BARS:
         return value
     bins = np.array_split(value, MAX_BARS)

@@ -185,7 +185,7 @@ class _Search:
         return self._by_place(options, sure=len(shape) == 3 and (bool(confirmed) or len(left) == 1))
 
     def _without_aspect(self, spatial: Spatial) -> Spatial | None:
-        """Return a reading whose grid has another aspect than the input if its layer is a convolution or the like."""
+        """Return a reading whose grid has another aspect than the input if its layer is one of `IMAGE_MODULES`."""
         if spatial.layout is Layout.CHANNELS_FIRST and (
             self.size is None or isinstance(self._module(spatial.layer), IMAGE_MODULES)
         ):
@@ -198,7 +198,7 @@ class _Search:
 
         Args:
             options: Possible readings, the likeliest first.
-            sure: True: where the gradients do not tell, return the first option instead of None.
+            sure: True: where the gradients are inconclusive, return the first option instead of None.
         """
         scores = [self._contrast_of(option) for option in options]
         known = [(score, -k) for k, score in enumerate(scores) if score is not None]
@@ -215,7 +215,7 @@ class _Search:
             best, k = first, 0
         if best >= 1.5:  # about 20 for the right reading, about 1 for a wrong one
             return options[-k]
-        self._doubt(options[0], "holds {} x {} cells that do not look at their own place in the input".format(
+        self._doubt(options[0], "holds {} x {} cells that do not depend most on their own place in the input".format(
             *options[0].grid
         ))  # fmt: skip
         return None

@@ -75,7 +75,7 @@ class Reading:
 
     Attributes:
         spatial: Call, grid and layout.
-        source: Call and layout that the grid of tokens was read from. None: the output's own, or the caller's grid.
+        source: Call and layout that the grid of tokens was read from. None: the output's own, or given by the caller.
         halvings: Number of times that grid was halved (patch merging).
     """
 
@@ -202,7 +202,7 @@ class Probes:
             return self.trace(z)
 
     def agree(self, reading: Reading, shape: Shape) -> bool | None:
-        """Return whether a reading agrees with the probes; None where they do not tell."""
+        """Return whether a reading agrees with the probes; None where they are inconclusive."""
         spatial = reading.spatial
         batch = self.shape("batch", spatial.layer)
         if batch is not None and batch[0] != 2:

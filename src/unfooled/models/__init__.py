@@ -1,4 +1,4 @@
-"""Models as people keep them, and the small reference networks."""
+"""Loading of models from common formats, and the small reference networks."""
 
 from unfooled.models.architectures import ARCHITECTURES
 from unfooled.models.load import load_model

@@ -1,4 +1,4 @@
-"""Answers of a model that another process loads anew, so that it was asked nothing before.
+"""Logits of a model that another process loads again, so that it has answered no query before.
 
 python -m unfooled.models.anew FOLDER      loads the model of FOLDER/source.json, and answers FOLDER/x.safetensors
 """
@@ -26,7 +26,7 @@ POINTS_AT_ONCE = 100
 
 
 def answers_anew(origin: Mapping[str, Any], x: Tensor) -> Tensor:
-    """Return the logits of a model that another process loads, (B, K), and that was asked nothing before.
+    """Return the logits, (B, K), of a model that another process loads, and that has answered no query before.
 
     Args:
         origin: Arguments of `load_model`.

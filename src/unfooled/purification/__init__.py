@@ -1,8 +1,8 @@
-"""Purification: functions x -> x in front of a model, and the guard that shows attacks both parts.
+"""Purification: functions x -> x in front of a model, and `guard`, which lets attacks see the purifier too.
 
 `fit_purifier` learns a semantic purifier (arXiv:2104.02155): clusters of latents, one dictionary for each, high
-frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized`,
-`fit_autoencoder` and `identity` are the classical ones. `guard(model, purify)` is the guarded model. What a purifier
+frequencies rebuilt from clean atoms. `jpeg`, `median`, `total_variation`, `bit_depth`, `low_band`, `resized` and
+`fit_autoencoder` are the classical ones. `guard(model, purify)` is the guarded model. What a purifier
 adds is the accuracy under attacks on the guarded model, never that under attacks on the bare one.
 """
 

@@ -173,7 +173,7 @@ def resized(x: Tensor, *, smallest: float = 0.8, generator: torch.Generator | No
 
     Args:
         x: Images, (B, C, H, W).
-        smallest: Least size, a part of each side in (0, 1].
+        smallest: Smallest size, as a fraction of each side, in (0, 1].
         generator: Base seed: the same seed and image give the same place. None: new draws from torch's global generator
             at every call, which makes the purifier random; guard it with `stochastic=True`.
 
@@ -182,14 +182,14 @@ def resized(x: Tensor, *, smallest: float = 0.8, generator: torch.Generator | No
     """
     check_images(x)
     if not 0 < smallest <= 1:
-        raise BadInput(f"smallest is {smallest}; it is a part of each side, in (0, 1]")
+        raise BadInput(f"smallest is {smallest}; it is a fraction of each side, in (0, 1]")
     if generator is None:
         u = torch.rand(len(x), 3, dtype=torch.float64).to(x)
     else:
         u = rng.uniform(rng.seeds(x, generator, stage=rng.Stream.RESIZED), (3,), dtype=x.dtype)
     side = smallest + (1 - smallest) * u[:, 0]
     shift = (2 * u[:, 1:] - 1) * (1 - side)[:, None]
-    # From places of the output, in [-1, 1], to places of the input.
+    # From coordinates in the output, in [-1, 1], to coordinates in the input.
     zero = torch.zeros_like(side)
     rows = (1 / side, zero, -shift[:, 0] / side, zero, 1 / side, -shift[:, 1] / side)
     grid = F.affine_grid(torch.stack(rows, 1).reshape(-1, 2, 3), list(x.shape), align_corners=False)
@@ -222,7 +222,7 @@ class DenoisingAutoencoder(nn.Module):
 def fit_autoencoder(
     x: Tensor, *, seed: int, noise: float = 0.2, epochs: int = 5, width: int = 32, batch: int = 128, lr: float = 2e-3
 ) -> DenoisingAutoencoder:
-    """Train a denoising autoencoder: the mean squared error of its answer to images with Gaussian noise.
+    """Train a denoising autoencoder: the mean squared error of its output for images with Gaussian noise.
 
     Args:
         x: Clean images in [0, 1], (N, C, H, W).

@@ -1,6 +1,6 @@
 """Clusters of latents: Gaussian mixtures within each class, their number chosen by BIC and stability.
 
-    z' = (z - offset) basis                               standardised, then the main axes of 95 % of the variance
+    z' = (z - offset) basis                               standardised, then the principal axes of 95 % of the variance
     K_c = argmin BIC(K) over stable K                     for each class c, K = 1, 2, ...
     d_k(z) = (z' - mu_k)^T P_k (z' - mu_k) + log |Sigma_k|,     P_k = Sigma_k^-1
 
@@ -39,9 +39,9 @@ SEEDS = 5
 STABLE = 0.7
 """Least mean adjusted Rand index between the partitions of these fits."""
 SHOWN = 2000
-"""Most latents of a class for the silhouette, whose cost grows with the square of their number."""
+"""Largest number of latents of a class for the silhouette, whose cost grows with the square of their number."""
 RIDGE = 1e-6
-"""Part of the mean variance that is added to every covariance, so that constant latents have a precision."""
+"""Fraction of the mean variance that is added to every covariance, so that constant latents have a precision."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,15 @@ def fit_clusters(
     Args:
         latents: Features of clean images, (N, *F), such as those of `features.Encoder(model, layer)`.
         y: Labels, (N,) int64; every class from 0 to the largest label has at least one latent.
-        explained: Part of the variance that the principal axes keep, in (0, 1].
+        explained: Fraction of the variance that the principal axes explain, in (0, 1].
         max_dim: Largest number of axes.
         max_clusters: Largest number of clusters of a class.
         min_size: Least number of members of a cluster; a class with fewer latents is one cluster.
         generator: Base seed of the fits; the same seed gives the same clusters, whatever the order of the samples.
 
     Returns:
-        The clusters, those of class 0 first, on the CPU in float64. Cost: a mixture for
-        each class and number, and four more for those whose stability decides.
+        The clusters, those of class 0 first, on the CPU in float64. Cost: one mixture
+        fit for each class and number of clusters, and four more for each number whose stability is needed.
 
     Raises:
         BadInput: No latents, NaN among them, labels that do not fit, a class without a latent, or numbers that cannot
@@ -186,9 +186,9 @@ def fit_clusters(
     seed = rng.base_seed(generator)
     with _quiet():
         fits, members = [], []
-        for label in range(int(y.max()) + 1):
-            rows = reduced[y == label].numpy()
-            fit, partition = _fit_class(rows, label, max_clusters, min_size, seed)
+        for c in range(int(y.max()) + 1):
+            rows = reduced[y == c].numpy()
+            fit, partition = _fit_class(rows, c, max_clusters, min_size, seed)
             fits.append(fit)
             members += [rows[partition == k] for k in range(fit.k)]
         spread = _within(reduced, y)
@@ -206,7 +206,7 @@ def _check(z: Tensor, y: Tensor, explained: float, max_dim: int, max_clusters: i
         raise BadInput("latents hold NaN or infinite values; mend the encoder or its inputs")
     check_labels(y, len(z))
     if not 0 < explained <= 1:
-        raise BadInput(f"explained is {explained}; it is a part of the variance, in (0, 1]")
+        raise BadInput(f"explained is {explained}; it is a fraction of the variance, in (0, 1]")
     for name, value in (("max_dim", max_dim), ("max_clusters", max_clusters), ("min_size", min_size)):
         if value < 1:
             raise BadInput(f"{name} is {value}; it must be at least 1")
@@ -218,12 +218,12 @@ def _check(z: Tensor, y: Tensor, explained: float, max_dim: int, max_clusters: i
 
 
 def _canonical(z: Tensor, y: Tensor) -> Tensor:
-    """Return an order of the samples that does not depend on theirs."""
+    """Return an order of the samples that does not depend on the order in which they are given."""
     return torch.from_numpy(np.lexsort((*z.T.numpy()[::-1], y.numpy())).copy())
 
 
 def _axes(z: Tensor, explained: float, max_dim: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of the latents and the map to their main axes, scaling included."""
+    """Return the mean of the latents and the map to their principal axes, scaling included."""
     offset, scale = z.mean(0), z.std(0, correction=0)
     inverse = torch.where(scale > 1e-9 * scale.max().clamp_min(1e-300), 1 / scale, torch.zeros_like(scale))
     standard = (z - offset) * inverse
@@ -239,7 +239,7 @@ def _axes(z: Tensor, explained: float, max_dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _within(reduced: Tensor, y: Tensor) -> np.ndarray:
-    """Return the covariance within classes, which stands in for that of a single latent, (d, d)."""
+    """Return the covariance within classes, used for clusters of a single latent, (d, d)."""
     means = torch.zeros(int(y.max()) + 1, reduced.shape[1], dtype=reduced.dtype)
     means = means.index_reduce(0, y, reduced, "mean", include_self=False)
     rest = reduced - means[y]
@@ -250,7 +250,7 @@ def _within(reduced: Tensor, y: Tensor) -> np.ndarray:
 def _fit_class(
     rows: np.ndarray, label: int, max_clusters: int, min_size: int, seed: int
 ) -> tuple[ClassFit, np.ndarray]:
-    """Choose the number of clusters of one class; return how, and the cluster of each row."""
+    """Choose the number of clusters of one class; return the choice, and the cluster of each row."""
     from sklearn.metrics import adjusted_rand_score, silhouette_score
 
     most = max(1, min(max_clusters, len(rows) // min_size))

@@ -4,12 +4,12 @@
     FISTA     X <- soft(V - D^T (D V - h) / L, s / L),    D X = sum_m d_m * x_m,   L = ||D^T D||_2 by power iteration
     filters   d <- P( d - grad / L_d ) over small batches,    ||d_m|| <= 1
 
-Positions reach beyond the edges, so that every pixel is covered as often as any other: an image of H rows has codes of
+Positions extend beyond the edges, so that every pixel is covered equally often: an image of H rows has codes of
 H + size - 1 rows.
 
 References:
-    Sun et al., Stratified convolutional sparse coding, CVPR 2019, arXiv:1812.00037 (classes share and own filters; here
-    each cluster has all of its own).
+    Sun et al., Stratified convolutional sparse coding, CVPR 2019, arXiv:1812.00037 (there, classes share some filters;
+    here each cluster has its own).
     Beck, Teboulle, 2009 (FISTA).
 """
 
@@ -27,7 +27,7 @@ from unfooled.core.low_pass import check_images
 from unfooled.purification.dictionaries import soft
 
 MARGIN = 1.02
-"""Factor on the power iteration's L, which comes from below."""
+"""Factor on the power iteration's estimate of L, which approaches L from below."""
 
 
 def synthesis(codes: Tensor, filters: Tensor) -> Tensor:
@@ -140,10 +140,10 @@ def learn_convolutional(
     """Learn the convolutional filters of one cluster online: codes of a few images, then a step of the filters.
 
     Args:
-        high: High band of the cluster's clean images on the scale of use, (N, C, H, W).
+        high: High band of the cluster's clean images in the units of the images to purify, (N, C, H, W).
         atoms: Number of filters, A.
         size: Side of a filter.
-        sparsity: Weight of the codes' absolute values, that of the later use.
+        sparsity: Weight of the codes' absolute values; purify with the same.
         rounds: Number of batches.
         steps: Steps of FISTA for the codes of a batch.
         batch: Images of a batch.
@@ -161,7 +161,7 @@ def learn_convolutional(
             raise BadInput(f"{name} is {value}; it must be at least 1")
     high = high.detach()
     if not bool((high.abs() > 1e-6).any()):
-        raise BadInput("the high band of every image is 0; constant images teach no dictionary: give others")
+        raise BadInput("the high band of every image is 0; no filter can be learnt from constant images: give others")
     source = torch.Generator().manual_seed(rng.base_seed(generator))
     filters = torch.randn(atoms, high.shape[1], size, size, generator=source, dtype=torch.float64).to(high)
     _check_fit(high, filters)

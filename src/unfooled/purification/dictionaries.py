@@ -66,8 +66,8 @@ def ista(
         BadInput: Sizes of patches and atoms that differ, a negative sparsity, or steps below 1.
 
     Example:
-        >>> ista(torch.tensor([[0.9, -0.2]]), torch.eye(2), sparsity=0.5, steps=1)
-        tensor([[0.4000, 0.0000]])
+        >>> ista(torch.tensor([[0.9, 0.7]]), torch.eye(2), sparsity=0.5, steps=1)
+        tensor([[0.4000, 0.2000]])
     """
     if patches.shape[-1] != dictionary.shape[-1]:
         raise BadInput(f"patches have {patches.shape[-1]} values, atoms {dictionary.shape[-1]}; they must agree")
@@ -76,10 +76,10 @@ def ista(
     if steps < 1:
         raise BadInput(f"steps is {steps}; it must be at least 1")
     size = (curvature(dictionary) if lipschitz is None else lipschitz)[..., None, None]
-    keep, seen, scale = _scaled(patches, dictionary, size, sparsity)
-    codes = _shrunk(seen, sparsity)
+    decay, projected, scale = _scaled(patches, dictionary, size, sparsity)
+    codes = _thresholded(projected, sparsity)
     for _ in range(steps - 1):
-        codes = _shrunk(_moved(codes, keep, seen), sparsity)
+        codes = _thresholded(_gradient_step(codes, decay, projected), sparsity)
     return codes * scale
 
 
@@ -89,20 +89,20 @@ def _scaled(patches: Tensor, dictionary: Tensor, size: Tensor, sparsity: float) 
     In units of s / L every threshold is 1, whatever the dictionary, and a step is one product and one soft threshold.
     """
     gram = dictionary @ dictionary.mT
-    keep = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device) - gram / size
+    decay = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device) - gram / size
     unit = sparsity if sparsity else 1.0
-    return keep, patches @ dictionary.mT / unit, unit / size
+    return decay, patches @ dictionary.mT / unit, unit / size
 
 
-def _moved(codes: Tensor, keep: Tensor, seen: Tensor) -> Tensor:
+def _gradient_step(codes: Tensor, decay: Tensor, projected: Tensor) -> Tensor:
     """Return a (I - D D^T / L) + p D^T / L, in one pass where the shapes allow."""
-    if codes.ndim == 3 and keep.ndim == 3 and len(codes) == len(keep):
-        return torch.baddbmm(seen, codes, keep)
-    return seen + codes @ keep
+    if codes.ndim == 3 and decay.ndim == 3 and len(codes) == len(decay):
+        return torch.baddbmm(projected, codes, decay)
+    return projected + codes @ decay
 
 
-def _shrunk(codes: Tensor, sparsity: float) -> Tensor:
-    """Return soft(a, 1), and a itself without a sparsity."""
+def _thresholded(codes: Tensor, sparsity: float) -> Tensor:
+    """Return soft(a, 1); a itself if the sparsity is 0."""
     return F.softshrink(codes, 1.0) if sparsity else codes
 
 
@@ -127,17 +127,17 @@ def fista(patches: Tensor, dictionary: Tensor, *, sparsity: float, steps: int, s
     """
     with torch.no_grad():
         size = curvature(dictionary)[..., None, None]
-        keep, seen, scale = _scaled(patches, dictionary, size, sparsity)
-        codes = torch.zeros_like(seen) if start is None else start / scale
+        decay, projected, scale = _scaled(patches, dictionary, size, sparsity)
+        codes = torch.zeros_like(projected) if start is None else start / scale
         ahead, t = codes, 1.0
         for _ in range(steps):
-            last, codes = codes, _shrunk(_moved(ahead, keep, seen), sparsity)
+            last, codes = codes, _thresholded(_gradient_step(ahead, decay, projected), sparsity)
             t, before = (1 + math.sqrt(1 + 4 * t * t)) / 2, t
             ahead = codes.lerp(last, (1 - before) / t)  # codes + (before - 1) / t (codes - last)
         return codes * scale
 
 
-def updated(patches: Tensor, dictionary: Tensor, codes: Tensor, *, rounds: int = PASSES) -> Tensor:
+def update_atoms(patches: Tensor, dictionary: Tensor, codes: Tensor, *, rounds: int = PASSES) -> Tensor:
     """Return the dictionaries after exact updates of each atom in turn, with norms of at most 1.
 
     The objective does not rise; an atom that no code uses stays as it is.
@@ -164,7 +164,7 @@ def updated(patches: Tensor, dictionary: Tensor, codes: Tensor, *, rounds: int =
 def image_patches(x: Tensor, *, size: int, stride: int) -> Tensor:
     """Return the patches of images, (B, C, H, W) -> (B, P, C * size * size).
 
-    Images are continued by their last row and column until the strides reach every pixel.
+    Images are padded by their last row and column until the patches cover every pixel.
 
     Raises:
         BadInput: Images are smaller than the patch.
@@ -205,14 +205,14 @@ def learn_patches(
     """Learn a dictionary of patches for each cluster of images, all of them in one batch.
 
     Args:
-        high: High band of clean images on the scale of use, (N, C, H, W).
+        high: High band of clean images in the units of the images to purify, (N, C, H, W).
         cluster: Cluster of each image, (N,) int64.
         atoms: Atoms of a dictionary, A.
         size: Side of a patch.
         stride: Distance of neighbouring patches while learning.
-        sparsity: Weight of ||a||_1, that of the later use.
-        least: Least standard deviation of a patch.
-        most: Most patches of a cluster, drawn at random.
+        sparsity: Weight of ||a||_1; purify with the same.
+        least: Standard deviation below which a patch is left out.
+        most: Largest number of patches of a cluster, drawn at random.
         rounds: Number of alternations of codes and dictionary.
         steps: Steps of FISTA for the codes in each of them.
         clusters: Number of clusters, M. None: that of the largest cluster with an image.
@@ -238,15 +238,15 @@ def learn_patches(
     codes = torch.zeros(*patches.shape[:2], atoms, dtype=patches.dtype, device=patches.device)
     for _ in range(rounds):
         codes = fista(patches, dictionary, sparsity=sparsity, steps=steps, start=codes)
-        dictionary = updated(patches, dictionary, codes)
+        dictionary = update_atoms(patches, dictionary, codes)
     return dictionary.reshape(len(patches), atoms, high.shape[1], size, size)
 
 
 def _training_patches(
     parts: list[Tensor], size: int, stride: int, least: float, most: int, source: torch.Generator
 ) -> Tensor:
-    """Return the patches of each cluster, (M, P, n), filled up with zeros, which do not count."""
-    found: list[Tensor] = []
+    """Return the patches of each cluster, (M, P, n), padded with zero patches, which change no dictionary."""
+    by_cluster: list[Tensor] = []
     for members in parts:
         # Images in random order, and no more of them than have enough patches.
         members = members[torch.randperm(len(members), generator=source).to(members.device)]
@@ -258,17 +258,17 @@ def _training_patches(
                 break
         joined = torch.cat(rows) if rows else members.new_zeros(0, members.shape[1] * size * size)
         pick = torch.randperm(len(joined), generator=source)[:most].to(joined.device)
-        found.append(joined[pick])
-    everything = torch.cat(found)
+        by_cluster.append(joined[pick])
+    everything = torch.cat(by_cluster)
     if not len(everything):
         raise BadInput(
-            f"no patch of the high band has a standard deviation of {least:g}; constant images teach no dictionary: "
-            "give others, or raise smooth, which is the weight of the low-pass filter"
+            f"no patch of the high band has a standard deviation of {least:g}; no filter can be learnt from "
+            "constant images: give others, or raise smooth, which is the weight of the low-pass filter"
         )
-    stand_in = everything[torch.randperm(len(everything), generator=source)[:most].to(everything.device)]
-    found = [rows if len(rows) else stand_in for rows in found]
-    longest = max(len(rows) for rows in found)
-    return torch.stack([F.pad(rows, (0, 0, 0, longest - len(rows))) for rows in found])
+    fallback = everything[torch.randperm(len(everything), generator=source)[:most].to(everything.device)]
+    by_cluster = [rows if len(rows) else fallback for rows in by_cluster]
+    longest = max(len(rows) for rows in by_cluster)
+    return torch.stack([F.pad(rows, (0, 0, 0, longest - len(rows))) for rows in by_cluster])
 
 
 def _first_atoms(patches: Tensor, atoms: int, source: torch.Generator) -> Tensor:

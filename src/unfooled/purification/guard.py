@@ -1,4 +1,4 @@
-"""Guard: a purifier in front of a model, as one module that attacks and audits can see through.
+"""Guard: a purifier in front of a model, as one module whose purifier attacks and audits can differentiate.
 
     x -> model(purify(x))
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from unfooled.attacks.gradients.straight_through import Defended
 from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
+from unfooled.core.model.classifier import Classifier
 from unfooled.core.samples import extent
 from unfooled.core.threats import UNIT
 from unfooled.core.types import Model, Purify
@@ -35,8 +36,9 @@ FIRST = 8
 class Guarded(nn.Module):
     """A model behind a purifier: x -> model(purify(x)).
 
-    The purifier stays in eval mode when the module is trained. It is checked at the first call, and in every call
-    without gradients: same shape, finite values in [0, 1], and an input, modes and answers that do not change.
+    The purifier stays in eval mode when the module is trained. At the first call the module checks that the purifier
+    does not write into its input, change a module's mode, or return different images for the same input (unless
+    `stochastic`); in every call without gradients, that it keeps the shape and returns finite values in [0, 1].
 
     Args:
         model: Any callable to logits, (B, *D) -> (B, K).
@@ -56,11 +58,11 @@ class Guarded(nn.Module):
         self.model = model
         self.purify = purify
         self.stochastic = stochastic
-        # Modules that the two parts only refer to, where `frozen` and `evaluating` find them.
+        # Modules that the two parts use without registering them; here `frozen` and `evaluating` find them.
         own = set(self.modules())
         self.behind = nn.ModuleList(m for part in (model, purify) for m in modules_of(part) if m not in own)
         self._checked = False
-        self._quiet()
+        self._eval_purifier()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, (B, K).
@@ -77,10 +79,10 @@ class Guarded(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the model; the purifier stays in eval mode."""
         super().train(mode)
-        self._quiet()
+        self._eval_purifier()
         return self
 
-    def _quiet(self) -> None:
+    def _eval_purifier(self) -> None:
         """Put the purifier's own modules into eval mode."""
         shared = {module for root in modules_of(self.model) for module in root.modules()}
         for root in modules_of(self.purify):
@@ -95,7 +97,7 @@ class Guarded(nn.Module):
         return purified
 
     def _check(self, x: Tensor) -> None:
-        """Purify a few images twice, without a trace in the global generator, and refuse what no guard can do."""
+        """Purify a few images twice and refuse a purifier that breaks a rule above; keep the global generator."""
         some, modes = x[:FIRST].detach(), [module.training for module in self.modules()]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             given = some.clone()
@@ -120,10 +122,10 @@ class Guarded(nn.Module):
 
 
 def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
-    """Refuse the output of a purifier that is no batch of inputs.
+    """Refuse the output of a purifier that is not a batch of inputs.
 
     Args:
-        purified: What it returned.
+        purified: Output of the purifier.
         x: Its input, (B, *D).
         values: True: values are checked, too; False: only the shape.
 
@@ -131,8 +133,8 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         BadInput: Another shape, NaN or infinite values, or values outside [0, 1].
     """
     if not isinstance(purified, Tensor) or purified.shape != x.shape:
-        found = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
-        raise BadInput(f"the purifier returns {found} for inputs of shape {tuple(x.shape)}; it must keep the shape")
+        returned = f"shape {tuple(purified.shape)}" if isinstance(purified, Tensor) else f"a {type(purified).__name__}"
+        raise BadInput(f"the purifier returns {returned} for inputs of shape {tuple(x.shape)}; it must keep the shape")
     if not values or not len(x):
         return
     low, high = extent(purified)
@@ -142,6 +144,24 @@ def check_purified(purified: Tensor, x: Tensor, *, values: bool = True) -> None:
         raise BadInput(
             f"the purifier returns values in [{low:.4g}, {high:.4g}]; images lie in [0, 1]: end it with clamp(0, 1)"
         )
+
+
+def guarded_in(model: Model) -> Guarded | None:
+    """Return the guarded model that a callable is, or that it wraps without a change; None where it is no such model.
+
+    Args:
+        model: Any callable to logits.
+    """
+    if isinstance(model, Guarded):
+        return model
+    if isinstance(model, Classifier) and not model.normalises:
+        return guarded_in(model.module)
+    return None
+
+
+def holds_guarded(model: Model) -> bool:
+    """Return whether there is a guarded model anywhere in a callable."""
+    return any(isinstance(module, Guarded) for root in modules_of(model) for module in root.modules())
 
 
 def is_differentiable(purify: Purify, x: Tensor) -> bool:

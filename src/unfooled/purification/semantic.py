@@ -1,4 +1,4 @@
-"""Semantic purifier: the high frequencies of an image, rebuilt with the dictionary of its nearest cluster.
+"""Semantic purifier: the high frequencies of an image are rebuilt with the dictionary of its nearest cluster.
 
     k = argmin_k d_k(e(x)),    low, high = split(x),    P(x) = clip(low + D_k ISTA(D_k, high))
 
@@ -7,7 +7,7 @@ e is an encoder, d_k the distance of its latents to cluster k (`clusters`), D_k 
 
     P(x) = clip(low + sum_k w_k D_k ISTA(D_k, high)),    w = softmax(-d / T)
 
-so that the choice, too, has a gradient. Verdicts are on T = 0; attacks may use T > 0.
+so that the choice, too, has a gradient. The defence is judged with T = 0; attacks may use T > 0.
 
 References:
     Silva, Das, Scarff, Najafirad, Adaptive clustering of robust semantic representations for adversarial image
@@ -229,7 +229,7 @@ def fit_purifier(
     Args:
         encode: Encoder of the latents; it is copied with its networks, so that training them later does not change the
             purifier (a plain function cannot be copied and is used as it is).
-        x: Clean training images in [0, 1], the scale of use, (N, C, H, W).
+        x: Clean training images in [0, 1], (N, C, H, W).
         y: Labels, (N,) int64; every class from 0 to the largest label has at least one image.
         seed: Random seed; saved with the purifier.
         smooth: Weight mu of the split into bands, above 0.
@@ -257,7 +257,7 @@ def fit_purifier(
         raise BadInput(f"images are {x.shape[-2]}x{x.shape[-1]}, patches {size}x{size}; choose smaller patches")
     if coding not in CODINGS:
         raise BadInput(f'coding is {coding!r}; it must be "patches" or "convolutional"')
-    encode = _own(encode)
+    encode = _frozen_copy(encode)
     with torch.no_grad(), evaluating(encode):
         latents = batched(lambda part: encode(part).reshape(len(part), -1), batch)(x)
         high = batched(lambda part: split(part, smooth=smooth)[1], batch)(x)
@@ -284,7 +284,7 @@ def _dictionaries(
     sparsity: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the dictionaries of `count` clusters, to which the images belong by k."""
+    """Return the dictionaries of `count` clusters, given the cluster k of each image."""
     if coding == "patches":
         half = max(1, size // 2)
         return learn_patches(
@@ -313,15 +313,15 @@ def load_purifier(folder: str | Path, encode: Encode | None = None) -> SemanticP
     stored = read_purifier(folder, encode)
     if set(stored.options) != set(OPTIONS):
         raise damaged(folder, KeyError(sorted(set(stored.options) ^ set(OPTIONS))[0]))
-    own = stored.encode if encode is None else _own(stored.encode)
+    own = stored.encode if encode is None else _frozen_copy(stored.encode)
     try:
         return SemanticPurifier(own, stored.clusters, stored.dictionaries, **stored.options, about=stored.about)
     except TypeError as error:
         raise damaged(folder, error) from None
 
 
-def _own(encode: Encode) -> Encode:
-    """Return a copy of an encoder in eval mode, whose parameters get no gradient; a plain function as it is."""
+def _frozen_copy(encode: Encode) -> Encode:
+    """Return a copy of an encoder in eval mode, whose parameters get no gradient; plain functions are not copied."""
     own: Encode = copied(encode)
     shared = {id(module) for module in modules_of(encode)}
     for module in modules_of(own):

@@ -39,7 +39,7 @@ Encode = Callable[[Tensor], Tensor]
 ARRAYS, FACTS = "purifier.npz", "purifier.json"
 FORMAT = 1
 LONGEST = 1 << 26
-"""Most bytes of the JSON file."""
+"""Largest size of the JSON file in bytes."""
 PARTS = ("mean", "precision", "logdet", "label", "basis", "offset")
 
 
@@ -87,7 +87,7 @@ def write_purifier(purify: Stored, folder: str | Path) -> None:
     for i, module in enumerate(modules_of(purify.encode)):
         arrays |= {f"encoder/{i}/{name}": value for name, value in module.state_dict().items()}
     content = io.BytesIO()
-    np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+    np.savez(content, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
     facts = {
         "format": FORMAT,
         "options": dict(purify.options),
@@ -189,8 +189,8 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     known = facts["encoder"]
     if known["architecture"] not in ARCHITECTURES:
         raise BadInput(
-            f"the encoder of {folder} is of code that unfooled does not have; give encode, the encoder that it was "
-            "fitted with"
+            f"the encoder of {folder} has an architecture that unfooled does not have; give encode, the encoder "
+            "that it was fitted with"
         )
     prefix = "encoder/0/"
     state = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
@@ -198,8 +198,8 @@ def _rebuilt(folder: Path, facts: dict[str, Any], arrays: dict[str, Tensor]) -> 
     weights = {name: value for name, value in bare.items() if not known["classifier"] or name not in ("mean", "std")}
     model = _built(known["architecture"], weights, facts["about"]["shape"])
     if known["classifier"]:
-        given = {"mean": state["mean"].tolist(), "std": state["std"].tolist()} if known["normalises"] else {}
-        model = Classifier(model, **given)
+        mean, std = (state[name].tolist() if known["normalises"] else None for name in ("mean", "std"))
+        model = Classifier(model, mean=mean, std=std)
     dtype = next(value.dtype for value in weights.values() if value.is_floating_point())
     model.to(dtype).load_state_dict(state)
     encode = Encoder(model.eval().requires_grad_(False), known["layer"], known["relu"])
@@ -221,7 +221,7 @@ def _check_shapes(clusters: Clusters) -> None:
 
 
 def _plain(fit: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers for JSON, which knows no NaN."""
+    """Return a fit for JSON, NaN as None."""
     fit["stability"] = [None if math.isnan(value) else value for value in fit["stability"]]
     fit["silhouette"] = None if math.isnan(fit["silhouette"]) else fit["silhouette"]
     return fit

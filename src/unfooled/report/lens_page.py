@@ -29,12 +29,13 @@ def reading_warnings(scores: Survival) -> list[str]:
     """Return the cautions to read before quoting a score."""
     warnings = []
     for block in scores.blocks:
-        empty = [s for s in block.scores if s.uninformative]
-        if empty:
-            highest = max(s.chance.value or 0 for s in empty)
+        uninformative = [s for s in block.scores if s.uninformative]
+        if uninformative:
+            highest = max(s.chance.value or 0 for s in uninformative)
+            verb = "is" if len(uninformative) == 1 else "are"
             warnings.append(
                 f"k = {block.k}, w = {block.w}: unrelated maps would score up to {highest:.2f} here, so the raw "
-                f"{', '.join(s.score for s in empty)} {'is' if len(empty) == 1 else 'are'} uninformative; lower w or k."
+                f"{', '.join(s.score for s in uninformative)} {verb} uninformative; lower w or k."
             )
     for k in dict.fromkeys(block.k for block in scores.blocks):
         block = next(b for b in scores.blocks if b.k == k)

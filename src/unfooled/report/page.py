@@ -19,6 +19,7 @@ from unfooled.report.sections.confusion import confusion
 from unfooled.report.sections.curves import curve_groups, drawable_points
 from unfooled.report.sections.effort import effort_section
 from unfooled.report.sections.gallery import galleries
+from unfooled.report.sections.guards import guard_sections
 from unfooled.report.sections.nearness import nearest_section
 from unfooled.report.sections.reasons import reasons_section
 from unfooled.runs.files import write_whole
@@ -60,6 +61,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         galleries=galleries(runs, room - for_reasons),
         survived=reasons_section(runs, HALVES, for_reasons),
         attended=attention_sections(runs, SINGLE),
+        guarded=guard_sections(runs),
         confusions=[confusion(s) for s in summaries],
         progress=effort_section(runs, SIZES),
         nearest=nearest_section(runs, SIZES, HALVES),

@@ -1,4 +1,4 @@
-"""Trust in an audit's figure: how the page may show it, and the checks that found something apart from the others."""
+"""Trust in an audit's figure: how the page shows it, and its checks, those that fired separate from the others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def doubted(s: Summary) -> bool:
 
 
 def doubt_sentence(s: Summary) -> str:
-    """Say what the verdict means for figures that follow from the attack; empty where it is trusted."""
+    """Return a sentence on what the verdict means for figures that depend on the attack; empty where it is trusted."""
     return {
         Tone.OVERSTATED: "The attack was not strong enough for this model: what follows from it is probably too high.",
         Tone.VOID: "No figure can be believed: what follows is shown only to help find the cause.",

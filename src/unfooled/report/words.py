@@ -153,6 +153,11 @@ def outcomes(s: Summary) -> Outcomes | None:
 def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
     """Return a sentence with the result and one with its limits; the wording depends on what the checks found."""
     counted, how = outcomes(s), tone(s)
+    if s.guard is not None and s.guard.missing:
+        return (
+            f"Robust accuracy is {s.guard.not_stated}.",
+            "Run every attack that a purifier must face, and audit again.",
+        )
     if counted is None:
         return "Nothing was judged, so there is no verdict.", ""
     unfooled, fooled, unanswered, wrong = counted

@@ -106,8 +106,8 @@ class Run:
         """
         chunks = _Chunks(self.folder, stage, n, large)
         chunks.find()
-        for (a, b), facts in chunks.facts.items():
-            self.pace.note(stage, b - a, facts)
+        for (a, b), known in chunks.facts.items():
+            self.pace.note(stage, b - a, known)
         self._report(chunks)
         if chunks.missing(self.chunk):
             with self.folder.claims.present():

@@ -132,15 +132,15 @@ def _identified(settings: dict[str, Any]) -> dict[str, Any]:
     prints = settings.get("fingerprint")
     if not isinstance(prints, Mapping):
         return settings
-    found = dict(settings)
+    identified = dict(settings)
     if "data" in prints:
-        found["data"] = None
+        identified["data"] = None
     if "model" in prints and isinstance(settings.get("model"), str):
-        found["model"] = _code(settings["model"])
+        identified["model"] = _code(settings["model"])
         arch = dict(settings.get("options") or {}).get("arch")
         if isinstance(arch, str):
-            found["options"] = {**settings["options"], "arch": _code(arch, arch)}
-    return found
+            identified["options"] = {**settings["options"], "arch": _code(arch, arch)}
+    return identified
 
 
 def _code(name: str, other: str | None = None) -> str | None:

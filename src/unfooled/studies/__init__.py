@@ -4,6 +4,7 @@ A study is a function `run_NAME(scale, *, out, seeds, ...) -> StudySummary`, in 
 what studies share. No study imports another one.
 """
 
+from unfooled.studies.attackability import run_attackability
 from unfooled.studies.attention import run_attention
 from unfooled.studies.attribution_robustness import run_attribution_robustness
 from unfooled.studies.broken_defences import run_broken_defences
@@ -16,6 +17,7 @@ from unfooled.studies.robust_features import run_robust_features
 __all__ = [
     "Claim",
     "StudySummary",
+    "run_attackability",
     "run_attention",
     "run_attribution_robustness",
     "run_broken_defences",

@@ -16,7 +16,7 @@ from unfooled.testing.promises import Snapshot, close, differs_by, name_of, requ
 from unfooled.testing.subjects import brightest_third, tiny_net
 from unfooled.training.batches import Batches
 from unfooled.training.loop import train
-from unfooled.training.progress import replays_of, threat_of, with_part
+from unfooled.training.progress import replays_of, scaled_by, threat_of
 
 PROMISES = ("scalar", "untouched", "falls", "zero")
 """Names of the promises, in the order in which they are checked."""
@@ -78,7 +78,7 @@ def check_loss(
 def _without_threat(loss: Any) -> TrainingLoss:
     """Return the loss with every radius set to 0; a wrapper such as `Ramp` is replaced by its inner loss."""
     inner = getattr(loss, "loss", None)
-    bare: TrainingLoss = with_part(loss if inner is None else inner, 0.0)
+    bare: TrainingLoss = scaled_by(loss if inner is None else inner, 0.0)
     return bare
 
 

@@ -1,4 +1,4 @@
-"""Optional attributes of a training loss: schedule over epochs, repeated batches, state between steps, logged numbers.
+"""Optional attributes of a training loss: schedule over epochs, repeated batches, state between steps, numbers to log.
 
 A loss is `(model, x, y) -> scalar`. Five attributes are optional, and the loop looks for no others:
 
@@ -101,14 +101,14 @@ def threat_of(loss: TrainingLoss) -> Threat | None:
     return threat if isinstance(threat, Threat) else None if inside is None else threat_of(inside)
 
 
-def with_part(loss: Any, share: float) -> Any:
-    """Return the loss with its threat, that of its `base`, and the numbers in its `grows`, `share` times as large."""
+def scaled_by(loss: Any, share: float) -> Any:
+    """Return the loss with its threat, that of its `base`, and the options listed in `grows`, times `share`."""
     changed: dict[str, Any] = {name: share * getattr(loss, name) for name in getattr(loss, "grows", ())}
     if isinstance(getattr(loss, "threat", None), Threat):
         changed["threat"] = loss.threat.scaled(share)
     base = base_of(loss)
     if base is not None and threat_of(base) is not None:
-        changed["base"] = with_part(base, share)
+        changed["base"] = scaled_by(base, share)
     return replace(loss, **changed)
 
 
@@ -141,7 +141,7 @@ class Ramp:
     def at(self, epoch: float) -> TrainingLoss:
         """Return the loss with its threat after `epoch` epochs."""
         share = min(1.0, epoch / self.epochs)
-        now: TrainingLoss = self.loss if share >= 1 else with_part(self.loss, share)
+        now: TrainingLoss = self.loss if share >= 1 else scaled_by(self.loss, share)
         return now
 
     @property

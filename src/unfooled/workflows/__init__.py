@@ -1,6 +1,7 @@
 """Workflows: one function a command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
+    counterfactual                                                                `unfooled counterfactual`
     lime_image, lime_text, lime_table, lime_pick                                  those of `unfooled lime`
     purify_fit, purify_apply                                                      those of `unfooled purify`
     diagnose                                                                      the checks of an audit alone
@@ -25,6 +26,7 @@ _NAMES = {
     "BadOption": "errors",
     "Below": "errors",
     "BoundAttack": "attacks",
+    "CounterfactualRecord": "counterfactuals",
     "Diagnosis": "diagnosing",
     "Doctor": "examining",
     "ExplanationRecord": "explaining",
@@ -49,6 +51,7 @@ _NAMES = {
     "audit": "auditing",
     "bind_attack": "attacks",
     "check_bounds": "bounds",
+    "counterfactual": "counterfactuals",
     "demo": "demonstrating",
     "diagnose": "diagnosing",
     "doctor": "examining",
@@ -76,6 +79,7 @@ __all__ = [
     "BadOption",
     "Below",
     "BoundAttack",
+    "CounterfactualRecord",
     "Diagnosis",
     "Doctor",
     "ExplanationRecord",
@@ -101,6 +105,7 @@ __all__ = [
     "bind_attack",
     "catalog",
     "check_bounds",
+    "counterfactual",
     "demo",
     "diagnose",
     "doctor",
@@ -136,6 +141,7 @@ if TYPE_CHECKING:
     from unfooled.workflows.attacks import BoundAttack, bind_attack, within_threat
     from unfooled.workflows.auditing import AuditOptions, audit
     from unfooled.workflows.bounds import check_bounds, read_bound
+    from unfooled.workflows.counterfactuals import CounterfactualRecord, counterfactual
     from unfooled.workflows.demonstrating import demo
     from unfooled.workflows.diagnosing import Diagnosis, diagnose
     from unfooled.workflows.errors import BadOption, Below

@@ -24,6 +24,7 @@ from unfooled.workflows import catalog
 from unfooled.workflows.attacks import bind_attack
 from unfooled.workflows.backgrounds import with_background
 from unfooled.workflows.errors import BadOption
+from unfooled.workflows.guarding import Purifier, check_purifier, guarded_by
 from unfooled.workflows.inputs import Inputs
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_folder
@@ -45,6 +46,8 @@ class AuditOptions:
         explain: Name in `catalog.EXPLANATIONS`, or an `Explain`.
         reasons: Name in `catalog.REASONS`, or an `Explain`: the explanation that is attacked, label kept.
         reasons_n: Samples whose explanation is attacked.
+        purify: Purifier in front of the model: the folder of a saved one, "file.py:name", or a function x -> x; see
+            `uf.purification.guard`. None: none.
     """
 
     effort: str | Effort = "normal"
@@ -55,6 +58,7 @@ class AuditOptions:
     explain: str | Explain = "integrated-gradients"
     reasons: str | Explain = "saliency"
     reasons_n: int = 32
+    purify: Purifier | None = None
 
     @property
     def single(self) -> dict[str, Any]:
@@ -70,6 +74,8 @@ class AuditOptions:
             raise BadOption(
                 "{reasons_n} is {0}; it must be at least 1, or leave the attack out: {reasons:none}", self.reasons_n
             )
+        if self.purify is not None:
+            check_purifier(self.purify)
         if isinstance(self.effort, str):
             choose(catalog.EFFORTS, self.effort, "effort")
         if not self.single:
@@ -199,16 +205,20 @@ def _audited(
     loaded = inputs.load(device, seed=seed, stream=True)
     if notify is not None:
         notify(f"classes, in order: {class_list(loaded.classes)}")
+    attacked, known = loaded.model, inputs.options
     if isinstance(options, AuditOptions):
+        if options.purify is not None:
+            attacked = guarded_by(loaded.model, options.purify, loaded.x, device)
+            known = known | {"purify": spelled(options.purify) if callable(options.purify) else str(options.purify)}
         if options.single:  # the attack and the audit share one size, found once
-            batch = batch or fitting_batch(loaded.model, loaded.x)
+            batch = batch or fitting_batch(attacked, loaded.x)
         options = options.plan(allowed, batch, background=loaded.x)
     model = inputs.model_name
     summary = audit_(
-        loaded.model, loaded.x, loaded.y, allowed,
+        attacked, loaded.x, loaded.y, allowed,
         plan=options, out=out, seed=seed, classes=loaded.classes, chunk=chunk, batch=batch, progress=progress,
         about={
-            "options": inputs.options, "warnings": loaded.warnings,
+            "options": known, "warnings": loaded.warnings,
             "model": model, "data": inputs.data_name, "command": command,
             "title": title or (model if ":" in model else Path(model).stem),
         },

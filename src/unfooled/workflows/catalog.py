@@ -291,6 +291,15 @@ STUDIES = {
             "full": "MNIST, 1,000 images, 1,000 masks; half a day on 2 cores",
         },
     ),
+    "attackability": Study(
+        "studies.attackability:run_attackability",
+        "Which attributes flip a decision, can pixels do it, and what does published attackability measure?",
+        {
+            "small": "rendered shapes, 10 concept networks, 7 trainings; about 5 minutes on 2 cores",
+            "medium": "shapes at 3 correlations, CUB's table and ten classes (--data for one); 3 hours on 2 cores",
+            "full": "the same, wider networks, and CUB-200-2011's own folder; a day on a GPU",
+        },
+    ),
     "purification": Study(
         "studies.purification:run_purification",
         "What does a purifier add, once it is attacked? Semantic dictionaries and others, static and adaptive",

@@ -72,10 +72,10 @@ def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
         BadOption: None is left.
     """
     constant = constant_attributes(values, names)
-    kept = [column for column, name in enumerate(names) if name not in constant]
-    if not kept:
+    columns = [column for column, name in enumerate(names) if name not in constant]
+    if not columns:
         raise BadOption("all {0} attributes are constant in the training data; there is nothing to learn", len(names))
-    return Concepts(tuple(names[column] for column in kept), values[:, kept], constant)
+    return Concepts(tuple(names[column] for column in columns), values[:, columns], constant)
 
 
 def with_attributes(

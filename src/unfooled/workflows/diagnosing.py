@@ -22,8 +22,8 @@ class Diagnosis:
     """Result of the checks before any attack.
 
     Attributes:
-        verdict: "EVALUABLE" (no check fired that an attack cannot answer), "HIDDEN" (gradients are missing, vanish or
-            lie: attacks that follow them overstate robustness), or "NOT EVALUABLE" (no figure could be believed).
+        verdict: "EVALUABLE" (an audit can deal with every check that fired), "HIDDEN" (gradients are missing, vanish or
+            mislead: attacks that follow them overstate robustness), or "NOT EVALUABLE" (no figure could be believed).
         because: Reason, in one or two sentences.
         findings: Finding of every check, whether it fired or not.
         warnings: Warnings about the model's outputs, one sentence each.

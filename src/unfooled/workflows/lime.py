@@ -1,4 +1,4 @@
-"""Local surrogates (LIME) of images, texts and rows, and the pick of a few that cover many: one page, one JSON."""
+"""Local surrogates (LIME) of images, texts and rows, and the submodular pick: one page and one JSON file each."""
 
 from __future__ import annotations
 
@@ -256,11 +256,14 @@ def lime_pick(
         if len(at) > n:
             at = np.sort(np.random.default_rng(seed).permutation(at)[:n])
         result = source.explain(at.tolist())
-        found = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
-        index = [int(at[i]) for i in found.index]
-        best = source.with_stability(result[list(found.index)], index)
+        selection = native.submodular_pick(result, budget=budget, noise=result.se, coverage=coverage)
+        index = [int(at[i]) for i in selection.index]
+        best = source.with_stability(result[list(selection.index)], index)
     pick = Picked(
-        index=index, gain=list(found.gain), among=len(at), importance=_leading(result, found.importance, IMPORTANT)
+        index=index,
+        gain=list(selection.gain),
+        among=len(at),
+        importance=_leading(result, selection.importance, IMPORTANT),
     )
     about = {"model": predict.name, "data": source.data, "pick": pick}
     return _written(folder, best, options, [source.name(i) for i in index], about)
@@ -279,8 +282,8 @@ def _source(
     if text is None:
         assert train is not None
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
-        of_table = inputs if isinstance(inputs, TableOptions) else TableOptions()
-        return TableRows(predict, read_rows(train, of_table, frames=predict.frames), options, labels, seed)
+        table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
+        return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
     check_choices(options, catalog.MASK_SAMPLERS, "by-size")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"

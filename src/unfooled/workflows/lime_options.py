@@ -63,8 +63,8 @@ class TextOptions:
 
     Args:
         split: Pieces of a text, a name in `catalog.SPLITS`, or a function.
-        unit: Hide equal pieces together, "types", or each one separately, "positions".
-        hide: Write for a hidden piece: nothing, "delete", or a token such as "[MASK]".
+        unit: Features: "types" hides equal pieces together, "positions" each one separately.
+        hide: Replacement of a hidden piece: "delete", nothing, or a token such as "[MASK]".
     """
 
     split: str | Callable[..., Any] = "words"
@@ -88,7 +88,7 @@ class TableOptions:
     Args:
         label: Column of the labels, which the model does not get. None: there is none.
         csv: File of the rows that are explained. None: the training table.
-        columns: Names of the columns, of files without a line of names.
+        columns: Names of the columns, for files without a header.
         categorical: Columns of numbers that are categories, in addition to those of words.
         group: Groups of columns that act as one feature, such as those of a one-hot code.
         bins: Bins of numbers, a name in `catalog.BINS`.
@@ -109,11 +109,11 @@ class Rows:
     """Training table and rows, as the model takes them.
 
     Attributes:
-        space: What was learnt from the training table.
+        space: Bins, categories and features of the training table.
         table: Rows of the file, without labels.
         labels: Label of each row. None: not known.
         frames: True: the model takes frames.
-        warnings: What a reader should know.
+        warnings: Sentences for the record.
     """
 
     space: native.TabularSpace
@@ -164,7 +164,7 @@ def read_rows(train: str | Path, options: TableOptions, *, frames: bool) -> Rows
     if options.label is not None and options.label in rows.names:
         labels = tuple(str(value) for value in rows.column(options.label))
     rows = _arranged(rows, table, options.label)
-    notes = [f"Columns that never change are no features: {', '.join(learnt.constant)}."] if learnt.constant else []
+    notes = [f"Constant columns are not used as features: {', '.join(learnt.constant)}."] if learnt.constant else []
     return Rows(learnt, rows, labels, as_frames, tuple(notes))
 
 
@@ -231,8 +231,8 @@ def classes_of(options: LimeOptions, outputs: Tensor, names: Sequence[str] | Non
         return y[:, None]
     if options.of == "all":
         return torch.arange(count).expand(len(outputs), count)
-    found = list(dict.fromkeys(_class(word.strip(), count, names or ()) for word in options.of.split(",")))
-    return torch.tensor(found).expand(len(outputs), len(found))
+    classes = list(dict.fromkeys(_class(word.strip(), count, names or ()) for word in options.of.split(",")))
+    return torch.tensor(classes).expand(len(outputs), len(classes))
 
 
 def _class(word: str, count: int, names: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ class ClassWeights(Record):
     Attributes:
         label: Number of the class or output.
         name: Its name.
-        features: Leading features by falling size of the weight.
+        features: Leading features, largest |weight| first.
         intercept: Intercept of the surrogate.
         prediction: Answer of the model.
         local_prediction: Answer of the surrogate for the input.
@@ -60,7 +60,7 @@ class Explained(Record):
         features: Number of features.
         ess: Effective sample size.
         stability: Soft stability of the leading features, as (value, low, high); None: not computed.
-        notes: What limits the explanation, in words.
+        notes: Sentences on what limits the explanation.
     """
 
     item: str
@@ -78,8 +78,8 @@ class Picked(Record):
 
     Attributes:
         index: Numbers of the inputs picked, in order.
-        gain: Coverage that each added.
-        among: Number of inputs among which it picked.
+        gain: Coverage that each input added.
+        among: Number of inputs that it was picked from.
         importance: Importance of the leading features of all inputs.
     """
 
@@ -98,9 +98,9 @@ class LimeRecord(Record):
         kind: Kind of the inputs: image, text or table.
         seed: Random seed.
         calls: Evaluations of the model for each input.
-        explanations: Explanations; those picked, of a pick.
-        pick: The pick, where there was one.
-        warnings: Assumptions of the readers.
+        explanations: Explanations; for a pick, those of the inputs picked.
+        pick: The submodular pick. None: the inputs were given.
+        warnings: Assumptions that were made when the files were read.
         seconds: Wall time of the explanation.
         files: Files that were written.
     """
@@ -145,8 +145,8 @@ def _explained(one: Surrogates, top: int, item: str) -> Explained:
                 r2_held_out=_finite(one.r2_held_out[0, t]),
             )
         )
-    held = classes[0].r2_held_out
-    low = [LOW_FIT.format(held)] if held is not None and held < LOW_R2 and count else []
+    held_out = classes[0].r2_held_out
+    low = [LOW_FIT.format(held_out)] if held_out is not None and held_out < LOW_R2 and count else []
     return Explained(
         item=item,
         predicted=predicted(one),
@@ -177,7 +177,7 @@ def _finite(value: Any) -> float | None:
 
 
 def write(out: Path, result: Surrogates, html: str, record: LimeRecord) -> None:
-    """Write lime.html and lime.json; the JSON is read by `Surrogates.from_json`, and has the record beside."""
+    """Write lime.html and lime.json; `Surrogates.from_json` reads the JSON, which also contains the record."""
     whole = json.loads(result.to_json()) | {"record": json.loads(record.model_dump_json())}
     write_whole(out / "lime.json", json.dumps(whole).encode())
     write_whole(out / "lime.html", html.encode("utf-8", "replace"))

@@ -23,7 +23,7 @@ from unfooled.workflows.lime_options import LimeOptions, Rows, TextOptions, clas
 from unfooled.workflows.predicting import Predictor
 
 MOST = 4000
-"""Features of one input at most: the equations take memory in their square."""
+"""Largest number of features of one input: memory grows with its square."""
 BATCH = 256
 Labels = str | Path | Sequence[str] | None
 
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out the warning about few effective samples, which the record and the page state in words."""
+    """Suppress the warning about few effective samples, which the record and the page contain."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rest on few effective samples.*", category=UserWarning)
         yield
@@ -192,13 +192,13 @@ class TableRows:
 
 
 def check_size(features: int, name: str, mend: str) -> None:
-    """Refuse an input of more features than fit into memory."""
+    """Refuse an input with more than `MOST` features."""
     if features > MOST:
         raise BadOption(f"{{0}} has {{1:,}} features, and at most {MOST:,} are explained; {mend}", name, features)
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:
-    """Return texts as a list; refuse none, and what is no text."""
+    """Return texts as a list; refuse an empty list, and items that are not text."""
     listed = list(texts)
     if not listed:
         raise BadInput("there is no text to explain")
@@ -222,10 +222,10 @@ def numbers_of(value: str | int | Sequence[int], option: str) -> list[int]:
         BadOption: One is no whole number of at least 0.
     """
     words = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
-    found = [int(word) if str(word).strip().isdecimal() else -1 for word in words]
-    if not found or min(found) < 0:
+    numbers = [int(word) if str(word).strip().isdecimal() else -1 for word in words]
+    if not numbers or min(numbers) < 0:
         raise BadOption("{" + option + "} is {0!r}; give the numbers of inputs from 0, such as 3 or 0,3", value)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(numbers))
 
 
 def check_choices(options: LimeOptions, samplers: dict[str, catalog.Piece], sampler: str) -> None:

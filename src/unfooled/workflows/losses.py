@@ -50,8 +50,8 @@ class LossOptions:
         k: Number of top pixels whose rank the loss r2et preserves.
         rectify: Weight of the loss's rectification term.
         preserve: Weight of the loss's preservation term.
-        label: Weight of the label in a joint loss of concepts.
-        attribute: Weight of the attributes in it.
+        label: Weight of the label's loss in a concept loss.
+        attribute: Weight of the attributes' loss in a concept loss.
         sparse: Weight of the sum of the absolute weights of the head.
         rho: Radius of the ball of attribute logits.
         attributes: Table of the images' attributes, a CSV; None: those of the data, which shapes have.
@@ -89,7 +89,7 @@ DEFAULT_BETA = 6.0
 INDIRECT_OPTIONS = ("beta", "attack_steps", "path", "inner", "base", "explain", "attributes")
 """Options that do not go straight to the parameter of their name."""
 JOINT = ("label", "attribute", "sparse", "rho", "attributes")
-"""Options of a joint loss of concepts, which also reach it as the base of another loss."""
+"""Options of a concept loss, which it also gets as the base of another loss."""
 
 
 def options_of(name: str) -> tuple[str, ...]:
@@ -226,7 +226,7 @@ def _build(name: str, threat: Threat | None, base: str, options: LossOptions) ->
 
 
 def _joint(base: str, options: LossOptions) -> dict[str, Any]:
-    """Return the options of a joint loss of concepts; refuse those that the base does not take."""
+    """Return the options of a concept loss; refuse those that the base does not take."""
     row = catalog.LOSSES[base]
     given = {name: value for name, value in options.set_options().items() if name in JOINT[:-1]}
     if base not in catalog.CONCEPTS:

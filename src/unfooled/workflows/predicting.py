@@ -77,35 +77,35 @@ def opened(model: str | Path | Callable[..., Any] | Any) -> Iterator[Predictor]:
             "predict_proba or predict",
             source,
         )
-    with imported(source) as found:
-        yield predictor(found, source)
+    with imported(source) as candidate:
+        yield predictor(candidate, source)
 
 
-def predictor(found: Any, name: str) -> Predictor:
+def predictor(candidate: Any, name: str) -> Predictor:
     """Return the user's object as a model; a factory is called first."""
-    if _is_factory(found):
+    if _is_factory(candidate):
         try:
-            found = found()
+            candidate = candidate()
         except (Exception, SystemExit) as error:
             raise BadInput(
                 f"{name}() raised {type(error).__name__}: {error} (it has no parameters, so it is called to make the "
                 "model)"
             ) from error
         name = f"{name}()"
-    if isinstance(found, type):
+    if isinstance(candidate, type):
         raise BadInput(f"{name} is a class that needs arguments; name an object, or a function that returns one")
-    method = next((m for m in METHODS if callable(getattr(found, m, None))), None)
-    if method is None and not callable(found):
+    method = next((m for m in METHODS if callable(getattr(candidate, m, None))), None)
+    if method is None and not callable(candidate):
         raise BadInput(
-            f"{name} is a {type(found).__name__}; name a function from inputs to outputs (n, K), or an object with "
+            f"{name} is a {type(candidate).__name__}; name a function from inputs to outputs (n, K), or an object with "
             "predict_proba or predict"
         )
-    labels = getattr(found, "classes_", None)
+    labels = getattr(candidate, "classes_", None)
     classes = None if labels is None else tuple(map(str, np.asarray(labels).tolist()))
-    function = found if method is None else getattr(found, method)
+    function = candidate if method is None else getattr(candidate, method)
     if method == "predict" and labels is not None:
         function = partial(votes, predict=function, labels=np.asarray(labels))
-    return Predictor(name, function, classes, hasattr(found, "feature_names_in_"))
+    return Predictor(name, function, classes, hasattr(candidate, "feature_names_in_"))
 
 
 def votes(inputs: Any, *, predict: Callable[[Any], Any], labels: Any) -> Any:
@@ -113,12 +113,12 @@ def votes(inputs: Any, *, predict: Callable[[Any], Any], labels: Any) -> Any:
     return (np.asarray(predict(inputs))[:, None] == labels[None]).astype(np.float64)
 
 
-def _is_factory(found: Any) -> bool:
+def _is_factory(candidate: Any) -> bool:
     """Return whether an object is a function or a class that can be called without arguments."""
-    if not (inspect.isroutine(found) or inspect.isclass(found) or isinstance(found, partial)):
+    if not (inspect.isroutine(candidate) or inspect.isclass(candidate) or isinstance(candidate, partial)):
         return False
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = inspect.signature(candidate).parameters.values()
     except (TypeError, ValueError):  # a built-in without a signature
         return False
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -215,8 +215,7 @@ def train(
         trained=len(trained),
         held_out_accuracy=last.accuracy if last else None,
         stopped=last.stopped if last else None,
-        **work.learnt(out),
-        **({"corruptions": work.corrupted(out)} if corrupted else {}),
+        **(work.learnt(out) | ({"corruptions": work.corrupted(out)} if corrupted else {})),
     )
 
 

@@ -145,8 +145,8 @@ def size_of(value: str | int | tuple[int, int] | None) -> tuple[int, int] | None
         return value
     if isinstance(value, tuple):
         value = "x".join(map(str, value))
-    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", str(value).lower())
-    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", str(value).lower())
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if min(size) < 1:
         raise BadOption("{size} is {0!r}; write 32 or 32x48 (height x width)", value)
     return size

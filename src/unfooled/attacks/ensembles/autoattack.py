@@ -31,7 +31,7 @@ from unfooled.attacks.apgd import apgd, shrinking
 from unfooled.attacks.ensembles.frontier import Problem
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.ensembles.stages import towards
+from unfooled.attacks.ensembles.targets import towards
 from unfooled.attacks.fab import fab
 from unfooled.attacks.square import square
 from unfooled.core import losses, rng

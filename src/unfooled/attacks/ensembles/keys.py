@@ -31,6 +31,10 @@ class Family(StrEnum):
     EXPLAIN = "explain"
     EXPLANATIONS = "reasons"
     TWIN = "twin"
+    BARE = "bare"
+    """Attack on the model without its purifier."""
+    GUARD = "guard"
+    """Attacks on a model behind a purifier, each by itself."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class StageKey:
                 return f"check {self.check}: {work}" if self.check else f"checks, {work}"
             case Family.AUTOATTACK:
                 return f"AutoAttack, {self.label}"
+            case Family.BARE:
+                return f"without the purifier, {work}"
+            case Family.GUARD:
+                return f"through the purifier, {work}"
             case Family.NEAREST:
                 return f"nearest points in {self.label}"
             case Family.EXPLANATIONS:

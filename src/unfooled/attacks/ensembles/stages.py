@@ -17,6 +17,7 @@ from torch import Tensor
 
 from unfooled.attacks.apgd import shrinking
 from unfooled.attacks.ensembles.frontier import Frontier, Problem
+from unfooled.attacks.ensembles.targets import targets, towards
 from unfooled.attacks.fgsm import fgsm
 from unfooled.attacks.fmn import fmn
 from unfooled.attacks.labels_only import labels_only
@@ -24,13 +25,12 @@ from unfooled.attacks.sigma_zero import sigma_zero
 from unfooled.attacks.square import square_search
 from unfooled.core import losses, rng
 from unfooled.core.ascent import Auto, Constant, Decaying, ascend
-from unfooled.core.ascent.nearest import DUAL
-from unfooled.core.checks import input_gradient, untrusted
+from unfooled.core.checks import untrusted
 from unfooled.core.goals import Attack, fooled, fooling, logits_at
 from unfooled.core.model.batching import batched
-from unfooled.core.shapes import flat, where_rows
-from unfooled.core.threats import TINY, Threat
-from unfooled.core.types import Model, Objective
+from unfooled.core.shapes import where_rows
+from unfooled.core.threats import Threat
+from unfooled.core.types import Objective
 
 DIRECTION_STEPS = 7
 """Number of full steps of a wave along its direction."""
@@ -85,8 +85,8 @@ class Stage(ABC):
         """
 
 
-def _ascend(problem: Problem, objective: Objective, start: Tensor, steps: int) -> Tensor:
-    """Ascend from `start` with the step rule that works best for the norm."""
+def ascended(problem: Problem, objective: Objective, start: Tensor, steps: int) -> Tensor:
+    """Ascend from `start` with the step rule that works best for the norm, and return the best points."""
     x, threat = problem.x, problem.threat
     if threat.norm == 1:
         return shrinking(objective, x, threat, steps, start, problem.batch)
@@ -119,7 +119,7 @@ class Ascents(Stage):
         start, threat = frontier.points, problem.threat
         if self.fresh:
             start = threat.extreme(problem.x, problem.seed, draw=number)
-        return Proposal(_ascend(problem, problem.objective, start, self.steps))
+        return Proposal(ascended(problem, problem.objective, start, self.steps))
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Waves(Stage):
             start=p.threat.sample(p.x, p.seed, draw=number), keep_best=False, batch=p.batch,
         ).z  # fmt: skip
         if p.threat.norm == 1:
-            return Proposal(_ascend(p, p.objective, start, self.steps), directions)
+            return Proposal(ascended(p, p.objective, start, self.steps), directions)
         climb = ascend(p.objective, p.x, p.threat, steps=self.steps, rule=Decaying(), start=start, batch=p.batch)
         return Proposal(climb.z, directions)
 
@@ -360,45 +360,3 @@ class Decisions(Stage):
             return Proposal(frontier.points)
         source = rng.derived(p.seed, number)
         return Proposal(labels_only(p.scored, p.x, p.y, p.threat, steps=self.queries, generator=source, batch=p.batch))
-
-
-def towards(problem: Problem, goal: Tensor, loss: Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]) -> Objective:
-    """Build the objective of an ascent towards single classes.
-
-    Args:
-        problem: Samples.
-        goal: Target classes, one per sample, (b,).
-        loss: `goal -> (logits, y) -> (b,)`, such as `losses.margin_targeted`.
-    """
-
-    def objective(z: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
-        logits, y = logits_at(problem.attacked, z), problem.y[live]
-        return loss(goal[live])(logits, y), fooled(logits.detach(), y) & problem.decisive
-
-    return objective
-
-
-def targets(model: Model, z: Tensor, y: Tensor, norm: float, count: int, batch: int) -> Tensor:
-    """Return the classes with the nearest linearised boundary at z, nearest first, (B, count).
-
-        score_c = (f_y - f_c) / |grad (f_y - f_c)|_dual     f: logits at z; c: at most the 12 likeliest wrong classes
-
-    Cost: 1 forward, and 1 backward per class scored.
-    """
-    dual = DUAL.get(float(norm), 2.0)
-
-    def nearest(z: Tensor, y: Tensor) -> Tensor:
-        leaf = z.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = logits_at(model, leaf)
-            k = logits.shape[1]
-            others = logits.detach().scatter(1, y[:, None], -torch.inf).topk(min(k - 1, 12), dim=1).indices
-            scores = []
-            for j in range(others.shape[1]):
-                gap = losses.true_logit(logits, y) - losses.true_logit(logits, others[:, j])
-                g = input_gradient(gap, leaf, retain_graph=j + 1 < others.shape[1])
-                scores.append(gap.detach() / flat(g.nan_to_num()).norm(p=dual, dim=1).clamp_min(TINY))
-        order = torch.stack(scores, 1).argsort(dim=1, stable=True)[:, :count]
-        return others.gather(1, order)
-
-    return batched(nearest, batch)(z, y)

@@ -2,7 +2,7 @@
 
     forwards  round(x)        backwards  d round(x) / dx := 1        (floor, ceil, trunc and casts to integers alike)
 
-Rounded inputs, activations or logits have a gradient of 0, or none, although the values tell the way.
+Rounded inputs, activations or logits have a gradient of 0, or none, although the rounded values still follow the input.
 
 References:
     Athalye, Carlini, Wagner, Obfuscated gradients give a false sense of security, ICML 2018, arXiv:1802.00420 (BPDA).
@@ -39,7 +39,7 @@ class _Straight(torch.autograd.Function):
 
 
 class _Through(TorchFunctionMode):
-    """Rounding functions inside have the gradient of the identity."""
+    """A context in which rounding functions have the gradient of the identity."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -1,4 +1,4 @@
-"""Checks of what users pass, and plain Python values for what they get."""
+"""Checks of arguments and of the answers of prediction functions, and conversion to plain Python values."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Explanation(Pickled):
             raise LimeError(f'mode must be "classification" or "regression", not {mode!r}')
 
     def available_labels(self) -> list[int]:
-        """Return the labels that were explained, by falling probability where `top_labels` was given.
+        """Return the labels that were explained, the most probable first where `top_labels` was given.
 
         Raises:
             NotImplementedError: a regression, which has no labels.

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class Indexed:
-    """What a text of numbered pieces can do; a subclass cuts the text and calls `number`."""
+    """A base of texts as numbered pieces; a subclass splits the text and calls `number`."""
 
     raw: str
     bow: bool
@@ -31,7 +31,7 @@ class Indexed:
 
         Args:
             pieces: pieces of the text, in order.
-            is_feature: whether a piece is a feature; otherwise it is always there.
+            is_feature: whether a piece is a feature; other pieces are never removed.
             bow: whether equal pieces are one feature.
         """
         self.as_list, self.bow = list(pieces), bow

@@ -33,7 +33,7 @@ class ImageExplanation(Pickled):
         intercept: For each label the intercept.
         score: Weighted R2 in sample of the label fitted last.
         local_pred: Fitted answer at the image, of the label fitted last.
-        top_labels: Labels by falling probability, where they were asked for.
+        top_labels: Labels explained, the most probable first. None: `top_labels` was not given.
     """
 
     def __init__(self, image: Array, segments: Array) -> None:

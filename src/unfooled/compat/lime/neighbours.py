@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class Table(Protocol):
-    """What the draws read of an explainer."""
+    """Attributes of an explainer that the sampling reads."""
 
     random_state: np.random.RandomState
     discretizer: BaseDiscretizer | None

@@ -38,25 +38,25 @@ def forward(data: Any, y: Array, weights: Array, limit: int) -> Ids:
         tolerance, score = 1e-8, dense_score(data, y, weights)
     idle = np.setdiff1d(np.arange(width), used_columns)
     gains = Gains(x, y, weights)
-    chosen: list[int] = []
+    selected: list[int] = []
     for _ in range(min(limit, width)):
         rivals = used_columns[gains.rivals(tolerance)]
         if gains.best <= tolerance and len(idle):  # columns without any value: the first stands for all
             rivals = np.sort(np.append(rivals, idle[0]))
-        best = contest(rivals, chosen, score)
-        chosen.append(best)
+        best = contest(rivals, selected, score)
+        selected.append(best)
         if best in idle[:1]:
             idle = idle[1:]
         else:
             gains.take(int(np.searchsorted(used_columns, best)))
-    return np.array(chosen, dtype=np.intp)
+    return np.array(selected, dtype=np.intp)
 
 
-def contest(rivals: Ids, chosen: list[int], score: Callable[[list[int]], float]) -> int:
-    """Return the feature with the highest score beside those chosen; the first one of several."""
+def contest(rivals: Ids, selected: list[int], score: Callable[[list[int]], float]) -> int:
+    """Return the feature with the highest score beside those selected; the first one of several."""
     if len(rivals) == 1:
         return int(rivals[0])
-    scores = [score([*chosen, int(feature)]) for feature in rivals]
+    scores = [score([*selected, int(feature)]) for feature in rivals]
     return int(rivals[max(range(len(scores)), key=lambda k: np.nan_to_num(scores[k], nan=-np.inf))])
 
 
@@ -83,7 +83,7 @@ def sparse_score(data: Any, y: Array, weights: Array) -> Callable[[list[int]], f
 
 
 class Gains:
-    """What each feature would add to the explained variance, kept current while features are taken.
+    """Gain of explained variance that each feature would add, kept current while features are taken.
 
     Args:
         x: features, (S, M).

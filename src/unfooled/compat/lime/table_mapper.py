@@ -86,7 +86,7 @@ class TableDomainMapper(explanation.DomainMapper):
 
 
 class Table(Protocol):
-    """What the description of a row reads of an explainer."""
+    """Attributes of an explainer that `describe` reads."""
 
     feature_names: list[Any]
     categorical_features: list[int]

@@ -133,7 +133,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def halving(fn: Callable[[slice], Result], rows: int, batch: int) -> tuple[list[Result], int]:
-    """Call a function on alike parts of rows; where memory runs out, halve the parts and go on.
+    """Call a function on parts of the rows, of equal size; where memory runs out, halve the parts and go on.
 
     Args:
         fn: Function of a part of the rows.

@@ -1,11 +1,11 @@
-"""Models of several inputs as models of one, the other inputs held for each sample.
+"""Models of several inputs as models of one: the other inputs are stored for each sample.
 
     packed x = the attacked input, and behind it the number of its sample as bits
 
 The number travels in the tensor itself, so it follows its sample through every selection, order and batch. A bit is a
-pair of entries, (1, 0) or (0, 1): it is told by which is larger, so that a change of contrast or brightness, as along
-the path of integrated gradients, leaves it. Every number is there twice. `Bound.threat` forbids changes of these
-entries; the model refuses samples whose number is lost.
+pair of entries, (1, 0) or (0, 1); it is read from which of the two is larger, so that a change of contrast or
+brightness, as along the path of integrated gradients, does not change it. Every number is stored twice. `Bound.threat`
+forbids changes of these entries; the model refuses samples whose number is lost.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def bind(model: Callable[..., Any], attacked: str, *, same: Mapping[str, Any] | 
 
     Returns:
         A `Bound`. `bound.pack(x)` are the samples for `audit` and attacks; `bound.threat(Linf(8 / 255))` is a threat
-        that leaves their numbers alone, which `audit` applies by itself.
+        that does not change their numbers; `audit` applies it by itself.
 
     Raises:
         BadInput: Other inputs that are no tensors, or hold different numbers of samples.

@@ -32,7 +32,7 @@ _NOTES: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 @dataclass
 class Habits:
-    """What is known about a model.
+    """Facts known about a model.
 
     Attributes:
         writes: True if it writes into its input. None: not called yet.

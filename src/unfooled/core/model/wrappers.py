@@ -32,10 +32,17 @@ class Counted:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
-        output = self.model(x)
+        return self._noted(self.model(x), x, self.model)
+
+    def standing_in(self, model: Model) -> Model:
+        """Return another model, whose passes and answers count as those of this one."""
+        return StandIn(self, model)
+
+    def _noted(self, output: Any, x: Tensor, model: Model) -> Any:
+        """Count a pass, and show it to the observer."""
         self.forwards += len(x)
         beat(len(x))
-        logits = _logits_in(output, self.model)
+        logits = _logits_in(output, model)
         if self._observer is not None and logits is not None:
             self._observer(x.detach(), logits.detach())
         if logits is not None and logits.requires_grad:
@@ -59,6 +66,20 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)
+
+
+class StandIn:
+    """A model whose passes are counted as those of another one."""
+
+    watches = True
+
+    def __init__(self, counted: Counted, model: Model) -> None:
+        self.counted = counted
+        self.model = model
+
+    def __call__(self, x: Tensor) -> Any:
+        """Run the model and count the pass."""
+        return self.counted._noted(self.model(x), x, self.model)
 
 
 def _logits_in(output: Any, model: Model) -> Tensor | None:

@@ -95,8 +95,8 @@ def _range(x: AnyArray) -> tuple[Any, Any, bool]:
     """Return the smallest and the largest value, and whether all are finite; 0 and 0 where there are no numbers."""
     if not x.size or x.dtype.kind not in "fiub":
         return 0, 0, True
-    found = [(part.min(), part.max(), bool(np.isfinite(part).all())) for part in parts(x)]
-    lows, highs, finite = zip(*found, strict=True)
+    ranges = [(part.min(), part.max(), bool(np.isfinite(part).all())) for part in parts(x)]
+    lows, highs, finite = zip(*ranges, strict=True)
     return min(lows), max(highs), all(finite)
 
 

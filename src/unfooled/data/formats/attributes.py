@@ -58,8 +58,8 @@ class AttributeTable:
         Raises:
             BadInput: Images have no row; the message counts them and names the first.
         """
-        found = [self._row(file, root) for file in files]
-        lost = [file for file, row in zip(files, found, strict=True) if row is None]
+        row_numbers = [self._row(file, root) for file in files]
+        lost = [file for file, row in zip(files, row_numbers, strict=True) if row is None]
         if lost:
             some = ", ".join(file.relative_to(root).as_posix() for file in lost[:3])
             hint = nearest(lost[0].relative_to(root).as_posix(), self.rows, n=1)
@@ -67,7 +67,7 @@ class AttributeTable:
                 f"{len(lost)} of {len(files)} images below {root} have no row in {self.place}, such as {some}{hint}; "
                 f"{PATH} is the path below that folder"
             )
-        return self.values[[row for row in found if row is not None]]
+        return self.values[[row for row in row_numbers if row is not None]]
 
     def _row(self, file: Path, root: Path) -> int | None:
         for folder in (root, self.place.parent):
@@ -121,7 +121,8 @@ def read_attributes(path: str | Path) -> AttributeTable:
         raise BadInput(f"column {names.index('') + 1} of {path} has no name; name each attribute")
     if len(table) < 2:
         raise BadInput(f"{path} has no rows; it needs one for each image")
-    at, rows, values = names.index(PATH), dict[str, int](), []
+    at, rows = names.index(PATH), dict[str, int]()
+    values: list[list[float]] = []
     for number, line in table[1:]:
         if len(line) != len(names):
             raise BadInput(f"line {number} of {path} has {len(line)} fields for {len(names)} columns")

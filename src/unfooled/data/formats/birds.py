@@ -151,8 +151,8 @@ def load_birds(
     else:
         present, certainty = _votes(root, len(images), len(names))
         if denoised:
-            values, kept = _denoised(present, certainty, y, train, len(classes))
-            names = tuple(names[column] for column in kept)
+            values, retained = _denoised(present, certainty, y, train, len(classes))
+            names = tuple(names[column] for column in retained)
         else:
             values = np.where(certainty > 0, SOFT[present, certainty - 1] if soft else present, np.nan)
     parts, part_names = _parts(root, len(images))
@@ -221,7 +221,7 @@ def _column(path: Path, count: int) -> np.ndarray:
     try:
         return np.array([int(value) for value in values], np.int64)
     except ValueError as error:
-        raise BadInput(f"{path} holds what is no whole number: {error}") from None
+        raise BadInput(f"{path} holds a value that is not a whole number: {error}") from None
 
 
 def _attribute_names(root: Path) -> tuple[str, ...]:
@@ -271,10 +271,10 @@ def _denoised(
             votes &= certainty != NOT_VISIBLE
         np.add.at(counts[value], y, votes)
     majority = counts[1] >= counts[0]
-    kept = np.flatnonzero(majority.sum(0) >= SPREAD)
-    if not len(kept):
+    retained = np.flatnonzero(majority.sum(0) >= SPREAD)
+    if not len(retained):
         raise BadInput(f"no attribute is present in {SPREAD} classes; read them without denoised")
-    return majority[y][:, kept].astype(np.float32), kept
+    return majority[y][:, retained].astype(np.float32), retained
 
 
 def _percent(root: Path, classes: int, attributes: int) -> np.ndarray:

@@ -242,7 +242,7 @@ def load_features(path: str | Path, *, encoder: Any = None) -> FeatureSet:
     if manifest.get("manifest_sha256") != _manifest_hash(manifest):
         raise BadInput(f"{file} does not say what was written there; rebuild the set or copy it again")
     if encoder is not None and not network_hash(encoder):
-        raise BadInput(f"the encoder is a {type(encoder).__name__} without weights, which cannot be told from another")
+        raise BadInput(f"the encoder is a {type(encoder).__name__} without weights, which cannot be identified")
     layer = getattr(encoder, "layer", None)
     if layer is not None and manifest.get("layer") is not None and layer != manifest["layer"]:
         raise BadInput(f"{path} was made of layer {manifest['layer']!r}, the encoder gives {layer!r}")

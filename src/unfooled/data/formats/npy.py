@@ -1,4 +1,4 @@
-"""Headers of NumPy arrays, read and compared with what follows before anything is allocated for them."""
+"""Headers of NumPy arrays, compared with the size of their data before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 10_000  # bytes of a header; NumPy's own are shorter
 
 
 def check_header(file: IO[bytes], length: int, path: Path, what: str = "") -> None:
-    """Refuse an array whose header is no header, or states another size than there is.
+    """Refuse an array whose header is damaged, or states another size than its data have.
 
     Args:
         file: The open file, at its beginning.
@@ -49,9 +49,9 @@ def check_header(file: IO[bytes], length: int, path: Path, what: str = "") -> No
         ) from error
     if kind.hasobject:
         raise BadInput(f"cannot read {name}: it holds pickled objects, which could run code; save plain numbers")
-    entries, there = math.prod(shape), length - 8 - count - header
-    if entries * kind.itemsize != there or (entries and not kind.itemsize):
+    entries, available = math.prod(shape), length - 8 - count - header
+    if entries * kind.itemsize != available or (entries and not kind.itemsize):
         raise BadInput(
             f"cannot read {name}: it states the shape {shape if len(shape) < 9 else '...'} of {kind}, which takes "
-            f"{entries * kind.itemsize:,} bytes, and holds {there:,}; it is damaged, copy it again"
+            f"{entries * kind.itemsize:,} bytes, and holds {available:,}; it is damaged, copy it again"
         )

@@ -26,7 +26,7 @@ def opened(source: Path | bytes | io.BytesIO, name: str = "") -> Iterator[Any]:
     """Open an image; only its header is read before the caller asks for more.
 
     Args:
-        source: Path, or content, of a file; or a file in memory whose text is its name.
+        source: Path, or content, of a file; or a file in memory whose `str()` is its name.
         name: Name of the image in errors; empty: the path.
 
     Raises:
@@ -43,7 +43,7 @@ def opened(source: Path | bytes | io.BytesIO, name: str = "") -> Iterator[Any]:
     try:
         Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata; what matters is an error
+            warnings.simplefilter("ignore")  # about metadata; damaged pixels raise an error
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > most:

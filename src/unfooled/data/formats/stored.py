@@ -70,11 +70,11 @@ class StoredArray:
         if last - first < 2 * len(rows):
             data = self._bytes(self.start + first * step, (last - first) * step + width)
             every = np.ndarray((last + 1 - first, width), np.uint8, data, strides=(step, 1))
-            chosen = np.ascontiguousarray(every[rows - first])
+            selected = np.ascontiguousarray(every[rows - first])
         else:
             parts = [self._bytes(self.start + row * step, width) for row in rows.tolist()]
-            chosen = np.frombuffer(bytearray().join(parts), np.uint8).reshape(len(rows), width)
-        return chosen.view(self.dtype).reshape(-1, *shape)
+            selected = np.frombuffer(bytearray().join(parts), np.uint8).reshape(len(rows), width)
+        return selected.view(self.dtype).reshape(-1, *shape)
 
     def _bytes(self, start: int, length: int) -> bytearray:
         data = read_part(self.path, start, length)

@@ -72,8 +72,8 @@ class Table:
 
     def without(self, *names: str) -> Table:
         """Return the table without some columns, which need not exist."""
-        kept = [k for k, name in enumerate(self.names) if name not in names]
-        return replace(self, names=tuple(self.names[k] for k in kept), columns=tuple(self.columns[k] for k in kept))
+        rest = [k for k, name in enumerate(self.names) if name not in names]
+        return replace(self, names=tuple(self.names[k] for k in rest), columns=tuple(self.columns[k] for k in rest))
 
     def take(self, rows: Sequence[int]) -> Table:
         """Return some rows.

@@ -28,7 +28,8 @@ from unfooled.data.torch_sets import from_torch
 from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
-from unfooled.evaluation.audit.summary import About, Source, store, summarise_audit
+from unfooled.evaluation.audit.storing import store
+from unfooled.evaluation.audit.summary import About, Source, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import inspect_model

@@ -78,6 +78,98 @@ class Nearness(Record):
     curve: list[tuple[float, float]] = Field(max_length=MOST)
 
 
+class GuardRow(Record):
+    """One attack on a model behind a purifier, by itself.
+
+    Attributes:
+        key: Name in records, such as "bpda".
+        name: Name on the page.
+        accuracy: Share of the samples, of those that were attacked, that are right under this attack alone.
+    """
+
+    key: str
+    name: str
+    accuracy: Estimate
+
+
+class Submissions(Record):
+    """Accuracy of a random purifier at the points found, each submitted several times.
+
+    Attributes:
+        count: Number of submissions.
+        mean: Share of the submissions that are right.
+        worst: Share of the samples that are right in all of them.
+    """
+
+    count: int = Field(ge=1)
+    mean: Estimate
+    worst: Estimate
+
+
+class Guard(Record):
+    """Results for a model behind a purifier, beside those of the same model without it; all on the same samples.
+
+    Attributes:
+        bare_clean: Clean accuracy without the purifier.
+        bare_robust: Accuracy without the purifier under the same cascade, and at the points found behind it.
+        static: Accuracy behind the purifier at the points of an attack on the bare model; never robust accuracy.
+        worst: Accuracy behind the purifier under all attacks together. None: one of them is missing.
+        adds: Difference of worst and bare_robust, paired. None: one of them is missing.
+        static_minus_worst: Difference of static and worst, paired. None: one of them is missing.
+        rows: Attacks, each by itself.
+        missing: Keys of the attacks without which there is no robust accuracy.
+        left: Median of norm(P(x') - P(x)) / norm(x' - x) over the points that differ from the sample, in L2. None:
+            none differs.
+        left_n: Number of these points.
+        own_cluster_clean: Share of the samples whose nearest cluster is of their class. None: there are no clusters.
+        own_cluster_attacked: The same at the points of the attack on the assignment.
+        differentiable: False: the purifier passes no gradient on to its input.
+        submissions: Accuracy of a random purifier over repeated submissions. None: it is not random.
+    """
+
+    bare_clean: Estimate | None = None
+    bare_robust: Estimate | None = None
+    static: Estimate | None = None
+    worst: Estimate | None = None
+    adds: Mean | None = None
+    static_minus_worst: Mean | None = None
+    rows: list[GuardRow] = Field(default_factory=list, max_length=100)
+    missing: list[str] = Field(default_factory=list, max_length=100)
+    left: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    left_n: int = Field(default=0, ge=0)
+    own_cluster_clean: Estimate | None = None
+    own_cluster_attacked: Estimate | None = None
+    differentiable: bool = True
+    submissions: Submissions | None = None
+
+    @property
+    def not_stated(self) -> str:
+        """Words that stand in the place of robust accuracy; empty where it is stated."""
+        return f"not stated (missing: {', '.join(self.missing)})" if self.missing else ""
+
+
+def purifier_sentence(guard: Guard) -> str:
+    """Say in one sentence or two what a purifier adds, or why this is not stated."""
+    if guard.adds is None or guard.adds.value is None or guard.worst is None or guard.bare_robust is None:
+        static = guard.static.value if guard.static is not None else None
+        shown = "" if static is None else f" Static: {100 * static:.1f} %, which is no robust accuracy."
+        return f"What the purifier adds is {guard.not_stated or 'not available'}.{shown}"
+    value, low, high = guard.adds.value, guard.adds.low, guard.adds.high
+    within, found = "", "undecided"
+    if low is not None and high is not None:
+        within = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        found = "a gain" if low > 0 else "a loss" if high < 0 else found
+    worst, bare = (100 * (e.value or 0.0) for e in (guard.worst, guard.bare_robust))
+    text = (
+        f"Under the worst attack the purifier adds {100 * value:+.1f} points{within} over the bare network, {found}: "
+        f"{worst:.1f} % against {bare:.1f} %, paired, n = {guard.adds.n}."
+    )
+    apart = guard.static_minus_worst
+    if apart is None or apart.value is None:
+        return text
+    return f"{text} Static minus worst: {100 * apart.value:+.1f} points."
+
+
 class Summary(Record):
     """Results of an audit.
 
@@ -88,6 +180,9 @@ class Summary(Record):
     `because` says why in words. `no_answer` is the share of samples that are right when clean and not fooled, but have
     a point inside the threat at which the logits are not finite. `robust_accuracy_8bit` is measured on adversarial
     images rounded to 8 bits, if the clean images are 8-bit too.
+
+    `guard` belongs to a model behind a purifier. Where it lacks an attack, robust accuracy and what follows from it are
+    not stated: their values are None.
 
     `confusion` counts samples by true class and class under attack, without those of `no_answer`. Above 100 classes it
     is empty, and `confusion_entries` holds (true, under attack, count) where the count is not 0.
@@ -132,6 +227,7 @@ class Summary(Record):
     explanation: str
     reasons: Reasons | None = None
     attention: Attention | None = None
+    guard: Guard | None = None
     gallery: list[Example] = Field(max_length=MOST)
     limits: list[str]
     command: str

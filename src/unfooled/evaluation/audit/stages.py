@@ -37,6 +37,8 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.distances.quality import psnr, ssim
+from unfooled.evaluation.audit.guard_record import guard_record
+from unfooled.evaluation.audit.guards import attack_through, draws_of
 from unfooled.evaluation.audit.missed import each_eps, missed_by
 from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.replays import replay, replay_first
@@ -60,6 +62,8 @@ from unfooled.evaluation.explanations.survival import (
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
+PURIFIER = StageKey(Family.CASCADE, "through the purifier")
+"""Line of the log after the attacks on a purifier."""
 CUT_SHORT = (
     "The model remembers what it was asked: only the first stage of the attack was run, without nearest points and "
     "without further checks."
@@ -111,6 +115,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
         progress=state.log,
         aside=(gradients.forwards, 0),
         notes=attacked.notes,
+        guard=guard_record(s, attacked.through, first, points),
     )
 
 
@@ -156,14 +161,16 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
     Where a finding stops the verdict, the attack does not go on, as no figure can be believed; of a model whose memory
     was seen before the attack, only the first stage is run.
     """
-    label, draws = plan.label_attack, RANDOM_DRAWS if s.subject.random else 1
+    label, draws = plan.label_attack, draws_of(s, RANDOM_DRAWS) if s.subject.random else 1
     gradients = Gradients(s.counted, findings, draws, s.seed, ledger=s.ledger).ready(s.x, s.threat)
     attack = Cascade(s.problem(gradients), s.ledger, certify=label.certify)
     if seen := replay_first(s, right):
-        return _cut_short(attack, label, gradients, [*findings, *seen])
+        return _cut_short(s, attack, label, gradients, [*findings, *seen])
     with frozen(s.counted):
         state = _run_attack(s, attack, label, gradients)
         spent = sum(s.ledger.passes(Family.CASCADE, Family.AUTOATTACK))
+        if through := attack_through(s, label, attack, state, gradients):
+            state, findings = attack.log_stage(through.state, PURIFIER, s.n, 0), [*findings, *through.findings]
         attack_frontier = state.frontier
         nearest_rows = nearest(s, plan.nearest, gradients)
         missed, frontier = missed_by(s, attack.problem, attack_frontier, nearest_rows.get(s.threat.norm))
@@ -189,14 +196,19 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
             notes.append(NOT_CONTINUED.format(", ".join(stops)))
     distances = {norm: rows["distance"] for norm, rows in nearest_rows.items() if rows}
     no_answer = {norm: rows["unanswered"] for norm, rows in nearest_rows.items() if rows}
-    return Attacked(state, gradients, distances, no_answer, findings, again, may, stopped, tuple(notes))
+    notes += through.notes if through else ()
+    return Attacked(state, gradients, distances, no_answer, findings, again, may, stopped, tuple(notes), through)
 
 
-def _cut_short(attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]) -> Attacked:
+def _cut_short(
+    s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients, findings: list[Finding]
+) -> Attacked:
     """Run the first stage of the attack alone, without nearest points and further checks."""
     with frozen(attack.problem.model):
         state = attack.perform(attack.begin(), label.stages(attack.problem.threat)[:1])
-    return Attacked(state, gradients, {}, {}, findings, [], False, notes=(CUT_SHORT,))
+        through = attack_through(s, label, attack, state, gradients, cut=True)
+    found = through.findings if through else []
+    return Attacked(state, gradients, {}, {}, [*findings, *found], [], False, notes=(CUT_SHORT,), through=through)
 
 
 def _run_attack(s: Setting, attack: Cascade, label: LabelAttack, gradients: Gradients) -> AttackState:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -23,11 +22,8 @@ from unfooled.evaluation.audit.values import Outcome
 from unfooled.evaluation.explanations.attention import summarise_attention
 from unfooled.evaluation.explanations.movement import movements
 from unfooled.evaluation.explanations.records import Reasons
-from unfooled.evaluation.explanations.survival import summarise_survival, survival_pictures
-from unfooled.runs.chunks import Rows
-from unfooled.runs.files import write_whole
-from unfooled.runs.packing import packed
-from unfooled.runs.records import Config, Environment, Passes, write_record
+from unfooled.evaluation.explanations.survival import summarise_survival
+from unfooled.runs.records import Config, Environment, Passes
 from unfooled.statistics import intervals
 from unfooled.statistics.intervals import Estimate
 
@@ -133,6 +129,7 @@ def summarise_audit(outcome: Outcome, source: Source, ledger: Ledger, warnings: 
         curve_n=len(outcome.distance),
         classes=source.classes,
         explanation=source.plan.explaining.name,
+        guard=outcome.guard,
         reasons=None if survival is None else _survival(outcome, source),
         gallery=_gallery(outcome, source.y, source.plan.explaining.gallery),
         limits=list(LIMITS),
@@ -169,6 +166,11 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     the attack success rate is the part of the clean accuracy that is lost.
     """
     right, points = outcome.right, outcome.attack
+    if outcome.guard is not None and outcome.guard.missing:
+        stays = _draws(outcome, len(right))[0]
+        clean = intervals.mean_of_shares(stays) if outcome.random else intervals.share(right)
+        nothing = intervals.share(right[:0])
+        return {"clean_accuracy": clean, "robust_accuracy": nothing, "attack_success_rate": nothing}
     if outcome.random:
         clean, under = _draws(outcome, len(right))
         return {
@@ -260,7 +262,8 @@ def _curve(outcome: Outcome, source: Source) -> list[CurvePoint]:
         else lambda is_right, is_fooled, radius: intervals.share(is_right)
     )
     points = [CurvePoint(eps=0.0, accuracy=count(right, ~right, 0.0), no_answer=0.0)]
-    for radius in sorted(source.plan.nearest.radii):
+    stated = outcome.guard is None or not outcome.guard.missing
+    for radius in sorted(source.plan.nearest.radii) if stated else ():
         size = radius * each * (1 + 1e-6)
         is_fooled = distance <= size
         is_fooled = is_fooled | fooled if radius >= 1 else is_fooled
@@ -361,38 +364,3 @@ def _gallery(outcome: Outcome, y: Tensor, count: int) -> list[Example]:
         )
         for i in worst_first(outcome, count).tolist()
     ]
-
-
-def store(folder: Path, outcome: Outcome, source: Source, summary: Summary) -> None:
-    """Write the result files of a run: samples, pictures of the galleries, and the summary last.
-
-    Args:
-        folder: Run folder.
-        outcome: Results of the stages.
-        source: Plan, settings and names of the audit.
-        summary: Summary of the audit.
-    """
-    x, attack, explain = source.x, outcome.attack, outcome.explain
-    samples = {
-        "y": source.y,
-        "clean": outcome.clean.prediction,
-        "adversarial": attack.prediction,
-        "success": attack.success,
-        "distance": attack.distance,
-        "x_adv": attack.x_adv,
-    }
-    _write(folder / "samples.safetensors", samples)
-    rows = worst_first(outcome, len(summary.gallery))
-    points = {"x": x[rows], "x_adv": attack.x_adv[rows]}
-    _write(folder / "gallery.safetensors", points | {name: explain[name][rows] for name in ("before", "after")})
-    if outcome.survival is not None and summary.reasons is not None and summary.reasons.gallery:
-        _write(folder / "reasons.safetensors", survival_pictures(outcome.survival, x))
-    if summary.attention is not None and summary.attention.gallery:
-        rows = torch.tensor([example.index for example in summary.attention.gallery])
-        maps = {name: explain[f"attention_{name}"][rows] for name in ("before", "after")}
-        _write(folder / "attention.safetensors", maps | {"x": x[rows], "x_adv": attack.x_adv[rows]})
-    write_record(folder / "summary.json", summary)
-
-
-def _write(file: Path, tensors: Rows) -> None:
-    write_whole(file, packed(tensors))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,12 +13,16 @@ from unfooled.attacks.ensembles.keys import Ledger
 from unfooled.attacks.ensembles.progress import Progress
 from unfooled.core.model.wrappers import Counted
 from unfooled.core.threats import Threat
+from unfooled.core.types import Model
+from unfooled.evaluation.audit.records import Guard
 from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.guards import Way
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import Subject
 from unfooled.evaluation.checks.table import Finding
 from unfooled.evaluation.checks.verdict import Conclusion
 from unfooled.evaluation.explanations.survival import AttackedExplanations
+from unfooled.purification.guard import Guarded
 from unfooled.runs.chunks import Rows
 
 JUDGE_DRAWS = 20
@@ -108,6 +113,37 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
+class Through:
+    """Result of the attacks on a model behind a purifier.
+
+    Attributes:
+        guarded: The model. None: its parts cannot be seen.
+        missing: Attacks that are asked for and were not made.
+        state: State of the cascade, with what the other attacks found.
+        findings: Findings D29 and D30.
+        notes: Sentences for the warnings.
+        rows: Share of each sample's draws that are right under an attack by itself, (n,), by way.
+        counted: Number of the first samples that the row of an attack is about, by way.
+        bare: The model without the purifier.
+        bare_points: Points of the attack on it, (n, *D). None: it was not attacked.
+        misassigned: Points of the attack on the assignment, (n, *D). None: there was none.
+        differentiable: False: the purifier passes no gradient on to its input.
+    """
+
+    guarded: Guarded | None
+    missing: tuple[Way, ...]
+    state: AttackState
+    findings: list[Finding]
+    notes: tuple[str, ...] = ()
+    rows: Mapping[Way, Tensor] = field(default_factory=dict)
+    counted: Mapping[Way, int] = field(default_factory=dict)
+    bare: Model | None = None
+    bare_points: Tensor | None = None
+    misassigned: Tensor | None = None
+    differentiable: bool = True
+
+
+@dataclass(frozen=True, eq=False)
 class Attacked:
     """Result of the attack on the label.
 
@@ -121,6 +157,7 @@ class Attacked:
         extended: True if it was allowed to go on, and a check asked for it.
         stopped: True if it was stopped at its limit of passes.
         notes: Sentences about what was left out.
+        through: Attacks on a model behind a purifier. None: there is no purifier.
     """
 
     state: AttackState
@@ -132,6 +169,7 @@ class Attacked:
     extended: bool
     stopped: bool = False
     notes: tuple[str, ...] = ()
+    through: Through | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +193,7 @@ class Outcome:
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of checks, spent outside of the stages.
         notes: Sentences about what was left out.
+        guard: Record of a model behind a purifier. None: there is no purifier.
     """
 
     shown: Tensor
@@ -173,6 +212,7 @@ class Outcome:
     progress: tuple[Progress, ...]
     aside: tuple[int, int]
     notes: tuple[str, ...] = ()
+    guard: Guard | None = None
 
     @property
     def fooled(self) -> Tensor:

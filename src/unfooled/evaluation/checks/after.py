@@ -184,9 +184,9 @@ def _refused(attack: Cascade, frontier: Frontier, rows: Tensor) -> tuple[Finding
             refused = find_refusals(problem.model, near.x, near.y, near.threat)
         return {"refused": refused, "lone": observer.seen, "points": observer.points[observer.seen]}
 
-    found = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
-    with_point, points = rows[found["lone"].to(rows.device)], found["points"].to(rows.device)
-    d22 = refusal_finding(found["refused"])
+    stored = attack.ledger.part(StageKey(Family.CHECKS, "refusals"), search, model=problem.model)
+    with_point, points = rows[stored["lone"].to(rows.device)], stored["points"].to(rows.device)
+    d22 = refusal_finding(stored["refused"])
     return d22, frontier.with_unanswered(with_point, points) if len(with_point) else frontier
 
 

@@ -32,10 +32,10 @@ def right_draws(problem: Problem, z: Tensor, draws: int = DRAWS) -> Tensor:
 
 
 def gained(before: Tensor, after: Tensor) -> float:
-    """Return how many samples were lost, in sum over samples; 0 where chance explains it.
+    """Return how many samples an attack gained: the fall of the share of right draws, summed; 0 if chance explains it.
 
-    The error is the larger one of independent draws, and of the sums over samples, as samples that are computed at once
-    may share a draw.
+    The standard error is the larger of two: that of independent draws, and that of the sums over samples, since samples
+    that are computed at once may share a draw.
 
     Args:
         before: Draws that are right at the points before, (b, draws) bool.

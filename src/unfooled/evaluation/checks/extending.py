@@ -14,9 +14,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from unfooled.attacks.ensembles.borrowed import Borrowed
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade, allowed, fitted
 from unfooled.attacks.ensembles.keys import Family, Ledger, StageKey
+from unfooled.attacks.ensembles.shared import SharedChanges
 from unfooled.attacks.ensembles.stages import Ascents, Decisions, Noise, Searches, Stage, TransferPoints, UserAttack
 from unfooled.attacks.fgsm import fgsm
 from unfooled.core import losses
@@ -163,7 +163,7 @@ def _repeat_attacks(
         if not len(new):
             break
         changes = state.frontier.points[new] - attack.problem.x[new]
-        state, _ = attack.stage(state, Borrowed(changes[:16]), numbers[k * (len(WORDS) + 2) + len(stages)])
+        state, _ = attack.stage(state, SharedChanges(changes[:16]), numbers[k * (len(WORDS) + 2) + len(stages)])
     return state
 
 

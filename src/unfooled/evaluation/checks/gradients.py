@@ -41,7 +41,7 @@ class Gradients:
         draws: Model evaluations averaged, for a random model.
         seed: Random seed.
         twin: Network that learned the model's answers. None: no check has asked for it.
-        labels: Network that learned only its labels; the twin where that has them. None: likewise.
+        labels: Network that learned only its labels; the twin where that has them. None: no check has asked for it.
         forwards: Forward passes that the twin's training took.
         ledger: Ledger that stores the twin. None: it is not stored.
     """
@@ -77,11 +77,11 @@ class Gradients:
         return Unrounded(self.model) if self.rounded else self.model
 
     def _hides(self, *ids: CheckId) -> bool:
-        """Return whether one of these checks fired, and nothing mended what it found."""
+        """Return whether one of these checks fired without a remedy."""
         return any(f.fired and f.kind != Kind.MEND for f in self.findings if f.id in ids)
 
     def with_twin(self, x: Tensor, threat: Threat) -> Self:
-        """Return the same with a twin, distilled where there is none. Cost: 13 F for each of 200 samples."""
+        """Return these gradients with a twin, distilled where there is none. Cost: 13 F for each of 200 samples."""
         if self.twin is not None:
             return self
         few, ledger = (
@@ -114,7 +114,7 @@ class Gradients:
         return replace(self, twin=twin, labels=labels, forwards=int(rows["forwards"]))
 
     def ready(self, x: Tensor, threat: Threat) -> Self:
-        """Return the same with a twin where the attack follows the twin's gradients."""
+        """Return these gradients, with a twin where the attack follows the twin's."""
         follows_twin = self._hides(*CHECKS_FOLLOWED_BY_TWIN) and not fired(self.findings, CheckId.JUMPS)
         return self.with_twin(x, threat) if follows_twin else self
 
@@ -158,14 +158,14 @@ class Gradients:
 
     @property
     def _distilled(self) -> nn.Module:
-        return _there(self.twin)
+        return _required(self.twin)
 
     @property
     def _of_labels(self) -> nn.Module:
-        return _there(self.labels)
+        return _required(self.labels)
 
 
-def _there(twin: nn.Module | None) -> nn.Module:
+def _required(twin: nn.Module | None) -> nn.Module:
     """Return a twin that has been distilled."""
     if twin is None:
         raise RuntimeError("there is no twin; ask for one with `with_twin`")

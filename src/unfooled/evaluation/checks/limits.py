@@ -17,13 +17,13 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.table import CHECKS, Finding, above, finding
 
 BOX_STEPS, BOX_STEP = 60, 1 / 30
-"""Steps through the whole box, and their length as a share of it: a random image is no step away."""
+"""Steps through the whole box, and their length as a share of it: too short to reach a random image in one."""
 
 FOLLOW = "gradients are not trusted: attacks follow that need none"
 
 
 def right_when_clean(problem: Problem, frontier: Frontier, count: int) -> Tensor:
-    """Return the first samples, by hash, that are right when clean."""
+    """Return the first samples that are right when clean, in the order of a hash of their content."""
     rows = frontier.keys.argsort()[: 4 * count]
     with torch.no_grad():
         logits = logits_at(problem.model, problem.x[rows])

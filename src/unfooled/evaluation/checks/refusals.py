@@ -18,12 +18,12 @@ MAX_SAMPLES, STEPS = 16, 8
 
 
 def refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Finding:
-    """D22: an ascent of the margin comes through points without a finite answer, see `find_refusals`."""
+    """D22: an ascent of the margin passes points without a finite answer, see `find_refusals`."""
     return refusal_finding(find_refusals(model, x, y, threat))
 
 
 def find_refusals(model: Model, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-    """Return for which samples an ascent of the margin comes through points without a finite answer, (b,) bool.
+    """Return for which samples an ascent of the margin passes points without a finite answer, (b,) bool.
 
     Args:
         model: Any callable to logits.

@@ -2,6 +2,7 @@
 
     before   the model's answers and gradients on a few samples: D2 to D9, D19 to D22, D27; the labels of all: D26
     after    samples that other attacks still fool: D6, D11 to D16, D18, D19, D28; the points found: D27
+    guards   a model behind a purifier: D29, D30
     points   properties of the points themselves: D3, D10, D17, D20, D22 to D24
     verdict  SOUND, EXTENDED, OVERSTATED or NOT EVALUABLE (D25)
 
@@ -82,6 +83,8 @@ class CheckId(StrEnum):
     AGREEMENT = "D26"
     DECOY = "D27"
     LABELS = "D28"
+    GUARDED = "D29"
+    THROUGH = "D30"
 
 
 YIELD = 0.002
@@ -115,6 +118,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         CheckId.AGREEMENT: Check(Kind.STOP, "agreement with the labels", 0.02),
         CheckId.DECOY: Check(Kind.MASKING, "labels and scores", 0.08, hides=True),
         CheckId.LABELS: Check(Kind.MASKING, "labels only", YIELD),
+        CheckId.GUARDED: Check(Kind.STOP, "attacks through the purifier", 0),
+        CheckId.THROUGH: Check(Kind.MASKING, "stand-ins for the purifier", YIELD),
     }
 )
 """Id -> check."""
@@ -124,7 +129,7 @@ class Finding(Record):
     """Result of a check.
 
     Attributes:
-        id: Id of the check, D1 to D24 and D26 to D28.
+        id: Id of the check, D1 to D24 and D26 to D30.
         kind: Consequence where it fired. Not given, as in records of version 0.1: that of the table.
         fired: True if something was found.
         detail: Observation, in words.

@@ -36,7 +36,7 @@ from unfooled.runs.records import Record
 from unfooled.statistics.intervals import Mean, mean
 
 MAX_CHANCE = 0.9
-"""Chance level above which a raw score cannot be told from that of unrelated maps."""
+"""Chance level above which a raw score cannot be distinguished from that of unrelated maps."""
 
 NAMES = {
     "top_k_intersection": "",

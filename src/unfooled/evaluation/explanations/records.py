@@ -43,8 +43,8 @@ class Movement(Record):
 class ReasonPoint(Record):
     """Scores of the explanations at one radius, under one kind of perturbation.
 
-    Each score is taken at its own worst point, but Kendall, on maps of 4096 pixels and more, at that of LENS. Means are
-    over the attacked samples.
+    Each score is taken at the point where it is worst; Kendall's tau of maps of 4096 pixels and more, at the point
+    where LENS is worst. Means are over the attacked samples.
 
     Attributes:
         eps: Radius, a mean where samples have their own.
@@ -54,7 +54,7 @@ class ReasonPoint(Record):
         lens_raw: LENS-recall before the correction.
         top_k: Intersection of the top k.
         kendall: Kendall's tau-b.
-        attacked: Number of samples attacked, by the status of LENS like those that follow.
+        attacked: Number of samples attacked; this and the next two count samples by whether LENS has a value.
         failed: Number of samples on which the attack failed.
         undefined: Number of samples whose map is constant or not finite.
         skipped: Number of samples that are wrong when clean.
@@ -105,21 +105,21 @@ class Reasons(Record):
     Attributes:
         explanation: Name of the explanation.
         skipped: Why nothing was attacked; empty where something was.
-        by: Way of the attack, "gradients" or "differences".
+        by: Method of the attack, "gradients" or "differences".
         n: Number of samples attacked.
         k: Number of pixels that count as the top of a map.
         w: Reach of LENS in pixels.
         pixels: Pixels of a map.
         steps: Gradients a restart.
         restarts: Random starts.
-        random_points: N of best of N.
+        random_points: Number of random points of "best of N".
         curve: Scores by radius and kind of perturbation.
         chance: Raw LENS of an unrelated map.
         threshold: Corrected LENS below which an explanation counts as moved, by attack or best of N.
-        reason_first: Share of the samples that can be compared whose explanation moved first; those whose nearest
-            adversarial example was searched for, and whose maps have an order.
-        label_first: Share of them whose label was lost first.
-        neither: Share of them of which neither moved.
+        reason_first: Share of the comparable samples whose explanation moved first. Comparable: the nearest adversarial
+            example was searched for, and the maps are neither constant nor NaN.
+        label_first: Share of the comparable samples whose label changed first.
+        neither: Share of the comparable samples of which neither changed.
         unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
         passes: Passes an attacked sample; second derivatives count as the backward that they are taken through.
         gallery: The worst cases.

@@ -65,7 +65,7 @@ FINITE_DIFFERENCES = Differences(draws=4)
 
 
 class Derivative(StrEnum):
-    """What an attack on an explanation follows."""
+    """Signal that an attack on an explanation follows."""
 
     GRADIENTS = "gradients"
     DIFFERENCES = "differences"
@@ -252,7 +252,7 @@ class AttackedExplanations:
         return moved
 
     def comparable(self) -> Tensor:
-        """Return whether it can be said what moved first, (n,) bool: samples that are right, with maps of an order."""
+        """Return whether it can be said what moved first, (n,) bool: right samples, with maps that are not constant."""
         status = self.status(How.ATTACK)
         return ~((status == UNDEFINED) | (status == SKIPPED)).all(0)
 

@@ -19,17 +19,17 @@ from unfooled.explanations.lime.segments import composed, pixel_masks
 
 Result = TypeVar("Result")
 CEILING = 128  # rows a call
-LEAST = 32  # rows a call on a CPU that half of the memory is not too much for; more leave the cache, and are slower
+LEAST = 32  # largest number of rows a call on a CPU; more do not fit into its cache, and are slower
 CALL_BYTES = 1 << 23  # bytes of inputs a call on a CPU; larger ones leave the cache, and come as fresh pages each time
 
 
 def seed_of(x: Tensor, seed: int) -> Tensor:
-    """Return one seed a sample, (B,), for masks that are drawn for each apart."""
+    """Return one seed a sample, (B,), for masks that are drawn for each sample separately."""
     return rng.seeds(x, seed, stage=rng.Stream.LIME_MASKS)
 
 
 def rows_a_call(model: Model, x: Tensor) -> int:
-    """Return the rows of a call: those that fit in memory, and on a CPU no more than is fast."""
+    """Return the rows of a call: those that fit in memory, and on a CPU no more than fit into its cache."""
     if x.device.type != "cpu":
         return fitting_batch(model, x, ceiling=CEILING)
     fitting = fitting_batch(model, x, ceiling=2 * CEILING)
@@ -105,7 +105,7 @@ class Masked:
         return torch.stack([self.score(logits, column) for column in y.T], 1).to("cpu", torch.float64)
 
     def _by_parts(self, at: Callable[[slice], Result], rows: int) -> list[Result]:
-        """Return the results of alike parts of the rows that fit in memory."""
+        """Return the results of the rows, in parts of equal size that fit in memory."""
         if self.batch is None:
             self.batch = rows_a_call(self.model, self.x)
         results, self.batch = halving(at, rows, self.batch)

@@ -1,4 +1,4 @@
-"""Baselines: what stands in place of hidden segments.
+"""Baselines: values that replace hidden segments.
 
 A baseline is a function `(x (B, *D), ids (B, *S), *, draw=0) -> (B, *D)`; only random ones use the draw. Attributions
 are relative to it, so every result and caption names it.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput
 
-SINGULAR = 1e-10  # determinant up to which a unit is said to decide its own fit
+SINGULAR = 1e-10  # determinant of I - H_gg up to which a unit alone determines its fit and cannot be left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,19 +17,19 @@ class Blocks:
     """Rows grouped into independent units.
 
     Attributes:
-        at: Rows of each unit, (G, k) int64; missing ones point to row 0.
-        there: Which entries of `at` are rows, (G, k) bool.
+        at: Rows of each unit, (G, k) int64; smaller units are padded with row 0.
+        present: Which entries of `at` are rows and not padding, (G, k) bool.
         samples: Number of rows.
-        ragged: False if the rows stand unit after unit, all of the same size.
+        ragged: False if all units have the same size and their rows are consecutive.
     """
 
     at: Tensor
-    there: Tensor
+    present: Tensor
     samples: int
     ragged: bool = True
 
     def left_out(self, design: Tensor, effect: Tensor, weights: Tensor, residual: Tensor) -> Tensor:
-        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone decides its own fit.
+        """Return (I - H_gg)^-1 r_g by rows, (S, R); r itself where a unit alone determines its fit.
 
         Args:
             design: Masks with intercept, (S, M).
@@ -39,11 +39,11 @@ class Blocks:
         """
         block = -(self._rows(effect) @ self._rows(design).mT) * self._rows(weights)[:, None]
         block.diagonal(dim1=1, dim2=2).add_(1)
-        found = _solved(block, self._rows(residual))
+        solution = _solved(block, self._rows(residual))
         if not self.ragged:
-            return found.reshape(-1, residual.shape[1])
+            return solution.reshape(-1, residual.shape[1])
         out = torch.zeros_like(residual)
-        out[self.at[self.there]] = found[self.there]
+        out[self.at[self.present]] = solution[self.present]
         return out
 
     def variance(self, effect: Tensor, left_out: Tensor) -> Tensor:
@@ -61,23 +61,23 @@ class Blocks:
         return self._rows(rows).sum(1)
 
     def _rows(self, values: Tensor) -> Tensor:
-        """Return the values of each unit, (G, k, ...), 0 for missing rows."""
+        """Return the values of each unit, (G, k, ...), 0 for padding."""
         if not self.ragged:
             return values.reshape(*self.at.shape, *values.shape[1:])
-        there = self.there.reshape(*self.there.shape, *[1] * (values.ndim - 1))
-        return values[self.at] * there
+        present = self.present.reshape(*self.present.shape, *[1] * (values.ndim - 1))
+        return values[self.at] * present
 
 
 def _solved(block: Tensor, residual: Tensor) -> Tensor:
-    """Solve each block, (G, k, k), for its residuals, (G, k, R); one that is singular leaves them as they are."""
+    """Solve each block, (G, k, k), for its residuals, (G, k, R); a singular block leaves them unchanged."""
     if block.shape[1] == 1:
         return torch.where(block > SINGULAR, residual / block, residual)
     if block.shape[1] == 2:
         (a, b), (c, d) = block[:, 0].unbind(1), block[:, 1].unbind(1)
         det = a * d - b * c
-        turned = torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2)
-        found = turned @ residual / det[:, None, None]
-        return torch.where((det > SINGULAR)[:, None, None], found, residual)
+        adjugate = torch.stack([d, -b, -c, a], 1).reshape(-1, 2, 2)
+        solution = adjugate @ residual / det[:, None, None]
+        return torch.where((det > SINGULAR)[:, None, None], solution, residual)
     eye = torch.eye(block.shape[1], dtype=block.dtype)
     block = torch.where((torch.linalg.det(block) > SINGULAR)[:, None, None], block, eye)
     return torch.linalg.solve(block, residual)
@@ -97,11 +97,11 @@ def blocks_of(samples: int, groups: int | Tensor | None) -> Blocks:
         order = label.argsort(stable=True)
         place = torch.arange(samples) - (counts.cumsum(0) - counts).repeat_interleave(counts)
         at = torch.zeros(len(counts), int(counts.amax()), dtype=torch.int64)
-        there = torch.zeros_like(at, dtype=torch.bool)
-        at[label[order], place], there[label[order], place] = order, True
-        return Blocks(at, there, samples)
+        present = torch.zeros_like(at, dtype=torch.bool)
+        at[label[order], place], present[label[order], place] = order, True
+        return Blocks(at, present, samples)
     size = groups or 1
     units = -(-samples // size)
     at = torch.arange(units * size).reshape(units, size)
-    there = at < samples
-    return Blocks(at.where(there, 0), there, samples, units * size != samples)
+    present = at < samples
+    return Blocks(at.where(present, 0), present, samples, units * size != samples)

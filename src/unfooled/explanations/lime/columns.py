@@ -42,13 +42,13 @@ class Column:
 
     @property
     def constant(self) -> bool:
-        """True if the column never changes."""
+        """True if all values of the column are equal."""
         if self.edges is None:
             return len(set(self.code_of_rows.tolist())) < 2
         return self.sd == 0 and not self.missing
 
     def check(self, value: Any) -> None:
-        """Refuse missing values where training had none, and numbers that are none."""
+        """Refuse missing values where training had none, and values of a numeric column that are not numbers."""
         if is_missing(value):
             if not self.missing:
                 raise BadInput(f"column {self.name!r} is missing in the row; it never was in the training table")
@@ -82,7 +82,7 @@ class Column:
         return f"{float(value):.6g}" if isinstance(value, (float, np.floating)) else str(value)
 
     def bin_of(self, value: Any) -> str:
-        """Return the bin of a number in words; of a category nothing, or that training did not have it."""
+        """Return the bin of a number in words; empty for a category, but a note for one that training did not have."""
         if self.edges is not None:
             return "" if is_missing(value) or not len(self.edges) else self.words(value)
         assert self.categories is not None
@@ -90,11 +90,11 @@ class Column:
 
     def taken(self, donors: npt.NDArray[np.int64], value: Any) -> npt.NDArray[Any]:
         """Return the values of training rows, and the given one where the number of the row is negative."""
-        found = self.values[donors.clip(0)]
-        if found.dtype.kind in "iub" and (is_missing(value) or value != found.dtype.type(value)):
-            found = found.astype(np.float64)
-        found[donors < 0] = value
-        return found
+        values = self.values[donors.clip(0)]
+        if values.dtype.kind in "iub" and (is_missing(value) or value != values.dtype.type(value)):
+            values = values.astype(np.float64)
+        values[donors < 0] = value
+        return values
 
 
 def is_missing(value: Any) -> bool:
@@ -123,11 +123,11 @@ def columns_of(
     if unknown:
         raise BadInput(f"categorical column {unknown[0]!r} is none of the training table")
     picked = {titles[c] if isinstance(c, int) else c for c in categorical or ()}
-    found = []
+    columns = []
     for title, array in zip(titles, arrays, strict=True):
         as_category = title in picked or (categorical is None and array.dtype.kind not in "fiub")
-        found.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
-    return found
+        columns.append(_categories(title, array) if as_category else _numbers(title, array, bins, labels))
+    return columns
 
 
 def _categories(name: str, array: npt.NDArray[Any]) -> Column:
@@ -149,7 +149,7 @@ def _numbers(name: str, array: npt.NDArray[Any], bins: Bins, labels: Any) -> Col
     try:
         numbers = np.array([np.nan if is_missing(v) else float(v) for v in array.tolist()])
     except (TypeError, ValueError) as error:
-        raise BadInput(f"column {name!r} holds what is no number; list it in categorical") from error
+        raise BadInput(f"column {name!r} holds a value that is not a number; list it in categorical") from error
     present = ~np.isnan(numbers)
     if np.isinf(numbers).any():
         raise BadInput(f"column {name!r} holds infinite values; cut them to a number, or leave them missing")

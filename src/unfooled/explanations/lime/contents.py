@@ -42,7 +42,7 @@ def _picture(value: Picture) -> str:
 
 
 def _marked(value: MarkedText) -> str:
-    """Return a text with its features marked, stronger for larger weights; a long one without what is not marked."""
+    """Return a text with its features marked, stronger for larger weights; of a long text, only parts around marks."""
     text, at, room = value.text, 0, LONG
     parts: list[str] = []
     long = len(text) > LONG

@@ -39,8 +39,8 @@ def entropy_bins(values: Array, labels: Any = None) -> Array:
 
 def codes(values: Array, edges: Array) -> npt.NDArray[np.int64]:
     """Return the bin of each value; missing ones have a bin behind the last."""
-    found = np.searchsorted(edges, values, side="left")
-    return np.where(np.isnan(values), len(edges) + 1, found).astype(np.int64)
+    index = np.searchsorted(edges, values, side="left")
+    return np.where(np.isnan(values), len(edges) + 1, index).astype(np.int64)
 
 
 def bin_name(name: str, edges: Array, code: int) -> str:

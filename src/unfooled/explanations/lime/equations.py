@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TINY = 1e-12  # smallest pivot, relative to the largest, of a Gram matrix that is not called singular
+TINY = 1e-12  # pivot, relative to the largest diagonal entry, up to which a Gram matrix counts as singular
 
 
 class Gram:
@@ -40,7 +40,7 @@ class Gram:
         return self.total**2 / self.squares if self.squares else 0.0
 
     def factor(self, ridge: float = 0.0) -> tuple[Tensor, bool]:
-        """Return the Cholesky factor of H, and whether a jitter was needed."""
+        """Return the Cholesky factor of H = G / W + ridge I (not on the intercept), and whether a jitter was needed."""
         h = self.g / self.total
         h.diagonal()[1:] += ridge
         scale, jitter = float(h.diagonal().amax()), 0.0
@@ -53,7 +53,7 @@ class Gram:
             h.diagonal().add_(jitter)
 
     def solve(self, ridge: float = 0.0, mean: Tensor | None = None) -> Tensor:
-        """Return intercept and weights, (M + 1, R); `mean` is that of the prior, (M, R)."""
+        """Return intercept and weights, (M + 1, R); `mean` is the prior mean of the weights, (M, R)."""
         return torch.cholesky_solve(self.target(ridge, mean), self.factor(ridge)[0])
 
     def target(self, ridge: float, mean: Tensor | None) -> Tensor:

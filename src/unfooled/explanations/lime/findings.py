@@ -39,7 +39,7 @@ def notes(flags: Sequence[Flag], ess: float, features: int) -> list[str]:
         Flag.FEW: f"More samples needed: {ess:.0f} effective ones for {features} features; {few_effective(features)} "
         "are asked for.",
         Flag.NOT_REACHED: "More samples needed: the leading features are not separated yet.",
-        Flag.SINGULAR: "The masks do not tell every feature from the others; their weights are shared out.",
+        Flag.SINGULAR: "The masks do not separate some features from each other; these share their common weight.",
         Flag.EVERY_MASK: "Every mask was used: there is no sampling error.",
     }
     return [sentence for flag, sentence in sentences.items() if flag in flags]

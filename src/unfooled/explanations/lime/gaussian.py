@@ -1,4 +1,4 @@
-"""Sampler of table rows whose hidden numbers are normal given the shown ones.
+"""Sampler of table rows whose hidden numbers are drawn from the conditional normal distribution given the shown ones.
 
     S' = (1 - a) S + a diag(S)
     x_h | x_k ~ N(S'_hk S'_kk^-1 x_k, S'_hh - S'_hk S'_kk^-1 S'_kh)
@@ -37,7 +37,7 @@ def conditional_normal(shrink: float = 0.1, k: int = 20, sampler: Sampler = pair
     """Return the sampler that draws hidden numbers from the normal distribution given the shown ones.
 
     Args:
-        shrink: Share of the covariance that is taken away between different columns, in [0, 1].
+        shrink: Shrinkage a of the covariances between different columns, in [0, 1].
         k: Number of nearest rows that hidden categories come from.
         sampler: Sampler of masks.
     """

@@ -1,7 +1,7 @@
-"""Soft stability of the features that speak most for the class, for the page beside the fit.
+"""Soft stability of the features with the largest weights for the class, for the page beside the fit.
 
-Hidden features are what they are in the explanation: segments of the baseline, pieces of a text deleted, columns of a
-row from training rows, over which the outputs are averaged.
+Features are hidden as in the explanation: segments are replaced by the baseline, pieces of a text deleted, columns of a
+row taken from training rows, over which the outputs are averaged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Stability:
 
     Attributes:
         top: Features selected: those of the largest weights.
-        r: Most features that are added.
+        r: Largest number of features that are added.
         draws: Supersets per sample.
     """
 
@@ -63,7 +63,7 @@ def with_stability(
         result: Explanations of images; the first class of each is looked at.
         model: The model explained.
         top: Segments selected: those of the largest weights.
-        r: Most segments that are added.
+        r: Largest number of segments that are added.
         baseline: Values of hidden segments.
         draws: Supersets a sample.
         generator: Base seed; not advanced.
@@ -134,7 +134,7 @@ def with_row_stability(
         result: Explanations of rows; the first class of each is looked at.
         predict: Function that was explained.
         rows: The rows.
-        space: What was learnt from the training table.
+        space: Bins, categories and features of the training table.
         settings: Features selected and added, and draws.
         generator: Base seed; not advanced.
 
@@ -186,7 +186,7 @@ def _with(
     """Return explanations with the stability of the leading features under a function of (sample, masks)."""
     if result.outputs is not None and result.outputs.shape[1] < 2:
         return result
-    found = []
+    intervals = []
     for i, names in enumerate(result.names):
         w = result.weights[i, 0, : len(names)]
         selected = torch.zeros(len(w), dtype=torch.bool)
@@ -196,5 +196,5 @@ def _with(
             return answers(i, z)
 
         stable = soft_stability(of, selected, settings.r, draws=settings.draws, generator=generator)
-        found.append((stable.value, stable.low, stable.high))
-    return replace(result, stability=tuple(found))
+        intervals.append((stable.value, stable.low, stable.high))
+    return replace(result, stability=tuple(intervals))

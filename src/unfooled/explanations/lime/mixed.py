@@ -138,7 +138,7 @@ def row_part(space: TabularSpace, row: Any, *, seed: int = 0) -> RowPart:
     """Return a row of a table as a part.
 
     Args:
-        space: What was learnt from the training table.
+        space: Bins, categories and features of the training table.
         row: The row.
         seed: Random seed of the values of hidden features.
     """
@@ -225,7 +225,7 @@ def lime_parts(
 
 
 def check_parts(parts: Any) -> None:
-    """Refuse no parts, and what is no part."""
+    """Refuse an empty list of parts, and items that are not parts."""
     if not isinstance(parts, Sequence) or isinstance(parts, str):
         raise BadInput(f"parts is a {type(parts).__name__}; give a list of parts, such as [text_part(text)]")
     if not parts:

@@ -1,4 +1,4 @@
-"""Functions of texts and rows: their answers, checked, in fixed batches, and what is explained of them."""
+"""Outputs of functions of texts and rows, computed in fixed batches and checked, and links that transform them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.batching import halving
 
 Link = Callable[[Tensor], Tensor]
-"""Outputs (n, K) -> what is explained, (n, K)."""
+"""Outputs (n, K) -> scores that are explained, (n, K)."""
 
 
 def identity(outputs: Tensor) -> Tensor:
@@ -30,10 +30,10 @@ def log_odds(outputs: Tensor) -> Tensor:
 
 
 def outputs_of(predict: Callable[[Any], Any], inputs: Sequence[Any], batch: int) -> Tensor:
-    """Return a function's outputs, (n, K) float64, asked for in alike batches, smaller where memory runs out.
+    """Return a function's outputs, (n, K) float64, in batches of one size, which is halved where memory runs out.
 
     Raises:
-        BadInput: It returns another number of rows, something that is no table of numbers, or NaN.
+        BadInput: It returns another number of rows, something that is not a table of numbers, or NaN.
     """
     with torch.no_grad():
         parts, _ = halving(lambda part: _table(predict(inputs[part]), part.stop - part.start), len(inputs), batch)

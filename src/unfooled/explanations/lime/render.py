@@ -13,7 +13,7 @@ from unfooled.explanations.lime.view import Bar, Chart, Page, Sample
 DRAWN = 6  # samples of a page
 LABELS = 5  # classes of a sample
 SHOWN = 40  # letters of a feature's name
-LETTER = 6.8  # width of a letter of a bar's name, in pixels
+LETTER = 6.8  # width of a letter in the name of a bar, in pixels
 BYTES = 28_500  # bytes of a page, without pictures
 FACTOR = 1.959963984540054  # half-width of a 95 % interval in standard errors
 STYLE = """
@@ -84,8 +84,8 @@ def _section(sample: Sample, number: int) -> str:
     )
     if len(sample.charts) > LABELS:
         charts += f"<p class=note>{LABELS} of {len(sample.charts)} outputs are shown.</p>"
-    found = notes(sample.flags, sample.ess, sample.features)
-    warnings = "".join(f'<p class="note warn">{note}</p>' for note in found)
+    sentences = notes(sample.flags, sample.ess, sample.features)
+    warnings = "".join(f'<p class="note warn">{note}</p>' for note in sentences)
     contents = "".join(map(content, sample.contents))
     return (
         f"<section><h2>{number}. {escape(sample.heading)}</h2><div class=row>{_outputs(sample)}{contents}</div>"
@@ -94,7 +94,7 @@ def _section(sample: Sample, number: int) -> str:
 
 
 def _reliance(sample: Sample) -> str:
-    """Return the effective samples and the soft stability, as sentences."""
+    """Return how far the explanation can be relied on: effective samples and soft stability, as sentences."""
     text = f"{sample.ess:.0f} effective samples."
     if sample.stability is not None and sample.features:
         value, low, high = sample.stability

@@ -22,7 +22,7 @@ from unfooled.explanations.lime.view import Bar, Cell, Chart, Content, MarkedTex
 VERSION = 1
 NORMAL_95 = 1.959963984540054
 PADDED = ("weights", "se", "sd")
-"""Fields with zeros behind the features of samples that have fewer."""
+"""Fields that are padded with zeros for samples with fewer features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Surrogates:
 
     Attributes:
         kind: What was explained.
-        weights: Weights, (B, T, M); 0 behind the features of a sample that has fewer.
+        weights: Weights, (B, T, M); padded with 0 for samples with fewer features.
         se: Standard errors over the draws of the masks, (B, T, M). They say nothing about lack of fit: see
             `r2_held_out`.
         intercept: Intercepts, (B, T).
@@ -45,8 +45,8 @@ class Surrogates:
         content: What was explained: samples (B, *D), texts, rows as text, or the parts of an input.
         sampler: Sampler.
         kernel: Kernel.
-        baseline: Stand-in for hidden features.
-        score: What was explained of an output.
+        baseline: Values of hidden features.
+        score: Function of the outputs that was explained.
         seed: Base seed.
         calls: Model evaluations a sample, (B,).
         seconds: Seconds of the call.
@@ -133,11 +133,11 @@ class Surrogates:
         return at.to(torch.int64).argmax(1).tolist()
 
     def available_labels(self) -> list[int]:
-        """Return the classes explained of the single sample."""
+        """Return the classes that were explained for the single sample."""
         return [int(label) for label in self._single().y[0]]
 
     def as_list(self, label: int | None = None, top: int | None = None) -> list[tuple[str, float]]:
-        """Return names and weights of the single sample by falling |weight|.
+        """Return names and weights of the single sample, largest |weight| first.
 
         Args:
             label: Class. None: the first explained.
@@ -147,7 +147,7 @@ class Surrogates:
         return [(own.names[0][j], weight) for j, weight in own._ordered(own.column(label)[0], top)]
 
     def as_map(self) -> dict[int, list[tuple[int, float]]]:
-        """Return features and weights of the single sample by falling |weight|, for each class."""
+        """Return features and weights of the single sample for each class, largest |weight| first."""
         own = self._single()
         return {int(label): own._ordered(t, None) for t, label in enumerate(own.y[0])}
 
@@ -242,8 +242,8 @@ class Surrogates:
         except ValueError as error:
             raise BadInput("this is no JSON; Surrogates.to_json writes what from_json reads") from error
         if not isinstance(record, dict) or record.get("version") != VERSION:
-            found = record.get("version") if isinstance(record, dict) else None
-            raise BadInput(f"the explanation has version {found}; this release reads version {VERSION}")
+            version = record.get("version") if isinstance(record, dict) else None
+            raise BadInput(f"the explanation has version {version}; this release reads version {VERSION}")
         known = {f.name for f in fields(cls)}
         values = {name: restored(value) for name, value in record.items() if name in known}
         try:
@@ -260,7 +260,7 @@ class Surrogates:
         return self
 
     def _ordered(self, t: int, top: int | None) -> list[tuple[int, float]]:
-        """Return the features of the first sample by falling |weight|; ties to the lowest index."""
+        """Return the features of the first sample, largest |weight| first; ties to the lowest index."""
         w = self.weights[0, t, : len(self.names[0])]
         return [(j, float(w[j])) for j in w.abs().argsort(descending=True, stable=True)[:top].tolist()]
 
@@ -298,11 +298,11 @@ class Surrogates:
             between = (float(self.seen[0, 0]), float(self.prediction[0, 0]), float(self.seen[0, 1]))
         elif self.outputs is not None:
             outputs = tuple((self.class_name(k), float(v)) for k, v in enumerate(self.outputs[0]))
-        said = f"answer {float(self.prediction[0, 0]):.4g}"
+        answer = f"answer {float(self.prediction[0, 0]):.4g}"
         if outputs is not None and len(outputs) > 1:
-            said = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
+            answer = f"predicted {max(outputs, key=lambda pair: pair[1])[0]}"
         return Sample(
-            heading=": ".join(filter(None, (name, said))),
+            heading=": ".join(filter(None, (name, answer))),
             charts=tuple(self._chart(t, top) for t in range(self.y.shape[1])),
             contents=self._contents(),
             features=len(self.names[0]),
@@ -316,12 +316,12 @@ class Surrogates:
     def _chart(self, t: int, top: int | None) -> Chart:
         """Return the leading weights of a class of the first sample."""
         word = "output" if self.outputs is not None and self.outputs.shape[1] < 2 else "class"
-        found = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
+        figures = (self.r2, self.r2_held_out, self.local_prediction, self.prediction)
         ordered = self._ordered(t, top)
         return Chart(
             f"{word} {self.class_name(int(self.y[0, t]))}",
             tuple(Bar(self.names[0][j], weight, float(self.se[0, t, j])) for j, weight in ordered),
-            *(float(value[0, t]) for value in found),
+            *(float(value[0, t]) for value in figures),
         )
 
     def _contents(self) -> tuple[Content, ...]:

@@ -6,7 +6,7 @@ smaller draw. `functools.partial` binds further options.
 
     bernoulli       independent bits
     paired          z and 1 - z: interactions of even order cancel; all masks, where they fit into `samples`
-    by_size         number of hidden features uniform on 1..M (the law of LIME for text), stratified, in pairs
+    by_size         number of hidden features uniform on 1..M (the distribution of LIME for text), stratified, in pairs
     kernel_sizes    number of shown features k with P(k) ~ C(M, k) pi(k), subset uniform, weight 1 (GLIME)
     leverage        k uniform on 1..M - 1, in pairs, without replacement (Shapley values)
     every_mask      all 2^M
@@ -43,7 +43,7 @@ class Design:
         masks: 1 where a feature is shown, (S, M) bool.
         unit: Consecutive rows that are one independent draw: 1, or 2 for pairs; 0 where there is no sampling error.
         shapley: Weights for Shapley values over the probability of the draw, (S,); None: the sampler has none.
-        share: Share of its stratum that was not drawn, (S,), for sampling errors without replacement. None: 1.
+        share: Share of the subsets of its size that was not drawn, (S,): the finite-population correction. None: 1.
         complete: True for designs that cannot be continued.
     """
 
@@ -74,7 +74,7 @@ class Independent:
 
 
 def repeating(features: int, samples: int, seed: int, *, start: int = 0, sampler: Sampler) -> Design:
-    """Draw masks; where these are all masks, again and again: for inputs whose hidden values are drawn too."""
+    """Draw masks; repeat an enumeration of all masks up to `samples`, since hidden values are drawn for each row."""
     design = sampler(features, samples, seed, start=start)
     if design.unit:
         return design
@@ -99,7 +99,7 @@ def paired(features: int, samples: int, seed: int, *, start: int = 0) -> Design:
 
 
 def by_size(features: int, samples: int, seed: int, *, start: int = 0, pairs: bool = True) -> Design:
-    """Draw how many features are hidden, uniform on 1..M, then which; sizes are stratified, each M rows have all.
+    """Draw how many features are hidden, uniform on 1..M, then which; each block of M rows has every number once.
 
     Args:
         features: Number of features, M.
@@ -154,7 +154,8 @@ def hadamard(features: int, samples: int, seed: int = 0, *, start: int = 0) -> D
     if samples < 2 * least:
         raise BadInput(f"a folded design for {features} features has at least {2 * least} rows; samples is {samples}")
     order = 2 ** int(math.log2(samples // 2))
-    step = int(0.618 * order) | 1  # odd, so that columns differ; spread, so that interactions of three do not meet them
+    # Odd, so that columns differ; spread, so that interactions of three features are not aliased with them.
+    step = int(0.618 * order) | 1
     columns = (torch.arange(1, order) * step % order)[:features]
     both = torch.arange(order)[:, None] & columns
     parity = torch.zeros_like(both)
@@ -164,12 +165,13 @@ def hadamard(features: int, samples: int, seed: int = 0, *, start: int = 0) -> D
 
 
 def leverage(features: int, samples: int, seed: int, *, start: int = 0) -> Design:
-    """Draw subsets with the number shown uniform on 1..M - 1, in pairs, without replacement; sizes that fit are whole.
+    """Draw subsets with the number shown uniform on 1..M - 1, in pairs, without replacement.
 
-    Each row has the weight (M - 1) / (C(M, k) k (M - k)) over the probability that it is drawn.
+    Sizes whose subsets all fit into `samples` are enumerated. Each row has the weight (M - 1) / (C(M, k) k (M - k))
+    over the probability that it is drawn.
     """
     if features < 2:
-        raise BadInput(f"{features} features need no draw; a single one has the whole difference")
+        raise BadInput(f"{features} features need no draw; the only feature has the whole effect")
     if start:
         raise BadInput("a draw without replacement is not continued; draw all samples at once")
     masks, weights, shares = [], [], []
@@ -178,7 +180,7 @@ def leverage(features: int, samples: int, seed: int, *, start: int = 0) -> Desig
         rows = _distinct(seed, features, k, count, half)
         count, subsets = len(rows), math.comb(features, k) // (2 if half else 1)
         masks.append(rows)
-        # twice, for the complements; a middle size holds both halves of its pairs itself
+        # twice, for the complements; a subset of size M / 2 and its complement have the same size
         drawn = count * (2 if half else 1)
         weights += [(features - 1) / (k * (features - k) * drawn)] * count
         shares += [1 - count / subsets] * count
@@ -199,7 +201,7 @@ def shapley_weights(masks: Tensor) -> Tensor:
 
 
 def _shares(features: int, samples: int) -> dict[int, int]:
-    """Return how many subsets of each size up to M / 2 to draw, as pairs; sizes are alike as far as they go."""
+    """Return how many subsets of each size up to M / 2 to draw, as pairs; as evenly as their numbers permit."""
     sizes = range(1, features // 2 + 1)
     pairs = {k: math.comb(features, k) // (2 if 2 * k == features else 1) for k in sizes}
     want = {k: 1.0 if 2 * k == features else 2.0 for k in sizes}  # a middle size is one of M - 1, the others two
@@ -224,17 +226,17 @@ def _distinct(seed: int, features: int, k: int, count: int, half: bool) -> Tenso
     if count >= total:
         at = torch.combinations(torch.arange(features - half), k)
         return torch.zeros(len(at), features, dtype=torch.bool).scatter(1, at, True)
-    found: dict[bytes, Tensor] = {}
-    draw, seed = 0, seed ^ (k << 32)  # sizes are drawn apart
-    while len(found) < count:
+    distinct: dict[bytes, Tensor] = {}
+    draw, seed = 0, seed ^ (k << 32)  # each size has a stream of its own
+    while len(distinct) < count:
         rows = torch.arange(draw, draw + count)
         masks = _subsets(seed, features, rows, torch.full_like(rows, k))
         if half:
             masks = masks ^ masks[:, -1:]
         for mask in masks:
-            found.setdefault(mask.numpy().tobytes(), mask)
+            distinct.setdefault(mask.numpy().tobytes(), mask)
         draw += count
-    return torch.stack(list(found.values())[:count])
+    return torch.stack(list(distinct.values())[:count])
 
 
 def _subsets(seed: int, features: int, rows: Tensor, size: Tensor) -> Tensor:

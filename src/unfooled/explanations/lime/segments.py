@@ -18,7 +18,7 @@ from unfooled.core.errors import BadInput
 Segmenter = Callable[[Tensor], Tensor]
 """x (B, *D) -> ids (B, *S), int64."""
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers of the size of a floating-point number, in bytes."""
+"""Integer type of the same number of bytes as a floating-point type, by bytes."""
 
 
 def grid(cells: int = 7, least: int = 2) -> Segmenter:
@@ -159,7 +159,7 @@ def composed(masks: Tensor, ids: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
     bits = BITS.get(x.element_size())
     if bits is None or x.device.type != "cpu" or torch.is_grad_enabled() or not x.is_floating_point():
         return torch.where(pixel_masks(masks, ids, x[None]), x, hidden)
-    # Shown segments have all bits set: two passes of integers, in place, are faster than a choice a value.
+    # Shown segments have all bits set: two integer operations in place are faster than a selection for each value.
     rows = masks.to(bits).neg_().numpy().take(ids.flatten().numpy(), axis=1)
     spread = torch.from_numpy(rows).reshape(len(masks), *ids.shape)
     spread = spread[:, None] if spread.ndim <= x.ndim else spread

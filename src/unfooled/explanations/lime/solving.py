@@ -15,7 +15,7 @@ from unfooled.explanations.lime.findings import Flag, few_effective
 from unfooled.explanations.lime.kernels import Kernel
 from unfooled.explanations.lime.result import Surrogates
 from unfooled.explanations.lime.samplers import Design, Sampler
-from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fit, least
+from unfooled.explanations.lime.surrogate import Fit, Prior, UntilStable, fewest_samples, fit
 from unfooled.runs.spelling import spelled
 
 RIDGE = 1e-3  # about 1 / (sum of the weights) of LIME, whose penalty is 1 for all samples together
@@ -129,7 +129,7 @@ def solve(
     """
     settings = settings.resolved(features)
     rule = settings.samples if isinstance(settings.samples, UntilStable) else None
-    count: Any = settings.samples if rule is None else max(rule.first, least(features, 2))
+    count: Any = settings.samples if rule is None else max(rule.first, fewest_samples(features, 2))
     design = drawn(features, count, settings)
     _enough(features, design, settings)
     answers_of = {i: answers(i, design.masks) for i in rows}
@@ -137,23 +137,23 @@ def solve(
         return _fitted(answers_of, design, settings, prediction, {})
     done: dict[int, Solved] = {}
     while True:
-        found = _fitted(answers_of, design, settings, prediction, {})
+        fitted = _fitted(answers_of, design, settings, prediction, {})
         pi = settings.kernel(design.masks)
         stable = {
             i
             for i in answers_of
             if design.unit == 0
             or (
-                Flag.FEW not in found[i].flags
+                Flag.FEW not in fitted[i].flags
                 and rule.reached(
-                    design.masks, answers_of[i], pi, found[i].fit, ridge=settings.penalty, groups=design.unit
+                    design.masks, answers_of[i], pi, fitted[i].fit, ridge=settings.penalty, groups=design.unit
                 )
             )
         }
         full = design.complete or 2 * len(design.masks) > rule.at_most
         for i in [i for i in answers_of if i in stable or full]:
             flag = Flag.STABLE if i in stable else Flag.NOT_REACHED
-            done[i] = _flagged(found[i], flag)
+            done[i] = _flagged(fitted[i], flag)
             del answers_of[i]
         if not answers_of:
             return done
@@ -169,7 +169,7 @@ def _flagged(part: Solved, flag: Flag) -> Solved:
 
 def _enough(features: int, design: Design, settings: Settings) -> None:
     """Refuse draws that do not identify the weights."""
-    needed = least(features, design.unit) if design.unit else 0
+    needed = fewest_samples(features, design.unit) if design.unit else 0
     if not settings.penalty and len(design.masks) < needed:
         raise BadInput(
             f"{len(design.masks)} samples do not identify the weights of {features} features; "
@@ -205,7 +205,7 @@ def _fitted(
 
 
 def padded(fits: list[Fit]) -> tuple[Fit, list[int]]:
-    """Join fits of different numbers of features, padded with zeros; also return these numbers."""
+    """Join fits of different numbers of features, padded with zeros; also return the numbers of features."""
     numbers = [part.weights.shape[2] for part in fits]
     most = max(numbers, default=0)
 
@@ -225,10 +225,10 @@ def solve_each(
     answers: Callable[[int, Tensor], Tensor], features: list[int], settings: Settings, prediction: Tensor
 ) -> list[Solved]:
     """Fit inputs that are evaluated one by one; those with the same number of features share their masks."""
-    found: dict[int, Solved] = {}
+    solved: dict[int, Solved] = {}
     for number in sorted(set(features)):
-        found |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
-    return [found[i] for i in range(len(features))]
+        solved |= solve(answers, [i for i, own in enumerate(features) if own == number], number, settings, prediction)
+    return [solved[i] for i in range(len(features))]
 
 
 def samples_of(parts: list[Solved], keep: bool) -> dict[str, Any]:
@@ -239,16 +239,16 @@ def samples_of(parts: list[Solved], keep: bool) -> dict[str, Any]:
 
 
 def assembled(
-    found: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
+    fits: tuple[list[Solved], Tensor, Tensor, Settings], local: Tensor | None = None, **fields_of_result: Any
 ) -> Surrogates:
     """Return the result of fits; the other fields of `Surrogates` are given by name.
 
     Args:
-        found: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
+        fits: Fits, answers at the inputs (B, T), outputs explained (B, T), and the settings of the fits.
         local: Outputs of the surrogate at the inputs, (B, T). None: intercept plus the sum of the weights.
         fields_of_result: Other fields.
     """
-    parts, prediction, labels, settings = found
+    parts, prediction, labels, settings = fits
     joined, _ = padded([part.fit for part in parts])
     return Surrogates(
         weights=joined.weights,

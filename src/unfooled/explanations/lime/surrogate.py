@@ -54,7 +54,7 @@ class Fit:
         r2: Weighted R2 of the samples used, (B, T); 1 for constant answers.
         r2_held_out: R2 of each unit predicted without it, (B, T).
         ess: Effective sample size, (sum pi)^2 / sum pi^2, (B,).
-        singular: True where the masks do not identify the weights and a jitter decided, (B,).
+        singular: True where the masks do not identify the weights and a jitter made the equations solvable, (B,).
         sd: Posterior standard deviations under a prior, (B, T, M). None: no prior.
     """
 
@@ -72,7 +72,7 @@ class Fit:
         return replace(self, intercept=self.intercept + base)
 
 
-def least(features: int, unit: int = 1) -> int:
+def fewest_samples(features: int, unit: int = 1) -> int:
     """Return the fewest samples that identify a fit: M + 2, or 2 (M + 1) in pairs."""
     return 2 * (features + 1) if unit == 2 else features + 2
 
@@ -169,7 +169,7 @@ def _check(
     if prior is not None and (prior.shape[-1] != features or prior.ndim > 3 or len(prior) not in (len(y), features)):
         raise BadInput(f"the prior's mean has shape {tuple(prior.shape)}; give (M,), (B, M) or (B, T, M), M {features}")
     exact = isinstance(groups, int) and groups == 0
-    needed = features + 1 if exact else least(features, groups if isinstance(groups, int) else 1)
+    needed = features + 1 if exact else fewest_samples(features, groups if isinstance(groups, int) else 1)
     if not ridge and samples < needed:
         raise BadInput(f"{samples} samples do not identify {features} weights; draw at least {needed}, or give a ridge")
     if not torch.isfinite(y).all():
@@ -281,7 +281,7 @@ class UntilStable:
     Attributes:
         top: Features whose set must be separated from the others.
         tolerance: Half-width of every weight's interval that ends the doubling. None: separation is asked for.
-        level: Confidence level, split over the looks.
+        level: Confidence level, split over the looks (Bonferroni). A look is a fit after each doubling.
         first: Samples at the first look.
         at_most: Most samples.
     """
@@ -335,7 +335,7 @@ def until_stable(
     Args:
         top: Number of features.
         tolerance: Largest half-width of an interval, in place of separation. None: separation.
-        level: Confidence level, split over the looks.
+        level: Confidence level, split over the looks, one after each doubling.
         at_most: Most samples; where the rule is not met by then, the result says so.
         first: Samples at the first look.
     """

@@ -1,7 +1,7 @@
 """Samplers of table rows: perturbed columns, and which features stayed in their bin.
 
-    by_bins              each feature from a training row of its own (the law of LIME, with values of real rows)
-    hidden               masks in pairs; hidden features from a training row each, shown ones keep their value
+    by_bins              each feature from a training row drawn for it (as LIME, but with values of real rows)
+    hidden               masks in pairs; hidden features each from a training row drawn for it, the others kept
     conditional          the same; all hidden features from one of the k rows nearest on the shown ones
     neighbours           real rows of the cluster of the sample, no draw (DLIME)
     around               numeric columns normal around the sample, in standard deviations; no bins
@@ -53,13 +53,13 @@ TableSampler = Callable[[Columns, Features, list[Any], int, int], Perturbed]
 
 
 def by_bins(columns: Columns, features: Features, row: list[Any], samples: int, seed: int) -> Perturbed:
-    """Draw each feature from a training row of its own; z is 1 where its bin is that of the row."""
+    """Draw a training row for each feature, its donor; z is 1 where the value is in the bin of the row."""
     donors = _donors(columns, features, samples, seed)
     return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors))
 
 
 def hidden(sampler: Sampler = paired) -> TableSampler:
-    """Return the sampler that keeps shown values and takes hidden features from a training row each.
+    """Return the sampler that keeps shown values and takes each hidden feature from a training row drawn for it.
 
     Args:
         sampler: Sampler of masks.
@@ -95,13 +95,13 @@ def by_nearest(
     """Draw masks, and for each one of the k nearest rows on the shown features."""
     design = repeating(len(features), samples, seed, sampler=sampler)
     squares = [sum(_squares(columns[c], row[c]) for c in group) for group in features]
-    apart = np.stack(squares, 1) if squares else np.zeros((len(columns[0].values), 0))
-    count = min(k, len(apart))
+    distances = np.stack(squares, 1) if squares else np.zeros((len(columns[0].values), 0))
+    count = min(k, len(distances))
     which = (_uniform(len(features), len(design.masks), 1, seed)[:, 0] * count).astype(np.int64)
     masks, donors = design.masks.numpy(), np.full((len(design.masks), len(features)), -1)
     for low in range(0, len(masks), 256):
         part = masks[low : low + 256]
-        nearest = np.argsort(part @ apart.T, axis=1, kind="stable")[:, :count]
+        nearest = np.argsort(part @ distances.T, axis=1, kind="stable")[:, :count]
         picked = np.take_along_axis(nearest, which[low : low + 256, None], 1)
         donors[low : low + 256] = np.where(part, -1, picked)
     return Perturbed(_values(columns, features, row, donors), design.masks, design.unit)
@@ -131,8 +131,8 @@ def in_cluster(
         if clusters > 1
         else np.zeros(len(table), int)
     )
-    apart = sum(_squares(column, value) for column, value in zip(columns, row, strict=True))
-    vote = np.bincount(label[np.argsort(apart, kind="stable")[:k]])
+    distances = sum(_squares(column, value) for column, value in zip(columns, row, strict=True))
+    vote = np.bincount(label[np.argsort(distances, kind="stable")[:k]])
     at = np.flatnonzero(label == vote.argmax())
     donors = np.repeat(at[:, None], len(features), 1)
     return Perturbed(_values(columns, features, row, donors), _same(columns, features, row, donors), 0)
@@ -186,7 +186,7 @@ def normal_around(
 def filled(
     columns: Columns, features: Features, row: list[Any], z: Tensor, count: int, seed: int
 ) -> list[npt.NDArray[Any]]:
-    """Return `count` rows for each mask, in order: shown features keep their value, hidden ones are of training rows.
+    """Return `count` rows for each mask, in order: shown features are kept, hidden ones come from training rows.
 
     Args:
         columns: Columns of the training table.
@@ -204,7 +204,7 @@ def filled(
 def _values(
     columns: Columns, features: Features, row: list[Any], donors: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[Any]]:
-    """Return each column with the values of its feature's donors, the row's own where there is none."""
+    """Return each column with the values of its feature's donors, the row's own value where the donor is -1."""
     own = np.full(len(donors), -1)
     feature = {c: j for j, group in enumerate(features) for c in group}
     return [column.taken(donors[:, feature[c]] if c in feature else own, row[c]) for c, column in enumerate(columns)]
@@ -220,7 +220,7 @@ def _same(columns: Columns, features: Features, row: list[Any], donors: npt.NDAr
 
 
 def _donors(columns: Columns, features: Features, samples: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw a training row for each feature of each sample, (S, M)."""
+    """Draw a donor for each feature of each sample: the number of a training row, (S, M)."""
     u = _uniform(len(features), samples, len(features), seed)
     return (u * len(columns[0].values)).astype(np.int64)
 
@@ -228,10 +228,10 @@ def _donors(columns: Columns, features: Features, samples: int, seed: int) -> np
 def _uniform(features: int, samples: int, width: int, seed: int) -> npt.NDArray[np.float64]:
     """Draw uniform numbers, (S, width)."""
     seeds = rng.seeds(torch.tensor([[features]]), seed, stage=rng.Stream.LIME_VALUES).expand(samples)
-    found: npt.NDArray[np.float64] = rng.uniform(
+    numbers: npt.NDArray[np.float64] = rng.uniform(
         seeds, (width,), draw=torch.arange(samples), dtype=torch.float64
     ).numpy()
-    return found
+    return numbers
 
 
 def _scaled(column: Column) -> npt.NDArray[np.float64]:

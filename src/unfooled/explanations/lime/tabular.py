@@ -1,4 +1,4 @@
-"""LIME for tables: a linear surrogate over columns whose value stays in its bin, or not.
+"""LIME for tables: a linear surrogate over indicators of which columns stay in the bin of their value.
 
 Rows go to the model as they came: a frame with its dtypes and order, an array or a tensor, so that pipelines work.
 
@@ -42,7 +42,7 @@ class TabularSpace:
     Attributes:
         columns: Columns, in order.
         features: Columns of each feature, by number.
-        constant: Names of the columns that never change and are no features.
+        constant: Names of the columns with a single value, which are not features.
         size: Training rows.
         template: Empty table of the kind that the model gets.
     """
@@ -178,7 +178,7 @@ def lime_tabular(
         predict: Function from a table to outputs, (n, K), such as `predict_proba`; one output is a regression.
         rows: Rows to explain, of the kind of the training table.
         y: Outputs to explain, (B,) or (B, T), or one for all. None: the largest.
-        space: What was learnt from the training table.
+        space: Bins, categories and features of the training table.
         sampler: `by_bins`, `hidden()`, `conditional(k)`, `neighbours(clusters, k)`, `around(scale)`,
             `stratified_normal(scale)`.
         samples: Perturbed rows for each row.
@@ -199,11 +199,11 @@ def lime_tabular(
     began = time.perf_counter()
     values = space.read(rows)
     settings = Settings(sampler, samples, kernel or l2_kernel(), ridge, rng.base_seed(generator))  # type: ignore[arg-type]
-    outputs, first = _together(predict, space, values, settings, kernel)
+    outputs, first = _with_first(predict, space, values, settings, kernel)
     labels = labels_of(y, outputs)
     prediction = link(outputs).gather(1, labels)
-    each = enumerate(_each(predict, space, values, first, settings, kernel))
-    parts = [_explained(drawn, link(found)[:, labels[i]], settings, prediction[i]) for i, (drawn, found) in each]
+    each = enumerate(_each_perturbed(predict, space, values, first, settings, kernel))
+    parts = [_fit_row(drawn, link(raw)[:, labels[i]], settings, prediction[i]) for i, (drawn, raw) in each]
     solved, local = [part for part, _ in parts], torch.stack([local for _, local in parts])
     result = assembled(
         (solved, prediction, labels, settings),
@@ -225,7 +225,7 @@ def lime_tabular(
 
 
 def _drawn(row: list[Any], space: TabularSpace, settings: Settings, kernel: Kernel | None) -> Perturbed:
-    """Draw the perturbed rows of a row; refuse a number that is none, and a kernel where there are no masks."""
+    """Draw the perturbed rows of a row; refuse an invalid number, and a kernel where there are no masks."""
     sampler: TableSampler = settings.sampler  # type: ignore[assignment]
     samples = settings.samples
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
@@ -236,14 +236,14 @@ def _drawn(row: list[Any], space: TabularSpace, settings: Settings, kernel: Kern
     return drawn
 
 
-def _together(
+def _with_first(
     predict: Callable[[Any], Any],
     space: TabularSpace,
     values: list[list[Any]],
     settings: Settings,
     kernel: Kernel | None,
 ) -> tuple[Tensor, tuple[Perturbed, Tensor]]:
-    """Return the outputs of the rows themselves, and the first one's perturbed rows with theirs, by the same calls."""
+    """Return the outputs of the rows, and the perturbed rows of the first with their outputs, from the same calls."""
     first = _drawn(values[0], space, settings, kernel)
     own = [_column([row[k] for row in values]) for k in range(len(space.columns))]
     table = space.table([np.concatenate([mine, more]) for mine, more in zip(own, first.columns, strict=True)])
@@ -251,7 +251,7 @@ def _together(
     return outputs[: len(values)], (first, outputs[len(values) :])
 
 
-def _each(
+def _each_perturbed(
     predict: Callable[[Any], Any],
     space: TabularSpace,
     values: list[list[Any]],
@@ -259,22 +259,22 @@ def _each(
     settings: Settings,
     kernel: Kernel | None,
 ) -> Iterator[tuple[Perturbed, Tensor]]:
-    """Yield the perturbed rows of each row with their outputs; those of the first are known."""
+    """Yield the perturbed rows of each row with their outputs; those of the first are given."""
     yield first
     for row in values[1:]:
         drawn = _drawn(row, space, settings, kernel)
         yield drawn, outputs_of(predict, space.table(drawn.columns), BATCH)
 
 
-def _explained(drawn: Perturbed, answers: Tensor, settings: Settings, base: Tensor) -> tuple[Solved, Tensor]:
+def _fit_row(drawn: Perturbed, answers: Tensor, settings: Settings, base: Tensor) -> tuple[Solved, Tensor]:
     """Return the fit of a row, and what the surrogate gives for the row itself, (T,)."""
     z, unit = drawn.z, drawn.unit
     pi = settings.kernel(z) if drawn.binary else uniform(z)
-    found = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
-    flags = [Flag.SINGULAR] if bool(found.singular[0]) else []
-    flags += [Flag.FEW] if unit and float(found.ess[0]) < few_effective(z.shape[1]) else []
-    local = found.intercept[0] + (found.weights[0].sum(1) if drawn.binary else 0)
-    return Solved(found, z, answers, len(z), tuple(flags)), local
+    fitted = fit(z, (answers - base)[None], pi, ridge=settings.penalty, groups=unit).shifted(base[None])
+    flags = [Flag.SINGULAR] if bool(fitted.singular[0]) else []
+    flags += [Flag.FEW] if unit and float(fitted.ess[0]) < few_effective(z.shape[1]) else []
+    local = fitted.intercept[0] + (fitted.weights[0].sum(1) if drawn.binary else 0)
+    return Solved(fitted, z, answers, len(z), tuple(flags)), local
 
 
 def _range(parts: list[Solved], prediction: Tensor) -> Tensor:

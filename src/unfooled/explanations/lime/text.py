@@ -61,8 +61,8 @@ def offsets(tokenizer: Any) -> Split:
     """
 
     def split(text: str) -> list[Span]:
-        found = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
-        return [(int(start), int(end)) for start, end in found if end > start]
+        places = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+        return [(int(start), int(end)) for start, end in places if end > start]
 
     return split
 
@@ -155,19 +155,19 @@ class Pieces:
         return self.hide(self.text, [s for s, j in zip(self.spans, self.feature, strict=True) if not shown[j]])
 
     def copies(self, masks: Tensor) -> list[str]:
-        """Return the text once a mask, (S, M), with the features that it does not show hidden."""
+        """Return a copy of the text for each mask, (S, M), with the features hidden that it does not show."""
         token = "" if self.hide is delete else self.hide.token if isinstance(self.hide, MaskToken) else None
         if token is None or not self.spans:
             return [self.written(row) for row in masks.tolist()]
-        # What stands between the pieces, each piece, and the token in place of each piece, by turns.
+        # Alternately the text between two pieces, and a piece or the token in its place.
         parts, at = [], 0
         for start, end in self.spans:
             parts += [self.text[at:start], self.text[start:end], *([token] if token else [])]
             at = end
         shown = masks[:, list(self.feature)]
-        chosen = [torch.ones_like(shown), shown, *([~shown] if token else [])]
+        selected = [torch.ones_like(shown), shown, *([~shown] if token else [])]
         rest = self.text[at:]
-        rows = torch.stack(chosen, 2).flatten(1).numpy()
+        rows = torch.stack(selected, 2).flatten(1).numpy()
         return ["".join(compress(parts, row.tobytes())) + rest for row in rows]
 
 
@@ -283,7 +283,7 @@ def _described(pieces: list[Pieces]) -> dict[str, Any]:
 
 
 def _listed(texts: str | Sequence[str], batch: int) -> list[str]:
-    """Return texts as a list; refuse an empty one, and a batch that is no number of texts."""
+    """Return texts as a list; refuse an empty one, and an invalid batch."""
     if isinstance(batch, bool) or batch < 1:
         raise BadInput(f"batch is {batch}; it is a number of texts of at least 1")
     if not isinstance(texts, Iterable):

@@ -9,7 +9,7 @@ from torch import Tensor
 from unfooled.explanations.lime.findings import Flag
 
 Cell = tuple[str, str, str, int]
-"""Column of a row, its value, its bin (empty where the value says it), and its feature's number (-1: none)."""
+"""Column of a row, its value, its bin (empty where it equals the value), and its feature's number (-1: none)."""
 Mark = tuple[int, int, int]
 """Place of a piece of a text, and its feature's number: (start, end, feature)."""
 
@@ -54,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Weights of one class by falling size, and how well they fit.
+    """Leading weights of one class, largest |weight| first, and how well the surrogate fits.
 
     Attributes:
         title: Heading.

@@ -1,4 +1,4 @@
-"""Networks that name attributes first, and the class from these alone: a linear head on attribute logits.
+"""Networks that predict attributes first, and the class from these alone: a linear head on attribute logits.
 
     e = g(x) in R^n, attribute logits;      l = W e + b, class logits
 

@@ -124,17 +124,17 @@ def _weights_in(content: Any) -> Mapping[str, Tensor] | nn.Module:
 
 def _nested(content: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
     """Return the tensors of mappings in mappings, with their nested names joined by dots."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str) or key in OTHER_ENTRIES:
             continue
         if isinstance(value, Tensor):
-            found[prefix + key] = value
+            tensors[prefix + key] = value
         elif isinstance(value, nn.Module):
-            found |= {f"{prefix}{key}.{name}": tensor for name, tensor in value.state_dict().items()}
+            tensors |= {f"{prefix}{key}.{name}": tensor for name, tensor in value.state_dict().items()}
         elif isinstance(value, Mapping) and depth < MAX_DEPTH:
-            found |= _nested(value, f"{prefix}{key}.", depth + 1)
-    return found
+            tensors |= _nested(value, f"{prefix}{key}.", depth + 1)
+    return tensors
 
 
 def _check_sizes(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -91,13 +91,13 @@ def informed(
     def soft(logits: Tensor, y: Tensor) -> Tensor:
         return losses.cross_entropy(logits / 10, y)
 
-    stands = torch.ones(len(x), dtype=torch.bool)
+    robust = torch.ones(len(x), dtype=torch.bool)
     attacks: list[tuple[Loss, float]] = [(loss, fraction) for loss in (losses.margin, soft) for fraction in (1.0, 0.67)]
     for loss, fraction in attacks:
-        rows = stands.nonzero()[:, 0]
+        rows = robust.nonzero()[:, 0]
         if not len(rows):
             break
         near = threat.take(rows).with_eps(threat.eps * fraction)
         z = pgd(twin, x[rows], y[rows], near, steps=steps, loss=loss, stop=False)
-        stands[rows] = ~verify(model, x[rows], y[rows], z, threat.take(rows), draws=draws).success
-    return float(stands.float().mean())
+        robust[rows] = ~verify(model, x[rows], y[rows], z, threat.take(rows), draws=draws).success
+    return float(robust.float().mean())

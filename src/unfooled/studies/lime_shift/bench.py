@@ -54,7 +54,7 @@ class ShiftBench(Bench):
         return new_network(make, seed).to(self.device).eval()
 
     def _train(self, name: str) -> nn.Module:
-        """Train the network, or read what was trained before."""
+        """Train the network, or read the stored one."""
         x, y = self.train
         pieces = max(1, self.task.updates // 200)
         batches = Updates(
@@ -69,20 +69,20 @@ class ShiftBench(Bench):
             settings=settings,
         )  # fmt: skip
 
-    def right(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Return the test images that the network classifies correctly, their labels and their numbers."""
+    def correctly_classified(self) -> tuple[Tensor, Tensor, list[int]]:
+        """Return the test images that the network classifies correctly, their labels and their indices."""
         x, y = self.test
         rows = (self.labels(self.network(NETWORK), x) == y).nonzero()[:, 0]
         return x[rows].to(self.device), y[rows].to(self.device), rows.tolist()
 
     def attacked(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the images moved by the attack on the label."""
+        """Return the images after the attack on the label."""
         generator = torch.Generator().manual_seed(self.seed)
         net, threat = self.network(NETWORK), self.task.threat
         return pgd(net, x, y, threat, steps=self.size.steps, loss=margin, generator=generator)
 
     def noisy(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """Return the images with as large changes as the attacked ones, in random places and directions."""
+        """Return the images with changes of the attack's magnitudes, at random positions and with random signs."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         change = (x_adv - x).flatten(1)
         order = torch.rand(change.shape, generator=generator).argsort(1).to(x.device)

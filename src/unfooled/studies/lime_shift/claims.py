@@ -15,11 +15,11 @@ OWN = "unfooled"
 SLACK, RIBEIRO = "Slack et al. 2020, arXiv:1911.02508", "Ribeiro et al. 2016, arXiv:1602.04938"
 ADEBAYO = "Adebayo et al. 2018, arXiv:1810.03292"
 STABLE = 0.8
-"""Top-k Jaccard at other masks from which LIME counts as stable."""
+"""Top-k Jaccard index with other masks from which LIME counts as stable."""
 UNRELATED = 0.5
-"""Rank correlation under which the explanation of a network with new weights counts as another one."""
-TOLD = 0.8
-"""AUC from which perturbed rows count as told from real ones."""
+"""Rank correlation under which the explanation of a network with new weights counts as unrelated."""
+SEPARABLE = 0.8
+"""AUC from which perturbed rows count as distinguishable from real ones."""
 
 
 def claims(results: Results, top: int) -> list[Claim]:
@@ -61,11 +61,11 @@ def scaffold_claims(rows: Sequence[Scaffolded]) -> list[Claim]:
     auc = table_columns(rows, lambda row: row.auc)
     lost, innocent = table_columns(rows, _lost), table_columns(rows, hidden)
     shown = table_columns(rows, lambda row: [float(c == SENSITIVE) for c in row.scaffold])
-    told = f"Table: rows perturbed as LIME perturbs them can be told from real ones; AUC, at least {TOLD:g}."
+    detected = f"Table: rows perturbed as LIME perturbs them can be told from real ones; AUC, at least {SEPARABLE:g}."
     misled = "Table: LIME's leading column of the scaffold is the innocent one for at least half of the rows; share."
     hides = "Table: the scaffold hides the sensitive column, which leads in the bare model, from LIME; difference."
     made = [
-        claim(told, SLACK, auc.mean(LIME), TOLD),
+        claim(detected, SLACK, auc.mean(LIME), SEPARABLE),
         claim(misled, SLACK, innocent.mean(LIME), 0.5),
         claim(hides, SLACK, lost.mean(LIME), MIN_DIFFERENCE),
     ]

@@ -18,7 +18,7 @@ Rows = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of all parts and seeds.
+    """Columns of all units and seeds.
 
     Attributes:
         seeds: Columns by seed, with "id", the number of the image.
@@ -60,7 +60,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Columns of the scaffolding experiment, one a sampler; every seed has a table of its own.
+    """Columns of the scaffolding experiment, one for each sampler; every seed has a table of its own.
 
     Attributes:
         seeds: Columns by seed, one value in [-1, 1] for each explained row.

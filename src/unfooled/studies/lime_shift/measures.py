@@ -2,10 +2,11 @@
 
     rank    Spearman's correlation of the weights
     top     Jaccard index of the k segments of the largest |weight|
-    flips   share of the segments whose weight changes its sign by more than 2 standard errors of the difference
+    flips   share of the segments whose weight changes its sign, with a difference of more than 2 standard errors
 
-The masks are the same, so that the difference of two explanations is the surrogate of the difference of the answers,
-v' - v = L (y' - y), and its standard error comes from the residuals of that fit.
+Both explanations use the same masks, so their weights v and v' are the same linear map L of the model's outputs y and
+y' at the masks. Their difference, v' - v = L (y' - y), is therefore a surrogate fitted to y' - y, and its standard
+error comes from the residuals of that fit.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def ranks(a: Tensor, b: Tensor) -> Tensor:
 
 
 def flips(a: Surrogates, b: Surrogates) -> Tensor:
-    """Return the share of significant changes of sign, (B, T), for explanations that hold their masks and answers."""
+    """Return the share of significant changes of sign, (B, T), for explanations with stored masks and outputs."""
     if a.masks is None or b.masks is None or a.answers is None or b.answers is None:
         raise BadInput("the explanations hold no masks and answers; ask for them by keep_samples=True")
     shares = []
@@ -47,10 +48,10 @@ def flips(a: Surrogates, b: Surrogates) -> Tensor:
         if not torch.equal(masks, others):
             raise BadInput("the explanations have different masks; give both the same segments and seed")
         change = fit(masks, (b.answers[i] - a.answers[i])[None], groups=2)
-        sure = change.weights[0].abs() > ERRORS * change.se[0]
+        significant = change.weights[0].abs() > ERRORS * change.se[0]
         m = masks.shape[1]
-        turned = a.weights[i, :, :m].sign() * b.weights[i, :, :m].sign() < 0
-        shares.append((turned & sure).double().mean(1))
+        sign_changes = a.weights[i, :, :m].sign() * b.weights[i, :, :m].sign() < 0
+        shares.append((sign_changes & significant).double().mean(1))
     return torch.stack(shares)
 
 

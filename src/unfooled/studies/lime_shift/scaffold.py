@@ -1,19 +1,20 @@
-"""Scaffolding: a biased model that hides from explanations which ask about rows that are not real.
+"""Scaffolding: a biased model that hides its bias from explanations that evaluate it on unrealistic rows.
 
     e(x) = biased(x) where a detector takes x for a real row, innocent(x) elsewhere
 
 Both decide by one column: the biased model by the sensitive one, the innocent model by one without meaning. The
-detector is a random forest that tells training rows from rows perturbed as LIME perturbs them. An explanation sees the
-bias as far as its perturbed rows look real, which the area under the detector's ROC curve measures.
+detector is a random forest that tells training rows from rows perturbed as LIME perturbs them. An explanation shows the
+bias only if its perturbed rows look real, which the area under the detector's ROC curve measures.
 
 References:
-    Slack, Hilgard, Jia, Singh, Lakkaraju, Fooling LIME and SHAP, AIES 2020, arXiv:1911.02508. Differs: a made table.
+    Slack, Hilgard, Jia, Singh, Lakkaraju, Fooling LIME and SHAP, AIES 2020, arXiv:1911.02508. Differs: synthetic data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ SAMPLERS: dict[str, Any] = {LIME: by_bins, CONDITIONAL: conditional(20), NEIGHBO
 RIDGE = 1e-3
 
 
-def made_table(rows: int, seed: int) -> Table:
-    """Make a table: six measures of two hidden quantities, a sensitive column tied to one, and an innocent one."""
+def synthetic_table(rows: int, seed: int) -> Table:
+    """Return a table: six measures of two hidden quantities, a sensitive column tied to one, and an innocent one."""
     draw = np.random.default_rng(seed)
     hidden = draw.normal(size=(rows, 2))
     mixing = np.random.default_rng(0).normal(size=(2, 6))
@@ -64,8 +65,8 @@ class Scaffold:
 
     def suspicion(self, x: Table) -> Table:
         """Return the detector's probability that rows are perturbed, (n,)."""
-        found: Table = self.detector.predict_proba(x)[:, 1]
-        return found
+        probability: Table = self.detector.predict_proba(x)[:, 1]
+        return probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class TableBench:
     """A table, rows to explain, and the scaffold that was built on it.
 
     Attributes:
-        space: What the explainer has learnt, from rows that the detector has not seen.
+        space: Space of the explainer, fitted on rows that the detector has not seen.
         held_out: Rows that neither has seen.
         explained: Rows to explain, the first of these.
         scaffold: The scaffold.
@@ -104,17 +105,18 @@ class TableBench:
 
     def leading(self, model: Callable[[Table], Table], sampler: str) -> list[int]:
         """Return for each explained row the column of the largest |weight|."""
-        found = lime_tabular(
+        explanations = lime_tabular(
             model, self.explained, 1, space=self.space, sampler=SAMPLERS[sampler], samples=self.samples, ridge=RIDGE
         )
-        columns = [self.space.features[int(w.abs().argmax())][0] for w in found.weights[:, 0]]
+        columns = [self.space.features[int(w.abs().argmax())][0] for w in explanations.weights[:, 0]]
         return [int(column) for column in columns]
 
 
 def table_bench(size: TableScale, seed: int) -> TableBench:
     """Make the table and train the detector on training rows and rows perturbed around them by LIME's sampler."""
-    train, known, held_out = np.split(made_table(3 * size.rows, seed), 3)
-    space, other = (TabularSpace.learn(rows, categorical=[SENSITIVE, INNOCENT], names=NAMES) for rows in (train, known))
+    train, explainer_rows, held_out = np.split(synthetic_table(3 * size.rows, seed), 3)
+    learn = partial(TabularSpace.learn, categorical=[SENSITIVE, INNOCENT], names=NAMES)
+    space, explainer_space = learn(train), learn(explainer_rows)
     around = min(50, size.rows)
     each = -(-size.rows // around)
     drawn = [
@@ -124,4 +126,4 @@ def table_bench(size: TableScale, seed: int) -> TableBench:
     perturbed = np.concatenate(drawn)
     rows, label = np.concatenate([train, perturbed]), np.repeat([0, 1], [len(train), len(perturbed)])
     detector = RandomForestClassifier(size.trees, random_state=seed, n_jobs=1).fit(rows, label)
-    return TableBench(other, held_out, held_out[: size.explained], Scaffold(detector), size.samples, seed)
+    return TableBench(explainer_space, held_out, held_out[: size.explained], Scaffold(detector), size.samples, seed)

@@ -27,7 +27,7 @@ class ShiftTask:
         batch: Samples an update.
         arch: Architecture of the network, a name that `build` knows.
         options: Options of the architecture.
-        optimizer: `parameters -> optimizer`, with one cycle of its rate.
+        optimizer: Function `parameters -> optimizer`; the learning rate follows one cycle.
     """
 
     source: str
@@ -41,7 +41,7 @@ class ShiftTask:
 
 @dataclass(frozen=True)
 class TableScale:
-    """Sizes of the scaffolding experiment on a made table.
+    """Sizes of the scaffolding experiment on a synthetic table.
 
     Attributes:
         rows: Training rows.

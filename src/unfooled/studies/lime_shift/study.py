@@ -1,10 +1,11 @@
-"""Study of LIME under attack: does an explanation move when the label does, and by more than LIME moves by itself?
+"""Study of LIME under attack: does an explanation change when the label does, and by more than LIME varies by itself?
 
 One network is trained plainly, and its test images are attacked. Clean and attacked image are explained by the same
 masks over the same segments, for the original and the new class, so that the difference of two explanations has a
-standard error of its own (see `measures`). Beside every figure stand images with noise as large as the attack's change,
-and LIME's own instability: other masks, numbers of masks, baselines and grids, and networks with new weights. A table
-is explained behind a scaffold, which hides a bias from samplers whose rows do not look real (see `scaffold`).
+standard error of its own (see `measures`). Every figure is compared with images with noise as large as the attack's
+change, and with LIME's own instability: other masks, numbers of masks, baselines and grids, and networks with new
+weights. A table
+is explained behind a scaffold, which hides a bias from samplers whose perturbed rows do not look real (see `scaffold`).
 
 References:
     Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016, arXiv:1602.04938.

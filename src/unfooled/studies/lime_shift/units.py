@@ -23,7 +23,7 @@ from unfooled.studies.lime_shift.scaffold import INNOCENT, SAMPLERS, SENSITIVE, 
 from unfooled.studies.lime_shift.scale import ShiftTask, TableScale
 
 PART = 20
-"""Number of images of one unit, so that a kill loses no more."""
+"""Number of images of one unit; an interrupted run loses at most one unit."""
 ATTACK, NOISE, SEED = "attack", "noise", "seed"
 ARMS = (ATTACK, NOISE, SEED)
 CLASSES = ("original", "new")
@@ -46,7 +46,7 @@ class Compared(Record):
 
     Attributes:
         seed: Random seed.
-        images: Numbers of the test images, those that the network classifies correctly.
+        images: Indices of the test images, those that the network classifies correctly.
         columns: Measure -> one value an image; None: undefined, or the attack failed.
         seconds: Seconds of the unit.
     """
@@ -94,7 +94,7 @@ def measure(task: ShiftTask, benches: Iterable[ShiftBench], units: Units) -> Res
     own: list[Compared] = []
     for bench in benches:
         stage = f"{task.source}, seed {bench.seed}"
-        trained += map_jobs(units, f"{stage}, network", Trained, {"network": bench}, tested)
+        trained += map_jobs(units, f"{stage}, network", Trained, {"network": bench}, train_and_test)
         count = trained[-1].right
         parts = {f"{first}": first for first in range(0, count, PART)}
         shifts += map_jobs(units, f"{stage}, under attack", Compared, parts, partial(shift, bench))
@@ -113,7 +113,7 @@ def measure_tables(size: TableScale, seeds: Sequence[int], units: Units) -> list
     return rows
 
 
-def tested(bench: ShiftBench) -> Trained:
+def train_and_test(bench: ShiftBench) -> Trained:
     """Train the network, or read it, and test it."""
     x, y = bench.test
     right = int((bench.labels(bench.network(NETWORK), x) == y).sum())
@@ -121,7 +121,7 @@ def tested(bench: ShiftBench) -> Trained:
 
 
 def shift(bench: ShiftBench, first: int) -> Compared:
-    """Compare explanations of images with those under attack, under equal noise, and at other masks."""
+    """Compare explanations of images with those under attack, under noise of equal size, and with other masks."""
     began = time.perf_counter()
     x, y, images = _part(bench, first, bench.size.n)
     x_adv = bench.attacked(x, y)
@@ -137,16 +137,16 @@ def shift(bench: ShiftBench, first: int) -> Compared:
         ATTACK: bench.explained(x_adv, labels),
         NOISE: bench.explained(bench.noisy(x, x_adv), labels),
     }
-    found = {arm: compared(clean, other, bench.size.top) for arm, other in others.items()}
+    comparisons = {arm: compared(clean, other, bench.size.top) for arm, other in others.items()}
     redrawn = bench.explained(x, labels, seed=bench.seed + 1)
     a, b = clean.weights.flatten(0, 1), redrawn.weights.flatten(0, 1)
-    own = {"rank": ranks(a, b), "top": jaccard(a, b, bench.size.top), "flips": _turned(clean, redrawn).flatten()}
-    found[SEED] = {name: value.reshape(labels.shape) for name, value in own.items()}
+    own = {"rank": ranks(a, b), "top": jaccard(a, b, bench.size.top), "flips": _sign_changes(clean, redrawn).flatten()}
+    comparisons[SEED] = {name: value.reshape(labels.shape) for name, value in own.items()}
     columns = {"fooled": fooled.double()}
     fits = {"clean": clean, **others}
     columns |= {f"held-out R2, {arm}": one.r2_held_out[:, 0].where(fooled, torch.nan) for arm, one in fits.items()}
     columns |= {
-        f"{arm}, {name}, {measure}": found[arm][measure][:, t].where(fooled, torch.nan)
+        f"{arm}, {name}, {measure}": comparisons[arm][measure][:, t].where(fooled, torch.nan)
         for arm in ARMS
         for t, name in enumerate(CLASSES)
         for measure in MEASURES
@@ -155,7 +155,7 @@ def shift(bench: ShiftBench, first: int) -> Compared:
 
 
 def instability(bench: ShiftBench, first: int) -> Compared:
-    """Compare explanations of clean images with those by other choices of LIME's, and of randomised networks."""
+    """Compare explanations of clean images with those by other settings of LIME, and of randomised networks."""
     began = time.perf_counter()
     x, y, images = _part(bench, first, bench.size.own_n)
     size, reference = bench.size, bench.explained(x, y)
@@ -194,16 +194,16 @@ def hidden(row: Scaffolded) -> list[float]:
     return [float(column == INNOCENT) for column in row.scaffold]
 
 
-def _turned(a: Any, b: Any) -> Tensor:
-    """Return the share of changes of sign beyond 2 standard errors, for explanations at independent masks, (B, T)."""
+def _sign_changes(a: Any, b: Any) -> Tensor:
+    """Return the share of changes of sign beyond 2 standard errors, for explanations with independent masks, (B, T)."""
     far = (a.weights - b.weights).abs() > 2 * (a.se**2 + b.se**2).sqrt()
-    turned: Tensor = (far & (a.weights.sign() * b.weights.sign() < 0)).double().mean(2)
-    return turned
+    share: Tensor = (far & (a.weights.sign() * b.weights.sign() < 0)).double().mean(2)
+    return share
 
 
 def _part(bench: ShiftBench, first: int, most: int) -> tuple[Tensor, Tensor, list[int]]:
     """Return images, labels and numbers of one part."""
-    x, y, numbers = bench.right()
+    x, y, numbers = bench.correctly_classified()
     rows = slice(first, min(first + PART, most, len(y)))
     return x[rows], y[rows], numbers[rows]
 

@@ -100,7 +100,7 @@ NOTES = (
     "the sets are cleaned, the rate is constant and the one set is seen 25 times, the other 8 times.",
     "The source does not say whether its table 2 was made with cleaned images; both stand here. Which strokes cleaning "
     "leaves is no feature of a network.",
-    "Encoders and sets have one seed, and seeds are those of the networks trained on sets: no interval knows of the "
+    "Encoders and sets have one seed, and seeds are those of the networks trained on sets: no interval covers the "
     "spread between encoders. With fewer than three seeds intervals are over the test images, and what holds or fails "
     "does so of these networks; from three on they reach over the seeds, too. Networks by the published rule, of parts "
     "of the sets, of shuffled labels and of the start's class are trained once, whatever the number of seeds.",

@@ -1,4 +1,4 @@
-"""Terms that are added to a joint loss of concepts: a margin in concept standard deviations, and a negative control.
+"""Terms that are added to a concept loss: a margin in concept standard deviations, and a negative control.
 
     ConceptMargin      L(x) + weight mean relu(margin - r(x)),      r = min_{k != y} (l_y - l_k) / sqrt(d_k^T S d_k)
     ConceptStability   L(x) - weight mean_j log ||G_j^+ h_j||^2
@@ -61,7 +61,7 @@ class ConceptMargin:
     Cost: 1 forward and backward more than the base.
 
     Args:
-        base: Joint loss of concepts, such as `ConceptLoss` or `ConceptMadry`.
+        base: Concept loss, such as `ConceptLoss` or `ConceptMadry`.
         radius: Radius of each sample, `(weight, bias, e, y, covariance) -> (B,)`.
         weight: Weight of the hinge.
         margin: Radius from which on the hinge is 0.
@@ -96,7 +96,7 @@ class ConceptStability:
     Cost: 1 forward and backward more than the base, and the pseudo-inverses of K matrices of (K - 1, n).
 
     Args:
-        base: Joint loss of concepts, such as `ConceptLoss`.
+        base: Concept loss, such as `ConceptLoss`.
         weight: Weight of the term.
     """
 

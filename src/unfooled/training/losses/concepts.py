@@ -32,16 +32,23 @@ from unfooled.training.losses.standard import Standard
 from unfooled.training.progress import base_of
 
 ATTACKED = ("both", "label", "attribute")
-"""What an attack on the joint loss maximises."""
+"""Parts of the joint loss that an attack can maximise."""
 
 
 class Joint(Protocol):
     """A loss with the labels and attributes of all rows, and the joint loss of one batch."""
 
-    labels: Tensor
-    attributes: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """Labels of all rows, (N,) int64."""
+        ...
 
-    def __call__(self, model: nn.Module, x: Tensor, rows: Tensor) -> Tensor:
+    @property
+    def attributes(self) -> Tensor:
+        """Attributes of all rows, (N, A)."""
+        ...
+
+    def __call__(self, model: nn.Module, x: Tensor, rows: Tensor, /) -> Tensor:
         """Return the loss of the batch, a scalar."""
         ...
 
@@ -127,19 +134,19 @@ def looked_up(loss: Joint, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def takes_rows(loss: Any) -> bool:
-    """Return whether the y of a loss carries row numbers: it, or a loss inside it, is one of concepts."""
+    """Return whether the y of a loss carries row numbers: it, or a loss inside it, is a concept loss."""
     inside = getattr(loss, "loss", None) or base_of(loss)
     return (hasattr(loss, "attributes") and hasattr(loss, "labels")) or (inside is not None and takes_rows(inside))
 
 
 def rows_of(loss: Any) -> Tensor:
-    """Return the attributes of all rows of a loss of concepts, (N, n)."""
+    """Return the attributes of all rows of a concept loss, (N, n)."""
     attributes = getattr(loss, "attributes", None)
     return rows_of(getattr(loss, "loss", None) or base_of(loss)) if attributes is None else attributes
 
 
 def on_rows(loss: Any, labels: Tensor, attributes: Tensor) -> Any:
-    """Return a loss of concepts with other labels and attributes, in it and in the losses inside it."""
+    """Return a concept loss, and the losses inside it, with other labels and attributes."""
     changed: dict[str, Any] = {}
     for name in ("loss", "base"):
         inside = getattr(loss, name, None)

@@ -1,4 +1,4 @@
-"""Questions about functions."""
+"""Inspection of the parameters of functions."""
 
 from __future__ import annotations
 

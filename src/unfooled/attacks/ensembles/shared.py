@@ -15,7 +15,7 @@ from unfooled.core.shapes import where_rows
 
 
 @dataclass(frozen=True, eq=False)
-class Borrowed(Stage):
+class SharedChanges(Stage):
     """Changes that fooled other samples, projected onto the threat.
 
     What fools one sample by chance, such as a pattern that the model reacts to, often fools the others.

@@ -1,0 +1,133 @@
+"""`unfooled counterfactual`: which attributes would have to change for another class, and whether pixels can do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unfooled.cli import options
+
+if TYPE_CHECKING:
+    from unfooled.counterfactuals.records import Counterfactual, CounterfactualRecord
+
+SHOWN = 8  # attributes of an image that are printed
+
+
+def counterfactual(
+    model: options.ModelOpt,
+    attributes: Annotated[
+        Path,
+        typer.Option(
+            "--attributes",
+            help="CSV of images and their attributes: a column path, and one for each attribute; empty where unknown.",
+            rich_help_panel=options.SOURCE,
+        ),
+    ],
+    data: options.DataOpt,
+    arch: options.ArchOpt = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Class that shall win, a name or a number; the nearest if not given.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="Attribute that must stay as it is; repeatable.")
+    ] = None,
+    threat: options.ThreatOpt = "l2:3",
+    steps: Annotated[int, typer.Option("--steps", help="Gradients of each search for a changed image.")] = 200,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", help="Numbers of the images, from 0: 3 or 0,3,7; the first --n if not given."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for counterfactual.html, counterfactual.json and counterfactual.npz.")
+    ] = Path("counterfactual"),
+    n: options.NOpt = 8,
+    split: options.SplitOpt = "test",
+    shuffle: options.ShuffleOpt = False,
+    mean: options.MeanOpt = None,
+    std: options.StdOpt = None,
+    size: options.SizeOpt = None,
+    labels: options.LabelsOpt = None,
+    channels: options.ChannelsOpt = None,
+    trust_pickle: options.TrustOpt = False,
+    max_pixels: options.PixelsOpt = options.PIXELS,
+    max_bytes: options.BytesOpt = options.BYTES,
+    max_classes: options.ClassesOpt = options.CLASSES,
+    seed: options.SeedOpt = 0,
+    device: options.DeviceOpt = "auto",
+    threads: options.ThreadsOpt = None,
+    batch: options.BatchOpt = None,
+    json: options.JsonOpt = False,
+    quiet: options.QuietOpt = False,
+) -> None:
+    """Say which attributes would have to change for an image to be of another class, and try to change its pixels so.
+
+    The attributes are those of a concept network, or are read off any frozen network by probes that are fitted to the
+    images of the table. --data may be one image, a folder of images, or a data set:
+
+        unfooled counterfactual --model net.pt --attributes birds.csv --data photo.png --target auklet --keep crest
+    """
+    from unfooled import workflows
+    from unfooled.cli import show
+
+    limits = workflows.Limits(max_pixels, max_bytes, max_classes)
+    inputs = workflows.Inputs(
+        model, data, arch, split, n, shuffle, mean, std, size, labels, channels, trust_pickle, limits
+    )
+    with show.stages(quiet or json) as progress:
+        record = workflows.counterfactual(
+            inputs, attributes, target=target, keep=keep or (), threat=threat, steps=steps, index=index, out=out,
+            seed=seed, machine=workflows.Machine(device, threads, batch), command=options.command(),
+            progress=progress,
+        )  # fmt: skip
+    if json:
+        show.record(record)
+    elif not quiet:
+        print_record(record, out)
+
+
+def print_record(record: CounterfactualRecord, out: Path) -> None:
+    """Print the answer and a table for each image, the success rates, the warnings and the page."""
+    from unfooled.cli import show
+
+    poor = {fact.name for fact in record.attributes if not fact.usable}
+    for one in record.results:
+        print_one(one, poor)
+    for name, text in record.success.items():
+        show.out.print(f"[dim]{show.plain(name)}: {show.plain(text)}", soft_wrap=True)
+    if poor:
+        listed = f"{len(poor)} of {len(record.attributes)} attributes cannot be read off the network (AUC below 0.8)"
+        show.out.print(f"[yellow]{listed}; no edit changes them", soft_wrap=True)
+    for warning in record.warnings:
+        show.out.print(f"[yellow]{show.plain(warning)}", soft_wrap=True)
+    show.page(out / "counterfactual.html")
+
+
+def print_one(one: Counterfactual, poor: set[str]) -> None:
+    """Print the answer about an image, and the attributes that change most."""
+    from rich.table import Table
+
+    from unfooled.cli import show
+
+    show.out.print(
+        f"[bold]{show.plain(one.item)}[/bold]: {show.plain(one.predicted)}. {show.plain(one.sentence)}", soft_wrap=True
+    )
+    if not one.curve:
+        return
+    lines = Table(title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    lines.add_column("attribute", overflow="fold")
+    for heading in ("before", "wanted", "achieved"):
+        lines.add_column(heading, justify="right", no_wrap=True)
+    rows = sorted(one.rows, key=lambda row: (-abs(row.asked), -abs(row.reached or 0.0)))
+    for row in rows[:SHOWN]:
+        values = (show.number(value) for value in (row.before, row.wanted, row.achieved))
+        lines.add_row(show.plain(row.name), *values, style="dim" if row.name in poor else "")
+    show.out.print(lines)
+    selective = "; ".join(
+        f"{show.plain(name)}: {'valid' if figures.valid else 'not valid'}"
+        f"{' (also in 8 bits)' if figures.valid_8bit else ''}, selectivity {show.number(figures.selectivity)}, "
+        f"l_2 distance {show.number(figures.distance)}"
+        for name, figures in one.figures.items()
+    )
+    show.out.print(f"[dim]{selective}", soft_wrap=True)

@@ -1,0 +1,267 @@
+"""Attributes as coordinates of a network's decision, in units of their switches.
+
+A concept network has them: u = e / gap, l = (W gap) u + b, with e its attribute logits. Of any other network, probes
+read scores s = V z + b_s off the features z that its last linear layer W takes. With F the attributes that may change
+and K those that are kept,
+
+    D = (V_F N)^+,  N = I - V_K^+ V_K          what moves in z per unit of s_F, while s_K stays exactly as it is
+    l = W D s_F + r                            r: the part of the logits that no attribute in F explains
+
+so the head is affine on (s / gap, r / std), and the geometry of `flips` and `targeted` applies, with r immutable.
+Exclusive attributes do not move one at a time: an edit t of s_F becomes V_F D t, which is what the features do.
+
+Edits are the smallest in l_1, so that few attributes change, and go at most one switch beyond the values seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from unfooled.core.errors import BadInput
+from unfooled.counterfactuals.attributes import switches
+from unfooled.counterfactuals.cost import Cost
+from unfooled.counterfactuals.edits import Edit
+from unfooled.counterfactuals.flips import flip_edit
+from unfooled.counterfactuals.head import AffineHead
+from unfooled.counterfactuals.probes import FOLDS, USABLE, fit_probe
+from unfooled.counterfactuals.targeted import targeted_edit
+from unfooled.counterfactuals.whole import flip_attributes
+
+BEYOND = 1.0
+"""Switches by which an edit may leave the range of the values seen."""
+DEPENDENT = 1e-3
+"""Singular value, relative to the largest, below which directions of attributes count as dependent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Coordinates of inputs: an affine map of features. A callable, x -> (B, m).
+
+    Attributes:
+        model: Features of inputs, (b, *D) -> (b, n).
+        weight: A, (m, n).
+        bias: (m,).
+    """
+
+    model: Callable[[Tensor], Tensor]
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the coordinates of inputs. Cost: 1 forward."""
+        z = self.model(x)
+        return torch.nn.functional.linear(z, self.weight.to(z), self.bias.to(z))
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeSpace:
+    """Attributes of a network, as coordinates on which its decision is affine.
+
+    Attributes:
+        names: Names of the attributes, p.
+        encode: Coordinates of inputs, x -> (B, m): the p attributes in switches first.
+        head: The head on these coordinates.
+        auc: Area under the ROC curve of each attribute, (p,); NaN where it is constant.
+        usable: Attributes with an AUC of at least .8, (p,) bool; of the others nothing is claimed.
+        kept: Attributes that must stay, (p,) bool.
+        gap: Switch of each attribute in its own units, (p,).
+        middle: Value from which on an attribute counts as present, in switches, (p,).
+        low, high: Range of the values seen, in switches, (m,).
+        moves: What an edit does to the attributes, (p, p). None: what it says.
+    """
+
+    names: tuple[str, ...]
+    encode: Coordinates
+    head: AffineHead
+    auc: Tensor
+    usable: Tensor
+    kept: Tensor
+    gap: Tensor
+    middle: Tensor
+    low: Tensor
+    high: Tensor
+    moves: Tensor | None = field(default=None)
+
+    @property
+    def free(self) -> Tensor:
+        """Attributes that an edit may change, (p,) bool."""
+        return self.usable & ~self.kept
+
+    def _immutable(self) -> Tensor:
+        """Return which coordinates stay, (m,) bool."""
+        mask = torch.ones(self.head.n, dtype=torch.bool)
+        mask[: len(self.names)] = ~self.free
+        return mask
+
+    def edit(self, u: Tensor, target: int | None = None) -> Edit:
+        """Return the smallest edits, in switches, that lead to a class.
+
+        Args:
+            u: Coordinates, (B, m).
+            target: The class. None: any other than the one predicted.
+
+        Returns:
+            Edits whose cost is their sum of switches: the least, or an upper bound where attributes are dependent.
+        """
+        u = u.detach().cpu().double()
+        low = torch.minimum(self.low - BEYOND, u)
+        high = torch.maximum(self.high + BEYOND, u)
+        cost = Cost(low=low, high=high, immutable=self._immutable())
+        if target is None:
+            found = flip_edit(self.head, u, norm=1, cost=cost)
+        else:
+            found = targeted_edit(self.head, u, target, norm=1, cost=cost)
+        if self.moves is None:
+            return found
+        p = len(self.names)
+        delta = found.delta.clone()
+        delta[:, :p] = delta[:, :p] @ self.moves.T
+        delta[delta.abs() < 1e-9] = 0.0
+        changed = (delta - found.delta).abs().amax(1) > 1e-9
+        cost = torch.where(changed & found.feasible, delta.abs().sum(1), found.cost)
+        return replace(found, delta=delta, cost=cost, exact=found.exact & ~changed)
+
+    def whole(self, u: Tensor, target: int | None = None) -> Edit:
+        """Return the fewest attributes of one sample to turn over, each by one switch.
+
+        Args:
+            u: Coordinates of the sample, (m,).
+            target: The class that shall win. None: the predicted class shall lose.
+        """
+        u = u.detach().cpu().double()
+        bits = torch.zeros_like(u)
+        p = len(self.names)
+        bits[:p] = ((u[:p] >= self.middle) & self.free).double()
+        shifted = AffineHead(self.head.weight, self.head.bias + self.head.weight @ (u - bits))
+        return flip_attributes(shifted, bits[None], target=target, cost=Cost(immutable=self._immutable()))
+
+
+def concept_space(
+    features: Callable[[Tensor], Tensor], head: AffineHead, e: Tensor, attributes: Tensor, names: Sequence[str],
+    keep: Sequence[str] = (),
+) -> AttributeSpace:  # fmt: skip
+    """Return the attributes of a concept network.
+
+    Args:
+        features: Its attribute logits, (b, *D) -> (b, n).
+        head: Its head on these.
+        e: Attribute logits of images, (N, n).
+        attributes: Their true attributes, 0 or 1, (N, n); NaN: unknown.
+        names: Names of the attributes.
+        keep: Names of those that must stay.
+
+    Raises:
+        BadInput: No attribute is left that may change.
+    """
+    e = e.detach().cpu().double()
+    auc, gap = _areas(e, attributes), switches(e, attributes)
+    usable, gap = _usable(auc, gap)
+    space = AttributeSpace(
+        tuple(names), Coordinates(features, torch.diag(1 / gap), torch.zeros(len(gap))),
+        AffineHead(head.weight * gap, head.bias, head.classes, names), auc, usable, _mask(keep, names), gap,
+        torch.zeros(len(gap), dtype=torch.float64), (e / gap).amin(0), (e / gap).amax(0),
+    )  # fmt: skip
+    _check_free(space)
+    return space
+
+
+def probe_space(
+    features: Callable[[Tensor], Tensor], head: AffineHead, z: Tensor, attributes: Tensor, names: Sequence[str],
+    keep: Sequence[str] = (),
+) -> AttributeSpace:  # fmt: skip
+    """Return attributes that probes read off the features of a network that was trained without them.
+
+    Args:
+        features: What its last linear layer takes, (b, *D) -> (b, n).
+        head: That layer.
+        z: Features of images, (N, n).
+        attributes: Their attributes, 0 or 1, (N, p); NaN: unknown.
+        names: Names of the attributes.
+        keep: Names of those that must stay.
+
+    Raises:
+        BadInput: Features and attributes do not pair up, or no attribute is left that may change.
+    """
+    z = z.detach().cpu().double()
+    probe = fit_probe(z, attributes)
+    scores = probe.logits(z)
+    usable, gap = _usable(probe.auc, switches(scores, attributes))
+    kept = _mask(keep, names)
+    free = usable & ~kept
+    _check_names(names, probe.auc, usable, kept)
+    directions, offsets = probe.weight / gap[:, None], probe.bias / gap
+    moves, wide = _moves(directions, free, usable & kept, z.std(0))
+    into = head.weight @ wide  # (c, p): logits per switch
+    rest_weight, rest_bias = head.weight - into @ directions, head.bias - into @ offsets
+    rest = z @ rest_weight.T + rest_bias
+    unit = rest.std(0).clamp(min=1e-6 * float(rest.std(0).max()) + 1e-12)
+    encode = Coordinates(
+        features, torch.cat([directions, rest_weight / unit[:, None]]), torch.cat([offsets, rest_bias / unit])
+    )
+    whole = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
+    seen = torch.cat([scores / gap, rest / unit], 1)
+    return AttributeSpace(
+        tuple(names), encode, whole, probe.auc, usable, kept, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
+    )
+
+
+def _moves(directions: Tensor, free: Tensor, kept: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Return V D, (p, p), and D, (n, p), zero for attributes that do not change.
+
+    Lengths of features are measured in standard deviations.
+    """
+    p, n = directions.shape
+    scaled = directions * spread
+    stay = torch.eye(n, dtype=torch.float64)
+    if kept.any():
+        stay = stay - torch.linalg.pinv(scaled[kept], rtol=DEPENDENT) @ scaled[kept]
+    wide = torch.zeros(n, p, dtype=torch.float64)
+    wide[:, free] = spread[:, None] * torch.linalg.pinv(scaled[free] @ stay, rtol=DEPENDENT)
+    moves = torch.zeros(p, p, dtype=torch.float64)
+    moves[free] = directions[free] @ wide
+    return moves, wide
+
+
+def _usable(auc: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which attributes can be used, and switches in which the others have the mean of these."""
+    usable = (auc >= USABLE) & (gap > 0)
+    mean = gap[usable].mean() if usable.any() else gap.new_ones(())
+    return usable, torch.where(usable, gap, mean)
+
+
+def _areas(e: Tensor, attributes: Tensor) -> Tensor:
+    """Return the area under the ROC curve of each logit, (n,); NaN with fewer than five samples of one value."""
+    from sklearn.metrics import roc_auc_score
+
+    areas = torch.full((e.shape[1],), torch.nan, dtype=torch.float64)
+    for f, truth in enumerate(attributes.double().unbind(1)):
+        known = ~truth.isnan()
+        if min(int((truth[known] == value).sum()) for value in (0, 1)) >= FOLDS:
+            areas[f] = float(roc_auc_score(truth[known].numpy(), e[known, f].numpy()))
+    return areas
+
+
+def _mask(keep: Sequence[str], names: Sequence[str]) -> Tensor:
+    return torch.tensor([name in keep for name in names], dtype=torch.bool)
+
+
+def _check_free(space: AttributeSpace) -> None:
+    _check_names(space.names, space.auc, space.usable, space.kept)
+
+
+def _check_names(names: Sequence[str], auc: Tensor, usable: Tensor, kept: Tensor) -> None:
+    """Refuse attributes of which none may change, and say why."""
+    if (usable & ~kept).any():
+        return
+    poor = [f"{n} {a:.2f}" for n, a, ok in zip(names, auc.tolist(), usable.tolist(), strict=True) if not ok and a == a]
+    bad, few = len(poor), int(auc.isnan().sum())
+    parts = [f"{bad} cannot be read off the network (AUC below {USABLE:g}: {', '.join(poor[:3])})"] if bad else []
+    parts += [f"{few} have fewer than {FOLDS} images of one value"] if few else []
+    parts += [f"{int((usable & kept).sum())} are kept"] if (usable & kept).any() else []
+    raise BadInput(
+        f"no attribute may change: of {len(names)}, {', '.join(parts)}; give other attributes or more images"
+    )

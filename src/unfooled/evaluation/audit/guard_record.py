@@ -1,0 +1,129 @@
+"""Record of a model behind a purifier: what the purifier adds, attack by attack, on the same samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.core.goals import logits_at
+from unfooled.core.samples import per_block
+from unfooled.core.shapes import flat
+from unfooled.core.types import Purify
+from unfooled.evaluation.audit.guards import shares
+from unfooled.evaluation.audit.records import Guard, GuardRow, Submissions
+from unfooled.evaluation.audit.values import Clean, Judged, Setting, Through
+from unfooled.evaluation.checks.guards import NAMES, Way
+from unfooled.purification.semantic import SemanticPurifier
+from unfooled.runs.chunks import Rows
+from unfooled.statistics import intervals
+from unfooled.statistics.intervals import Estimate, Mean
+
+SUBMISSIONS = 10
+"""Fresh submissions of each point to a random purifier."""
+
+
+def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judged) -> Guard | None:
+    """Return the record of a model behind a purifier; None where there is no purifier.
+
+    Args:
+        s: The audit.
+        through: Result of the attacks on it.
+        clean: Clean samples.
+        points: Points of all attacks together, as judged.
+    """
+    if through is None:
+        return None
+    missing = [str(way) for way in through.missing]
+    if through.bare is None or through.guarded is None:
+        return Guard(missing=missing)
+    bare_clean = shares(s, through.bare, s.x, "bare-clean")
+    if through.bare_points is None:
+        return Guard(bare_clean=_estimate(s, bare_clean), missing=missing)
+    bare = torch.minimum(
+        shares(s, through.bare, through.bare_points, "bare"), shares(s, through.bare, points.x_adv, "bare-points")
+    )
+    worst, static = _worst(s, clean, points), through.rows.get(Way.STATIC)
+    left = _left(s, through.guarded.purify, points.x_adv)
+    rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, stays[: through.counted[way]]))
+            for way, stays in through.rows.items()]  # fmt: skip
+    return Guard(
+        bare_clean=_estimate(s, bare_clean),
+        bare_robust=_estimate(s, bare),
+        static=None if static is None else _estimate(s, static),
+        worst=None if missing else _estimate(s, worst),
+        adds=None if missing else _difference(s, worst, bare),
+        static_minus_worst=None if missing or static is None else _difference(s, static, worst),
+        rows=rows,
+        missing=missing,
+        left=float(left.median()) if len(left) else None,
+        left_n=len(left),
+        own_cluster_clean=_own_cluster(s, through, s.x),
+        own_cluster_attacked=_own_cluster(s, through, through.misassigned),
+        differentiable=through.differentiable,
+        submissions=None if missing or not s.subject.random else _submitted(s, points),
+    )
+
+
+def _estimate(s: Setting, stays: Tensor) -> Estimate:
+    return intervals.mean_of_shares(stays) if s.subject.random else intervals.share(stays > 0.5)
+
+
+def _difference(s: Setting, a: Tensor, b: Tensor) -> Mean:
+    """Return the mean of paired differences, with its interval."""
+    return intervals.mean(a - b, within=(-1, 1), seed=s.seed)
+
+
+def _worst(s: Setting, clean: Clean, points: Judged) -> Tensor:
+    """Return the share of draws that are right under all attacks together, (n,), as robust accuracy counts it."""
+    if not s.subject.random:
+        return (~points.success & ~points.undefined).double()
+    under, before = points.stays.double(), clean.stays.double()
+    return before if float(under.sum()) > float(before.sum()) else under
+
+
+def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:
+    """Return the share of each perturbation's L2 length that the purifier leaves, for the samples that have one."""
+
+    def purified(x: Tensor) -> Tensor:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same draws for both
+            return purify(x.clone())
+
+    parts = []
+    for rows in torch.arange(s.n).split(s.batch):
+        x, z = s.x[s.at(rows)], x_adv[rows].to(s.x.device)
+        length = flat(z - x).double().norm(dim=1)
+        after = flat(purified(z) - purified(x)).double().norm(dim=1)
+        parts.append((after / length)[length > 0].cpu())
+    return torch.cat(parts)
+
+
+def _own_cluster(s: Setting, through: Through, points: Tensor | None) -> Estimate | None:
+    """Return the share of the points whose nearest cluster is of the sample's class; None without clusters."""
+    if points is None or through.misassigned is None or through.guarded is None:
+        return None
+    purify = through.guarded.purify
+    assert isinstance(purify, SemanticPurifier)
+
+    def hits(rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            nearest = purify.distance(points[s.at(rows)]).argmin(1)
+        return (purify.label.to(nearest.device)[nearest] == s.y[s.at(rows)]).cpu()
+
+    return intervals.share(per_block(hits, torch.arange(s.n), s.x))
+
+
+def _submitted(s: Setting, points: Judged) -> Submissions:
+    """Submit the points found to a random purifier, with fresh draws each time."""
+
+    def work(rows: Tensor) -> Rows:
+        z, y = points.x_adv[rows].to(s.x.device), s.y[s.at(rows)]
+        with torch.no_grad():
+            right = [logits_at(s.subject.model, z, batch=s.batch).argmax(1) == y for _ in range(SUBMISSIONS)]
+        return {"right": torch.stack(right, 1)}
+
+    right = s.ledger.map(StageKey(Family.JUDGE, "submissions"), work, s.n)["right"]
+    return Submissions(
+        count=SUBMISSIONS, mean=intervals.mean_of_shares(right.double().mean(1)), worst=intervals.share(right.all(1))
+    )

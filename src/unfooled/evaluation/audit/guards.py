@@ -1,0 +1,255 @@
+"""Attacks of an audit on a model behind a purifier, and its record.
+
+The cascade runs on `Guarded` as on any model: this is the end-to-end attack. What is added:
+
+    static         ascents on the bare model, whose points are purified
+    BPDA           the purifier's gradient replaced by the identity, or by a low-pass filter
+    soft clusters  the gradient of a mixture of clusters, T = 10, 1, .1, with the values of the nearest one
+    assignment     a cluster of another class first, then the margin
+    low frequency  changes that a low-pass filter lets through
+    black box      Square on the first samples
+
+Each runs by itself on all samples that are right, so that its row can be compared; what it fools is lost in the union,
+too. The bare model is attacked by the same cascade, on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unfooled.attacks.ensembles.cascade import AttackState, Cascade
+from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
+from unfooled.attacks.ensembles.keys import Family, StageKey
+from unfooled.attacks.ensembles.purifiers import Assignments, Borrowed, LowFrequencies
+from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
+from unfooled.attacks.gradients.averaged import Averaged
+from unfooled.attacks.gradients.estimated import Estimated
+from unfooled.attacks.gradients.straight_through import Defended, StraightThrough, bpda, identity
+from unfooled.attacks.square import as_images
+from unfooled.core.goals import logits_at
+from unfooled.core.low_pass import low_pass
+from unfooled.core.model.wrappers import Counted
+from unfooled.core.rng import Numbers
+from unfooled.core.samples import selected
+from unfooled.core.types import Model, Purify
+from unfooled.evaluation.audit.plan import LabelAttack
+from unfooled.evaluation.audit.values import Setting, Through
+from unfooled.evaluation.checks.gradients import Gradients
+from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
+from unfooled.evaluation.checks.subject import LogOfProbabilities
+from unfooled.evaluation.verify import verify
+from unfooled.purification.guard import Guarded, guarded_in, holds_guarded, is_differentiable
+from unfooled.purification.semantic import SemanticPurifier
+from unfooled.runs.chunks import Rows
+
+DRAWS = 20
+"""Draws of a random purifier that are averaged at every gradient."""
+STEPS, QUERIES = 40, 1000
+"""Gradients and queries of an attack of its own, at most; those of the effort where it has fewer."""
+FEW, FEWER = 200, 50
+"""Samples that Square, and an attack with estimated gradients, are tried on: the first ones."""
+TEMPERATURES = (10.0, 1.0, 0.1)
+"""Temperatures of the mixture of clusters, one ascent each."""
+HIDDEN = (
+    "The guarded model is inside of another one, which hides its purifier from the audit; give guard(model, purify) "
+    "itself."
+)
+NO_GRADIENT = (
+    "The purifier passes no gradient on to its input: stand-ins for it (BPDA), estimated gradients and a twin were "
+    "used."
+)
+
+
+def draws_of(s: Setting, usual: int) -> int:
+    """Return the draws that are averaged at every gradient of a random model: more behind a purifier."""
+    return DRAWS if holds_guarded(s.subject.given) else usual
+
+
+def attack_through(
+    s: Setting, label: LabelAttack, attack: Cascade, state: AttackState, gradients: Gradients, *, cut: bool = False
+) -> Through | None:
+    """Attack a model behind a purifier in every way that is asked for; None where there is no purifier.
+
+    Args:
+        s: The audit.
+        label: The attack on the label, which ran before. Nothing is added to one that is no cascade.
+        attack: The same, as a cascade.
+        state: Its state.
+        gradients: Gradients of the model.
+        cut: True: the audit stopped before.
+    """
+    guarded = guarded_in(s.subject.given)
+    if guarded is None and not holds_guarded(s.subject.given):
+        return None
+    needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
+    if guarded is None or not label.own or cut:
+        notes = (HIDDEN,) if guarded is None else ()
+        bare = None if guarded is None else _as_logits(s, guarded.model)
+        return Through(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
+    return _Guards(s, guarded, label, attack, gradients).through(state, needed)
+
+
+def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
+    """Return the purifier that assigns inputs to clusters of at least two classes; None for another one."""
+    purify = None if guarded is None else guarded.purify
+    known = isinstance(purify, SemanticPurifier) and len(purify.label.unique()) > 1
+    return purify if known and isinstance(purify, SemanticPurifier) else None
+
+
+def _as_logits(s: Setting, model: Model) -> Model:
+    """Return a part of the model with logits, as those of the whole are read."""
+    return LogOfProbabilities(model) if s.subject.probabilities else model
+
+
+@dataclass(frozen=True, eq=False)
+class _Guards:
+    """The attacks on a model behind a purifier."""
+
+    s: Setting
+    guarded: Guarded
+    label: LabelAttack
+    attack: Cascade
+    gradients: Gradients
+
+    def through(self, state: AttackState, needed: Sequence[Way]) -> Through:
+        """Run all attacks, and add what they find to the cascade's state."""
+        s, label = self.s, self.label
+        state = self._soft(state)
+        ends: dict[Way, Frontier] = {}
+        if any(isinstance(stage, (Ascents, TargetedAscents, Waves, Sparse)) for stage in label.stages(s.threat)):
+            ends[Way.END_TO_END] = state.frontier
+            if s.subject.random and self.attack.problem.draws >= DRAWS:
+                ends[Way.DRAWS] = state.frontier
+        attack = replace(self.attack, family=Family.GUARD)
+        clean = attack.begin().frontier
+        for way, stages in self.ways():
+            ends[way] = self._alone(attack, clean, way, stages)
+        counted = {way: min(s.n, self._few(way)) for way in ends}
+        rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
+        frontier, own = state.frontier, rows.get(Way.END_TO_END)
+        found = {
+            way: float(((own > 0) & (end == 0))[: counted[way]].sum())
+            for way, end in rows.items()
+            if own is not None and way not in (Way.END_TO_END, Way.DRAWS)
+        }
+        for way, end in ends.items():
+            frontier = frontier if way in (Way.END_TO_END, Way.DRAWS) else united(frontier, end)
+        missing = tuple(way for way in needed if way not in rows)
+        agree = ways_agree({} if s.subject.random else found, s.n)
+        differentiable = is_differentiable(self.guarded.purify, s.x[:8])
+        return Through(
+            self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
+            () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, self._bare_points(),
+            ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
+        )  # fmt: skip
+
+    @property
+    def bare(self) -> Model:
+        """The model without the purifier."""
+        return _as_logits(self.s, self.guarded.model)
+
+    @property
+    def _depth(self) -> int:
+        """Gradients of an attack of its own."""
+        return min(STEPS, max((stage.depth for stage in self.label.effort.stages), default=0) or STEPS)
+
+    @staticmethod
+    def _few(way: Way) -> int:
+        """Number of the first samples that an attack is tried on."""
+        return {Way.BLACK_BOX: FEW, Way.ESTIMATED: FEWER}.get(way, 1 << 62)
+
+    def ways(self) -> Iterator[tuple[Way, tuple[Stage, ...]]]:
+        """Yield the attacks that the audit adds to the cascade."""
+        steps, threat = self._depth, self.s.threat
+        yield Way.STATIC, (Borrowed(Way.STATIC, self.bare, steps, whole=True),)
+        yield Way.IDENTITY, (Borrowed(Way.IDENTITY, self._stand_in(identity), steps),)
+        yield Way.LOW_PASS, (Borrowed(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
+        if (purify := _clusters(self.guarded)) is not None:
+            yield Way.ASSIGNMENT, (Assignments(purify.distance, purify.label, steps),)
+        if threat.norm != 0:
+            yield Way.LOW_FREQUENCY, tuple(LowFrequencies(smooth, steps) for smooth in (1.0, 5.0))
+            queries = [stage.queries for stage in self.label.effort.stages if isinstance(stage, Searches)]
+            yield Way.BLACK_BOX, (Searches(min(QUERIES, max(queries, default=QUERIES)), cold=True),)
+        if self.gradients.missing and not self.gradients.rounded:
+            scored = self.attack.problem.model if self.attack.problem.decisive else self.gradients.averaged
+            yield Way.ESTIMATED, (Borrowed(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
+
+    def _stand_in(self, approx: Purify) -> Model:
+        """Return the values of the guarded model with the gradient of another purifier."""
+        through: Model = bpda(self.guarded.purify, self.guarded.model, approx)
+        return self._averaged(self.attack.problem.model.standing_in(_as_logits(self.s, through)))
+
+    def _averaged(self, model: Model) -> Model:
+        """Return a model, or its mean where it is random."""
+        draws = self.attack.problem.draws
+        return model if draws == 1 else Averaged(model, draws)
+
+    def _soft(self, state: AttackState) -> AttackState:
+        """Follow the gradient of a mixture of clusters, whose temperature falls; values are those of the nearest."""
+        purify = _clusters(self.guarded)
+        if purify is None or purify.temperature:
+            return state
+        for number, temperature in zip(Numbers.GUARD[-len(TEMPERATURES) :], TEMPERATURES, strict=True):
+            mixed = Defended(replace(purify, temperature=temperature), self.guarded.model)
+            model = StraightThrough(self.attack.problem.model, _as_logits(self.s, mixed))
+            fresh = temperature == TEMPERATURES[0]
+            stage = Borrowed(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
+            state, _ = self.attack.stage(state, stage, number)
+        return state
+
+    def _alone(self, attack: Cascade, clean: Frontier, way: Way, stages: Sequence[Stage]) -> Frontier:
+        """Run the stages of one attack on the samples that are right, and return their points."""
+        frontier = clean
+        for part, stage in enumerate(stages):
+            rows = frontier.remaining_rows()
+            rows = rows[rows < self._few(way)]
+            if len(rows):
+                number = Numbers.GUARD[2 * list(Way).index(way) + part]
+                result = attack.attack(frontier, stage, rows, StageKey(Family.GUARD, stage.name, number))
+                frontier = frontier.with_result(result)
+        return frontier
+
+    def _bare_points(self) -> Tensor:
+        """Attack the model without the purifier by the same cascade."""
+        s, bare = self.s, Counted(self.bare)
+        with torch.no_grad():
+            steady = torch.equal(logits_at(bare, s.x[:8]), logits_at(bare, s.x[:8]))
+        draws = 1 if steady else self.attack.problem.draws
+        attacked: Model = bare if draws == 1 else Averaged(bare, draws)
+        problem = Problem(bare, s.x, s.y, s.threat, attacked, draws, s.seed, s.batch)
+        attack = Cascade(problem, s.ledger, Family.BARE)
+        return attack.perform(attack.begin(), self.label.stages(s.threat)).frontier.final
+
+
+def _smoothed(x: Tensor) -> Tensor:
+    """Return the low band of inputs of any shape."""
+    return low_pass(as_images(x), smooth=1.0).reshape(x.shape)
+
+
+def united(frontier: Frontier, other: Frontier) -> Frontier:
+    """Return a frontier with the better points of another one, for the samples that are not fooled yet."""
+    rows = frontier.remaining.nonzero()[:, 0]
+    if len(rows):
+        result = StageResult(rows, selected(other.points, rows), other.margins[rows], other.fooled[rows])
+        frontier = frontier.with_result(result)
+    if other.unanswered is not None and other.unanswered_points is not None:
+        rows = other.unanswered.nonzero()[:, 0]
+        frontier = frontier.with_unanswered(rows, selected(other.unanswered_points, rows))
+    return frontier
+
+
+def shares(s: Setting, model: Model, points: Tensor, key: str) -> Tensor:
+    """Return the share of the draws in which each sample is right at its point, (n,); 0 or 1 without randomness."""
+
+    def work(rows: Tensor) -> Rows:
+        at = s.at(rows)
+        z = points[rows.to(points.device)].to(s.x.device)
+        verdict = verify(model, s.x[at], s.y[at], z, s.threat.take(at), draws=s.draws, batch=s.batch)
+        lasting = verdict.stays if s.subject.random else ~verdict.success & ~verdict.undefined
+        return {"stays": lasting.double()}
+
+    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["stays"]

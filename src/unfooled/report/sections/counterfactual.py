@@ -1,0 +1,98 @@
+"""The page of counterfactuals: what would have to change, the changed image and where it changed, and the controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unfooled.counterfactuals.records import AttributeFact, AttributeRow, Counterfactual, CounterfactualRecord
+from unfooled.drawing.pictures import Array, Encoding, Plate, css_gradient, encode, heat_map, photograph
+from unfooled.report.frame import fill
+from unfooled.report.sections.gallery import MAX_PIXELATED_EDGE, Picture
+
+LISTED = 12  # attributes shown before a fold
+MAX_DRAWN = 24  # images drawn
+ENLARGED = Encoding(256, False)
+
+
+@dataclass(frozen=True)
+class Line:
+    """An attribute of one image, with what is known about it."""
+
+    row: AttributeRow
+    fact: AttributeFact
+    edited: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image: its record, its attributes by size of the change, its pictures."""
+
+    result: Counterfactual
+    lines: list[Line]
+    pictures: list[Picture]
+
+
+def compose_counterfactual(record: CounterfactualRecord, x: Array, x_new: Array, slope: Array) -> str:
+    """Return the page as text.
+
+    Args:
+        record: The record.
+        x: The images, (B, C, H, W).
+        x_new: The changed ones.
+        slope: Gradient of the attribute that changes most.
+    """
+    facts = {fact.name: fact for fact in record.attributes}
+    cases = [
+        Case(result, lines_of(result, facts), _pictures(result, x[i], x_new[i], slope[i]) if i < MAX_DRAWN else [])
+        for i, result in enumerate(record.results)
+    ]
+    return fill(
+        "counterfactual.html.j2",
+        record.model_dump_json(),
+        title="What would have to change?",
+        r=record,
+        cases=cases,
+        listed=LISTED,
+        drawn=MAX_DRAWN,
+        diverging=css_gradient("diverging"),
+        sequential=css_gradient("sequential"),
+        readable=sum(fact.usable for fact in record.attributes),
+    )
+
+
+def lines_of(result: Counterfactual, facts: dict[str, AttributeFact]) -> list[Line]:
+    """Return the attributes, edited ones first, then by the size of their change in switches."""
+    rows = sorted(result.rows, key=lambda row: (-abs(row.asked), -abs(row.reached or 0.0)))
+    return [Line(row, facts[row.name], row.asked != 0) for row in rows]
+
+
+def _pictures(result: Counterfactual, x: Array, x_new: Array, slope: Array) -> list[Picture]:
+    """Draw the image, and what was changed where there is a change."""
+    shown = [("before", f"The image, predicted as {result.predicted}", photograph(x))]
+    if result.curve:
+        difference = (x_new - x).mean(0)
+        largest = float(np.abs(difference).max())
+        shown += [
+            ("after", "The changed image", photograph(x_new)),
+            (
+                f"difference, white 0, largest {largest:.2g}",
+                "Signed difference of the two, averaged over channels",
+                heat_map(difference, largest or 1.0, signed=True),
+            ),
+            ("where it changed", "Size of the change of each pixel", _sizes(x_new - x)),
+            (f"where {result.slope_of} is read", f"Size of the gradient of {result.slope_of}", _sizes(slope)),
+        ]
+    return [_picture(*one) for one in shown]
+
+
+def _sizes(value: Array) -> Plate:
+    """Draw the absolute values, averaged over channels."""
+    size = np.abs(value).mean(0)
+    return heat_map(size, float(size.max()) or 1.0, signed=False)
+
+
+def _picture(caption: str, alt: str, plate: Plate) -> Picture:
+    source, width, height = encode(plate, ENLARGED)
+    return Picture(caption, alt, source, width, height, max(width, height) <= MAX_PIXELATED_EDGE)

@@ -1,0 +1,103 @@
+"""Unit of edits of one attribute carried into pixels, beside a random attribute and targeted PGD."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfooled.counterfactuals import Edit, flip_edit, measure, random_attributes, realize_edit, targeted_pgd
+from unfooled.data.made.shapes import ATTRIBUTES
+from unfooled.features.inversion import invert_features
+from unfooled.studies.attackability.bench import JOINT, ConceptBench, subset
+from unfooled.studies.attackability.geometry import one_attribute
+from unfooled.studies.attackability.records import Carried, Columns, Example
+from unfooled.studies.common.records import listed
+
+EDIT, RANDOM, PGD, STOPPED = "edit", "random attribute", "targeted PGD", "targeted PGD, stopped when valid"
+MEASURES = ("valid", "valid_8bit", "achieved", "selectivity", "side_effect", "off_target", "distance", "psnr", "ssim")
+SHOWN = 3
+"""Worst and random examples, so many of each."""
+
+
+def carry(bench: ConceptBench) -> Carried:
+    """Carry the cheapest edits of one learnt attribute into pixels, and measure them and their controls."""
+    found, size = bench.embedded(), bench.size.editing
+    rows = bench.right[: size.n]
+    began = time.perf_counter()
+    net: Any = bench.network(JOINT)
+    x, e = subset(bench.tests, rows)[0], found.test[rows]
+    delta, target, _ = one_attribute(found, e)
+    edit = replace(flip_edit(found.head, e), delta=delta, target=target)
+    x, gap = x.to(bench.device), found.gap.float().to(bench.device)
+    source = torch.Generator().manual_seed(bench.seed)
+    options: dict[str, Any] = {"invert": invert_features, "gap": gap, "steps": size.steps}
+    done = realize_edit(net.encode, found.head, x, edit, size.threat, kappa=size.kappa, **options)
+    asked: dict[str, tuple[Edit, Tensor]] = {EDIT: (edit, done.x)}
+    asked |= {f"kappa {one.kappa:g}": (edit, one.x) for one in done.curve}
+    other = random_attributes(edit, gap, generator=source)
+    moved = realize_edit(net.encode, found.head, x, other, size.threat, kappa=size.kappa[:1], **options)
+    asked[RANDOM] = other, moved.x
+    for name, stop in ((PGD, False), (STOPPED, True)):
+        points = targeted_pgd(
+            net.encode, found.head, x, edit, size.threat, steps=size.steps, stop=stop, generator=source
+        )  # fmt: skip
+        asked[name] = edit, points
+    columns: Columns = {"id": listed(rows.double())}
+    for how, (one, points) in asked.items():
+        m = measure(net.encode, found.head, x, points, one, gap=gap)
+        columns |= {f"{how}, {name}": listed(getattr(m, name).double().cpu()) for name in MEASURES}
+    return Carried(
+        seed=bench.seed, columns=columns, examples=examples(bench, rows, x, done.x, edit, columns),
+        shape=list(x.shape[1:]), seconds=round(time.perf_counter() - began, 1),
+    )  # fmt: skip
+
+
+def chosen(columns: Columns, seed: int) -> list[tuple[str, int]]:
+    """Return the worst edits, those not valid first and then by selectivity, and random ones."""
+    valid, selective = (columns[f"{EDIT}, {name}"] for name in ("valid", "selectivity"))
+    order = sorted(range(len(valid)), key=lambda k: (valid[k] or 0.0, selective[k] or 0.0))
+    draw = torch.randperm(len(valid), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [("worst", k) for k in order[:SHOWN]] + [("random", k) for k in draw[:SHOWN]]
+
+
+def examples(
+    bench: ConceptBench, rows: Tensor, x: Tensor, moved: Tensor, edit: Edit, columns: Columns
+) -> list[Example]:
+    """Make the examples of the pictures: worst and random edits, not the best."""
+    found = bench.embedded()
+    net: Any = bench.network(JOINT)
+    before, after = found.test[rows] / found.gap, bench.encode(JOINT, moved) / found.gap
+    wanted, place = before + edit.delta / found.gap, (edit.delta / found.gap).abs().argmax(1)
+    made = []
+    for kind, k in chosen(columns, bench.seed):
+        z = x[k : k + 1].clone().requires_grad_()
+        slope = torch.autograd.grad(net.encode(z)[0, place[k]], z)[0].abs().sum(1)[0]
+        score = columns[f"{EDIT}, selectivity"][k]
+        made.append(
+            Example(
+                kind=kind, x=bytes_of(x[k]), changed=bytes_of(moved[k]), before=numbers(before[k]),
+                wanted=numbers(wanted[k]), achieved=numbers(after[k]), saliency=numbers(slope.flatten()),
+                title=f"{ATTRIBUTES[int(place[k])]}\nto {bench.classes[int(edit.target[k])]}\n"
+                f"selectivity {score or 0:.2f}",
+            )
+        )  # fmt: skip
+    return made
+
+
+def bytes_of(image: Tensor) -> list[int]:
+    """Return an image as 255ths."""
+    return [int(v) for v in (image.cpu() * 255).round().flatten().tolist()]
+
+
+def numbers(values: Tensor) -> list[float]:
+    """Round to what a picture shows."""
+    return [round(float(v), 4) for v in values.cpu().tolist()]
+
+
+def part_of(edit: Edit, rows: Tensor) -> Edit:
+    """Return the edits of some samples."""
+    return replace(edit, **{field.name: getattr(edit, field.name)[rows] for field in fields(edit)})

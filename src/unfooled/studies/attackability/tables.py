@@ -1,0 +1,232 @@
+"""Tables of the study of attackability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unfooled.counterfactuals.measures import attack_success
+from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, RULES
+from unfooled.statistics.intervals import Interval
+from unfooled.studies.attackability.bench import LEARNT, PLANTED, learnt_factors
+from unfooled.studies.attackability.carried import EDIT, MEASURES, PGD, RANDOM, STOPPED
+from unfooled.studies.attackability.figures import (
+    Results,
+    arrays,
+    auroc,
+    carried_column,
+    factor_mean,
+    factor_order,
+    median,
+    middle,
+    over_networks,
+    planted_effects,
+    share,
+    spearman,
+)
+from unfooled.studies.attackability.records import Geometry, Trained
+from unfooled.studies.attackability.scale import AttackabilityScale
+from unfooled.studies.common.records import Table, array
+
+TAUS = (0.25, 0.5, 1.0, 2.0, 3.0)
+"""Radii at which the share of attackable scenes is given."""
+CLASSES = RULES["shape_colour"][1]
+
+
+def tables(results: Results, size: AttackabilityScale) -> dict[str, Table]:
+    """Make all tables of the shapes, and of the published metric."""
+    first = results.geometries[0]
+    made = {
+        "Concept networks": _networks(results),
+        "Attributes that are not learnt, which take part in no claim": _unlearnt(results),
+        f"Flip costs, rho {first.rho:g}: switches of one attribute alone, median": _costs(first),
+        f"Cheapest edits of one attribute, rho {first.rho:g}": first.cheapest,
+        f"What cannot be edited, rho {first.rho:g}": first.barred,
+        "Effects of the factors: through the head, in total, twins": _factors(results),
+        "Alarm: the planted background": _alarm(results),
+        "Radii in concept standard deviations": _radii(results),
+        "Radii against pixel distances, Spearman": _agreement(results),
+        f"Edits carried into pixels, {size.editing.threat}, {size.editing.steps} steps": _carried(results, size),
+        f"Semantic training, {size.semantic.budget} passes each": _training(results, size),
+    }
+    for one in results.published[:1]:
+        made |= {TITLES[name]: rows for name, rows in one.tables.items()}
+    return {title: rows for title, rows in made.items() if rows}
+
+
+TITLES = {
+    "identity": "The published metric: random heads",
+    "gaming": "The published metric gamed: a linear head on digits (not a robustness measure)",
+}
+
+
+def _networks(results: Results) -> Table:
+    """Make a row of each network."""
+    return [
+        {
+            "rho": one.rho, "network": one.seed, "accuracy": round(one.accuracy, 3),
+            "AUC, median": round(middle(array(one.auc)), 3),
+            "not learnt": int((~(array(one.auc) >= LEARNT)).sum()),
+            "factors learnt": ", ".join(learnt_factors(array(one.auc).tolist())),
+        }
+        for one in results.geometries
+    ]  # fmt: skip
+
+
+def _unlearnt(results: Results) -> Table:
+    """Make a row of each attribute that some network has not learnt."""
+    areas = np.array([array(one.auc) for one in results.geometries])
+    return [
+        {
+            "attribute": name, "networks": int((~(column >= LEARNT)).sum()), "of": len(column),
+            "AUC, least": _round(float(np.min(column[np.isfinite(column)], initial=1.0))),
+            "AUC, median": _round(middle(column)),
+        }
+        for name, column in zip(ATTRIBUTES, areas.T, strict=True)
+        if not (column >= LEARNT).all()
+    ]  # fmt: skip
+
+
+def _costs(one: Geometry) -> Table:
+    """Make a row of each learnt attribute: switches that flip the scenes of each class."""
+    return [
+        {"attribute": name, **dict(zip(CLASSES, (_round(v) for v in costs), strict=True))}
+        for name, costs, area in zip(ATTRIBUTES, one.costs, one.auc, strict=True)
+        if area is not None and area >= LEARNT
+    ]
+
+
+def _factors(results: Results) -> Table:
+    """Make a row of each factor at each correlation."""
+    rows: Table = []
+    for rho in results.rhos:
+        networks = results.at(rho)
+        for name in FACTORS:
+            learnt = sum(name in learnt_factors(array(one.auc).tolist()) for one in networks)
+            words = {"head": "head only, A", "total": "total, T", "twin": "twins", "cosine": "cosine, total and twin"}
+            rows.append({
+                "rho": rho, "factor": name, "learnt by": f"{learnt} of {len(networks)}",
+                **{word: factor_mean(networks, name, what).text(2) for what, word in words.items()},
+            })  # fmt: skip
+        order = {what: factor_order(networks, what) for what in ("head", "total")}
+        words = {"head": "head only, A", "total": "total, T"}
+        rows.append({
+            "rho": rho, "factor": "Spearman with the twins, learnt factors",
+            "learnt by": f"{order['total'].n} networks",
+            **{word: order[what].text(2) for what, word in words.items()}, "twins": "", "cosine, total and twin": "",
+        })  # fmt: skip
+    return rows
+
+
+def _alarm(results: Results) -> Table:
+    """Make rows of the alarm: AUROC of the planted background, in total and through the head."""
+    if len(results.rhos) < 2:
+        return []
+    rows: Table = []
+    for rho in results.rhos[1:]:
+        for what, words in (("total", "total effect"), ("head", "through the head")):
+            own, others = planted_effects(results.at(rho), what)
+            before, _ = planted_effects(results.at(results.rhos[0]), what)
+            rows.append({
+                "rho": rho, "by": words, f"{PLANTED}, mean": _mean(own), "irrelevant factors, mean": _mean(others),
+                f"{PLANTED} at rho {results.rhos[0]:g}, mean": _mean(before), "networks": len(own),
+                "AUROC against irrelevant": auroc(own, others).text(2),
+                "AUROC against itself": auroc(own, before).text(2),
+            })  # fmt: skip
+    return rows
+
+
+def _radii(results: Results) -> Table:
+    """Make a row of each correlation: quartiles, share of scenes up to each radius; never a mean of 1 / r."""
+    rows: Table = []
+    for rho in results.rhos:
+        r = np.concatenate([array(one.columns["radius"]) for one in results.at(rho)])
+        centre, finite = median(r), r[np.isfinite(r)]  # the others are infinite: no attribute tells two classes apart
+        rows.append({
+            "rho": rho, "median": centre.text(2),
+            "quartiles": "{:.2f}, {:.2f}".format(*np.quantile(finite, [0.25, 0.75])) if len(finite) else "",
+            "attackability, 1 / (1 + median)": _round(1 / (1 + centre.value)),
+            **{f"r <= {tau:g}": round(float((r <= tau).mean()), 3) for tau in TAUS},
+        })  # fmt: skip
+    return rows
+
+
+def _agreement(results: Results) -> Table:
+    """Make a row of each network: rank correlation of radius, distance and margin with the pixel distance."""
+    rows: Table = []
+    for one in results.near:
+        columns = arrays(one.columns)
+        found = {name: spearman([columns], name, "distance") for name in ("radius", "flip", "margin")}
+        ratio = columns["distance"] / columns["radius"]
+        rows.append({
+            "networks": f"rho {one.rho:g}, {one.seed}", "n": len(columns["id"]),
+            **{f"{name}": interval.text(2) for name, interval in found.items()},
+            "pixel distance / radius, median": _round(middle(ratio)),
+            "verdict": _predictive(found["radius"]),
+        })  # fmt: skip
+    medians = over_networks(results)
+    if len(medians["id"]) >= 4:
+        found = {name: spearman([medians], name, "distance") for name in ("radius", "flip")}
+        rows.append({
+            "networks": "medians of all networks, trainings included", "n": len(medians["id"]),
+            **{name: interval.text(2) for name, interval in found.items()}, "margin": "",
+            "pixel distance / radius, median": _round(middle(medians["distance"] / medians["radius"])),
+            "verdict": _predictive(found["radius"]),
+        })  # fmt: skip
+    return rows
+
+
+def _predictive(found: Interval) -> str:
+    return "predictive" if found.value >= 0.6 else "not predictive here"
+
+
+def _carried(results: Results, size: AttackabilityScale) -> Table:
+    """Make a row of each way to carry edits: shares, and medians over the scenes."""
+    import torch
+
+    ways = [EDIT, *(f"kappa {k:g}" for k in sorted(size.editing.kappa)), RANDOM, PGD, STOPPED]
+    rows: Table = []
+    for how in ways:
+        columns = {name: carried_column(results, f"{how}, {name}") for name in MEASURES}
+        if not len(columns["valid"]):
+            continue
+        valid = torch.from_numpy(columns["valid"] > 0)
+        rows.append({
+            "how": how, "success": str(attack_success(valid, size.editing.threat, size.editing.steps)),
+            **{name: share(columns[name]).text(2) for name in ("valid", "valid_8bit")},
+            **{name: _round(middle(columns[name])) for name in MEASURES[2:]},
+        })  # fmt: skip
+    return rows
+
+
+def _training(results: Results, size: AttackabilityScale) -> Table:
+    """Make a row of each semantic training, over all seeds."""
+    rows: Table = []
+    for arm in size.semantic.arms:
+        own = [one for one in results.trained if one.arm == arm]
+        if own:
+            rows.append(_row_of(arm, own, size))
+    return rows
+
+
+def _row_of(arm: str, own: Sequence[Trained], size: AttackabilityScale) -> dict[str, object]:
+    """Make the row of one semantic training."""
+    columns = {name: np.concatenate([array(one.columns[name]) for one in own]) for name in own[0].columns}
+    return {
+        "training": arm, "seeds": len(own), "updates": own[0].updates,
+        "clean accuracy": round(float(np.mean([one.accuracy for one in own])), 3),
+        "AUC, median": round(float(np.mean([one.auc for one in own])), 3),
+        f"robust, {size.semantic.threat}": share(columns["robust"]).text(2),
+        "pixel distance": median(columns["distance"]).text(2), "radius": median(columns["radius"]).text(2),
+        "exact distance": median(columns["flip"]).text(2),
+        "published (not a robustness measure)": _round(middle(columns["published"])),
+    }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 3) if len(values) else None
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, 3)

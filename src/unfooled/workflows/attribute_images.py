@@ -1,0 +1,212 @@
+"""A table of attributes and a network: the images read, the last layer found, the attributes as coordinates.
+
+A concept network has the attributes as inputs of its head. On any other network a probe of each attribute is fitted to
+the features that its last linear layer takes; that layer must give the logits, so that the geometry is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.goals import read_logits
+from unfooled.core.limits import allowing
+from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.encoder import INPUT, Encoder, root_of
+from unfooled.core.unanswered import check_answered
+from unfooled.counterfactuals.head import AffineHead
+from unfooled.counterfactuals.spaces import AttributeSpace, concept_space, probe_space
+from unfooled.data.formats.attributes import PATH, AttributeTable, read_attributes
+from unfooled.data.formats.folders import Decoder
+from unfooled.runs.chunks import Progress
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs
+from unfooled.workflows.words import size_of
+
+AT_ONCE = 128  # images decoded at once
+AGREE = 1e-3
+"""Largest difference of logits, relative to their spread, up to which a layer counts as the one that gives them."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableImages:
+    """Images of a table of attributes.
+
+    Attributes:
+        table: The table.
+        files: Files of its images, in the order of its rows.
+    """
+
+    table: AttributeTable
+    files: list[Path]
+
+    @classmethod
+    def read(cls, path: str | Path, data: Any, keep: Sequence[str]) -> TableImages:
+        """Read the table and find its files, before any model is loaded.
+
+        Args:
+            path: The CSV.
+            data: Where the other images come from: a folder that paths may be relative to.
+            keep: Names of attributes that must stay.
+
+        Raises:
+            BadInput: The table cannot be read, files are missing, an attribute is unknown, or all are kept.
+        """
+        table = read_attributes(path)
+        for name in keep:
+            table.column(name)
+        if set(table.names) <= set(keep):
+            raise BadOption("all {0} attributes are in {keep}; at least one must be free to change", len(table.names))
+        folders = [table.place.parent]
+        if isinstance(data, (str, Path)) and Path(data).is_dir():
+            folders.append(Path(data))
+        files, missing = [], []
+        for name in table.rows:
+            file = next((f / name for f in folders if (f / name).is_file()), None)
+            (missing if file is None else files).append(file or name)
+        if missing:
+            some = ", ".join(map(str, missing[:3]))
+            raise BadInput(
+                f"{len(missing)} of {len(table.rows)} images of {table.place} do not exist, such as {some}; the column "
+                f"{PATH} is the path below {' or '.join(map(str, folders))}"
+            )
+        return cls(table, [file for file in files if isinstance(file, Path)])
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """The last linear layer of a network, which gives its logits.
+
+    Attributes:
+        name: Its name.
+        encode: What it takes, x -> (B, n).
+        head: The layer as a head.
+        concepts: True if the network computes attribute logits, which this layer takes.
+    """
+
+    name: str
+    encode: Encoder
+    head: AffineHead
+    concepts: bool
+
+
+def last_layer(model: Classifier, x: Tensor, classes: Sequence[str]) -> Layer:
+    """Return the linear layer that gives the logits.
+
+    Args:
+        model: The network.
+        x: A few samples.
+        classes: Names of the classes.
+
+    Raises:
+        BadInput: There is none, or the logits are not an affine map of what the last one takes; the message names it.
+    """
+    root = root_of(model)
+    linears = [(name, part) for name, part in root.named_modules() if isinstance(part, nn.Linear)]
+    if root is model or not linears:
+        raise BadInput(
+            f"{model.name} has no linear layer whose input could carry attributes; give a network that ends in one"
+        )
+    called: list[tuple[str, nn.Linear]] = []
+    handles = [
+        part.register_forward_hook(lambda _m, _i, _o, pair=pair: called.append(pair))
+        for pair in linears
+        for part in [pair[1]]
+    ]
+    try:
+        with torch.no_grad():
+            logits = read_logits(model, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    check_answered(logits)
+    if not called:
+        raise BadInput(
+            f"{model.name} calls none of its linear layers; give the network itself, not an exported program"
+        )
+    name, part = called[-1]
+    if not name:  # the network is one linear layer
+        raise BadInput("the network is a single linear layer, which takes pixels; attributes need a layer before it")
+    encode = Encoder(model, name + INPUT)
+    with torch.no_grad():
+        z = encode(x)
+    _check_affine(z, part, logits, name, list(linears))
+    head = AffineHead.of(part, classes=classes[: part.out_features])
+    return Layer(name, encode, head, hasattr(root, "encode") and getattr(root, "head", None) is part)
+
+
+def _check_affine(z: Tensor, part: nn.Linear, logits: Tensor, name: str, linears: list[tuple[str, nn.Linear]]) -> None:
+    """Refuse a network whose decision is not that of its last linear layer."""
+    same = False
+    if z.ndim == 2 and part.out_features == logits.shape[1]:
+        with torch.no_grad():
+            seen = part(z)
+        # A constant added to all logits of a sample, as by a log-softmax, changes no decision.
+        apart = (seen - seen.mean(1, keepdim=True)) - (logits - logits.mean(1, keepdim=True))
+        same = float(apart.abs().max()) <= AGREE * (float(logits.std()) + 1e-6)
+    if not same:
+        raise BadInput(
+            f"the head is not affine: the logits are not those of the last linear layer, {name!r}; cut the network "
+            f"after {name!r}, whose input would be the embedding"
+        )
+
+
+def attribute_space(
+    layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, keep: Sequence[str],
+    progress: Progress | None = None,
+) -> tuple[AttributeSpace, str, list[str]]:  # fmt: skip
+    """Return the attributes as coordinates, "concept" or "probes", and cautions.
+
+    Args:
+        layer: The last linear layer.
+        images: The images of the table.
+        inputs: Options by which images are read.
+        x: Samples to be changed, whose size the images must have.
+        keep: Names of attributes that must stay.
+        progress: Called with the number of images read.
+    """
+    z = _features(layer, images, inputs, x, progress)
+    truth, names, warnings = images.table.values.double(), images.table.names, []
+    if bool(((truth != 0) & (truth != 1) & ~truth.isnan()).any()):
+        truth = torch.where(truth.isnan(), truth, (truth >= 0.5).double())
+        warnings.append("Attributes between 0 and 1 count as present from .5 on.")
+    constant = set(images.table.constant)
+    varying = [f for f, name in enumerate(names) if name not in constant]
+    if layer.concepts:
+        columns = list(range(len(names))) if len(names) == layer.head.n else varying
+        if len(columns) == layer.head.n:
+            listed = [names[f] for f in columns]
+            return concept_space(layer.encode, layer.head, z, truth[:, columns], listed, keep), "concept", warnings
+        warnings.append(
+            f"The network has {layer.head.n} attribute logits and the table {len(names)} attributes; probes are fitted "
+            "to these logits."
+        )
+    return probe_space(layer.encode, layer.head, z, truth, names, keep), "probes", warnings
+
+
+def _features(layer: Layer, images: TableImages, inputs: Inputs, x: Tensor, progress: Progress | None) -> Tensor:
+    """Return what the layer takes for the images of the table, (N, n)."""
+    channels = x.shape[1] if x.ndim == 4 and x.shape[1] in (1, 3) else inputs.channels
+    rows, parts = np.arange(len(images.files)), []
+    with allowing(inputs.limits), torch.no_grad():
+        read = Decoder(images.files, size_of(inputs.size), channels).survey(rows)
+        if progress is not None:
+            progress("attributes", 0, len(rows))
+        for start in range(0, len(rows), AT_ONCE):
+            part = torch.from_numpy(read(rows[start : start + AT_ONCE])).to(x)
+            if start == 0 and part.shape[1:] != x.shape[1:]:
+                raise BadOption(
+                    "the images of the table have the shape {0}, and those of {data} {1}; give one {size} for both",
+                    tuple(part.shape[1:]), tuple(x.shape[1:]),
+                )  # fmt: skip
+            parts.append(layer.encode(part).detach().cpu())
+            if progress is not None:
+                progress("attributes", min(start + AT_ONCE, len(rows)), len(rows))
+    return torch.cat(parts)

@@ -1,0 +1,262 @@
+"""Semantic counterfactuals of images: which attributes would have to change, and whether pixels can do it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfooled.core.checks import check_mode
+from unfooled.core.errors import nearest
+from unfooled.core.model.modes import frozen
+from unfooled.core.threats import Threat
+from unfooled.counterfactuals.edits import Edit
+from unfooled.counterfactuals.measures import attack_success, measure, random_attributes, targeted_pgd
+from unfooled.counterfactuals.pixels import Realized, realize_edit
+from unfooled.counterfactuals.records import AttributeFact, CounterfactualRecord
+from unfooled.counterfactuals.spaces import AttributeSpace
+from unfooled.data.formats.folders import unlabelled_images
+from unfooled.evaluation.verify import verify
+from unfooled.features.inversion import invert_features
+from unfooled.report.sections.counterfactual import compose_counterfactual
+from unfooled.runs.chunks import Progress
+from unfooled.runs.files import write_whole
+from unfooled.runs.records import Environment
+from unfooled.workflows.attribute_images import TableImages, attribute_space, last_layer
+from unfooled.workflows.counterfactual_answers import EDIT, PGD, RANDOM, Tried, answers
+from unfooled.workflows.errors import BadOption
+from unfooled.workflows.inputs import Inputs, Loaded
+from unfooled.workflows.lime_sources import check_numbers, numbers_of
+from unfooled.workflows.machine import Machine
+from unfooled.workflows.places import check_folder
+from unfooled.workflows.words import at_least, threat_of
+
+BATCH = 64
+NAMES = ("counterfactual.html", "counterfactual.json", "counterfactual.npz")
+
+
+def counterfactual(
+    inputs: Inputs,
+    attributes: str | Path,
+    *,
+    target: str | int | None = None,
+    keep: Sequence[str] = (),
+    threat: str | Threat = "l2:3",
+    steps: int = 200,
+    index: str | int | Sequence[int] | None = None,
+    out: str | Path = "counterfactual",
+    seed: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  (frozen)
+    command: str = "",
+    progress: Progress | None = None,
+) -> CounterfactualRecord:
+    """Say which attributes would have to change for another class, change the images so, and write page, JSON and npz.
+
+    Args:
+        inputs: Model and images, as for `explain`: one image, a folder of images, or a data set.
+        attributes: CSV with a column `path` and one column for each attribute: what the attributes are fitted on.
+        target: Class that shall win, a name or a number. None: the nearest other class.
+        keep: Names of attributes that must stay.
+        threat: Threat in which the changed image lies, such as "l2:3".
+        steps: Gradients of each search.
+        index: Numbers of the samples, from 0: 3, [0, 3] or "0,3". None: the first `inputs.n`.
+        out: Folder.
+        seed: Random seed.
+        machine: The device, and the samples computed at once.
+        command: Command line that reproduces the record.
+        progress: Called as `(stage, done, total)`.
+
+    Returns:
+        A `CounterfactualRecord`. That a change cannot be made is an answer, not an error.
+
+    Raises:
+        BadInput: options, model, images or attributes that cannot be used.
+    """
+    area, rows = threat_of(threat), None if index is None else numbers_of(index, "index")
+    at_least("steps", steps, 1)
+    inputs = inputs if rows is None else replace(inputs, n=max(rows) + 1)
+    inputs.check()
+    images = TableImages.read(attributes, inputs.data, keep)
+    folder, device = check_folder(out), machine.prepare(seed)
+    start = time.perf_counter()
+    loaded, items = _loaded(inputs, rows, device, seed)
+    wanted = _class_of(target, loaded.classes)
+    layer = last_layer(loaded.model, loaded.x[:16], loaded.classes)
+    space, kind, cautions = attribute_space(layer, images, inputs, loaded.x, keep, progress)
+    work = _Work(loaded, space, area, steps, seed, machine.batch or BATCH, progress)
+    tried = work.run(wanted)
+    record = CounterfactualRecord(
+        model=inputs.model_name, data=inputs.data_name, table=str(attributes), kind=kind, layer=layer.name,
+        images=len(images.files), attributes=_facts(space), left_out=_left_out(space, images), threat=str(area),
+        steps=steps, seed=seed, target="" if wanted is None else loaded.classes[wanted],
+        results=answers(tried, space, loaded.classes, items, area, steps), success=work.success(tried),
+        warnings=[*loaded.warnings, *cautions], seconds=time.perf_counter() - start, command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"), environment=Environment.here(device),
+        files=[str(folder / name) for name in NAMES],
+    )  # fmt: skip
+    _write(folder, record, tried)
+    return record
+
+
+def _loaded(inputs: Inputs, rows: list[int] | None, device: str, seed: int) -> tuple[Loaded, list[str]]:
+    """Load the model and the images to be changed, and name these."""
+    loaded = inputs.load_unlabelled(device)
+    files = [] if loaded is None else [file.name for file in unlabelled_images(Path(str(inputs.data)))[: inputs.n]]
+    loaded = loaded or inputs.load(device, seed=seed)
+    check_mode(loaded.model)
+    if loaded.x.ndim != 4:
+        raise BadOption("{data} holds samples of shape {0}; give images", tuple(loaded.x.shape[1:]))
+    rows = list(range(len(loaded.x))) if rows is None else rows
+    check_numbers(rows, len(loaded.x), "index", "samples")
+    items = [files[row] if files else f"sample {row}" for row in rows]
+    return replace(loaded, x=loaded.x[rows], y=loaded.y[rows]), items
+
+
+def _class_of(target: str | int | None, classes: Sequence[str]) -> int | None:
+    """Return the number of the target class; a name goes before a number."""
+    if target is None:
+        return None
+    if str(target) in classes and not isinstance(target, int):
+        return list(classes).index(str(target))
+    if str(target).isdecimal() and int(target) < len(classes):
+        return int(target)
+    some = f"; there are {len(classes)}, such as {', '.join(classes[:3])}"
+    raise BadOption("{target} is {0!r}, and there is no such class{1}", target, nearest(str(target), classes) or some)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Edits of images and their controls, to be computed.
+
+    Attributes:
+        loaded: The model and the images.
+        space: The attributes.
+        threat: The threat.
+        steps: Gradients of each search.
+        seed: Random seed.
+        batch: Samples computed at once.
+        progress: Called after each search.
+    """
+
+    loaded: Loaded
+    space: AttributeSpace
+    threat: Threat
+    steps: int
+    seed: int
+    batch: int
+    progress: Progress | None
+
+    def run(self, wanted: int | None) -> Tried:
+        """Return the edits, what realised them, and what the controls did."""
+        x, space = self.loaded.x, self.space
+        with torch.no_grad():
+            u = space.encode(x).cpu()
+        edit = space.edit(u, wanted)
+        predicted = space.head.logits(u).argmax(1)
+        self._report(0)
+        realized = self._realized(edit)
+        self._report(1)
+        x_pgd = targeted_pgd(
+            space.encode, space.head, x, edit, self.threat, steps=self.steps, batch=self.batch,
+            generator=torch.Generator().manual_seed(self.seed),
+        )  # fmt: skip
+        self._report(2)
+        other = self._random(edit)
+        points = {EDIT: realized.x, PGD: x_pgd} | ({} if other is None else {RANDOM: self._realized(other).x})
+        self._report(3)
+        edits = {EDIT: edit, PGD: edit} | ({} if other is None else {RANDOM: other})
+        gap = torch.ones(space.head.n)
+        measures = {
+            name: measure(space.encode, space.head, x, points[name], edits[name], gap=gap, batch=self.batch)
+            for name in points
+        }
+        valid = {name: self._valid(point, edit) for name, point in points.items()}
+        with torch.no_grad():
+            now = space.encode(realized.x).cpu()
+        return Tried(x, u, now, predicted, edit, realized, points, measures, valid, self._slopes(edit))
+
+    def success(self, tried: Tried) -> dict[str, str]:
+        """Return the shares of valid changes with their budget, of the images that are not of the target class."""
+        rows = (tried.predicted != tried.edit.target).nonzero()[:, 0]
+        if not len(rows):
+            return {}
+        return {name: str(attack_success(valid[rows], self.threat, self.steps)) for name, valid in tried.valid.items()}
+
+    def _report(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress("counterfactuals", done, 3)
+
+    def _realized(self, edit: Edit) -> Realized:
+        space = self.space
+        return realize_edit(
+            space.encode, space.head, self.loaded.x, edit, self.threat, invert=invert_features,
+            gap=torch.ones(space.head.n), steps=self.steps, batch=self.batch,
+        )  # fmt: skip
+
+    def _random(self, edit: Edit) -> Edit | None:
+        """Return edits of the same size on other attributes that can be read; None: there are no others."""
+        usable = self.space.usable.nonzero()[:, 0]
+        if len(usable) < 2:
+            return None
+        part = replace(edit, delta=edit.delta[:, usable])
+        drawn = random_attributes(part, torch.ones(len(usable)), generator=torch.Generator().manual_seed(self.seed))
+        delta = torch.zeros_like(edit.delta)
+        delta[:, usable] = drawn.delta
+        return replace(edit, delta=delta)
+
+    def _valid(self, points: Tensor, edit: Edit) -> Tensor:
+        """Return for which images the network names the target, inside the threat."""
+        target = edit.target.to(points.device)
+        verdict = verify(
+            self.loaded.model, self.loaded.x, target, points, self.threat, targeted=True, batch=self.batch
+        )  # fmt: skip
+        return (verdict.inside & verdict.success).cpu()
+
+    def _slopes(self, edit: Edit) -> Tensor:
+        """Return the gradient of the attribute that changes most, (B, *D)."""
+        most = edit.delta[:, : len(self.space.names)].abs().argmax(1).to(self.loaded.x.device)
+        parts = []
+        with frozen(self.space.encode):
+            for z, place in zip(self.loaded.x.split(self.batch), most.split(self.batch), strict=True):
+                z = z.detach().clone().requires_grad_()
+                parts.append(torch.autograd.grad(self.space.encode(z).gather(1, place[:, None]).sum(), z)[0])
+        return torch.cat(parts)
+
+
+def _facts(space: AttributeSpace) -> list[AttributeFact]:
+    columns = zip(
+        space.names, space.auc.tolist(), space.usable.tolist(), space.kept.tolist(), space.gap.tolist(), strict=True
+    )
+    return [
+        AttributeFact(name=name, auc=None if auc != auc else auc, usable=usable, kept=kept, switch=gap)
+        for name, auc, usable, kept, gap in columns
+    ]
+
+
+def _left_out(space: AttributeSpace, images: TableImages) -> list[str]:
+    """Return the attributes about which the table says too little."""
+    few = [name for name, auc in zip(space.names, space.auc.tolist(), strict=True) if auc != auc]
+    return [name for name in images.table.names if name in few or name not in space.names]
+
+
+def _write(folder: Path, record: CounterfactualRecord, tried: Tried) -> None:
+    """Write the arrays, the record and the page."""
+    arrays: dict[str, Any] = {
+        "x": tried.x, "x_new": tried.points[EDIT], "x_pgd": tried.points[PGD], "slope": tried.slopes,
+        "coordinates": tried.u, "delta": tried.edit.delta,
+    }  # fmt: skip
+    plain = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **plain)
+    write_whole(folder / NAMES[2], buffer.getvalue())
+    write_whole(folder / NAMES[1], record.model_dump_json(indent=1).encode())
+    page = compose_counterfactual(record, plain["x"], plain["x_new"], plain["slope"])
+    write_whole(folder / NAMES[0], page.encode("utf-8", "replace"))

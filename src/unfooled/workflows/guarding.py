@@ -1,0 +1,92 @@
+"""Purifiers by name: a saved folder, or a function of the user's, in front of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unfooled.core.errors import BadInput
+from unfooled.core.model.anatomy import modules_of
+from unfooled.core.types import Model, Purify
+from unfooled.core.user_code import imported
+from unfooled.purification.guard import FIRST, Guarded, check_purified, guard
+from unfooled.purification.semantic import load_purifier
+from unfooled.workflows.errors import BadOption
+
+Purifier = str | Path | Purify
+"""Folder of a saved purifier, "file.py:name" or "package.module:name" of a function x -> x, or the function."""
+
+
+def read_purifier(source: Purifier, device: str = "cpu") -> Purify:
+    """Read a purifier.
+
+    Args:
+        source: Folder that `SemanticPurifier.save` wrote, "file.py:name", "package.module:name", or a function.
+        device: Device of its networks.
+
+    Raises:
+        BadInput: A folder without the two files, or user code that fails or is no function.
+    """
+    if not isinstance(source, (str, Path)):
+        return _on_device(source, device)
+    if Path(source).is_dir() or ":" not in str(source):
+        return _on_device(load_purifier(source), device)
+    with imported(str(source)) as found:
+        if not callable(found):
+            raise BadOption("{purify:{0}} is a {1}; give a function x -> x", source, type(found).__name__)
+        return _on_device(found, device)
+
+
+def check_purifier(source: Purifier) -> None:
+    """Refuse a purifier that is neither a folder nor code, before anything is loaded.
+
+    Raises:
+        BadOption: It is empty, or there is no such folder.
+    """
+    if callable(source):
+        return
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise BadOption("{purify} is {0!r}; give a folder, file.py:name, or a function x -> x", source)
+    if ":" not in str(source) and not Path(source).is_dir():
+        raise BadOption("{purify:{0}}: there is no such folder; give one, or file.py:name", source)
+
+
+def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -> Guarded:
+    """Put a purifier in front of a model; whether it is random is seen from two calls on a few samples.
+
+    Args:
+        model: The model.
+        source: The purifier, see `read_purifier`.
+        x: Samples, (n, *D).
+        device: Device of the purifier's networks.
+
+    Raises:
+        BadInput: A purifier that cannot be read, fails, or breaks a rule of `guard`.
+    """
+    purify = read_purifier(source, device)
+    some = x[:FIRST]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            first, again = (purify(some.clone()) for _ in range(2))
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"the purifier fails on samples of shape {tuple(some.shape[1:])} with {type(error).__name__}: {error}"
+            ) from error
+    check_purified(first, some)
+    check_purified(again, some)
+    guarded = guard(model, purify, stochastic=not torch.equal(first, again))
+    with torch.no_grad():
+        guarded(some)  # refuses what no guard can do, before the work begins
+    return guarded
+
+
+def _on_device(purify: Purify, device: str) -> Purify:
+    """Return a purifier whose networks are on a device."""
+    for module in modules_of(purify):
+        if isinstance(module, nn.Module):
+            module.to(device)
+    return purify

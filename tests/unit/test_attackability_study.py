@@ -1,0 +1,331 @@
+"""The study of attackability: figures with known answers, claims that follow them, work found again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unfooled.attacks.ensembles.cascade import QUICK
+from unfooled.core.errors import BadInput
+from unfooled.counterfactuals import AffineHead
+from unfooled.data.made.shapes import ATTRIBUTES, FACTORS
+from unfooled.drawing.figures import Picture
+from unfooled.report.study_page import render_study
+from unfooled.runs.records import read_record
+from unfooled.studies.attackability import (
+    AttackabilityScale,
+    Editing,
+    Recipe,
+    Semantic,
+    birds,
+    carried,
+    folder,
+    published,
+    run_attackability,
+    study,
+)
+from unfooled.studies.attackability.bench import IRRELEVANT, PLACES, ConceptBench, Embedded, area, learnt_factors
+from unfooled.studies.attackability.claims import SEED, claims
+from unfooled.studies.attackability.figures import (
+    Results,
+    auroc,
+    factor_order,
+    mean,
+    over_networks,
+    planted_effects,
+    share,
+)
+from unfooled.studies.attackability.geometry import barred, one_attribute
+from unfooled.studies.attackability.pictures import gallery
+from unfooled.studies.attackability.records import Carried, Geometry, Near, Tables, Trained
+from unfooled.studies.attackability.scale import ARMS, SCALES
+from unfooled.studies.attackability.tables import tables
+from unfooled.studies.common.records import StudySummary
+
+TINY = AttackabilityScale(
+    networks=1, recipe=Recipe(width=2, scenes=64, updates=2, batch=16), n=32, twins=8, near=6, near_few=6, near_steps=2,
+    editing=Editing(n=2, steps=1, kappa=(1.0,)),
+    semantic=Semantic(arms=("standard", "PGD-AT"), budget=4, scenes=32, width=2, steps=1, n=3, effort=QUICK),
+)  # fmt: skip
+
+
+def made(rho: float, seed: int, total: dict[str, float], twin: dict[str, float], unlearnt: str = "") -> Geometry:
+    """A network whose factors have these effects, in total and by twins; the head sees the reverse."""
+    auc = [0.5 if unlearnt and name.startswith(unlearnt) else 1.0 for name in ATTRIBUTES]
+    few = 60
+    twins: dict[str, list[float | None]] = {}
+    for name in FACTORS:
+        on = [float(k < round(few * total[name])) for k in range(few)]
+        real = [float(k < round(few * twin[name])) for k in range(few)]
+        twins |= {f"{name}, total": on, f"{name}, twin": real, f"{name}, head": [1 - v for v in on]}
+        twins[f"{name}, cosine"] = [0.5] * few
+    columns: dict[str, list[float | None]] = {
+        "flip": [1.0] * few, "radius": list(np.linspace(0.5, 3, few)), "below": [0.0] * few, "above": [1.0] * few
+    }  # fmt: skip
+    return Geometry(
+        rho=rho, seed=seed, accuracy=0.9, auc=auc, costs=[[1.0, 2.0, None, 3.0]] * 26,
+        pairs=[[None if i == j else 1.0 for j in range(4)] for i in range(4)], cheapest=[], barred=[],
+        columns=columns, twins=twins, seconds=1.0,
+    )  # fmt: skip
+
+
+def effects(planted: float) -> dict[str, float]:
+    return {
+        "shape": 0.5, "colour": 0.7, "size": 0.1, "texture": 0.05, "position": 0.15, "background": planted,
+        "distractor": 0.0,
+    }  # fmt: skip
+
+
+def networks(planted: float) -> list[Geometry]:
+    free = [made(0.25, k, effects(0.05), effects(0.05)) for k in range(5)]
+    return free + [made(0.9, k, effects(planted), effects(planted)) for k in range(5)]
+
+
+def spoiled(arm: str, value: float) -> Trained:
+    spread = np.linspace(-0.1, 0.1, 40)
+    columns: dict[str, list[float | None]] = {
+        "clean": [float(k < 40 * (0.5 + 0.5 * value)) for k in range(40)],
+        "robust": [float(k < 40 * value) for k in range(40)],
+        **{name: list(value + 1 + spread) for name in ("flip", "radius", "distance")},
+        "published": list(2 - value + spread),
+    }  # fmt: skip
+    return Trained(
+        arm=arm, seed=0, updates=1, accuracy=0.9, auc=1.0, published=1.0, radius=1.0, columns=columns, seconds=1.0
+    )
+
+
+def edits(valid: float, own: float, pgd: float) -> Carried:
+    ways = {"edit": own, "kappa 1": own, "random attribute": 0.0, "targeted PGD": pgd}
+    columns: dict[str, list[float | None]] = {}
+    for how, selective in ways.items():
+        for name in carried.MEASURES:
+            columns[f"{how}, {name}"] = list(np.linspace(0.98, 1.02, 120) * selective)
+        for name in ("valid", "valid_8bit"):
+            level = 0.5 * valid if how.startswith("random") else valid
+            columns[f"{how}, {name}"] = [float(k < 120 * level) for k in range(120)]
+    return Carried(seed=0, columns=columns, examples=[], shape=[3, 4, 4], seconds=1.0)
+
+
+def near(rho: float, seed: int, sign: float) -> Near:
+    r = np.linspace(1, 2, 30) + seed / 10
+    columns: dict[str, list[float | None]] = {
+        "radius": list(r), "flip": list(r), "margin": list(r[::-1]), "distance": list(3 + sign * r)
+    }  # fmt: skip
+    return Near(rho=rho, seed=seed, columns=columns, seconds=1.0)
+
+
+def results(good: bool) -> Results:
+    nearby = [near(rho, k, 1.0 if good else -1.0) for rho in (0.25, 0.9) for k in range(5)]
+    arms = [spoiled(arm, 0.2 if arm in ("standard", "PGD-AT") else 0.9 if good else 0.0) for arm in ARMS]
+    return Results(networks(0.6 if good else 0.02), nearby, [edits(1.0, 0.9 if good else 0.1, 0.1)], arms)
+
+
+def test_area_under_the_curve() -> None:
+    assert area(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.0, 0.0, 1.0])) == 1.0
+    assert np.isnan(area(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 1.0])))
+
+
+def test_a_factor_is_learnt_with_all_its_attributes() -> None:
+    areas = [1.0] * 26
+    areas[PLACES["texture"][1]] = 0.94
+    areas[PLACES["size"][0]] = float("nan")
+    assert learnt_factors(areas) == ["shape", "colour", "position", "background", "distractor"]
+
+
+def test_auroc_has_a_width_where_all_are_apart() -> None:
+    found = auroc([0.3, 0.4, 0.5, 0.6, 0.7], [0.0, 0.1, 0.2, 0.1, 0.0])
+    assert (found.value, found.high, found.n) == (1.0, 1.0, 5)
+    assert 0.55 < found.low < 0.75
+    assert auroc([1.0, 1.0], [1.0, 1.0]).value == 0.5
+    assert auroc([0.0], [1.0]).value == 0.0
+    assert auroc([], [1.0]).n == 0
+    many = auroc(list(np.linspace(1, 2, 100)), list(np.linspace(0, 0.5, 100)))
+    assert many.low > 0.95
+
+
+def test_differences_of_zero_are_not_sure() -> None:
+    zero = np.zeros(6)
+    assert mean(zero).low < 0
+    assert share(zero).low == 0
+
+
+def test_effects_are_ranked_over_learnt_factors_alone() -> None:
+    total, twin = effects(0.3), effects(0.3)
+    twin["texture"] = 1.0
+    wrong, right = (made(0.25, 0, total, twin, unlearnt) for unlearnt in ("", "texture"))
+    assert factor_order([wrong], "total").value < 0.9
+    assert factor_order([right], "total").value == pytest.approx(1.0)
+    assert factor_order([right], "head").value == pytest.approx(-1.0)
+    own, others = planted_effects([right], "total")
+    assert (len(own), len(others)) == (1, len(IRRELEVANT) - 1)
+    assert planted_effects([made(0.9, 0, total, twin, "background")], "total") == ([], [])
+
+
+def test_networks_are_ranked_by_their_medians_with_the_trainings() -> None:
+    rows = over_networks(results(True))
+    assert len(rows["id"]) == 10 + len(ARMS)
+
+
+def test_claims_follow_the_figures() -> None:
+    good = {c.claim: c for c in claims(results(True))}
+    bad = {c.claim: c for c in claims(results(False))}
+    assert set(good) == set(bad)
+    for text, one in good.items():
+        if "through the head" in text or "published perturbations" in text:
+            continue
+        expected = {"undecided", "holds"} if "AUROC, at least .9" in text or "networks as" in text else {"holds"}
+        assert one.verdict in expected, text
+    failing = ("localised", "5 times", "against itself unplanted; AUROC, at", "of one network", "better stability")
+    for words in failing:
+        assert [c.verdict for t, c in bad.items() if words in t] == ["fails"], words
+    seed = [c for c in good.values() if c.source == SEED]
+    assert {c.n > 0 for c in seed if "published perturbations" not in c.claim} == {True}
+
+
+def test_every_claim_of_the_seed_project_has_a_row() -> None:
+    texts = " ".join(c.claim for c in claims(results(True)) if c.source == SEED)
+    for words in ("perturbations are minimal", "localised", "better stability", "Attackability falls with training"):
+        assert words in texts
+
+
+def test_tables_leave_out_what_is_not_learnt() -> None:
+    rows = [made(rho, 0, effects(0.3), effects(0.3), "texture") for rho in (0.25, 0.9)]
+    found = tables(Results(rows), TINY)
+    costs = next(table for title, table in found.items() if title.startswith("Flip costs"))
+    assert not any("texture" in row["attribute"] for row in costs)
+    assert len(costs) == 23
+    listed = next(table for title, table in found.items() if "not learnt" in title)
+    assert [row["attribute"] for row in listed] == [name for name in ATTRIBUTES if name.startswith("texture")]
+
+
+def embedded() -> Embedded:
+    """Three classes, two attributes: the second one flips in half a switch, but is not learnt."""
+    head = AffineHead(torch.tensor([[1.0, 2.0], [0.0, 0.0], [-5.0, -5.0]]), torch.zeros(3), ("a", "b", "c"))
+    e = torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
+    return Embedded(
+        head, torch.tensor([[-9.0, -9.0], [9.0, 9.0]], dtype=torch.float64), e, torch.tensor([2.0, 1.0]).double(),
+        torch.eye(2, dtype=torch.float64), torch.tensor([1.0, 0.6]),
+    )  # fmt: skip
+
+
+def test_the_cheapest_edit_is_of_a_learnt_attribute() -> None:
+    delta, target, switch = one_attribute(embedded(), embedded().test)
+    assert torch.allclose(delta, torch.tensor([[-1.0, 0.0], [-2.0, 0.0]]).double(), rtol=1e-3)
+    assert target.tolist() == [1, 1]
+    assert switch.tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfooled.studies.attackability.geometry.RELEVANT", ())
+    rows = barred(embedded())
+    # To b: half a switch and one. To c: one attribute alone must leave a and b behind, -6 e_0 > 0 and -5 e_0 > 0.
+    assert [row["share"] for row in rows] == [0.0, 0.0, 0.0]
+    assert [row["n"] for row in rows] == [4, 4, 4]
+    stuck = replace(
+        embedded(), head=AffineHead(torch.tensor([[1.0, 1], [0, 0], [0, -9]]), torch.tensor([0.0, 0, -1]), "abc")
+    )
+    assert barred(stuck)[0]["share"] == pytest.approx(0.5)  # nothing of e_0 lifts c above b
+
+
+def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:
+    columns: Any = {"edit, valid": [1.0, 1.0, 0.0, 1.0], "edit, selectivity": [0.9, 0.1, 0.8, None]}
+    worst = [k for kind, k in carried.chosen(columns, 0) if kind == "worst"]
+    assert worst == [2, 3, 1]
+
+
+def test_the_published_score_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "HEADS", 5)
+    found = published.identity(0)
+    assert float(found["between classes"].max()) < 1e-9
+    assert float(found["at least 1"].min()) == 1
+    assert float(found["overstated"].median()) > 5
+    head = AffineHead(torch.randn(6, 9, generator=torch.Generator().manual_seed(0)), torch.zeros(6))
+    size = torch.linalg.svdvals(published.singular(head).weight - head.weight.mean(0))
+    assert float(size[4]) == pytest.approx(1e-4, rel=1e-6)
+    rank_3 = AffineHead(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(6))
+    assert published.cutoffs(rank_3, torch.ones(2, 3))[0]["rank"] == "3 of 5"
+
+
+def test_budgets_pay_for_passes() -> None:
+    bench = ConceptBench(replace(TINY, semantic=replace(TINY.semantic, budget=120, steps=3)), 0.25, 0)
+    updates = {arm: bench.arm(arm)[1] for arm in ARMS}
+    assert updates == {
+        "standard": 120, "concept margin": 60, "concept ball": 120, "PGD-AT": 30, "PGD-AT, joint loss": 30,
+        "margin + PGD-AT": 24, "published term": 60,
+    }  # fmt: skip
+
+
+def test_figures_of_birds_are_compared() -> None:
+    rows = birds.compared({"a": (0.44, 0.7), "b": (10.4,)}, {"a": (0.42, 0.65), "b": (10.0,)})
+    assert [row["as expected"] for row in rows] == ["no", "yes"]
+    scores = Tables(name="table", tables={}, columns={"scores": [1e-5, 0.7]}, seconds=0.0)
+    right = Tables(name="simulated", tables={}, columns={"softmax": [1.0] * 60, "naive Bayes": [0.0] * 60}, seconds=0.0)
+    decided = birds.bird_claims(Results(others=[scores, right]))
+    assert [c.verdict for c in decided] == ["holds", "holds", "fails"]
+
+
+def test_cub_s_own_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFOOLED_DATA", str(tmp_path))
+    root, draw, n = tmp_path / folder.NAME, np.random.default_rng(0), 12
+    names = [f"{1 + k % 2:03}.Bird/{k}.jpg" for k in range(n)]
+    for name in names:
+        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(root / "images" / name)
+    votes = [f"{k} {f} {int((k + f) % 2)} 4 1.0" for k in range(1, n + 1) for f in (1, 2)]
+    text = {
+        "images.txt": "".join(f"{k} {name}\n" for k, name in enumerate(names, 1)),
+        "image_class_labels.txt": "".join(f"{k + 1} {1 + k % 2}\n" for k in range(n)),
+        "train_test_split.txt": "".join(f"{k + 1} {int(k < 8)}\n" for k in range(n)),
+        "classes.txt": "1 001.Bird\n2 002.Bird\n",
+        "attributes/image_attribute_labels.txt": "\n".join(votes) + "\n",
+        "attributes.txt": "1 has_bill::curved\n2 has_wing::grey\n",
+    }  # fmt: skip
+    for name, content in text.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    (tmp_path / "attributes.txt").write_text(text["attributes.txt"])
+    monkeypatch.setattr("unfooled.data.formats.birds.SPREAD", 1)
+    monkeypatch.setattr(folder, "STEPS", 1)
+    found = folder.own_folder(Recipe(width=2, updates=1, batch=8), 16, "cpu", 0)
+    rows = next(iter(found.tables.values()))
+    assert [row["training"] for row in rows] == ["joint", "PGD-AT, joint loss"]
+    assert len(found.columns["joint"]) == 4
+
+
+def test_a_tiny_study_is_stored_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carried, "SHOWN", 1)
+    monkeypatch.setattr(published, "HEADS", 2)
+    drawn: list[Any] = []
+    monkeypatch.setattr(study, "pictures", lambda found: drawn.append(found) or [])
+    summary = run_attackability(TINY, out=tmp_path / "a", command="unfooled study attackability")
+    assert summary.scale == "own"
+    assert read_record(tmp_path / "a/summary.json", StudySummary) == summary
+    for name in ("geometry", "near", "carry", "trained", "exposed"):
+        monkeypatch.setattr(study, name, lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(study, "ConceptBench", lambda *_, **__: pytest.fail("rendered again"))
+    again = run_attackability(TINY, out=tmp_path / "a", command="unfooled study attackability")
+    assert again.tables == summary.tables
+    with pytest.raises(BadInput, match="twins"):
+        run_attackability(replace(TINY, twins=9), out=tmp_path / "a")
+    picture = gallery(drawn[0].carried[0])
+    assert isinstance(picture, Picture)
+    assert "not the best" in picture.caption
+    assert "What cannot be edited" in render_study(tmp_path / "a").read_text()
+
+
+def test_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(SCALES) == {"small", "medium", "full"}
+    assert SCALES["small"].data == ("shapes",)
+    assert SCALES["small"].networks >= 5
+    assert 2 * SCALES["medium"].networks * 3 + len(ARMS) >= 12
+    with pytest.raises(BadInput, match="no scale"):
+        run_attackability("huge")
+    monkeypatch.setenv("UNFOOLED_DATA", "nowhere")
+    with pytest.raises(BadInput, match="UNFOOLED_DATA"):
+        run_attackability("medium", data=["cub-table"])
