@@ -1,4 +1,4 @@
-"""The study of purification: attacks that know the purifier, figures with known answers, and their claims."""
+"""The study of purification: attacks that know the purifier, figures with known answers, claims that follow them."""
 
 from __future__ import annotations
 
@@ -138,9 +138,10 @@ def test_worst_is_the_union_and_attacks_are_those_that_apply() -> None:
 
 
 def judgement(network: str, purifier: str, **columns: Sequence[float]) -> Judged:
-    named: dict[str, list[float | None]] = {
-        f"{name.rpartition('_')[0]}, {name.rpartition('_')[2]}": list(value) for name, value in columns.items()
-    }
+    named: dict[str, list[float | None]] = {}
+    for name, values in columns.items():
+        attack, _, eps = name.rpartition("_")
+        named[f"{attack}, {eps}"] = list(values)
     return Judged(
         seed=0, network=network, purifier=purifier, setting="", columns=named, sure={}, assigned={}, left={}, seconds=0
     )
@@ -157,6 +158,17 @@ def test_points_are_carried_over_and_rises_are_named() -> None:
     assert grid.share(AT, NONE, WORST, 2.0).value == 0.5
     assert grid.gap((AT, SRD), (AT, NONE), WORST, 1.0).value == -0.75
     assert grid.raw_rises() == [f"{AT} behind {SRD}"]
+
+
+def test_comparisons_leave_out_a_black_box_that_one_side_did_not_face() -> None:
+    rows = [
+        judgement(AT, SRD, clean_1=[1, 1, 1, 1], **{"black box_1": [0, 0, 1, 1], "worst_1": [0, 0, 1, 1]}),
+        judgement(AT, RESIZED, clean_1=[1, 1, 1, 0], worst_1=[1, 1, 1, 0]),
+        judgement(AT, NONE, clean_1=[1, 1, 1, 0], **{"black box_1": [1, 1, 1, 0], "worst_1": [1, 1, 1, 0]}),
+    ]
+    grid = Grid(rows, (1.0,))
+    assert grid.gap((AT, SRD), (AT, RESIZED), WORST, 1.0).value == 0.25
+    assert grid.gap((AT, SRD), (AT, NONE), WORST, 1.0).value == -0.25
 
 
 def test_the_best_arm_is_not_judged_on_the_images_that_chose_it() -> None:
@@ -178,7 +190,13 @@ def results(static: float, adaptive: float) -> Results:
         return [float(i < 40 * share) for i in range(40)]
 
     bare = {"static_0.2": right(0.5), "worst_0.2": right(0.5), "static_1": right(0), "worst_1": right(0)}
-    own = {"static_0.2": right(static), "worst_0.2": right(adaptive), "static_1": right(0), "worst_1": right(0)}
+    own = {
+        "static_0.2": right(static),
+        "end to end_0.2": right(adaptive),
+        "worst_0.2": right(adaptive),
+        "static_1": right(0),
+        "worst_1": right(0),
+    }
     rows = [judgement(net, NONE, **bare) for net in (AT, LATENT)] + [judgement(LATENT, SRD, **own)]
     return Results(SMOKE.tasks[0], [], rows, [], [], [], [], [])
 

@@ -12,7 +12,7 @@ from unfooled.statistics.association import mean_of, quantile_of
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval
 from unfooled.studies.common.records import array
-from unfooled.studies.purification.judging import WORST
+from unfooled.studies.purification.judging import ATTACKS, BLACK, WORST
 from unfooled.studies.purification.scale import NONE
 from unfooled.studies.purification.units import Judged
 
@@ -89,13 +89,28 @@ class Grid:
             if (row.network, row.purifier) == (network, purifier) and f"{attack}, {eps:g}" in row.columns
         }
 
+    def pair(self, a: Cell, b: Cell, attack: str, eps: float) -> tuple[BySeed, BySeed]:
+        """Return two columns; under the worst attack without the black box, unless both cells were attacked by it."""
+        if attack != WORST or all(self._stored(*cell, BLACK, eps) for cell in (a, b)):
+            return self.column(*a, attack, eps), self.column(*b, attack, eps)
+        return self.without_black_box(a, eps), self.without_black_box(b, eps)
+
+    def without_black_box(self, cell: Cell, eps: float) -> BySeed:
+        """Return the images that are right under every attack but the black box, at this radius and smaller ones."""
+        kinds = [kind for kind in (*ATTACKS, WORST) if kind != BLACK]
+        known = any(kind in ATTACKS and self._stored(*cell, kind, eps) for kind in kinds)
+        kinds = [kind for kind in kinds if (kind != WORST) == known]
+        found = [self._stored(*cell, kind, radius) for kind in kinds for radius in self.radii if radius <= eps]
+        found = [one for one in found if one]
+        return {seed: np.minimum.reduce([one[seed] for one in found]) for seed in (found[0] if found else {})}
+
     def share(self, network: str, purifier: str, attack: str, eps: float) -> Interval:
         """Return the accuracy under an attack."""
         return bounded(interval(self.column(network, purifier, attack, eps)))
 
     def gap(self, a: Cell, b: Cell, attack: str, eps: float) -> Interval:
         """Return the accuracy of one cell less that of another, paired; static: the bare one under its own attack."""
-        return interval(minus(self.column(*a, attack, eps), self.column(*b, attack, eps)))
+        return interval(minus(*self.pair(a, b, attack, eps)))
 
     def raw_rises(self) -> list[str]:
         """Return cells whose accuracy under the worst attack rises with eps before points are carried over."""
@@ -108,8 +123,8 @@ class Grid:
 
     def best(self, eps: float, plain: str, others: Sequence[Cell]) -> tuple[Cell | None, Interval]:
         """Choose the best cell on every second image, and compare it with plain training on the other images."""
-        base = self.column(plain, NONE, WORST, eps)
-        gaps = {cell: minus(self.column(*cell, WORST, eps), base) for cell in others}
+        base = self.without_black_box((plain, NONE), eps)
+        gaps = {cell: minus(self.without_black_box(cell, eps), base) for cell in others}
         gaps = {cell: gap for cell, gap in gaps.items() if gap}
         if not gaps:
             return None, NO_SAMPLES

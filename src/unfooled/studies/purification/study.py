@@ -108,7 +108,7 @@ NOTES = (
     "every attack, static ones included, and at every smaller radius. Every point is verified on the purifier as it is "
     "used.",
     "The black box (square, and transfer from another undefended network) attacks the first images only, of the "
-    "purifiers that the scale names; others count as surviving it.",
+    "purifiers that the scale names; others count as surviving it, and a comparison with one of them leaves it out.",
     "Classical purifiers have the strongest setting that costs the standard network at most one point of clean "
     "accuracy on training images, or the weakest one tried; semantic ones have the same setting everywhere.",
     "Random cluster: the dictionaries are shuffled among the clusters. Training through the purifier continues PGD-AT "

@@ -97,7 +97,7 @@ def _grid(results: Results, grid: Grid, eps: float) -> Table:
     for network, purifier in grid.cells:
         shares = {attack: _text(grid.share(network, purifier, attack, eps)) for attack in (*ATTACKS, WORST)}
         worst = grid.column(network, purifier, WORST, eps)
-        adds = minus(worst, grid.column(network, NONE, WORST, eps)) if purifier != NONE else {}
+        adds = minus(*grid.pair((network, purifier), (network, NONE), WORST, eps)) if purifier != NONE else {}
         flattery = minus(grid.column(network, purifier, STATIC, eps), worst)
         setting = next((r.setting for r in results.grid if (r.network, r.purifier) == (network, purifier)), "")
         left = median_interval(column_of(results.grid, network, purifier, "left", f"{eps:g}"))
