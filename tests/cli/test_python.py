@@ -195,7 +195,9 @@ def test_options_have_one_name(name: str) -> None:
 
     group: Any = typer.main.get_command(app)
     found = {**group.commands, **{"_".join(pair): group.commands[pair[0]].commands[pair[1]] for pair in INNER}}
-    flags = {option.name for option in found[name].params if option.name not in ("help", "json", "quiet", "list_studies")}
+    flags = {
+        option.name for option in found[name].params if option.name not in ("help", "json", "quiet", "list_studies")
+    }
     values = (
         Inputs,
         Machine,
