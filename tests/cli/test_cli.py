@@ -194,10 +194,15 @@ def test_train_then_audit_then_resume(home: Path) -> None:
 
 
 def test_fewer_samples_than_asked_for_is_said_to_those_who_asked(home: Path) -> None:
-    base = ("audit", "--model", "nets:build", "--threat", "linf:0.1", "--steps", "1", "--reasons", "none", "--json")
+    from unfooled.data.load import load_data
+
+    x, y = load_data("digits", n=20)
+    np.savez(home / "twenty.npz", x_test=x.numpy(), y_test=y.numpy())
+    base = ("audit", "--model", "nets:build", "--data", "twenty.npz", "--threat", "linf:0.1", "--steps", "1",
+            "--reasons", "none", "--json")  # fmt: skip
     assert json.loads(run(home, *base).stdout)["warnings"] == []
     said = json.loads(run(home, *base, "--n", "5000").stdout)["warnings"]
-    assert said == ["5000 samples were asked for; digits (test) has 540"]
+    assert said == ["5000 samples were asked for; twenty (test) has 20"]
 
 
 def test_attack_does_not_write_over_another(home: Path) -> None:

@@ -147,6 +147,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     short = {"hardened": (*demonstrating.NETWORKS["hardened"][:3], 1)}
     monkeypatch.setattr(demonstrating, "NETWORKS", short)
+    quick = AuditOptions(effort="quick", reasons_n=2)
+    monkeypatch.setattr(demonstrating, "audit", partial(demonstrating.audit, options=quick))
     scale = replace(SCALES["small"], n=10, train_n=200, epochs=1, arch=partial(SmallCnn, width=4))
     monkeypatch.setitem(SCALES, "small", scale)
 

@@ -113,7 +113,7 @@ def test_denoised_attributes_are_votes_of_the_training_images(cub: Path, monkeyp
         ("classes.txt", "1 a\n", "classes 1 to 2, and there are 1 classes"),
         ("images.txt", "2 a.jpg\n", r"line 1 of .*images.txt is '2 a.jpg'; it must be 1 and a name"),
         ("train_test_split.txt", "1 1\n", "1 lines for 3 images"),
-        ("train_test_split.txt", "1 x\n2 1\n3 1\n", "no whole number"),
+        ("train_test_split.txt", "1 x\n2 1\n3 1\n", "not a whole number"),
         ("attributes/image_attribute_labels.txt", "1 1 a b\n", "begin with four whole numbers"),
         ("attributes/image_attribute_labels.txt", "1 1\n", "begin with four whole numbers"),
         ("attributes/image_attribute_labels.txt", "", "is empty"),
