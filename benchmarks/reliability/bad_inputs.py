@@ -110,12 +110,12 @@ CALLS: list[tuple[str, str]] = [
     ("lime pick --model nets.py:own", "--train"),
     (f"lime image {M} --segments squares", "segments"),
     # counterfactuals
-    (f"counterfactual {M} --attributes absent.csv", "absent.csv"),
-    (f"counterfactual {M} --attributes names.txt", "names.txt"),
-    (f"counterfactual {M} --attributes absent.csv --steps 0", "--steps is 0"),
-    (f"counterfactual {M} --attributes absent.csv --threat 0.3", "radius"),
-    (f"counterfactual {M} --attributes absent.csv --index x", "--index"),
-    (f"counterfactual {M} --attributes absent.csv --out a.html", "a.html"),
+    (f"counterfactual {M} --data digits --attributes absent.csv", "absent.csv"),
+    (f"counterfactual {M} --data digits --attributes names.txt", "names.txt"),
+    (f"counterfactual {M} --data digits --attributes absent.csv --steps 0", "--steps is 0"),
+    (f"counterfactual {M} --data digits --attributes absent.csv --threat 0.3", "radius"),
+    (f"counterfactual {M} --data digits --attributes absent.csv --index x", "--index"),
+    (f"counterfactual {M} --data digits --attributes absent.csv --out a.html", "a.html"),
     # purifiers
     (f"purify fit {M} --out p --patch 9", "smaller --patch"),
     (f"purify fit {M} --out p --patch 4 --stride 5", "touch"),
@@ -173,10 +173,9 @@ CALLS: list[tuple[str, str]] = [
     ("adit", "No such command"),
     # attack
     (f"attack {M} {T} --out adv.txt", ".npz"),
-    (f"attack {M} {T} --out adv", ".npz"),
     (f"attack {M} {T} --out empty", "folder"),
     (f"attack {M} {T} --out own.npz --n 8", "no result of this command"),
-    (f"attack {M} {T} --out /dev/null", ".npz"),
+    (f"attack {M} {T} --out /dev/null", "/dev/null"),
     (f"attack {M} {T} --effort quick --attack pgd", "one of them"),
     (f"attack {M} {T} --n 0 --out a.npz", "--n is 0"),
     # explain

@@ -211,6 +211,10 @@ def test_attack_does_not_write_over_another(home: Path) -> None:
     run(home, *base, "--threat", "linf:0.1", "--out", "one.npz")
     done = run(home, *base, "--threat", "linf:0.2", "--out", "one", code=2)
     assert "threat was 'linf:0.1', now it is 'linf:0.2'" in done.stderr
+    (home / "folder").mkdir()
+    for place, word in (("folder", "folder"), ("/dev/null", "/dev/null")):
+        assert word in run(home, *base, "--threat", "linf:0.1", "--out", place, code=2).stderr
+        assert not Path(home / f"{place}.npz").exists()
     (home / "two.npz").write_text("mine")
     done = run(home, *base, "--threat", "linf:0.2", "--out", "two.npz", code=2)
     assert "no result of this command" in done.stderr

@@ -115,7 +115,7 @@ def attack(
     choice = _AttackChoice(attack, steps, restarts, effort)
     choice.bound(allowed)  # refuses unusable options before anything is loaded
     inputs.check()
-    out = check_file(out if Path(out).suffix else f"{out}.npz", (".npz",))
+    out = check_file(out if Path(out).suffix else f"{check_file(out)}.npz", (".npz",))
     device = machine.prepare(seed)
     loaded = inputs.load(device, seed=seed)
     settings = {
