@@ -115,7 +115,6 @@ CALLS: list[tuple[str, str]] = [
     (f"counterfactual {M} --data digits --attributes absent.csv --steps 0", "--steps is 0"),
     (f"counterfactual {M} --data digits --attributes absent.csv --threat 0.3", "radius"),
     (f"counterfactual {M} --data digits --attributes absent.csv --index x", "--index"),
-    (f"counterfactual {M} --data digits --attributes absent.csv --out a.html", "a.html"),
     # purifiers
     (f"purify fit {M} --out p --patch 9", "smaller --patch"),
     (f"purify fit {M} --out p --patch 4 --stride 5", "touch"),
