@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import points, tiny_net
 from torch import Tensor, nn
 
 import unfooled as uf
@@ -19,6 +20,7 @@ from unfooled.attacks.ensembles.frontier import Frontier
 from unfooled.attacks.ensembles.stages import Ascents, Searches
 from unfooled.core.errors import BadInput
 from unfooled.core.model.classifier import Classifier
+from unfooled.core.model.wrappers import Counted
 from unfooled.evaluation.audit import guards
 from unfooled.evaluation.audit.guards import united
 from unfooled.evaluation.audit.records import Summary
@@ -106,12 +108,25 @@ def test_every_attack_has_its_row_and_the_worst_is_robust_accuracy(
     assert value(record.own_cluster_clean) > value(record.own_cluster_attacked)
     stages = [p.stage for p in summary.progress]
     assert [s for s in stages if "soft" in s] == [f"{k}-soft-{t}" for k, t in ((122, "10"), (123, "1"), (124, "0.1"))]
+    soft = [k for k, stage in enumerate(stages) if "soft" in stage]
+    assert all(summary.progress[k].backward > summary.progress[k - 1].backward for k in soft), "gradients are counted"
     again = Summary.model_validate_json((tmp_path / "run" / "summary.json").read_text())
     assert again.guard == record
     page = render([tmp_path / "run"], tmp_path / "page.html").read_text()
     assert "Under the worst attack the purifier adds" in page
     assert "Static minus worst" in page
     assert "With the purifier, BPDA, identity" in page
+
+
+def test_passes_of_another_model_count_and_are_shown_only_where_the_values_are_the_same() -> None:
+    counted = Counted(tiny_net())
+    shown: list[int] = []
+    x = points(3, (1, 6, 5)).requires_grad_()
+    with counted.watched(lambda z, logits: shown.append(len(z))):
+        counted.standing_in(lambda z: 2 * counted.model(z), same_values=False)(x).sum().backward()
+        assert (counted.forwards, counted.backwards, shown) == (3, 3, [])
+        counted.standing_in(counted.model)(x)
+    assert (counted.forwards, shown) == (6, [3])
 
 
 def test_a_record_without_a_guard_still_reads(net: Classifier) -> None:

@@ -1,4 +1,4 @@
-"""How easily an attribute changes the label: through the head alone, and in total.
+"""Effect of an attribute on the label: through the head alone, and in total.
 
     gap_f = mean(e_f | a_f = 1) - mean(e_f | a_f = 0)          the attribute's switch: the unit of its changes
     head:   t_f = min_k m_k / (gap_f |d_kf|),                  A_f = share of samples with t_f <= 1

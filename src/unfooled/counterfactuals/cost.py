@@ -1,4 +1,4 @@
-"""Which changes of an embedding are permitted, and what they cost.
+"""Permitted changes of an embedding, and their cost.
 
 low <= e + delta <= high        bounds on the attributes' values
 immutable                       attributes that stay as they are
@@ -116,7 +116,7 @@ class Cost:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a bound on values."""
+        """True where values have a bound."""
         return self.low is not None or self.high is not None
 
     def free(self, head: AffineHead) -> np.ndarray:

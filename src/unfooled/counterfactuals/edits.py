@@ -48,7 +48,7 @@ class Edit:
 
     @property
     def bound(self) -> tuple[str, ...]:
-        """What each cost is: "exact", "upper bound" or "infeasible"."""
+        """Kind of each cost: "exact", "upper bound" or "infeasible"."""
         pairs = zip(self.feasible.tolist(), self.exact.tolist(), strict=True)
         return tuple("infeasible" if not can else "exact" if exact else "upper bound" for can, exact in pairs)
 

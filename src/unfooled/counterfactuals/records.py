@@ -10,7 +10,7 @@ from unfooled.runs.records import Environment, Record
 
 
 class Outcome(StrEnum):
-    """What became of a question."""
+    """Answer to a question for a counterfactual."""
 
     SAME = "same"
     """The image is of the target class already."""
@@ -73,7 +73,7 @@ class KappaPoint(Record):
 
 
 class Counterfactual(Record):
-    """What would have to change about one image.
+    """Change that would give one image another class.
 
     Attributes:
         item: The image.

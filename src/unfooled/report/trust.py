@@ -15,7 +15,7 @@ TITLES = {id_: check.title for id_, check in CHECKS.items()}
 
 
 class Tone(StrEnum):
-    """How the page shows a run's figures; the value is the class of its style."""
+    """Tone in which the page shows a run's figures; the value is the class of its style."""
 
     NONE = ""
     """The run made no checks."""

@@ -34,16 +34,21 @@ class Counted:
         """Run the model; count the samples now, and again when a gradient reaches the logits."""
         return self._noted(self.model(x), x, self.model)
 
-    def standing_in(self, model: Model) -> Model:
-        """Return another model, whose passes and answers count as those of this one."""
-        return StandIn(self, model)
+    def standing_in(self, model: Model, *, same_values: bool = True) -> Model:
+        """Return another model, whose passes count as those of this one.
 
-    def _noted(self, output: Any, x: Tensor, model: Model) -> Any:
+        Args:
+            model: The other model.
+            same_values: True if it answers as this one does, so that the observer may see its answers.
+        """
+        return StandIn(self, model, same_values)
+
+    def _noted(self, output: Any, x: Tensor, model: Model, *, shown: bool = True) -> Any:
         """Count a pass, and show it to the observer."""
         self.forwards += len(x)
         beat(len(x))
         logits = _logits_in(output, model)
-        if self._observer is not None and logits is not None:
+        if shown and self._observer is not None and logits is not None:
             self._observer(x.detach(), logits.detach())
         if logits is not None and logits.requires_grad:
             # The hook must not hold the graph: it closes over a number only.
@@ -73,13 +78,14 @@ class StandIn:
 
     watches = True
 
-    def __init__(self, counted: Counted, model: Model) -> None:
+    def __init__(self, counted: Counted, model: Model, same_values: bool = True) -> None:
         self.counted = counted
         self.model = model
+        self.same_values = same_values
 
     def __call__(self, x: Tensor) -> Any:
         """Run the model and count the pass."""
-        return self.counted._noted(self.model(x), x, self.model)
+        return self.counted._noted(self.model(x), x, self.model, shown=self.same_values)
 
 
 def _logits_in(output: Any, model: Model) -> Tensor | None:

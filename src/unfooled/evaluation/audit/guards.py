@@ -165,7 +165,8 @@ class _Guards:
     def ways(self) -> Iterator[tuple[Way, tuple[Stage, ...]]]:
         """Yield the attacks that the audit adds to the cascade."""
         steps, threat = self._depth, self.s.threat
-        yield Way.STATIC, (Borrowed(Way.STATIC, self.bare, steps, whole=True),)
+        counted = self.attack.problem.model.standing_in(self.bare, same_values=False)
+        yield Way.STATIC, (Borrowed(Way.STATIC, counted, steps, whole=True),)
         yield Way.IDENTITY, (Borrowed(Way.IDENTITY, self._stand_in(identity), steps),)
         yield Way.LOW_PASS, (Borrowed(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
         if (purify := _clusters(self.guarded)) is not None:
@@ -195,7 +196,8 @@ class _Guards:
             return state
         for number, temperature in zip(Numbers.GUARD[-len(TEMPERATURES) :], TEMPERATURES, strict=True):
             mixed = Defended(replace(purify, temperature=temperature), self.guarded.model)
-            model = StraightThrough(self.attack.problem.model, _as_logits(self.s, mixed))
+            counted = self.attack.problem.model
+            model = StraightThrough(counted, counted.standing_in(_as_logits(self.s, mixed), same_values=False))
             fresh = temperature == TEMPERATURES[0]
             stage = Borrowed(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
             state, _ = self.attack.stage(state, stage, number)

@@ -9,7 +9,7 @@ return run.finish(Findings(tables=..., claims=..., notes=..., pictures=..., seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from unfooled.data.load import load_dataset
 from unfooled.drawing.figures import Picture
 from unfooled.runs.chunks import Progress
 from unfooled.runs.records import Config, Environment, write_record
@@ -25,6 +26,8 @@ from unfooled.studies.common.records import Claim, StudySummary, Table
 
 J = TypeVar("J")
 R = TypeVar("R", bound=BaseModel)
+Measure = Callable[[Any, Iterator[Any], Units], Any]
+"""`(task, benches, units) -> results of one data set`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,38 @@ class StudyRun:
             options={"scale": self.scale, **settings},
         )  # fmt: skip
         return Units(self.out, config, self.progress)
+
+    def task_results(
+        self, size: Any, data: Sequence[str] | None, measure: Measure, bench: Callable[..., Any], *, n: int
+    ) -> tuple[list[Any], Units]:
+        """Measure each data set of a scale with a bench for every seed, one at a time in memory.
+
+        Args:
+            size: The scale, with `tasks` and `settings()`.
+            data: Data sets to look at; None: all of the scale's.
+            measure: `(task, benches, units) -> results`.
+            bench: `(task, size, seed, folder=, device=, progress=) -> bench`.
+            n: Number of samples, for the record.
+
+        Returns:
+            The results of each data set, and the folder of units.
+
+        Raises:
+            BadInput: no such data set, data that are not there, or a folder of another run.
+        """
+        tasks = {task.source: task for task in size.tasks}
+        sources = pick_data(list(tasks), data)
+        for source in sources:  # missing data must not leave a folder behind
+            load_dataset(source, "test", n=1)
+        units = self.units(size.settings(), n=n)
+        results = []
+        for task in (tasks[source] for source in sources):
+            made = (
+                bench(task, size, seed, folder=self.out, device=self.device, progress=self.progress)
+                for seed in self.seeds
+            )
+            results.append(measure(task, made, units))
+        return results, units
 
     def finish(self, findings: Findings) -> StudySummary:
         """Make the summary, and write it to `out/summary.json` where there is a folder."""

@@ -73,7 +73,7 @@ class Defence:
 
     @property
     def bare(self) -> bool:
-        """Whether there is no purifier."""
+        """True where there is no purifier."""
         return self.purify is identity
 
     def source(self) -> torch.Generator:

@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unfooled.data.load import load_dataset
 from unfooled.runs.chunks import Progress
 from unfooled.studies.common.records import Claim, StudySummary
-from unfooled.studies.common.run import Findings, StudyRun, pick_data, seconds_of
+from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
 from unfooled.studies.purification.bench import PurificationBench
 from unfooled.studies.purification.claims import claims
@@ -61,16 +60,7 @@ def run_purification(
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
-    tasks = {task.source: task for task in size.tasks}
-    sources = pick_data(list(tasks), data)
-    for source in sources:  # missing data must not leave a folder behind
-        load_dataset(source, "test", n=1)
-    units = run.units(size.settings(), n=size.n)
-    results = []
-    for source in sources:
-        task = tasks[source]
-        benches = (PurificationBench(task, size, seed, folder=out, device=device, progress=progress) for seed in seeds)
-        results.append(measure(task, benches, units))
+    results, _ = run.task_results(size, data, measure, PurificationBench, n=size.n)
     return run.finish(purification_findings(results))
 
 

@@ -26,12 +26,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unfooled.data.load import load_dataset
 from unfooled.runs.chunks import Progress
 from unfooled.studies.common.feature_pictures import under_attack
 from unfooled.studies.common.feature_results import Survival
 from unfooled.studies.common.records import StudySummary
-from unfooled.studies.common.run import Findings, StudyRun, pick_data, seconds_of
+from unfooled.studies.common.run import Findings, StudyRun, seconds_of
 from unfooled.studies.common.scale import pick_scale
 from unfooled.studies.robust_features.bench import FeatureBench
 from unfooled.studies.robust_features.claims import claims
@@ -74,16 +73,7 @@ def run_robust_features(
     """
     name, size = pick_scale(SCALES, scale)
     run = StudyRun(NAME, TITLE, name, seeds, out=out, device=device, progress=progress, command=command)
-    tasks = {task.source: task for task in size.tasks}
-    sources = pick_data(list(tasks), data)
-    for source in sources:  # missing data must not leave a folder behind
-        load_dataset(source, "test", n=1)
-    units = run.units(size.settings(), n=size.rebuilt)
-    results = []
-    for source in sources:
-        task = tasks[source]
-        benches = (FeatureBench(task, size, seed, folder=out, device=device, progress=progress) for seed in seeds)
-        results.append(measure(task, benches, units))
+    results, _ = run.task_results(size, data, measure, FeatureBench, n=size.rebuilt)
     return run.finish(feature_findings(results, size))
 
 
