@@ -29,7 +29,7 @@ class Verdict:
         queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
         undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
-        stays: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
+        right_share: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).
         prediction: Class predicted at x_adv (in the last draw), (B,) int64.
     """
 
@@ -39,7 +39,7 @@ class Verdict:
     queries: Tensor
     undefined: Tensor
     rate: Tensor
-    stays: Tensor
+    right_share: Tensor
     prediction: Tensor
 
 
@@ -108,7 +108,7 @@ def verify(
         queries=torch.full_like(y, 2 * draws),
         undefined=undefined | ~finite,
         rate=torch.where(inside, fooled_draws, fooled_clean) / draws,
-        stays=torch.where(inside, right_draws, right_clean).double() / draws,
+        right_share=torch.where(inside, right_draws, right_clean).double() / draws,
         prediction=prediction,
     )
 

@@ -214,8 +214,8 @@ class _Work:
         return AttackRecord(
             **{k: settings[k] for k in ("model", "data", "n", "threat", "seed")},
             attack=label,
-            clean_accuracy=self._accuracy(clean.stays, ~clean.success),
-            robust_accuracy=self._accuracy(verdict.stays, ~(verdict.success | undefined)),
+            clean_accuracy=self._accuracy(clean.right_share, ~clean.success),
+            robust_accuracy=self._accuracy(verdict.right_share, ~(verdict.success | undefined)),
             undefined=int(undefined.sum()),
             **more,
             passes=Passes(forward=forward, backward=backward),

@@ -29,7 +29,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
-from unfooled.evaluation.audit.summary import About, Source, summarise_audit
+from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import inspect_model
@@ -106,11 +106,11 @@ def audit(
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = recomputed_note(ledger.run.folder.damaged)
-        summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
+        summary = summarise_audit(outcome, context, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
-            store(folder, outcome, source, summary)
+            store(folder, outcome, context, summary)
     return summary
 
 

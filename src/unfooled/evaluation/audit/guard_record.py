@@ -45,8 +45,8 @@ def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judg
     )
     worst, static = _worst(s, clean, points), through.rows.get(Way.STATIC)
     left = _left(s, through.guarded.purify, points.x_adv)
-    rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, stays[: through.counted[way]]))
-            for way, stays in through.rows.items()]  # fmt: skip
+    rows = [GuardRow(key=way, name=NAMES[way], accuracy=_estimate(s, right_share[: through.counted[way]]))
+            for way, right_share in through.rows.items()]  # fmt: skip
     return Guard(
         bare_clean=_estimate(s, bare_clean),
         bare_robust=_estimate(s, bare),
@@ -65,8 +65,8 @@ def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judg
     )
 
 
-def _estimate(s: Setting, stays: Tensor) -> Estimate:
-    return intervals.mean_of_shares(stays) if s.subject.random else intervals.share(stays > 0.5)
+def _estimate(s: Setting, right_share: Tensor) -> Estimate:
+    return intervals.mean_of_shares(right_share) if s.subject.random else intervals.share(right_share > 0.5)
 
 
 def _difference(s: Setting, a: Tensor, b: Tensor) -> Mean:
@@ -78,8 +78,8 @@ def _worst(s: Setting, clean: Clean, points: Judged) -> Tensor:
     """Return the share of draws that are right under all attacks together, (n,), as robust accuracy counts it."""
     if not s.subject.random:
         return (~points.success & ~points.undefined).double()
-    under, before = points.stays.double(), clean.stays.double()
-    return before if float(under.sum()) > float(before.sum()) else under
+    attacked, before = points.right_share.double(), clean.right_share.double()
+    return before if float(attacked.sum()) > float(before.sum()) else attacked
 
 
 def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:

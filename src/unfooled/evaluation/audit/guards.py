@@ -86,7 +86,7 @@ def attack_through(
     if guarded is None and not holds_guarded(s.subject.given):
         return None
     needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
-    if guarded is None or not label.own or cut:
+    if guarded is None or not label.is_cascade or cut:
         notes = (HIDDEN,) if guarded is None else ()
         bare = None if guarded is None else _as_logits(s, guarded.model)
         return Through(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
@@ -251,7 +251,7 @@ def shares(s: Setting, model: Model, points: Tensor, key: str) -> Tensor:
         at = s.at(rows)
         z = points[rows.to(points.device)].to(s.x.device)
         verdict = verify(model, s.x[at], s.y[at], z, s.threat.take(at), draws=s.draws, batch=s.batch)
-        lasting = verdict.stays if s.subject.random else ~verdict.success & ~verdict.undefined
-        return {"stays": lasting.double()}
+        lasting = verdict.right_share if s.subject.random else ~verdict.success & ~verdict.undefined
+        return {"right_share": lasting.double()}
 
-    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["stays"]
+    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["right_share"]

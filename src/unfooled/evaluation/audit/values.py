@@ -87,7 +87,7 @@ class Clean:
 
     prediction: Tensor
     confidence: Tensor
-    stays: Tensor
+    right_share: Tensor
     drawn: Tensor | None = None
 
 
@@ -108,7 +108,7 @@ class Judged:
     undefined: Tensor
     prediction: Tensor
     confidence: Tensor
-    stays: Tensor
+    right_share: Tensor
     success_8bit: Tensor | None = None
 
 
@@ -191,7 +191,7 @@ class Outcome:
         findings: Findings, one a check.
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
-        aside: Forwards and backwards of checks, spent outside of the stages.
+        aside: Forwards and backwards of the checks that are no stages.
         notes: Sentences about what was left out.
         guard: Record of a model behind a purifier. None: there is no purifier.
     """

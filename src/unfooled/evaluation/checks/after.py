@@ -40,7 +40,7 @@ from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, find
 from unfooled.runs.chunks import Rows
 
 MIN_BUDGET = 20_000
-"""Passes that the checks may take in any case."""
+"""Passes of the whole run that the checks may take in any case."""
 RESERVED_PASSES = 7_000
 """Passes of that which the checks before, the twin and the last looks take."""
 TRIAL_PASSES = 14_000
@@ -59,11 +59,11 @@ class Wording(NamedTuple):
 WORDS = {
     "D11": Wording("twice the steps from the best points", "the attack goes on"),
     "D12": Wording("five more restarts", "the attack goes on"),
-    "D13": Wording("a single gradient step or noise", "gradients are not trusted: attacks follow that need none"),
+    "D13": Wording("a single gradient step or noise", "gradients are not trusted: attacks that need none follow"),
     "D14": Wording("a search without gradients", "the attack goes on, then searches again"),
     "D15": Wording("points made on a twin", "gradients are not trusted: the twin's are used"),
-    "D16": Wording("200 random points", "gradients are not trusted: attacks follow that need none"),
-    "D28": Wording("a label-only attack", "scores are not trusted: attacks follow that need none"),
+    "D16": Wording("200 random points", "gradients are not trusted: attacks that need none follow"),
+    "D28": Wording("a label-only attack", "scores are not trusted: attacks that need none follow"),
 }
 
 

@@ -91,7 +91,7 @@ def conclude(
     if stopped:
         return Conclusion(Trust.OVERSTATED, "The attack that the checks asked for was stopped at its limit of passes.")
     if late := [*masking, *of_kind(findings, Kind.EXTEND)]:
-        went = "engine went on until nothing more was found" if extended else "attack asked for was not extended"
+        went = "attack went on until nothing more was found" if extended else "attack asked for was not extended"
         seen = "; ".join(f"{key}: {details[key]}" for key in late)
         return Conclusion(Trust.EXTENDED if extended else Trust.OVERSTATED, f"{seen}; the {went}.")
     if mended := of_kind(findings, Kind.MEND):

@@ -7,12 +7,13 @@
     label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
 
-Which came first is asked of the samples whose nearest adversarial example was searched for: that of an attack inside
-eps lies near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
-explanation is also attacked a little below it.
+Which moved first is decided only for samples whose nearest adversarial example was searched for: an attack inside eps
+ends near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
+explanation is also attacked a little below its distance.
 
-Beside the attack stand the best of as many random points as it computes explanations, and one random point. What moves
-an explanation moves it, whoever found it: so the shares count the better of attack and best of N.
+The attack is compared with the best of N random points, N the number of explanations that it computes, and with one
+random point. A point that moves the explanation counts whichever search found it, so the shares take the better of the
+attack and the best of N.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from unfooled.evaluation.explanations.judge import (
     maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP_SHARE
-from unfooled.evaluation.explanations.nearer import MOVED_BELOW, Below
+from unfooled.evaluation.explanations.nearer import MOVED_BELOW, BelowLabel
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
@@ -225,7 +226,7 @@ class AttackedExplanations:
     passes: tuple[int, int] = (0, 0)
     steps: int = 0
     restarts: int = 0
-    below: Below | None = None
+    below: BelowLabel | None = None
 
     def lens(self, how: How) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
