@@ -410,7 +410,7 @@ def test_no_difference_is_claimed_where_a_run_is_not_believed(tmp_path: Path) ->
         assert said == ["no claim, B is OVERSTATED", "no claim, C is NOT EVALUABLE"]
         assert not any(change.clear for change in lines[name].changes if change is not None)
     assert lines["Robust accuracy (upper bound)"].values == [
-        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck)",
+        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck out)",
     ]  # fmt: skip
     assert lines["Attack success rate"].values[1].startswith("at least ")
     turned = {line.name: line for line in compare(read_runs([tmp_path / name for name in "ba"]))}

@@ -84,7 +84,7 @@ class Layer:
 
     Attributes:
         name: Its name.
-        encode: What it takes, x -> (B, n).
+        encode: Its input, x -> (B, n).
         head: The layer as a head.
         concepts: True if the network computes attribute logits, which this layer takes.
     """

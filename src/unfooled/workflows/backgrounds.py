@@ -12,8 +12,8 @@ from torch import Tensor
 from unfooled.core.types import Model
 from unfooled.workflows import catalog
 
-MOST = 100
-"""Background samples at most, the first of the data."""
+MAX_BACKGROUND = 100
+"""Largest number of background samples; the first of the data are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,4 +44,4 @@ def with_background(explain: Any, x: Any) -> Any:
     bound = isinstance(explain, partial) and "background" in explain.keywords
     if explain is None or bound or "background" not in catalog.takes(explain):
         return explain
-    return AgainstData(explain, x[:MOST].detach())
+    return AgainstData(explain, x[:MAX_BACKGROUND].detach())
