@@ -20,7 +20,7 @@ from unfooled.core.types import Model
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on proposed points, one entry a sample.
+    """Verdict on proposed points, one entry per sample.
 
     Attributes:
         inside: Points within the ball and the box, up to the tolerance, (B,) bool.
@@ -80,7 +80,7 @@ def verify(
         batch: Samples computed at once.
 
     Returns:
-        A `Verdict`. Cost: 2 draws forwards a sample (x and x_adv).
+        A `Verdict`. Cost: 2 draws forwards per sample (x and x_adv).
 
     Raises:
         BadInput: Shapes that do not agree, or inputs that are no images of the unit box.

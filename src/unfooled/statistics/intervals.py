@@ -145,7 +145,7 @@ def mean_of_shares(shares: Tensor) -> Estimate:
     """Compute the mean of values in [0, 1] with an interval that covers at least 95 % and never has width 0.
 
     Args:
-        shares: One value a sample, such as the share of a random model's draws that are right, (n,).
+        shares: One value per sample, such as the share of a random model's draws that are right, (n,).
 
     Returns:
         An `Estimate`; value None, low 0 and high 1 where n = 0. The interval covers the randomness of samples and

@@ -48,7 +48,7 @@ class MapAttack:
     Args:
         threat: Threat model: a `Threat`, or text such as "linf:8/255".
         attack: Objective, a name in `catalog.OBJECTIVES`.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         k: Number of top pixels; None: a tenth of all.
         w: Reach of LENS in pixels.
@@ -134,7 +134,7 @@ class MapAttackRecord(Record):
         counts: Samples by status, by arm.
         scores: Each score by arm, with its chance level, raw and corrected.
         aim: Quantity that the objective aims at, by arm, and before; empty where that is a similarity.
-        samples: One entry a sample.
+        samples: One entry per sample.
     """
 
     threat: str

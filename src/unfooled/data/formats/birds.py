@@ -3,7 +3,7 @@
     images.txt                                  id path              train_test_split.txt   id 0|1
     image_class_labels.txt, classes.txt         id class             attributes.txt         id group::value
     attributes/image_attribute_labels.txt       image attribute present certainty ...       the first four fields
-    attributes/class_attribute_labels_continuous.txt                 percentages, a row a class
+    attributes/class_attribute_labels_continuous.txt                 percentages, a row per class
     parts/parts.txt, parts/part_locs.txt        image part x y visible
 
 Certainties are 1 not visible, 2 guessing, 3 probably, 4 definitely. Soft labels: present 0, .5, .75, 1; absent 0, .5,

@@ -9,7 +9,7 @@ A run folder holds
     gallery.safetensors    the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
     reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
-    chunks/                the work done so far, one file a chunk, by stage
+    chunks/                the work done so far, one file per chunk, by stage
 """
 
 from __future__ import annotations

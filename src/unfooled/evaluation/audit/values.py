@@ -93,7 +93,7 @@ class Clean:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Verdict on the points that the attack found, one entry a sample; see `Verdict` for the other fields.
+    """Verdict on the points that the attack found, one entry per sample; see `Verdict` for the other fields.
 
     Attributes:
         x_adv: The points; x where they are not allowed.
@@ -174,7 +174,7 @@ class Attacked:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Result of all stages of an audit, one entry a sample.
+    """Result of all stages of an audit, one entry per sample.
 
     Attributes:
         shown: Samples as they are shown, (n, *D): those of a bound model without their numbers.
@@ -188,7 +188,7 @@ class Outcome:
         distance: Distances of the nearest points that any stage found in the threat's norm, for the same samples.
         unanswered: Distances of the nearest points without a finite answer, inf where none is known, (n,).
         random: True if the model is random, so that accuracies are means of the share of each sample's draws.
-        findings: Findings, one a check.
+        findings: Findings, one per check.
         conclusion: Verdict and its reasons.
         progress: The curve of accuracy against passes.
         aside: Forwards and backwards of the checks that are no stages.

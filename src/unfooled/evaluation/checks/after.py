@@ -134,7 +134,7 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
     stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]
-    if spare > 0:  # a twin asks for 13 answers a sample, of 200 at most
+    if spare > 0:  # a twin asks for 13 answers per sample, of 200 at most
         gradients = gradients.with_twin(problem.x, problem.threat)  # outside of the stages, which count their passes
         n_twin = max(8, spare // 200)
         stages += [

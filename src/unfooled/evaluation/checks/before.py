@@ -1,6 +1,6 @@
 """Checks before an attack: are the model's outputs deterministic, do its gradients exist, and are they correct?
 
-Each check returns a `Finding`. All of them together cost at most about 2,500 passes a run, whatever the number of
+Each check returns a `Finding`. All of them together cost at most about 2,500 passes per run, whatever the number of
 samples.
 """
 

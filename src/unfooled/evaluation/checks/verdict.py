@@ -48,7 +48,7 @@ def of_kind(findings: Iterable[Finding], kind: Kind) -> list[str]:
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """Return one finding a check: the first that fired, else the last; in the order of their numbers."""
+    """Return one finding per check: the first that fired, else the last; in the order of their numbers."""
     best: dict[str, Finding] = {}
     for f in findings:
         if f.id not in best or not best[f.id].fired:

@@ -110,7 +110,7 @@ class Reasons(Record):
         k: Number of pixels that count as the top of a map.
         w: Reach of LENS in pixels.
         pixels: Pixels of a map.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         random_points: Number of random points of "best of N".
         curve: Scores by radius and kind of perturbation.

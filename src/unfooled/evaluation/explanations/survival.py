@@ -144,7 +144,7 @@ def attack_explanations(
         threat: Constraint set.
         explain: The explanation.
         approach: Way of attacking it; see `approach_to`.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         seed: Random seed.
         batch: Samples computed at once.
@@ -214,7 +214,7 @@ class AttackedExplanations:
         radii: Radii in multiples of eps, ascending.
         rows: Rows of `attack_explanations`, by radius.
         passes: Forwards and backwards in all.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         below: Attack at radii below the labels that change within the smallest radius. None: there is no such label.
     """

@@ -51,7 +51,7 @@ class AnalysisEffort:
 
     Attributes:
         n: Samples looked at.
-        budget: Passes a sample for the nearest adversarial example.
+        budget: Passes per sample for the nearest adversarial example.
         steps: Steps of PGD.
         shown: Images in the gallery.
     """

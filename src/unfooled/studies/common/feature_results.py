@@ -63,7 +63,7 @@ class Survival:
 
     Attributes:
         radii: Norm -> radii in increasing order.
-        rows: Norm -> name -> how many radii each image survived, one array a seed.
+        rows: Norm -> name -> how many radii each image survived, one array per seed.
     """
 
     def __init__(self, attacks: Sequence[Attacked]) -> None:
