@@ -14,7 +14,7 @@ from PIL import Image
 from unfooled.core.errors import BadInput
 from unfooled.data import load_birds, load_class_table, read_attributes, simulate_birds
 from unfooled.data.formats import birds
-from unfooled.data.formats.attributes import constant_attributes
+from unfooled.data.formats.attributes import names_of_constant
 
 NAMES = "1 has_bill::curved\n2 has_bill::needle\n3 has_wing::grey\n"
 # image, attribute, present, certainty, seconds; some official lines have a field more.
@@ -198,7 +198,7 @@ def test_a_table_of_attributes_is_read_and_paired(tmp_path: Path) -> None:
     assert table.column("wings") == 1
     with pytest.raises(BadInput, match=r"no attribute 'wing' in .*did you mean wings"):
         table.column("wing")
-    assert constant_attributes(torch.tensor([[1.0, float("nan"), 0.0], [1.0, float("nan"), 1.0]]), "abc") == ("a", "b")
+    assert names_of_constant(torch.tensor([[1.0, float("nan"), 0.0], [1.0, float("nan"), 1.0]]), "abc") == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unfooled.core.model.batching import batched
 from unfooled.core.model.modes import evaluating
 from unfooled.data.dataset import Dataset
-from unfooled.data.formats.attributes import constant_attributes, read_attributes
+from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
@@ -71,7 +71,7 @@ def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
     Raises:
         BadOption: None is left.
     """
-    constant = constant_attributes(values, names)
+    constant = names_of_constant(values, names)
     columns = [column for column, name in enumerate(names) if name not in constant]
     if not columns:
         raise BadOption("all {0} attributes are constant in the training data; there is nothing to learn", len(names))
