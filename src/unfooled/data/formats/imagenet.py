@@ -1,6 +1,6 @@
 """ILSVRC2012 (ImageNet) as published, whose validation images lie in one folder, with their labels in a file elsewhere.
 
-    train/n01440764/*.JPEG, ...                     a folder a synset: read like any image folder
+    train/n01440764/*.JPEG, ...                     a folder per synset: read like any image folder
     val/ILSVRC2012_val_00000001.JPEG, ...           no folders: labels from one of
         ILSVRC2012_validation_ground_truth.txt      with meta.mat beside it (the development kit)
         LOC_val_solution.csv                        (Kaggle)

@@ -12,7 +12,7 @@ from unfooled.core.shapes import flat
 from unfooled.core.types import Purify
 from unfooled.evaluation.audit.guards import shares
 from unfooled.evaluation.audit.records import Guard, GuardRow, Submissions
-from unfooled.evaluation.audit.values import Clean, Judged, Setting, Through
+from unfooled.evaluation.audit.values import Clean, Judged, Setting, ThroughPurifier
 from unfooled.evaluation.checks.guards import NAMES, Way
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
@@ -23,7 +23,7 @@ SUBMISSIONS = 10
 """Fresh submissions of each point to a random purifier."""
 
 
-def guard_record(s: Setting, through: Through | None, clean: Clean, points: Judged) -> Guard | None:
+def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, points: Judged) -> Guard | None:
     """Return the record of a model behind a purifier; None where there is no purifier.
 
     Args:
@@ -99,7 +99,7 @@ def _left(s: Setting, purify: Purify, x_adv: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _own_cluster(s: Setting, through: Through, points: Tensor | None) -> Estimate | None:
+def _own_cluster(s: Setting, through: ThroughPurifier, points: Tensor | None) -> Estimate | None:
     """Return the share of the points whose nearest cluster is of the sample's class; None without clusters."""
     if points is None or through.misassigned is None or through.guarded is None:
         return None

@@ -24,7 +24,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.attacks.ensembles.purifiers import Assignments, Borrowed, LowFrequencies
+from unfooled.attacks.ensembles.purifiers import Assignments, LowFrequencies, StandInAscent
 from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.estimated import Estimated
@@ -37,7 +37,7 @@ from unfooled.core.rng import Numbers
 from unfooled.core.samples import selected
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.plan import LabelAttack
-from unfooled.evaluation.audit.values import Setting, Through
+from unfooled.evaluation.audit.values import Setting, ThroughPurifier
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import LogOfProbabilities
@@ -71,7 +71,7 @@ def draws_of(s: Setting, usual: int) -> int:
 
 def attack_through(
     s: Setting, label: LabelAttack, attack: Cascade, state: AttackState, gradients: Gradients, *, cut: bool = False
-) -> Through | None:
+) -> ThroughPurifier | None:
     """Attack a model behind a purifier in every way that is asked for; None where there is no purifier.
 
     Args:
@@ -89,7 +89,7 @@ def attack_through(
     if guarded is None or not label.is_cascade or cut:
         notes = (HIDDEN,) if guarded is None else ()
         bare = None if guarded is None else _as_logits(s, guarded.model)
-        return Through(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
+        return ThroughPurifier(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
     return _Guards(s, guarded, label, attack, gradients).through(state, needed)
 
 
@@ -115,7 +115,7 @@ class _Guards:
     attack: Cascade
     gradients: Gradients
 
-    def through(self, state: AttackState, needed: Sequence[Way]) -> Through:
+    def through(self, state: AttackState, needed: Sequence[Way]) -> ThroughPurifier:
         """Run all attacks, and add what they find to the cascade's state."""
         s, label = self.s, self.label
         state = self._soft(state)
@@ -141,7 +141,7 @@ class _Guards:
         missing = tuple(way for way in needed if way not in rows)
         agree = ways_agree({} if s.subject.random else found, s.n)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
-        return Through(
+        return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
             () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, self._bare_points(),
             ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
@@ -166,9 +166,9 @@ class _Guards:
         """Yield the attacks that the audit adds to the cascade."""
         steps, threat = self._depth, self.s.threat
         counted = self.attack.problem.model.standing_in(self.bare, same_values=False)
-        yield Way.STATIC, (Borrowed(Way.STATIC, counted, steps, whole=True),)
-        yield Way.IDENTITY, (Borrowed(Way.IDENTITY, self._stand_in(identity), steps),)
-        yield Way.LOW_PASS, (Borrowed(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
+        yield Way.STATIC, (StandInAscent(Way.STATIC, counted, steps, whole=True),)
+        yield Way.IDENTITY, (StandInAscent(Way.IDENTITY, self._stand_in(identity), steps),)
+        yield Way.LOW_PASS, (StandInAscent(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
         if (purify := _clusters(self.guarded)) is not None:
             yield Way.ASSIGNMENT, (Assignments(purify.distance, purify.label, steps),)
         if threat.norm != 0:
@@ -177,7 +177,7 @@ class _Guards:
             yield Way.BLACK_BOX, (Searches(min(QUERIES, max(queries, default=QUERIES)), cold=True),)
         if self.gradients.missing and not self.gradients.rounded:
             scored = self.attack.problem.model if self.attack.problem.decisive else self.gradients.averaged
-            yield Way.ESTIMATED, (Borrowed(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
+            yield Way.ESTIMATED, (StandInAscent(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
 
     def _stand_in(self, approx: Purify) -> Model:
         """Return the values of the guarded model with the gradient of another purifier."""
@@ -199,7 +199,7 @@ class _Guards:
             counted = self.attack.problem.model
             model = StraightThrough(counted, counted.standing_in(_as_logits(self.s, mixed), same_values=False))
             fresh = temperature == TEMPERATURES[0]
-            stage = Borrowed(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
+            stage = StandInAscent(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
             state, _ = self.attack.stage(state, stage, number)
         return state
 

@@ -113,7 +113,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Through:
+class ThroughPurifier:
     """Result of the attacks on a model behind a purifier.
 
     Attributes:
@@ -122,8 +122,8 @@ class Through:
         state: State of the cascade, with what the other attacks found.
         findings: Findings D29 and D30.
         notes: Sentences for the warnings.
-        rows: Share of each sample's draws that are right under an attack by itself, (n,), by way.
-        counted: Number of the first samples that the row of an attack is about, by way.
+        rows: Share of each sample's draws that are right under an attack by itself, (n,), by attack.
+        counted: Number of the first samples that the row of an attack is about, by attack.
         bare: The model without the purifier.
         bare_points: Points of the attack on it, (n, *D). None: it was not attacked.
         misassigned: Points of the attack on the assignment, (n, *D). None: there was none.
@@ -169,7 +169,7 @@ class Attacked:
     extended: bool
     stopped: bool = False
     notes: tuple[str, ...] = ()
-    through: Through | None = None
+    through: ThroughPurifier | None = None
 
 
 @dataclass(frozen=True, eq=False)

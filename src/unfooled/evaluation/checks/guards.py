@@ -78,7 +78,7 @@ def ways_agree(found: Mapping[Way, float], n: int) -> Finding:
     """D30: other ways through the purifier fool samples that the gradient through it left.
 
     Args:
-        found: Number of these samples, by way.
+        found: Number of these samples, by the attack that fooled them.
         n: Number of all samples.
     """
     if not found:

@@ -267,7 +267,7 @@ def explanation_robustness(
 
 @dataclass(frozen=True, eq=False)
 class _SharedArguments:
-    """Arguments that all arms share."""
+    """Arguments that all ways of proposing points share."""
 
     model: Model
     x: Tensor

@@ -121,7 +121,7 @@ class Reasons(Record):
         label_first: Share of the comparable samples whose label changed first.
         neither: Share of the comparable samples of which neither changed.
         unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
-        passes: Passes an attacked sample; second derivatives count as the backward that they are taken through.
+        passes: Passes per attacked sample; second derivatives count as the backward that they are taken through.
         gallery: The worst cases.
     """
 

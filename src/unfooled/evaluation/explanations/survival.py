@@ -154,7 +154,7 @@ def attack_explanations(
         chance (B,), and for each way of `How` its lens, top_k and tau (B,), NaN where not attacked, and its status for
         LENS, (B,); random_points, N; with pictures x_adv, before and after, (B, *D), at the worst point for LENS that
         either attack or best of N found, whether it was `by chance`, its output_change and top_k.
-        Cost: the attack's, about 3 passes a random point, and the judge's 60.
+        Cost: the attack's, about 3 passes per random point, and the judge's 60.
     """
     k = approach.k
     scores: dict[str, Score] = {

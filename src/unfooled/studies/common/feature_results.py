@@ -55,7 +55,7 @@ class Accuracies:
         return over_seeds([a[seed] - b[seed] for seed in a if seed in b], discrete_mean(gap.round(9)))
 
 
-class Survival:
+class AttackedAccuracies:
     """Accuracies under the cascade, by norm, network and radius.
 
     Args:
