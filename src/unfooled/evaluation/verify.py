@@ -26,7 +26,7 @@ class Verdict:
         inside: Points within the ball and the box, up to the tolerance, (B,) bool.
         success: Samples that lose the label (or hit the target) at an allowed point, or were wrong before, (B,) bool.
         distance: Size of the change in the threat's norm; 0 where already wrong, inf where there is no success, (B,).
-        queries: Forwards that the judge itself took a sample, (B,) int64; the attack's come from `counted`.
+        queries: Forwards per sample that the judge itself took, (B,) int64; the attack's come from `counted`.
         undefined: Points whose logits are NaN or infinite: no decision, hence no success, (B,) bool.
         rate: Share of the draws in which the label was lost (one draw for a deterministic model), (B,).
         right_share: Share of the draws in which the answer is right (not the target, when targeted), and finite, (B,).

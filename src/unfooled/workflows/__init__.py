@@ -1,4 +1,4 @@
-"""Workflows: one function a command; names and files, or objects, in, and records out.
+"""Workflows: one function per command; names and files, or objects, in, and records out.
 
     audit, train, attack, explain, lens, features, study, report, demo, doctor    the commands
     counterfactual                                                                `unfooled counterfactual`

@@ -223,9 +223,9 @@ class _Work:
             out=str(out),
         )
 
-    def _accuracy(self, stays: Tensor, right: Tensor) -> Estimate:
+    def _accuracy(self, right_share: Tensor, right: Tensor) -> Estimate:
         """Return an accuracy: for a random model the mean share of a sample's draws that are right."""
-        return mean_of_shares(stays) if self.subject.random else share(right.cpu())
+        return mean_of_shares(right_share) if self.subject.random else share(right.cpu())
 
 
 @dataclass(frozen=True)

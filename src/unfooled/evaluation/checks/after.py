@@ -42,7 +42,7 @@ from unfooled.runs.chunks import Rows
 MIN_BUDGET = 20_000
 """Passes of the whole run that the checks may take in any case."""
 RESERVED_PASSES = 7_000
-"""Passes of that which the checks before, the twin and the last looks take."""
+"""Part of these passes that is reserved for the checks before the attack, the twin and the last checks."""
 TRIAL_PASSES = 14_000
 """Passes that the trials take at full size."""
 RANDOM_DRAWS = 10
@@ -73,7 +73,7 @@ def labels_only_trials(gradients: Gradients, few: int, scale: float) -> list[tup
     Args:
         gradients: Gradients of the model, with its twins.
         few: Samples that the twin's points are tried on.
-        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 scale samples.
+        scale: Share of the full number of samples of the search. Cost: 200 F for each of 6 * scale samples.
     """
     trials_on_labels: list[tuple[str, Stage]] = [("D28", Decisions(200, most=max(1, int(6 * scale))))]
     if gradients.labels is not gradients.twin:  # else D15 has tried them
@@ -100,7 +100,7 @@ def trials(scale: float) -> list[tuple[str, Stage]]:
     """Return attacks of other kinds, on the survivors with the smallest margins, with the checks that they serve.
 
     Args:
-        scale: Share of the full number of samples. Cost: about 14,000 scale passes.
+        scale: Share of the full number of samples. Cost: about 14,000 * scale passes.
     """
 
     def most(count: int) -> int:
@@ -130,7 +130,9 @@ def after(attack: Cascade, frontier: Frontier, gradients: Gradients, *, budget: 
     """
     rows = frontier.remaining_rows()[:16]
     if not len(rows):
-        return Checked([finding(key, False, "nobody is left to fool") for key in (*WORDS, "D18")], frontier, gradients)
+        return Checked(
+            [finding(key, False, "no sample is left to fool") for key in (*WORDS, "D18")], frontier, gradients
+        )
     n, spare, problem = len(frontier.fooled), budget - RESERVED_PASSES, attack.problem
     attack = replace(attack, family=Family.CHECKS)
     stages = [(key, s) for key, s in trials(max(0.02, spare / TRIAL_PASSES)) if allowed(s, problem.threat)]

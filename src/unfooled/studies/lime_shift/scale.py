@@ -24,7 +24,7 @@ class ShiftTask:
         source: Data set, as `load_dataset` reads it.
         threat: Threat of the attack on the label.
         updates: Updates of the network.
-        batch: Samples an update.
+        batch: Samples per update.
         arch: Architecture of the network, a name that `build` knows.
         options: Options of the architecture.
         optimizer: Function `parameters -> optimizer`; the learning rate follows one cycle.

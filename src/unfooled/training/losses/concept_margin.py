@@ -4,9 +4,9 @@
     ConceptStability   L(x) - weight mean_j log ||G_j^+ h_j||^2
 
 d_k = w_k - w_y, S the within-class covariance of the attribute logits. r does not change with the scale of the
-attribute logits or of the head, since both are standardised before S is detached: longer logits gain nothing. G_j holds
-the rows w_j - w_k, h_j the differences l_k - l_j: the published stability term, which grows without bound through the
-smallest singular value of G_j while no decision changes; it is here as a negative control.
+attribute logits or of the head, since both are standardised before S is detached: scaling them up gains nothing. G_j
+holds the rows w_j - w_k, h_j the differences l_k - l_j: the published stability term, which grows without bound through
+the smallest singular value of G_j while no decision changes; it is here as a negative control.
 
 References:
     Ding et al., MMA training, ICLR 2020, arXiv:1812.02637 (margins in training).
