@@ -297,7 +297,7 @@ def test_cub_s_own_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
     (tmp_path / "attributes.txt").write_text(text["attributes.txt"])
-    monkeypatch.setattr("unfooled.data.formats.birds.SPREAD", 1)
+    monkeypatch.setattr("unfooled.data.formats.birds.MIN_CLASSES", 1)
     monkeypatch.setattr(folder, "STEPS", 1)
     found = folder.own_folder(Recipe(width=2, updates=1, batch=8), 16, "cpu", 0)
     rows = next(iter(found.tables.values()))

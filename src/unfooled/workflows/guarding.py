@@ -11,7 +11,7 @@ from unfooled.core.errors import BadInput
 from unfooled.core.model.anatomy import modules_of
 from unfooled.core.types import Model, Purify
 from unfooled.core.user_code import imported
-from unfooled.purification.guard import FIRST, Guarded, check_purified, guard
+from unfooled.purification.guard import CHECKED, Guarded, check_purified, guard
 from unfooled.purification.semantic import load_purifier
 from unfooled.workflows.errors import BadOption
 
@@ -66,7 +66,7 @@ def guarded_by(model: Model, source: Purifier, x: Tensor, device: str = "cpu") -
         BadInput: A purifier that cannot be read, fails, or breaks a rule of `guard`.
     """
     purify = read_purifier(source, device)
-    some = x[:FIRST]
+    some = x[:CHECKED]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             first, again = (purify(some.clone()) for _ in range(2))
