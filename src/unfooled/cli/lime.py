@@ -39,7 +39,8 @@ StabilityOpt = Annotated[
     int, typer.Option("--stability", help="Draws for the soft stability of the leading features; 0 leaves it out.")
 ]  # fmt: skip
 LinkOpt = Annotated[
-    str, typer.Option("--link", help=f"Scale on which probabilities are explained: {', '.join(catalog.LINKS)}.")
+    str,
+    typer.Option("--link", help=f"Transformation of the output before it is explained: {', '.join(catalog.LINKS)}."),
 ]
 MasksOpt = Annotated[
     str | None, typer.Option("--sampler", help=f"Sampler of the masks: {', '.join(catalog.MASK_SAMPLERS)}.")
@@ -48,7 +49,7 @@ RowsOpt = Annotated[
     str | None,
     typer.Option(
         "--sampler",
-        help=f"Sampler of perturbed rows: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5.",
+        help=f"Sampler of the perturbed rows: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5.",
     ),
 ]
 SplitOpt = Annotated[str, typer.Option("--split", help=f"Pieces of a text: {', '.join(catalog.SPLITS)}.")]
@@ -56,7 +57,7 @@ UnitOpt = Annotated[
     str, typer.Option("--unit", help="Hide equal pieces together (types), or each one separately (positions).")
 ]
 HideOpt = Annotated[
-    str, typer.Option("--hide", help="Replacement of a hidden piece: delete (nothing), or a token: [MASK].")
+    str, typer.Option("--hide", help="Replacement of a hidden piece: delete, or a token such as [MASK].")
 ]
 LabelOpt = Annotated[str | None, typer.Option("--label", help="Column of the labels, which the model does not get.")]
 CsvOpt = Annotated[
@@ -75,7 +76,9 @@ GroupOpt = Annotated[
 BinsOpt = Annotated[str, typer.Option("--bins", help=f"Rule for the bins of numbers: {', '.join(catalog.BINS)}.")]
 FrameOpt = Annotated[
     bool | None,
-    typer.Option("--frame/--array", help="Give the model pandas frames, or arrays; frames if it was fitted on them."),
+    typer.Option(
+        "--frame/--array", help="Give the model pandas frames, or arrays; inferred from the model if not given."
+    ),
 ]
 
 
@@ -94,7 +97,9 @@ def image(
     baseline: Annotated[
         str, typer.Option("--baseline", help="Values of hidden segments: mean, blur, noise, or a number.")
     ] = "mean",
-    score: Annotated[str, typer.Option("--score", help=f"Quantity explained: {', '.join(catalog.SCORES)}.")] = "logit",
+    score: Annotated[
+        str, typer.Option("--score", help=f"Score that is explained: {', '.join(catalog.SCORES)}.")
+    ] = "logit",
     samples: SamplesOpt = None,
     of: OfOpt = "prediction",
     top_labels: TopLabelsOpt = None,
@@ -243,7 +248,7 @@ def pick(
     top: TopOpt = 8,
     link: LinkOpt = "identity",
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="Sampler of masks or rows, as for text and table.")
+        str | None, typer.Option("--sampler", help="Sampler of the perturbed inputs, as for text and table.")
     ] = None,
     stability: StabilityOpt = 150,
     labels: options.LabelsOpt = None,

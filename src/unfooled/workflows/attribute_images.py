@@ -84,7 +84,7 @@ class Layer:
 
     Attributes:
         name: Its name.
-        encode: Inputs of the layer, x -> (B, n).
+        encode: Its input, x -> (B, n).
         head: The layer as a head.
         concepts: True: the inputs of the layer are attribute logits, since the network is a concept network.
     """

@@ -13,7 +13,7 @@ from unfooled.core.types import Model
 from unfooled.workflows import catalog
 
 MAX_BACKGROUND = 100
-"""Largest number of background samples; they are the first of the data."""
+"""Largest number of background samples; the first of the data are taken."""
 
 
 @dataclass(frozen=True, eq=False)

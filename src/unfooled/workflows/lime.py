@@ -129,7 +129,7 @@ def lime_text(
         model: "file.py:name": a function from a list of texts to outputs (n, K), an object with `predict_proba` or
             `predict`, or a function that returns one; or the object itself.
         text: File, also compressed (.gz), "-" for standard input, or a list of texts.
-        text_options: Pieces of a text, and the replacement of hidden ones.
+        text_options: Options of splitting a text into pieces.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
         out: Folder for lime.html and lime.json.

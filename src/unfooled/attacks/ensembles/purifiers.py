@@ -28,7 +28,7 @@ from unfooled.core.types import Model
 
 
 @dataclass(frozen=True)
-class StandIn(Stage):
+class StandInAscent(Stage):
     """APGD on the margin with the gradients of a stand-in.
 
     Attributes:

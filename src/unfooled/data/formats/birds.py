@@ -36,7 +36,7 @@ from unfooled.data.sources import FOLDER
 VOTES = "attributes/image_attribute_labels.txt"
 TABLE = "attributes/class_attribute_labels_continuous.txt"
 SOFT = np.array([[0.0, 0.5, 0.25, 0.0], [0.0, 0.5, 0.75, 1.0]], np.float32)
-"""Soft label by presence and certainty less one."""
+"""Soft labels, `SOFT[present, certainty - 1]`."""
 MIN_CLASSES = 10
 """Least number of classes in which a denoised attribute is present."""
 NOT_VISIBLE = 1

@@ -117,8 +117,8 @@ def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like
         source: The file, or "-" for standard input.
         columns: Names of the columns, for a file without a line of names. None: the first line has them. A column
             without a name is called "Unnamed: k".
-        like: Table whose columns have the same kinds of values under the same names, such as the training table. None:
-            the kinds are inferred.
+        like: Table whose kinds of columns are taken over where names agree, such as the training table. None: kinds
+            are inferred from the values.
 
     Raises:
         BadInput: The file cannot be read, has no rows, rows of different length, equal names, or no line of names.

@@ -24,7 +24,7 @@ from torch import Tensor
 from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.frontier import Frontier, Problem, StageResult
 from unfooled.attacks.ensembles.keys import Family, StageKey
-from unfooled.attacks.ensembles.purifiers import Assignments, LowFrequencies, StandIn
+from unfooled.attacks.ensembles.purifiers import Assignments, LowFrequencies, StandInAscent
 from unfooled.attacks.ensembles.stages import Ascents, Searches, Sparse, Stage, TargetedAscents, Waves
 from unfooled.attacks.gradients.averaged import Averaged
 from unfooled.attacks.gradients.estimated import Estimated
@@ -166,9 +166,9 @@ class _Guards:
         """Yield the attacks that the audit adds to the cascade."""
         steps, threat = self._depth, self.s.threat
         counted = self.attack.problem.model.standing_in(self.bare, same_values=False)
-        yield Way.STATIC, (StandIn(Way.STATIC, counted, steps, whole=True),)
-        yield Way.IDENTITY, (StandIn(Way.IDENTITY, self._stand_in(identity), steps),)
-        yield Way.LOW_PASS, (StandIn(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
+        yield Way.STATIC, (StandInAscent(Way.STATIC, counted, steps, whole=True),)
+        yield Way.IDENTITY, (StandInAscent(Way.IDENTITY, self._stand_in(identity), steps),)
+        yield Way.LOW_PASS, (StandInAscent(Way.LOW_PASS, self._stand_in(_smoothed), steps),)
         if (purify := _clusters(self.guarded)) is not None:
             yield Way.ASSIGNMENT, (Assignments(purify.distance, purify.label, steps),)
         if threat.norm != 0:
@@ -177,7 +177,7 @@ class _Guards:
             yield Way.BLACK_BOX, (Searches(min(QUERIES, max(queries, default=QUERIES)), cold=True),)
         if self.gradients.missing and not self.gradients.rounded:
             scored = self.attack.problem.model if self.attack.problem.decisive else self.gradients.averaged
-            yield Way.ESTIMATED, (StandIn(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
+            yield Way.ESTIMATED, (StandInAscent(Way.ESTIMATED, Estimated(scored, seed=self.s.seed), min(10, steps)),)
 
     def _stand_in(self, approx: Purify) -> Model:
         """Return the values of the guarded model with the gradient of another purifier."""
@@ -199,7 +199,7 @@ class _Guards:
             counted = self.attack.problem.model
             model = StraightThrough(counted, counted.standing_in(_as_logits(self.s, mixed), same_values=False))
             fresh = temperature == TEMPERATURES[0]
-            stage = StandIn(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
+            stage = StandInAscent(f"soft-{temperature:g}", self._averaged(model), self._depth, fresh)
             state, _ = self.attack.stage(state, stage, number)
         return state
 

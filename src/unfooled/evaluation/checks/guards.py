@@ -88,6 +88,6 @@ def ways_agree(beyond: Mapping[Way, float], n: int) -> Finding:
     blind = max((beyond.get(way, 0.0) for way in WITHOUT_GRADIENTS), default=0.0) / max(n, 1)
     return above(
         CheckId.THROUGH, share, f"{NAMES[first]}: fooled {math.ceil(beyond[first])} that the gradient did not",
-        "gradients are not trusted: attacks follow that need none" if blind > YIELD else "the attack goes on",
+        "gradients are not trusted: attacks that need none follow" if blind > YIELD else "the attack goes on",
         kind=Kind.MASKING if blind > YIELD else Kind.EXTEND,
     )  # fmt: skip
