@@ -127,7 +127,7 @@ FIRED = {
 BECAUSE = {
     "SOUND": "No check speaks against the figure.",
     "EXTENDED": "D12: five more restarts fooled 4 of 12 survivors; D17: the nearest-point attacks fooled 3 of 200; the "
-    "engine went on until nothing more was found.",
+    "attack went on until nothing more was found.",
     "OVERSTATED": "The model's gradients cannot be used (D6: the margin's gradient is zero on 97% of 64 points at the "
     "start); the figure is what stand-in gradients, random search and label-only attacks left, so the true one is "
     "probably lower.",

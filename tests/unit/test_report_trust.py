@@ -123,7 +123,7 @@ def test_checks_that_fired_come_first_and_the_others_are_folded(tmp_path: Path) 
         assert TITLES[d] in open_
     assert "0.31, limit 0.05" in open_
     assert "21 checks that found nothing" in folded
-    assert "17.3 forward and 4.60 backward passes a sample (n = 1,000)" in folded
+    assert "17.3 forward and 4.60 backward passes per sample (n = 1,000)" in folded
 
 
 def test_checks_that_all_kept_quiet(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_checks_that_all_kept_quiet(tmp_path: Path) -> None:
 def test_passes_of_attack_and_checks_are_apart(tmp_path: Path) -> None:
     text = page(tmp_path, **judged("SOUND")).text
     assert "attack: 193 forward, 79.4 backward; checks apart: 17.3 forward, 4.60 backward" in text
-    assert "Passes for the attack 193 forward, 79.4 backward a sample" in text
-    assert "Passes for the checks 17.3 forward, 4.60 backward a sample" in text
+    assert "Passes for the attack 193 forward, 79.4 backward per sample" in text
+    assert "Passes for the checks 17.3 forward, 4.60 backward per sample" in text
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_flatness() -> None:
     fields = judged("SOUND")
     assert (
         flatness_sentence(summary(**fields), "image")
-        == "The last 139 of 272 passes a sample fooled 8 more of 1,000 images."
+        == "The last 139 of 272 passes per sample fooled 8 more of 1,000 images."
     )
     flat = fields | {"progress": stages([0.601] * 9, 1000)}
     assert flatness_sentence(summary(**flat), "image").endswith("fooled none more of 1,000 images.")
@@ -410,7 +410,7 @@ def test_no_difference_is_claimed_where_a_run_is_not_believed(tmp_path: Path) ->
         assert said == ["no claim, B is OVERSTATED", "no claim, C is NOT EVALUABLE"]
         assert not any(change.clear for change in lines[name].changes if change is not None)
     assert lines["Robust accuracy (upper bound)"].values == [
-        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck)",
+        "60.1\u202f%", "at most 80.0\u202f%, doubtful", "none (60.1\u202f% struck out)",
     ]  # fmt: skip
     assert lines["Attack success rate"].values[1].startswith("at least ")
     turned = {line.name: line for line in compare(read_runs([tmp_path / name for name in "ba"]))}

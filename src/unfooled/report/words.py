@@ -169,8 +169,8 @@ def verdict_sentences(s: Summary, noun: str) -> tuple[str, str]:
             f"wrong, and on {unanswered:,} the model gave no answer. "
         )
         return "There is no robust accuracy to report.", (answers if unanswered else "") + (
-            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck: a check found that "
-            "it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
+            f"The attack did not fool {unfooled:,} of {plural(s.n, noun)}. That count is struck out: a check found "
+            "that it does not mean what it seems to mean. Remove the cause that is named above, and audit again."
         )
     if right == 0:
         return f"None of {plural(s.n, noun)} is classified correctly, so there was nothing to attack.", ""

@@ -222,7 +222,7 @@ def lime_pick(
 
     Args:
         model: As for `lime_text` and `lime_table`.
-        text: File of texts, one a line or JSON lines with the field "text", "-", or a list of texts.
+        text: File of texts, one per line or JSON lines with the field "text", "-", or a list of texts.
         train: Training table; give this or `text`.
         n: Number of inputs that are explained, drawn at random if there are more.
         budget: Number of explanations that are picked.

@@ -159,5 +159,5 @@ def correlation_sentence(section: AttentionSection) -> str:
     value, low, high = (number(v, 2) for v in (m.value, m.low, m.high))
     return (
         f"Spearman's correlation of completeness and distance: {value} [{low}, {high}], n = {m.n}: "
-        f"{shown}. It holds nothing fixed, the margin least of all."
+        f"{shown}. It is not adjusted for anything else, such as the margin."
     )

@@ -85,7 +85,7 @@ def _bounded(name: str, runs: Sequence[Run], measured: Sequence[Measured | None]
     """Return a row of figures that depend on the attack; no difference where a run does not trust its figure."""
     line = _line(name, measured)
     tones = [tone(r.summary) for r in runs]
-    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck)"}
+    shown = {"overstated": bound + " {}, doubtful", "void": "none ({} struck out)"}
     values = [
         shown.get(how, "{}").format(value) if m is not None and m.value is not None else value
         for how, value, m in zip(tones, line.values, measured, strict=True)
