@@ -12,6 +12,7 @@ from pathlib import Path
 from unfooled.drawing.plots import Size
 from unfooled.evaluation.audit.records import Summary
 from unfooled.report.frame import fill
+from unfooled.report.glossary import glossary
 from unfooled.report.runs import Run, read_runs
 from unfooled.report.sections.attention import attention_sections
 from unfooled.report.sections.compare import compare, different_settings
@@ -72,6 +73,7 @@ def compose(runs: Sequence[Run], *, title: str | None = None) -> str:
         undrawn=[run.letter for run in runs if not drawable_points(run.summary.curve)],
         lines=compare(runs) if len(runs) > 1 else [],
         differing=different_settings(runs),
+        glossary=glossary(summaries),
         limits=list(dict.fromkeys(limit for s in summaries for limit in s.limits)),
         warned=sum(len(s.warnings) for s in summaries),
         dumps=lambda value: json.dumps(value, ensure_ascii=False, default=str),
