@@ -36,7 +36,7 @@ TopLabelsOpt = Annotated[
 ]
 TopOpt = Annotated[int, typer.Option("--top", help="Features of each class that are shown.")]
 StabilityOpt = Annotated[
-    int, typer.Option("--stability", help="Draws of the soft stability; 0 leaves it out.")
+    int, typer.Option("--stability", help="Draws for the soft stability of the leading features; 0 leaves it out.")
 ]  # fmt: skip
 LinkOpt = Annotated[
     str,
@@ -73,7 +73,7 @@ GroupOpt = Annotated[
     list[str] | None,
     typer.Option("--group", help="Columns that act as one feature, such as a one-hot code: a,b,c; repeatable."),
 ]
-BinsOpt = Annotated[str, typer.Option("--bins", help=f"Bins of numbers: {', '.join(catalog.BINS)}.")]
+BinsOpt = Annotated[str, typer.Option("--bins", help=f"Rule for the bins of numbers: {', '.join(catalog.BINS)}.")]
 FrameOpt = Annotated[
     bool | None,
     typer.Option(

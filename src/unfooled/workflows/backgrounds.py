@@ -38,7 +38,7 @@ def with_background(explain: Any, x: Any) -> Any:
     """Give the first samples of the data to an explanation that takes a background.
 
     Args:
-        explain: The explanation, or None. One that takes no background, or has one, is returned unchanged.
+        explain: The explanation, or None. It is returned unchanged if it takes no background, or has one already.
         x: Clean samples, (N, *D), or samples that are read by rows.
     """
     bound = isinstance(explain, partial) and "background" in explain.keywords

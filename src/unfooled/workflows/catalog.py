@@ -226,7 +226,7 @@ SCORES = {
 }
 MASK_SAMPLERS = {
     name: Piece(_LIME + name.replace("-", "_"))
-    for name in ("paired", "bernoulli", "by-size", "kernel-sizes", "hadamard", "every-mask")
+    for name in ("paired", "bernoulli", "by-size", "balanced", "kernel-sizes", "hadamard", "every-mask")
 }
 TABLE_SAMPLERS = {
     "bins": Piece(_LIME + "by_bins"),

@@ -46,7 +46,7 @@ def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[t
 
     Args:
         data: The samples.
-        source: Where they were loaded from.
+        source: Source that they were loaded from.
         table: CSV of attributes. None: those of the shapes.
 
     Raises:
@@ -66,7 +66,7 @@ def concepts_of(data: Dataset, source: Any, table: str | Path | None) -> tuple[t
 
 
 def varying(names: tuple[str, ...], values: Tensor) -> Concepts:
-    """Leave out the attributes that are constant in training.
+    """Return the attributes without those that are constant in training.
 
     Raises:
         BadOption: None is left.
@@ -130,7 +130,7 @@ def attribute_auc(e: Tensor, a: Tensor) -> Tensor:
 
 
 def not_learnt(model: nn.Module, x: Tensor, concepts: Concepts, device: str) -> dict[str, float]:
-    """Return the attributes whose AUC on held-out samples is below .95, with it; NaN where it is not defined."""
+    """Return the attributes whose AUC on held-out samples is below .95, with this AUC; NaN where it is not defined."""
     if concepts.held_out is None:
         return {}
     n = len(concepts.names)

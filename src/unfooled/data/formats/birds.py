@@ -40,6 +40,7 @@ SOFT = np.array([[0.0, 0.5, 0.25, 0.0], [0.0, 0.5, 0.75, 1.0]], np.float32)
 MIN_CLASSES = 10
 """Least number of classes in which a denoised attribute is present."""
 NOT_VISIBLE = 1
+"""Certainty of a vote on a part that is not visible."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +264,7 @@ def _votes(root: Path, images: int, attributes: int) -> tuple[np.ndarray, np.nda
 def _denoised(
     present: np.ndarray, certainty: np.ndarray, y: np.ndarray, train: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes' majorities for every image, and the columns of the attributes that are kept."""
+    """Return the majority of its class for every image, and the columns of the attributes that are retained."""
     counts = np.zeros((2, classes, present.shape[1]), np.int64)
     for value in (0, 1):
         votes = train[:, None] & (certainty > 0) & (present == value)

@@ -184,27 +184,27 @@ def _cells(lines: Iterable[list[str]], width: int, name: str, *, given: bool) ->
 
 def _typed(cells: list[str], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
     """Return a column's values: truth values, whole numbers, numbers or words; of the kind of `like`, if given."""
-    gone = [cell.strip() in MISSING for cell in cells]
-    present = [cell for cell, missing in zip(cells, gone, strict=True) if not missing]
+    empty = [cell.strip() in MISSING for cell in cells]
+    present = [cell for cell, missing in zip(cells, empty, strict=True) if not missing]
     numeric = like.dtype.kind in "if" if like is not None else bool(present) and all(map(_is_number, present))
     if numeric:
-        return _numbers(cells, gone, like, what)
-    truths = all(cell.strip().lower() in TRUTH for cell in present) and not any(gone)
+        return _numbers(cells, empty, like, what)
+    truths = all(cell.strip().lower() in TRUTH for cell in present) and not any(empty)
     if truths and (like is None or like.dtype.kind == "b"):
         return np.array([TRUTH[cell.strip().lower()] for cell in cells], dtype=np.bool_)
-    return np.array([None if missing else cell for cell, missing in zip(cells, gone, strict=True)], dtype=object)
+    return np.array([None if missing else cell for cell, missing in zip(cells, empty, strict=True)], dtype=object)
 
 
-def _numbers(cells: list[str], gone: list[bool], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
+def _numbers(cells: list[str], empty: list[bool], like: npt.NDArray[Any] | None, what: str) -> npt.NDArray[Any]:
     """Return a column's numbers, whole where all are."""
-    present = [cell for cell, missing in zip(cells, gone, strict=True) if not missing]
+    present = [cell for cell, missing in zip(cells, empty, strict=True) if not missing]
     wrong = next((cell for cell in present if not _is_number(cell)), None)
     if wrong is not None:
         raise BadInput(f"{what} has {wrong!r}, which is no number; it holds numbers in the training table")
-    whole = not any(gone) and all(map(WHOLE.fullmatch, cells))
+    whole = not any(empty) and all(map(WHOLE.fullmatch, cells))
     if whole and (like is None or like.dtype.kind == "i"):
         return np.array([int(cell) for cell in cells], dtype=np.int64)
-    numbers = [math.nan if missing else float(cell) for cell, missing in zip(cells, gone, strict=True)]
+    numbers = [math.nan if missing else float(cell) for cell, missing in zip(cells, empty, strict=True)]
     if any(map(math.isinf, numbers)):
         raise BadInput(f"{what} holds infinite values; leave these cells empty, or cut them to a number")
     return np.array(numbers, dtype=np.float64)

@@ -18,6 +18,7 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".gz")
 FIELD = "text"
 """Field of a JSON line that holds the text."""
 PIECE = 1 << 20
+"""Bytes that are read at once."""
 
 
 def read_text(source: str | Path) -> str:

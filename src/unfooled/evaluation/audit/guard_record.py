@@ -1,4 +1,4 @@
-"""Record of a model behind a purifier: what the purifier adds, attack by attack, on the same samples."""
+"""Record of a model behind a purifier: accuracy without and with it, attack by attack, on the same samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unfooled.statistics import intervals
 from unfooled.statistics.intervals import Estimate, Mean
 
 SUBMISSIONS = 10
-"""Fresh submissions of each point to a random purifier."""
+"""Number of times that each point is submitted to a random purifier."""
 
 
 def guard_record(s: Setting, through: ThroughPurifier | None, clean: Clean, points: Judged) -> Guard | None:

@@ -1,6 +1,6 @@
-"""Attacks of an audit on a model behind a purifier, and its record.
+"""Attacks of an audit on a model behind a purifier.
 
-The cascade runs on `Guarded` as on any model: this is the end-to-end attack. What is added:
+The cascade runs on `Guarded` as on any model: this is the end-to-end attack. The audit adds these:
 
     static         ascents on the bare model, whose points are purified
     BPDA           the purifier's gradient replaced by the identity, or by a low-pass filter
@@ -42,16 +42,16 @@ from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import LogOfProbabilities
 from unfooled.evaluation.verify import verify
-from unfooled.purification.guard import Guarded, guarded_in, holds_guarded, is_differentiable
+from unfooled.purification.guard import Guarded, contains_guarded, guarded_in, is_differentiable
 from unfooled.purification.semantic import SemanticPurifier
 from unfooled.runs.chunks import Rows
 
 DRAWS = 20
 """Draws of a random purifier that are averaged at every gradient."""
 STEPS, QUERIES = 40, 1000
-"""Gradients and queries of an attack of its own, at most; those of the effort where it has fewer."""
-FEW, FEWER = 200, 50
-"""Samples that Square, and an attack with estimated gradients, are tried on: the first ones."""
+"""Largest number of gradients, and of queries, of each added attack; fewer where the effort has fewer."""
+SQUARE_SAMPLES, ESTIMATED_SAMPLES = 200, 50
+"""Number of the first samples that Square, and the attack with estimated gradients, are run on."""
 TEMPERATURES = (10.0, 1.0, 0.1)
 """Temperatures of the mixture of clusters, one ascent each."""
 HIDDEN = (
@@ -66,24 +66,24 @@ NO_GRADIENT = (
 
 def draws_of(s: Setting, usual: int) -> int:
     """Return the draws that are averaged at every gradient of a random model: more behind a purifier."""
-    return DRAWS if holds_guarded(s.subject.given) else usual
+    return DRAWS if contains_guarded(s.subject.given) else usual
 
 
 def attack_through(
     s: Setting, label: LabelAttack, attack: Cascade, state: AttackState, gradients: Gradients, *, cut: bool = False
 ) -> ThroughPurifier | None:
-    """Attack a model behind a purifier in every way that is asked for; None where there is no purifier.
+    """Attack a model behind a purifier in every way that robust accuracy needs; None where there is no purifier.
 
     Args:
         s: The audit.
         label: The attack on the label, which ran before. Nothing is added to one that is no cascade.
         attack: The same, as a cascade.
-        state: Its state.
+        state: State of the cascade so far.
         gradients: Gradients of the model.
-        cut: True: the audit stopped before.
+        cut: True: the audit has been stopped, and nothing more is run.
     """
     guarded = guarded_in(s.subject.given)
-    if guarded is None and not holds_guarded(s.subject.given):
+    if guarded is None and not contains_guarded(s.subject.given):
         return None
     needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
     if guarded is None or not label.is_cascade or cut:
@@ -101,7 +101,7 @@ def _clusters(guarded: Guarded | None) -> SemanticPurifier | None:
 
 
 def _as_logits(s: Setting, model: Model) -> Model:
-    """Return a part of the model with logits, as those of the whole are read."""
+    """Return a part of the model that returns logits: the logarithm, where the whole model returns probabilities."""
     return LogOfProbabilities(model) if s.subject.probabilities else model
 
 
@@ -116,7 +116,7 @@ class _Guards:
     gradients: Gradients
 
     def through(self, state: AttackState, needed: Sequence[Way]) -> ThroughPurifier:
-        """Run all attacks, and add what they find to the cascade's state."""
+        """Run all attacks, and add the samples that they fool to the cascade's state."""
         s, label = self.s, self.label
         state = self._soft(state)
         ends: dict[Way, Frontier] = {}
@@ -128,10 +128,10 @@ class _Guards:
         clean = attack.begin().frontier
         for way, stages in self.ways():
             ends[way] = self._alone(attack, clean, way, stages)
-        counted = {way: min(s.n, self._few(way)) for way in ends}
+        counted = {way: min(s.n, self._samples(way)) for way in ends}
         rows = {way: shares(s, s.subject.model, end.final, way) for way, end in ends.items()}
         frontier, own = state.frontier, rows.get(Way.END_TO_END)
-        found: dict[Way, float] = {
+        beyond: dict[Way, float] = {  # samples that the gradient through the purifier did not fool
             way: float(((own > 0) & (end == 0))[: counted[way]].sum())
             for way, end in rows.items()
             if own is not None and way not in (Way.END_TO_END, Way.DRAWS)
@@ -139,7 +139,7 @@ class _Guards:
         for way, end in ends.items():
             frontier = frontier if way in (Way.END_TO_END, Way.DRAWS) else united(frontier, end)
         missing = tuple(way for way in needed if way not in rows)
-        agree = ways_agree({} if s.subject.random else found, s.n)
+        agree = ways_agree({} if s.subject.random else beyond, s.n)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
         return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
@@ -154,13 +154,13 @@ class _Guards:
 
     @property
     def _depth(self) -> int:
-        """Gradients of an attack of its own."""
+        """Number of gradients of each added attack."""
         return min(STEPS, max((stage.depth for stage in self.label.effort.stages), default=0) or STEPS)
 
     @staticmethod
-    def _few(way: Way) -> int:
-        """Number of the first samples that an attack is tried on."""
-        return {Way.BLACK_BOX: FEW, Way.ESTIMATED: FEWER}.get(way, 1 << 62)
+    def _samples(way: Way) -> int:
+        """Return the number of the first samples that an attack is run on."""
+        return {Way.BLACK_BOX: SQUARE_SAMPLES, Way.ESTIMATED: ESTIMATED_SAMPLES}.get(way, 1 << 62)
 
     def ways(self) -> Iterator[tuple[Way, tuple[Stage, ...]]]:
         """Yield the attacks that the audit adds to the cascade."""
@@ -208,7 +208,7 @@ class _Guards:
         frontier = clean
         for part, stage in enumerate(stages):
             rows = frontier.remaining_rows()
-            rows = rows[rows < self._few(way)]
+            rows = rows[rows < self._samples(way)]
             if len(rows):
                 number = Numbers.GUARD[2 * list(Way).index(way) + part]
                 result = attack.attack(frontier, stage, rows, StageKey(Family.GUARD, stage.name, number))

@@ -117,9 +117,9 @@ class ThroughPurifier:
     """Result of the attacks on a model behind a purifier.
 
     Attributes:
-        guarded: The model. None: its parts cannot be seen.
-        missing: Attacks that are asked for and were not made.
-        state: State of the cascade, with what the other attacks found.
+        guarded: The model. None: it is inside another model, and its parts cannot be seen.
+        missing: Attacks that robust accuracy needs and that were not run.
+        state: State of the cascade, with the samples that the other attacks fooled.
         findings: Findings D29 and D30.
         notes: Sentences for the warnings.
         rows: Share of each sample's draws that are right under an attack by itself, (n,), by attack.

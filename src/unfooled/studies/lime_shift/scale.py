@@ -45,8 +45,8 @@ class TableScale:
 
     Attributes:
         rows: Training rows.
-        explained: Rows explained.
-        samples: Perturbed rows for each.
+        explained: Number of rows that are explained.
+        samples: Perturbed rows for each of them.
         trees: Trees of the detector.
     """
 
