@@ -226,7 +226,7 @@ def pick(
     model: OwnOpt,
     text: Annotated[
         str | None,
-        typer.Option("--text", help='Texts, one a line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
+        typer.Option("--text", help='Texts, one per line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
     ] = None,
     train: Annotated[Path | None, typer.Option("--train", help="Training table: a CSV file, also .csv.gz.")] = None,
     label: LabelOpt = None,

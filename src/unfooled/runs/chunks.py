@@ -29,7 +29,7 @@ from unfooled.runs.folder import Folder, open_folder
 from unfooled.runs.pace import Pace
 from unfooled.runs.sealed import Rows
 from unfooled.runs.settings import Settings
-from unfooled.runs.shelves import TensorLocation, locate_tensor, stored_rows
+from unfooled.runs.stored_rows import TensorLocation, locate_tensor, stored_rows
 
 R = TypeVar("R", bound=BaseModel)
 

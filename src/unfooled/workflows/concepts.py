@@ -16,7 +16,7 @@ from unfooled.data.formats.attributes import names_of_constant, read_attributes
 from unfooled.data.formats.folders import files_of
 from unfooled.data.made.shapes import ATTRIBUTES, load_shapes
 from unfooled.models.architectures import build, builder_of
-from unfooled.training.losses.concepts import concept_logits, on_rows, rows_of
+from unfooled.training.losses.concepts import attributes_of, concept_logits, on_rows
 from unfooled.workflows.catalog import takes
 from unfooled.workflows.errors import BadOption
 
@@ -88,7 +88,7 @@ def with_attributes(
     Raises:
         BadOption: The loss has another number of rows than there are samples, or the data have no attributes.
     """
-    stored = rows_of(objective)
+    stored = attributes_of(objective)
     if len(stored):
         if len(stored) != len(data.y):
             raise BadOption("{loss} has {0} rows, and there are {1} samples to train on", len(stored), len(data.y))

@@ -144,7 +144,7 @@ def lime_text(
     """
     options.check()
     text_options.made()
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     folder, _ = check_folder(out), CPU.prepare(seed)
     with allowing(limits):
         texts = [read_text(text)] if isinstance(text, (str, Path)) else checked_texts(text)
@@ -222,7 +222,7 @@ def lime_pick(
 
     Args:
         model: As for `lime_text` and `lime_table`.
-        text: File of texts, one a line or JSON lines with the field "text", "-", or a list of texts.
+        text: File of texts, one per line or JSON lines with the field "text", "-", or a list of texts.
         train: Training table; give this or `text`.
         n: Number of inputs that are explained, drawn at random if there are more.
         budget: Number of explanations that are picked.
@@ -285,7 +285,7 @@ def _source(
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
         table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
         return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
     return Texts(

@@ -191,7 +191,7 @@ def read_classes(
     """Return the names of the outputs: those given, else the model's own; None: numbers.
 
     Args:
-        labels: File of names, one a line or JSON, or the names.
+        labels: File of names, one per line or JSON, or the names.
         own: Names that the model states.
         count: Number of outputs.
 

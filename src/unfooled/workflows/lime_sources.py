@@ -107,7 +107,7 @@ class Texts:
                 classes_of(self.options, outputs, names),
                 **settings,
                 **self.options.given,
-                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "by-size", "sampler"),
+                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "balanced", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
             )

@@ -3,13 +3,13 @@
     images.txt                                  id path              train_test_split.txt   id 0|1
     image_class_labels.txt, classes.txt         id class             attributes.txt         id group::value
     attributes/image_attribute_labels.txt       image attribute present certainty ...       the first four fields
-    attributes/class_attribute_labels_continuous.txt                 percentages, a row a class
+    attributes/class_attribute_labels_continuous.txt                 percentages, a row per class
     parts/parts.txt, parts/part_locs.txt        image part x y visible
 
 Certainties are 1 not visible, 2 guessing, 3 probably, 4 definitely. Soft labels: present 0, .5, .75, 1; absent 0, .5,
-.25, 0. Denoised labels: votes of the training images of a class, without those that say absent and not visible; the
-majority, a tie or no vote for present, holds for every image of the class, and attributes that are present in at least
-ten classes are kept (112 of the 312 for the official folder).
+.25, 0. Denoised labels: votes of the training images of a class, without those that say absent and not visible. Their
+majority holds for every image of the class (present where there is a tie or no vote), and attributes that are present
+in at least ten classes remain (112 of the 312 for the official folder).
 
 References:
     Wah et al., The Caltech-UCSD Birds-200-2011 dataset, 2011.
@@ -51,7 +51,7 @@ class BirdAttributes:
         paths: Files of the images, in the order of images.txt.
         y: Classes, (N,) int64.
         train: True for training images, (N,) bool.
-        attributes: Values in [0, 1], (N, n) float32; NaN where nobody was asked.
+        attributes: Values in [0, 1], (N, n) float32; NaN where there is no vote.
         names: Names of the attributes, "group::value".
         classes: Names of the classes.
         parts: Column, row in pixels of the file, and visibility of each part, (N, P, 3); NaN where there is no entry.

@@ -111,7 +111,7 @@ class Table:
 
 
 def read_table(source: str | Path, *, columns: Sequence[str] | None = None, like: Table | None = None) -> Table:
-    """Read a CSV file, also compressed (.csv.gz); values are separated by commas, semicolons, tabs or bars.
+    """Read a CSV file, also compressed (.csv.gz); values are separated by commas, semicolons, tabs or vertical bars.
 
     Args:
         source: The file, or "-" for standard input.
@@ -170,7 +170,7 @@ def _lines(text: str, delimiter: str, name: str) -> Iterator[list[str]]:
 def _cells(lines: Iterable[list[str]], width: int, name: str, *, given: bool) -> list[list[str]]:
     """Return the cells of each column."""
     cells: list[list[str]] = [[] for _ in range(width)]
-    same: dict[str, str] = {}
+    same: dict[str, str] = {}  # equal cells share one string, which saves memory
     for number, row in enumerate(lines):
         if len(row) != width:
             what = f"{option('columns')} names" if given else "the first line names"

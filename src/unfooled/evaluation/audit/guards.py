@@ -37,7 +37,7 @@ from unfooled.core.rng import Numbers
 from unfooled.core.samples import selected
 from unfooled.core.types import Model, Purify
 from unfooled.evaluation.audit.plan import LabelAttack
-from unfooled.evaluation.audit.values import Setting, Through
+from unfooled.evaluation.audit.values import Setting, ThroughPurifier
 from unfooled.evaluation.checks.gradients import Gradients
 from unfooled.evaluation.checks.guards import Way, judged_in_every_way, required, ways_agree
 from unfooled.evaluation.checks.subject import LogOfProbabilities
@@ -71,7 +71,7 @@ def draws_of(s: Setting, usual: int) -> int:
 
 def attack_through(
     s: Setting, label: LabelAttack, attack: Cascade, state: AttackState, gradients: Gradients, *, cut: bool = False
-) -> Through | None:
+) -> ThroughPurifier | None:
     """Attack a model behind a purifier in every way that robust accuracy needs; None where there is no purifier.
 
     Args:
@@ -86,10 +86,10 @@ def attack_through(
     if guarded is None and not contains_guarded(s.subject.given):
         return None
     needed = required(s.threat, clusters=_clusters(guarded) is not None, random=s.subject.random)
-    if guarded is None or not label.own or cut:
+    if guarded is None or not label.is_cascade or cut:
         notes = (HIDDEN,) if guarded is None else ()
         bare = None if guarded is None else _as_logits(s, guarded.model)
-        return Through(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
+        return ThroughPurifier(guarded, needed, state, [judged_in_every_way(needed)], notes, bare=bare)
     return _Guards(s, guarded, label, attack, gradients).through(state, needed)
 
 
@@ -115,7 +115,7 @@ class _Guards:
     attack: Cascade
     gradients: Gradients
 
-    def through(self, state: AttackState, needed: Sequence[Way]) -> Through:
+    def through(self, state: AttackState, needed: Sequence[Way]) -> ThroughPurifier:
         """Run all attacks, and add the samples that they fool to the cascade's state."""
         s, label = self.s, self.label
         state = self._soft(state)
@@ -141,7 +141,7 @@ class _Guards:
         missing = tuple(way for way in needed if way not in rows)
         agree = ways_agree({} if s.subject.random else beyond, s.n)
         differentiable = is_differentiable(self.guarded.purify, s.x[:8])
-        return Through(
+        return ThroughPurifier(
             self.guarded, missing, replace(state, frontier=frontier), [judged_in_every_way(missing), agree],
             () if differentiable else (NO_GRADIENT,), rows, counted, self.bare, self._bare_points(),
             ends[Way.ASSIGNMENT].final if Way.ASSIGNMENT in ends else None, differentiable,
@@ -251,7 +251,7 @@ def shares(s: Setting, model: Model, points: Tensor, key: str) -> Tensor:
         at = s.at(rows)
         z = points[rows.to(points.device)].to(s.x.device)
         verdict = verify(model, s.x[at], s.y[at], z, s.threat.take(at), draws=s.draws, batch=s.batch)
-        lasting = verdict.stays if s.subject.random else ~verdict.success & ~verdict.undefined
-        return {"stays": lasting.double()}
+        lasting = verdict.right_share if s.subject.random else ~verdict.success & ~verdict.undefined
+        return {"right_share": lasting.double()}
 
-    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["stays"]
+    return s.ledger.map(StageKey(Family.JUDGE, key), work, s.n)["right_share"]

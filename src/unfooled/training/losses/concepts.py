@@ -139,10 +139,10 @@ def takes_rows(loss: Any) -> bool:
     return (hasattr(loss, "attributes") and hasattr(loss, "labels")) or (inside is not None and takes_rows(inside))
 
 
-def rows_of(loss: Any) -> Tensor:
+def attributes_of(loss: Any) -> Tensor:
     """Return the attributes of all rows of a concept loss, (N, n)."""
     attributes = getattr(loss, "attributes", None)
-    return rows_of(getattr(loss, "loss", None) or base_of(loss)) if attributes is None else attributes
+    return attributes_of(getattr(loss, "loss", None) or base_of(loss)) if attributes is None else attributes
 
 
 def on_rows(loss: Any, labels: Tensor, attributes: Tensor) -> Any:
