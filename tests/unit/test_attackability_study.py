@@ -276,7 +276,7 @@ def test_what_cannot_be_edited_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:
     columns: Any = {"edit, valid": [1.0, 1.0, 0.0, 1.0], "edit, selectivity": [0.9, 0.1, 0.8, None]}
-    worst = [k for kind, k in carried.chosen(columns, 0) if kind == "worst"]
+    worst = [k for kind, k in carried.worst_and_random(columns, 0) if kind == "worst"]
     assert worst == [2, 3, 1]
 
 

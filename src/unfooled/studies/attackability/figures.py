@@ -16,7 +16,7 @@ from unfooled.studies.attackability.records import Carried, Columns, Geometry, N
 from unfooled.studies.common.records import array
 
 APART = 1_000_000
-"""Offset of the scenes' numbers between networks, whose scenes differ."""
+"""Offset between the scene numbers of different networks, whose scenes are not the same."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -62,9 +62,9 @@ def median(values: np.ndarray) -> Interval:
     good = values[np.isfinite(values)]
     if not len(good):
         return NO_SAMPLES
-    found = Cases(({"id": np.arange(len(good)), "v": good},)).interval(quantile_of("v", 0.5), ["v"])
-    if np.isfinite(found.value):
-        return found
+    figure = Cases(({"id": np.arange(len(good)), "v": good},)).interval(quantile_of("v", 0.5), ["v"])
+    if np.isfinite(figure.value):
+        return figure
     return Interval(float(np.median(good)), float(good.min()), float(good.max()), len(good))
 
 
@@ -120,7 +120,7 @@ def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) ->
     Args:
         rows: Networks; those with fewer than four factors are left out.
         what: "head" or "total".
-        every: Take all factors, for a table; False: those that are learnt, for a claim.
+        every: True: take all factors, for a table; False: those that are learnt, for a claim.
     """
     seeds = []
     for one in rows:
@@ -139,9 +139,9 @@ def factor_order(rows: Sequence[Geometry], what: str, *, every: bool = False) ->
             np.stack([(w @ np.nan_to_num(columns[f"{n}, {kind}"])) / w.sum(1) for n in names], 1)
             for kind in (what, "twin")
         ]
-        found = _rank_correlations(*sides)
-        values.append(found[0])
-        resampled.append(found[1:])
+        correlations = _rank_correlations(*sides)
+        values.append(correlations[0])
+        resampled.append(correlations[1:])
     good = np.isfinite(values)  # a correlation is undefined where all factors have the same effect
     if not good.any():
         return NO_SAMPLES
