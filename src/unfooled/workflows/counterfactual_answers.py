@@ -68,7 +68,7 @@ def _answer(
     sentence = _sentence(outcome, classes[target], rows, float(tried.edit.shortfall[i]), achieved, space, threat, steps)
     if outcome == Outcome.SAME:
         return Counterfactual(item=item, sentence=sentence, cost=0.0, whole=[], rows=rows, **about)
-    whole = space.whole(tried.u[i], target)
+    whole = space.flip(tried.u[i], target)
     figures = {name: _figures(tried, name, i) for name in tried.points if carried or name == PGD}
     difference = (tried.points[EDIT][i] - tried.x[i]).mean(0).abs().max()
     return Counterfactual(
