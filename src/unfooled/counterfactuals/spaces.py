@@ -205,10 +205,10 @@ def probe_space(
     encode = Coordinates(
         features, torch.cat([directions, rest_weight / unit[:, None]]), torch.cat([offsets, rest_bias / unit])
     )
-    whole = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
+    joined = AffineHead(torch.cat([into, torch.diag(unit)], 1), torch.zeros(head.c), head.classes)
     seen = torch.cat([scores / gap, rest / unit], 1)
     return AttributeSpace(
-        tuple(names), encode, whole, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
+        tuple(names), encode, joined, probe.auc, usable, immutable, gap, 0.5 / gap, seen.amin(0), seen.amax(0), moves
     )
 
 
