@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unfooled.data.made.shapes import FACTORS
-from unfooled.statistics.association import partial_spearman, quantile_of
+from unfooled.statistics.association import partial_spearman, quantile_of, roc_area
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval, over_seeds
 from unfooled.studies.attackability.bench import IRRELEVANT, PLANTED, learnt_factors
@@ -174,7 +174,7 @@ def auroc(planted: Sequence[float], others: Sequence[float]) -> Interval:
     a, b = np.asarray(planted, float), np.asarray(others, float)
     if not len(a) or not len(b):
         return NO_SAMPLES
-    above = (a[:, None] > b).mean() + 0.5 * (a[:, None] == b).mean()
+    above = roc_area(a, b)
     theta = np.linspace(0, 1, 20_001)
     spread = theta * (1 - theta) * (1 + ((len(a) + len(b)) / 2 - 1) * ((1 - theta) / (2 - theta) + theta / (1 + theta)))
     inside = theta[np.abs(theta - above) <= 1.959964 * np.sqrt(spread / (len(a) * len(b))) + 1e-12]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from unfooled.statistics.association import mean_of, quantile_of
+from unfooled.statistics.association import mean_of, quantile_of, roc_area
 from unfooled.statistics.bootstrap import Cases, discrete_mean
 from unfooled.statistics.intervals import NO_SAMPLES, Interval
 from unfooled.studies.common.records import array
@@ -169,12 +169,11 @@ def roc(clean: np.ndarray, attacked: np.ndarray) -> tuple[list[float], list[floa
 
 
 def area(clean: np.ndarray, attacked: np.ndarray) -> float:
-    """Return the area under the ROC curve: the share of pairs in the right order, ties counted by half."""
+    """Return the area under the ROC curve of a score that is larger for attacked images; NaN is left out."""
     clean, attacked = clean[~np.isnan(clean)], attacked[~np.isnan(attacked)]
     if not len(clean) or not len(attacked):
         return float("nan")
-    above = (attacked[:, None] > clean[None]).mean()
-    return float(above + 0.5 * (attacked[:, None] == clean[None]).mean())
+    return roc_area(attacked, clean)
 
 
 def hits_at(clean: np.ndarray, attacked: np.ndarray, false: float = 0.05) -> float:
