@@ -49,8 +49,8 @@ _KNOWN: dict[int, tuple[weakref.ref[Any], Habits]] = {}
 
 
 def bare(model: Any) -> Any:
-    """Return the model behind wrappers that only watch its calls."""
-    while getattr(type(model), "watches", False):
+    """Return the model behind transparent wrappers, which take and return what it does."""
+    while getattr(type(model), "transparent", False):
         model = model.__dict__["model"]
     return model
 
