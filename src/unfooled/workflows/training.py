@@ -33,7 +33,7 @@ from unfooled.training.progress import memory_of, threat_of
 from unfooled.workflows import catalog
 from unfooled.workflows.concepts import Concepts, built, not_learnt, with_attributes
 from unfooled.workflows.errors import BadOption
-from unfooled.workflows.guarding import FIRST, tried
+from unfooled.workflows.guarding import CHECKED, tried
 from unfooled.workflows.losses import LossOptions, make_loss
 from unfooled.workflows.machine import Machine
 from unfooled.workflows.places import check_file
@@ -206,7 +206,7 @@ def train(
         loaded = _Work.load(data, network, recipe, seed, device)
         work, objective = loaded.on_rows(objective, data, options.attributes)
     if (behind := behind_of(objective)) is not None:
-        tried(behind.purified, work.data.x[:FIRST].to(device))  # before the work begins
+        tried(behind.purified, work.data.x[:CHECKED].to(device))  # before the work begins
     if fresh:
         out.unlink(missing_ok=True)
     trained = []

@@ -44,7 +44,7 @@ class LabelAttack:
         name: Name of the attack in the report; empty for the cascade.
         whole: Attack on all samples at once, with stages of its own. None: there is none.
         certify: Function that returns which samples are proven robust. None: none are.
-        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
+        floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
     """
 
     effort: Effort = field(default=NORMAL, metadata={"keyword": "effort"})
@@ -61,14 +61,14 @@ class LabelAttack:
             )
 
     @property
-    def own(self) -> bool:
-        """True for the cascade, which is extended where a check asks for it."""
+    def is_cascade(self) -> bool:
+        """True for the cascade, which is extended where a check asks for it; False for another attack."""
         return self.attack is None and self.whole is None
 
     @property
     def label(self) -> str:
         """Text that the report shows."""
-        return f"cascade, {self.effort.name}" if self.own else self.name or "custom"
+        return f"cascade, {self.effort.name}" if self.is_cascade else self.name or "custom"
 
     def stages(self, threat: Threat) -> tuple[Stage, ...]:
         """Return the stages that are run against the survivors."""
@@ -81,7 +81,7 @@ class NearestPoints:
 
     Attributes:
         n: Number of samples searched, the first ones.
-        budget: Passes a sample and norm.
+        budget: Passes per sample and norm.
         norms: Norms of the search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
     """
@@ -124,7 +124,7 @@ class ExplanationAttack:
         name: Name of the explanation in the report.
         n: Number of samples attacked, the first that are right when clean.
         radii: Radii, in multiples of eps.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
     """
 
@@ -183,9 +183,9 @@ class Plan:
         attack_name: Name of that attack in the report.
         whole: Attack on all samples at once, with stages of its own, such as `autoattack`; otherwise like `attack`.
         certify: Function that returns which samples are proven robust; they are not attacked. None: none are.
-        floor: Passes that the checks may take, or a tenth of the attack's if that is more.
+        floor: Least budget of the checks, in passes of the whole run; a tenth of the attack's passes if that is more.
         nearest_n: Number of samples whose nearest adversarial examples are searched, the first ones.
-        nearest_budget: Passes a sample and norm for that search.
+        nearest_budget: Passes per sample and norm for that search.
         norms: Norms of that search. None: the threat's own.
         radii: Radii of the curve, in multiples of eps.
         explain: Explanation before and after the attack; integrated gradients by default.
@@ -196,7 +196,7 @@ class Plan:
         reasons_name: Name of that explanation in the report.
         reasons_n: Samples whose explanation is attacked, the first that are right when clean.
         reasons_radii: Radii of that attack, in multiples of eps.
-        reasons_steps: Gradients a restart of that attack.
+        reasons_steps: Gradients per restart of that attack.
         reasons_restarts: Random starts of that attack.
         label_attack: The attack on the label, as a value.
         nearest: The search for the nearest adversarial examples, as a value.

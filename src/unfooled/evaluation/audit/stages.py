@@ -47,11 +47,11 @@ from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
 from unfooled.evaluation.checks.before import before
 from unfooled.evaluation.checks.extending import TIMES, extend
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.checks.points import judged
+from unfooled.evaluation.checks.points import check_points
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
-from unfooled.evaluation.explanations.nearer import Below, below_the_label
+from unfooled.evaluation.explanations.nearer import BelowLabel, below_the_label
 from unfooled.evaluation.explanations.survival import (
     Approach,
     AttackedExplanations,
@@ -83,7 +83,7 @@ def perform(s: Setting, plan: Plan) -> Outcome:
     state, gradients = attacked.state, attacked.gradients
     points = judge(s, state.frontier.final)
     findings = attacked.findings
-    findings += judged(
+    findings += check_points(
         state.frontier, s.y.cpu(), right, points.success, points.prediction, points.undefined,
         random=s.subject.random,
     )  # fmt: skip
@@ -127,8 +127,8 @@ def clean(s: Setting) -> Clean:
             votes = torch.stack([logits_at(s.counted, s.x[rows]) for _ in range(s.draws)])
         check_answered(votes.sum(0), rows)
         prediction = torch.nn.functional.one_hot(votes.argmax(2), votes.shape[2]).sum(0).argmax(1)
-        stays = (votes.argmax(2) == s.y[rows]).double().mean(0)
-        seen = {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "stays": stays}
+        right_share = (votes.argmax(2) == s.y[rows]).double().mean(0)
+        seen = {"prediction": prediction, "confidence": votes.softmax(2).mean(0).amax(1), "right_share": right_share}
         return seen | {"drawn": votes[0].argmax(1)} if s.subject.random else seen
 
     return Clean(**s.ledger.map(StageKey(Family.CLEAN), work, s.n, model=s.counted))
@@ -184,7 +184,7 @@ def attack_label(s: Setting, plan: Plan, findings: list[Finding], right: Tensor)
         state = attack.log_stage(state, StageKey(Family.CASCADE, "checks"), 0, 0)
         gradients, again = checked.gradients, []
         findings += replay(s, state.frontier, gradients)
-        wanted = label.own and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
+        wanted = label.is_cascade and bool(of_kind(findings, Kind.MASKING) or of_kind(findings, Kind.EXTEND))
         stops = of_kind(findings, Kind.STOP)
         may, stopped, notes = wanted and not stops, False, []
         if may:
@@ -265,7 +265,7 @@ def judge(s: Setting, points: Tensor) -> Judged:
             "undefined": verdict.undefined,
             "prediction": verdict.prediction,
             "confidence": confidence,
-            "stays": verdict.stays,
+            "right_share": verdict.right_share,
         }
         if eight_bit:
             rounded = verify(s.subject.model, x, y, z, threat, draws=s.draws, batch=s.batch, levels=256)
@@ -337,7 +337,7 @@ def attack_maps(
     close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
     if len(close):
         nearer = threat.take(s.at(close)).with_eps(below.to(x))
-        lower = Below(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
+        lower = BelowLabel(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
     passes = s.ledger.passes(Family.EXPLANATIONS)
     return AttackedExplanations(
         approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
@@ -382,5 +382,5 @@ def robust_share(right: Tensor, points: Judged, *, random: bool) -> float:
     """Return robust accuracy as a number; for a random model, the mean share of draws that keep the label."""
     if not len(right):
         return 0.0
-    stays = points.stays.double() if random else (right & ~points.success & ~points.undefined).double()
-    return float(stays.mean())
+    right_share = points.right_share.double() if random else (right & ~points.success & ~points.undefined).double()
+    return float(right_share.mean())

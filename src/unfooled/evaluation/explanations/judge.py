@@ -49,7 +49,7 @@ ATTACKED, FAILED, UNDEFINED, SKIPPED = range(4)
 
 @dataclass(frozen=True, eq=False)
 class ExplanationVerdict:
-    """Verdict on proposed points, one entry a sample.
+    """Verdict on proposed points, one entry per sample.
 
     Attributes:
         status: Codes of the statuses, positions in `STATUSES`, (B,) int64.
@@ -106,7 +106,7 @@ def judge_explanation(
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
-        An `ExplanationVerdict`. Cost: 4 forwards and 2 explanations a sample.
+        An `ExplanationVerdict`. Cost: 4 forwards and 2 explanations per sample.
 
     Raises:
         BadInput: Shapes that do not agree, or inputs that cannot be used.
@@ -137,7 +137,7 @@ def _judged(
     for name, score in scores.items():
         value = score(clean, maps)
         if not isinstance(value, Tensor) or value.shape != y.shape:
-            raise BadInput(f"score {name!r} returned {_shape(value)}; it must be one number a sample, ({len(y)},)")
+            raise BadInput(f"score {name!r} returned {_shape(value)}; it must be one number per sample, ({len(y)},)")
         values[name] = value.where(status == ATTACKED, torch.nan)
     change = (logits_adv - logits).abs().where(verdict.inside, torch.nan)
     return ExplanationVerdict(status, verdict.inside, values, change)
@@ -267,7 +267,7 @@ def explanation_robustness(
 
 @dataclass(frozen=True, eq=False)
 class _SharedArguments:
-    """Arguments that all arms share."""
+    """Arguments that all ways of proposing points share."""
 
     model: Model
     x: Tensor

@@ -110,7 +110,7 @@ class Reasons(Record):
         k: Number of pixels that count as the top of a map.
         w: Reach of LENS in pixels.
         pixels: Pixels of a map.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         random_points: Number of random points of "best of N".
         curve: Scores by radius and kind of perturbation.
@@ -121,7 +121,7 @@ class Reasons(Record):
         label_first: Share of the comparable samples whose label changed first.
         neither: Share of the comparable samples of which neither changed.
         unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
-        passes: Passes an attacked sample; second derivatives count as the backward that they are taken through.
+        passes: Passes per attacked sample; second derivatives count as the backward that they are taken through.
         gallery: The worst cases.
     """
 

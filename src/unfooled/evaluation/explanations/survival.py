@@ -7,12 +7,13 @@
     label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
 
-Which came first is asked of the samples whose nearest adversarial example was searched for: that of an attack inside
-eps lies near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
-explanation is also attacked a little below it.
+Which moved first is decided only for samples whose nearest adversarial example was searched for: an attack inside eps
+ends near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
+explanation is also attacked a little below its distance.
 
-Beside the attack stand the best of as many random points as it computes explanations, and one random point. What moves
-an explanation moves it, whoever found it: so the shares count the better of attack and best of N.
+The attack is compared with the best of N random points, N the number of explanations that it computes, and with one
+random point. A point that moves the explanation counts whichever search found it, so the shares take the better of the
+attack and the best of N.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from unfooled.evaluation.explanations.judge import (
     maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP_SHARE
-from unfooled.evaluation.explanations.nearer import MOVED_BELOW, Below
+from unfooled.evaluation.explanations.nearer import MOVED_BELOW, BelowLabel
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.runs.chunks import Rows
 from unfooled.runs.records import Passes
@@ -143,7 +144,7 @@ def attack_explanations(
         threat: Constraint set.
         explain: The explanation.
         approach: Way of attacking it; see `approach_to`.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         seed: Random seed.
         batch: Samples computed at once.
@@ -153,7 +154,7 @@ def attack_explanations(
         chance (B,), and for each way of `How` its lens, top_k and tau (B,), NaN where not attacked, and its status for
         LENS, (B,); random_points, N; with pictures x_adv, before and after, (B, *D), at the worst point for LENS that
         either attack or best of N found, whether it was `by chance`, its output_change and top_k.
-        Cost: the attack's, about 3 passes a random point, and the judge's 60.
+        Cost: the attack's, about 3 passes per random point, and the judge's 60.
     """
     k = approach.k
     scores: dict[str, Score] = {
@@ -213,7 +214,7 @@ class AttackedExplanations:
         radii: Radii in multiples of eps, ascending.
         rows: Rows of `attack_explanations`, by radius.
         passes: Forwards and backwards in all.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         below: Attack at radii below the labels that change within the smallest radius. None: there is no such label.
     """
@@ -225,7 +226,7 @@ class AttackedExplanations:
     passes: tuple[int, int] = (0, 0)
     steps: int = 0
     restarts: int = 0
-    below: Below | None = None
+    below: BelowLabel | None = None
 
     def lens(self, how: How) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""
