@@ -122,10 +122,14 @@ class ExplanationAttack:
     Attributes:
         explain: The explanation.
         name: Name of the explanation in the report.
-        n: Number of samples attacked, the first that are right when clean.
+        n: Largest number of samples attacked, the first that are right when clean.
         radii: Radii, in multiples of eps.
         steps: Gradients a restart.
         restarts: Random starts.
+        half_width: Half the width of the interval of the mean LENS at which no further samples are attacked; 0: all of
+            the n are.
+        share: Share of the audit's passes beyond which no further samples are attacked, after the first 8; 1: all of
+            the n are.
     """
 
     explain: Callable[..., Tensor] = field(default=saliency, metadata={"keyword": "reasons"})
@@ -134,11 +138,17 @@ class ExplanationAttack:
     radii: Sequence[float] = field(default=(0.25, 0.5, 1.0), metadata={"keyword": "reasons_radii"})
     steps: int = field(default=20, metadata={"keyword": "reasons_steps"})
     restarts: int = field(default=1, metadata={"keyword": "reasons_restarts"})
+    half_width: float = field(default=0.1, metadata={"keyword": "reasons_half_width"})
+    share: float = field(default=0.25, metadata={"keyword": "reasons_share"})
 
     def __post_init__(self) -> None:
         _at_least_one(self, "n", "steps", "restarts")
         if not (self.radii and min(self.radii) > 0):
             raise BadInput(f"the plan's reasons_radii are {self.radii}; give at least one, all above 0")
+        if not self.half_width >= 0:
+            raise BadInput(f"the plan's reasons_half_width is {self.half_width}; it must be at least 0")
+        if not 0 < self.share <= 1:
+            raise BadInput(f"the plan's reasons_share is {self.share}; it must be above 0 and at most 1")
 
 
 VALUES = (LabelAttack, NearestPoints, Explaining, ExplanationAttack)
@@ -169,6 +179,8 @@ class PlanOptions(TypedDict, total=False):
     reasons_radii: Sequence[float]
     reasons_steps: int
     reasons_restarts: int
+    reasons_half_width: float
+    reasons_share: float
 
 
 @dataclass(frozen=True, init=False)
@@ -194,10 +206,12 @@ class Plan:
         gallery: Number of examples drawn in the report.
         reasons: Explanation that is attacked itself, label kept; saliency by default, as the cheapest. None: none is.
         reasons_name: Name of that explanation in the report.
-        reasons_n: Samples whose explanation is attacked, the first that are right when clean.
+        reasons_n: Samples whose explanation is attacked at most, the first that are right when clean.
         reasons_radii: Radii of that attack, in multiples of eps.
         reasons_steps: Gradients a restart of that attack.
         reasons_restarts: Random starts of that attack.
+        reasons_half_width: Half the width of the interval of the mean LENS at which no further samples are attacked.
+        reasons_share: Share of the audit's passes beyond which no further samples are attacked, after the first 8.
         label_attack: The attack on the label, as a value.
         nearest: The search for the nearest adversarial examples, as a value.
         explaining: The explanations before and after the attack, as a value.

@@ -6,7 +6,7 @@
     nearest       the nearest adversarial examples of the first samples, hence every radius
     judge         what is true of the points found
     explain       maps of the first samples, before and after
-    attack_maps   attacks that move the explanation and keep the label, by radius
+    attack_maps   attacks that move the explanation and keep the label, by radius; see `attacked_maps`
 
 `perform` runs them in order; between them the checks decide whether the attack goes on.
 """
@@ -24,7 +24,6 @@ from unfooled.attacks.ensembles.cascade import AttackState, Cascade
 from unfooled.attacks.ensembles.envelope import envelope
 from unfooled.attacks.ensembles.keys import Family, StageKey
 from unfooled.attacks.ensembles.progress import Progress
-from unfooled.attacks.explanations.candidates import takes_create_graph
 from unfooled.core.ascent.nearest import NORMS
 from unfooled.core.checks import untrusted
 from unfooled.core.errors import BadInput
@@ -37,10 +36,11 @@ from unfooled.core.threats import Threat
 from unfooled.core.types import Model
 from unfooled.core.unanswered import Unanswered, check_answered
 from unfooled.distances.quality import psnr, ssim
+from unfooled.evaluation.audit.attacked_maps import attack_maps
 from unfooled.evaluation.audit.guard_record import guard_record
 from unfooled.evaluation.audit.guards import attack_through, draws_of
-from unfooled.evaluation.audit.missed import each_eps, missed_by
-from unfooled.evaluation.audit.plan import Explaining, ExplanationAttack, LabelAttack, NearestPoints, Plan
+from unfooled.evaluation.audit.missed import missed_by
+from unfooled.evaluation.audit.plan import Explaining, LabelAttack, NearestPoints, Plan
 from unfooled.evaluation.audit.replays import replay, replay_first
 from unfooled.evaluation.audit.values import Attacked, Clean, Judged, Outcome, Setting
 from unfooled.evaluation.checks.after import RANDOM_DRAWS, after
@@ -51,14 +51,6 @@ from unfooled.evaluation.checks.points import judged
 from unfooled.evaluation.checks.table import CheckId, Finding, Kind, above, finding
 from unfooled.evaluation.checks.verdict import conclude, merged, of_kind
 from unfooled.evaluation.explanations.movement import map_scores
-from unfooled.evaluation.explanations.nearer import Below, below_the_label
-from unfooled.evaluation.explanations.survival import (
-    Approach,
-    AttackedExplanations,
-    approach_to,
-    attack_explanations,
-    shrunk,
-)
 from unfooled.evaluation.verify import verify
 from unfooled.runs.chunks import Rows
 
@@ -294,54 +286,6 @@ def explain(s: Setting, plan: Explaining, x_adv: Tensor, gradients: Gradients) -
         return scores
 
     return s.ledger.map(StageKey(Family.EXPLAIN), work, min(s.n, plan.n), model=s.counted)
-
-
-def attack_maps(
-    s: Setting, plan: ExplanationAttack, right: Tensor, gradients: Gradients, nearest: Tensor
-) -> AttackedExplanations:
-    """Attack the explanations of the first correct samples at each radius, or return the reason to skip this.
-
-    Where the nearest adversarial example, of those in `nearest`, is no farther than the smallest radius, the sample is
-    also attacked at a radius below it: else it could never be told that its explanation moves first.
-    """
-    samples = right.nonzero()[:, 0][: plan.n]
-    if s.subject.random:
-        reason = "the model is random: its reasons move from one call to the next"
-        return AttackedExplanations(Approach(None, reason), samples)
-    if not len(samples):
-        return AttackedExplanations(Approach(None), samples)
-    if (gradients.missing or gradients.rounded) and takes_create_graph(plan.explain):
-        reason = "the model has no gradients that could be explained (checks D6, D8)"
-        return AttackedExplanations(Approach(None, reason), samples)
-    at = s.at(samples)
-    x, y, threat = s.x[at], s.y[at], s.threat.take(at)
-    approach = approach_to(s.counted, x, y, plan.explain)
-    if approach.by is None:
-        return AttackedExplanations(approach, samples)
-    radii = tuple(sorted(plan.radii))
-
-    def attacked(key: str, at: Tensor, within: Threat, pictures: bool) -> Rows:
-        def work(rows: Tensor) -> Rows:
-            rows = s.at(rows)
-            scores = attack_explanations(
-                s.counted, x[at[rows]], y[at[rows]], within.take(rows), plan.explain, approach, steps=plan.steps,
-                restarts=plan.restarts, seed=s.seed, batch=max(1, s.batch // 3), pictures=pictures,
-            )  # fmt: skip
-            return scores | {k: s.subject.shown(scores[k]) for k in ("x_adv", "before", "after") if k in scores}
-
-        return s.ledger.map(StageKey(Family.EXPLANATIONS, key), work, len(at), model=s.counted)
-
-    all_rows = torch.arange(len(samples), device=x.device)
-    by_radius = [attacked(f"{r:g}", all_rows, shrunk(threat, r), r == radii[-1]) for r in radii]
-    eps = each_eps(threat, x).double()
-    close, below = below_the_label(samples, nearest, eps, shrunk(threat, radii[0]), s.threat.norm)
-    if len(close):
-        nearer = threat.take(s.at(close)).with_eps(below.to(x))
-        lower = Below(close, below / eps[close], attacked("below the label", s.at(close), nearer, False))
-    passes = s.ledger.passes(Family.EXPLANATIONS)
-    return AttackedExplanations(
-        approach, samples, radii, tuple(by_radius), passes, plan.steps, plan.restarts, lower if len(close) else None
-    )
 
 
 def _unanswered(s: Setting, points: Judged, nearest_rows: Mapping[float, Tensor]) -> Tensor:
