@@ -13,8 +13,8 @@ from PIL import Image
 
 from unfooled.attacks.ensembles.cascade import QUICK
 from unfooled.core.errors import BadInput
-from unfooled.counterfactuals import AffineHead
-from unfooled.data.made.shapes import ATTRIBUTES, FACTORS
+from unfooled.counterfactuals import AffineHead, flip_edit
+from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, load_shapes
 from unfooled.drawing.figures import Picture
 from unfooled.report.study_page import render_study
 from unfooled.runs.records import read_record
@@ -173,6 +173,40 @@ def test_networks_are_ranked_by_their_medians_with_the_trainings() -> None:
     assert len(rows["id"]) == 10 + len(ARMS)
 
 
+def test_networks_are_ranked_by_scenes_that_they_classify_correctly() -> None:
+    one = spoiled("standard", 0.2)  # 24 of 40 scenes
+    wrong = {
+        "distance": [0.0 if ok == 0 else v for ok, v in zip(one.columns["clean"], one.columns["distance"], strict=True)]
+    }
+    rows = over_networks(Results(trained=[one.model_copy(update={"columns": one.columns | wrong})]))
+    assert rows["distance"][0] == pytest.approx(np.median(one.columns["distance"][:24]))
+
+
+def test_the_alarm_is_about_the_first_correlation_that_is_planted() -> None:
+    found = results(True)
+    none = [made(1.0, k, effects(0.0), effects(0.0)) for k in range(5)]
+    more = claims(replace(found, geometries=[*found.geometries, *none]))
+    alarms = [c for c in more if "planted" in c.claim and "in total" in c.claim]
+    assert len(alarms) == 4
+    assert all(c.value is not None and c.value > 0.9 for c in alarms)
+
+
+def test_seeds_widen_the_intervals_of_trainings() -> None:
+    """Three seeds that differ by more than their scenes do."""
+    arms = {"standard": (0.2, 0.2, 0.2), "published term": (0.25, 0.5, 0.9)}
+    rows = [
+        spoiled(arm, value).model_copy(update={"seed": k})
+        for arm, values in arms.items()
+        for k, value in enumerate(values)
+    ]
+    texts = {c.claim: c for c in claims(Results(trained=rows))}
+    stable = next(c for text, c in texts.items() if "better stability" in text)
+    assert stable.value == pytest.approx(np.mean([0.05, 0.3, 0.7]), abs=0.02)
+    assert (stable.verdict, stable.n) == ("undecided", 120)
+    one = claims(Results(trained=[rows[0], rows[5].model_copy(update={"seed": 0})]))
+    assert next(c for c in one if "better stability" in c.claim).verdict == "holds"
+
+
 def test_claims_follow_the_figures() -> None:
     good = {c.claim: c for c in claims(results(True))}
     bad = {c.claim: c for c in claims(results(False))}
@@ -246,6 +280,30 @@ def test_worst_examples_are_the_invalid_and_the_least_selective() -> None:
     assert worst == [2, 3, 1]
 
 
+def test_a_twin_is_the_true_change_that_an_edit_asks_for() -> None:
+    scenes = load_shapes(40, split="test")
+    ring, disc = ATTRIBUTES.index("shape=ring"), ATTRIBUTES.index("shape=disc")
+    row = int((scenes.factors[:, 0] == 1).nonzero()[0])
+    assert carried.twin_of(scenes, row, ring, True, 0) is None  # it is a ring already
+    assert carried.twin_of(scenes, row, disc, False, 0) is None  # and no disc
+    added = carried.twin_of(scenes, row, disc, True, 0)
+    assert added is not None
+    assert torch.equal(added[0], scenes.twin(row, "shape", "disc").x[0])
+    assert added[1].startswith("disc: round")
+    target = int(scenes.y[row]) % 2  # angular, of the same colour: only a square or a triangle is
+    removed = carried.twin_of(scenes, row, ring, False, target)
+    assert removed is not None
+    assert removed[1] == f"square: {scenes.classes[target]}"
+
+
+def test_conceptual_explanations_change_learnt_attributes_alone() -> None:
+    found = embedded()
+    edit = flip_edit(found.head, found.test)
+    moved = carried.conceptual(found, found.test, edit).delta
+    assert (moved[:, 1] == 0).all()
+    assert (moved[:, 0] < 0).all()
+
+
 def test_the_published_score_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "HEADS", 5)
     found = published.identity(0)
@@ -297,7 +355,7 @@ def test_cub_s_own_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
     (tmp_path / "attributes.txt").write_text(text["attributes.txt"])
-    monkeypatch.setattr("unfooled.data.formats.birds.SPREAD", 1)
+    monkeypatch.setattr("unfooled.data.formats.birds.MIN_CLASSES", 1)
     monkeypatch.setattr(folder, "STEPS", 1)
     found = folder.own_folder(Recipe(width=2, updates=1, batch=8), 16, "cpu", 0)
     rows = next(iter(found.tables.values()))

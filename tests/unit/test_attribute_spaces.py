@@ -139,7 +139,7 @@ def test_attributes_that_cannot_be_read_stay() -> None:
     concept = concept_space(identity, AffineHead(weight, torch.zeros(2)), e, a, NAMES)
     assert concept.usable.tolist() == [True, False, True, False]
     assert float(concept.edit(concept.encode(e)).delta[:, [1, 3]].abs().max()) == 0
-    with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 are kept"):
+    with pytest.raises(BadInput, match=r"of 4, 1 cannot be read .* 1 have fewer .* 2 must stay"):
         probe_space(identity, head_of(), z, a, NAMES, ["crest", "wing"])
 
 

@@ -29,7 +29,7 @@ from unfooled.training import (
     leakage,
     train,
 )
-from unfooled.training.concepts import as_logits, switches
+from unfooled.training.concepts import as_logits, mean_logits
 from unfooled.training.losses.concept_margin import equal_logits_change, label_radius, within_classes
 from unfooled.training.losses.concepts import concept_logits, head_of, on_rows, takes_rows, worst_logits
 from unfooled.training.progress import loss_at, threat_of
@@ -320,7 +320,7 @@ def test_an_independent_head_reads_switches_and_leakage_is_what_they_lack() -> N
     low, high = torch.tensor([-1.0, -4.0, 2.0]), torch.tensor([1.0, 8.0, 3.0])
     hidden = torch.randint(2, (400,))
     e = low + (high - low) * a
-    for value, wanted in zip(switches(e, a), (low, high), strict=True):
+    for value, wanted in zip(mean_logits(e, a), (low, high), strict=True):
         assert torch.allclose(value, wanted, atol=1e-4)
     assert torch.allclose(as_logits(a, e), e, atol=1e-4)
     y = (a[:, 0] + 2 * a[:, 1]).long()

@@ -58,7 +58,7 @@ def audit(
         list[str] | None,
         typer.Option(
             "--fail-under",
-            help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4; exit 3 below, or untrusted.",
+            help="Bound, robust_accuracy=0.4 or robust_accuracy.low=0.4; exit code 3 below it, or if not trusted.",
         ),
     ] = None,
     seed: options.SeedOpt = 0,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from unfooled.core.errors import BadInput, printable
-from unfooled.workflows.errors import Below
+from unfooled.workflows.errors import BelowBound
 
 BAD_INPUT, BELOW_LIMIT, INTERRUPTED = 2, 3, 130
 
@@ -55,7 +55,7 @@ def guarded(call: Callable[[], object], *, resumable: bool = True) -> int:
     except KeyboardInterrupt:
         work = "finished work is kept, the same command continues" if resumable else "nothing was kept"
         return report_error(f"interrupted; {work}", INTERRUPTED)
-    except Below as e:
+    except BelowBound as e:
         return report_error(f"{e} (--fail-under)", BELOW_LIMIT)
     except MemoryError:
         return report_error("out of memory; try a smaller --batch or --n", BAD_INPUT)

@@ -36,23 +36,29 @@ TopLabelsOpt = Annotated[
 ]
 TopOpt = Annotated[int, typer.Option("--top", help="Features of each class that are shown.")]
 StabilityOpt = Annotated[
-    int, typer.Option("--stability", help="Draws of the soft stability; 0 leaves it out.")
+    int, typer.Option("--stability", help="Draws for the soft stability of the leading features; 0 leaves it out.")
 ]  # fmt: skip
-LinkOpt = Annotated[str, typer.Option("--link", help=f"What is explained: {', '.join(catalog.LINKS)}.")]
+LinkOpt = Annotated[
+    str,
+    typer.Option("--link", help=f"Transformation of the output before it is explained: {', '.join(catalog.LINKS)}."),
+]
 MasksOpt = Annotated[
-    str | None, typer.Option("--sampler", help=f"How masks are drawn: {', '.join(catalog.MASK_SAMPLERS)}.")
+    str | None, typer.Option("--sampler", help=f"Sampler of the masks: {', '.join(catalog.MASK_SAMPLERS)}.")
 ]
 RowsOpt = Annotated[
     str | None,
     typer.Option(
-        "--sampler", help=f"How rows are perturbed: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5."
+        "--sampler",
+        help=f"Sampler of the perturbed rows: {', '.join(catalog.TABLE_SAMPLERS)}; with a value as in around:0.5.",
     ),
 ]
 SplitOpt = Annotated[str, typer.Option("--split", help=f"Pieces of a text: {', '.join(catalog.SPLITS)}.")]
 UnitOpt = Annotated[
     str, typer.Option("--unit", help="Hide equal pieces together (types), or each one separately (positions).")
 ]
-HideOpt = Annotated[str, typer.Option("--hide", help="What is written for a hidden piece: delete, or a token: [MASK].")]
+HideOpt = Annotated[
+    str, typer.Option("--hide", help="Replacement of a hidden piece: delete, or a token such as [MASK].")
+]
 LabelOpt = Annotated[str | None, typer.Option("--label", help="Column of the labels, which the model does not get.")]
 CsvOpt = Annotated[
     Path | None, typer.Option("--csv", help="File of the rows that are explained; the training table if not given.")
@@ -67,10 +73,12 @@ GroupOpt = Annotated[
     list[str] | None,
     typer.Option("--group", help="Columns that act as one feature, such as a one-hot code: a,b,c; repeatable."),
 ]
-BinsOpt = Annotated[str, typer.Option("--bins", help=f"Bins of numbers: {', '.join(catalog.BINS)}.")]
+BinsOpt = Annotated[str, typer.Option("--bins", help=f"Rule for the bins of numbers: {', '.join(catalog.BINS)}.")]
 FrameOpt = Annotated[
     bool | None,
-    typer.Option("--frame/--array", help="Give the model pandas frames, or arrays; found out if not given."),
+    typer.Option(
+        "--frame/--array", help="Give the model pandas frames, or arrays; inferred from the model if not given."
+    ),
 ]
 
 
@@ -89,7 +97,9 @@ def image(
     baseline: Annotated[
         str, typer.Option("--baseline", help="Values of hidden segments: mean, blur, noise, or a number.")
     ] = "mean",
-    score: Annotated[str, typer.Option("--score", help=f"What is explained: {', '.join(catalog.SCORES)}.")] = "logit",
+    score: Annotated[
+        str, typer.Option("--score", help=f"Score that is explained: {', '.join(catalog.SCORES)}.")
+    ] = "logit",
     samples: SamplesOpt = None,
     of: OfOpt = "prediction",
     top_labels: TopLabelsOpt = None,
@@ -216,7 +226,7 @@ def pick(
     model: OwnOpt,
     text: Annotated[
         str | None,
-        typer.Option("--text", help='Texts, one a line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
+        typer.Option("--text", help='Texts, one per line, or JSON lines (.jsonl) with the field "text"; - is stdin.'),
     ] = None,
     train: Annotated[Path | None, typer.Option("--train", help="Training table: a CSV file, also .csv.gz.")] = None,
     label: LabelOpt = None,
@@ -238,7 +248,7 @@ def pick(
     top: TopOpt = 8,
     link: LinkOpt = "identity",
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="How inputs are perturbed; as for text and table.")
+        str | None, typer.Option("--sampler", help="Sampler of the perturbed inputs, as for text and table.")
     ] = None,
     stability: StabilityOpt = 150,
     labels: options.LabelsOpt = None,

@@ -24,6 +24,7 @@ from unfooled.counterfactuals.flips import PART
 from unfooled.counterfactuals.head import AffineHead, embeddings
 from unfooled.counterfactuals.score import finite
 from unfooled.statistics import Estimate, mean_of_shares, share
+from unfooled.statistics.attributes import constant_columns, means_by_presence
 
 
 def switches(e: Tensor, attributes: Tensor) -> Tensor:
@@ -39,10 +40,8 @@ def switches(e: Tensor, attributes: Tensor) -> Tensor:
     values, truth = finite(e, "e"), torch.as_tensor(attributes).detach().cpu().double().numpy()
     if values.shape != truth.shape:
         raise BadInput(f"e has shape {values.shape} and the attributes {truth.shape}; they must agree, (N, n)")
-    on, off = truth > 0.5, truth <= 0.5
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = (values * on).sum(0) / on.sum(0) - (values * off).sum(0) / off.sum(0)
-    return torch.from_numpy(gap)
+    absent, present = means_by_presence(values, truth)
+    return torch.from_numpy(present - absent)
 
 
 def constant_attributes(attributes: Tensor) -> tuple[int, ...]:
@@ -51,9 +50,7 @@ def constant_attributes(attributes: Tensor) -> tuple[int, ...]:
     Args:
         attributes: (N, n), 0 or 1; NaN where unknown.
     """
-    truth = torch.as_tensor(attributes).detach().cpu().double().numpy()
-    on, off = (truth > 0.5).any(0), (truth <= 0.5).any(0)
-    return tuple(int(f) for f in np.flatnonzero(~(on & off)))
+    return constant_columns(torch.as_tensor(attributes).detach().cpu().double().numpy())
 
 
 def head_effect(head: AffineHead, e: Tensor, gap: Tensor) -> Tensor:

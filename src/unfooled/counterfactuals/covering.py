@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 NODES = 20_000
-"""Nodes that are visited; with more, the best found so far is an upper bound."""
+"""Largest number of nodes visited; where it is reached, the best cover so far is an upper bound."""
 TIE = 1e-12
 """Share of a need that may be missing, for round-off."""
 
@@ -41,7 +41,7 @@ class Cover(NamedTuple):
         selected: Items. None: nothing cheaper than the limit was found.
         cost: Sum of their weights; inf where none was found.
         exact: True where the search was complete.
-        shortfall: Largest uncovered need of the node where it is smallest; 0 where all needs were covered.
+        shortfall: Largest uncovered need of the best node visited; 0 where all needs were covered.
     """
 
     selected: tuple[int, ...] | None
@@ -67,7 +67,7 @@ class _Bound:
         self.whole = bool((items.weights == np.round(items.weights)).all())
 
     def of(self, need: np.ndarray, allowed: np.ndarray) -> tuple[float, int]:
-        """Return the bound, inf where a need cannot be covered, and the row that it is from; needs are positive."""
+        """Return the bound, inf where a need cannot be covered, and the row of G that gives it."""
         rows = np.flatnonzero(need > 0)
         open_items = allowed[self.order[rows]]
         gains, weights = self.gains[rows] * open_items, self.weights[rows] * (open_items & (self.gains[rows] > 0))
@@ -140,7 +140,10 @@ def cover(items: Items, need: np.ndarray, limit: float = np.inf, nodes: int = NO
 
 
 def _greedy(items: Items, need: np.ndarray, scale: float) -> tuple[tuple[int, ...] | None, float]:
-    """Return a cover made item by item, None where that fails, and the least largest need left on the way."""
+    """Return a cover built item by item, None where that fails, and the smallest shortfall on the way.
+
+    The shortfall of a selection is its largest uncovered need.
+    """
     allowed, selected, left = np.ones(len(items.weights), bool), [], need.copy()
     short = float(np.maximum(left, 0).max())
     while (left > scale).any():

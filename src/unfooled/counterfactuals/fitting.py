@@ -13,6 +13,7 @@ from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.head import AffineHead
 from unfooled.counterfactuals.score import finite
+from unfooled.statistics.softmax import fit_softmax
 
 
 def fit_head(e: Tensor, y: Tensor, c: int | None = None, *, decay: float = 1e-4, steps: int = 300) -> AffineHead:
@@ -31,21 +32,7 @@ def fit_head(e: Tensor, y: Tensor, c: int | None = None, *, decay: float = 1e-4,
     x = torch.from_numpy(finite(e, "e"))
     check_labels(y, len(x), c)
     classes = int(y.max()) + 1 if c is None else c
-    weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=steps, history_size=20, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
-    )
-    labels = y.cpu()
-
-    def closure() -> float:
-        with torch.enable_grad():
-            loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, labels) + decay / 2 * weight.square().sum()
-        weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
-        return float(loss.detach())
-
-    optimizer.step(closure)
-    return AffineHead(weight, bias)
+    return AffineHead(*fit_softmax(x, y.cpu(), classes, l2=decay, steps=steps))
 
 
 def bayes_head(shares: Tensor, *, floor: float = 0.005) -> AffineHead:

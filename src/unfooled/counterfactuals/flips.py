@@ -4,7 +4,7 @@
     delta     = (1 + overshoot) dist_p s,        s = d_k / ||d_k||_2,  sign(d_k),  sign(d_kf) at f = argmax |d_kf|
                                                  for l_2, l_inf, l_1
     k-sparse: the k largest |d_kf| alone         covariance: m_k / sqrt(d_k^T S d_k), along S d_k
-    bounds:   see `edits.fill`                   groups: see `exchanges`
+    bounds:   see `edits.smallest_in_box`        groups: see `exchanges`
 
 One boundary at a time suffices: if another class were above i at the nearest point of a boundary, a shorter step in
 the same direction would have crossed the boundary of that class. This holds for every norm and every set of changes
@@ -16,19 +16,21 @@ References:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from unfooled.core.errors import BadInput
 from unfooled.counterfactuals.cost import Cost
-from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_lengths, fill, lengths, steepest
+from unfooled.counterfactuals.edits import Edit, EditRows, check_norm, dual_lengths, lengths, smallest_in_box, steepest
 from unfooled.counterfactuals.exchanges import exchange_distances
 from unfooled.counterfactuals.head import AffineHead, embeddings
 from unfooled.counterfactuals.least_distance import LeastDistance
 
 PART = 1 << 22
-"""Numbers in a temporary array, at most."""
+"""Largest number of entries of a temporary array."""
 
 
 def flip_distance(head: AffineHead, e: Tensor, *, norm: float = 2, cost: Cost | None = None) -> Tensor:
@@ -54,8 +56,7 @@ def flip_distance(head: AffineHead, e: Tensor, *, norm: float = 2, cost: Cost | 
         tensor([[inf, 2.]], dtype=torch.float64)
     """
     values = embeddings(head, e).numpy()
-    cost, norm = cost or Cost(), check_options(cost, norm, None)
-    distance, _ = _distances(head, values, norm, None, cost)
+    distance, _ = _distances(_Task.of(head, values, check_options(cost, norm, None), None, cost or Cost()))
     return torch.from_numpy(distance).to(torch.as_tensor(e).device)
 
 
@@ -85,21 +86,50 @@ def flip_edit(
         BadInput: Embeddings, norm or cost do not fit the head or each other.
     """
     values = embeddings(head, e).numpy()
-    cost, norm = cost or Cost(), check_options(cost, norm, sparse)
+    norm = check_options(cost, norm, sparse)
     if not overshoot >= 0:
         raise BadInput(f"overshoot is {overshoot!r}; it must be at least 0")
-    distance, short = _distances(head, values, norm, sparse, cost)
+    task = _Task.of(head, values, norm, sparse, cost or Cost())
+    distance, short = _distances(task)
     sheet = EditRows.infeasible(len(values), head.n, head.c)
-    weight, first = head.weight.numpy(), _predicted(head, values)
     rows = np.arange(len(values))
     sheet.target = np.where(np.isfinite(distance).any(1), distance.argmin(1), short.argmin(1))
     sheet.cost = distance[rows, sheet.target]
     sheet.shortfall = short.min(1)
     sheet.active[rows, sheet.target] = True
-    d = weight[sheet.target] - weight[first]
-    need = _margins(head, values, first)[rows, sheet.target]
-    sheet.delta = _steps(head, values, d, need, norm, sparse, cost, overshoot, sheet.target)
+    sheet.delta = _changes(task, sheet.target, overshoot)
     return sheet.edit(torch.as_tensor(e).device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Embeddings, the head that classifies them, and the permitted changes.
+
+    Attributes:
+        head: The affine head.
+        e: Embeddings, (B, n).
+        norm: 1, 2 or inf.
+        sparse: Number of attributes that may change. None: all.
+        cost: Permitted changes and what they cost.
+        first: Predicted classes i, (B,).
+        margin: m_k = l_i - l_k, (B, c).
+    """
+
+    head: AffineHead
+    e: np.ndarray
+    norm: float
+    sparse: int | None
+    cost: Cost
+    first: np.ndarray
+    margin: np.ndarray
+
+    @classmethod
+    def of(cls, head: AffineHead, e: np.ndarray, norm: float, sparse: int | None, cost: Cost) -> _Task:
+        """Return the task, with predicted classes and margins."""
+        logits = e @ head.weight.numpy().T + head.bias.numpy()
+        first = np.asarray(logits.argmax(1))
+        margin = np.asarray(logits[np.arange(len(e)), first][:, None] - logits)
+        return cls(head, e, norm, sparse, cost, first, margin)
 
 
 def check_options(cost: Cost | None, norm: float, sparse: int | None) -> float:
@@ -118,81 +148,64 @@ def check_options(cost: Cost | None, norm: float, sparse: int | None) -> float:
     return norm
 
 
-def _predicted(head: AffineHead, e: np.ndarray) -> np.ndarray:
-    return np.asarray((e @ head.weight.numpy().T + head.bias.numpy()).argmax(1))
-
-
-def _margins(head: AffineHead, e: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return m_k = l_i - l_k, (B, c)."""
-    logits = e @ head.weight.numpy().T + head.bias.numpy()
-    return np.asarray(logits[np.arange(len(e)), first][:, None] - logits)
-
-
-def _distances(
-    head: AffineHead, e: np.ndarray, norm: float, sparse: int | None, cost: Cost
-) -> tuple[np.ndarray, np.ndarray]:
+def _distances(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Return the distances and the shortfalls, (B, c) each, inf on the predicted class."""
-    first = _predicted(head, e)
-    margin = _margins(head, e, first)
+    cost, first = task.cost, task.first
     if cost.groups:
-        distance, short, _ = exchange_distances(head, e, first, margin, cost)
+        distance, short, _ = exchange_distances(task.head, task.e, first, task.margin, cost)
     elif not cost.bounded:
-        distance, short = _unbounded(head, first, margin, norm, sparse, cost)
-    elif sparse is not None:
+        distance, short = _unbounded(task)
+    elif task.sparse is not None:
         raise BadInput("sparse edits to any class take immutable attributes, but no bounds; targeted_edit takes both")
     elif cost.covariance is not None:
-        distance, short = _bounded_ellipse(head, e, first, margin, cost)
+        distance, short = _bounded_ellipse(task)
     else:
-        distance, short = _bounded(head, e, first, margin, norm, cost)
-    rows = np.arange(len(e))
+        distance, short = _bounded(task)
+    rows = np.arange(len(task.e))
     distance[rows, first] = short[rows, first] = np.inf
     return distance, short
 
 
-def _unbounded(
-    head: AffineHead, first: np.ndarray, margin: np.ndarray, norm: float, sparse: int | None, cost: Cost
-) -> tuple[np.ndarray, np.ndarray]:
+def _unbounded(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and shortfalls without bounds: margins over dual norms, one table per predicted class."""
-    w = head.weight.numpy() @ cost.basis(head)
+    margin, w = task.margin, task.head.weight.numpy() @ task.cost.basis(task.head)
     gain = np.zeros_like(margin)
-    for i in np.unique(first):
-        gain[first == i] = dual_lengths(w - w[i], norm, sparse)
+    for i in np.unique(task.first):
+        gain[task.first == i] = dual_lengths(w - w[i], task.norm, task.sparse)
     distance = np.divide(margin, gain, out=np.full_like(margin, np.inf), where=gain > 0)
     distance[margin <= 0] = 0.0
     return distance, np.where(np.isfinite(distance), 0.0, margin)
 
 
-def _bounded(
-    head: AffineHead, e: np.ndarray, first: np.ndarray, margin: np.ndarray, norm: float, cost: Cost
-) -> tuple[np.ndarray, np.ndarray]:
+def _bounded(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and shortfalls inside bounds."""
-    free, (low, high) = cost.free(head), cost.box(e)
+    head, margin = task.head, task.margin
+    free, (low, high) = task.cost.free(head), task.cost.box(task.e)
     weight = head.weight.numpy()[:, free]
     low, high = low[:, free], high[:, free]
     distance, short = np.full_like(margin, np.inf), np.zeros_like(margin)
     part = max(1, PART // (head.c * head.n))
-    for start in range(0, len(e), part):
+    for start in range(0, len(task.e), part):
         take = slice(start, start + part)
-        d = weight[None] - weight[first[take]][:, None]  # (b, c, r)
+        d = weight[None] - weight[task.first[take]][:, None]  # (b, c, r)
         size = d.shape[:2]
         ends = [np.repeat(bound[take], head.c, 0) for bound in (low, high)]
-        x, best = fill(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), norm)
-        reached = lengths(x, norm).reshape(size)
+        x, best = smallest_in_box(d.reshape(-1, d.shape[2]), ends[0], ends[1], margin[take].reshape(-1), task.norm)
+        reached = lengths(x, task.norm).reshape(size)
         distance[take] = np.where(np.isnan(reached), np.inf, reached)
         short[take] = np.where(np.isnan(reached), margin[take] - best.reshape(size), 0.0)
     return distance, short
 
 
-def _bounded_ellipse(
-    head: AffineHead, e: np.ndarray, first: np.ndarray, margin: np.ndarray, cost: Cost
-) -> tuple[np.ndarray, np.ndarray]:
+def _bounded_ellipse(task: _Task) -> tuple[np.ndarray, np.ndarray]:
     """Return distances and shortfalls inside bounds under a covariance: one program for each sample and rival."""
-    free, (low, high) = cost.free(head), cost.box(e)
-    weight = head.weight.numpy()
+    head, margin = task.head, task.margin
+    free, (low, high) = task.cost.free(head), task.cost.box(task.e)
+    weight, basis = head.weight.numpy(), task.cost.basis(head)
     distance, short = np.full_like(margin, np.inf), np.zeros_like(margin)
-    for s, i in enumerate(first):
+    for s, i in enumerate(task.first):
         for k in range(head.c):
-            x = None if k == i else _inside(weight[k] - weight[i], margin[s, k], low[s], high[s], cost.basis(head))
+            x = None if k == i else _inside(weight[k] - weight[i], margin[s, k], low[s], high[s], basis)
             if x is not None:
                 distance[s, k] = np.sqrt(x @ x)
                 continue
@@ -210,44 +223,54 @@ def _inside(d: np.ndarray, need: float, low: np.ndarray, high: np.ndarray, basis
     return None if solution is None else solution[0]
 
 
-def _steps(
-    head: AffineHead,
-    e: np.ndarray,
-    d: np.ndarray,
-    need: np.ndarray,
-    norm: float,
-    sparse: int | None,
-    cost: Cost,
-    overshoot: float,
-    target: np.ndarray,
-) -> np.ndarray:
-    """Return the changes that cross one boundary each, (B, n); NaN or zero where that is not possible."""
-    need = np.maximum(need, 0.0)
+def _changes(task: _Task, target: np.ndarray, overshoot: float) -> np.ndarray:
+    """Return the changes that cross one boundary each, (B, n); NaN or zero where that is not possible.
+
+    Args:
+        task: Embeddings, head and permitted changes.
+        target: Rivals whose boundary is crossed, (B,).
+        overshoot: Share of the distance by which the change goes beyond the boundary.
+    """
+    head, cost = task.head, task.cost
     if cost.groups:
-        first = _predicted(head, e)
-        _, _, step = exchange_distances(
-            head, e, first, _margins(head, e, first), cost, overshoot=overshoot, target=target
-        )
+        _, _, step = exchange_distances(head, task.e, task.first, task.margin, cost, overshoot=overshoot, target=target)
         return step
+    weight = head.weight.numpy()
+    d = weight[target] - weight[task.first]
+    need = np.maximum(task.margin[np.arange(len(target)), target], 0.0)
+    if cost.bounded:
+        return _changes_in_bounds(task, d, need, overshoot)
     basis = cost.basis(head)
-    if not cost.bounded:
-        direction = steepest(d @ basis, norm, sparse)
-        gain = (direction * (d @ basis)).sum(1)
-        size = np.divide(need, gain, out=np.zeros_like(need), where=gain > 0)
-        return np.asarray((1 + overshoot) * size[:, None] * direction @ basis.T)
-    low, high = cost.box(e)
+    direction = steepest(d @ basis, task.norm, task.sparse)
+    gain = (direction * (d @ basis)).sum(1)
+    size = np.divide(need, gain, out=np.zeros_like(need), where=gain > 0)
+    return np.asarray((1 + overshoot) * size[:, None] * direction @ basis.T)
+
+
+def _changes_in_bounds(task: _Task, d: np.ndarray, need: np.ndarray, overshoot: float) -> np.ndarray:
+    """Return the smallest changes inside bounds with d . delta >= need, beyond it by the overshoot where there is room.
+
+    Args:
+        task: Embeddings, head and permitted changes.
+        d: w_k - w_i for the rival k whose boundary is crossed, (B, n).
+        need: Margins to that rival, (B,).
+        overshoot: Share of the margin by which d . delta exceeds it.
+    """
+    head, cost = task.head, task.cost
+    low, high = cost.box(task.e)
     free = cost.free(head)
     corner = np.where(d * free > 0, high, np.where(d * free < 0, low, 0.0))
     best = np.where(d * free != 0, d, 0.0) * np.where(corner == 0, 0.0, corner)
     most = np.where(np.isinf(best).any(1), np.inf, np.nan_to_num(best, posinf=0.0).sum(1))
     further = np.minimum(need * (1 + overshoot), np.maximum(most, need))
     if cost.covariance is None:
-        x, _ = fill(d[:, free], low[:, free], high[:, free], further, norm)
+        x, _ = smallest_in_box(d[:, free], low[:, free], high[:, free], further, task.norm)
         return np.asarray(x @ np.eye(head.n)[free])
-    out = np.zeros_like(e)
-    for s in range(len(e)):
-        for wanted in (further[s], need[s]):
-            u = _inside(d[s], wanted, low[s], high[s], basis)
+    basis = cost.basis(head)
+    out = np.zeros_like(task.e)
+    for s in range(len(task.e)):
+        for gain in (further[s], need[s]):
+            u = _inside(d[s], gain, low[s], high[s], basis)
             if u is not None:
                 out[s] = basis @ u
                 break

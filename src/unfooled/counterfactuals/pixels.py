@@ -4,8 +4,8 @@
 
 g(z) are the attribute logits, e = g(x), j the target, m its margin, gap the switch of each attribute: its mean logit
 where it is present minus where it is absent. The target is part of the objective, since the input that matches the
-edited attributes best usually does not change the label. kappa sets how much the label counts
-against the attributes; of several, the result is that of the least with which the target is predicted; `curve` has all.
+edited attributes best usually does not change the label. kappa weighs the label against the attributes. Of several
+kappas, the result is that of the smallest with which the target is predicted; `curve` lists the results of all.
 
 `match_edit` is the other problem, all attributes and no label, by Levenberg-Marquardt steps:
 
@@ -43,8 +43,8 @@ Invert = Callable[..., Any]
 
 KAPPA = (1.0, 5.0, 30.0)
 RULE = Decaying(first=0.2, last=0.002, absolute=True)
-MOST = 64
-"""Attributes for which `match_edit` takes a Jacobian."""
+MAX_ATTRIBUTES = 64
+"""Largest number of attributes for which `match_edit` computes a Jacobian."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +91,40 @@ class Realized:
     curve: tuple[Carried, ...]
 
 
-class _Remembering:
-    """Features divided by the switches; the last ones are stored, so that a penalty does not compute them again."""
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """Edits, the inputs that they are carried to, and the head that judges the result."""
+
+    encode: Encode
+    head: AffineHead
+    x: Tensor
+    edit: Edit
+    gap: Tensor
+    batch: int
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the attribute logits of inputs, without a gradient."""
+        with torch.no_grad():
+            return batched(self.encode, self.batch)(x)
+
+    def result(self, moved: Tensor, *, e: Tensor, goal: Tensor, kappa: float, steps: Tensor) -> Carried:
+        """Judge moved inputs.
+
+        Args:
+            moved: Inputs after the edit, (B, *D).
+            e: Attribute logits of x, (B, n).
+            goal: Attribute logits that the edits ask for, (B, n).
+            kappa: Weight of the label.
+            steps: Steps taken, (B,).
+        """
+        now = self.features(moved)
+        on_target = logits_of(self.head, now).argmax(1) == self.edit.target.to(now.device)
+        residual = torch.linalg.vector_norm((now - goal) / self.gap, dim=1)
+        return Carried(kappa, moved, now - e, residual, on_target & self.edit.feasible.to(now.device), steps)
+
+
+class _ScaledFeatures:
+    """Features divided by the switches; the last ones are stored, so that a penalty need not compute them again."""
 
     def __init__(self, encode: Encode, gap: Tensor) -> None:
         self.encode, self.gap = encode, gap
@@ -147,12 +179,10 @@ def realize_edit(
     weights = sorted(float(k) for k in kappa)
     if not weights or weights[0] < 0:
         raise BadInput(f"kappa is {list(kappa)}; give at least one weight, none below 0")
-    with torch.no_grad():
-        e = batched(encode, batch)(x)
-    curve = tuple(
-        _carried(encode, head, x, e, edit, threat, partial(invert, steps=steps, batch=batch), gap, k, margin, batch)
-        for k in weights
-    )
+    problem = _Problem(encode, head, x, edit, gap, batch)
+    search = partial(invert, steps=steps, batch=batch)
+    e = problem.features(x)
+    curve = tuple(_carried(problem, e, threat, invert=search, kappa=k, margin=margin) for k in weights)
     at = torch.stack([torch.where(c.valid, i, len(curve) - 1) for i, c in enumerate(curve)]).amin(0)
 
     def pick(values: Sequence[Tensor]) -> Tensor:
@@ -165,40 +195,26 @@ def realize_edit(
     )  # fmt: skip
 
 
-def _carried(
-    encode: Encode, head: AffineHead, x: Tensor, e: Tensor, edit: Edit, threat: Threat, invert: Invert, gap: Tensor,
-    kappa: float, margin: float, batch: int,
-) -> Carried:  # fmt: skip
-    """Return the result at one kappa."""
+def _carried(problem: _Problem, e: Tensor, threat: Threat, *, invert: Invert, kappa: float, margin: float) -> Carried:
+    """Carry the feasible edits to inputs at one kappa."""
+    x, edit, gap = problem.x, problem.edit, problem.gap
     rows = edit.feasible.to(x.device).nonzero()[:, 0]
     moved, taken = x.clone(), torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    wanted = e + edit.delta.to(e)
+    goal = e + edit.delta.to(e)
     if len(rows):
-        seen, target = _Remembering(encode, gap), edit.target.to(x.device)[rows]
+        scaled, target = _ScaledFeatures(problem.encode, gap), edit.target.to(x.device)[rows]
 
-        def short(z: Tensor, at: Tensor) -> Tensor:
-            logits = logits_of(head, seen.at(z) * gap)
+        def label_penalty(z: Tensor, at: Tensor) -> Tensor:
+            logits = logits_of(problem.head, scaled.at(z) * gap)
             own = F.one_hot(target[at], logits.shape[1]).bool()
             rival = logits.masked_fill(own, -torch.inf).amax(1)
             return kappa * (rival - logits[own] + margin).relu()
 
         inversion = invert(
-            seen, wanted[rows] / gap, x[rows], threat=threat.take(rows), tol=0.0, rule=RULE, penalty=short
-        )  # fmt: skip
+            scaled, goal[rows] / gap, x[rows], threat=threat.take(rows), tol=0.0, rule=RULE, penalty=label_penalty
+        )
         moved[rows], taken[rows] = inversion.x, inversion.steps_used
-    return _judged(encode, head, x, e, wanted, edit, gap, kappa, moved, taken, batch)
-
-
-def _judged(
-    encode: Encode, head: AffineHead, x: Tensor, e: Tensor, wanted: Tensor, edit: Edit, gap: Tensor, kappa: float,
-    moved: Tensor, taken: Tensor, batch: int,
-) -> Carried:  # fmt: skip
-    """Return what became of the edits at these inputs."""
-    with torch.no_grad():
-        now = batched(encode, batch)(moved)
-    on_target = logits_of(head, now).argmax(1) == edit.target.to(now.device)
-    residual = torch.linalg.vector_norm((now - wanted) / gap, dim=1)
-    return Carried(kappa, moved, now - e, residual, on_target & edit.feasible.to(now.device), taken)
+    return problem.result(moved, e=e, goal=goal, kappa=kappa, steps=taken)
 
 
 def logits_of(head: AffineHead, e: Tensor) -> Tensor:
@@ -231,45 +247,59 @@ def match_edit(
         edit: Edits of their attribute logits.
         threat: Constraint set of the result.
         gap: Switch of each attribute, above 0, (n,).
-        asked: Multiple of the edit that is asked for; above 1 more results are valid.
+        asked: Multiple of the edit that the search aims at; above 1 more results are valid.
         steps: Steps.
         trust: Longest step, in the l_2 norm of the input; halved for a sample whose residual does not fall.
         damping: mu, relative to the mean squared length of the Jacobian's rows.
         batch: Samples computed at once.
 
     Returns:
-        A `Carried`, with kappa 0; its residual is to the edit itself, not to the multiple.
+        A `Carried`, with kappa 0; its residual is that to the edit itself, not to the multiple.
 
     Raises:
         BadInput: As `realize_edit`, or more than 64 attributes.
     """
     gap = _checked(encode, x, edit, threat, gap)
-    if len(gap) > MOST:
-        raise BadInput(f"there are {len(gap)} attributes, more than the {MOST} whose Jacobian is taken; realize_edit")
-    with torch.no_grad():
-        e = batched(encode, batch)(x)
+    if len(gap) > MAX_ATTRIBUTES:
+        raise BadInput(
+            f"there are {len(gap)} attributes, more than the {MAX_ATTRIBUTES} that match_edit takes; use realize_edit"
+        )
+    problem = _Problem(encode, head, x, edit, gap, batch)
+    e = problem.features(x)
     delta = torch.where(edit.feasible.to(x.device)[:, None], edit.delta.to(e), 0.0)
-    wanted = e + asked * delta
 
-    def matched(x: Tensor, wanted: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return _matched(encode, x, wanted, threat.take(rows), gap, steps, trust, damping)
+    def scaled(z: Tensor) -> Tensor:
+        return encode(z) / gap
+
+    def matched(x: Tensor, goal: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return _matched(scaled, x, goal / gap, threat.take(rows), steps=steps, trust=trust, damping=damping)
 
     with frozen(encode):
-        moved, taken = batched(matched, batch)(x, wanted, torch.arange(len(x), device=x.device))
-    return _judged(encode, head, x, e, e + delta, edit, gap, 0.0, moved, taken, batch)
+        moved, taken = batched(matched, batch)(x, e + asked * delta, torch.arange(len(x), device=x.device))
+    return problem.result(moved, e=e, goal=e + delta, kappa=0.0, steps=taken)
 
 
 def _matched(
-    encode: Encode, x: Tensor, wanted: Tensor, threat: Threat, gap: Tensor, steps: int, trust: float, damping: float
+    scaled: Encode, x: Tensor, goal: Tensor, threat: Threat, *, steps: int, trust: float, damping: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the points of least residual, and the number of steps that lowered it."""
+    """Return the points of least residual, and the number of steps that lowered it.
+
+    Args:
+        scaled: Features in units of the switches, (b, *D) -> (b, n).
+        x: Inputs, (b, *D).
+        goal: Features asked for, in the same units, (b, n).
+        threat: Constraint set of these inputs.
+        steps: Steps.
+        trust: Longest step.
+        damping: mu, relative to the mean squared length of the Jacobian's rows.
+    """
     best, reach = x, torch.full((len(x),), trust, dtype=x.dtype, device=x.device)
     least = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     step, taken = torch.zeros_like(flat(x)), torch.zeros(len(x), dtype=torch.int64, device=x.device)
     for number in range(steps + 1):
         z = threat.project(best + step.reshape(x.shape), x).detach().requires_grad_()
-        features = encode(z) / gap
-        away = wanted / gap - features.detach()
+        features = scaled(z)
+        away = goal - features.detach()
         size = torch.linalg.vector_norm(away, dim=1)
         better = size < least
         taken += better & torch.isfinite(least)
@@ -281,7 +311,7 @@ def _matched(
         jacobian = torch.stack([flat(g) for g in rows], 1)
         inner = jacobian @ jacobian.mT
         mu = damping * inner.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-        eye = torch.eye(len(gap), dtype=inner.dtype, device=inner.device)
+        eye = torch.eye(goal.shape[1], dtype=inner.dtype, device=inner.device)
         full = (jacobian.mT @ torch.linalg.solve(inner + mu[:, None, None] * eye, away[:, :, None]))[:, :, 0]
         length = torch.linalg.vector_norm(full, dim=1).clamp(min=1e-12)
         new = full * (reach / length).clamp(max=1)[:, None]

@@ -93,8 +93,8 @@ def code(
         fast: True: FISTA. False: ISTA, whose objective never rises.
 
     Returns:
-        Codes, (B, A, H + size - 1, W + size - 1), differentiable with respect to images and filters. Cost: 2 steps
-        convolutions.
+        Codes, (B, A, H + size - 1, W + size - 1), differentiable with respect to images and filters. Cost:
+        2 * steps convolutions.
 
     Raises:
         BadInput: Images smaller than the filters or with other channels, a negative sparsity, or steps below 1.
@@ -150,7 +150,8 @@ def learn_convolutional(
         generator: Base seed of the first filters and of the order.
 
     Returns:
-        Filters of norm at most 1, (A, C, size, size). Cost: 2 rounds steps convolutions of a batch; made for a GPU.
+        Filters of norm at most 1, (A, C, size, size). Cost: 2 * rounds * steps convolutions of a
+        batch; made for a GPU.
 
     Raises:
         BadInput: Images smaller than the filters, constant images, or numbers that cannot be used.
@@ -165,7 +166,7 @@ def learn_convolutional(
     source = torch.Generator().manual_seed(rng.base_seed(generator))
     filters = torch.randn(atoms, high.shape[1], size, size, generator=source, dtype=torch.float64).to(high)
     _check_fit(high, filters)
-    filters = _normed(filters, least=True)
+    filters = _normed(filters, unit=True)
     for _ in range(rounds):
         part = high[torch.randint(len(high), (batch,), generator=source).to(high.device)]
         codes = code(part, filters, sparsity=sparsity, steps=steps)
@@ -185,7 +186,7 @@ def _filter_step(part: Tensor, filters: Tensor, codes: Tensor) -> Tensor:
     return _normed(filters - length * g)
 
 
-def _normed(filters: Tensor, *, least: bool = False) -> Tensor:
-    """Return filters of norm at most 1; of norm 1 with `least`."""
+def _normed(filters: Tensor, *, unit: bool = False) -> Tensor:
+    """Return filters scaled down to norm at most 1; to norm 1 exactly with `unit`."""
     norm = filters.flatten(1).norm(dim=1)[:, None, None, None]
-    return filters / (norm.clamp_min(1e-12) if least else norm.clamp_min(1))
+    return filters / (norm.clamp_min(1e-12) if unit else norm.clamp_min(1))

@@ -1,9 +1,12 @@
-"""Intervals, bootstraps, associations and paired comparisons.
+"""Intervals, bootstraps, associations, paired comparisons, and small fits.
 
 intervals      shares and means with 95 % intervals; `Interval`, the figure that everything else returns
 bootstrap      resampling of images, one resample for every statistic
 association    correlations, regressions and differences as statistics, permutation tests, Holm's correction
 paired         two attacks, or two measures, of the same images
+agreement      predictions against guessing, and the relabelling that explains them best
+attributes     which attributes vary; means where an attribute is present and where it is absent
+softmax        multinomial logistic regression, with or without sparse weights
 """
 
 from unfooled.statistics.association import (

@@ -6,12 +6,11 @@
     sparse         min  mean CE(W e + b, y) + l2 ||W||^2 / 2 + l1 ||W||_1,  weights that are not needed exactly 0
 
 Joint training is `ConceptLoss`; `ConceptLoss(label=0)` trains the encoder alone. The objective of a head is convex, and
-is minimised by accelerated proximal gradient steps on standardised features.
+is minimised on standardised features, see `unfooled.statistics.softmax`.
 
 References:
     Koh et al., Concept bottleneck models, ICML 2020, arXiv:2007.04612 (joint, sequential, independent).
     Wong et al., Leveraging sparse linear layers for debuggable deep networks, ICML 2021, arXiv:2105.04857.
-    Beck, Teboulle, A fast iterative shrinkage-thresholding algorithm, SIAM Journal on Imaging Sciences 2009.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from torch.nn import functional as F
 
 from unfooled.core.checks import check_labels
 from unfooled.core.errors import BadInput
+from unfooled.statistics.attributes import means_by_presence
+from unfooled.statistics.softmax import fit_softmax
 from unfooled.training.losses.inner import at_least
 
 TINY = 1e-6
@@ -87,34 +88,14 @@ def fit_head(
         raise BadInput("all samples have one label; a head needs two classes")
     mean, deviation = e.mean(0), e.std(0, unbiased=False)
     scale = torch.where(deviation > TINY, 1 / deviation.clamp(min=TINY), torch.zeros_like(deviation))
-    weight, bias = _minimised(((e - mean) * scale).double(), y, k, l1, l2, steps)
+    weight, bias = fit_softmax(((e - mean) * scale).double(), y, k, l1=l1, l2=l2, steps=steps)
     weight = weight.to(e.dtype) * scale
     bias = bias.to(e.dtype) - weight @ mean
     right = (F.linear(e, weight, bias).argmax(1) == y).float().mean()
     return FittedHead(weight, bias, float(right), float((weight != 0).float().mean()))
 
 
-def _minimised(z: Tensor, y: Tensor, k: int, l1: float, l2: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Return weights and bias for standardised features z, by accelerated proximal gradient steps."""
-    z = torch.cat([z, torch.ones_like(z[:, :1])], 1)
-    hot = F.one_hot(y, k).to(z.dtype)
-    # The Hessian of CE is at most half the largest eigenvalue of z^T z / N.
-    step = 1 / (0.5 * float(torch.linalg.matrix_norm(z.T @ z / len(z), 2)) + l2)
-    w = torch.zeros(k, z.shape[1], dtype=z.dtype, device=z.device)
-    ahead, speed = w, 1.0
-    for _ in range(steps):
-        g = ((ahead @ z.T).softmax(0).T - hot).T @ z / len(z)
-        g[:, :-1] += l2 * ahead[:, :-1]
-        new = ahead - step * g
-        new[:, :-1] = new[:, :-1].sign() * (new[:, :-1].abs() - step * l1).clamp(min=0)
-        if float(((ahead - new) * (new - w)).sum()) > 0:  # restart where the momentum points uphill
-            speed = 1.0
-        faster = (1 + (1 + 4 * speed * speed) ** 0.5) / 2
-        ahead, w, speed = new + (speed - 1) / faster * (new - w), new, faster
-    return w[:, :-1], w[:, -1]
-
-
-def switches(e: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+def mean_logits(e: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean logit of each attribute where it is absent, and where it is present, (n,) each.
 
     Args:
@@ -122,16 +103,13 @@ def switches(e: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         a: True attributes in [0, 1], (N, n); NaN: unknown; present from .5 on.
 
     Returns:
-        Low and high; NaN for an attribute that is never, or always, present.
+        Absent and present; NaN for an attribute that is never, or always, present.
     """
     if e.shape != a.shape:
         raise BadInput(f"attribute logits are {tuple(e.shape)}, attributes are {tuple(a.shape)}; they must pair up")
-    present, absent = a >= 0.5, a < 0.5
-
-    def mean(rows: Tensor) -> Tensor:
-        return (e * rows).sum(0) / rows.sum(0)  # 0 / 0: NaN
-
-    return mean(absent), mean(present)
+    arrays = [values.detach().cpu().double().numpy() for values in (e, a)]
+    absent, present = (torch.from_numpy(mean).to(e) for mean in means_by_presence(*arrays))
+    return absent, present
 
 
 def as_logits(a: Tensor, e: Tensor) -> Tensor:
@@ -139,8 +117,8 @@ def as_logits(a: Tensor, e: Tensor) -> Tensor:
 
     An unknown attribute, and one that does not vary, counts as its mean logit.
     """
-    low, high = switches(e, a)
-    written = low + (high - low) * a
+    absent, present = mean_logits(e, a)
+    written = absent + (present - absent) * a
     return torch.where(written.isnan(), e.mean(0).expand_as(e), written)
 
 

@@ -45,7 +45,7 @@ class Effort:
     Attributes:
         path: "module:name" of a cascade's `Effort`, or of an attack on the whole run such as `autoattack`.
         label: Name for reports of an attack on the whole run.
-        nearest: Passes a sample that an audit of this effort spends on the nearest adversarial example.
+        nearest: Passes per sample that an audit of this effort spends on the nearest adversarial example.
     """
 
     path: str
@@ -226,7 +226,7 @@ SCORES = {
 }
 MASK_SAMPLERS = {
     name: Piece(_LIME + name.replace("-", "_"))
-    for name in ("paired", "bernoulli", "by-size", "kernel-sizes", "hadamard", "every-mask")
+    for name in ("paired", "bernoulli", "by-size", "balanced", "kernel-sizes", "hadamard", "every-mask")
 }
 TABLE_SAMPLERS = {
     "bins": Piece(_LIME + "by_bins"),
@@ -296,7 +296,7 @@ STUDIES = {
         "Which attributes flip a decision, can pixels do it, and what does published attackability measure?",
         {
             "small": "rendered shapes, 10 concept networks, 7 trainings; about 5 minutes on 2 cores",
-            "medium": "shapes at 3 correlations, CUB's class table and ten classes; some 2 hours a seed on 2 cores",
+            "medium": "shapes at 3 correlations, CUB's class table and ten classes; some 2 hours per seed on 2 cores",
             "full": "the same, wider networks, and CUB-200-2011's own folder; a day on a GPU",
         },
     ),

@@ -1,4 +1,4 @@
-"""Answers of a counterfactual, from tensors to records and sentences."""
+"""Records and sentences of counterfactuals, made from the tensors of the search."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from unfooled.counterfactuals.records import AttributeRow, Counterfactual, Figur
 from unfooled.counterfactuals.spaces import AttributeSpace
 
 EDIT, PGD, RANDOM = "edit", "targeted PGD", "random attribute"
-LISTED = 4  # attributes of a sentence at most
+LISTED = 4  # attributes listed in a sentence, at most
 
 
 @dataclass(frozen=True, eq=False)
 class Tried:
-    """Edits of images and what became of them, B entries each.
+    """Edits of images, the images changed accordingly, and the controls, B entries each.
 
     Attributes:
         x: The images, (B, C, H, W).
         u: Their coordinates, (B, m).
-        now: Those of the changed images.
+        now: Coordinates of the images changed by the edit, (B, m).
         predicted: Classes predicted, (B,).
         edit: The edits asked for.
-        realized: What realised them.
+        realized: Inputs that realise them.
         points: Changed images by method.
         measures: Measures by method.
-        valid: Which of them are inside the threat and of the target class, by method, (B,) bool.
+        valid: Changed images that are inside the threat and predicted as the target, by method, (B,) bool.
         slopes: Gradient of the attribute that changes most, (B, C, H, W).
     """
 
@@ -149,9 +149,9 @@ def _sentence(
     if outcome == Outcome.SAME:
         return f"It is predicted as {target} already: distance 0."
     if outcome == Outcome.INFEASIBLE:
-        kept = [name for name, stays in zip(space.names, space.kept.tolist(), strict=True) if stays]
+        fixed = [name for name, stays in zip(space.names, space.immutable.tolist(), strict=True) if stays]
         poor = int((~space.usable).sum())
-        why = [f"{', '.join(kept[:LISTED])} must stay"] if kept else []
+        why = [f"{', '.join(fixed[:LISTED])} must stay"] if fixed else []
         why += [f"{poor} attributes cannot be read off the network and stay"] if poor else []
         return (
             f"No permitted change of the attributes makes it {target}: the best falls {shortfall:.2g} logits short"

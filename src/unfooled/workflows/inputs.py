@@ -36,10 +36,10 @@ class Inputs:
         split: Part of the data.
         n: Number of samples; None: all.
         shuffle: Draw the samples at random.
-        mean: Mean that the model expects, in fractions of the range: a number, one a channel, or "0.49,0.48,0.45".
+        mean: Mean that the model expects, in fractions of the range: a number, one per channel, or "0.49,0.48,0.45".
         std: Standard deviation, likewise.
         size: (height, width) that images are resized to, or "32" or "32x48".
-        labels: Class names in the model's order: a file with one a line, or JSON.
+        labels: Class names in the model's order: a file with one per line, or JSON.
         channels: Channels that images are converted to, 1 (grey) or 3 (colour); None: unchanged.
         trust_pickle: Let the model's file run its code when it is read.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.

@@ -41,7 +41,7 @@ from unfooled.workflows.places import check_folder
 from unfooled.workflows.predicting import Predictor, opened
 from unfooled.workflows.words import at_least, number
 
-IMPORTANT = 20  # features of a pick whose importance is recorded
+MAX_IMPORTANCES = 20  # features of a pick whose importance is recorded
 CPU = Machine("cpu")
 Model = str | Path | Callable[..., Any] | Any
 """Model of texts or rows; see `predicting.opened`."""
@@ -66,9 +66,9 @@ def lime_image(
         index: Numbers of the samples, from 0: 3, [0, 3] or "0,3".
         segments: Name in `catalog.SEGMENTERS`, with options as in "grid:5" or "slic:80", or a segmenter.
         baseline: Values of hidden segments: a name in `catalog.BASELINES`, a number, or a function.
-        score: Name in `catalog.SCORES` of what is explained, or a function of logits and labels.
+        score: Quantity that is explained: a name in `catalog.SCORES`, or a function of logits and labels.
         options: Options of all local surrogates.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         seed: Random seed.
         machine: The device.
 
@@ -123,16 +123,16 @@ def lime_text(
     limits: Limits | None = None,
     seed: int = 0,
 ) -> LimeRecord:
-    """Explain what a model answers about a text by a linear surrogate of its words, and write lime.html and lime.json.
+    """Explain a model's answer about a text by a linear surrogate of its words, and write lime.html and lime.json.
 
     Args:
         model: "file.py:name": a function from a list of texts to outputs (n, K), an object with `predict_proba` or
             `predict`, or a function that returns one; or the object itself.
         text: File, also compressed (.gz), "-" for standard input, or a list of texts.
-        text_options: How a text is taken apart.
+        text_options: Options of splitting a text into pieces.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -144,7 +144,7 @@ def lime_text(
     """
     options.check()
     text_options.made()
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     folder, _ = check_folder(out), CPU.prepare(seed)
     with allowing(limits):
         texts = [read_text(text)] if isinstance(text, (str, Path)) else checked_texts(text)
@@ -169,7 +169,7 @@ def lime_table(
     limits: Limits | None = None,
     seed: int = 0,
 ) -> LimeRecord:
-    """Explain what a model answers about rows of a table by linear surrogates, and write lime.html and lime.json.
+    """Explain a model's answers about rows of a table by linear surrogates, and write lime.html and lime.json.
 
     Args:
         model: "file.py:name": a function from a table to outputs (n, K), an object with `predict_proba` or `predict`,
@@ -179,7 +179,7 @@ def lime_table(
         table_options: Columns, and the file of the rows.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -222,15 +222,16 @@ def lime_pick(
 
     Args:
         model: As for `lime_text` and `lime_table`.
-        text: File of texts, one a line or JSON lines with the field "text", "-", or a list of texts.
+        text: File of texts, one per line or JSON lines with the field "text", "-", or a list of texts.
         train: Training table; give this or `text`.
-        n: Inputs that are explained, drawn at random if there are more.
-        budget: Explanations that are picked.
-        cover: Name in `catalog.COVERS`: "any" or "soft".
+        n: Number of inputs that are explained, drawn at random if there are more.
+        budget: Number of explanations that are picked.
+        cover: Coverage of a feature, a name in `catalog.COVERS`: "any": 1 where it occurs in an explanation that is
+            picked; "soft": the largest weight that it has in one of these.
         inputs: Options of texts, or of tables.
         options: Options of all local surrogates.
         labels: Names of the outputs: a file, or the names. None: the model's own `classes_`.
-        out: Folder.
+        out: Folder for lime.html and lime.json.
         limits: Sizes beyond which a file is refused; None: the defaults of `Limits`.
         seed: Random seed.
 
@@ -263,7 +264,7 @@ def lime_pick(
         index=index,
         gain=list(selection.gain),
         among=len(at),
-        importance=_leading(result, selection.importance, IMPORTANT),
+        importance=_leading(result, selection.importance, MAX_IMPORTANCES),
     )
     about = {"model": predict.name, "data": source.data, "pick": pick}
     return _written(folder, best, options, [source.name(i) for i in index], about)
@@ -284,7 +285,7 @@ def _source(
         check_choices(options, catalog.TABLE_SAMPLERS, "bins")
         table_options = inputs if isinstance(inputs, TableOptions) else TableOptions()
         return TableRows(predict, read_rows(train, table_options, frames=predict.frames), options, labels, seed)
-    check_choices(options, catalog.MASK_SAMPLERS, "by-size")
+    check_choices(options, catalog.MASK_SAMPLERS, "balanced")
     texts = read_texts(text) if isinstance(text, (str, Path)) else checked_texts(text)
     data = str(text) if isinstance(text, (str, Path)) else "texts"
     return Texts(
@@ -327,14 +328,14 @@ def _written(
     if pick is not None:
         word = "rows" if result.kind == native.Kind.TABLE else "texts"
         title = f"{len(items)} of {pick.among} {word} that cover what matters"
-        extra = _important(pick)
+        extra = _importance_table(pick)
     html = result.to_html(options.top, names=list(items), title=title, extra=extra)
     write(folder, result, html, record)
     return record
 
 
-def _important(pick: Picked) -> str:
-    """Return the importance of the leading features, as a part of the page."""
+def _importance_table(pick: Picked) -> str:
+    """Return the importance of the leading features as a table of the page."""
     rows = [("feature", "importance"), *((name, f"{value:.3g}") for name, value in pick.importance.items())][:11]
     lines = "".join(f"<tr><td>{escape(name[:60])}</td><td>{value}</td></tr>" for name, value in rows)
     return f"<section><h2>Features of all {pick.among}</h2><table>{lines}</table></section>"

@@ -1,4 +1,4 @@
-"""Options of local surrogates: what is explained, how inputs are taken apart, and where rows come from."""
+"""Options of local surrogates, and the reader of tables."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LimeOptions:
         of: Classes explained: "prediction", "label" (images), "all", or names or numbers, separated by commas.
         top_labels: Number of most likely classes explained, in place of `of`.
         top: Features of each class that are shown.
-        link: What is explained of probabilities: "identity" or "log-odds" (texts and tables).
+        link: Scale on which probabilities are explained: "identity" or "log-odds" (texts and tables).
         sampler: Name in `catalog.MASK_SAMPLERS`, for rows in `catalog.TABLE_SAMPLERS`, or a sampler.
         stability: Draws of the soft stability, in addition to the samples; 0: it is left out.
     """
@@ -53,7 +53,7 @@ class LimeOptions:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Options of the method that are given."""
+        """Options of the method that are not None."""
         return {} if self.samples is None else {"samples": self.samples}
 
 
@@ -91,8 +91,8 @@ class TableOptions:
         columns: Names of the columns, for files without a header.
         categorical: Columns of numbers that are categories, in addition to those of words.
         group: Groups of columns that act as one feature, such as those of a one-hot code.
-        bins: Bins of numbers, a name in `catalog.BINS`.
-        frame: Give the model pandas frames. None: where it was fitted on frames.
+        bins: Rule for the bins of numbers, a name in `catalog.BINS`.
+        frame: True: give the model pandas frames; False: arrays. None: frames if it was fitted on frames.
     """
 
     label: str | None = None
@@ -191,7 +191,7 @@ def read_classes(
     """Return the names of the outputs: those given, else the model's own; None: numbers.
 
     Args:
-        labels: File of names, one a line or JSON, or the names.
+        labels: File of names, one per line or JSON, or the names.
         own: Names that the model states.
         count: Number of outputs.
 

@@ -1,4 +1,4 @@
-"""Inputs of local surrogates that the user's own code answers: texts, and rows of a table."""
+"""Inputs of local surrogates for models that are the user's own code: texts, and rows of a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unfooled.workflows.errors import BadOption
 from unfooled.workflows.lime_options import LimeOptions, Rows, TextOptions, classes_of, read_classes
 from unfooled.workflows.predicting import Predictor
 
-MOST = 4000
+MAX_FEATURES = 4000
 """Largest number of features of one input: memory grows with its square."""
 BATCH = 256
 Labels = str | Path | Sequence[str] | None
@@ -63,13 +63,13 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts and the model that answers them.
+    """Texts, and the model whose answers are explained.
 
     Attributes:
         predict: The model.
         texts: The texts.
         data: Name of the data.
-        pieces: How texts are taken apart.
+        pieces: Pieces of a text, and the replacement of hidden ones.
         options: Options of all local surrogates.
         labels: Names of the outputs. None: the model's own.
         seed: Random seed.
@@ -107,7 +107,7 @@ class Texts:
                 classes_of(self.options, outputs, names),
                 **settings,
                 **self.options.given,
-                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "by-size", "sampler"),
+                sampler=made(catalog.MASK_SAMPLERS, self.options.sampler or "balanced", "sampler"),
                 link=made(catalog.LINKS, self.options.link, "link"),
                 generator=torch.Generator().manual_seed(self.seed),
             )
@@ -128,7 +128,7 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """Rows of a table and the model that answers them.
+    """Rows of a table, and the model whose answers are explained.
 
     Attributes:
         predict: The model.
@@ -192,9 +192,11 @@ class TableRows:
 
 
 def check_size(features: int, name: str, mend: str) -> None:
-    """Refuse an input with more than `MOST` features."""
-    if features > MOST:
-        raise BadOption(f"{{0}} has {{1:,}} features, and at most {MOST:,} are explained; {mend}", name, features)
+    """Refuse an input with more than `MAX_FEATURES` features."""
+    if features > MAX_FEATURES:
+        raise BadOption(
+            f"{{0}} has {{1:,}} features, and at most {MAX_FEATURES:,} are explained; {mend}", name, features
+        )
 
 
 def checked_texts(texts: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ class Predictor:
         name: Name for records and errors.
         function: Function from inputs to outputs, (n, K).
         classes: Names of the outputs. None: not known.
-        frames: True if the model was fitted on frames, and so takes rows as such.
+        frames: True if the model was fitted on pandas data frames, and so takes rows as such.
     """
 
     name: str

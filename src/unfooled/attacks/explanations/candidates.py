@@ -187,7 +187,7 @@ class Candidates:
 class _Heard:
     """A wrapper of a model that stores the logits of a call at the points z."""
 
-    watches = True
+    transparent = True
 
     def __init__(self, model: Model, z: Tensor) -> None:
         self.model, self.z = model, z

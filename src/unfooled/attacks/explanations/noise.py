@@ -52,7 +52,7 @@ def random_point(x: Tensor, threat: Threat, *, draw: int = 0, generator: torch.G
 
 
 def drawn(x: Tensor, threat: Threat, draw: int, generator: torch.Generator | int | None) -> Tensor:
-    """Draw `random_point`, with checked arguments."""
+    """Draw the points of `random_point`; the arguments are checked already."""
     return threat.extreme(x, generator, draw=draw, stage=rng.Stream.RANDOM_POINT)
 
 

@@ -1,4 +1,8 @@
-"""Wrappers that count the calls of a model or store its output."""
+"""Wrappers that count the calls of a model or store its output.
+
+`transparent = True` marks a class whose objects take and return what the model does, so that facts learnt about the
+model hold for them too: see `calls.bare`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class Counted:
         backwards: Samples passed backwards so far (each time a gradient reaches the logits).
     """
 
-    watches = True
+    transparent = True
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -96,7 +100,7 @@ def note_second_derivatives(model: Any, attribution: Tensor) -> None:
 class StandIn:
     """A model whose passes are counted as those of another one."""
 
-    watches = True
+    transparent = True
 
     def __init__(self, counted: Counted, model: Model, same_values: bool = True) -> None:
         self.counted = counted
@@ -125,7 +129,7 @@ class Tapped:
         output: The output of the last call, with its graph. None: not called yet.
     """
 
-    watches = True
+    transparent = True
 
     def __init__(self, model: Model) -> None:
         self.model = model

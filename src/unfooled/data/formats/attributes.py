@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unfooled.core.errors import BadInput, nearest
 from unfooled.core.limits import read_regular
+from unfooled.statistics.attributes import constant_columns
 
 PATH = "path"
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0, "": math.nan}
@@ -46,7 +47,7 @@ class AttributeTable:
     @property
     def constant(self) -> tuple[str, ...]:
         """Names of the attributes with one known value, or none: nothing can be learnt of them."""
-        return constant_attributes(self.values, self.names)
+        return names_of_constant(self.values, self.names)
 
     def of(self, files: Sequence[Path], root: Path) -> Tensor:
         """Return the attributes of images, (len(files), n).
@@ -86,10 +87,9 @@ class AttributeTable:
         return self.names.index(name)
 
 
-def constant_attributes(values: Tensor, names: Sequence[str]) -> tuple[str, ...]:
+def names_of_constant(values: Tensor, names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the columns with one known value, or none."""
-    low, high = values.nan_to_num(math.inf).amin(0), values.nan_to_num(-math.inf).amax(0)
-    return tuple(name for name, a, b in zip(names, low.tolist(), high.tolist(), strict=True) if not a < b)
+    return tuple(names[column] for column in constant_columns(values.numpy()))
 
 
 def read_attributes(path: str | Path) -> AttributeTable:

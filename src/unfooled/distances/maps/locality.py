@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from unfooled.core.errors import BadInput
 from unfooled.core.shapes import flat, per_sample
-from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, spread
+from unfooled.distances.maps.diverse import check_k, check_maps, check_window, diverse_top_k, window_max
 from unfooled.distances.norms import check_pair
 from unfooled.distances.rank import kendall, spearman
 
@@ -112,7 +112,7 @@ def dilate(mask: Tensor, w: int) -> Tensor:
     """
     if mask.dtype != torch.bool:
         raise BadInput(f"the mask is {mask.dtype}; dilate takes bool, (B, H, W)")
-    return spread(mask, w)
+    return window_max(mask, w)
 
 
 @dataclass(frozen=True, eq=False)

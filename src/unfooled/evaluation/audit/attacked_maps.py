@@ -14,7 +14,7 @@ from unfooled.evaluation.audit.missed import each_eps
 from unfooled.evaluation.audit.plan import ExplanationAttack
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.gradients import Gradients
-from unfooled.evaluation.explanations.nearer import Below, below_the_label
+from unfooled.evaluation.explanations.nearer import BelowLabel, below_the_label
 from unfooled.evaluation.explanations.survival import (
     Approach,
     AttackedExplanations,
@@ -60,7 +60,7 @@ def attack_maps(
     close, below = below_the_label(samples, nearest, eps, smallest, s.threat.norm)
     lower = None
     if len(close):
-        lower = Below(close, below / eps[close], attack.below_the_label(samples[close], below))
+        lower = BelowLabel(close, below / eps[close], attack.below_the_label(samples[close], below))
     passes = s.ledger.passes(Family.EXPLANATIONS)
     return AttackedExplanations(approach, samples, attack.radii, rows, passes, plan.steps, plan.restarts, lower)
 

@@ -29,7 +29,7 @@ from unfooled.evaluation.audit.plan import Plan
 from unfooled.evaluation.audit.records import Summary
 from unfooled.evaluation.audit.stages import perform
 from unfooled.evaluation.audit.storing import store
-from unfooled.evaluation.audit.summary import About, Source, summarise_audit
+from unfooled.evaluation.audit.summary import About, AuditContext, summarise_audit
 from unfooled.evaluation.audit.values import Setting
 from unfooled.evaluation.checks.memory import OriginalModel
 from unfooled.evaluation.checks.subject import inspect_model
@@ -68,12 +68,12 @@ def audit(
         classes: Class names, in the order of the logits. None: their numbers.
         about: Names for the report and other facts about the run, an `About` or a mapping with its fields: model,
             data, title, command, options, warnings. None: nothing.
-        chunk: Samples a file; verdicts do not depend on it.
+        chunk: Samples per file; verdicts do not depend on it.
         batch: Samples computed at once. None: as many as fit well in memory.
         progress: Called with (stage, samples done, samples in all).
 
     Returns:
-        The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most about 440 passes a sample
+        The `Summary`, also written to `out/summary.json`. Cost with the default plan: at most 440 passes per sample
         for the attack, 400 for the nearest points of the first 200, and for the checks a tenth of the attack's, or
         20,000 in all if that is more; attacks that the checks ask for come on top. The attack on saliency maps takes
         about 550 passes for each of at most 32 samples, and after the first 8 at most a quarter of all passes. Of a
@@ -106,11 +106,11 @@ def audit(
         with trusted(), moving_only(threat.free):  # model, samples and threat have been checked
             outcome = perform(setting, plan)
         names = list(classes) if classes else [str(k) for k in range(subject.classes)]
-        source = Source(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
+        context = AuditContext(outcome.shown.cpu(), y.cpu(), threat, plan, config, names, about, device=str(x.device))
         found = recomputed_note(ledger.run.folder.damaged)
-        summary = summarise_audit(outcome, source, ledger, [*notes, *subject.warnings, *found])
+        summary = summarise_audit(outcome, context, ledger, [*notes, *subject.warnings, *found])
         if folder is not None:
-            store(folder, outcome, source, summary)
+            store(folder, outcome, context, summary)
     return summary
 
 
@@ -132,7 +132,7 @@ def _samples(
             raise BadInput(f"x is a {type(x).__name__}, which has labels; leave y out: audit(model, dataset, threat)")
         x, y, notes = from_torch(x)
     elif y is None:
-        raise BadInput("there are no labels; give y, one a sample, or a data set or loader of (input, label)")
+        raise BadInput("there are no labels; give y, one per sample, or a data set or loader of (input, label)")
     samples: Any = streamed(x) if isinstance(x, Tensor) else x
     found: Any = (samples, y, threat, notes)  # which are checked next
     return found
@@ -163,7 +163,7 @@ def _drop_other(path: Path, config: Config) -> None:
 
 
 def _fitting_chunk(chunk: int, x: Tensor) -> int:
-    """Return a number of samples a file, of which several copies fit in memory."""
+    """Return a number of samples per file, of which several copies fit in memory."""
     return max(1, min(chunk, limit() // (16 * x[:1].nbytes))) if chunk > 1 else chunk
 
 

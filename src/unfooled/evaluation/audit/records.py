@@ -9,7 +9,7 @@ A run folder holds
     gallery.safetensors    the pictures of `Summary.gallery`: x, x_adv, before, after, (G, *D) each
     reasons.safetensors    likewise, of `Summary.reasons.gallery`, where explanations were attacked
     attention.safetensors  likewise, of `Summary.attention.gallery`; before and after are (G, h, w)
-    chunks/                the work done so far, one file a chunk, by stage
+    chunks/                the work done so far, one file per chunk, by stage
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unfooled.evaluation.explanations.records import Attention, Movement, Reason
 from unfooled.runs.records import Environment, Passes, Record
 from unfooled.statistics.intervals import Estimate, Mean
 
-MOST = 10_000
+MAX_ENTRIES = 10_000
 """Largest number of entries of a list that the page shows."""
 
 
@@ -75,7 +75,7 @@ class Nearness(Record):
     reached: Estimate
     quartiles: tuple[float | None, float | None, float | None]
     classes: list[float | None]
-    curve: list[tuple[float, float]] = Field(max_length=MOST)
+    curve: list[tuple[float, float]] = Field(max_length=MAX_ENTRIES)
 
 
 class GuardRow(Record):
@@ -205,16 +205,16 @@ class Summary(Record):
     diagnostic_passes: Passes = Passes(forward=0.0, backward=0.0)
     nearest_passes: Passes = Passes(forward=0.0, backward=0.0)
     effort: str = ""
-    progress: list[Progress] = Field(default_factory=list, max_length=MOST)
+    progress: list[Progress] = Field(default_factory=list, max_length=MAX_ENTRIES)
     nearest: list[Nearness] = Field(default_factory=list, max_length=100)
     attack_success_rate: Estimate
     no_answer: Estimate | None = None
     passes: Passes
     explanation_passes: Passes
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    warnings: list[str] = Field(max_length=MOST)
+    warnings: list[str] = Field(max_length=MAX_ENTRIES)
     attack: str
-    curve: list[CurvePoint] = Field(max_length=MOST)
+    curve: list[CurvePoint] = Field(max_length=MAX_ENTRIES)
     curve_n: int = Field(ge=0)
     confusion: list[list[int]]
     confusion_entries: list[tuple[int, int, int]] = Field(default_factory=list)
@@ -223,12 +223,12 @@ class Summary(Record):
     ssim: Mean
     noise: Mean
     noise_unit: str
-    movements: list[Movement] = Field(max_length=MOST)
+    movements: list[Movement] = Field(max_length=MAX_ENTRIES)
     explanation: str
     reasons: Reasons | None = None
     attention: Attention | None = None
     guard: Guard | None = None
-    gallery: list[Example] = Field(max_length=MOST)
+    gallery: list[Example] = Field(max_length=MAX_ENTRIES)
     limits: list[str]
     command: str
     created: str

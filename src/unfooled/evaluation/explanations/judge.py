@@ -37,7 +37,7 @@ ATTACKED, FAILED, UNDEFINED, SKIPPED = range(4)
 
 @dataclass(frozen=True, eq=False)
 class ExplanationVerdict:
-    """Verdict on proposed points, one entry a sample.
+    """Verdict on proposed points, one entry per sample.
 
     Attributes:
         status: Codes of the statuses, positions in `STATUSES`, (B,) int64.
@@ -95,7 +95,7 @@ def judge_explanation(
         batch: Samples computed at once. None: as many as fit well in memory (cost: 1 forward of one sample).
 
     Returns:
-        An `ExplanationVerdict`. Cost: 4 forwards and 2 explanations a sample.
+        An `ExplanationVerdict`. Cost: 4 forwards and 2 explanations per sample.
 
     Raises:
         BadInput: Shapes that do not agree, or inputs that cannot be used.
@@ -127,7 +127,7 @@ class Reference:
 def reference_of(
     model: Model, x: Tensor, y: Tensor, explain: Explanation, reduce: Reduce, batch: int, clean: Tensor | None = None
 ) -> Reference:
-    """Evaluate the clean samples. Cost: 1 forward and, without `clean` maps, 1 explanation a sample."""
+    """Evaluate the clean samples. Cost: 1 forward and, without `clean` maps, 1 explanation per sample."""
     logits, right = _true_logits(model, x, y, batch)
     shares_pass = False
     if clean is None:
@@ -163,7 +163,7 @@ class JudgedPoints:
             value = score(clean, self.maps)
             if not isinstance(value, Tensor) or value.shape != self.status.shape:
                 n = len(self.status)
-                raise BadInput(f"score {name!r} returned {_shape(value)}; it must be one number a sample, ({n},)")
+                raise BadInput(f"score {name!r} returned {_shape(value)}; it must be one number per sample, ({n},)")
             values[name] = value.where(self.status == ATTACKED, torch.nan)
         return ExplanationVerdict(self.status, self.inside, values, self.output_change)
 
@@ -172,7 +172,7 @@ def judge_points(
     model: Model, x: Tensor, y: Tensor, x_adv: Tensor, threat: Threat, explain: Explanation, reduce: Reduce,
     reference: Reference, batch: int,
 ) -> JudgedPoints:  # fmt: skip
-    """Judge points by `verify` and by the true explanation. Cost: 3 forwards at most and 1 explanation a point."""
+    """Judge points by `verify` and by the true explanation. Cost: 3 forwards at most and 1 explanation per point."""
     verdict = verify(model, x, y, x_adv, threat, batch=batch)
     right, clean, _ = reference.known
     z = where_rows(torch.isfinite(flat(x_adv)).all(1), x_adv, x)

@@ -113,7 +113,7 @@ class Reasons(Record):
         k: Number of pixels that count as the top of a map.
         w: Reach of LENS in pixels.
         pixels: Pixels of a map.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         random_points: Number of random points of "best of N" at the largest radius.
         curve: Scores by radius and kind of perturbation.
@@ -124,7 +124,7 @@ class Reasons(Record):
         label_first: Share of the comparable samples whose label changed first.
         neither: Share of the comparable samples of which neither changed.
         unsearched: Number of samples attacked whose nearest adversarial example was not searched for.
-        passes: Passes an attacked sample; the gradient of an explanation's gradient counts as two backwards more.
+        passes: Passes per attacked sample; the gradient of an explanation's gradient counts as two backwards more.
         gallery: The worst cases.
     """
 

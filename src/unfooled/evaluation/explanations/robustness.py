@@ -221,7 +221,7 @@ def _at_radius(
 
 @dataclass(frozen=True, eq=False)
 class _SharedArguments:
-    """Arguments that all arms share."""
+    """Arguments that all ways of proposing points share."""
 
     model: Model
     x: Tensor

@@ -7,9 +7,9 @@
     label first      an adversarial example within eps, no farther than the smallest radius that moves the explanation
     neither          neither was found up to eps, which is not to say that neither is there
 
-Which came first is asked of the samples whose nearest adversarial example was searched for: that of an attack inside
-eps lies near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
-explanation is also attacked a little below it.
+Which moved first is decided only for samples whose nearest adversarial example was searched for: an attack inside eps
+ends near eps wherever the boundary is. Where the example is no farther than the smallest audited radius, the
+explanation is also attacked a little below its distance.
 
 Beside the attack stand the best of random points, as many in all as it computes explanations at one radius, and one
 random point. Points at a smaller radius are allowed at a larger one, and count there too. What moves an explanation
@@ -47,7 +47,7 @@ from unfooled.evaluation.explanations.judge import (
     maps_of,
 )
 from unfooled.evaluation.explanations.movement import TOP_SHARE
-from unfooled.evaluation.explanations.nearer import MOVED_BELOW, Below
+from unfooled.evaluation.explanations.nearer import MOVED_BELOW, BelowLabel
 from unfooled.evaluation.explanations.records import How, ReasonExample, ReasonPoint, Reasons
 from unfooled.evaluation.explanations.robustness import ExplanationRobustness, WorstPoints, robustness_by_radius
 from unfooled.runs.chunks import Rows
@@ -146,7 +146,7 @@ def attack_explanations(
         threats: Constraint sets, the smallest radius first.
         explain: The explanation.
         approach: Way of attacking it; see `approach_to`.
-        steps: Gradients a restart and radius.
+        steps: Gradients per restart and radius.
         restarts: Random starts.
         seed: Random seed.
         batch: Samples computed at once.
@@ -157,7 +157,7 @@ def attack_explanations(
         and its status for LENS, (B,); random_points, the number of random points up to this radius; with pictures
         x_adv, before and after, (B, *D), at the worst point for LENS that either attack or best of N found, whether it
         was `by chance`, its output_change and top_k.
-        Cost: the attack's, about 2 passes a random point, and the judge's 5 for each of at most 7 points a radius.
+        Cost: the attack's, about 2 passes per random point, and the judge's 5 for each of at most 7 points per radius.
     """
     k, tau = approach.k, approach.pixels < MAX_PIXELS_FOR_TAU
     scores: dict[str, Score] = {
@@ -221,7 +221,7 @@ class AttackedExplanations:
         radii: Radii in multiples of eps, ascending.
         rows: Rows of `attack_explanations`, by radius.
         passes: Forwards and backwards in all.
-        steps: Gradients a restart.
+        steps: Gradients per restart.
         restarts: Random starts.
         below: Attack at radii below the labels that change within the smallest radius. None: there is no such label.
     """
@@ -233,7 +233,7 @@ class AttackedExplanations:
     passes: tuple[int, int] = (0, 0)
     steps: int = 0
     restarts: int = 0
-    below: Below | None = None
+    below: BelowLabel | None = None
 
     def lens(self, how: How) -> Tensor:
         """Return corrected LENS by radius and sample, (R, n); NaN where not attacked."""

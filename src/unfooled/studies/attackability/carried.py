@@ -1,4 +1,4 @@
-"""Unit of edits of one attribute carried into pixels, beside a random attribute and targeted PGD."""
+"""Unit of edits of one attribute carried into pixels, beside a random attribute, CCE and targeted PGD."""
 
 from __future__ import annotations
 
@@ -9,16 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfooled.counterfactuals import Edit, flip_edit, measure, random_attributes, realize_edit, targeted_pgd
-from unfooled.data.made.shapes import ATTRIBUTES
+from unfooled.counterfactuals import (
+    Edit,
+    concept_counterfactual,
+    flip_edit,
+    measure,
+    random_attributes,
+    realize_edit,
+    targeted_pgd,
+)
+from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, Shapes
 from unfooled.features.inversion import invert_features
-from unfooled.studies.attackability.bench import JOINT, ConceptBench, subset
+from unfooled.studies.attackability.bench import JOINT, ConceptBench, Embedded, subset
 from unfooled.studies.attackability.geometry import one_attribute
 from unfooled.studies.attackability.records import Carried, Columns, Example
 from unfooled.studies.common.records import listed
 
 EDIT, RANDOM, PGD, STOPPED = "edit", "random attribute", "targeted PGD", "targeted PGD, stopped when valid"
+CCE = "conceptual counterfactual explanation"
 MEASURES = ("valid", "valid_8bit", "achieved", "selectivity", "side_effect", "off_target", "distance", "psnr", "ssim")
+SIZES = {"asked": "attributes asked", "length": "switches asked, l2"}
+"""Sizes of the edits before they are carried -> their columns in the table."""
+LEAST = 0.01
+"""Switches below which a weight of CCE counts as none."""
 SHOWN = 3
 """Worst and random examples, so many of each."""
 
@@ -41,6 +54,9 @@ def carry(bench: ConceptBench) -> Carried:
     other = random_attributes(edit, gap, generator=source)
     moved = realize_edit(net.encode, found.head, x, other, size.threat, kappa=size.kappa[:1], **options)
     asked[RANDOM] = other, moved.x
+    wide = conceptual(found, e, edit)
+    moved = realize_edit(net.encode, found.head, x, wide, size.threat, kappa=size.kappa[:1], **options)
+    asked[CCE] = wide, moved.x
     for name, stop in ((PGD, False), (STOPPED, True)):
         points = targeted_pgd(
             net.encode, found.head, x, edit, size.threat, steps=size.steps, stop=stop, generator=source
@@ -50,10 +66,43 @@ def carry(bench: ConceptBench) -> Carried:
     for how, (one, points) in asked.items():
         m = measure(net.encode, found.head, x, points, one, gap=gap)
         columns |= {f"{how}, {name}": listed(getattr(m, name).double().cpu()) for name in MEASURES}
+        steps = one.delta / found.unit
+        columns |= {f"{how}, asked": listed((steps != 0).sum(1).double()), f"{how}, length": listed(steps.norm(dim=1))}
     return Carried(
         seed=bench.seed, columns=columns, examples=examples(bench, rows, x, done.x, edit, columns),
         shape=list(x.shape[1:]), seconds=round(time.perf_counter() - began, 1),
     )  # fmt: skip
+
+
+def conceptual(found: Embedded, e: Tensor, edit: Edit) -> Edit:
+    """Return the edits of CCE to the same classes, by all learnt attributes at once, in switches."""
+    head = found.head
+    free = found.learnt if found.learnt.any() else torch.ones_like(found.learnt)
+    directions = torch.diag(found.unit)[free]
+    weights = concept_counterfactual(head.logits, e, edit.target, directions).weights
+    delta = torch.where(weights.abs() >= LEAST, weights, 0.0) @ directions
+    return replace(edit, delta=delta)
+
+
+def twin_of(scenes: Shapes, row: int, place: int, up: bool, target: int) -> tuple[Tensor, str] | None:
+    """Return a scene with one attribute truly added or removed, and its title; None where it cannot be.
+
+    Args:
+        scenes: The scenes.
+        row: Number of the scene.
+        place: Number of the attribute.
+        up: True: the attribute is added; False: it is removed.
+        target: Class that the edit leads to; among several twins the first of this class is taken.
+    """
+    factor, value = ATTRIBUTES[place].split("=")
+    column, values = list(FACTORS).index(factor), FACTORS[factor]
+    own = values.index(value)
+    if up == (int(scenes.factors[row, column]) == own):
+        return None
+    options = [own] if up else [k for k in range(len(values)) if k != own]
+    made = [(scenes.twin(row, factor, k), k) for k in options]
+    twin, k = next((one for one in made if int(one[0].y) == target), made[0])
+    return twin.x[0], f"{values[k]}: {scenes.classes[int(twin.y)]}"
 
 
 def chosen(columns: Columns, seed: int) -> list[tuple[str, int]]:
@@ -78,12 +127,15 @@ def examples(
         z = x[k : k + 1].clone().requires_grad_()
         slope = torch.autograd.grad(net.encode(z)[0, place[k]], z)[0].abs().sum(1)[0]
         score, valid = columns[f"{EDIT}, selectivity"][k], "valid" if columns[f"{EDIT}, valid"][k] else "not valid"
+        up = bool(edit.delta[k, place[k]] > 0)
+        twin = twin_of(bench.tests, int(rows[k]), int(place[k]), up, int(edit.target[k]))
         made.append(
             Example(
                 kind=kind, x=bytes_of(x[k]), changed=bytes_of(moved[k]), before=numbers(before[k]),
                 wanted=numbers(wanted[k]), achieved=numbers(after[k]), saliency=numbers(slope.flatten()),
-                title=f"{ATTRIBUTES[int(place[k])]}\nto {bench.classes[int(edit.target[k])]}\n"
-                f"selectivity {score or 0:.2f}, {valid}",
+                title=f"{'more' if up else 'less'} {ATTRIBUTES[int(place[k])]}\n"
+                f"to {bench.classes[int(edit.target[k])]}\nselectivity {score or 0:.2f}, {valid}",
+                twin=tuple(bytes_of(twin[0])) if twin else (), twin_title=twin[1] if twin else "no twin",
             )
         )  # fmt: skip
     return made

@@ -100,7 +100,7 @@ def _of_effects(results: Results) -> list[Claim]:
     for what, words in (("total", "total effect"), ("head", "effect through the head alone")):
         text = f"The {words} ranks the learnt factors as their twins do; Spearman, networks, at least .8."
         made.append(claim(text, OWN, factor_order(results.geometries, what), 0.8))
-    free, planted = (results.at(results.rhos[0]), results.at(results.rhos[-1])) if len(results.rhos) > 1 else ([], [])
+    free, planted = (results.at(rho) for rho in results.rhos[:2]) if len(results.rhos) > 1 else ([], [])
     for what, words in (("total", "in total"), ("head", "through the head")):
         own, others = planted_effects(planted, what)
         before, _ = planted_effects(free, what)
@@ -141,24 +141,21 @@ def _less(a: Interval, b: Interval) -> Interval:
 
 def _of_training(results: Results) -> list[Claim]:
     """Decide what semantic training gives: published score, exact radius, pixels."""
-    score = arm_gap(results, "published", STANDARD, TERM)
     falls = "Attackability falls with training on the published term; standard less trained, published score."
     made = [
-        claim(falls, SEED, median(score), ABOVE),
+        claim(falls, SEED, arm_gap(results, "published", STANDARD, TERM, median), ABOVE),
         claim("The radius rises with training on the published term; trained less standard.", SEED,
-              median(arm_gap(results, "radius", TERM, STANDARD)), ABOVE),
+              arm_gap(results, "radius", TERM, STANDARD, median), ABOVE),
         claim("Pixel distances rise with training on the published term; trained less standard.", SEED,
-              median(arm_gap(results, "distance", TERM, STANDARD)), ABOVE),
+              arm_gap(results, "distance", TERM, STANDARD, median), ABOVE),
         claim("Training on the published term gives better stability: robust accuracy above plain training; "
-              "difference.", SEED, mean(arm_gap(results, "robust", TERM, STANDARD)), ABOVE),
+              "difference.", SEED, arm_gap(results, "robust", TERM, STANDARD, mean), ABOVE),
     ]  # fmt: skip
     for arm in SEMANTIC:
         if not any(one.arm == arm for one in results.trained):
             continue
-        gain = mean(arm_gap(results, "robust", arm, PGD_AT))
         text = f"Training by {arm} is more robust than PGD-AT at equal compute; difference."
-        made.append(claim(text, OWN, gain, ABOVE))
-        cost = mean(arm_gap(results, "clean", arm, PGD_AT))
+        made.append(claim(text, OWN, arm_gap(results, "robust", arm, PGD_AT, mean), ABOVE))
         text = f"Training by {arm} is as accurate as PGD-AT on clean scenes; difference, at least -.01."
-        made.append(claim(text, OWN, cost, -0.01))
+        made.append(claim(text, OWN, arm_gap(results, "clean", arm, PGD_AT, mean), -0.01))
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -194,19 +194,50 @@ def planted_effects(rows: Sequence[Geometry], what: str) -> tuple[list[float], l
 
 
 def over_networks(results: Results) -> Arrays:
-    """Return the median radius and pixel distance of every network, semantic trainings included."""
-    sets = [arrays(one.columns) for one in results.near] + [arrays(one.columns) for one in results.trained]
+    """Return the median radius and pixel distance of every network, semantic trainings included.
+
+    They are of the scenes that the network classifies correctly, as all scenes of `Near` are.
+    """
+    sets = [arrays(one.columns) for one in results.near] + [correct(one) for one in results.trained]
     rows = [tuple(middle(one[name]) for name in ("radius", "flip", "distance")) for one in sets]
     table = np.array([row for row in rows if np.isfinite(row).all()]).reshape(-1, 3)
     return {"id": np.arange(len(table)), "radius": table[:, 0], "flip": table[:, 1], "distance": table[:, 2]}
 
 
-def arm_gap(results: Results, name: str, a: str, b: str) -> np.ndarray:
-    """Return a column of one training less that of another one, paired by seed and scene."""
+def correct(one: Trained) -> Arrays:
+    """Return the columns of a training at the scenes that it classifies correctly."""
+    columns = arrays(one.columns)
+    return {name: values[columns["clean"] > 0] for name, values in columns.items()}
+
+
+def arm_gap(
+    results: Results, name: str, a: str, b: str, centre: Callable[[np.ndarray], Interval]
+) -> Interval:  # fmt: skip
+    """Return the mean or median of a column of one training less that of another one, paired by seed and scene.
+
+    Args:
+        results: All results.
+        name: Column of the trainings.
+        a: Name of the one training.
+        b: Name of the other one.
+        centre: `mean` or `median`; its interval over scenes is widened by that over seeds.
+    """
     by_arm = {arm: {one.seed: one for one in results.trained if one.arm == arm} for arm in (a, b)}
     seeds = [seed for seed in by_arm[a] if seed in by_arm[b]]
-    gaps = [array(by_arm[a][s].columns[name]) - array(by_arm[b][s].columns[name]) for s in seeds]
-    return np.concatenate(gaps) if gaps else np.zeros(0)
+    return by_seed([array(by_arm[a][s].columns[name]) - array(by_arm[b][s].columns[name]) for s in seeds], centre)
+
+
+def by_seed(parts: Sequence[np.ndarray], centre: Callable[[np.ndarray], Interval]) -> Interval:
+    """Return a figure of all seeds' scenes; its interval over scenes is widened by that over seeds."""
+    if not parts:
+        return NO_SAMPLES
+    return over_seeds([centre(part).value for part in parts], centre(np.concatenate(parts)))
+
+
+def share_by_seed(parts: Sequence[np.ndarray]) -> Interval:
+    """Return the mean of values in [0, 1] over all seeds' scenes, with the interval of `by_seed`."""
+    value, low, high, n = by_seed(parts, share)
+    return Interval(value, max(low, 0.0), min(high, 1.0), n)
 
 
 def carried_column(results: Results, name: str) -> np.ndarray:

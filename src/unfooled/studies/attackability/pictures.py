@@ -23,7 +23,7 @@ from unfooled.drawing.figures import (
     new_figure,
     show_image,
 )
-from unfooled.studies.attackability.figures import Results, arrays, factor_mean, middle
+from unfooled.studies.attackability.figures import Results, arrays, correct, factor_mean, middle
 from unfooled.studies.attackability.records import Carried, Example
 from unfooled.studies.attackability.tables import CLASSES
 from unfooled.studies.common.records import array
@@ -44,20 +44,22 @@ def pictures(results: Results) -> list[Picture]:
 
 
 def gallery(one: Carried) -> Picture:
-    """Draw the worst and random edits, a column each: x, x', difference, attribute bars, heat map of the attribute."""
+    """Draw the worst and random edits, a column each: x, x', difference, twin, attribute bars, heat map."""
     n = len(one.examples)
-    figure, axes = new_figure(5, n, 1.75 * n + 0.7, 9.6)
+    figure, axes = new_figure(6, n, 1.75 * n + 0.7, 11.5)
     for example, column in zip(one.examples, axes.T, strict=True):
         _column(column, example, one.shape)
     name_columns(axes, [f"{example.kind}: {example.title}" for example in one.examples], 7)
-    name_rows(axes[:3], ("x", "x'", "x' - x"))
-    name_rows(axes[4:], ("|de_f / dx|",))
-    axes[3, 0].set_ylabel("switches", fontsize=8)
-    add_legend(axes[3, 0], loc="lower right")
+    name_rows(axes[:4], ("x", "x'", "x' - x", "twin"))
+    name_rows(axes[5:], ("|de_f / dx|",))
+    axes[4, 0].set_ylabel("switches", fontsize=8)
+    add_legend(axes[4, 0], loc="lower right")
     caption = (
         "The worst edits (those not valid first, then the least selective) and random ones, not the best. Differences "
         "are the channel of the largest change, red for more, blue for less, white for none, on a scale of their own: "
-        "the maximum stands above. Bars: the edited attribute and those that moved most, before, wanted and achieved."
+        "the maximum stands above. Twin: the scene with the attribute truly added or removed, and its label, if the "
+        "scene allows it. Bars: the edited attribute and those that moved most, before, wanted and "
+        "achieved."
     )
     return as_picture(figure, "Edits of one attribute carried into pixels", caption)
 
@@ -74,17 +76,20 @@ def _column(column: Sequence[Any], example: Example, shape: Sequence[int]) -> No
     top = float(np.abs(signed).max()) or 1.0
     column[2].imshow(signed, cmap="bwr", vmin=-top, vmax=top)
     column[2].set_title(f"max {top:.3f}", fontsize=7)
+    if example.twin:
+        show_image(column[3], torch.tensor(example.twin, dtype=torch.float32).reshape(*shape) / 255)
+    column[3].set_title(example.twin_title, fontsize=7)
     before, wanted, achieved = (np.array(v) for v in (example.before, example.wanted, example.achieved))
     edited = int(np.abs(wanted - before).argmax())
     others = [k for k in np.abs(achieved - before).argsort()[::-1].tolist() if k != edited][: BARS - 1]
     shown = [edited, *others]
     for k, (values, words) in enumerate(((before, "before"), (wanted, "wanted"), (achieved, "achieved"))):
         heights = [y + 0.27 * (1 - k) for y in line_heights(len(shown))]
-        column[3].barh(heights, values[shown], 0.25, color=COLOURS[k], label=words)
-    name_lines(column[3], [ATTRIBUTES[k].replace("=", "\n") for k in shown])
-    column[3].axvline(0, color="0.6", lw=0.8)
-    column[3].tick_params(labelsize=5)
-    column[4].imshow(np.array(example.saliency).reshape(shape[-2:]), cmap="cividis")
+        column[4].barh(heights, values[shown], 0.25, color=COLOURS[k], label=words)
+    name_lines(column[4], [ATTRIBUTES[k].replace("=", "\n") for k in shown])
+    column[4].axvline(0, color="0.6", lw=0.8)
+    column[4].tick_params(labelsize=5)
+    column[5].imshow(np.array(example.saliency).reshape(shape[-2:]), cmap="cividis")
 
 
 def pairs(results: Results) -> Picture:
@@ -142,7 +147,7 @@ def radii(results: Results) -> Picture:
     axes[0, 0].set_title("scenes of the first network", fontsize=9)
     groups = {
         "concept networks": [arrays(one.columns) for one in results.near],
-        "semantic trainings": [arrays(one.columns) for one in results.trained],
+        "semantic trainings": [correct(one) for one in results.trained],
     }
     for k, (words, sets) in enumerate(groups.items()):
         places = [[middle(one[name]) for one in sets] for name in ("radius", "distance")]

@@ -67,6 +67,8 @@ class Example(Record):
         achieved: The same of the changed image.
         saliency: |d e_f / d x| of the edited attribute f, summed over channels, flattened.
         title: Text above the column.
+        twin: Image with the edited attribute's factor changed as the edit asks, in 255ths; empty: there is none.
+        twin_title: Text above it.
     """
 
     kind: str
@@ -77,6 +79,8 @@ class Example(Record):
     achieved: list[float]
     saliency: list[float]
     title: str
+    twin: tuple[int, ...] = ()
+    twin_title: str = ""
 
 
 class Carried(Record):

@@ -13,6 +13,8 @@ ARMS = (
     "standard", "concept margin", "concept ball", "PGD-AT", "PGD-AT, joint loss", "margin + PGD-AT", "published term",
 )  # fmt: skip
 """Semantic trainings, in the order of the table."""
+ALONE = tuple(arm for arm in ARMS if arm != "margin + PGD-AT")
+"""Trainings without the one that combines two others."""
 
 WIDE, NARROW = L2(3.0), L2(0.5)
 
@@ -25,7 +27,7 @@ class Recipe:
         width: Channels of the first convolution.
         scenes: Training scenes.
         updates: Updates of the joint loss.
-        batch: Scenes an update.
+        batch: Scenes per update.
         rate: Largest learning rate.
     """
 
@@ -41,7 +43,7 @@ class Editing:
     """Edits that are carried into pixels.
 
     Attributes:
-        n: Scenes, the first that are classified correctly.
+        n: Number of scenes: the first that are classified correctly.
         threat: Set of allowed inputs.
         steps: Steps for each kappa, and of targeted PGD.
         kappa: Weights of the label.
@@ -66,6 +68,7 @@ class Semantic:
         threat: Threat of the inner attack and of the judgement.
         n: Test scenes that are attacked.
         effort: Effort of the cascade.
+        seeds: Trainings of every kind, each on the scenes and the seed of one of the first networks.
     """
 
     arms: tuple[str, ...] = ARMS
@@ -76,6 +79,7 @@ class Semantic:
     threat: Threat = NARROW
     n: int = 200
     effort: Effort = NORMAL
+    seeds: int = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class AttackabilityScale(Scale):
     Attributes:
         data: Parts of the study: "shapes", "cub-table" (class table and simulated images), "cub-ten" (ten classes of
             images), "cub" (the user's folder of CUB-200-2011).
-        rhos: Correlations of the planted background with the label; the first is independence.
+        rhos: Correlations of the planted background with the label; the first is independence, and
+            the claims are about the second.
         networks: Networks at each rho.
         recipe: Training of these networks.
         n: Test scenes, and as many held-out ones for units and effects.
@@ -116,9 +121,13 @@ SCALES = {
     "small": AttackabilityScale(
         recipe=Recipe(width=6, scenes=3000, updates=320, batch=32, rate=8e-3), n=300, twins=120, near=50, near_few=12,
         near_steps=30, editing=Editing(n=20, steps=40),
-        semantic=Semantic(budget=200, scenes=1000, width=6, steps=3, n=32, effort=QUICK),
+        semantic=Semantic(budget=200, scenes=1000, width=6, steps=3, n=32, effort=QUICK, seeds=1),
     ),
-    "medium": AttackabilityScale(data=(SHAPES, TABLE, TEN), rhos=(0.25, 0.9, 1.0)),
+    "medium": AttackabilityScale(
+        data=(SHAPES, TABLE, TEN), rhos=(0.25, 0.9, 1.0), n=600, twins=200, near_few=30, near_steps=60,
+        recipe=Recipe(width=10, scenes=6000, updates=1200, batch=32, rate=6e-3), editing=Editing(n=200, steps=60),
+        semantic=Semantic(arms=ALONE, budget=1500, steps=3, n=64),
+    ),
     "full": AttackabilityScale(
         data=(SHAPES, TABLE, TEN, BIRDS), rhos=(0.25, 0.9, 1.0), networks=10,
         recipe=Recipe(width=32, updates=4000), n=2000, twins=1000, near=500, near_few=200, near_steps=500,

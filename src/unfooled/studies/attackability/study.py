@@ -134,8 +134,9 @@ def measure(
         nearby += map_jobs(units, f"{stage}, pixel distances", Near, jobs, lambda lazy: near(lazy.bench))
         first = benches[size.rhos[0], numbers[0]]
         carried += map_jobs(units, f"{stage}, edits in pixels", Carried, {"edits": first}, lambda one: carry(one.bench))
-        arms = {arm: arm for arm in size.semantic.arms}
-        judged += map_jobs(units, f"{stage}, trainings", Trained, arms, partial(_trained, first))
+        chosen = [(benches[size.rhos[0], k], k) for k in numbers[: size.semantic.seeds]]
+        arms = {f"{arm}, {k}": (bench, arm) for bench, k in chosen for arm in size.semantic.arms}
+        judged += map_jobs(units, f"{stage}, trainings", Trained, arms, _trained)
         published += map_jobs(units, f"{stage}, published metric", Tables, {"published": seed}, exposed)
     return Results(geometries, nearby, carried, judged, published)
 
@@ -144,8 +145,8 @@ def _at(seed: int, job: Callable[[int], Tables]) -> Tables:
     return job(seed)
 
 
-def _trained(first: Lazy, arm: str) -> Trained:
-    return trained(first.bench, arm)
+def _trained(job: tuple[Lazy, str]) -> Trained:
+    return trained(job[0].bench, job[1])
 
 
 class Lazy:

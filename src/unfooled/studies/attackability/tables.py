@@ -10,11 +10,12 @@ from unfooled.counterfactuals.measures import attack_success
 from unfooled.data.made.shapes import ATTRIBUTES, FACTORS, RULES
 from unfooled.statistics.intervals import Interval
 from unfooled.studies.attackability.bench import LEARNT, PLANTED, learnt_factors
-from unfooled.studies.attackability.carried import EDIT, MEASURES, PGD, RANDOM, STOPPED
+from unfooled.studies.attackability.carried import CCE, EDIT, MEASURES, PGD, RANDOM, SIZES, STOPPED
 from unfooled.studies.attackability.figures import (
     Results,
     arrays,
     auroc,
+    by_seed,
     carried_column,
     factor_mean,
     factor_order,
@@ -23,6 +24,7 @@ from unfooled.studies.attackability.figures import (
     over_networks,
     planted_effects,
     share,
+    share_by_seed,
     spearman,
 )
 from unfooled.studies.attackability.records import Geometry, Trained
@@ -185,10 +187,10 @@ def _carried(results: Results, size: AttackabilityScale) -> Table:
     """Make a row of each way to carry edits: shares, and medians over the scenes."""
     import torch
 
-    ways = [EDIT, *(f"kappa {k:g}" for k in sorted(size.editing.kappa)), RANDOM, PGD, STOPPED]
+    ways = [EDIT, *(f"kappa {k:g}" for k in sorted(size.editing.kappa)), RANDOM, CCE, PGD, STOPPED]
     rows: Table = []
     for how in ways:
-        columns = {name: carried_column(results, f"{how}, {name}") for name in MEASURES}
+        columns = {name: carried_column(results, f"{how}, {name}") for name in (*MEASURES, *SIZES)}
         if not len(columns["valid"]):
             continue
         valid = torch.from_numpy(columns["valid"] > 0)
@@ -196,6 +198,7 @@ def _carried(results: Results, size: AttackabilityScale) -> Table:
             "how": how, "success": str(attack_success(valid, size.editing.threat, size.editing.steps)),
             **{name: share(columns[name]).text(2) for name in ("valid", "valid_8bit")},
             **{name: _round(middle(columns[name])) for name in MEASURES[2:]},
+            **{words: _round(middle(columns[name])) for name, words in SIZES.items()},
         })  # fmt: skip
     return rows
 
@@ -212,16 +215,18 @@ def _training(results: Results, size: AttackabilityScale) -> Table:
 
 def _row_of(arm: str, own: Sequence[Trained], size: AttackabilityScale) -> dict[str, object]:
     """Make the row of one semantic training."""
-    columns = {name: np.concatenate([array(one.columns[name]) for one in own]) for name in own[0].columns}
+    parts = {name: [array(one.columns[name]) for one in own] for name in own[0].columns}
     return {
         "training": arm, "seeds": len(own), "updates": own[0].updates,
         "clean accuracy": round(float(np.mean([one.accuracy for one in own])), 3),
         "AUC, median": round(float(np.mean([one.auc for one in own])), 3),
-        f"robust, {size.semantic.threat}": share(columns["robust"]).text(2),
-        "pixel distance": median(columns["distance"]).text(2), "radius": median(columns["radius"]).text(2),
-        "exact distance": median(columns["flip"]).text(2),
-        "published (not a robustness measure)": _round(middle(columns["published"])),
+        f"robust, {size.semantic.threat}": share_by_seed(parts["robust"]).text(2),
+        **{words: by_seed(parts[name], median).text(2) for name, words in JUDGED.items()},
+        "published (not a robustness measure)": _round(middle(np.concatenate(parts["published"]))),
     }  # fmt: skip
+
+
+JUDGED = {"distance": "pixel distance", "radius": "radius", "flip": "exact distance"}
 
 
 def _mean(values: Sequence[float]) -> float | None:

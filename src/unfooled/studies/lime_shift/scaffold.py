@@ -31,6 +31,7 @@ NAMES = ("sensitive", "innocent", *(f"measure {k}" for k in range(1, 7)))
 LIME, CONDITIONAL, NEIGHBOURS = "bins, as LIME", "conditional", "neighbours"
 SAMPLERS: dict[str, Any] = {LIME: by_bins, CONDITIONAL: conditional(20), NEIGHBOURS: neighbours(5, 20)}
 RIDGE = 1e-3
+"""Ridge penalty of the surrogates."""
 
 
 def synthetic_table(rows: int, seed: int) -> Table:
@@ -98,7 +99,7 @@ class TableBench:
         return table[(table != row).any(1)]
 
     def auc(self, sampler: str) -> list[float]:
-        """Return for each explained row how well the detector tells its perturbed rows from real ones."""
+        """Return the AUC by which the detector tells the perturbed rows of each explained row from real ones."""
         real = self.scaffold.suspicion(self.held_out)
         scores = (self.scaffold.suspicion(self.perturbed(k, sampler)) for k in range(len(self.explained)))
         return [float((s[:, None] > real).mean() + 0.5 * (s[:, None] == real).mean()) for s in scores]

@@ -16,7 +16,7 @@ from unfooled.studies.purification.units import Moved, Results
 SILVA = "Silva et al. 2021, arXiv:2104.02155"
 OWN = "unfooled"
 ALL_GONE = 0.9
-"""Part of the perturbation that has to be gone for an image to count as purified of it."""
+"""Part of the perturbation that must be removed for it to count as gone."""
 KINDS = {STATIC: "static", WORST: "adaptive"}
 
 

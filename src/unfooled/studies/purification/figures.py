@@ -17,9 +17,9 @@ from unfooled.studies.purification.scale import NONE
 from unfooled.studies.purification.units import Judged
 
 BySeed = dict[int, np.ndarray]
-"""One value an image, by seed."""
+"""Seed -> one value for each image."""
 Cell = tuple[str, str]
-"""A network and a purifier."""
+"""Names of a network and a purifier."""
 
 
 def interval(values: BySeed) -> Interval:
@@ -50,7 +50,7 @@ def minus(a: BySeed, b: BySeed) -> BySeed:
     return {seed: a[seed] - b[seed] for seed in a if seed in b and len(a[seed]) == len(b[seed])}
 
 
-def part(values: BySeed, first: int) -> BySeed:
+def every_second(values: BySeed, first: int) -> BySeed:
     """Return every second image, from `first` on."""
     return {seed: one[first::2] for seed, one in values.items()}
 
@@ -73,9 +73,9 @@ class Grid:
         return list(dict.fromkeys((row.network, row.purifier) for row in self.rows))
 
     def column(self, network: str, purifier: str, attack: str, eps: float) -> BySeed:
-        """Return the images that are right; empty where this was not measured.
+        """Return 1 for each image that is classified correctly, else 0, by seed; empty where this was not measured.
 
-        The bare network's "static" column is that of the attack on itself. WORST holds points of smaller radii, too.
+        The bare network's "static" column is that of the attack on itself. WORST counts points of smaller radii, too.
         """
         if attack == WORST:
             found = [self._stored(network, purifier, attack, radius) for radius in self.radii if radius <= eps]
@@ -96,7 +96,7 @@ class Grid:
         return self.without_black_box(a, eps), self.without_black_box(b, eps)
 
     def without_black_box(self, cell: Cell, eps: float) -> BySeed:
-        """Return the images that are right under every attack but the black box, at this radius and smaller ones."""
+        """Return which images are right under every attack but the black box, at this radius and smaller ones."""
         kinds = [kind for kind in (*ATTACKS, WORST) if kind != BLACK]
         known = any(kind in ATTACKS and self._stored(*cell, kind, eps) for kind in kinds)
         kinds = [kind for kind in kinds if (kind != WORST) == known]
@@ -128,8 +128,8 @@ class Grid:
         gaps = {cell: gap for cell, gap in gaps.items() if gap}
         if not gaps:
             return None, NO_SAMPLES
-        chosen = max(gaps, key=lambda cell: _mean(part(gaps[cell], 0)))
-        return chosen, interval(part(gaps[chosen], 1))
+        best = max(gaps, key=lambda cell: _mean(every_second(gaps[cell], 0)))
+        return best, interval(every_second(gaps[best], 1))
 
 
 def _mean(values: BySeed) -> float:

@@ -28,6 +28,7 @@ from unfooled.studies.purification.scale import NONE
 from unfooled.studies.purification.units import Moved, Results
 
 ATTACKED = ("static", "end to end", *(f"joint {kappa:g}" for kappa in KAPPAS))
+"""Names of the attacks that a detector is tested on."""
 
 
 def tables(results: Results) -> dict[str, Table]:
@@ -53,7 +54,7 @@ def tables(results: Results) -> dict[str, Table]:
 
 
 def pictures(results: Results) -> list[Picture]:
-    """Draw the accuracy under the worst attack by radius, the ROC curves, and what was drawn while measuring."""
+    """Draw the accuracy under the worst attack by radius and the ROC curves; add the pictures of the units."""
     grid = Grid(results.grid, results.task.eps)
     radii = [eps for eps in results.task.eps if eps < 1]
     lines = {}
@@ -65,13 +66,13 @@ def pictures(results: Results) -> list[Picture]:
     made = [under_attack({"linf": lines}, f"{results.task.source}: under the worst attack")]
     for one in results.detected[:1]:
         unmoved = array(one.scores["distance, clean"])
-        found = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
+        rates = {name: roc(unmoved, array(one.scores[f"distance, {name}"])) for name in ATTACKED}
         caption = (
             f"Distance to the nearest cluster of the predicted class as a detector, {one.network} behind SRD, eps "
             f"{one.eps:g}. Only the joint attacks know the detector."
         )
         made.append(
-            curves(found, title=f"{results.task.source}: detection", caption=caption, axis="false positives|detected")
+            curves(rates, title=f"{results.task.source}: detection", caption=caption, axis="false positives|detected")
         )
     return [*made, *(picture for one in results.pictures for picture in one.pictures)]
 
@@ -92,7 +93,7 @@ def _text(figure: Interval) -> str:
 
 
 def _grid(results: Results, grid: Grid, eps: float) -> Table:
-    """Make one row a network and purifier: accuracy under each attack, and what the purifier adds."""
+    """Make one row for each network and purifier: accuracy under each attack, and what the purifier adds."""
     rows: Table = []
     for network, purifier in grid.cells:
         shares = {attack: _text(grid.share(network, purifier, attack, eps)) for attack in (*ATTACKS, WORST)}

@@ -62,8 +62,8 @@ class Judged(Record):
         setting: The purifier, as text.
         columns: "attack, eps" -> share of submissions in which each image is right; one submission, or several of a
             random purifier.
-        sure: The same, for images that are right in every submission; empty unless the purifier is random.
-        assigned: "clean" or "eps" -> whether the dictionary is of a cluster of the right class; empty without clusters.
+        sure: The same, 1 for images that are right in every submission; empty unless the purifier is random.
+        assigned: "clean" or "eps" -> 1 where the dictionary is of a cluster of the right class; empty without clusters.
         left: "eps" -> part of the perturbation's length that is left after purifying, of the end-to-end points.
         seconds: Seconds of the unit.
     """
@@ -80,7 +80,18 @@ class Judged(Record):
 
 
 class Moved(Record):
-    """One purifier of another network, or one kind of unseen change: images right without and behind the purifier."""
+    """One purifier of another network, or one kind of unseen change, with one value for each image.
+
+    Attributes:
+        seed: Random seed.
+        name: Network that the purifier was fitted to, or name of the change.
+        network: Network that is behind the purifier.
+        static: 1 where the guarded network is right on points made for the bare one.
+        bare: 1 where the bare network is right on points made for it.
+        behind: 1 where the guarded network is right under every attack.
+        plain: The control: for a change, 1 where PGD-AT is right; for a purifier, `bare`.
+        seconds: Seconds of the unit.
+    """
 
     seed: int
     name: str
@@ -160,7 +171,7 @@ def _purifiers(bench: PurificationBench, network: str) -> Sequence[str]:
 
 
 def tested(bench: PurificationBench, name: str) -> Network:
-    """Train a network, or read it, and test it."""
+    """Train a network, or read the stored one, and measure its clean accuracy."""
     x, y = bench.test
     clean = float((bench.labels(bench.network(name), x) == y).double().mean())
     return Network(seed=bench.seed, name=name, clean=clean, seconds=round(bench.seconds.get(name, 0.0), 1))
@@ -255,7 +266,7 @@ Change = Callable[[nn.Module, Tensor, Tensor], Sequence[Tensor]]
 
 
 def unseen_changes(bench: PurificationBench) -> dict[str, tuple[str, Change]]:
-    """Return the changes that nobody was trained on: `(model, x, y) -> versions of x`."""
+    """Return the changes that no network was trained on: name -> (name, `(model, x, y) -> versions of x`)."""
     x, steps, seed = bench.test[0], bench.size.steps, bench.seed
     pixels = x[0].numel() / 784
     climb = partial(pgd, steps=steps, loss=margin)
@@ -272,7 +283,7 @@ def unseen_changes(bench: PurificationBench) -> dict[str, tuple[str, Change]]:
         try:
             corrupt(x[:1], seed=seed)
         except BadInput:
-            continue  # of larger images
+            continue  # this corruption needs larger images
         changes[name] = lambda _model, x, _y, corrupt=corrupt: [corrupt(x, seed=seed)]  # type: ignore[misc]
     return {name: (name, change) for name, change in changes.items()}
 
