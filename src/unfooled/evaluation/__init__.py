@@ -8,13 +8,9 @@ from unfooled.evaluation.explanations.faithfulness import (
     parameter_randomisation,
     perturbation_curves,
 )
-from unfooled.evaluation.explanations.judge import (
-    ExplanationRobustness,
-    ExplanationVerdict,
-    explanation_robustness,
-    judge_explanation,
-)
+from unfooled.evaluation.explanations.judge import ExplanationVerdict, judge_explanation
 from unfooled.evaluation.explanations.locality import Survival, score_maps
+from unfooled.evaluation.explanations.robustness import ExplanationRobustness, explanation_robustness
 from unfooled.evaluation.verify import Verdict, verify
 
 __all__ = [
